@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"github.com/usernet/usernet/network"
+)
+
+// Backend is what the server needs of the daemon. Errors that it returns carry a
+// network.Kind where the kind decides the HTTP status.
+type Backend interface {
+	Networks() []*network.Network
+	// Network finds one by full id, name or unique id prefix, in this order.
+	Network(ref string) (*network.Network, error)
+	CreateNetwork(ctx context.Context, spec network.NetworkSpec) (n *network.Network, warning string, err error)
+	RemoveNetwork(ctx context.Context, ref string) error
+	// NetworkDetails is the verbose part of an inspect (switch ports, drops by reason, flows), ready to be encoded.
+	NetworkDetails(ref string) (any, error)
+	Connect(ctx context.Context, networkRef, containerRef string, spec network.EndpointSpec) error
+	Disconnect(ctx context.Context, networkRef, containerRef string, force bool) error
+
+	Containers() []*network.Container
+	Container(ref string) (*network.Container, error)
+	CreateContainer(ctx context.Context, spec network.ContainerSpec) (*network.Container, []string, error) // with warnings
+	// StartContainer wires the sandbox of a created container: interfaces, names, ports.
+	StartContainer(ctx context.Context, ref string, p Started) (StartReply, error)
+	// ContainerExited records the exit status, and removes the container where AutoRemove is set.
+	ContainerExited(ctx context.Context, ref string, code int) error
+	// StopContainer asks the container to end, and kills it after the timeout.
+	StopContainer(ctx context.Context, ref string, signal string, timeout time.Duration) error
+	KillContainer(ctx context.Context, ref string, signal string) error
+	RemoveContainer(ctx context.Context, ref string, force bool) error
+	RenameContainer(ctx context.Context, ref, name string) error
+	// WaitContainer returns the exit status once the container has ended.
+	WaitContainer(ctx context.Context, ref string) (int, error)
+	// LogPath is the file that holds the container's output (docker's json-file lines), or "".
+	LogPath(ref string) (string, error)
+
+	// PublishPorts and UnpublishPorts change a running container, all or nothing.
+	PublishPorts(ctx context.Context, ref string, ports []network.PortBinding) ([]Published, error)
+	UnpublishPorts(ctx context.Context, ref string, ports []network.PortBinding) error
+	// Published lists the live published ports of a container, one row per host address and port.
+	Published(ref string) ([]Published, error)
+
+	Flows(ref string) ([]Flow, error) // of all containers where ref is ""
+	// QueryDNS answers as the embedded server would answer that container.
+	QueryDNS(ctx context.Context, container, name, qtype string) (DNSAnswer, error)
+
+	// Events calls send for each event from since on until ctx ends or send fails.
+	Events(ctx context.Context, since time.Time, until time.Time, send func(Event) error) error
+	Info() Info
+	// Shutdown asks the daemon to end, as SIGTERM does.
+	Shutdown()
+}
+
+// Started tells the daemon which processes a container consists of.
+type Started struct {
+	Pid     int `json:"pid"`     // PID 1 of the sandbox, as the daemon's pid namespace sees it
+	Monitor int `json:"monitor"` // the process that waits for it
+}
+
+// StartReply is what the sandbox's init needs to go on.
+type StartReply struct {
+	ResolvConf string `json:"resolv_conf"` // files to mount in the sandbox
+	Hosts      string `json:"hosts"`
+	Hostname   string `json:"hostname"`
+}
+
+// Published is one published port as it is bound now.
+type Published struct {
+	Host  netip.AddrPort   `json:"host"`
+	Port  uint16           `json:"port"`
+	Proto network.Protocol `json:"proto"`
+}
+
+// Flow is one connection or association through a gateway.
+type Flow struct {
+	Container  string         `json:"container"` // name
+	Network    string         `json:"network"`
+	Proto      string         `json:"proto"`     // tcp, udp, icmp
+	Direction  string         `json:"direction"` // out, in (published port)
+	Inside     netip.AddrPort `json:"inside"`    // the container's end
+	Outside    netip.AddrPort `json:"outside"`   // the peer's end, as the container sees it
+	HostSide   netip.AddrPort `json:"host_side"` // the host socket's local address
+	State      string         `json:"state"`
+	BytesIn    uint64         `json:"bytes_in"`  // to the container
+	BytesOut   uint64         `json:"bytes_out"` // from the container
+	PacketsIn  uint64         `json:"packets_in"`
+	PacketsOut uint64         `json:"packets_out"`
+	Created    time.Time      `json:"created"`
+}
+
+// DNSAnswer is an answer with its origin.
+type DNSAnswer struct {
+	Rcode    string        `json:"rcode"`
+	Records  []string      `json:"records"` // in zone-file form
+	Source   string        `json:"source"`  // zone, cache, upstream ADDRESS
+	Duration time.Duration `json:"duration"`
+}
+
+// Event is one Docker-shaped event.
+type Event struct {
+	Type       string // "network" or "container"
+	Action     string // create, connect, disconnect, destroy, start, die, ...
+	ID         string // of the actor
+	Attributes map[string]string
+	Time       time.Time
+}
+
+// Info is the daemon's state in numbers.
+type Info struct {
+	Version                     string
+	StateDir                    string
+	Socket                      string
+	Started                     time.Time
+	Containers, Running, Exited int
+	Networks                    int
+	Warnings                    []string // what the machine lacks, e.g. ping sockets
+	Counters                    map[string]json.Number
+}

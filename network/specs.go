@@ -1,0 +1,105 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// NetworkSpec is what a user asks for when creating a network.
+type NetworkSpec struct {
+	Name       string
+	Driver     string // "" means bridge
+	Scope      string // "" or "local"
+	EnableIPv4 *bool  // nil means true
+	EnableIPv6 *bool  // nil means false, unless an IPv6 subnet is given
+	Internal   bool
+	Attachable bool
+	ConfigOnly bool
+	ConfigFrom string
+	Pools      []Pool // Subnet invalid: choose one
+	Options    map[string]string
+	Labels     map[string]string
+}
+
+// EndpointSpec is what a user asks for when connecting a container to a network.
+type EndpointSpec struct {
+	IPv4       netip.Addr
+	IPv6       netip.Addr
+	MAC        MAC // zero: derived from the address
+	LinkLocal  []netip.Addr
+	Aliases    []string
+	Links      []string // NAME[:ALIAS]
+	DriverOpts map[string]string
+	GwPriority int
+}
+
+// ContainerSpec is what a user asks for when creating (run) or joining (attach) a container.
+// The fields mean what they mean in Container.
+type ContainerSpec struct {
+	Name         string // "" draws one, as Docker does (adjective_surname)
+	Labels       map[string]string
+	Command      []string
+	Env          []string
+	WorkingDir   string
+	Rootfs       string
+	User         string
+	TTY          bool
+	OpenStdin    bool
+	AutoRemove   bool
+	Attached     bool
+	NetNS        string
+	UserNS       string
+	NetworkMode  string // "" or "default" means bridge
+	Hostname     string // "" means the first 12 digits of the id
+	Domainname   string
+	DNS          []string
+	DNSSearch    []string
+	DNSOptions   []string
+	ExtraHosts   []string
+	Links        []string
+	Ports        []PortBinding
+	Exposed      []PortProto
+	PublishAll   bool
+	HostLoopback bool
+	// Networks are the endpoints to make, in order; the first is the one of NetworkMode.
+	Networks []NamedEndpointSpec
+}
+
+// NamedEndpointSpec asks for an endpoint on one network.
+type NamedEndpointSpec struct {
+	Network string // name, id or unique prefix
+	EndpointSpec
+}
+
+// Kind classifies an error for those who must act on it; the API maps it to an HTTP status.
+type Kind int
+
+// The kinds of errors.
+const (
+	Internal     Kind = iota // 500
+	Invalid                  // 400: the request itself is wrong
+	NotFound                 // 404
+	Conflict                 // 409
+	Forbidden                // 403
+	Unavailable              // 503: a limit is reached, or the machine lacks something
+	NotSupported             // 501
+)
+
+// Error is an error with a kind. Its text is shown to the user as it is.
+type Error struct {
+	Kind Kind
+	Msg  string
+	Err  error // what caused it, or nil
+}
+
+// Error returns the text.
+func (e *Error) Error() string { return e.Msg }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errorf makes an Error of kind k; %w in format sets its cause.
+func Errorf(k Kind, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Kind: k, Msg: err.Error(), Err: err}
+}

@@ -1,0 +1,160 @@
+package network
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Names of the networks that always exist, and of the drivers behind them.
+const (
+	BridgeName = "bridge"
+	HostName   = "host"
+	NoneName   = "none"
+
+	DriverBridge = "bridge"
+	DriverHost   = "host"
+	DriverNull   = "null" // what Docker calls the driver of the network "none"
+)
+
+// Network is a named layer-2 segment with at most one gateway per address family.
+type Network struct {
+	ID         string            `json:"id"` // 64 lower-case hexadecimal digits
+	Name       string            `json:"name"`
+	Created    time.Time         `json:"created"`
+	Driver     string            `json:"driver"`
+	Scope      string            `json:"scope"` // "local"
+	EnableIPv4 bool              `json:"enable_ipv4"`
+	EnableIPv6 bool              `json:"enable_ipv6"`
+	Internal   bool              `json:"internal,omitempty"` // no way out and no default route
+	Attachable bool              `json:"attachable,omitempty"`
+	ConfigOnly bool              `json:"config_only,omitempty"`
+	ConfigFrom string            `json:"config_from,omitempty"` // name of the config-only network it was made from
+	Pools      []Pool            `json:"pools,omitempty"`
+	Options    map[string]string `json:"options,omitempty"` // com.docker.network.* and usernet.*
+	Labels     map[string]string `json:"labels,omitempty"`
+}
+
+// Pool is one subnet of a network and the rules for handing out its addresses.
+type Pool struct {
+	Subnet  netip.Prefix          `json:"subnet"`
+	Range   netip.Prefix          `json:"range,omitzero"` // addresses are chosen from it; zero means Subnet
+	Gateway netip.Addr            `json:"gateway"`
+	Aux     map[string]netip.Addr `json:"aux,omitempty"` // reserved, by name
+	// Configured says that the user named the subnet; only then may --ip be used.
+	Configured bool `json:"configured,omitempty"`
+}
+
+// Status is a container's place in its life.
+type Status string
+
+// The states a container goes through, in Docker's words.
+const (
+	Created Status = "created"
+	Running Status = "running"
+	Exited  Status = "exited"
+)
+
+// Container is a sandbox that usernet made (run) or joined (attach), and everything asked for it.
+type Container struct {
+	ID       string            `json:"id"` // 64 lower-case hexadecimal digits
+	Name     string            `json:"name"`
+	Created  time.Time         `json:"created"`
+	Started  time.Time         `json:"started,omitzero"`
+	Finished time.Time         `json:"finished,omitzero"`
+	Status   Status            `json:"status"`
+	ExitCode int               `json:"exit_code"`
+	Error    string            `json:"error,omitempty"` // why the start failed
+	Labels   map[string]string `json:"labels,omitempty"`
+
+	// What runs in it.
+	Command    []string `json:"command,omitempty"`
+	Env        []string `json:"env,omitempty"`
+	WorkingDir string   `json:"working_dir,omitempty"`
+	Rootfs     string   `json:"rootfs,omitempty"`
+	User       string   `json:"user,omitempty"`
+	TTY        bool     `json:"tty,omitempty"`
+	OpenStdin  bool     `json:"open_stdin,omitempty"`
+	AutoRemove bool     `json:"auto_remove,omitempty"`
+
+	// Attached marks a sandbox that something else started; usernet never signals or ends it.
+	Attached bool   `json:"attached,omitempty"`
+	NetNS    string `json:"netns,omitempty"`  // path; empty means that of Pid
+	UserNS   string `json:"userns,omitempty"` // path; empty means the owner of the network namespace
+
+	// The processes, with their start times in clock ticks since boot (proc_pid_stat(5) field 22),
+	// so that a pid that was used again is never taken for them.
+	Pid          int    `json:"pid,omitempty"`
+	PidStart     uint64 `json:"pid_start,omitempty"`
+	Monitor      int    `json:"monitor,omitempty"` // the process that waits for Pid: `usernet run` itself, or its detached child
+	MonitorStart uint64 `json:"monitor_start,omitempty"`
+
+	// How it is connected.
+	NetworkMode string        `json:"network_mode"` // "bridge", "host", "none", "container:ID" or a network's name
+	Hostname    string        `json:"hostname,omitempty"`
+	Domainname  string        `json:"domainname,omitempty"`
+	DNS         []string      `json:"dns,omitempty"` // upstream servers of this container
+	DNSSearch   []string      `json:"dns_search,omitempty"`
+	DNSOptions  []string      `json:"dns_options,omitempty"`
+	ExtraHosts  []string      `json:"extra_hosts,omitempty"` // NAME:IP or NAME:host-gateway
+	Links       []string      `json:"links,omitempty"`       // NAME:ALIAS on the default bridge
+	Ports       []PortBinding `json:"ports,omitempty"`       // as asked for
+	Exposed     []PortProto   `json:"exposed,omitempty"`
+	PublishAll  bool          `json:"publish_all,omitempty"`
+	// HostLoopback lets the container reach services on the host's loopback.
+	HostLoopback bool `json:"host_loopback,omitempty"`
+
+	Endpoints []*Endpoint `json:"endpoints,omitempty"` // in order of connection
+}
+
+// Endpoint is a container's interface on one network.
+type Endpoint struct {
+	ID        string `json:"id"` // 64 lower-case hexadecimal digits
+	NetworkID string `json:"network_id"`
+	// Network is the network's name when the endpoint was made; networks are not renamed.
+	Network    string            `json:"network"`
+	Interface  string            `json:"interface,omitempty"` // eth0, eth1 ... inside the sandbox
+	MAC        MAC               `json:"mac"`
+	IPv4       netip.Prefix      `json:"ipv4,omitzero"` // address with the length of the pool's subnet
+	IPv6       netip.Prefix      `json:"ipv6,omitzero"`
+	Gateway4   netip.Addr        `json:"gateway4,omitzero"`
+	Gateway6   netip.Addr        `json:"gateway6,omitzero"`
+	LinkLocal  []netip.Addr      `json:"link_local,omitempty"`
+	Aliases    []string          `json:"aliases,omitempty"`
+	Links      []string          `json:"links,omitempty"` // NAME:ALIAS, seen by this endpoint's container only
+	DriverOpts map[string]string `json:"driver_opts,omitempty"`
+	GwPriority int               `json:"gw_priority,omitempty"`
+	// What the user asked for, apart from what was chosen.
+	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`
+	WantIPv6 netip.Addr `json:"want_ipv6,omitzero"`
+	WantMAC  MAC        `json:"want_mac,omitzero"`
+}
+
+// MAC is a 48-bit Ethernet address.
+type MAC [6]byte
+
+// Protocol is a transport that a port can be published for: "tcp", "udp" or "sctp".
+type Protocol string
+
+// The transports.
+const (
+	TCP  Protocol = "tcp"
+	UDP  Protocol = "udp"
+	SCTP Protocol = "sctp"
+)
+
+// PortProto is a container's port.
+type PortProto struct {
+	Port  uint16   `json:"port"`
+	Proto Protocol `json:"proto"`
+}
+
+// PortBinding publishes one container port, or an equally long range of them, on the host.
+type PortBinding struct {
+	HostIP         netip.Addr `json:"host_ip,omitzero"` // zero: every address of both families
+	HostPort       uint16     `json:"host_port"`        // 0: a free one is chosen
+	HostEnd        uint16     `json:"host_end"`         // last port of the host's range; HostPort where there is none
+	Port           uint16     `json:"port"`
+	End            uint16     `json:"end"` // last port of the container's range; Port where there is none
+	Proto          Protocol   `json:"proto"`
+	FromPublishAll bool       `json:"from_publish_all,omitempty"`
+}
