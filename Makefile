@@ -1,0 +1,52 @@
+# The habits of this repository. `make help` lists them.
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+PREFIX      ?= $(HOME)/.local
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 20s
+BENCHFLAGS  ?=
+TESTFLAGS   ?=
+# Runs its arguments as an ordinary user; as root it switches to one and says so.
+AS_USER     := VERSION=$(VERSION) scripts/unprivileged.sh
+
+export VERSION
+
+.DEFAULT_GOAL := help
+.PHONY: help build install test unit e2e lint fuzz bench demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/usernet, a static binary
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/usernet ./cmd/usernet
+
+install: build ## install it to $(PREFIX)/bin (~/.local by default)
+	install -D -m 0755 bin/usernet $(DESTDIR)$(PREFIX)/bin/usernet
+
+test: ## run every test with the race detector, as an ordinary user
+	@$(AS_USER) scripts/test.sh $(TESTFLAGS)
+
+unit: ## run the tests that need no namespaces only
+	@$(AS_USER) scripts/test.sh --unit $(TESTFLAGS)
+
+e2e: ## run the end-to-end tests only, without the race detector; one of them: make e2e TESTFLAGS='-run TestName'
+	@$(AS_USER) scripts/test.sh --e2e $(TESTFLAGS)
+
+lint: ## gofmt, go vet and staticcheck at a pinned version
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (run gofmt -w):" $$files; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+fuzz: ## run each fuzz target for $(FUZZTIME)
+	@FUZZTIME=$(FUZZTIME) $(AS_USER) scripts/fuzz.sh
+
+bench: ## measure throughput with iperf3 beside slirp4netns and pasta, as an ordinary user (BENCHFLAGS='--json FILE')
+	@$(AS_USER) go run ./test/bench $(BENCHFLAGS)
+
+demo: ## see it work: two named containers, a published port, the host, as an ordinary user
+	@$(AS_USER) scripts/demo.sh
+
+clean: ## remove what was built
+	rm -rf bin man

@@ -1,0 +1,15 @@
+#!/bin/bash
+# Runs every fuzz target of the module for FUZZTIME each (make fuzz).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+found=0
+for dir in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do
+	for target in $(grep -rhoP --include='*_test.go' '^func \KFuzz\w+' "$dir" | sort -u); do
+		found=1
+		echo "== $dir $target"
+		# The corpus that a run grows stays in the build cache; only a failing input is written to testdata/.
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-20s}" "$dir"
+	done
+done
+((found)) || { echo "fuzz: no fuzz targets found" >&2; exit 1; }
