@@ -1,0 +1,210 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tcpServe: ADDR MODE. It prints "listening" and serves for ever. MODE is echo, addr (tells the client
+// its own address), or digest (reads to the end, then answers with the count and the SHA-256).
+func tcpServe(args []string) error {
+	l, err := net.Listen("tcp", arg(args, 0, ":7"))
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go serveOne(c.(*net.TCPConn), arg(args, 1, "echo"))
+	}
+}
+
+func serveOne(c *net.TCPConn, mode string) {
+	defer c.Close()
+	switch mode {
+	case "addr":
+		fmt.Fprintln(c, c.RemoteAddr())
+	case "digest":
+		sum := sha256.New()
+		n, err := io.Copy(sum, c)
+		if err == nil {
+			fmt.Fprintf(c, "%d %x\n", n, sum.Sum(nil))
+		}
+	default:
+		io.Copy(c, c)
+	}
+}
+
+// tcpDial: ADDR [TIMEOUT]. It prints "ok" and what the server says until it closes, or the name of
+// the error number, and how long it took.
+func tcpDial(args []string) error {
+	timeout, err := time.ParseDuration(arg(args, 1, "10s"))
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	c, err := net.DialTimeout("tcp", args[0], timeout)
+	if err != nil {
+		fmt.Println(errorName(err), time.Since(start).Round(time.Millisecond))
+		return nil
+	}
+	defer c.Close()
+	fmt.Println("ok", c.LocalAddr())
+	c.(*net.TCPConn).CloseWrite()
+	c.SetReadDeadline(time.Now().Add(timeout))
+	if _, err := io.Copy(os.Stdout, c); err != nil {
+		fmt.Println(errorName(err))
+	}
+	return nil
+}
+
+// errorName is the errno's name, or "timeout".
+func errorName(err error) string {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return unix.ErrnoName(no)
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return "timeout"
+	}
+	return err.Error()
+}
+
+// tcpSend: ADDR BYTES. It sends pseudo-random bytes in pieces of random size, closes its half, and
+// compares the digest that the server then answers with its own.
+func tcpSend(args []string) error {
+	total, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var seed [32]byte
+	random := rand.NewChaCha8(seed)
+	sum := sha256.New()
+	piece := make([]byte, 256<<10)
+	for left := total; left > 0; {
+		n := min(left, 1+rand.Int64N(int64(len(piece))))
+		random.Read(piece[:n])
+		sum.Write(piece[:n])
+		if _, err := c.Write(piece[:n]); err != nil {
+			return fmt.Errorf("after %d bytes: %w", total-left, err)
+		}
+		left -= n
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		return fmt.Errorf("reading the answer after closing our half: %w", err)
+	}
+	if want := fmt.Sprintf("%d %x\n", total, sum.Sum(nil)); string(answer) != want {
+		return fmt.Errorf("the server got %q, sent was %q", answer, want)
+	}
+	fmt.Println("same", total)
+	return nil
+}
+
+// tcpMany: ADDR COUNT. It opens COUNT connections, all at once open, sends a line of its own over each
+// and wants it echoed, then waits for a line on standard input before it closes them.
+func tcpMany(args []string) error {
+	count, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	conns := make([]net.Conn, count)
+	errs := make([]error, count)
+	each := func(work func(i int) error) error {
+		var group sync.WaitGroup
+		slots := make(chan struct{}, 500) // handshakes in flight
+		for i := range count {
+			group.Add(1)
+			slots <- struct{}{}
+			go func() {
+				defer group.Done()
+				errs[i] = work(i)
+				<-slots
+			}()
+		}
+		group.Wait()
+		return errors.Join(errs...)
+	}
+	err = each(func(i int) (err error) {
+		conns[i], err = net.DialTimeout("tcp", args[0], time.Minute)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("dialling: %w", first(err))
+	}
+	fmt.Println("open", count)
+	err = each(func(i int) error {
+		line := fmt.Sprintf("connection %d\n", i)
+		conns[i].SetDeadline(time.Now().Add(time.Minute))
+		if _, err := io.WriteString(conns[i], line); err != nil {
+			return err
+		}
+		got := make([]byte, len(line))
+		if _, err := io.ReadFull(conns[i], got); err != nil {
+			return err
+		}
+		if string(got) != line {
+			return fmt.Errorf("connection %d got %q", i, got)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("talking: %w", first(err))
+	}
+	fmt.Println("echoed", count)
+	if arg(args, 2, "") == "wait" {
+		os.Stdin.Read(make([]byte, 1))
+	}
+	return each(func(i int) error { return conns[i].Close() })
+}
+
+// first keeps the report of thousands of failures short.
+func first(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all := joined.Unwrap()
+		return fmt.Errorf("%d failed, the first: %w", len(all), all[0])
+	}
+	return err
+}
+
+// tcpHold: ADDR. It connects, prints "ok", sends each line of standard input, and prints what comes
+// back until the other side ends; then how: "EOF", or the name of the error number.
+func tcpHold(args []string) error {
+	c, err := net.Dial("tcp", args[0])
+	if err != nil {
+		fmt.Println(errorName(err))
+		return nil
+	}
+	defer c.Close()
+	fmt.Println("ok")
+	go io.Copy(c, os.Stdin)
+	if _, err := io.Copy(os.Stdout, c); err != nil {
+		fmt.Println(errorName(err))
+		return nil
+	}
+	fmt.Println("EOF")
+	return nil
+}
