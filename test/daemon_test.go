@@ -1,0 +1,344 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for something that happens at once on a machine with nothing else
+// to do.
+const patience = 30 * time.Second
+
+// A daemon is a running `usernet serve` with a private socket and state.
+type daemon struct {
+	t      testing.TB
+	dir    string
+	socket string
+	flags  []string
+	cmd    *exec.Cmd
+	log    *os.File
+	ended  chan struct{} // closed when cmd has been waited for
+}
+
+// startDaemon starts one for the length of a test, which it fails if the daemon does not end cleanly.
+func startDaemon(t testing.TB, flags ...string) *daemon {
+	t.Helper()
+	d := newDaemon(t, flags...)
+	d.start()
+	return d
+}
+
+// newDaemon prepares one without starting it.
+func newDaemon(t testing.TB, flags ...string) *daemon {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "un-") // short: a socket's path has 108 bytes at most (unix(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{t: t, dir: dir, socket: filepath.Join(dir, "usernet.sock"), flags: flags}
+	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.end)
+	return d
+}
+
+// environ is what every program of the test is started with.
+func (d *daemon) environ() []string {
+	return append(os.Environ(),
+		"USERNET_HOST=unix://"+d.socket, "DOCKER_HOST=unix://"+d.socket,
+		"XDG_RUNTIME_DIR="+filepath.Join(d.dir, "run"), "XDG_STATE_HOME="+filepath.Join(d.dir, "home"),
+		"GORACE=log_path="+filepath.Join(d.dir, "race"), "LC_ALL=C")
+}
+
+// start starts the daemon and waits until it answers.
+func (d *daemon) start() {
+	d.t.Helper()
+	args := append([]string{"serve", "--socket", d.socket, "--state-dir", filepath.Join(d.dir, "state")}, d.flags...)
+	d.cmd = exec.Command(usernet, args...)
+	d.cmd.Env = d.environ()
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.log = log
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: 0, Setpgid: true}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		cmd.Wait()
+		close(ended)
+	}(d.cmd, d.ended)
+	eventually(d.t, func() error {
+		select {
+		case <-d.ended:
+			d.t.Fatalf("the daemon ended at once: %v\n%s", d.cmd.ProcessState, d.logText())
+		default:
+		}
+		if r := d.try("network", "ls", "-q"); r.code != 0 {
+			return fmt.Errorf("the daemon does not answer: %s\n%s", r.stderr, d.logText())
+		}
+		return nil
+	})
+}
+
+// stop sends a signal, waits for the daemon's end, and returns its exit status (-1: killed).
+func (d *daemon) stop(signal os.Signal) int {
+	d.t.Helper()
+	d.cmd.Process.Signal(signal)
+	select {
+	case <-d.ended:
+	case <-time.After(patience):
+		d.cmd.Process.Signal(syscall.SIGQUIT) // for the stacks
+		<-d.ended
+		d.t.Errorf("the daemon did not end on %v\n%s", signal, d.logText())
+	}
+	d.log.Close()
+	code := d.cmd.ProcessState.ExitCode()
+	d.cmd = nil
+	return code
+}
+
+// end is the clean end that every test is held to.
+func (d *daemon) end() {
+	if d.cmd != nil {
+		if ids := strings.Fields(d.try("ps", "-aq").stdout); len(ids) > 0 {
+			d.try(append([]string{"rm", "-f"}, ids...)...)
+		}
+		if code := d.stop(syscall.SIGTERM); code != 0 {
+			d.t.Errorf("the daemon ended with status %d\n%s", code, d.logText())
+		}
+	}
+	eventually(d.t, func() error {
+		if left := d.processes(); len(left) > 0 {
+			return fmt.Errorf("processes are left behind: %v", left)
+		}
+		return nil
+	})
+	if _, err := os.Stat(d.socket); err == nil {
+		d.t.Errorf("the daemon's socket %s is left behind", d.socket)
+	}
+	races, _ := filepath.Glob(filepath.Join(d.dir, "race.*"))
+	for _, file := range races {
+		text, _ := os.ReadFile(file)
+		d.t.Errorf("data race:\n%s", text)
+	}
+	if text := d.logText(); strings.Contains(text, "panic:") || strings.Contains(text, "goroutine 1 [") {
+		d.t.Errorf("the daemon panicked:\n%s", text)
+	} else if d.t.Failed() {
+		d.t.Logf("the daemon's log:\n%s", text)
+	}
+	os.RemoveAll(d.dir)
+}
+
+func (d *daemon) logText() string {
+	text, _ := os.ReadFile(filepath.Join(d.dir, "log"))
+	return string(text)
+}
+
+// processes lists what runs with this test's directory in its environment: daemons, sandboxes, monitors.
+func (d *daemon) processes() []string {
+	var found []string
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		environ, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
+		if err != nil || !bytes.Contains(environ, []byte(d.dir+"/")) {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		found = append(found, entry.Name()+" "+string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+	}
+	return found
+}
+
+// A result is what a program did.
+type result struct {
+	args           []string
+	stdout, stderr string
+	code           int
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("%s\nexit status %d\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.stdout, r.stderr)
+}
+
+// command runs any program in the world with the daemon's environment.
+func (d *daemon) command(name string, args ...string) result {
+	d.t.Helper()
+	return d.commandInput("", name, args...)
+}
+
+func (d *daemon) commandInput(stdin, name string, args ...string) result {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = time.Second // a detached container must not keep our pipes; if it does, the test sees it
+	var stdout, stderr bytes.Buffer
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = d.environ(), strings.NewReader(stdin), &stdout, &stderr
+	err := cmd.Run()
+	r := result{args: append([]string{name}, args...), stdout: stdout.String(), stderr: stderr.String()}
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		d.t.Fatalf("no end after two minutes: %v", r)
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		d.t.Fatalf("%s: %v", strings.Join(r.args, " "), err)
+	}
+	return r
+}
+
+// try runs usernet.
+func (d *daemon) try(args ...string) result {
+	d.t.Helper()
+	return d.command(usernet, args...)
+}
+
+// ok runs usernet, which has to succeed, and returns its output without the final newline.
+func (d *daemon) ok(args ...string) string {
+	d.t.Helper()
+	r := d.try(args...)
+	if r.code != 0 {
+		d.t.Fatalf("failed: %v", r)
+	}
+	return strings.TrimSuffix(r.stdout, "\n")
+}
+
+// fails runs usernet, which has to fail and to say words on standard error.
+func (d *daemon) fails(words string, args ...string) {
+	d.t.Helper()
+	r := d.try(args...)
+	if r.code == 0 {
+		d.t.Errorf("succeeded, but should fail: %v", r)
+	}
+	if !strings.Contains(r.stderr, words) {
+		d.t.Errorf("standard error lacks %q: %v", words, r)
+	}
+}
+
+// idle starts a container that does nothing, and returns its id.
+func (d *daemon) idle(name string, flags ...string) string {
+	d.t.Helper()
+	return d.container(name, flags, "busybox", "sleep", "1000000")
+}
+
+// container starts a named container in the background, and returns its id.
+func (d *daemon) container(name string, flags []string, command ...string) string {
+	d.t.Helper()
+	args := append([]string{"run", "-d", "--name", name}, flags...)
+	return d.ok(append(append(args, "--"), command...)...)
+}
+
+// exec runs a command in a container.
+func (d *daemon) exec(name string, command ...string) result {
+	d.t.Helper()
+	return d.try(append([]string{"exec", name}, command...)...)
+}
+
+// says runs a command in a container, which has to succeed and to print words.
+func (d *daemon) says(words, name string, command ...string) {
+	d.t.Helper()
+	r := d.exec(name, command...)
+	if r.code != 0 || !strings.Contains(r.stdout, words) {
+		d.t.Errorf("wanted success and %q in the output: %v", words, r)
+	}
+}
+
+// serve starts a server in a container that says "listening" when it is ready.
+func (d *daemon) serve(name string, flags []string, command ...string) {
+	d.t.Helper()
+	d.container(name, flags, command...)
+	d.logged(name, "listening")
+}
+
+// logged waits until a container's output has words in it, and returns the output.
+func (d *daemon) logged(name, words string) string {
+	d.t.Helper()
+	var out string
+	eventually(d.t, func() error {
+		r := d.try("logs", name)
+		out = r.stdout + r.stderr
+		if !strings.Contains(out, words) {
+			return fmt.Errorf("the output of %s lacks %q: %v", name, words, r)
+		}
+		return nil
+	})
+	return out
+}
+
+// address is a container's IPv4 address on a network; with six, the IPv6 address.
+func (d *daemon) address(name, network string) string {
+	d.t.Helper()
+	return d.inspect(name, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", network))
+}
+
+func (d *daemon) address6(name, network string) string {
+	d.t.Helper()
+	return d.inspect(name, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).GlobalIPv6Address}}", network))
+}
+
+func (d *daemon) inspect(name, format string) string {
+	d.t.Helper()
+	return d.ok("inspect", "-f", format, name)
+}
+
+// pid is the process id of a container's first process.
+func (d *daemon) pid(name string) int {
+	d.t.Helper()
+	text := d.inspect(name, "{{.State.Pid}}")
+	pid, err := strconv.Atoi(text)
+	if err != nil || pid <= 0 {
+		d.t.Fatalf("the pid of %s is %q", name, text)
+	}
+	return pid
+}
+
+// eventually calls check until it returns nil, and fails the test with its last error when that takes
+// longer than patience.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // between two looks; nothing depends on its length
+	}
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// fileHas is for eventually.
+func fileHas(path, words string) error {
+	text, err := os.ReadFile(path)
+	if err == nil && !strings.Contains(string(text), words) {
+		err = fmt.Errorf("%s lacks %q: %s", path, words, text)
+	}
+	return err
+}

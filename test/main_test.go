@@ -1,0 +1,102 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// needed are the programs that the tests run, with the Debian package that has each.
+var needed = []struct{ program, pkg string }{
+	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"ip", "iproute2"},
+	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"},
+}
+
+// Set in TestMain for all tests.
+var (
+	usernet   string // the binary under test
+	helper    string // the helper program, static
+	raceBuild bool   // usernet has the race detector
+)
+
+func TestMain(m *testing.M) {
+	stage := os.Getenv(stageVariable)
+	code, err := 1, error(nil)
+	switch stage {
+	case "":
+		code, err = outside()
+	case stageRoot:
+		code, err = buildWorld()
+	case stageUser:
+		if err = enterWorld(); err == nil {
+			code = m.Run()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "test:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// outside is the first stage: it checks the machine, builds the programs and starts the next stage.
+func outside() (int, error) {
+	if os.Geteuid() == 0 {
+		return 1, errors.New("the end-to-end tests show that usernet works without root, so they do not run as root;\n" +
+			"run `make e2e` or `make test`, which switch to an ordinary user, or: runuser -u USER -- go test ./test")
+	}
+	if err := checkMachine(); err != nil {
+		return 1, err
+	}
+	dir, err := os.MkdirTemp("/tmp", "usernet-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	race := raceEnabled || os.Getenv("USERNET_TEST_RACE") == "1"
+	if err := build(dir, "./cmd/usernet", race); err != nil {
+		return 1, err
+	}
+	if err := build(dir, "./test/helper", false); err != nil {
+		return 1, err
+	}
+	return startStage(stageRoot, "USERNET_TEST_BIN="+dir, fmt.Sprint("USERNET_TEST_BUILT_RACE=", race))
+}
+
+func checkMachine() error {
+	var missing []string
+	for _, n := range needed {
+		if _, err := exec.LookPath(n.program); err != nil {
+			missing = append(missing, n.pkg)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("programs are missing; as root: apt-get install %s", strings.Join(missing, " "))
+	}
+	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("%w; as root: chmod 0666 /dev/net/tun", err)
+	}
+	return tun.Close()
+}
+
+// build puts a program of this module into dir.
+func build(dir, pkg string, race bool) error {
+	args := []string{"build", "-o", filepath.Join(dir, filepath.Base(pkg))}
+	cgo := "CGO_ENABLED=0"
+	if race {
+		args = append(args, "-race")
+		cgo = "CGO_ENABLED=1"
+	}
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
