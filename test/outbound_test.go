@@ -1,0 +1,153 @@
+package test
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// dual starts a daemon with a dual-stack network and one idle container "c" on it.
+func dual(t *testing.T, flags ...string) *daemon {
+	d := startDaemon(t)
+	d.ok("network", "create", "--ipv6", "dual")
+	d.idle("c", append([]string{"--network", "dual"}, flags...)...)
+	return d
+}
+
+func TestOutbound(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	for _, address := range []string{host4, host6} {
+		target := net.JoinHostPort(address, fmt.Sprint(port))
+		listen(t, target, func(c *net.TCPConn) {
+			fmt.Fprintln(c, "you are", c.RemoteAddr())
+			c.Close()
+		})
+		listenUDP(t, target)
+		t.Run("TCP to "+address, func(t *testing.T) {
+			d.says("you are "+strings.TrimSuffix(net.JoinHostPort(address, ""), ""), "c", helper, "tcpdial", target)
+		})
+		for _, size := range []int{1, 1472, 9000, 65507} {
+			t.Run(fmt.Sprintf("UDP of %d bytes to %s", size, address), func(t *testing.T) {
+				d.says(fmt.Sprint("same ", size), "c", helper, "udpdial", target, fmt.Sprint(size))
+			})
+		}
+	}
+	for _, address := range []string{host4, host6, peer4, peer6} {
+		t.Run("ping "+address, func(t *testing.T) {
+			d.says(" 0% packet loss", "c", "ping", "-c2", "-i0.2", "-W5", address)
+		})
+	}
+	t.Run("big pings", func(t *testing.T) {
+		d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "-s", "20000", peer4)
+		d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "-s", "20000", peer6)
+	})
+	t.Run("TCP to the peer sees the host's address", func(t *testing.T) {
+		startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
+		eventually(t, func() error {
+			r := d.exec("c", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
+			if !strings.Contains(r.stdout, "\n"+host4+":") {
+				return fmt.Errorf("%v", r)
+			}
+			return nil
+		})
+	})
+}
+
+func TestDestinationsThatDoNotAnswer(t *testing.T) {
+	d := dual(t)
+	for _, test := range []struct {
+		name, target string
+		want         []string
+	}{
+		{"closed port on the host", host4 + ":9", []string{"ECONNREFUSED"}},
+		{"closed port on the host, IPv6", "[" + host6 + "]:9", []string{"ECONNREFUSED"}},
+		{"closed port elsewhere", peer4 + ":9", []string{"ECONNREFUSED"}},
+		{"unreachable host", unreachable4 + ":80", []string{"EHOSTUNREACH", "ENETUNREACH"}},
+		{"unreachable host, IPv6", "[" + unreachable6 + "]:80", []string{"EHOSTUNREACH", "ENETUNREACH", "EACCES"}},
+		{"no such machine on the cable", nobody4 + ":80", []string{"EHOSTUNREACH"}},
+		{"black hole", blackHole4 + ":80", []string{"timeout"}},
+	} {
+		t.Run("TCP: "+test.name, func(t *testing.T) {
+			out := d.ok("exec", "c", helper, "tcpdial", test.target, "6s")
+			for _, want := range test.want {
+				if strings.HasPrefix(out, want) {
+					return
+				}
+			}
+			t.Errorf("connecting to %s: %s, want %v", test.target, out, test.want)
+		})
+	}
+	t.Run("UDP: closed port", func(t *testing.T) {
+		d.says("ECONNREFUSED", "c", helper, "udpdial", peer4+":9")
+		d.says("ECONNREFUSED", "c", helper, "udpdial", "["+peer6+"]:9")
+	})
+	t.Run("ping: black hole", func(t *testing.T) {
+		if r := d.exec("c", "ping", "-c1", "-W1", blackHole4); !strings.Contains(r.stdout, "100% packet loss") {
+			t.Errorf("%v", r)
+		}
+	})
+}
+
+func TestHostLoopbackIsClosedUnlessAllowed(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	listen(t, fmt.Sprintf("127.0.0.1:%d", port), echo)
+	d.idle("trusted", "--network", "dual", "--host-loopback")
+	target := fmt.Sprintf("host.usernet.internal:%d", port)
+	d.says("ENETUNREACH", "c", helper, "tcpdial", target)
+	d.says(" 0% packet loss", "c", "ping", "-4", "-c1", "-W5", "host.usernet.internal")
+	d.says("ok", "trusted", helper, "tcpdial", target)
+}
+
+func TestPingSocketsForbidden(t *testing.T) {
+	asRoot(t, `echo "1 0" > /proc/sys/net/ipv4/ping_group_range`)
+	t.Cleanup(func() { asRoot(t, `echo "0 0" > /proc/sys/net/ipv4/ping_group_range`) })
+	d := startDaemon(t)
+	d.idle("c")
+	d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "172.17.0.1")
+	if r := d.exec("c", "ping", "-c1", "-W2", peer4); r.code == 0 {
+		t.Errorf("ping left without a ping socket: %v", r)
+	}
+	if n := strings.Count(d.logText(), "ping_group_range"); n != 1 {
+		t.Errorf("the log names ping_group_range %d times, not once", n)
+	}
+	if out := d.ok("info"); !strings.Contains(out, "ping_group_range") {
+		t.Errorf("info does not name ping_group_range: %s", out)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	// The server answers only after the client has ended its half, and the other way round.
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))
+	eventually(t, func() error {
+		r := d.exec("c", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), "100000")
+		if !strings.Contains(r.stdout, "same 100000") {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	published := freePort()
+	d.serve("server", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80", "digest")
+	if r := d.command(helper, "tcpsend", fmt.Sprintf("%s:%d", host4, published), "100000"); !strings.Contains(r.stdout, "same 100000") {
+		t.Errorf("through a published port: %v", r)
+	}
+	d.says("same 100000", "c", helper, "tcpsend", "server:80", "100000")
+}
+
+func TestResetStaysReset(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) {
+		c.Read(make([]byte, 1))
+		c.SetLinger(0)
+		c.Close()
+	})
+	r := d.commandInput("x", usernet, "exec", "-i", "c", helper, "tcphold", fmt.Sprintf("%s:%d", host4, port))
+	if !strings.Contains(r.stdout, "ECONNRESET") {
+		t.Errorf("the host's reset reached the container as: %v", r)
+	}
+}
