@@ -1,0 +1,170 @@
+package test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestNetworksSurviveARestart(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "--subnet", "10.99.0.0/24", "--gateway", "10.99.0.7", "--label", "a=b", "--ipv6", "kept")
+	d.ok("network", "create", "gone")
+	d.ok("network", "rm", "gone")
+	before := d.ok("network", "inspect", "kept")
+	if code := d.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("the daemon ended with %d", code)
+	}
+	d.start()
+	if after := d.ok("network", "inspect", "kept"); after != before {
+		t.Errorf("before the restart:\n%s\nafter:\n%s", before, after)
+	}
+	if out := d.ok("network", "ls", "--format", "{{.Name}}"); out != "bridge\nhost\nkept\nnone" {
+		t.Errorf("networks: %s", out)
+	}
+	d.idle("c", "--network", "kept")
+	d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "10.99.0.7")
+}
+
+func TestContainersSurviveACrashOfTheDaemon(t *testing.T) {
+	d := startDaemon(t)
+	port := freePort()
+	d.ok("network", "create", "mynet")
+	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
+	d.idle("client", "--network", "mynet")
+	address := d.address("web", "mynet")
+	if code := d.stop(syscall.SIGKILL); code != -1 {
+		t.Errorf("killed, the daemon ended with %d", code)
+	}
+	d.start()
+	if got := d.address("web", "mynet"); got != address {
+		t.Errorf("web had %s, has %s", address, got)
+	}
+	d.says("ok", "client", helper, "tcpdial", "web:80")
+	if out := atPeer(t, fmt.Sprintf("%s tcpdial %s:%d", helper, host4, port)); !sourceIs(out, peer4) {
+		t.Errorf("the published port after the crash: %s", out)
+	}
+	d.says(" 0% packet loss", "client", "ping", "-c1", "-W5", peer4)
+}
+
+func TestKilledContainerFreesItsEndpoint(t *testing.T) {
+	d := startDaemon(t)
+	port := freePort()
+	d.idle("victim", "-p", fmt.Sprintf("%d:80", port))
+	address := d.address("victim", "bridge")
+	if err := syscall.Kill(d.pid("victim"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if out := d.ok("ps", "-a", "--format", "{{.Names}} {{.Status}}"); !strings.Contains(out, "victim Exited (137)") {
+			return fmt.Errorf("ps: %s", out)
+		}
+		return nil
+	})
+	if out := d.ok("network", "inspect", "-f", "{{len .Containers}}", "bridge"); out != "0" {
+		t.Errorf("the network still has %s containers", out)
+	}
+	d.idle("next", "-p", fmt.Sprintf("%d:80", port))
+	if got := d.address("next", "bridge"); got != address {
+		t.Errorf("the next container has %s, not %s", got, address)
+	}
+}
+
+func TestKilledMonitorEndsItsContainer(t *testing.T) {
+	d := startDaemon(t)
+	d.idle("c")
+	for _, line := range d.processes() {
+		if pid, command, _ := strings.Cut(line, " "); strings.Contains(command, "monitor") {
+			asRoot(t, "kill -9 "+pid)
+		}
+	}
+	eventually(t, func() error {
+		if out := d.ok("ps", "-q"); out != "" {
+			return fmt.Errorf("still running: %s", out)
+		}
+		return nil
+	})
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	d := startDaemon(t)
+	r := d.try("serve", "--socket", filepath.Join(d.dir, "other.sock"), "--state-dir", filepath.Join(d.dir, "state"))
+	if r.code == 0 || !strings.Contains(r.stderr, filepath.Join(d.dir, "state")) {
+		t.Errorf("a second daemon on the same state: %v", r)
+	}
+	r = d.try("serve", "--socket", d.socket, "--state-dir", filepath.Join(d.dir, "state2"))
+	if r.code == 0 || !strings.Contains(r.stderr, d.socket) {
+		t.Errorf("a second daemon on the same socket: %v", r)
+	}
+	d.ok("network", "ls") // the first one goes on
+}
+
+func TestDaemonSaysThatItIsReady(t *testing.T) {
+	d := newDaemon(t, "--log-format", "json")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(d.dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notify.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(d.dir, "notify"))
+	d.start()
+	message := make([]byte, 1000)
+	n, err := notify.Read(message)
+	if err != nil || !strings.Contains(string(message[:n]), "READY=1") {
+		t.Errorf("sd_notify got %q, %v", message[:n], err)
+	}
+	log := strings.TrimSpace(d.logText())
+	if strings.Count(log, d.socket) != 1 || !strings.HasPrefix(log, "{") {
+		t.Errorf("the log has not one JSON line about the socket:\n%s", log)
+	}
+	if mode, err := os.Stat(d.socket); err != nil || mode.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode is %v, %v", mode.Mode(), err)
+	}
+}
+
+func TestDaemonEndsOnInterrupt(t *testing.T) {
+	d := startDaemon(t)
+	if code := d.stop(syscall.SIGINT); code != 0 {
+		t.Errorf("status %d", code)
+	}
+}
+
+func TestRunStartsADaemon(t *testing.T) {
+	d := newDaemon(t) // is not started: its directories and its clean end are what is wanted
+	socket := filepath.Join(d.dir, "run", "usernet", "usernet.sock")
+	environ := []string{"-u", "USERNET_HOST", "-u", "DOCKER_HOST"}
+	default_ := func(args ...string) result {
+		return d.command("env", append(append(environ, usernet), args...)...)
+	}
+	if r := default_("run", "--rm", "--", "sh", "-c", "echo it runs"); r.code != 0 || r.stdout != "it runs\n" {
+		t.Errorf("without a daemon: %v", r)
+	}
+	if _, err := os.Stat(socket); err != nil {
+		t.Errorf("no daemon was started: %v", err)
+	}
+	if r := default_("ps"); r.code != 0 {
+		t.Errorf("the started daemon does not answer: %v", r)
+	}
+	for _, line := range d.processes() {
+		pid, _, _ := strings.Cut(line, " ")
+		asRoot(t, "kill "+pid)
+	}
+}
+
+func TestDeadDaemon(t *testing.T) {
+	d := newDaemon(t)
+	d.fails("usernet serve", "ps")
+	d.fails(d.socket, "network", "ls")
+}
+
+func TestCheck(t *testing.T) {
+	d := newDaemon(t)
+	r := d.try("check")
+	if r.code != 0 || !strings.Contains(r.stdout, "/dev/net/tun") || !strings.Contains(r.stdout, "nsenter") {
+		t.Errorf("%v", r)
+	}
+}

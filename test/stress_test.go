@@ -1,0 +1,142 @@
+package test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestTenThousandConnectionsAtOnce(t *testing.T) {
+	const count = 10000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Max < count+1000 {
+		t.Fatalf("the hard limit on open files is %d; raise it to 20000 or more (ulimit -Hn, /etc/security/limits.conf)", limit.Max)
+	}
+	d := startDaemon(t)
+	port := freePort()
+	server := exec.Command(helper, "tcpserve", fmt.Sprintf("%s:%d", host4, port))
+	startAndWaitFor(t, server, "listening\n")
+	d.idle("c")
+
+	client := exec.Command(usernet, "exec", "-i", "c", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), fmt.Sprint(count), "wait")
+	client.Env = d.environ()
+	release, err := client.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	startAndWaitFor(t, client, fmt.Sprintf("open %d\nechoed %d\n", count, count))
+	// With all of them open, new ones and other protocols work as before.
+	d.says("ok", "c", helper, "tcpdial", fmt.Sprintf("%s:%d", host4, port))
+	d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", peer4)
+	if out := d.ok("flows", "c"); strings.Count(out, "\n") < count {
+		t.Errorf("flows lists %d lines", strings.Count(out, "\n"))
+	}
+	release.Close()
+	if err := client.Wait(); err != nil {
+		t.Errorf("the client ended with %v", err)
+	}
+	eventually(t, func() error {
+		if out := d.ok("flows", "c"); strings.Count(out, "tcp") > 0 {
+			return fmt.Errorf("%d flows are left of closed connections", strings.Count(out, "tcp"))
+		}
+		return nil
+	})
+}
+
+// startAndWaitFor starts a program and reads its output up to and including words. The program is
+// killed when the test ends.
+func startAndWaitFor(t testing.TB, cmd *exec.Cmd, words string) {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	got := make([]byte, len(words))
+	if n, err := io.ReadFull(out, got); err != nil || string(got) != words {
+		t.Fatalf("%s printed %q, %v; wanted %q\n%s", cmd, got[:n], err, words, &stderr)
+	}
+	go io.Copy(io.Discard, out)
+}
+
+func TestLargeTransfersArriveWhole(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	size := "200000000"
+	if raceBuild {
+		size = "30000000"
+	}
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))
+	d.serve("server", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "digest")
+	for _, test := range []struct {
+		name string
+		send func() result
+	}{
+		{"container to another machine", func() result { return d.exec("c", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), size) }},
+		{"container to another machine, IPv6", func() result { return d.exec("c", helper, "tcpsend", fmt.Sprintf("[%s]:%d", peer6, port), size) }},
+		{"container to container", func() result { return d.exec("c", helper, "tcpsend", "server:80", size) }},
+		{"host to container", func() result { return d.command(helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", port), size) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if r := test.send(); !strings.Contains(r.stdout, "same "+size) {
+				t.Errorf("%v", r)
+			}
+		})
+	}
+}
+
+// TestBlackHolesDoNotDelayOthers holds hundreds of dials that nobody answers.
+func TestBlackHolesDoNotDelayOthers(t *testing.T) {
+	d := startDaemon(t)
+	port := freePort()
+	listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) { c.Close() })
+	d.idle("greedy")
+	d.idle("neighbour")
+	// The shell's connections last until the container is removed.
+	d.ok("exec", "-d", "greedy", "sh", "-c",
+		fmt.Sprintf(`for i in $(seq 250); do %s tcpdial 203.0.113.$i:80 60s & done; wait`, helper))
+	eventually(t, func() error {
+		if n := strings.Count(d.ok("exec", "greedy", "ps", "ax"), "tcpdial"); n < 200 {
+			return fmt.Errorf("only %d dials run", n)
+		}
+		return nil
+	})
+	for _, name := range []string{"neighbour", "greedy"} {
+		d.says("ok", name, helper, "tcpdial", fmt.Sprintf("%s:%d", host4, port), "5s")
+	}
+}
+
+func TestIperf3(t *testing.T) {
+	d := dual(t)
+	d.container("server", []string{"--network", "dual"}, "iperf3", "-s")
+	port := freePort()
+	server := exec.Command("iperf3", "-s", "-p", fmt.Sprint(port), "--forceflush")
+	startAndWaitFor(t, server, "-----")
+	for _, args := range [][]string{
+		{"-c", host4, "-p", fmt.Sprint(port)},
+		{"-c", host4, "-p", fmt.Sprint(port), "-R"},
+		{"-c", host6, "-p", fmt.Sprint(port), "-P", "4"},
+		{"-c", "server"},
+		{"-c", "server", "-6"},
+		{"-c", host4, "-p", fmt.Sprint(port), "-u", "-b", "20M"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			d.says("iperf Done.", "c", append([]string{"iperf3", "-t", "1"}, args...)...)
+		})
+	}
+}
