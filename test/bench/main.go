@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// options are what the user may choose.
+type options struct {
+	seconds int           // of each measurement
+	runs    int           // measurements of each number
+	idle    time.Duration // how long the idle daemon is watched
+	json    string        // file for the results
+	usernet string        // binary; built where empty
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.seconds, "seconds", 3, "length of each measurement")
+	flag.IntVar(&o.runs, "runs", 3, "measurements of which the median counts")
+	flag.DurationVar(&o.idle, "idle", 10*time.Second, "how long the idle daemon is watched")
+	flag.StringVar(&o.json, "json", "", "write the results to `FILE`")
+	flag.StringVar(&o.usernet, "usernet", "", "measure this `BINARY` instead of building one")
+	flag.Parse()
+	var err error
+	if os.Getenv(insideVariable) == "" {
+		err = outside(o)
+	} else {
+		err = inside(o)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		os.Exit(exit.ExitCode()) // the inner stage has said why
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+const insideVariable = "USERNET_BENCH_DIR"
+
+// worldScript makes the network in which everything is measured, and goes on as an ordinary user.
+// pasta needs a device with a default route to copy its addresses from; no packet takes it.
+const worldScript = `
+set -e
+ip link set lo up
+ip addr add 192.0.2.1/32 dev lo
+ip link add ext0 type dummy 2>/dev/null || ip link add ext0 type veth peer name ext1
+ip addr add 198.51.100.2/24 dev ext0
+ip link set ext0 up
+ip route add default via 198.51.100.1 dev ext0
+exec unshare --user --map-user=1000 --map-group=1000 "$@"
+`
+
+// outside checks the machine, builds usernet and starts the bench again in its own network.
+func outside(o options) error {
+	if os.Geteuid() == 0 {
+		return errors.New("run it as an ordinary user (make bench switches to one)")
+	}
+	for _, need := range [][2]string{{"iperf3", "iperf3"}, {"ip", "iproute2"}, {"unshare", "util-linux"}, {"nsenter", "util-linux"}} {
+		if _, err := exec.LookPath(need[0]); err != nil {
+			return fmt.Errorf("%s is missing; as root: apt-get install %s", need[0], need[1])
+		}
+	}
+	dir, err := os.MkdirTemp("/tmp", "unb-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "usernet")
+	if o.usernet != "" {
+		if binary, err = filepath.Abs(o.usernet); err != nil {
+			return err
+		}
+	} else {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+os.Getenv("VERSION"), "-o", binary, "./cmd/usernet")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	signal.Ignore(os.Interrupt) // the inner stage ends, then we
+	cmd := exec.Command("unshare", append([]string{"-Urn", "sh", "-c", worldScript, "sh", self}, os.Args[1:]...)...)
+	cmd.Env = append(os.Environ(), insideVariable+"="+dir, "USERNET_BENCH_BINARY="+binary)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	return cmd.Run()
+}
+
+// inside measures and reports.
+func inside(o options) error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	w := &world{dir: os.Getenv(insideVariable), binary: os.Getenv("USERNET_BENCH_BINARY"), options: o}
+	interrupt := make(chan os.Signal, 1)
+	signal.Notify(interrupt, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupt
+		w.close()
+		os.Exit(130)
+	}()
+	defer w.close()
+	r, err := w.measure()
+	if err != nil {
+		return err
+	}
+	return r.write(os.Stdout, o.json)
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// A sandbox is a network namespace that one of the tools has connected, with an iperf3 server inside.
+type sandbox struct {
+	prefix    []string // runs a command inside
+	published int      // host port of the server inside
+	sibling   string   // another sandbox's address with a server on port 5201, where the tool has such
+	close     func()
+}
+
+// A tool connects sandboxes.
+type tool struct {
+	name    string
+	version func(*world) string
+	connect func(w *world, mtu int) (*sandbox, error)
+}
+
+// tools are those that are installed, usernet first.
+func tools() []tool {
+	all := []tool{
+		{"usernet", func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connectUsernet},
+		{"slirp4netns", func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connectSlirp},
+		{"pasta", func(w *world) string {
+			if out, err := w.run("dpkg-query", "-W", "-f", "passt ${Version}", "passt"); err == nil {
+				return out
+			}
+			return firstLine(w.run("pasta", "--version"))
+		}, connectPasta},
+	}
+	installed := all[:1]
+	for _, t := range all[1:] {
+		if _, err := exec.LookPath(t.name); err == nil {
+			installed = append(installed, t)
+		} else {
+			fmt.Fprintf(os.Stderr, "bench: %s is not installed, so it is not measured\n", t.name)
+		}
+	}
+	return installed
+}
+
+func firstLine(out string, err error) string {
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(out, "\n")
+	return line
+}
+
+// startDaemon starts usernet's daemon.
+func startDaemon(w *world) (*exec.Cmd, error) {
+	daemon, err := w.start(w.binary, "serve", "--socket", w.dir+"/s", "--state-dir", w.dir+"/state")
+	if err != nil {
+		return nil, err
+	}
+	return daemon, wait("the daemon", func() bool {
+		_, err := w.run(w.binary, "network", "ls")
+		return err == nil
+	})
+}
+
+func connectUsernet(w *world, mtu int) (*sandbox, error) {
+	daemon, err := startDaemon(w)
+	if err != nil {
+		return nil, err
+	}
+	port := w.freePort()
+	network := fmt.Sprint("net", mtu)
+	for _, args := range [][]string{
+		{"network", "create", "-o", fmt.Sprint("com.docker.network.driver.mtu=", mtu), network},
+		{"run", "-d", "--name", "server", "--network", network, "-p", fmt.Sprint(port, ":5201"), "--", "iperf3", "-s"},
+		{"run", "-d", "--name", "client", "--network", network, "--", "sleep", "100000"},
+	} {
+		if _, err := w.run(w.binary, args...); err != nil {
+			return nil, err
+		}
+	}
+	return &sandbox{
+		prefix: []string{w.binary, "exec", "client"}, published: port, sibling: "server",
+		close: func() {
+			w.run(w.binary, "rm", "-f", "server", "client")
+			w.run(w.binary, "network", "rm", network)
+			w.stop(daemon)
+		},
+	}, nil
+}
+
+// holder starts a process in a user and network namespace of its own, for the peers to connect, and a
+// server in it.
+func holder(w *world) (pid int, prefix []string, stop func(), err error) {
+	cmd, err := w.start("unshare", "-Urn", "sleep", "100000")
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	pid = cmd.Process.Pid
+	own, _ := os.Readlink("/proc/self/ns/net")
+	err = wait("a network namespace", func() bool {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+		return err == nil && theirs != own && strings.TrimSpace(string(name)) == "sleep"
+	})
+	prefix = []string{"nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(pid)}
+	return pid, prefix, func() { w.stop(cmd) }, err
+}
+
+// hasRoute waits until the namespace of pid has a default route, and starts a server there.
+func serveInside(w *world, pid int, prefix []string) (*exec.Cmd, error) {
+	err := wait("a default route", func() bool {
+		out, err := w.run(prefix[0], append(prefix[1:], "ip", "route")...)
+		return err == nil && strings.Contains(out, "default")
+	})
+	if err != nil {
+		return nil, err
+	}
+	server, err := w.start(prefix[0], append(prefix[1:], "iperf3", "-s")...)
+	if err != nil {
+		return nil, err
+	}
+	return server, wait("iperf3 in a sandbox", func() bool { return listening(pid, 5201) })
+}
+
+func connectSlirp(w *world, mtu int) (*sandbox, error) {
+	pid, prefix, stop, err := holder(w)
+	if err != nil {
+		return nil, err
+	}
+	port := w.freePort()
+	socket := fmt.Sprintf("%s/slirp%d", w.dir, port)
+	slirp, err := w.start("slirp4netns", "--configure", "--mtu", strconv.Itoa(mtu), "--api-socket", socket, strconv.Itoa(pid), "tap0")
+	if err != nil {
+		return nil, err
+	}
+	server, err := serveInside(w, pid, prefix)
+	if err != nil {
+		return nil, err
+	}
+	api, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	defer api.Close()
+	fmt.Fprintf(api, `{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"0.0.0.0","host_port":%d,"guest_port":5201}}`, port)
+	var reply struct{ Error any }
+	if err := json.NewDecoder(api).Decode(&reply); err != nil || reply.Error != nil {
+		return nil, fmt.Errorf("slirp4netns: publishing a port: %v %v", err, reply.Error)
+	}
+	return &sandbox{prefix: prefix, published: port, close: func() {
+		w.stop(server)
+		w.stop(slirp)
+		stop()
+	}}, nil
+}
+
+func connectPasta(w *world, mtu int) (*sandbox, error) {
+	pid, prefix, stop, err := holder(w)
+	if err != nil {
+		return nil, err
+	}
+	port := w.freePort()
+	pasta, err := w.start("pasta", "--foreground", "--config-net", "--mtu", strconv.Itoa(mtu), "--interface", "ext0", "--ipv4-only",
+		"-t", fmt.Sprint(port, ":5201"), "-u", "none", "-T", "none", "-U", "none", strconv.Itoa(pid))
+	if err != nil {
+		return nil, err
+	}
+	server, err := serveInside(w, pid, prefix)
+	if err != nil {
+		return nil, err
+	}
+	return &sandbox{prefix: prefix, published: port, close: func() {
+		w.stop(server)
+		w.stop(pasta)
+		stop()
+	}}, nil
+}
