@@ -93,16 +93,15 @@ step "Hello from the container web" curl -sS --max-time 10 "http://127.0.0.1:$po
 title "From a container to a service on the host"
 hostport=$((port + 1))
 address=$(ip -o -4 addr show scope global up | awk '{sub("/.*", "", $4); print $4; exit}')
+target=$address:$hostport loopback=
 if [[ -z $address ]]; then
-	echo "(this machine has no address but its loopback, which is closed to containers unless asked for:"
-	echo " the container web is reached through its own published port instead, by the gateway's name)"
-	step "Hello from the container web" usernet exec client curl -sS --max-time 10 "http://host.usernet.internal:$port/"
-else
-	busybox httpd -f -p "$address:$hostport" -h "$work/hostwww" &
-	host=$!
-	wait_for 5 curl -sf "http://$address:$hostport/"
-	step "Hello from the host" usernet exec client curl -sS --max-time 10 "http://$address:$hostport/"
+	# A machine with no address but its loopback, which containers reach only where that was asked for.
+	address=127.0.0.1 target=host.usernet.internal:$hostport loopback=--host-loopback
 fi
+busybox httpd -f -p "$address:$hostport" -h "$work/hostwww" &
+host=$!
+wait_for 5 curl -sf "http://$address:$hostport/"
+step "Hello from the host" usernet run --rm --network demo $loopback -- curl -sS --max-time 10 "http://$target/"
 
 title "Cleaning up"
 step "" usernet rm -f web client
