@@ -3,14 +3,33 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
 
-// docker runs the stock docker CLI against the daemon.
+// dockerClients are the docker CLIs of this machine: Debian's, and a newer one that stands before it in
+// PATH.
+func dockerClients(t *testing.T) []string {
+	t.Helper()
+	first, err := exec.LookPath("docker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := []string{first}
+	if _, err := os.Stat(debianDocker); err == nil && first != debianDocker {
+		clients = append(clients, debianDocker)
+	}
+	return clients
+}
+
+const debianDocker = "/usr/bin/docker"
+
+// docker runs the docker CLI of the test against the daemon.
 func (d *daemon) docker(args ...string) result {
 	d.t.Helper()
-	return d.command("docker", args...)
+	return d.command(d.dockerCLI, args...)
 }
 
 // dockerOK runs it, which has to succeed, and returns its output without the final newline.
@@ -24,7 +43,16 @@ func (d *daemon) dockerOK(args ...string) string {
 }
 
 func TestDockerCLI(t *testing.T) {
-	d := startDaemon(t)
+	for _, client := range dockerClients(t) {
+		t.Run(client, func(t *testing.T) {
+			d := startDaemon(t)
+			d.dockerCLI = client
+			driveWithDocker(t, d)
+		})
+	}
+}
+
+func driveWithDocker(t *testing.T, d *daemon) {
 	for _, args := range [][]string{{"version"}, {"info"}} {
 		if r := d.docker(args...); r.code != 0 {
 			t.Errorf("%v", r)
@@ -42,8 +70,10 @@ func TestDockerCLI(t *testing.T) {
 	}
 	var networks []struct {
 		Name, Driver, Scope string
-		IPAM                struct{ Config []struct{ Subnet, Gateway string } }
-		Labels              map[string]string
+		IPAM                struct {
+			Config []struct{ Subnet, Gateway string }
+		}
+		Labels map[string]string
 	}
 	if err := json.Unmarshal([]byte(d.dockerOK("network", "inspect", id[:6])), &networks); err != nil {
 		t.Fatal(err)
@@ -99,7 +129,16 @@ func TestLinksOnTheDefaultBridge(t *testing.T) {
 
 // TestUserDefinedNetworkWithDocker is the second transcript, with the stock client.
 func TestUserDefinedNetworkWithDocker(t *testing.T) {
-	d := startDaemon(t)
+	for _, client := range dockerClients(t) {
+		t.Run(client, func(t *testing.T) {
+			d := startDaemon(t)
+			d.dockerCLI = client
+			userDefinedNetwork(t, d)
+		})
+	}
+}
+
+func userDefinedNetwork(t *testing.T, d *daemon) {
 	d.idle("tomcat81")
 	d.idle("tomcat82")
 	d.dockerOK("network", "create", "mynet")
