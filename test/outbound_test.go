@@ -151,3 +151,37 @@ func TestResetStaysReset(t *testing.T) {
 		t.Errorf("the host's reset reached the container as: %v", r)
 	}
 }
+
+// TestUDPMappingIsEndpointIndependent is RFC 4787 REQ-1: STUN and everything built on it need it.
+func TestUDPMappingIsEndpointIndependent(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	startAtPeer(t, fmt.Sprintf("%s udpserve :%d addr", helper, port))
+	startAtPeer(t, fmt.Sprintf("%s udpserve :%d addr", helper, port+1))
+	eventually(t, func() error {
+		r := d.exec("c", helper, "udpmap", fmt.Sprintf("%s:%d", peer4, port), fmt.Sprintf("%s:%d", peer4, port+1))
+		seen := strings.Fields(r.stdout)
+		if len(seen) != 2 || seen[0] != seen[1] || !strings.HasPrefix(seen[0], host4+":") {
+			return fmt.Errorf("two servers see one socket as: %v", r)
+		}
+		return nil
+	})
+}
+
+func TestSuperFramesAndSmallMTU(t *testing.T) {
+	d := startDaemon(t)
+	port := freePort()
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))
+	for _, mtu := range []string{"1280", "9000", "65520"} {
+		t.Run("MTU "+mtu, func(t *testing.T) {
+			network := "mtu" + mtu
+			d.ok("network", "create", "-o", "com.docker.network.driver.mtu="+mtu, network)
+			d.idle("client"+mtu, "--network", network)
+			d.serve("server"+mtu, []string{"--network", network}, helper, "tcpserve", ":80", "digest")
+			d.says("mtu "+mtu, "client"+mtu, "ip", "link", "show", "eth0")
+			for _, target := range []string{fmt.Sprintf("%s:%d", peer4, port), "server" + mtu + ":80"} {
+				d.says("same 3000000", "client"+mtu, helper, "tcpsend", target, "3000000")
+			}
+		})
+	}
+}

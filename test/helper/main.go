@@ -19,6 +19,7 @@ var commands = map[string]func(args []string) error{
 	"tcphold":  tcpHold,
 	"udpserve": udpServe,
 	"udpdial":  udpDial,
+	"udpmap":   udpMap,
 	"l2send":   l2Send,
 	"l2recv":   l2Recv,
 	"mcsend":   multicastSend,

@@ -75,6 +75,33 @@ func udpDial(args []string) error {
 	return nil
 }
 
+// udpMap: ADDR ADDR... It sends from one socket to servers that answer with the sender's address, and
+// prints the answers.
+func udpMap(args []string) error {
+	c, err := net.ListenPacket("udp", ":0")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	got := make([]byte, 1500)
+	for _, server := range args {
+		to, err := net.ResolveUDPAddr("udp", server)
+		if err != nil {
+			return err
+		}
+		if _, err := c.WriteTo([]byte("who am I"), to); err != nil {
+			return err
+		}
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, _, err := c.ReadFrom(got)
+		if err != nil {
+			return err
+		}
+		fmt.Println(string(got[:n]))
+	}
+	return nil
+}
+
 // multicastRecv: IFACE GROUP:PORT. It joins the group, prints "listening", then the first datagram.
 func multicastRecv(args []string) error {
 	iface, group, err := multicast(args)
