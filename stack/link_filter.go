@@ -1,0 +1,119 @@
+package stack
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// ownAddresses are those that the gateway answers address resolution for. A NIC that is promiscuous and spoofing, as
+// the gateway's has to be, makes netstack answer for every address, and containers would send to it what is meant for
+// each other.
+type ownAddresses struct {
+	v4 [][4]byte
+	v6 [][16]byte
+}
+
+func newOwnAddresses(mac tcpip.LinkAddress, addrs []netip.Addr) *ownAddresses {
+	o := &ownAddresses{v6: [][16]byte{vswitch.LinkLocal([]byte(mac)).As16()}}
+	for _, a := range addrs {
+		if a = a.Unmap(); a.Is4() {
+			o.v4 = append(o.v4, a.As4())
+		} else if a.Is6() {
+			o.v6 = append(o.v6, a.As16())
+		}
+	}
+	return o
+}
+
+// wants says whether netstack may see a frame: anything but requests for other stations' addresses.
+func (o *ownAddresses) wants(f *vswitch.Frame) bool {
+	if len(f.Payload) == 0 {
+		return false
+	}
+	p := f.Payload[0]
+	switch f.EtherType() {
+	case vswitch.EtherTypeIPv4:
+		return true
+	case vswitch.EtherTypeARP:
+		return o.wantsARP(p)
+	case vswitch.EtherTypeIPv6:
+		return o.wantsIPv6(p)
+	}
+	return false // netstack has no protocol for it
+}
+
+func (o *ownAddresses) wantsARP(p []byte) bool {
+	a := header.ARP(p)
+	if !a.IsValid() {
+		return false
+	}
+	target := [4]byte(a.ProtocolAddressTarget())
+	for _, mine := range o.v4 {
+		if mine == target {
+			return true
+		}
+	}
+	// Replies are for who asked; requests for somebody else teach netstack nothing it needs.
+	return a.Op() == header.ARPReply
+}
+
+// wantsIPv6 drops neighbour solicitations for others, wherever extension headers put them.
+func (o *ownAddresses) wantsIPv6(p []byte) bool {
+	const (
+		hopByHop, routing, fragment, dstOpts = 0, 43, 44, 60
+		maxExtensions                        = 8
+	)
+	if len(p) < header.IPv6MinimumSize {
+		return false
+	}
+	next, at := p[6], header.IPv6MinimumSize
+	for range maxExtensions {
+		rest := p[at:]
+		switch next {
+		case hopByHop, routing, dstOpts:
+			if len(rest) < 8 || len(rest) < (int(rest[1])+1)*8 {
+				return false
+			}
+			next, at = rest[0], at+(int(rest[1])+1)*8
+		case fragment:
+			if len(rest) < 8 {
+				return false
+			}
+			if binary.BigEndian.Uint16(rest[2:])&^7 != 0 {
+				return rest[0] != uint8(header.ICMPv6ProtocolNumber) || !isSolicited(p)
+			}
+			next, at = rest[0], at+8
+		case uint8(header.ICMPv6ProtocolNumber):
+			return o.wantsICMPv6(rest)
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+func (o *ownAddresses) wantsICMPv6(p []byte) bool {
+	if len(p) < header.ICMPv6MinimumSize || header.ICMPv6(p).Type() != header.ICMPv6NeighborSolicit {
+		return true
+	}
+	if len(p) < header.ICMPv6NeighborSolicitMinimumSize {
+		return false
+	}
+	target := [16]byte(p[8:24])
+	for _, mine := range o.v6 {
+		if mine == target {
+			return true
+		}
+	}
+	return false
+}
+
+// isSolicited says whether a packet goes to a solicited-node multicast address (RFC 4291 section 2.7.1).
+func isSolicited(p []byte) bool {
+	return header.IsSolicitedNodeAddr(tcpip.AddrFromSlice(p[24:40]))
+}

@@ -1,0 +1,130 @@
+package vswitch
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+)
+
+const (
+	// maxDatagrams is how many fragmented datagrams of one port are followed at once; older ones are forgotten, and
+	// their late fragments then count as first ones.
+	maxDatagrams = 64
+	// maxRanges is how many separate pieces of one datagram may be waiting for what is between them. A sender emits
+	// fragments in order, so there is one.
+	maxRanges = 8
+	// fragmentUnit is what offsets count in (RFC 791).
+	fragmentUnit = 8
+)
+
+// fragments remembers which parts of fragmented datagrams have passed, to drop those that overlap: what a receiver
+// makes of these depends on its system, so a checked header could be replaced by another (RFC 5722, RFC 1858).
+type fragments struct {
+	seed  maphash.Seed
+	slots [maxDatagrams]datagram
+	next  int // the slot to reuse
+}
+
+// datagram is a fragmented datagram that is on its way.
+type datagram struct {
+	key    uint64 // of addresses, identification and protocol; 0: free
+	end    int    // where it ends, once the last fragment has passed; else 0
+	ranges [maxRanges]span
+	n      int
+}
+
+// span is a range of bytes, from lo up to but not including hi.
+type span struct{ lo, hi int }
+
+// fragmentOK notes a fragment and says whether it may pass.
+func (p *Port) fragmentOK(addrs []byte, id uint32, h headers) bool {
+	n := h.length - h.transport
+	if h.v6 && !h.more && h.offset == 0 {
+		return true // an atomic fragment (RFC 6946)
+	}
+	if n <= 0 || h.offset+n > MaxPayload-1 || h.more && n%fragmentUnit != 0 {
+		return false
+	}
+	p.fragMu.Lock()
+	defer p.fragMu.Unlock()
+	if p.frags == nil {
+		p.frags = &fragments{seed: maphash.MakeSeed()}
+	}
+	proto := h.proto
+	if h.v6 {
+		proto = 0 // identification and addresses alone name a datagram (RFC 8200 section 4.5)
+	}
+	return p.frags.note(addrs, id, proto, span{h.offset, h.offset + n}, !h.more)
+}
+
+func (fs *fragments) note(addrs []byte, id uint32, proto uint8, s span, last bool) bool {
+	var extra [5]byte
+	binary.BigEndian.PutUint32(extra[:], id)
+	extra[4] = proto
+	key := maphash.Bytes(fs.seed, addrs)*31 + maphash.Bytes(fs.seed, extra[:]) | 1
+	for i := range fs.slots {
+		if fs.slots[i].key == key {
+			return fs.slots[i].add(s, last)
+		}
+	}
+	d := &fs.slots[fs.next]
+	fs.next = (fs.next + 1) % maxDatagrams
+	*d = datagram{key: key}
+	return d.add(s, last)
+}
+
+// add notes a range; false if it overlaps one that passed, contradicts the datagram's end, or makes too many holes.
+// A complete datagram is forgotten: its identification may come again.
+func (d *datagram) add(s span, last bool) bool {
+	if d.end != 0 && (last || s.hi > d.end) {
+		return false
+	}
+	for _, o := range d.ranges[:d.n] {
+		if s.lo < o.hi && (o.lo < s.hi || last) {
+			return false
+		}
+	}
+	if last {
+		d.end = s.hi
+	}
+	kept := 0
+	for _, o := range d.ranges[:d.n] { // join with what is beside it
+		switch {
+		case o.hi == s.lo:
+			s.lo = o.lo
+		case s.hi == o.lo:
+			s.hi = o.hi
+		default:
+			d.ranges[kept] = o
+			kept++
+		}
+	}
+	if kept == maxRanges {
+		return false
+	}
+	d.ranges[kept] = s
+	d.n = kept + 1
+	if d.n == 1 && s == (span{0, d.end}) {
+		*d = datagram{}
+	}
+	return true
+}
+
+// fragmentID6 finds the identification in the fragment header, the last one before what parseIPv6 stopped at or, in a
+// first fragment, before further extension headers.
+func fragmentID6(b []byte, h headers) uint32 {
+	proto, at := b[6], ipv6HeaderLen
+	for range maxExtensions {
+		if at+8 > len(b) {
+			return 0
+		}
+		switch proto {
+		case protoFragment:
+			return binary.BigEndian.Uint32(b[at+4:])
+		case protoAH:
+			proto, at = b[at], at+(int(b[at+1])+2)*4
+		default:
+			proto, at = b[at], at+(int(b[at+1])+1)*8
+		}
+	}
+	return 0
+}

@@ -1,0 +1,134 @@
+package vswitch
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+)
+
+const (
+	// VirtioHeaderLen is the length of struct virtio_net_hdr in <linux/virtio_net.h>, without the buffer count.
+	VirtioHeaderLen = 10
+	// EthernetHeaderLen is two MAC addresses and the EtherType.
+	EthernetHeaderLen = 14
+	// HeaderLen is the length of Frame.Header.
+	HeaderLen = VirtioHeaderLen + EthernetHeaderLen
+	// MaxPayload is the size of a frame's buffer. The largest IP packet has 65535 bytes; 64 KiB is also the largest
+	// block that gVisor pools.
+	MaxPayload = buffer.MaxChunkSize
+
+	// giveAwayLen is the payload from which on a copy would need a block of the same 64 KiB.
+	giveAwayLen = MaxPayload/2 + 1
+)
+
+// EtherTypes that the switch and its guard look at.
+const (
+	EtherTypeIPv4 = 0x0800
+	EtherTypeARP  = 0x0806
+	EtherTypeIPv6 = 0x86dd
+
+	etherTypeVLAN       = 0x8100 // IEEE 802.1Q
+	etherTypeQinQ       = 0x88a8 // IEEE 802.1ad
+	etherTypeQinQLegacy = 0x9100
+	etherTypeQinQOther  = 0x9200
+)
+
+// Frame is one Ethernet frame on its way through the switch. A device's reader owns it and uses it again for the next
+// frame; a receiving Device may look at it only until its WriteFrame returns, and must not write to it.
+type Frame struct {
+	// Header is the virtio_net_hdr (little-endian on every machine we build for), then the Ethernet header.
+	Header [HeaderLen]byte
+	// Payload is what follows the Ethernet header, in pieces. The headers of a packet that a container sent are all in
+	// the first piece.
+	Payload [][]byte
+
+	view   *buffer.View // the block Payload[0] is in, if Fill made it; nil once given away
+	shared bool         // more than one device gets this frame
+	pieces [1][]byte    // what Payload points to after Fill
+}
+
+// viewPool holds blocks of MaxPayload that no frame uses. gVisor's own pool clears a block each time it is taken,
+// which costs more than reading a small frame into it.
+var viewPool sync.Pool
+
+// Buffer returns the MaxPayload bytes for the next frame's payload. It is valid until Release, or until the frame has
+// been received by a port.
+func (f *Frame) Buffer() []byte {
+	if f.view == nil {
+		if v, ok := viewPool.Get().(*buffer.View); ok {
+			f.view = v
+		} else {
+			f.view = buffer.NewViewSize(MaxPayload)
+		}
+	}
+	if f.view.Size() != MaxPayload {
+		f.view.Reset()
+		f.view.Grow(MaxPayload)
+	}
+	return f.view.AsSlice()
+}
+
+// Fill makes the first n bytes of Buffer the payload.
+func (f *Frame) Fill(n int) {
+	f.pieces[0] = f.Buffer()[:n]
+	f.Payload = f.pieces[:]
+	f.shared = false
+}
+
+// Release gives the frame's buffer back to the pool: a reader that waits must not hold 64 KiB.
+func (f *Frame) Release() {
+	f.Payload, f.pieces[0] = nil, nil
+	if f.view != nil {
+		viewPool.Put(f.view)
+		f.view = nil
+	}
+}
+
+// Take returns the payload as a View that the caller owns. A large payload is given away as it is, if this is the only
+// device that gets the frame; otherwise it is copied into a View of its size. Only a device in its WriteFrame may call
+// it, once.
+func (f *Frame) Take() *buffer.View {
+	n := f.PayloadLen()
+	if n >= giveAwayLen && f.view != nil && !f.shared && len(f.Payload) == 1 {
+		v := f.view
+		f.view = nil
+		v.CapLength(n)
+		return v
+	}
+	v := buffer.NewView(n)
+	for _, p := range f.Payload {
+		_, _ = v.Write(p) // grows as needed, so it never falls short
+	}
+	return v
+}
+
+// PayloadLen is the number of bytes after the Ethernet header.
+func (f *Frame) PayloadLen() int {
+	n := 0
+	for _, p := range f.Payload {
+		n += len(p)
+	}
+	return n
+}
+
+// Len is the length on the wire: Ethernet header and payload.
+func (f *Frame) Len() int { return EthernetHeaderLen + f.PayloadLen() }
+
+// Ethernet returns the Ethernet header.
+func (f *Frame) Ethernet() []byte { return f.Header[VirtioHeaderLen:] }
+
+// EtherType returns the type field; below 1536 it is an IEEE 802.3 length.
+func (f *Frame) EtherType() uint16 { return binary.BigEndian.Uint16(f.Header[VirtioHeaderLen+12:]) }
+
+// macKey is a MAC address as a number, first byte highest: a map key that hashes fast.
+type macKey uint64
+
+func keyOf(mac []byte) macKey {
+	return macKey(mac[0])<<40 | macKey(mac[1])<<32 | macKey(binary.BigEndian.Uint32(mac[2:6]))
+}
+
+const groupBit macKey = 1 << 40 // the I/G bit: multicast and broadcast
+
+func (f *Frame) dst() macKey { return keyOf(f.Header[VirtioHeaderLen:]) }
+func (f *Frame) src() macKey { return keyOf(f.Header[VirtioHeaderLen+6:]) }

@@ -1,0 +1,62 @@
+package vswitch
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// guard checks that a frame comes from the port's own addresses and claims nobody else's. It returns passed, or why
+// the frame is dropped. EtherTypes that it does not know pass: hosts accept no addresses by them.
+func (p *Port) guard(r *rules, f *Frame) Reason {
+	if f.src() != r.mac {
+		return DropMAC
+	}
+	var payload []byte
+	if len(f.Payload) > 0 {
+		payload = f.Payload[0]
+	}
+	switch f.EtherType() {
+	case EtherTypeIPv4:
+		return p.guardIPv4(r, f, payload)
+	case EtherTypeIPv6:
+		return p.guardIPv6(r, f, payload)
+	case EtherTypeARP:
+		return r.guardARP(payload)
+	case etherTypeVLAN, etherTypeQinQ, etherTypeQinQLegacy, etherTypeQinQOther:
+		return DropVLAN
+	}
+	return passed
+}
+
+// guardARP checks an ARP packet for IPv4 over Ethernet (RFC 826): whatever it says about the sender is learnt by
+// those who hear it, in requests as in replies.
+func (r *rules) guardARP(p []byte) Reason {
+	const (
+		request, reply = 1, 2
+		length         = 28
+	)
+	if len(p) < length {
+		return DropMalformed
+	}
+	if !bytes.Equal(p[:6], []byte{0, 1, 8, 0, 6, 4}) { // Ethernet, IPv4, their address lengths
+		return DropARP
+	}
+	op := binary.BigEndian.Uint16(p[6:])
+	senderMAC, sender := p[8:14], p[14:18]
+	if op != request && op != reply || keyOf(senderMAC) != r.mac {
+		return DropARP
+	}
+	if r.has4(sender) || op == request && isZero(sender) { // 0.0.0.0 probes (RFC 5227)
+		return passed
+	}
+	return DropARP
+}
+
+func isZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

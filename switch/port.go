@@ -1,0 +1,148 @@
+package vswitch
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Port is a device's place on a switch. Its methods may be called by many goroutines at once.
+type Port struct {
+	sw      *Switch
+	dev     Device
+	rules   atomic.Pointer[rules]
+	learned atomic.Pointer[map[macKey]struct{}] // copied on change, under sw.mu
+	closed  atomic.Bool
+
+	in, out counter
+	drops   [numReasons]atomic.Uint64
+
+	fragMu sync.Mutex // guards frags
+	frags  *fragments // made with the first fragment
+}
+
+// counter counts frames and their bytes, on a cache line of its own: another processor counts the other direction.
+type counter struct {
+	frames, bytes atomic.Uint64
+	_             [48]byte
+}
+
+func (c *counter) add(n int) {
+	c.frames.Add(1)
+	c.bytes.Add(uint64(n))
+}
+
+// rules is a PortConfig made ready for comparing. It never changes once it is stored.
+type rules struct {
+	cfg       PortConfig
+	mac       macKey
+	v4        [][4]byte
+	v6        [][16]byte
+	linkLocal [16]byte
+}
+
+func newRules(cfg PortConfig) (*rules, error) {
+	if len(cfg.MAC) != 6 || cfg.MAC[0]&1 != 0 || bytes.Equal(cfg.MAC, make([]byte, 6)) {
+		return nil, fmt.Errorf("port %s: %q is no MAC address of a single station", cfg.Name, cfg.MAC)
+	}
+	cfg.MAC, cfg.Addrs = slices.Clone(cfg.MAC), slices.Clone(cfg.Addrs)
+	r := &rules{cfg: cfg, mac: keyOf(cfg.MAC), linkLocal: LinkLocal(cfg.MAC).As16()}
+	for _, a := range cfg.Addrs {
+		switch a = a.Unmap(); {
+		case a.Is4():
+			r.v4 = append(r.v4, a.As4())
+		case a.Is6():
+			r.v6 = append(r.v6, a.As16())
+		}
+	}
+	return r, nil
+}
+
+// LinkLocal is the IPv6 link-local address that follows from a MAC of six bytes (RFC 4291 appendix A).
+func LinkLocal(mac []byte) netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
+}
+
+// learns says whether any MAC may be behind the port.
+func (r *rules) learns() bool { return !r.cfg.Guard && !r.cfg.Trusted }
+
+func (r *rules) has4(a []byte) bool {
+	for i := range r.v4 {
+		if bytes.Equal(r.v4[i][:], a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *rules) has6(a []byte) bool {
+	for i := range r.v6 {
+		if bytes.Equal(r.v6[i][:], a) {
+			return true
+		}
+	}
+	return bytes.Equal(r.linkLocal[:], a)
+}
+
+// Update changes what the port may do, without losing a frame.
+func (p *Port) Update(cfg PortConfig) error {
+	r, err := newRules(cfg)
+	if err != nil {
+		return err
+	}
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	if p.closed.Load() {
+		return ErrClosed
+	}
+	if err := p.sw.free(r.mac, p); err != nil {
+		return err
+	}
+	p.rules.Store(r)
+	if !r.learns() {
+		p.learned.Store(&map[macKey]struct{}{})
+	}
+	p.sw.rebuild(slices.Clone(p.sw.table.Load().ports))
+	return nil
+}
+
+// Stats counts what passed a port. In is from the device into the switch, out is from the switch to the device.
+type Stats struct {
+	FramesIn, BytesIn   uint64
+	FramesOut, BytesOut uint64
+	// Drops has the reasons that occurred. DropDevice is counted by the port that should have received the frame, all
+	// others by the one that sent it.
+	Drops map[Reason]uint64
+}
+
+// Stats returns the port's counters.
+func (p *Port) Stats() Stats {
+	s := Stats{
+		FramesIn: p.in.frames.Load(), BytesIn: p.in.bytes.Load(),
+		FramesOut: p.out.frames.Load(), BytesOut: p.out.bytes.Load(),
+		Drops: map[Reason]uint64{},
+	}
+	for r := range p.drops {
+		if n := p.drops[r].Load(); n > 0 {
+			s.Drops[Reason(r)] = n
+		}
+	}
+	return s
+}
+
+// Drop counts a frame that the port's device had to drop itself.
+func (p *Port) Drop(r Reason) { p.drops[r].Add(1) }
+
+// Close unplugs the port; its device stays open. Closing it again does nothing.
+func (p *Port) Close() error {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	if p.closed.Swap(true) {
+		return nil
+	}
+	p.sw.rebuild(slices.DeleteFunc(slices.Clone(p.sw.table.Load().ports), func(q *Port) bool { return p == q }))
+	return nil
+}

@@ -1,0 +1,167 @@
+package vswitch
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// ErrClosed is returned by what is done to a closed switch or port.
+var ErrClosed = fmt.Errorf("switch port: %w", net.ErrClosed)
+
+// ErrMACInUse is returned where two ports of a switch would have the same MAC.
+var ErrMACInUse = errors.New("MAC address is in use on this network")
+
+// Config describes a switch. The zero value works.
+type Config struct {
+	Name   string       // of the network, for the log
+	Logger *slog.Logger // nil: none
+	// MTU bounds the packets of untrusted ports, and the segments of their super-frames. 0: 65535.
+	MTU int
+}
+
+// Device is what is behind a port.
+type Device interface {
+	// WriteFrame takes a frame out of the switch. It may be called by many goroutines at once, must not block for
+	// long, and must neither change f nor keep it.
+	WriteFrame(f *Frame) error
+}
+
+// PortConfig says who is behind a port and what it may do.
+type PortConfig struct {
+	Name string // of the container, for people
+	MAC  net.HardwareAddr
+	// Addrs are the addresses the port may send from. The IPv6 link-local address that follows from the MAC
+	// (EUI-64, RFC 4291 appendix A) is allowed without being named.
+	Addrs []netip.Addr
+	// Guard drops what has another source than MAC and Addrs. Without it the switch learns MACs from the port.
+	Guard bool
+	// Trusted is for the gateway: nothing that it sends is checked.
+	Trusted bool
+	// Isolated lets the port talk to trusted ports only.
+	Isolated bool
+}
+
+// Switch is one network's layer 2. Its methods may be called by many goroutines at once.
+type Switch struct {
+	cfg Config
+
+	mu     sync.Mutex // guards changes of table, of learned tables, and closed
+	closed bool
+	table  atomic.Pointer[table]
+}
+
+// table is what forwarding needs; it never changes once it is stored.
+type table struct {
+	ports []*Port // all, in order of connection
+	byMAC map[macKey]*Port
+	open  []*Port // those without guard, that may have any MAC behind them
+}
+
+// New returns a switch without ports.
+func New(cfg Config) *Switch {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MTU <= 0 || cfg.MTU > MaxPayload-1 {
+		cfg.MTU = MaxPayload - 1
+	}
+	s := &Switch{cfg: cfg}
+	s.table.Store(&table{})
+	return s
+}
+
+// Connect plugs a device in. Frames for it come from now on; frames from it go to the port's Receive.
+func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
+	rules, err := newRules(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p := &Port{sw: s, dev: dev}
+	p.rules.Store(rules)
+	p.learned.Store(&map[macKey]struct{}{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if err := s.free(rules.mac, nil); err != nil {
+		return nil, err
+	}
+	s.rebuild(append(slices.Clone(s.table.Load().ports), p))
+	return p, nil
+}
+
+// free says whether a MAC may be given to the port p. The caller holds mu.
+func (s *Switch) free(mac macKey, p *Port) error {
+	if other := s.table.Load().byMAC[mac]; other != nil && other != p {
+		return fmt.Errorf("connect %v to network %s: %w (port %s)", other.rules.Load().cfg.MAC, s.cfg.Name, ErrMACInUse, other.rules.Load().cfg.Name)
+	}
+	return nil
+}
+
+// rebuild stores a new table of the given ports. The caller holds mu.
+func (s *Switch) rebuild(ports []*Port) {
+	t := &table{ports: ports, byMAC: make(map[macKey]*Port, len(ports))}
+	for _, p := range ports {
+		r := p.rules.Load()
+		t.byMAC[r.mac] = p
+		if r.learns() {
+			t.open = append(t.open, p)
+		}
+	}
+	s.table.Store(t)
+}
+
+// PortInfo is a port as `network inspect` shows it.
+type PortInfo struct {
+	Name     string
+	MAC      net.HardwareAddr
+	Addrs    []netip.Addr
+	Guard    bool
+	Trusted  bool
+	Isolated bool
+	Learned  []net.HardwareAddr // MACs seen behind a port without guard
+	Stats    Stats
+}
+
+// Ports describes all ports, in order of connection.
+func (s *Switch) Ports() []PortInfo {
+	t := s.table.Load()
+	list := make([]PortInfo, 0, len(t.ports))
+	for _, p := range t.ports {
+		c := p.rules.Load().cfg
+		list = append(list, PortInfo{
+			Name: c.Name, MAC: slices.Clone(c.MAC), Addrs: slices.Clone(c.Addrs), Guard: c.Guard, Trusted: c.Trusted,
+			Isolated: c.Isolated, Learned: p.learnedMACs(), Stats: p.Stats(),
+		})
+	}
+	return list
+}
+
+// Close disconnects all ports. It does not close their devices.
+func (s *Switch) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, p := range s.table.Load().ports {
+		p.closed.Store(true)
+	}
+	s.rebuild(nil)
+	return nil
+}
+
+// learnedMACs lists the MACs seen behind a port without guard, in order.
+func (p *Port) learnedMACs() []net.HardwareAddr {
+	var list []net.HardwareAddr
+	for _, k := range slices.Sorted(maps.Keys(*p.learned.Load())) {
+		list = append(list, net.HardwareAddr{byte(k >> 40), byte(k >> 32), byte(k >> 24), byte(k >> 16), byte(k >> 8), byte(k)})
+	}
+	return list
+}

@@ -1,0 +1,127 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// ErrGone is returned once the TAP itself is gone: removed inside the sandbox.
+var ErrGone = errors.New("TAP is gone")
+
+// Device is a TAP as the daemon holds it: a switch port's device. Its methods may be called by many goroutines at
+// once, Serve by one at a time.
+type Device struct {
+	file   *os.File
+	raw    syscall.RawConn
+	header int // first byte of Frame.Header that the TAP carries: 0, or where Ethernet begins
+}
+
+var _ vswitch.Device = (*Device)(nil)
+
+// Open wraps a TAP's descriptor, and takes f over, also when it fails. Whether frames carry virtio headers is asked of the
+// TAP; plain says it for descriptors that are none.
+func Open(f *os.File, plain bool) (*Device, error) {
+	dev, err := open(f, plain)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open TAP: %w", err), f.Close())
+	}
+	return dev, nil
+}
+
+func open(f *os.File, plain bool) (*Device, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// A descriptor that was blocking when its os.File was made is not in Go's poller: make a new os.File.
+	fd, failed := -1, error(nil)
+	if err := raw.Control(func(old uintptr) {
+		if virtio, known := carriesVirtio(int(old)); known {
+			plain = !virtio
+		}
+		fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	dev := &Device{file: os.NewFile(uintptr(fd), f.Name())}
+	if plain {
+		dev.header = vswitch.VirtioHeaderLen
+	}
+	if dev.raw, err = dev.file.SyscallConn(); err != nil {
+		return nil, errors.Join(err, dev.file.Close())
+	}
+	if err := f.Close(); err != nil {
+		return nil, errors.Join(err, dev.file.Close())
+	}
+	return dev, nil
+}
+
+// Plain says whether the TAP carries no virtio headers.
+func (d *Device) Plain() bool { return d.header != 0 }
+
+// Close ends Serve and all later writes. It waits for those under way, so Serve's port must not call it.
+func (d *Device) Close() error {
+	if err := d.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("close TAP: %w", err)
+	}
+	return nil
+}
+
+// WriteFrame implements vswitch.Device.
+func (d *Device) WriteFrame(f *vswitch.Frame) error {
+	if d.Plain() && !f.Plain() {
+		return f.Segments(d.writeBytes)
+	}
+	w := writers.Get().(*writer)
+	defer writers.Put(w)
+	return w.write(d, f.Header[d.header:], f.Payload)
+}
+
+// writeBytes sends one complete Ethernet frame to a plain TAP.
+func (d *Device) writeBytes(frame []byte) error {
+	w := writers.Get().(*writer)
+	defer writers.Put(w)
+	w.one[0] = frame[vswitch.EthernetHeaderLen:]
+	defer clear(w.one[:])
+	return w.write(d, frame[:vswitch.EthernetHeaderLen], w.one[:])
+}
+
+// writers is shared by all TAPs: as many as write at one time.
+var writers = sync.Pool{New: func() any {
+	w := new(writer)
+	w.call = w.writev
+	return w
+}}
+
+// translate gives the kernel's errors the meaning they have for a TAP.
+func translate(errno syscall.Errno) error {
+	switch errno {
+	case 0:
+		return nil
+	case unix.EBADFD, unix.ENODEV:
+		return fmt.Errorf("%w: %w", ErrGone, errno)
+	}
+	return errno
+}
+
+// closed makes a closed file's error the one that network code looks for.
+func closed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return net.ErrClosed
+	}
+	return err
+}

@@ -1,0 +1,127 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// errNoOffload is returned by a kernel whose TAPs carry no virtio header.
+var errNoOffload = errors.New("kernel has no TAP offloads")
+
+// What the daemon takes from the kernel undone. <linux/if_tun.h> since Linux 2.6.27; the UDP pair since 6.2.
+const (
+	offloadTCP = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+	offloadUDP = 0x20 | 0x40 // TUN_F_USO4, TUN_F_USO6
+)
+
+// attach makes fd a TAP with virtio headers, new or persistent.
+func attach(fd int, name string) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	features, err := unix.IoctlGetInt(fd, unix.TUNGETFEATURES)
+	if err != nil || features&unix.IFF_VNET_HDR == 0 {
+		return errNoOffload
+	}
+	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+}
+
+// setOffload fixes the virtio header's layout and asks for super-frames.
+func setOffload(fd int) error {
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vswitch.VirtioHeaderLen); err != nil {
+		return errNoOffload
+	}
+	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadTCP|offloadUDP)
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadTCP)
+	}
+	if err != nil {
+		return errNoOffload
+	}
+	return nil
+}
+
+// noOffload takes back what an earlier life of a persistent TAP asked for: without the header to say so, super-frames
+// would come as if they were whole packets.
+func noOffload(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, 0) })
+	return errors.Join(err, failed)
+}
+
+// carriesVirtio says whether frames have a virtio header on this descriptor; known is false for what is no TAP.
+func carriesVirtio(fd int) (yes, known bool) {
+	var ifr unix.Ifreq
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {
+		return false, false
+	}
+	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, true
+}
+
+// ifreqAddr is struct ifreq with a hardware address, which x/sys does not let one set.
+type ifreqAddr struct {
+	name   [unix.IFNAMSIZ]byte
+	family uint16
+	addr   [14]byte
+	_      [8]byte
+}
+
+// configure sets MAC and MTU of the TAP behind f.
+func configure(f *os.File, mac net.HardwareAddr, mtu int) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = configureFD(int(fd), mac, mtu) })
+	return errors.Join(err, failed)
+}
+
+func configureFD(fd int, mac net.HardwareAddr, mtu int) error {
+	var ifr unix.Ifreq
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {
+		return fmt.Errorf("read its name: %w", err)
+	}
+	if len(mac) == 6 {
+		// SIOCSIFHWADDR on the TAP's own descriptor needs no socket.
+		req := ifreqAddr{family: unix.ARPHRD_ETHER}
+		copy(req.name[:], ifr.Name())
+		copy(req.addr[:], mac)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
+			return fmt.Errorf("set MAC %v: %w", mac, errno)
+		}
+	}
+	if mtu <= 0 {
+		return nil
+	}
+	sock, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		sock, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("set MTU %d: %w", mtu, err)
+	}
+	defer func() { _ = unix.Close(sock) }() // nothing was written to it
+	req, err := unix.NewIfreq(ifr.Name())
+	if err != nil {
+		return err
+	}
+	req.SetUint32(uint32(mtu))
+	if err := unix.IoctlIfreq(sock, unix.SIOCSIFMTU, req); err != nil {
+		return fmt.Errorf("set MTU %d: %w", mtu, err)
+	}
+	return nil
+}

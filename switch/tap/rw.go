@@ -1,0 +1,121 @@
+package tap
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// This file is the hot path: one readv or writev per frame, no allocation. Both are raw system calls: on a
+// non-blocking TAP they copy a frame and return, and telling the scheduler about each costs a third as much again.
+
+// reader is the state of one Serve.
+type reader struct {
+	dev   *Device
+	port  *vswitch.Port
+	frame vswitch.Frame
+	iov   [2]unix.Iovec
+	errno syscall.Errno
+}
+
+// Serve reads frames into the port until the device is closed (net.ErrClosed) or the TAP is gone (ErrGone).
+func (d *Device) Serve(p *vswitch.Port) error {
+	r := &reader{dev: d, port: p}
+	defer r.frame.Release()
+	if err := d.raw.Read(r.drain); err != nil {
+		return closed(err)
+	}
+	return translate(r.errno)
+}
+
+// drain reads all frames that are there, and says whether to stop; false waits for more.
+func (r *reader) drain(fd uintptr) bool {
+	header := r.dev.header
+	r.iov[0].Base = &r.frame.Header[header]
+	r.iov[0].SetLen(vswitch.HeaderLen - header)
+	for {
+		buf := r.frame.Buffer()
+		r.iov[1].Base = &buf[0]
+		r.iov[1].SetLen(len(buf))
+		n, _, errno := syscall.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&r.iov)), uintptr(len(r.iov)))
+		switch {
+		case errno == 0 && int(n) >= vswitch.HeaderLen-header && n > 0:
+			r.frame.Fill(int(n) - (vswitch.HeaderLen - header))
+			r.port.Receive(&r.frame)
+		case errno == 0 && n == 0: // not from a TAP: the other end of a test's socket was closed
+			r.errno = unix.ENODEV
+			return true
+		case errno == 0:
+			r.port.Drop(vswitch.DropShort)
+		case errno == unix.EAGAIN:
+			r.iov[1].Base = nil
+			r.frame.Release()
+			return false
+		case errno == unix.EINTR:
+		default:
+			r.errno = errno
+			return true
+		}
+	}
+}
+
+// maxPieces is how many pieces of a payload are written without copying.
+const maxPieces = 16
+
+// writer is the state of one write, with its closure made once.
+type writer struct {
+	call  func(fd uintptr)
+	iov   [1 + maxPieces]unix.Iovec
+	n     int
+	one   [1][]byte
+	errno syscall.Errno
+}
+
+// write sends a frame. The descriptor is only referenced, not locked: a TAP takes many writers at once.
+func (w *writer) write(d *Device, header []byte, payload [][]byte) error {
+	if len(payload) > maxPieces {
+		payload = join(payload)
+	}
+	w.n = 0
+	w.add(header)
+	for _, p := range payload {
+		if len(p) > 0 {
+			w.add(p)
+		}
+	}
+	err := d.raw.Control(w.call)
+	clear(w.iov[:w.n])
+	if err != nil {
+		return closed(err)
+	}
+	return translate(w.errno)
+}
+
+func (w *writer) add(b []byte) {
+	w.iov[w.n].Base = &b[0]
+	w.iov[w.n].SetLen(len(b))
+	w.n++
+}
+
+// writev is the raw system call. EAGAIN (the TAP's queue is full) is an error like others: the frame is lost, as on
+// any network.
+func (w *writer) writev(fd uintptr) {
+	for {
+		if _, _, w.errno = syscall.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov)), uintptr(w.n)); w.errno != unix.EINTR {
+			return
+		}
+	}
+}
+
+// join puts the last pieces of a long list into one.
+func join(pieces [][]byte) [][]byte {
+	head := append([][]byte(nil), pieces[:maxPieces-1]...)
+	var tail []byte
+	for _, p := range pieces[maxPieces-1:] {
+		tail = append(tail, p...)
+	}
+	return append(head, tail)
+}
