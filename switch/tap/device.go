@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ var ErrGone = errors.New("TAP is gone")
 type Device struct {
 	file   *os.File
 	raw    syscall.RawConn
+	closed atomic.Bool
 	header int // first byte of Frame.Header that the TAP carries: 0, or where Ethernet begins
 }
 
@@ -75,6 +77,7 @@ func (d *Device) Plain() bool { return d.header != 0 }
 
 // Close ends Serve and all later writes. It waits for those under way, so Serve's port must not call it.
 func (d *Device) Close() error {
+	d.closed.Store(true)
 	if err := d.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close TAP: %w", err)
 	}
@@ -118,10 +121,10 @@ func translate(errno syscall.Errno) error {
 	return errno
 }
 
-// closed makes a closed file's error the one that network code looks for.
-func closed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
+// failed makes the error of a closed file, which package os keeps to itself here, the one that network code looks for.
+func (d *Device) failed(err error) error {
+	if d.closed.Load() {
 		return net.ErrClosed
 	}
-	return err
+	return fmt.Errorf("TAP: %w", err)
 }

@@ -26,7 +26,7 @@ func (d *Device) Serve(p *vswitch.Port) error {
 	r := &reader{dev: d, port: p}
 	defer r.frame.Release()
 	if err := d.raw.Read(r.drain); err != nil {
-		return closed(err)
+		return d.failed(err)
 	}
 	return translate(r.errno)
 }
@@ -89,7 +89,7 @@ func (w *writer) write(d *Device, header []byte, payload [][]byte) error {
 	err := d.raw.Control(w.call)
 	clear(w.iov[:w.n])
 	if err != nil {
-		return closed(err)
+		return d.failed(err)
 	}
 	return translate(w.errno)
 }
