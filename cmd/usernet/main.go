@@ -1,0 +1,128 @@
+// Command usernet gives containers networks without privileges. See README.md, or `usernet help`.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// exitCode ends the program with a status and no message: what a container ended with.
+type exitCode int
+
+func (e exitCode) Error() string { return "exit status " + strconv.Itoa(int(e)) }
+
+func main() {
+	sandbox.Main()
+	os.Exit(run())
+}
+
+func run() int {
+	err := rootCommand().Execute()
+	var code exitCode
+	var start *sandbox.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintln(os.Stderr, "usernet:", err)
+	switch {
+	case errors.As(err, &start):
+		return start.Code
+	case errors.As(err, new(runError)):
+		return 125
+	}
+	return 1
+}
+
+// runError marks failures of usernet itself in commands whose other statuses are the container's.
+type runError struct{ error }
+
+func (e runError) Unwrap() error { return e.error }
+
+var host string // --host
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use: "usernet", Short: "Rootless container networking", Version: version, SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVarP(&host, "host", "H", os.Getenv("USERNET_HOST"), "the daemon's socket (unix:///path)")
+	root.AddCommand(serveCommand(), runCommand(), monitorCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(),
+		stopCommand(), killCommand(), rmCommand(), networkCommand(), infoCommand(), checkCommand(), portCommand(), flowsCommand(), inspectCommand(), versionCommand())
+	return root
+}
+
+// client speaks to the daemon that --host names, or the default one.
+func client() (*api.Client, error) {
+	if host != "" {
+		path, ok := trimScheme(host)
+		if !ok {
+			return nil, fmt.Errorf("host %q: only unix sockets are possible: give unix:///path", host)
+		}
+		return api.NewClient(path), nil
+	}
+	dir, err := runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(filepath.Join(dir, "usernet.sock")), nil
+}
+
+func trimScheme(s string) (string, bool) {
+	if len(s) > 7 && s[:7] == "unix://" {
+		return s[7:], true
+	}
+	return s, filepath.IsAbs(s)
+}
+
+// runtimeDir is where the socket lives: a directory that only this user can write to.
+func runtimeDir() (string, error) {
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		return filepath.Join(d, "usernet"), nil
+	}
+	uid := strconv.Itoa(os.Getuid())
+	if d := filepath.Join("/run/user", uid); private(d) {
+		return filepath.Join(d, "usernet"), nil
+	}
+	d := filepath.Join(os.TempDir(), "usernet-"+uid)
+	if err := os.MkdirAll(d, 0o700); err != nil {
+		return "", err
+	}
+	if !private(d) {
+		return "", fmt.Errorf("%s is not private to this user; set XDG_RUNTIME_DIR to a directory that is", d)
+	}
+	return d, nil
+}
+
+func private(dir string) bool {
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Getuid() && info.Mode().Perm()&0o077 == 0
+}
+
+func stateDir() (string, error) {
+	if d := os.Getenv("XDG_STATE_HOME"); d != "" {
+		return filepath.Join(d, "usernet"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no state directory: set XDG_STATE_HOME, or give --state-dir: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "usernet"), nil
+}

@@ -1,0 +1,438 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// Containers returns all containers, ended ones included.
+func (d *Daemon) Containers() []*network.Container { return d.model.Containers() }
+
+// Container finds one by id, name or unique id prefix.
+func (d *Daemon) Container(ref string) (*network.Container, error) { return d.model.Container(ref) }
+
+// CreateContainer reserves name and addresses for a container that StartContainer will then wire.
+func (d *Daemon) CreateContainer(_ context.Context, spec network.ContainerSpec) (*network.Container, []string, error) {
+	c, warnings, err := d.model.CreateContainer(spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.touchIdle()
+	d.containerEvent("create", c, nil)
+	time.AfterFunc(startGrace, func() { d.forgetUnstarted(c.ID) })
+	return c, warnings, nil
+}
+
+// startGrace is how long a created container may wait for its start. Commands start what they create within
+// milliseconds; one that died in between must not hold a name and addresses forever.
+const startGrace = time.Minute
+
+func (d *Daemon) forgetUnstarted(id string) {
+	if d.ctx.Err() != nil {
+		return
+	}
+	if c, err := d.model.Container(id); err == nil && c.Status == network.Created {
+		if err := d.RemoveContainer(d.ctx, id, false); err != nil {
+			d.log.Warn("container that was never started is kept", "container", c.Name, "error", err)
+		}
+	}
+}
+
+// StartContainer wires the sandbox of a created container. On an error the container stays created.
+func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) (api.StartReply, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return api.StartReply{}, err
+	}
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, err = d.identify(c.ID, p); err != nil {
+		return api.StartReply{}, err
+	}
+	if err := d.wire(ctx, s, c); err != nil {
+		return api.StartReply{}, err
+	}
+	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Status, c.Started, c.Error = network.Running, time.Now(), ""
+		return nil
+	})
+	if err != nil {
+		d.unwire(s)
+		return api.StartReply{}, err
+	}
+	d.rename()
+	if err := d.writeFiles(c); err != nil {
+		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
+	}
+	d.watch(s, c)
+	for _, e := range c.Endpoints {
+		d.networkEvent("connect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+	}
+	d.containerEvent("start", c, nil)
+	d.log.Info("container started", "container", c.Name, "id", c.ID[:12], "pid", c.Pid)
+	return d.startReply(c), nil
+}
+
+// startReply names the files to mount in the sandbox: none where it uses the host's network, the owner's where it shares
+// the network of another container.
+func (d *Daemon) startReply(c *network.Container) api.StartReply {
+	files := c
+	switch owner, shared := strings.CutPrefix(c.NetworkMode, "container:"); {
+	case c.NetworkMode == network.HostName:
+		return api.StartReply{Hostname: c.Hostname}
+	case shared:
+		if o, err := d.model.Container(owner); err == nil {
+			files = o
+		}
+	}
+	dir := d.containerDir(files.ID)
+	return api.StartReply{
+		ResolvConf: filepath.Join(dir, "resolv.conf"), Hosts: filepath.Join(dir, "hosts"), Hostname: files.Hostname,
+	}
+}
+
+// identify stores which processes a created container consists of, before anything is done in its namespaces.
+func (d *Daemon) identify(id string, p api.Started) (*network.Container, error) {
+	return d.model.UpdateContainer(id, func(c *network.Container) error {
+		if c.Status != network.Created {
+			return network.Errorf(network.Conflict, "container %s was started before", c.Name)
+		}
+		var err error
+		c.Pid, c.Monitor = p.Pid, p.Monitor
+		if c.Pid == 0 && c.NetNS == "" {
+			return network.Errorf(network.Invalid, "container %s: neither a pid nor a network namespace was given", c.Name)
+		}
+		if c.Pid != 0 {
+			if c.PidStart, err = sandbox.StartTime(c.Pid); err != nil {
+				return network.Errorf(network.Invalid, "process %d of container %s: %w", c.Pid, c.Name, err)
+			}
+		}
+		if c.Monitor != 0 {
+			if c.MonitorStart, err = sandbox.StartTime(c.Monitor); err != nil {
+				return network.Errorf(network.Invalid, "process %d of container %s: %w", c.Monitor, c.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// reportGrace is how long after its process a container's monitor may take to report the exit status.
+const reportGrace = 10 * time.Second
+
+// watch ends the container when its process has ended. The caller holds s.mu.
+func (d *Daemon) watch(s *sandboxState, c *network.Container) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	s.stop = cancel
+	d.wg.Go(func() {
+		defer cancel()
+		var err error
+		if c.Pid != 0 {
+			err = sandbox.Wait(ctx, c.Pid, c.PidStart)
+		} else {
+			err = waitPath(ctx, c.NetNS)
+		}
+		if ctx.Err() != nil || err != nil {
+			return // ended otherwise, or the daemon ends
+		}
+		s.mu.Lock()
+		d.unwire(s) // its addresses answer nobody from here on
+		s.mu.Unlock()
+		if c.Monitor != 0 {
+			grace, stop := context.WithTimeout(ctx, reportGrace)
+			_ = sandbox.Wait(grace, c.Monitor, c.MonitorStart) // the code below works either way
+			stop()
+		}
+		if ctx.Err() == nil {
+			_ = d.ContainerExited(d.ctx, c.ID, d.exitStatus(c))
+		}
+	})
+}
+
+// waitPath returns when the namespace bound to path is no longer the one it is now.
+func waitPath(ctx context.Context, path string) error {
+	var first, now unix.Stat_t
+	if err := unix.Stat(path, &first); err != nil {
+		return nil
+	}
+	tick := time.NewTicker(2 * time.Second) // nothing tells when a bind mount goes; this is how late it is noticed
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if err := unix.Stat(path, &now); err != nil || now.Ino != first.Ino || now.Dev != first.Dev {
+			return nil
+		}
+	}
+}
+
+// exitStatus reads what the monitor left for a daemon that was not there; 137 (killed) where it left nothing.
+func (d *Daemon) exitStatus(c *network.Container) int {
+	b, err := os.ReadFile(filepath.Join(d.containerDir(c.ID), "exit"))
+	if err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return n
+		}
+	}
+	if c.Attached {
+		return 0 // not ours to know
+	}
+	return 128 + int(syscall.SIGKILL)
+}
+
+// ContainerExited records that a container ended, releases what it held, and removes it where that was asked for.
+// Of several reports the first counts.
+func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.ended:
+		return nil
+	default:
+	}
+	if s.stop != nil {
+		s.stop()
+	}
+	d.unwire(s)
+	endpoints := c.Endpoints
+	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor = network.Exited, code, time.Now(), 0, 0
+		return nil
+	})
+	if err == nil {
+		err = d.model.ReleaseEndpoints(c.ID)
+	}
+	if err != nil {
+		d.log.Error("end of container not stored", "container", ref, "error", err)
+		return err
+	}
+	s.code = code
+	close(s.ended)
+	d.rename()
+	d.containerEvent("die", c, map[string]string{"exitCode": strconv.Itoa(code)})
+	for _, e := range endpoints {
+		d.networkEvent("disconnect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+	}
+	d.log.Info("container ended", "container", c.Name, "id", c.ID[:12], "code", code)
+	if c.AutoRemove || c.Attached {
+		err = d.remove(s, c)
+	}
+	d.touchIdle()
+	return err
+}
+
+// remove forgets an ended container and its files. The caller holds s.mu.
+func (d *Daemon) remove(s *sandboxState, c *network.Container) error {
+	if err := d.model.RemoveContainer(c.ID); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	delete(d.sandboxes, s.id)
+	d.mu.Unlock()
+	d.containerEvent("destroy", c, nil)
+	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {
+		d.log.Warn("files of container left behind", "container", c.Name, "error", err)
+	}
+	return nil
+}
+
+// RemoveContainer forgets a container. A running one is killed first where force is set, else it is an error;
+// an attached one is detached: its interfaces go, its processes stay.
+func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) error {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Status == network.Running && c.Attached:
+		return d.detach(ctx, c.ID)
+	case c.Status == network.Running && !force:
+		return network.Errorf(network.Conflict, "cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
+	case c.Status == network.Running:
+		if err := d.kill(c, syscall.SIGKILL); err != nil {
+			return err
+		}
+		if _, err := d.WaitContainer(ctx, c.ID); err != nil {
+			return err
+		}
+		if c, err = d.model.Container(c.ID); err != nil {
+			return nil // it was to be removed at its end
+		}
+	}
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.unwire(s)
+	defer func() { d.rename(); d.touchIdle() }()
+	return d.remove(s, c)
+}
+
+// detach takes usernet's interfaces out of a sandbox that something else owns.
+func (d *Daemon) detach(ctx context.Context, ref string) error {
+	s, c, err := d.running(ref)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, e := range c.Endpoints {
+		names = append(names, e.Interface)
+	}
+	if _, err := sandbox.Configure(ctx, target(c), sandbox.Request{Remove: names}); err != nil {
+		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
+	}
+	s.mu.Unlock()
+	return d.ContainerExited(ctx, c.ID, 0)
+}
+
+// WaitContainer returns the exit status once the container has ended.
+func (d *Daemon) WaitContainer(ctx context.Context, ref string) (int, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return 0, err
+	}
+	if c.Status == network.Exited {
+		return c.ExitCode, nil
+	}
+	s := d.box(c.ID)
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-d.ctx.Done():
+		return 0, network.Errorf(network.Unavailable, "the daemon ends; container %s goes on", c.Name)
+	}
+	if after, err := d.model.Container(c.ID); err == nil {
+		return after.ExitCode, nil
+	}
+	return s.code, nil
+}
+
+// KillContainer sends a signal ("" means SIGKILL) to the container's first process.
+func (d *Daemon) KillContainer(_ context.Context, ref string, signal string) error {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	sig := syscall.SIGKILL
+	if signal != "" {
+		if sig, err = parseSignal(signal); err != nil {
+			return err
+		}
+	}
+	return d.kill(c, sig)
+}
+
+func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
+	switch {
+	case c.Status != network.Running || c.Pid == 0:
+		return network.Errorf(network.Conflict, "cannot kill container: %s: container %s is not running", c.Name, c.ID)
+	case c.Attached:
+		return network.Errorf(network.Forbidden, "container %s was attached: usernet does not signal its processes; use `usernet detach %s`", c.Name, c.Name)
+	case !sandbox.Alive(c.Pid, c.PidStart):
+		return nil
+	}
+	if err := syscall.Kill(c.Pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("signal to container %s: %w", c.Name, err)
+	}
+	d.containerEvent("kill", c, map[string]string{"signal": strconv.Itoa(int(sig))})
+	return nil
+}
+
+// StopContainer sends signal ("" means SIGTERM), and SIGKILL after the timeout.
+func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout time.Duration) error {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	if c.Status != network.Running {
+		return nil
+	}
+	if signal == "" {
+		signal = "TERM"
+	}
+	if err := d.KillContainer(ctx, c.ID, signal); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if _, err := d.WaitContainer(wait, c.ID); err != nil {
+		if wait.Err() == nil || ctx.Err() != nil {
+			return err
+		}
+		if err := d.kill(c, syscall.SIGKILL); err != nil {
+			return err
+		}
+		if _, err := d.WaitContainer(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	d.containerEvent("stop", c, nil)
+	return nil
+}
+
+// parseSignal reads a number or a name, with or without SIG.
+func parseSignal(s string) (syscall.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
+		return syscall.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	return 0, network.Errorf(network.Invalid, "invalid signal: %s", s)
+}
+
+// RenameContainer gives a container another name; its DNS names follow at once.
+func (d *Daemon) RenameContainer(_ context.Context, ref, name string) error {
+	c, err := d.model.RenameContainer(ref, name)
+	if err != nil {
+		return err
+	}
+	d.rename()
+	d.containerEvent("rename", c, nil)
+	return nil
+}
+
+// LogPath is the file a detached container's output goes to.
+func (d *Daemon) LogPath(ref string) (string, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(d.containerDir(c.ID), "log"), nil
+}
+
+func (d *Daemon) containerEvent(action string, c *network.Container, more map[string]string) {
+	attributes := map[string]string{"name": c.Name, "image": ""}
+	for k, v := range c.Labels {
+		attributes[k] = v
+	}
+	for k, v := range more {
+		attributes[k] = v
+	}
+	d.events.add("container", action, c.ID, attributes)
+}

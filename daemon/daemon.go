@@ -1,0 +1,177 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/dns"
+	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/network"
+)
+
+var _ api.Backend = (*Daemon)(nil)
+
+// Config says how a daemon is to run. The zero value of each field but StateDir works.
+type Config struct {
+	Socket   string // where the API listens; only reported by Info
+	StateDir string // holds the store and a directory for each container; made with mode 0700
+	Logger   *slog.Logger
+	Version  string
+	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
+	ExitWhenIdle time.Duration
+	DNS          []string // upstream servers instead of the host's own
+	ResolvConf   string   // "" means /etc/resolv.conf
+	DNSCache     int      // answers kept; 0 means the default, negative none
+	IPv6         bool     // new networks have IPv6 unless they say otherwise
+}
+
+// Daemon is one running daemon. Make it with New, end it with Close.
+type Daemon struct {
+	cfg      Config
+	log      *slog.Logger
+	model    *network.Model
+	dns      *dns.Server
+	upstream *dns.Upstreams
+	names    directory
+	events   *eventLog
+	started  time.Time
+	ping4    bool
+	ping6    bool
+
+	ctx    context.Context // ends when Close begins
+	cancel context.CancelFunc
+	done   chan struct{} // closed when an end was asked for
+	ask    sync.Once
+	wg     sync.WaitGroup // watches and TAP readers
+
+	mu        sync.Mutex
+	segments  map[string]*segment // by network id
+	sandboxes map[string]*sandboxState
+	idle      *time.Timer // runs while no container does; nil where ExitWhenIdle is zero
+}
+
+// New opens the state, makes what was running run again, and returns the daemon.
+// It fails with network.ErrLocked where another daemon holds the state.
+func New(cfg Config) (*Daemon, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.ResolvConf == "" {
+		cfg.ResolvConf = "/etc/resolv.conf"
+	}
+	if err := checkStateDir(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	if err := forwarder.RaiseFileLimit(); err != nil {
+		cfg.Logger.Warn("limit on open files not raised", "error", err)
+	}
+	model, err := network.Open(filepath.Join(cfg.StateDir, "usernet.db"), network.Options{
+		HostRoutes:  hostRoutes,
+		DefaultIPv6: cfg.IPv6,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &Daemon{
+		cfg: cfg, log: cfg.Logger, model: model,
+		events: newEventLog(), started: time.Now(),
+		ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		segments: map[string]*segment{}, sandboxes: map[string]*sandboxState{},
+	}
+	if err := d.startDNS(); err != nil {
+		cancel()
+		return nil, errors.Join(err, model.Close())
+	}
+	d.checkPing()
+	if cfg.ExitWhenIdle > 0 {
+		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
+	}
+	d.restore()
+	return d, nil
+}
+
+// checkStateDir makes dir where it is missing, and refuses one that others could change.
+func checkStateDir(dir string) error {
+	if dir == "" {
+		return errors.New("no state directory: give one with --state-dir")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("state directory %s cannot be made: %w; choose another with --state-dir", dir, err)
+	}
+	return checkOwned(dir)
+}
+
+// checkPing says once what the machine lacks for pinging beyond the gateway.
+func (d *Daemon) checkPing() {
+	d.ping4, d.ping6 = forwarder.PingAvailable()
+	if !d.ping4 {
+		d.log.Warn("containers can ping their gateway and each other but nothing beyond: " + pingHint)
+	}
+}
+
+const pingHint = "ping sockets are not allowed for this user; allow them with: sysctl net.ipv4.ping_group_range=\"0 2147483647\""
+
+// Done is closed when the daemon should end: Shutdown was called, or it was idle for long enough.
+func (d *Daemon) Done() <-chan struct{} { return d.done }
+
+// Shutdown asks for the end; the owner of the daemon then calls Close.
+func (d *Daemon) Shutdown() { d.ask.Do(func() { close(d.done) }) }
+
+// Close ends everything the daemon runs and waits for it. Containers go on without a network until
+// a daemon with the same state takes them up again; their addresses stay reserved.
+func (d *Daemon) Close() error {
+	d.Shutdown()
+	d.mu.Lock()
+	if d.idle != nil {
+		d.idle.Stop()
+	}
+	boxes := make([]*sandboxState, 0, len(d.sandboxes))
+	for _, s := range d.sandboxes {
+		boxes = append(boxes, s)
+	}
+	d.mu.Unlock()
+	d.cancel()
+	for _, s := range boxes {
+		s.mu.Lock()
+		d.unwire(s)
+		s.mu.Unlock()
+	}
+	d.mu.Lock()
+	segs := d.segments
+	d.segments = map[string]*segment{}
+	d.mu.Unlock()
+	var errs []error
+	for _, g := range segs {
+		errs = append(errs, g.close())
+	}
+	errs = append(errs, d.dns.Close(), d.upstream.Close())
+	d.wg.Wait()
+	errs = append(errs, d.model.Close())
+	return errors.Join(errs...)
+}
+
+// touchIdle starts or stops the idle timer, after a container started or ended.
+func (d *Daemon) touchIdle() {
+	if d.cfg.ExitWhenIdle <= 0 {
+		return
+	}
+	running := false
+	for _, c := range d.model.Containers() {
+		running = running || c.Status != network.Exited
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if running {
+		d.idle.Stop()
+	} else {
+		d.idle.Reset(d.cfg.ExitWhenIdle)
+	}
+}

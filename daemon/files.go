@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/usernet/usernet/network"
+)
+
+// stubAddr is where a sandbox's resolver finds the DNS server, as in Docker. The sockets are made inside the sandbox and
+// served from here, so the address works on internal and IPv6-only networks too, and outlives the gateway's.
+var stubAddr = netip.MustParseAddrPort("127.0.0.11:53")
+
+// containerDir holds what belongs to one container: hosts, resolv.conf, and the monitor's log and exit.
+func (d *Daemon) containerDir(id string) string {
+	return filepath.Join(d.cfg.StateDir, "containers", id)
+}
+
+// checkOwned refuses a directory that another user owns or may write to.
+func checkOwned(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	case !ok || int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to another user; choose another state directory with --state-dir", dir)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s can be written by others; run: chmod go-w %s", dir, dir)
+	}
+	return nil
+}
+
+// writeFiles brings the container's hosts and resolv.conf up to date. They are written in place, because the
+// sandbox has them mounted: a new file under the old name would not be seen there.
+func (d *Daemon) writeFiles(c *network.Container) error {
+	dir := d.containerDir(c.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	nets := map[string]*network.Network{}
+	for _, n := range d.model.Networks() {
+		nets[n.ID] = n
+	}
+	return errors.Join(
+		writeInPlace(filepath.Join(dir, "hosts"), hostsFile(c, nets, d.linkTargets(c))),
+		writeInPlace(filepath.Join(dir, "resolv.conf"), d.resolvConf(c)),
+	)
+}
+
+func writeInPlace(path, text string) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == text {
+		return nil
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// linkTarget is a container that another one on the default bridge has a link to.
+type linkTarget struct {
+	alias string
+	c     *network.Container
+	addrs []netip.Addr
+}
+
+// linkTargets finds the running containers behind c's links on the default bridge.
+func (d *Daemon) linkTargets(c *network.Container) []linkTarget {
+	var list []linkTarget
+	for _, l := range c.Links {
+		name, alias, ok := strings.Cut(l, ":")
+		if !ok {
+			alias = name
+		}
+		t, err := d.model.Container(name)
+		if err != nil {
+			continue
+		}
+		for _, e := range t.Endpoints {
+			if e.Network == network.BridgeName {
+				list = append(list, linkTarget{alias, t, endpointAddrs(e)})
+			}
+		}
+	}
+	return list
+}
+
+// hostsFile is what Docker writes, and the names at which the host is reached.
+func hostsFile(c *network.Container, nets map[string]*network.Network, links []linkTarget) string {
+	var b strings.Builder
+	b.WriteString("127.0.0.1\tlocalhost\n" +
+		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::\tip6-localnet\n" +
+		"ff00::\tip6-mcastprefix\n" +
+		"ff02::1\tip6-allnodes\n" +
+		"ff02::2\tip6-allrouters\n")
+	own := map[string]bool{}
+	for _, h := range c.ExtraHosts {
+		name, addrs, _ := extraHost(h, c, nets)
+		own[name] = true
+		for _, a := range addrs {
+			fmt.Fprintf(&b, "%s\t%s\n", a, name)
+		}
+	}
+	for _, l := range links {
+		names := []string{l.alias}
+		for _, n := range []string{l.c.Hostname, l.c.Name} {
+			if n != "" && n != l.alias {
+				names = append(names, n)
+			}
+		}
+		for _, a := range l.addrs {
+			fmt.Fprintf(&b, "%s\t%s\n", a, strings.Join(names, " "))
+		}
+	}
+	for _, e := range c.Endpoints {
+		for _, a := range endpointAddrs(e) {
+			if c.Domainname != "" {
+				fmt.Fprintf(&b, "%s\t%s.%s %s\n", a, c.Hostname, c.Domainname, c.Hostname)
+			} else if c.Hostname != "" {
+				fmt.Fprintf(&b, "%s\t%s\n", a, c.Hostname)
+			}
+		}
+	}
+	for _, name := range hostNames {
+		if own[name] {
+			continue
+		}
+		for _, a := range hostGateways(c, nets) {
+			fmt.Fprintf(&b, "%s\t%s\n", a, name)
+		}
+	}
+	return b.String()
+}
+
+// resolvConf points the sandbox's resolver at its stub. Search domains are the container's own, else the host's,
+// so that short names of the host's domain work as they do on the host.
+func (d *Daemon) resolvConf(c *network.Container) string {
+	var b strings.Builder
+	b.WriteString("# Written by usernet. Names of containers are answered here, others by the host's resolvers.\n")
+	if len(c.Endpoints) > 0 {
+		fmt.Fprintf(&b, "nameserver %s\n", stubAddr.Addr())
+	}
+	search, options := c.DNSSearch, c.DNSOptions
+	if len(search) == 0 {
+		search = d.upstream.Search()
+	}
+	if len(search) > 0 && search[0] != "." {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
+	}
+	ndots := false
+	for _, o := range options {
+		ndots = ndots || strings.HasPrefix(o, "ndots:")
+	}
+	if !ndots {
+		options = append([]string{"ndots:0"}, options...)
+	}
+	fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
+	return b.String()
+}

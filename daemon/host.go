@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/usernet/usernet/dns"
+)
+
+// hostRoutes returns the subnets the host itself routes, which default address pools must not shadow. The default
+// route is not among them. Reading routes needs no privilege; where it fails, nothing is avoided.
+func hostRoutes() []netip.Prefix {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil
+	}
+	var list []netip.Prefix
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(r.Dst.IP)
+		ones, _ := r.Dst.Mask.Size()
+		if ok && ones > 0 {
+			list = append(list, netip.PrefixFrom(addr.Unmap(), ones))
+		}
+	}
+	return list
+}
+
+// startDNS makes the server that all stubs and gateways share, and the host's resolvers it forwards to.
+func (d *Daemon) startDNS() error {
+	up, err := dns.NewUpstreams(d.cfg.ResolvConf, d.log)
+	if err != nil {
+		return fmt.Errorf("host's resolvers: %w", err)
+	}
+	d.upstream = up
+	d.rename()
+	d.dns = dns.NewServer(dns.Config{Directory: &d.names, Logger: d.log, Upstreams: up, CacheSize: d.cfg.DNSCache})
+	return nil
+}

@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+)
+
+// Info is the daemon's state in numbers.
+func (d *Daemon) Info() api.Info {
+	info := api.Info{
+		Version: d.cfg.Version, StateDir: d.cfg.StateDir, Socket: d.cfg.Socket, Started: d.started,
+		Counters: map[string]json.Number{},
+	}
+	for _, c := range d.model.Containers() {
+		info.Containers++
+		switch c.Status {
+		case network.Running:
+			info.Running++
+		case network.Exited:
+			info.Exited++
+		}
+	}
+	info.Networks = len(d.model.Networks())
+	if !d.ping4 {
+		info.Warnings = append(info.Warnings, pingHint)
+	}
+	sum := map[string]uint64{}
+	for k, v := range d.dns.Counters() {
+		sum["dns_"+k] += v
+	}
+	for _, g := range d.segmentList() {
+		for k, v := range g.fwd.Counters() {
+			sum[k] += v
+		}
+	}
+	for k, v := range sum {
+		info.Counters[k] = json.Number(strconv.FormatUint(v, 10))
+	}
+	return info
+}
+
+func (d *Daemon) segmentList() []*segment {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]*segment, 0, len(d.segments))
+	for _, g := range d.segments {
+		list = append(list, g)
+	}
+	return list
+}
+
+// networkDetails is the verbose part of a network's inspect.
+type networkDetails struct {
+	Ports    any               // the switch's ports with their counters and drops by reason
+	Counters map[string]uint64 // of the forwarder
+}
+
+// NetworkDetails returns what runs behind a network; nil where nothing does.
+func (d *Daemon) NetworkDetails(ref string) (any, error) {
+	n, err := d.model.Network(ref)
+	if err != nil {
+		return nil, err
+	}
+	g := d.segment(n.ID)
+	if g == nil {
+		return nil, nil
+	}
+	return networkDetails{Ports: g.sw.Ports(), Counters: g.fwd.Counters()}, nil
+}
+
+// Flows lists the connections and associations through the gateways, of one container or ("") of all.
+func (d *Daemon) Flows(ref string) ([]api.Flow, error) {
+	id := ""
+	if ref != "" {
+		c, err := d.model.Container(ref)
+		if err != nil {
+			return nil, err
+		}
+		id = c.ID
+	}
+	var out []api.Flow
+	for _, g := range d.segmentList() {
+		for _, f := range g.fwd.Flows() {
+			own := g.owner(f.Inside.Addr())
+			if id != "" && own.id != id {
+				continue
+			}
+			out = append(out, api.Flow{
+				Container: own.name, Network: g.net.Name, Proto: f.Proto, Direction: f.Direction,
+				Inside: f.Inside, Outside: f.Outside, HostSide: f.HostSide, State: f.State,
+				BytesIn: f.BytesIn, BytesOut: f.BytesOut, PacketsIn: f.PacketsIn, PacketsOut: f.PacketsOut, Created: f.Created,
+			})
+		}
+	}
+	return out, nil
+}
+
+// QueryDNS answers as the embedded server would answer that container.
+func (d *Daemon) QueryDNS(ctx context.Context, container, name, qtype string) (api.DNSAnswer, error) {
+	c, err := d.model.Container(container)
+	if err != nil {
+		return api.DNSAnswer{}, err
+	}
+	if qtype == "" {
+		qtype = "A"
+	}
+	t, ok := dns.StringToType[strings.ToUpper(qtype)]
+	if !ok {
+		return api.DNSAnswer{}, network.Errorf(network.Invalid, "unknown record type %q: give one such as A, AAAA, PTR, SRV, MX or TXT", qtype)
+	}
+	r, err := d.dns.Query(ctx, d.dnsClient(c.ID), name, t)
+	if err != nil {
+		return api.DNSAnswer{}, err
+	}
+	a := api.DNSAnswer{Rcode: dns.RcodeToString[r.Rcode], Source: r.Source, Duration: r.Duration}
+	for _, rr := range r.Answer {
+		a.Records = append(a.Records, rr.String())
+	}
+	return a, nil
+}

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/usernet/usernet/network"
+)
+
+// agentTimeout bounds one entry into a sandbox's namespaces.
+const agentTimeout = 10 * time.Second
+
+// Networks returns all networks.
+func (d *Daemon) Networks() []*network.Network { return d.model.Networks() }
+
+// Network finds one by id, name or unique id prefix.
+func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.Network(ref) }
+
+// CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
+func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
+	n, warning, err := d.model.CreateNetwork(spec)
+	if err != nil {
+		return nil, "", err
+	}
+	d.rename()
+	d.networkEvent("create", n.ID, n.Name, map[string]string{"type": n.Driver})
+	return n, warning, nil
+}
+
+// RemoveNetwork removes a network without endpoints.
+func (d *Daemon) RemoveNetwork(_ context.Context, ref string) error {
+	n, err := d.model.Network(ref)
+	if err != nil {
+		return err
+	}
+	if err := d.model.RemoveNetwork(n.ID); err != nil {
+		return err
+	}
+	d.dropSegment(n.ID)
+	d.rename()
+	d.networkEvent("destroy", n.ID, n.Name, map[string]string{"type": n.Driver})
+	return nil
+}
+
+// Connect gives a container an interface on one more network, at once where it runs.
+func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, spec network.EndpointSpec) error {
+	c, err := d.model.Container(containerRef)
+	if err != nil {
+		return err
+	}
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, e, err := d.model.Connect(networkRef, c.ID, spec)
+	if err != nil {
+		return err
+	}
+	if c.Status == network.Running {
+		ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+		defer cancel()
+		if err := d.plugIn(ctx, s, c, []*network.Endpoint{e}, nil); err != nil {
+			s.unplug(e.ID)
+			if _, _, undo := d.model.Disconnect(e.NetworkID, c.ID, true); undo != nil {
+				d.log.Error("endpoint left in the store", "container", c.Name, "network", e.Network, "error", undo)
+			}
+			return err
+		}
+	}
+	d.changed(ctx, s, c)
+	d.networkEvent("connect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+	return nil
+}
+
+// Disconnect takes a container's interface on a network away.
+func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string, force bool) error {
+	c, err := d.model.Container(containerRef)
+	if err != nil {
+		return err
+	}
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, e, err := d.model.Disconnect(networkRef, c.ID, force)
+	if err != nil {
+		return err
+	}
+	s.unplug(e.ID)
+	if c.Status == network.Running {
+		ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+		defer cancel()
+		if err := d.plugIn(ctx, s, c, nil, []string{e.Interface}); err != nil {
+			// The switch port is closed and the store agrees; a sandbox that cannot be entered is about to end.
+			d.log.Warn("interface left in the sandbox", "container", c.Name, "interface", e.Interface, "error", err)
+		}
+	}
+	d.changed(ctx, s, c)
+	d.networkEvent("disconnect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+	return nil
+}
+
+// changed brings names, files and published ports in line after an endpoint came or went. The caller holds s.mu.
+func (d *Daemon) changed(ctx context.Context, s *sandboxState, c *network.Container) {
+	d.rename()
+	if c.Status != network.Running {
+		return
+	}
+	if err := d.writeFiles(c); err != nil {
+		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
+	}
+	if d.portsMoved(s, c) {
+		d.unpublishAll(s)
+		if err := d.publishAll(ctx, s, c); err != nil {
+			d.log.Error("published ports lost", "container", c.Name, "error", err)
+		}
+	}
+}
+
+// portsMoved says whether the container's published ports are bound on a network that is no longer the right one.
+func (d *Daemon) portsMoved(s *sandboxState, c *network.Container) bool {
+	e4, e6 := network.DefaultRouteEndpoint(c, d.networkByID)
+	e := e4
+	if e == nil {
+		e = e6
+	}
+	if e == nil || s.plugs[e.ID] == nil {
+		return len(s.bound) > 0
+	}
+	if len(s.bound) == 0 {
+		return len(c.Ports) > 0 || c.PublishAll
+	}
+	return s.bound[0].fwd != s.plugs[e.ID].seg.fwd
+}
+
+func (d *Daemon) networkEvent(action, id, name string, attributes map[string]string) {
+	attributes["name"] = name
+	d.events.add("network", action, id, attributes)
+}

@@ -1,0 +1,237 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/network"
+)
+
+// binding is one published port as it is bound now, and where.
+type binding struct {
+	fwd   *forwarder.Forwarder
+	bound forwarder.Bound
+}
+
+// publishAll binds what was asked for when the container was made.
+func (d *Daemon) publishAll(ctx context.Context, s *sandboxState, c *network.Container) error {
+	if len(s.bound) > 0 {
+		return nil
+	}
+	ports := slices.Clone(c.Ports)
+	if c.PublishAll {
+		for _, x := range c.Exposed {
+			if !slices.ContainsFunc(ports, func(b network.PortBinding) bool { return covers(b, x) }) {
+				ports = append(ports, network.PortBinding{Port: x.Port, End: x.Port, Proto: x.Proto, FromPublishAll: true})
+			}
+		}
+	}
+	return d.publish(ctx, s, c, ports)
+}
+
+// covers says whether b publishes port x.
+func covers(b network.PortBinding, x network.PortProto) bool {
+	return b.Proto == x.Proto && b.Port <= x.Port && x.Port <= max(b.Port, b.End)
+}
+
+// publish binds ports on the network that has the container's default route. The caller holds s.mu.
+func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Container, ports []network.PortBinding) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	e4, e6 := network.DefaultRouteEndpoint(c, d.networkByID)
+	e := e4
+	if e == nil {
+		e = e6
+	}
+	if e == nil || s.plugs[e.ID] == nil {
+		d.log.Warn("ports not published: the container is on internal networks only", "container", c.Name)
+		return nil
+	}
+	g := s.plugs[e.ID].seg
+	var in4, in6 netip.Addr
+	if e.IPv4.IsValid() {
+		in4 = e.IPv4.Addr()
+	}
+	if e6 != nil && e6.NetworkID == e.NetworkID && e6.IPv6.IsValid() {
+		in6 = e6.IPv6.Addr()
+	}
+	def, _ := netip.ParseAddr(g.net.Options[optHostBinding4])
+	maps := make([]forwarder.Mapping, len(ports))
+	for i, p := range ports {
+		host := p.HostIP
+		if !host.IsValid() {
+			host = def
+		}
+		maps[i] = forwarder.Mapping{HostIP: host, HostPort: p.HostPort, HostEnd: p.HostEnd, Port: p.Port, End: p.End, Proto: string(p.Proto)}
+	}
+	bound, err := g.fwd.Publish(ctx, in4, in6, maps)
+	if err != nil {
+		return network.Errorf(network.Internal, "driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
+	}
+	for _, b := range bound {
+		s.bound = append(s.bound, binding{g.fwd, b})
+	}
+	return nil
+}
+
+func (d *Daemon) unpublishAll(s *sandboxState) {
+	d.unpublish(s, func(binding) bool { return true })
+}
+
+// unpublish closes the bindings that match.
+func (d *Daemon) unpublish(s *sandboxState, match func(binding) bool) {
+	byFwd := map[*forwarder.Forwarder][]forwarder.Bound{}
+	s.bound = slices.DeleteFunc(s.bound, func(b binding) bool {
+		if !match(b) {
+			return false
+		}
+		byFwd[b.fwd] = append(byFwd[b.fwd], b.bound)
+		return true
+	})
+	for f, list := range byFwd {
+		if err := f.Unpublish(list); err != nil {
+			d.log.Debug("unpublish", "error", err)
+		}
+	}
+}
+
+// running finds a container with a live sandbox, and locks it; the caller unlocks.
+func (d *Daemon) running(ref string) (*sandboxState, *network.Container, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := d.box(c.ID)
+	s.mu.Lock()
+	if c, err = d.model.Container(c.ID); err == nil && c.Status != network.Running {
+		err = network.Errorf(network.Conflict, "container %s is not running", c.Name)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return nil, nil, err
+	}
+	return s, c, nil
+}
+
+// PublishPorts adds published ports to a running container: all of them or, with an error, none.
+func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.PortBinding) ([]api.Published, error) {
+	s, c, err := d.running(ref)
+	if err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	before := len(s.bound)
+	if err := d.publish(ctx, s, c, ports); err != nil {
+		return nil, err
+	}
+	added := slices.Clone(s.bound[before:])
+	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Ports = append(c.Ports, ports...)
+		return nil
+	})
+	if err != nil {
+		d.unpublish(s, func(b binding) bool { return slices.Contains(added, b) })
+		return nil, err
+	}
+	return published(added), nil
+}
+
+// UnpublishPorts takes published ports away. Each of ports names a container port, and its host port where that is not 0.
+func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.PortBinding) error {
+	s, c, err := d.running(ref)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	match := func(p network.PortBinding) func(binding) bool {
+		return func(b binding) bool {
+			in := covers(p, network.PortProto{Port: b.bound.Port, Proto: network.Protocol(b.bound.Proto)})
+			host := p.HostPort == 0 || p.HostPort <= b.bound.Host.Port() && b.bound.Host.Port() <= max(p.HostPort, p.HostEnd)
+			return in && host && (!p.HostIP.IsValid() || p.HostIP == b.bound.Host.Addr())
+		}
+	}
+	for _, p := range ports {
+		if !slices.ContainsFunc(s.bound, match(p)) {
+			return network.Errorf(network.NotFound, "container %s does not publish %d/%s as asked; `usernet port %s` lists what it does", c.Name, p.Port, p.Proto, c.Name)
+		}
+	}
+	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Ports = subtract(c.Ports, ports)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range ports {
+		d.unpublish(s, match(p))
+	}
+	return nil
+}
+
+// subtract removes from have the single ports that drop names; a range is split into what is left of it.
+func subtract(have, drop []network.PortBinding) []network.PortBinding {
+	var left []network.PortBinding
+	for _, h := range have {
+		for i := 0; i <= int(max(h.Port, h.End)-h.Port); i++ {
+			one := h
+			one.Port, one.End = h.Port+uint16(i), h.Port+uint16(i)
+			ranged := h.End > h.Port && h.HostPort != 0
+			if ranged {
+				one.HostPort, one.HostEnd = h.HostPort+uint16(i), h.HostPort+uint16(i)
+			}
+			gone := slices.ContainsFunc(drop, func(p network.PortBinding) bool {
+				return covers(p, network.PortProto{Port: one.Port, Proto: one.Proto}) &&
+					(p.HostPort == 0 || one.HostPort == 0 || p.HostPort <= one.HostPort && one.HostPort <= max(p.HostPort, p.HostEnd)) &&
+					(!p.HostIP.IsValid() || p.HostIP == one.HostIP)
+			})
+			if !gone {
+				left = append(left, one)
+			}
+		}
+	}
+	if len(left) == countPorts(have) {
+		return have // nothing dropped: ranges stay whole
+	}
+	return left
+}
+
+func countPorts(list []network.PortBinding) int {
+	n := 0
+	for _, b := range list {
+		n += int(max(b.Port, b.End)-b.Port) + 1
+	}
+	return n
+}
+
+// Published lists the live published ports of a container.
+func (d *Daemon) Published(ref string) ([]api.Published, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	s := d.sandboxes[c.ID]
+	d.mu.Unlock()
+	if s == nil {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return published(s.bound), nil
+}
+
+func published(list []binding) []api.Published {
+	out := make([]api.Published, len(list))
+	for i, b := range list {
+		out[i] = api.Published{Host: b.bound.Host, Port: b.bound.Port, Proto: network.Protocol(b.bound.Proto)}
+	}
+	slices.SortFunc(out, func(a, b api.Published) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto), a.Host.Compare(b.Host))
+	})
+	return out
+}

@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// restore makes again what ran when the last daemon ended: containers that still live get their networks back, at the
+// same addresses; the others are recorded as ended. Containers that were created but never started are forgotten,
+// since the command that was about to start them failed with its daemon.
+func (d *Daemon) restore() {
+	for _, c := range d.model.Containers() {
+		switch {
+		case c.Status == network.Created && !(c.Monitor != 0 && sandbox.Alive(c.Monitor, c.MonitorStart)):
+			if err := d.model.RemoveContainer(c.ID); err != nil {
+				d.log.Warn("container not forgotten", "container", c.Name, "error", err)
+			}
+		case c.Status == network.Running && !d.alive(c):
+			if err := d.ContainerExited(d.ctx, c.ID, d.exitStatus(c)); err != nil {
+				d.log.Warn("container's end not recorded", "container", c.Name, "error", err)
+			}
+		case c.Status == network.Running:
+			d.revive(c)
+		}
+	}
+	d.rename()
+	d.sweep()
+	d.touchIdle()
+}
+
+// alive says whether the sandbox of c is still there.
+func (d *Daemon) alive(c *network.Container) bool {
+	if c.Pid != 0 {
+		return sandbox.Alive(c.Pid, c.PidStart)
+	}
+	_, err := os.Stat(c.NetNS)
+	return err == nil
+}
+
+// revive wires a container that lived on without a daemon.
+func (d *Daemon) revive(c *network.Container) {
+	ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
+	defer cancel()
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := d.wire(ctx, s, c); err != nil {
+		d.log.Error("container has lost its network", "container", c.Name, "error", err)
+	} else {
+		d.log.Info("container has its network again", "container", c.Name)
+	}
+	if err := d.writeFiles(c); err != nil {
+		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
+	}
+	d.watch(s, c)
+}
+
+// sweep deletes files of containers that no longer exist.
+func (d *Daemon) sweep() {
+	dirs, err := os.ReadDir(filepath.Join(d.cfg.StateDir, "containers"))
+	if err != nil {
+		return // none yet
+	}
+	for _, e := range dirs {
+		if c, err := d.model.Container(e.Name()); err != nil || c.ID != e.Name() {
+			if err := os.RemoveAll(d.containerDir(e.Name())); err != nil {
+				d.log.Warn("files left behind", "path", d.containerDir(e.Name()), "error", err)
+			}
+		}
+	}
+}

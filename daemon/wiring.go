@@ -1,0 +1,215 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+	vswitch "github.com/usernet/usernet/switch"
+	"github.com/usernet/usernet/switch/tap"
+)
+
+// sandboxState is a running container's live part.
+type sandboxState struct {
+	id string
+
+	mu    sync.Mutex       // held while the container is changed; guards what follows
+	plugs map[string]*plug // by endpoint id
+	bound []binding
+	stubs []interface{ Close() error } // the DNS sockets inside the sandbox
+	wg    sync.WaitGroup               // TAP readers and DNS loops
+	stop  context.CancelFunc           // ends the watch; nil before it starts
+	code  int                          // exit status; set before ended is closed
+	ended chan struct{}                // closed when the container has ended
+}
+
+// plug is one endpoint's way onto its segment.
+type plug struct {
+	seg   *segment
+	port  *vswitch.Port
+	dev   *tap.Device
+	ep    *network.Endpoint
+	addrs []netip.Addr
+}
+
+// box returns the live part of a container, making an empty one where there is none.
+func (d *Daemon) box(id string) *sandboxState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.sandboxes[id]
+	if s == nil {
+		s = &sandboxState{id: id, plugs: map[string]*plug{}, ended: make(chan struct{})}
+		d.sandboxes[id] = s
+	}
+	return s
+}
+
+// target is how the daemon finds a container's namespaces.
+func target(c *network.Container) sandbox.Target {
+	return sandbox.Target{Pid: c.Pid, NetNS: c.NetNS, UserNS: c.UserNS}
+}
+
+// wire makes the sandbox of c as the model says: interfaces, routes, stub, published ports. What is already there
+// stays. On an error everything is undone that this call did. The caller holds s.mu.
+func (d *Daemon) wire(ctx context.Context, s *sandboxState, c *network.Container) (err error) {
+	defer func() {
+		if err != nil {
+			d.unwire(s)
+		}
+	}()
+	var missing []*network.Endpoint
+	for _, e := range c.Endpoints {
+		if n := d.networkByID(e.NetworkID); s.plugs[e.ID] == nil && n != nil && n.Driver == network.DriverBridge {
+			missing = append(missing, e)
+		}
+	}
+	if err := d.plugIn(ctx, s, c, missing, nil); err != nil {
+		return err
+	}
+	return d.publishAll(ctx, s, c)
+}
+
+// plugIn adds the endpoints add to the sandbox of c and takes the interfaces remove away, sets the default routes, and
+// makes the DNS stub where it is missing. The caller holds s.mu.
+func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Container, add []*network.Endpoint, remove []string) error {
+	if !ownNetwork(c) {
+		return nil
+	}
+	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c)}
+	segs := make([]*segment, len(add))
+	for i, e := range add {
+		n, err := d.model.Network(e.NetworkID)
+		if err != nil {
+			return err
+		}
+		if segs[i], err = d.segmentFor(n); err != nil {
+			return err
+		}
+		req.Add = append(req.Add, interfaceOf(e, segs[i].mtu))
+	}
+	if len(s.stubs) == 0 && len(c.Endpoints) > 0 {
+		req.DNSStub = stubAddr
+	}
+	reply, err := sandbox.Configure(ctx, target(c), req)
+	if err != nil {
+		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
+	}
+	if reply.DNSPacket != nil {
+		s.stubs = append(s.stubs, reply.DNSPacket, reply.DNSListener)
+		d.serveDNS(&s.wg, reply.DNSPacket, reply.DNSListener, d.stubClient(c.ID))
+	}
+	var errs []error
+	for i, e := range add {
+		f := reply.TAPs[e.Interface]
+		if f == nil {
+			errs = append(errs, fmt.Errorf("interface %s did not come out of the sandbox", e.Interface))
+			continue
+		}
+		dev, err := tap.Open(f, !offload(e))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("interface %s: %w", e.Interface, err))
+			continue
+		}
+		if err := d.plugTAP(s, c, e, segs[i], dev); err != nil {
+			errs = append(errs, err, dev.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ownNetwork says whether c has a network namespace of its own for usernet to furnish.
+func ownNetwork(c *network.Container) bool {
+	return c.NetworkMode != network.HostName && !strings.HasPrefix(c.NetworkMode, "container:")
+}
+
+// plugTAP connects a TAP to its segment's switch and starts reading it.
+func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpoint, g *segment, dev *tap.Device) error {
+	addrs := append(endpointAddrs(e), e.LinkLocal...)
+	port, err := g.sw.Connect(vswitch.PortConfig{
+		Name: c.Name, MAC: net.HardwareAddr(e.MAC[:]), Addrs: addrs,
+		Guard: optionBool(e.DriverOpts, optPortGuard, true), Isolated: !g.icc,
+	}, dev)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", e.Interface, err)
+	}
+	g.own(c, addrs)
+	s.plugs[e.ID] = &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
+	s.wg.Go(func() {
+		if err := dev.Serve(port); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Debug("TAP ended", "container", c.Name, "interface", e.Interface, "error", err)
+		}
+	})
+	return nil
+}
+
+// unplug takes one endpoint off its switch. The interface inside goes with the agent's Remove, or with the sandbox.
+func (s *sandboxState) unplug(id string) {
+	p := s.plugs[id]
+	if p == nil {
+		return
+	}
+	delete(s.plugs, id)
+	_ = p.port.Close() // closing twice is no error, and there is nobody to tell
+	_ = p.dev.Close()
+	p.seg.disown(p.addrs)
+}
+
+// unwire closes all that the daemon holds of a sandbox, and waits for its readers. The caller holds s.mu.
+func (d *Daemon) unwire(s *sandboxState) {
+	d.unpublishAll(s)
+	for id := range s.plugs {
+		s.unplug(id)
+	}
+	for _, c := range s.stubs {
+		_ = c.Close()
+	}
+	s.stubs = nil
+	s.wg.Wait()
+}
+
+const (
+	optPortGuard = "usernet.port_guard" // endpoint option: false lets a nested bridge or VM send from other addresses
+	optOffload   = "usernet.offload"    // endpoint option: false makes a plain TAP
+)
+
+func offload(e *network.Endpoint) bool { return optionBool(e.DriverOpts, optOffload, true) }
+
+func interfaceOf(e *network.Endpoint, mtu int) sandbox.Interface {
+	i := sandbox.Interface{
+		Name: e.Interface, MAC: net.HardwareAddr(e.MAC[:]), MTU: mtu, LinkLocal: e.LinkLocal,
+		Offload: offload(e), IPv6: e.IPv6.IsValid(),
+	}
+	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
+		if p.IsValid() {
+			i.Addrs = append(i.Addrs, p)
+		}
+	}
+	return i
+}
+
+// defaultRoutes are the default routes of c, one for each family at most, by Docker's rule.
+func (d *Daemon) defaultRoutes(c *network.Container) []sandbox.Route {
+	e4, e6 := network.DefaultRouteEndpoint(c, d.networkByID)
+	var routes []sandbox.Route
+	if e4 != nil && e4.Gateway4.IsValid() {
+		routes = append(routes, sandbox.Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: e4.Gateway4, Interface: e4.Interface})
+	}
+	if e6 != nil && e6.Gateway6.IsValid() {
+		routes = append(routes, sandbox.Route{Dst: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: e6.Gateway6, Interface: e6.Interface})
+	}
+	return routes
+}
+
+func (d *Daemon) networkByID(id string) *network.Network {
+	n, err := d.model.Network(id)
+	if err != nil {
+		return nil
+	}
+	return n
+}

@@ -1,0 +1,248 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/usernet/usernet/stack"
+)
+
+// dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
+const dialTimeout = 30 * time.Second
+
+// flow is one TCP connection through the gateway.
+type flow struct {
+	f                         *Forwarder
+	direction                 string
+	inside, outside, hostSide netip.AddrPort
+	created                   time.Time
+	in                        *stack.Conn
+	host                      *net.TCPConn
+	bytesIn, bytesOut         atomic.Uint64
+	once                      sync.Once
+}
+
+// HandleTCP dials the host first and completes the container's handshake only then.
+func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
+	src, dst := r.Src, r.Dst
+	target, err := f.hostTarget(src.Addr(), dst)
+	if hp := f.hairpin(dst); err != nil && hp.IsValid() {
+		target, err = hp, nil
+	}
+	if err != nil {
+		f.counters[countTCPRefused].Add(1)
+		r.Unreachable(false)
+		return
+	}
+	dialling := func(u *usage) *int { return &u.dialling }
+	if !f.take(src.Addr(), dialling, f.cfg.Limits.Dialling) {
+		f.counters[countTCPLimit].Add(1)
+		r.Drop()
+		return
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	host, err := f.dialHost(ctx, target)
+	cancel()
+	f.give(src.Addr(), dialling)
+	if err != nil {
+		f.counters[countTCPRefused].Add(1)
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			r.Refuse()
+		case errors.Is(err, syscall.EHOSTUNREACH):
+			r.Unreachable(true)
+		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
+			r.Unreachable(false)
+		default:
+			r.Drop()
+		}
+		return
+	}
+	connections := func(u *usage) *int { return &u.tcp }
+	if !f.take(src.Addr(), connections, f.cfg.Limits.TCP) {
+		f.counters[countTCPLimit].Add(1)
+		_ = host.Close()
+		r.Refuse()
+		return
+	}
+	defer f.give(src.Addr(), connections)
+	in, err := r.Accept()
+	if err != nil {
+		reset(host)
+		return
+	}
+	f.counters[countTCP].Add(1)
+	f.run(&flow{direction: "out", inside: src, outside: dst, in: in, host: host})
+}
+
+func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAlive: 75 * time.Second}
+	if local := f.outbound(to.Addr()); local.IsValid() {
+		d.LocalAddr = &net.TCPAddr{IP: local.AsSlice()}
+	}
+	c, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
+	if to.IsLoopback() {
+		return netip.Addr{}
+	}
+	if to.Is4() {
+		return f.cfg.OutboundAddr4
+	}
+	return f.cfg.OutboundAddr6
+}
+
+// run copies both ways until both directions have ended.
+func (f *Forwarder) run(fl *flow) {
+	fl.f, fl.created = f, time.Now()
+	if a, ok := fl.host.LocalAddr().(*net.TCPAddr); ok {
+		fl.hostSide = a.AddrPort()
+	}
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		fl.abort()
+		return
+	}
+	f.flows[fl] = struct{}{}
+	f.wg.Add(1)
+	f.mu.Unlock()
+	defer f.wg.Done()
+	done := make(chan error, 1)
+	go func() { done <- fl.outward() }()
+	err := fl.inward()
+	if err != nil {
+		fl.abort()
+	}
+	if err2 := <-done; err == nil && err2 != nil {
+		fl.abort()
+	}
+	_ = fl.in.Close()
+	_ = fl.host.Close()
+	f.mu.Lock()
+	delete(f.flows, fl)
+	f.mu.Unlock()
+}
+
+// outward copies from the container to the host, and passes its end on.
+func (fl *flow) outward() error {
+	w := &countingWriter{w: fl.host, n: &fl.bytesOut}
+	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	fl.in.Queue.EventRegister(&entry)
+	defer fl.in.Queue.EventUnregister(&entry)
+	for {
+		_, err := fl.in.Endpoint.Read(w, tcpip.ReadOptions{})
+		switch err.(type) {
+		case nil:
+			if w.err != nil {
+				fl.abort()
+				return w.err
+			}
+			continue
+		case *tcpip.ErrWouldBlock:
+			<-readable // an abort makes it readable too
+			continue
+		case *tcpip.ErrClosedForReceive:
+			return fl.host.CloseWrite()
+		default:
+			fl.abort()
+			return errors.New(err.String())
+		}
+	}
+}
+
+type countingWriter struct {
+	w   io.Writer
+	n   *atomic.Uint64
+	err error
+}
+
+func (c *countingWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n.Add(uint64(n))
+	c.err = err
+	return n, err
+}
+
+// bufferSize is one super-frame's worth.
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+
+// inward copies from the host to the container, and passes its end on. Between reads it holds no buffer.
+func (fl *flow) inward() error {
+	raw, err := fl.host.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var n int
+		var rerr error
+		buf := (*[]byte)(nil)
+		err := raw.Read(func(fd uintptr) bool {
+			if buf == nil {
+				buf = buffers.Get().(*[]byte)
+			}
+			for {
+				n, rerr = syscall.Read(int(fd), *buf)
+				if rerr != syscall.EINTR {
+					break
+				}
+			}
+			if rerr == syscall.EAGAIN {
+				buffers.Put(buf)
+				buf = nil
+				return false
+			}
+			return true
+		})
+		if err != nil || rerr != nil {
+			if buf != nil {
+				buffers.Put(buf)
+			}
+			fl.abort()
+			return errors.Join(err, rerr)
+		}
+		if n == 0 {
+			buffers.Put(buf)
+			return fl.in.CloseWrite()
+		}
+		fl.bytesIn.Add(uint64(n))
+		_, werr := fl.in.Write((*buf)[:n])
+		buffers.Put(buf)
+		if werr != nil {
+			fl.abort()
+			return werr
+		}
+	}
+}
+
+// abort resets both ends: a reset on one side is one on the other.
+func (fl *flow) abort() {
+	fl.once.Do(func() {
+		fl.in.Endpoint.Abort()
+		_ = fl.in.Close()
+		reset(fl.host)
+	})
+}
+
+// reset closes a host connection with RST.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}

@@ -1,0 +1,276 @@
+package network
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Containers returns all containers, the newest first.
+func (m *Model) Containers() []*Container {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := make([]*Container, 0, len(m.containers))
+	for _, c := range m.containers {
+		list = append(list, clone(c))
+	}
+	slices.SortFunc(list, func(a, b *Container) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
+	return list
+}
+
+// Container finds one by full id, name or unique id prefix, in this order.
+func (m *Model) Container(ref string) (*Container, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c, err := m.findContainer(ref)
+	if err != nil {
+		return nil, err
+	}
+	return clone(c), nil
+}
+
+func (m *Model) findContainer(ref string) (*Container, error) {
+	ref = strings.TrimPrefix(ref, "/")
+	if c := m.containers[ref]; c != nil {
+		return c, nil
+	}
+	var found []*Container
+	for _, c := range m.containers {
+		if c.Name == ref {
+			return c, nil
+		}
+		if ref != "" && strings.HasPrefix(c.ID, ref) {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, Errorf(NotFound, "No such container: %s", ref)
+	case 1:
+		return found[0], nil
+	}
+	return nil, Errorf(Invalid, "multiple IDs found with provided prefix: %s", ref)
+}
+
+// save stores c and then makes it what others see.
+func (m *Model) save(c *Container) error {
+	if err := m.db.Update(func(tx *bolt.Tx) error { return put(tx, bucketContainers, c.ID, c) }); err != nil {
+		return fmt.Errorf("container %s not stored: %w", c.Name, err)
+	}
+	m.containers[c.ID] = c
+	return nil
+}
+
+// CreateContainer makes a container with its endpoints and addresses: all of it, or with an error nothing.
+func (m *Model) CreateContainer(spec ContainerSpec) (*Container, []string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id := newID()
+	name := strings.TrimPrefix(spec.Name, "/")
+	if name == "" {
+		name = drawName(func(n string) bool { _, err := m.findContainer(n); return err == nil })
+	}
+	if err := checkContainerName(name); err != nil {
+		return nil, nil, err
+	}
+	if err := m.nameFree(name, ""); err != nil {
+		return nil, nil, err
+	}
+	c := &Container{
+		ID: id, Name: name, Created: time.Now().UTC(), Status: Created, Labels: maps.Clone(spec.Labels),
+		Command: spec.Command, Env: spec.Env, WorkingDir: spec.WorkingDir, Rootfs: spec.Rootfs, User: spec.User,
+		TTY: spec.TTY, OpenStdin: spec.OpenStdin, AutoRemove: spec.AutoRemove,
+		Attached: spec.Attached, NetNS: spec.NetNS, UserNS: spec.UserNS,
+		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,
+		ExtraHosts: spec.ExtraHosts, Links: spec.Links, Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
+		HostLoopback: spec.HostLoopback,
+	}
+	warnings, err := m.setMode(c, &spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Hostname == "" && !strings.HasPrefix(c.NetworkMode, "container:") && c.NetworkMode != HostName {
+		c.Hostname = id[:12]
+	}
+	for _, want := range spec.Networks {
+		if _, err := m.addEndpoint(c, want.Network, want.EndpointSpec); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := m.save(c); err != nil {
+		return nil, nil, err
+	}
+	return clone(c), warnings, nil
+}
+
+func (m *Model) nameFree(name, self string) error {
+	for _, c := range m.containers {
+		if c.Name == name && c.ID != self {
+			return Errorf(Conflict, "Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+name, c.ID)
+		}
+	}
+	return nil
+}
+
+// exposed are the ports that were exposed or published, each once.
+func exposed(spec ContainerSpec) []PortProto {
+	list := slices.Clone(spec.Exposed)
+	for _, b := range spec.Ports {
+		for p := int(b.Port); p <= int(max(b.Port, b.End)) && len(list) < 1024; p++ {
+			if x := (PortProto{uint16(p), b.Proto}); !slices.Contains(list, x) {
+				list = append(list, x)
+			}
+		}
+	}
+	return list
+}
+
+// setMode resolves the network mode and refuses what does not go with it.
+func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, err error) {
+	mode := spec.NetworkMode
+	if mode == "" && len(spec.Networks) > 0 {
+		mode = spec.Networks[0].Network
+	}
+	if mode == "" || mode == "default" {
+		mode = BridgeName
+	}
+	if owner, ok := strings.CutPrefix(mode, "container:"); ok {
+		o, err := m.findContainer(owner)
+		if err != nil {
+			return nil, err
+		}
+		if err := sharedConflict(spec); err != nil {
+			return nil, err
+		}
+		if o.Status != Running {
+			return nil, Errorf(Conflict, "cannot join network of a non running container: %s", o.ID)
+		}
+		c.NetworkMode = "container:" + o.ID
+		spec.Networks = nil
+		return nil, nil
+	}
+	n, err := m.findNetwork(mode)
+	if err != nil {
+		return nil, err
+	}
+	c.NetworkMode = n.Name
+	if len(spec.Networks) == 0 {
+		spec.Networks = []NamedEndpointSpec{{Network: n.Name}}
+	}
+	if n.Driver != DriverBridge && len(spec.Networks) > 1 {
+		return nil, Errorf(Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+	}
+	if n.Driver == DriverHost {
+		if len(spec.Ports) > 0 || spec.PublishAll {
+			warnings = append(warnings, "Published ports are discarded when using host network mode")
+			c.Ports, c.PublishAll = nil, false
+		}
+		if len(spec.Links) > 0 {
+			return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+		}
+	}
+	return warnings, nil
+}
+
+// sharedConflict is Docker's refusal of what a container that shares another's network cannot have.
+func sharedConflict(spec *ContainerSpec) error {
+	what := ""
+	for i := range spec.Networks {
+		e := spec.Networks[i].EndpointSpec
+		if e.MAC != (MAC{}) {
+			what = "mac-address and the network mode"
+		}
+		if len(e.Aliases) > 0 {
+			what = "network-alias and the network mode"
+		}
+		if len(e.Links) > 0 {
+			spec.Links = e.Links
+		}
+	}
+	switch {
+	case spec.Hostname != "":
+		what = "hostname and the network mode"
+	case len(spec.Links) > 0:
+		return Errorf(Invalid, "conflicting options: container type network can't be used with links. This would result in undefined behavior")
+	case len(spec.DNS) > 0:
+		what = "dns and the network mode"
+	case len(spec.ExtraHosts) > 0:
+		what = "custom host-to-IP mapping and the network mode"
+	case len(spec.Ports) > 0 || spec.PublishAll:
+		what = "port publishing and the container type network mode"
+	case len(spec.Exposed) > 0:
+		what = "port exposing and the container type network mode"
+	}
+	if what != "" {
+		return Errorf(Invalid, "conflicting options: %s", what)
+	}
+	return nil
+}
+
+// UpdateContainer changes a container through f. Where f or storing fails nothing changes.
+func (m *Model) UpdateContainer(ref string, f func(*Container) error) (*Container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.findContainer(ref)
+	if err != nil {
+		return nil, err
+	}
+	next := clone(c)
+	if err := f(next); err != nil {
+		return nil, err
+	}
+	if err := m.save(next); err != nil {
+		return nil, err
+	}
+	return clone(next), nil
+}
+
+// RenameContainer gives a container another name.
+func (m *Model) RenameContainer(ref, name string) (*Container, error) {
+	name = strings.TrimPrefix(name, "/")
+	if err := checkContainerName(name); err != nil {
+		return nil, err
+	}
+	return m.UpdateContainer(ref, func(c *Container) error {
+		if c.Name == name {
+			return Errorf(Invalid, "Renaming a container with the same name as its current name")
+		}
+		c2 := m.nameFree(name, c.ID)
+		if c2 == nil {
+			c.Name = name
+		}
+		return c2
+	})
+}
+
+// ReleaseEndpoints gives the addresses of an ended container back. The endpoints stay, without addresses.
+func (m *Model) ReleaseEndpoints(ref string) error {
+	_, err := m.UpdateContainer(ref, func(c *Container) error {
+		for _, e := range c.Endpoints {
+			e.IPv4, e.IPv6, e.MAC, e.Gateway4, e.Gateway6 = netip.Prefix{}, netip.Prefix{}, MAC{}, netip.Addr{}, netip.Addr{}
+		}
+		return nil
+	})
+	return err
+}
+
+// RemoveContainer forgets a container and its endpoints.
+func (m *Model) RemoveContainer(ref string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.findContainer(ref)
+	if err != nil {
+		return err
+	}
+	if err := m.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketContainers).Delete([]byte(c.ID)) }); err != nil {
+		return fmt.Errorf("container %s not removed from the store: %w", c.Name, err)
+	}
+	delete(m.containers, c.ID)
+	return nil
+}

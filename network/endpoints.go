@@ -1,0 +1,199 @@
+package network
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Connect gives a container an endpoint on one more network.
+func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (*Container, *Endpoint, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.findContainer(containerRef)
+	if err != nil {
+		return nil, nil, err
+	}
+	next := clone(c)
+	e, err := m.addEndpoint(next, networkRef, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.save(next); err != nil {
+		return nil, nil, err
+	}
+	return clone(next), clone(e), nil
+}
+
+// Disconnect takes a container's endpoint on a network away.
+func (m *Model) Disconnect(networkRef, containerRef string, force bool) (*Container, *Endpoint, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.findNetwork(networkRef)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := m.findContainer(containerRef)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n.Driver == DriverHost {
+		return nil, nil, Errorf(Forbidden, "container cannot be disconnected from host network or connected to host network")
+	}
+	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID })
+	if i < 0 {
+		return nil, nil, Errorf(Forbidden, "container %s is not connected to network %s", c.ID, n.Name)
+	}
+	next := clone(c)
+	gone := next.Endpoints[i]
+	next.Endpoints = slices.Delete(next.Endpoints, i, i+1)
+	if err := m.save(next); err != nil {
+		return nil, nil, err
+	}
+	return clone(next), gone, nil
+}
+
+// addEndpoint checks spec, chooses addresses and appends the endpoint to c.
+func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) (*Endpoint, error) {
+	n, err := m.findNetwork(networkRef)
+	if err != nil {
+		return nil, err
+	}
+	if n.ConfigOnly {
+		return nil, Errorf(Forbidden, "network %s is a configuration-only network and cannot be connected to", n.Name)
+	}
+	for _, e := range c.Endpoints {
+		if e.NetworkID == n.ID {
+			return nil, Errorf(Forbidden, "endpoint with name %s already exists in network %s", c.Name, n.Name)
+		}
+		if o := m.networks[e.NetworkID]; o != nil && (o.Driver != DriverBridge || n.Driver != DriverBridge) {
+			return nil, Errorf(Forbidden, "container cannot be connected to multiple networks with one of the networks in private (none) or host mode")
+		}
+	}
+	e := &Endpoint{
+		ID: newID(), NetworkID: n.ID, Network: n.Name, Aliases: spec.Aliases, Links: spec.Links, DriverOpts: spec.DriverOpts,
+		GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
+	}
+	if n.Driver == DriverBridge {
+		if n.Name == BridgeName && len(spec.Aliases) > 0 {
+			return nil, Errorf(Invalid, "network-scoped aliases are only supported for user-defined networks")
+		}
+		if err := m.address(n, e); err != nil {
+			return nil, err
+		}
+		e.Interface = freeInterface(c, n)
+	}
+	c.Endpoints = append(c.Endpoints, e)
+	return e, nil
+}
+
+func freeInterface(c *Container, n *Network) string {
+	prefix := n.Options["com.docker.network.container_iface_prefix"]
+	if prefix == "" {
+		prefix = "eth"
+	}
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("%s%d", prefix, i)
+		if !slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == name }) {
+			return name
+		}
+	}
+}
+
+// address chooses the endpoint's addresses and MAC.
+func (m *Model) address(n *Network, e *Endpoint) error {
+	used, macs := m.inUse(n.ID)
+	for _, want := range []netip.Addr{e.WantIPv4, e.WantIPv6} {
+		if want.IsValid() {
+			if err := checkWanted(n, want, used); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range n.Pools {
+		p := &n.Pools[i]
+		v4 := p.Subnet.Addr().Is4()
+		addr := e.WantIPv4
+		if !v4 {
+			addr = e.WantIPv6
+		}
+		if v4 && e.IPv4.IsValid() || !v4 && e.IPv6.IsValid() || addr.IsValid() && !p.Subnet.Contains(addr) {
+			continue
+		}
+		if !addr.IsValid() {
+			var ok bool
+			if addr, ok = p.lowestFree(used); !ok {
+				continue
+			}
+		}
+		if v4 {
+			e.IPv4, e.Gateway4 = netip.PrefixFrom(addr, p.Subnet.Bits()), p.Gateway
+		} else {
+			e.IPv6, e.Gateway6 = netip.PrefixFrom(addr, p.Subnet.Bits()), p.Gateway
+		}
+	}
+	if n.EnableIPv4 && !e.IPv4.IsValid() || n.EnableIPv6 && !e.IPv6.IsValid() {
+		return Errorf(Unavailable, "no available addresses on this pool: network %s is full", n.Name)
+	}
+	if n.Internal {
+		e.Gateway4, e.Gateway6 = netip.Addr{}, netip.Addr{}
+	}
+	e.MAC = e.WantMAC
+	if e.MAC == (MAC{}) {
+		e.MAC = macFor(e.IPv4.Addr(), e.IPv6.Addr())
+		for macs[e.MAC] {
+			binary.BigEndian.PutUint32(e.MAC[2:], binary.BigEndian.Uint32(e.MAC[2:])+1<<24)
+		}
+	}
+	if macs[e.MAC] {
+		return Errorf(Forbidden, "MAC address %s is already in use on network %s", e.MAC, n.Name)
+	}
+	return nil
+}
+
+// inUse are the addresses and MACs of a network's endpoints.
+func (m *Model) inUse(networkID string) (map[netip.Addr]bool, map[MAC]bool) {
+	used, macs := map[netip.Addr]bool{}, map[MAC]bool{}
+	for _, c := range m.containers {
+		for _, e := range c.Endpoints {
+			if e.NetworkID != networkID {
+				continue
+			}
+			for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
+				if p.IsValid() {
+					used[p.Addr()] = true
+				}
+			}
+			if e.MAC != (MAC{}) {
+				macs[e.MAC] = true
+			}
+		}
+	}
+	return used, macs
+}
+
+// checkWanted checks an address that the user asked for.
+func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool) error {
+	configured, inside := false, false
+	for i := range n.Pools {
+		p := &n.Pools[i]
+		if p.Subnet.Addr().Is4() != a.Is4() {
+			continue
+		}
+		configured = configured || p.Configured
+		if p.Subnet.Contains(a) {
+			inside = true
+			if used[a] || p.reserved(a) {
+				return Errorf(Forbidden, "Address already in use")
+			}
+		}
+	}
+	switch {
+	case !configured:
+		return Errorf(Invalid, "user specified IP address is supported only when connecting to networks with user configured subnets")
+	case !inside:
+		return Errorf(Invalid, "no configured subnet contains IP address %s", a)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package network
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// defaultPools are Docker's, in its order: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/20 to 192.168.240.0/20.
+func defaultPools() []netip.Prefix {
+	var list []netip.Prefix
+	for i := 17; i <= 31; i++ {
+		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(i)}), 16))
+	}
+	for i := 0; i <= 240; i += 16 {
+		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i)}), 20))
+	}
+	return list
+}
+
+// lastAddr is the highest address of p: the broadcast address where p is IPv4.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// reserved says whether a may not be a container's: the network, broadcast and gateway addresses and the auxiliary ones.
+func (p *Pool) reserved(a netip.Addr) bool {
+	if a == p.Gateway || a == p.Subnet.Masked().Addr() && p.Subnet.Bits() < a.BitLen()-1 {
+		return true
+	}
+	if a.Is4() && p.Subnet.Bits() < 31 && a == lastAddr(p.Subnet) {
+		return true
+	}
+	for _, x := range p.Aux {
+		if a == x {
+			return true
+		}
+	}
+	return false
+}
+
+// lowestFree is the first address of the pool's range that is neither reserved nor in use.
+func (p *Pool) lowestFree(used map[netip.Addr]bool) (netip.Addr, bool) {
+	r := p.Range
+	if !r.IsValid() {
+		r = p.Subnet
+	}
+	for a := r.Masked().Addr(); a.IsValid() && r.Contains(a); a = a.Next() {
+		if !used[a] && !p.reserved(a) {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// freePool is the first default pool that no network and no route of the host overlaps.
+func freePool(used []netip.Prefix) (netip.Prefix, bool) {
+	for _, p := range defaultPools() {
+		if !overlapsAny(p, used) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func overlapsAny(p netip.Prefix, list []netip.Prefix) bool {
+	for _, q := range list {
+		if p.Overlaps(q) {
+			return true
+		}
+	}
+	return false
+}
+
+// freeULA is the first /64 of the installation's own /48 (RFC 4193) that no network overlaps.
+func freeULA(prefix netip.Prefix, used []netip.Prefix) (netip.Prefix, bool) {
+	b := prefix.Addr().As16()
+	for i := range 1 << 16 {
+		binary.BigEndian.PutUint16(b[6:], uint16(i))
+		if p := netip.PrefixFrom(netip.AddrFrom16(b), 64); !overlapsAny(p, used) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// macFor is 02:42 and the IPv4 address, so that an address keeps its MAC; without one, the last four bytes of the IPv6 address.
+func macFor(v4, v6 netip.Addr) MAC {
+	m := MAC{0x02, 0x42}
+	if v4.Is4() {
+		a := v4.As4()
+		copy(m[2:], a[:])
+		return m
+	}
+	if v6.Is6() {
+		a := v6.As16()
+		copy(m[2:], a[12:])
+	}
+	return m
+}

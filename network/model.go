@@ -1,0 +1,364 @@
+package network
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Options say what the model cannot know by itself.
+type Options struct {
+	// HostRoutes returns the subnets the host routes; default pools keep away from them. Nil: none.
+	HostRoutes func() []netip.Prefix
+	// DefaultIPv6 gives new networks IPv6 unless they say otherwise.
+	DefaultIPv6 bool
+}
+
+// Model is the stored state. Its methods may be called at the same time. Make it with Open.
+type Model struct {
+	opts Options
+	db   *bolt.DB
+	ula  netip.Prefix // the installation's /48
+
+	mu         sync.RWMutex
+	networks   map[string]*Network   // by id
+	containers map[string]*Container // by id
+}
+
+// Open opens the store at path, making it and the networks bridge, host and none where they are missing.
+// It fails with ErrLocked where another process has it open.
+func Open(path string, opts Options) (*Model, error) {
+	db, err := openStore(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{opts: opts, db: db, networks: map[string]*Network{}, containers: map[string]*Container{}}
+	err = db.Update(func(tx *bolt.Tx) error {
+		if err := load(tx, bucketNetworks, func(n *Network) { m.networks[n.ID] = n }); err != nil {
+			return err
+		}
+		if err := load(tx, bucketContainers, func(c *Container) { m.containers[c.ID] = c }); err != nil {
+			return err
+		}
+		return m.loadULA(tx)
+	})
+	if err == nil {
+		err = m.predefine()
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// Close closes the store.
+func (m *Model) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.db.Close()
+}
+
+// loadULA reads the installation's /48, or draws one (RFC 4193, 3.2.2: fd and 40 random bits).
+func (m *Model) loadULA(tx *bolt.Tx) error {
+	meta := tx.Bucket(bucketMeta)
+	if v := meta.Get(keyULA); v != nil {
+		p, err := netip.ParsePrefix(string(v))
+		m.ula = p
+		return err
+	}
+	b := [16]byte{0xfd}
+	if _, err := rand.Read(b[1:6]); err != nil {
+		return err
+	}
+	m.ula = netip.PrefixFrom(netip.AddrFrom16(b), 48)
+	return meta.Put(keyULA, []byte(m.ula.String()))
+}
+
+func (m *Model) predefine() error {
+	for _, p := range []struct{ name, driver string }{{BridgeName, DriverBridge}, {HostName, DriverHost}, {NoneName, DriverNull}} {
+		if _, err := m.findNetwork(p.name); err == nil {
+			continue
+		}
+		n := &Network{Name: p.name, Driver: p.driver}
+		if p.driver == DriverBridge {
+			if err := m.addPools(n, NetworkSpec{}); err != nil {
+				return err
+			}
+		}
+		n.EnableIPv4 = true
+		if err := m.insertNetwork(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newID() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // crypto/rand does not fail (Go 1.24)
+	return hex.EncodeToString(b)
+}
+
+// insertNetwork completes and stores a new network.
+func (m *Model) insertNetwork(n *Network) error {
+	n.ID, n.Created, n.Scope = newID(), time.Now().UTC(), "local"
+	if err := m.db.Update(func(tx *bolt.Tx) error { return put(tx, bucketNetworks, n.ID, n) }); err != nil {
+		return fmt.Errorf("network %s not stored: %w", n.Name, err)
+	}
+	m.networks[n.ID] = n
+	return nil
+}
+
+// Networks returns all networks, by name.
+func (m *Model) Networks() []*Network {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := make([]*Network, 0, len(m.networks))
+	for _, n := range m.networks {
+		list = append(list, clone(n))
+	}
+	slices.SortFunc(list, func(a, b *Network) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Network finds one by full id, name or unique id prefix, in this order.
+func (m *Model) Network(ref string) (*Network, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, err := m.findNetwork(ref)
+	if err != nil {
+		return nil, err
+	}
+	return clone(n), nil
+}
+
+func (m *Model) findNetwork(ref string) (*Network, error) {
+	if n := m.networks[ref]; n != nil {
+		return n, nil
+	}
+	var found []*Network
+	for _, n := range m.networks {
+		if n.Name == ref {
+			return n, nil
+		}
+		if ref != "" && strings.HasPrefix(n.ID, ref) {
+			found = append(found, n)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, Errorf(NotFound, "network %s not found", ref)
+	case 1:
+		return found[0], nil
+	}
+	return nil, Errorf(Invalid, "network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
+}
+
+// CreateNetwork makes a network.
+func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := checkNetworkName(spec.Name); err != nil {
+		return nil, "", err
+	}
+	if isPredefined(spec.Name) {
+		return nil, "", Errorf(Forbidden, "operation is not permitted on predefined %s network", spec.Name)
+	}
+	for _, n := range m.networks {
+		if n.Name == spec.Name {
+			return nil, "", Errorf(Conflict, "network with name %s already exists", spec.Name)
+		}
+	}
+	if spec.ConfigFrom != "" {
+		if err := m.applyConfig(&spec); err != nil {
+			return nil, "", err
+		}
+	}
+	switch spec.Driver {
+	case "":
+		spec.Driver = DriverBridge
+	case DriverBridge:
+	case DriverHost, DriverNull, "none":
+		return nil, "", Errorf(Forbidden, "only one instance of %q network is allowed", spec.Driver)
+	default:
+		return nil, "", Errorf(NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", spec.Driver)
+	}
+	if spec.Scope != "" && spec.Scope != "local" {
+		return nil, "", Errorf(Invalid, "invalid scope %q: a bridge network has scope local", spec.Scope)
+	}
+	if err := checkOptions(spec.Options); err != nil {
+		return nil, "", err
+	}
+	n := &Network{
+		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, Attachable: spec.Attachable,
+		ConfigOnly: spec.ConfigOnly, ConfigFrom: spec.ConfigFrom, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels),
+	}
+	if err := m.addPools(n, spec); err != nil {
+		return nil, "", err
+	}
+	if err := m.insertNetwork(n); err != nil {
+		return nil, "", err
+	}
+	return clone(n), "", nil
+}
+
+// applyConfig fills spec from the config-only network that it names.
+func (m *Model) applyConfig(spec *NetworkSpec) error {
+	from, err := m.findNetwork(spec.ConfigFrom)
+	if err != nil {
+		return err
+	}
+	if !from.ConfigOnly {
+		return Errorf(Invalid, "network %s is not a config-only network", from.Name)
+	}
+	if len(spec.Pools) > 0 || len(spec.Options) > 0 || spec.EnableIPv6 != nil || spec.Internal {
+		return Errorf(Invalid, "user specified configurations are not supported if the network depends on a configuration network")
+	}
+	spec.Pools, spec.Options, spec.Internal = slices.Clone(from.Pools), maps.Clone(from.Options), from.Internal
+	spec.EnableIPv4, spec.EnableIPv6 = &from.EnableIPv4, &from.EnableIPv6
+	for k, v := range from.Labels {
+		if spec.Labels == nil {
+			spec.Labels = map[string]string{}
+		}
+		spec.Labels[k] = v
+	}
+	return nil
+}
+
+// addPools chooses what the user left open and checks what was given.
+func (m *Model) addPools(n *Network, spec NetworkSpec) error {
+	var used []netip.Prefix
+	for _, o := range m.networks {
+		for _, p := range o.Pools {
+			if !o.ConfigOnly {
+				used = append(used, p.Subnet)
+			}
+		}
+	}
+	want4 := spec.EnableIPv4 == nil || *spec.EnableIPv4
+	want6 := spec.EnableIPv6 != nil && *spec.EnableIPv6 || spec.EnableIPv6 == nil && m.opts.DefaultIPv6
+	var have4, have6 bool
+	for _, p := range spec.Pools {
+		if !p.Subnet.IsValid() {
+			if p.Gateway.IsValid() || p.Range.IsValid() || len(p.Aux) > 0 {
+				return Errorf(Invalid, "invalid network config: gateway, ip-range and aux-address need a subnet that contains them: give one with --subnet")
+			}
+			continue
+		}
+		if err := checkPool(&p); err != nil {
+			return err
+		}
+		if overlapsAny(p.Subnet, used) && !spec.ConfigOnly {
+			return Errorf(Forbidden, "invalid pool request: Pool overlaps with other one on this address space")
+		}
+		p.Configured = true
+		used = append(used, p.Subnet)
+		have4, have6 = have4 || p.Subnet.Addr().Is4(), have6 || p.Subnet.Addr().Is6()
+		n.Pools = append(n.Pools, p)
+	}
+	if have6 && spec.EnableIPv6 == nil {
+		want6 = true
+	}
+	if have4 && !want4 || have6 && !want6 {
+		return Errorf(Invalid, "a subnet is given for an address family that the network has switched off")
+	}
+	if !want4 && !want6 {
+		return Errorf(Invalid, "IPv4 or IPv6 must be enabled")
+	}
+	if spec.ConfigOnly {
+		n.EnableIPv4, n.EnableIPv6 = want4, want6
+		return nil
+	}
+	if m.opts.HostRoutes != nil {
+		used = append(used, m.opts.HostRoutes()...)
+	}
+	if want4 && !have4 {
+		p, ok := freePool(used)
+		if !ok {
+			return Errorf(Unavailable, "all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
+		}
+		n.Pools = append([]Pool{{Subnet: p, Gateway: p.Addr().Next()}}, n.Pools...)
+	}
+	if want6 && !have6 {
+		p, ok := freeULA(m.ula, used)
+		if !ok {
+			return Errorf(Unavailable, "all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
+		}
+		n.Pools = append(n.Pools, Pool{Subnet: p, Gateway: p.Addr().Next()})
+	}
+	n.EnableIPv4, n.EnableIPv6 = want4, want6
+	return nil
+}
+
+// checkPool checks a pool that the user gave, and chooses its gateway.
+func checkPool(p *Pool) error {
+	if p.Subnet != p.Subnet.Masked() {
+		return Errorf(Invalid, "invalid subnet %s: it should be %s", p.Subnet, p.Subnet.Masked())
+	}
+	if p.Subnet.Bits() > p.Subnet.Addr().BitLen()-2 {
+		return Errorf(Invalid, "invalid subnet %s: it has no room for a gateway and a container", p.Subnet)
+	}
+	if p.Range.IsValid() && (!p.Subnet.Contains(p.Range.Addr()) || p.Range.Bits() < p.Subnet.Bits()) {
+		return Errorf(Invalid, "invalid ip-range %s: it does not lie in subnet %s", p.Range, p.Subnet)
+	}
+	if !p.Gateway.IsValid() {
+		p.Gateway = p.Subnet.Addr().Next()
+		if p.Range.IsValid() && p.Range.Masked().Addr() != p.Subnet.Addr() {
+			p.Gateway = p.Subnet.Addr().Next()
+		}
+	}
+	if !p.Subnet.Contains(p.Gateway) {
+		return Errorf(Invalid, "no matching subnet for gateway %s", p.Gateway)
+	}
+	for name, a := range p.Aux {
+		if !p.Subnet.Contains(a) {
+			return Errorf(Invalid, "no matching subnet for aux-address %s=%s", name, a)
+		}
+	}
+	return nil
+}
+
+// RemoveNetwork removes a network that has no endpoints.
+func (m *Model) RemoveNetwork(ref string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.findNetwork(ref)
+	if err != nil {
+		return err
+	}
+	if isPredefined(n.Name) {
+		return Errorf(Forbidden, "%s is a pre-defined network and cannot be removed", n.Name)
+	}
+	var active []string
+	for _, c := range m.containers {
+		for _, e := range c.Endpoints {
+			if e.NetworkID == n.ID && c.Status != Exited {
+				active = append(active, fmt.Sprintf("name:%q id:%q", c.Name, e.ID[:12]))
+			}
+		}
+	}
+	if len(active) > 0 {
+		slices.Sort(active)
+		return Errorf(Forbidden, "error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(active, ", "))
+	}
+	for _, o := range m.networks {
+		if n.ConfigOnly && o.ConfigFrom == n.Name {
+			return Errorf(Forbidden, "configuration network %q is in use", n.Name)
+		}
+	}
+	if err := m.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNetworks).Delete([]byte(n.ID)) }); err != nil {
+		return fmt.Errorf("network %s not removed from the store: %w", n.Name, err)
+	}
+	delete(m.networks, n.ID)
+	return nil
+}

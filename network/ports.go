@@ -1,0 +1,194 @@
+package network
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ParsePorts reads values of -p: [[HOSTIP:][HOSTPORT[-END]]:]PORT[-END][/PROTO].
+func ParsePorts(specs []string) ([]PortBinding, error) {
+	var list []PortBinding
+	for _, s := range specs {
+		b, err := parsePort(s)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+func parsePort(spec string) (PortBinding, error) {
+	rest, proto, err := cutProto(spec)
+	if err != nil {
+		return PortBinding{}, err
+	}
+	b := PortBinding{Proto: proto}
+	host, ip := "", ""
+	i := strings.LastIndexByte(rest, ':')
+	if i >= 0 {
+		host, rest = rest[:i], rest[i+1:]
+		if j := strings.LastIndexByte(host, ':'); j >= 0 {
+			ip, host = host[:j], host[j+1:]
+		}
+	}
+	if rest == "" {
+		return b, Errorf(Invalid, "no port specified: %s<empty>", spec)
+	}
+	if b.Port, b.End, err = parseRange(rest); err != nil || b.Port == 0 {
+		return b, Errorf(Invalid, "invalid containerPort: %s", rest)
+	}
+	if host != "" {
+		if b.HostPort, b.HostEnd, err = parseRange(host); err != nil {
+			return b, Errorf(Invalid, "invalid hostPort: %s", host)
+		}
+	}
+	if ip != "" {
+		addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]"))
+		if err != nil {
+			return b, Errorf(Invalid, "invalid IP address: %s", ip)
+		}
+		b.HostIP = addr
+	}
+	n, hn := int(b.End-b.Port), int(b.HostEnd-b.HostPort)
+	if host != "" && n != hn && n != 0 {
+		return b, Errorf(Invalid, "invalid ranges specified for container and host Ports: %s and %s", rest, host)
+	}
+	return b, nil
+}
+
+func cutProto(spec string) (string, Protocol, error) {
+	rest, proto, ok := strings.Cut(spec, "/")
+	if !ok {
+		return rest, TCP, nil
+	}
+	switch p := Protocol(strings.ToLower(proto)); p {
+	case TCP, UDP, SCTP:
+		return rest, p, nil
+	}
+	return "", "", Errorf(Invalid, "invalid proto: %s", proto)
+}
+
+func parseRange(s string) (first, last uint16, err error) {
+	a, b, ranged := strings.Cut(s, "-")
+	x, err := strconv.ParseUint(a, 10, 16)
+	if err != nil {
+		return 0, 0, err
+	}
+	y := x
+	if ranged {
+		if y, err = strconv.ParseUint(b, 10, 16); err != nil {
+			return 0, 0, err
+		}
+	}
+	if y < x {
+		return 0, 0, fmt.Errorf("range %s runs backward", s)
+	}
+	return uint16(x), uint16(y), nil
+}
+
+// ParseExpose reads values of --expose: PORT[-END][/PROTO].
+func ParseExpose(specs []string) ([]PortProto, error) {
+	var list []PortProto
+	for _, s := range specs {
+		rest, proto, err := cutProto(s)
+		if err != nil {
+			return nil, err
+		}
+		first, last, err := parseRange(rest)
+		if err != nil || first == 0 {
+			return nil, Errorf(Invalid, "invalid range format for --expose: %s", s)
+		}
+		for p := int(first); p <= int(last); p++ {
+			list = append(list, PortProto{uint16(p), proto})
+		}
+	}
+	return list, nil
+}
+
+// ParseLink reads NAME[:ALIAS]; the alias of a plain name is the name.
+func ParseLink(spec string) (string, error) {
+	name, alias, ok := strings.Cut(spec, ":")
+	if !ok {
+		alias = name
+	}
+	if name == "" || alias == "" || strings.Contains(alias, ":") {
+		return "", Errorf(Invalid, "bad format for links: %s", spec)
+	}
+	return strings.TrimPrefix(name, "/") + ":" + alias, nil
+}
+
+// ParseExtraHost reads NAME:IP or NAME=IP, where IP may be host-gateway, and returns it with a colon.
+func ParseExtraHost(spec string) (string, error) {
+	i := strings.IndexAny(spec, "=:")
+	if i <= 0 {
+		return "", Errorf(Invalid, "bad format for add-host: %q: give NAME:IP", spec)
+	}
+	name, ip := spec[:i], strings.Trim(spec[i+1:], "[]")
+	if ip != "host-gateway" {
+		if _, err := netip.ParseAddr(ip); err != nil {
+			return "", Errorf(Invalid, "invalid IP address in add-host: %q", spec[i+1:])
+		}
+	}
+	return name + ":" + ip, nil
+}
+
+// BoundPort is one published port in the form that FormatPorts folds.
+type BoundPort struct {
+	Host  netip.AddrPort
+	Port  uint16
+	Proto Protocol
+}
+
+// FormatPorts is the PORTS column of ps: published ports with neighbours folded into ranges, then exposed ones.
+func FormatPorts(bound []BoundPort, exposed []PortProto) string {
+	bound = slices.Clone(bound)
+	slices.SortFunc(bound, func(a, b BoundPort) int {
+		return cmp.Or(a.Host.Addr().Compare(b.Host.Addr()), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Host.Port(), b.Host.Port()))
+	})
+	var out []string
+	seen := map[PortProto]bool{}
+	span := func(a, b uint16) string {
+		if a == b {
+			return fmt.Sprint(a)
+		}
+		return fmt.Sprintf("%d-%d", a, b)
+	}
+	for i := 0; i < len(bound); {
+		j := i + 1
+		for j < len(bound) && bound[j].Host.Addr() == bound[i].Host.Addr() && bound[j].Proto == bound[i].Proto &&
+			int(bound[j].Port) == int(bound[i].Port)+j-i && int(bound[j].Host.Port()) == int(bound[i].Host.Port())+j-i {
+			j++
+		}
+		first, last := bound[i], bound[j-1]
+		host := first.Host.Addr().String()
+		if first.Host.Addr().Is6() {
+			host = "[" + host + "]"
+		}
+		out = append(out, fmt.Sprintf("%s:%s->%s/%s", host, span(first.Host.Port(), last.Host.Port()), span(first.Port, last.Port), first.Proto))
+		for _, b := range bound[i:j] {
+			seen[PortProto{b.Port, b.Proto}] = true
+		}
+		i = j
+	}
+	var rest []PortProto
+	for _, x := range exposed {
+		if !seen[x] {
+			rest = append(rest, x)
+		}
+	}
+	slices.SortFunc(rest, func(a, b PortProto) int { return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port)) })
+	for i := 0; i < len(rest); {
+		j := i + 1
+		for j < len(rest) && rest[j].Proto == rest[i].Proto && int(rest[j].Port) == int(rest[i].Port)+j-i {
+			j++
+		}
+		out = append(out, fmt.Sprintf("%s/%s", span(rest[i].Port, rest[j-1].Port), rest[i].Proto))
+		i = j
+	}
+	return strings.Join(out, ", ")
+}

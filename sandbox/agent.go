@@ -1,0 +1,251 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/switch/tap"
+)
+
+// runAgent is the agent: one request, one answer, end.
+func runAgent() error {
+	c, err := unixConn(controlFD)
+	if err != nil {
+		return fmt.Errorf("agent without a control socket: %w", err)
+	}
+	defer c.Close()
+	buf := make([]byte, maxMessage)
+	n, err := c.Read(buf)
+	if err != nil {
+		return err
+	}
+	var r Request
+	if err := json.Unmarshal(buf[:n], &r); err != nil {
+		return err
+	}
+	var a answer
+	files, err := carryOut(r)
+	if err != nil {
+		a.Error = err.Error()
+		files = nil
+	}
+	var fds []int
+	for _, f := range files {
+		a.Files = append(a.Files, f.name)
+		fds = append(fds, int(f.file.Fd()))
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	_, _, err = c.WriteMsgUnix(b, rights, nil)
+	return err
+}
+
+type namedFile struct {
+	name string
+	file *os.File
+}
+
+// carryOut does what r asks for, in the network namespace this process is in.
+func carryOut(r Request) (files []namedFile, err error) {
+	if err := loopbackUp(); err != nil {
+		return nil, err
+	}
+	for _, name := range r.Remove {
+		if link, err := netlink.LinkByName(name); err == nil {
+			if err := netlink.LinkDel(link); err != nil {
+				return nil, fmt.Errorf("interface %s: remove: %w", name, err)
+			}
+		}
+	}
+	var made []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, name := range made {
+			if link, e := netlink.LinkByName(name); e == nil {
+				_ = netlink.LinkDel(link)
+			}
+		}
+	}()
+	for _, i := range r.Add {
+		_, missing := netlink.LinkByName(i.Name)
+		f, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{Offload: i.Offload, Persist: true})
+		if errors.Is(err, unix.EBUSY) {
+			return nil, fmt.Errorf("interface %s is in use in this sandbox already, by another usernet or another tool", i.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if missing != nil {
+			made = append(made, i.Name)
+		}
+		if err := setUp(i); err != nil {
+			return nil, fmt.Errorf("interface %s: %w", i.Name, err)
+		}
+		files = append(files, namedFile{i.Name, f})
+	}
+	if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
+		return nil, err
+	}
+	if r.DNSStub.IsValid() {
+		stub, err := listenDNS(r.DNSStub)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, stub...)
+	}
+	return files, nil
+}
+
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("loopback interface: %w", err)
+	}
+	if lo.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("loopback interface: %w", err)
+	}
+	return nil
+}
+
+// setUp gives a TAP its address, MTU and MAC, and brings it up.
+func setUp(i Interface) error {
+	link, err := netlink.LinkByName(i.Name)
+	if err != nil {
+		return err
+	}
+	if link.Attrs().HardwareAddr.String() != i.MAC.String() {
+		if err := netlink.LinkSetHardwareAddr(link, i.MAC); err != nil {
+			return fmt.Errorf("MAC %s: %w", i.MAC, err)
+		}
+	}
+	if err := netlink.LinkSetMTU(link, i.MTU); err != nil {
+		return fmt.Errorf("MTU %d: %w", i.MTU, err)
+	}
+	ipv6Sysctls(i)
+	for _, p := range i.Addrs {
+		if err := addAddress(link, p, false); err != nil {
+			return err
+		}
+	}
+	for _, a := range i.LinkLocal {
+		if err := addAddress(link, netip.PrefixFrom(a, 16), true); err != nil {
+			return err
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	return nil
+}
+
+func addAddress(link netlink.Link, p netip.Prefix, linkScope bool) error {
+	bits := p.Addr().BitLen()
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), bits)}}
+	if p.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // the daemon gives each address once
+	}
+	if linkScope {
+		addr.Scope = unix.RT_SCOPE_LINK
+	}
+	if err := netlink.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("address %s: %w", p, err)
+	}
+	return nil
+}
+
+// ipv6Sysctls keeps the interface to the addresses that it was given (Documentation/networking/ip-sysctl.rst). A kernel
+// without IPv6 has none of the files, and /proc may be read-only in nested containers, where the defaults do.
+func ipv6Sysctls(i Interface) {
+	dir := "/proc/sys/net/ipv6/conf/" + i.Name + "/"
+	values := map[string]string{"accept_ra": "0", "autoconf": "0", "addr_gen_mode": "0", "accept_dad": "0", "disable_ipv6": "0"}
+	if !i.IPv6 {
+		values["disable_ipv6"] = "1"
+	}
+	for name, v := range values {
+		_ = os.WriteFile(dir+name, []byte(v), 0o644)
+	}
+}
+
+// setDefaultRoutes replaces the default routes; those over interfaces that are no TAPs stay.
+func setDefaultRoutes(want []Route) error {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst != nil {
+			if ones, _ := r.Dst.Mask.Size(); ones > 0 {
+				continue
+			}
+		}
+		link, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil || link.Type() != "tuntap" && link.Type() != "tun" {
+			continue
+		}
+		if err := netlink.RouteDel(&r); err != nil {
+			return fmt.Errorf("default route over %s: %w", link.Attrs().Name, err)
+		}
+	}
+	for _, w := range want {
+		link, err := netlink.LinkByName(w.Interface)
+		if err != nil {
+			return fmt.Errorf("default route over %s: %w", w.Interface, err)
+		}
+		r := &netlink.Route{
+			LinkIndex: link.Attrs().Index, Gw: w.Via.AsSlice(), Priority: w.Metric,
+			Dst: &net.IPNet{IP: w.Dst.Addr().AsSlice(), Mask: net.CIDRMask(w.Dst.Bits(), w.Dst.Addr().BitLen())},
+		}
+		if err := netlink.RouteReplace(r); err != nil {
+			return fmt.Errorf("default route via %s over %s: %w", w.Via, w.Interface, err)
+		}
+	}
+	return nil
+}
+
+// listenDNS makes the sockets of the sandbox's DNS stub. They stay in this namespace wherever they are used.
+func listenDNS(at netip.AddrPort) ([]namedFile, error) {
+	var cfg net.ListenConfig
+	fail := func(err error) ([]namedFile, error) {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return nil, nil // something in an attached sandbox serves DNS there itself
+		}
+		return nil, fmt.Errorf("DNS stub at %s: %w", at, err)
+	}
+	pc, err := cfg.ListenPacket(context.Background(), "udp", at.String())
+	if err != nil {
+		return fail(err)
+	}
+	ln, err := cfg.Listen(context.Background(), "tcp", at.String())
+	if err != nil {
+		_ = pc.Close()
+		return fail(err)
+	}
+	uf, err := pc.(*net.UDPConn).File()
+	if err != nil {
+		return fail(err)
+	}
+	tf, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		return fail(err)
+	}
+	return []namedFile{{fileDNSPacket, uf}, {fileDNSListener, tf}}, nil
+}

@@ -1,0 +1,234 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Interface is a TAP to be made inside the sandbox.
+type Interface struct {
+	Name      string
+	MAC       net.HardwareAddr
+	MTU       int // bytes
+	Addrs     []netip.Prefix
+	LinkLocal []netip.Addr
+	Offload   bool // super-frames; false makes a plain TAP
+	IPv6      bool // false switches IPv6 off on the interface
+}
+
+// Route is a route out of the sandbox.
+type Route struct {
+	Dst       netip.Prefix
+	Via       netip.Addr
+	Interface string
+	Metric    int
+}
+
+// Request is what the agent is to do, in this order: remove, add, routes, sockets. It can be repeated: what is
+// there already is opened again and stays as it is.
+type Request struct {
+	Add    []Interface
+	Remove []string
+	// DefaultRoutes replace the default routes over usernet's interfaces.
+	DefaultRoutes []Route
+	// DNSStub is where to listen for DNS, UDP and TCP; zero: nowhere.
+	DNSStub netip.AddrPort
+}
+
+// Reply holds what came out of the sandbox. The caller owns it all.
+type Reply struct {
+	TAPs        map[string]*os.File // by interface name
+	DNSPacket   net.PacketConn      // nil without DNSStub
+	DNSListener net.Listener
+}
+
+// answer is what the agent sends: an error, or the names of the descriptors that come with it.
+type answer struct {
+	Error string
+	Files []string
+}
+
+// Names of the DNS sockets in an answer; no interface has a name with a slash.
+const (
+	fileDNSPacket   = "dns/udp"
+	fileDNSListener = "dns/tcp"
+)
+
+// maxMessage bounds a message between the daemon and the agent, in bytes; maxFiles is the kernel's limit for one
+// message (SCM_MAX_FD, include/net/scm.h).
+const (
+	maxMessage = 256 << 10
+	maxFiles   = 253
+)
+
+// Configure sends an agent into the sandbox t to carry out r. On an error what it began is undone.
+func Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	cmd, done, err := nsenter(t, roleAgent, theirs)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, err
+	}
+	defer done()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err = cmd.Start()
+	_ = theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("nsenter: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	reply, err := converse(ours, r)
+	_ = ours.Close()
+	wait := cmd.Wait()
+	stop()
+	if ctx.Err() != nil {
+		err = errors.Join(fmt.Errorf("the sandbox was not entered in time: %w", ctx.Err()), err)
+	}
+	if err == nil {
+		return reply, nil
+	}
+	reply.close()
+	if text := strings.TrimSpace(stderr.String()); text != "" {
+		return nil, fmt.Errorf("%w: %s", err, text)
+	}
+	if errors.Is(err, errNoAnswer) && wait != nil {
+		return nil, fmt.Errorf("%w: %w", err, wait)
+	}
+	return nil, err
+}
+
+var errNoAnswer = errors.New("the sandbox could not be entered")
+
+// converse sends r and takes the answer apart.
+func converse(c *net.UnixConn, r Request) (*Reply, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(b); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
+	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
+	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil || n == 0 {
+		return nil, errNoAnswer
+	}
+	files, err := receivedFiles(oob[:oobn])
+	if err != nil {
+		return nil, err
+	}
+	var a answer
+	if err := json.Unmarshal(buf[:n], &a); err != nil || len(a.Files) != len(files) {
+		closeAll(files)
+		return nil, errors.New("the agent's answer makes no sense")
+	}
+	if a.Error != "" {
+		closeAll(files)
+		return nil, errors.New(a.Error)
+	}
+	return sortFiles(a.Files, files)
+}
+
+func sortFiles(names []string, files []*os.File) (*Reply, error) {
+	reply := &Reply{TAPs: map[string]*os.File{}}
+	var errs []error
+	for i, f := range files {
+		var err error
+		switch names[i] {
+		case fileDNSPacket:
+			reply.DNSPacket, err = net.FilePacketConn(f)
+			_ = f.Close()
+		case fileDNSListener:
+			reply.DNSListener, err = net.FileListener(f)
+			_ = f.Close()
+		default:
+			reply.TAPs[names[i]] = f
+		}
+		errs = append(errs, err)
+	}
+	return reply, errors.Join(errs...)
+}
+
+func (r *Reply) close() {
+	if r == nil {
+		return
+	}
+	for _, f := range r.TAPs {
+		_ = f.Close()
+	}
+	if r.DNSPacket != nil {
+		_ = r.DNSPacket.Close()
+	}
+	if r.DNSListener != nil {
+		_ = r.DNSListener.Close()
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// socketPair makes two connected sockets that keep messages apart: one for this process, one to pass on.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "control")
+	ours, err := unixConn(fds[0])
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// unixConn takes over a socket's descriptor.
+func unixConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "control")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("control descriptor is not a unix socket"), c.Close())
+	}
+	return u, nil
+}
+
+func receivedFiles(oob []byte) ([]*os.File, error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,96 @@
+package sandbox
+
+import (
+	"io"
+	"os"
+	"sync"
+
+	"github.com/creack/pty"
+	"golang.org/x/term"
+)
+
+// terminal joins the caller's standard streams to the sandbox's terminal. A nil terminal does nothing.
+type terminal struct {
+	master, slave *os.File
+	in, out       *os.File
+	old           *term.State   // of in, to be restored; nil where in is no terminal
+	copied        chan struct{} // closed when all output has been passed on
+	once          sync.Once
+}
+
+func newTerminal(master, slave, in, out *os.File) *terminal {
+	return &terminal{master: master, slave: slave, in: in, out: out, copied: make(chan struct{})}
+}
+
+// started begins copying, once the other end belongs to the child.
+func (t *terminal) started() {
+	if t == nil {
+		return
+	}
+	_ = t.slave.Close()
+	t.resize()
+	if t.in != nil {
+		if term.IsTerminal(int(t.in.Fd())) {
+			t.old, _ = term.MakeRaw(int(t.in.Fd()))
+		}
+		go func() {
+			_, _ = io.Copy(t.master, t.in)
+			_, _ = t.master.Write([]byte{4}) // end of input: Ctrl-D
+		}()
+	}
+	go func() {
+		defer close(t.copied)
+		if t.out != nil {
+			_, _ = io.Copy(t.out, t.master) // ends with EIO when the last process has closed its end
+		} else {
+			_, _ = io.Copy(io.Discard, t.master)
+		}
+	}()
+}
+
+// resize gives the sandbox's terminal the size of the caller's.
+func (t *terminal) resize() {
+	if t == nil || t.out == nil {
+		return
+	}
+	if ws, err := pty.GetsizeFull(t.out); err == nil {
+		_ = pty.Setsize(t.master, ws)
+	}
+}
+
+// drain waits for the rest of the output and gives the caller's terminal back.
+func (t *terminal) drain() {
+	if t == nil {
+		return
+	}
+	<-t.copied
+	t.close()
+}
+
+func (t *terminal) close() {
+	if t == nil {
+		return
+	}
+	t.once.Do(func() {
+		if t.old != nil {
+			_ = term.Restore(int(t.in.Fd()), t.old)
+		}
+		_ = t.slave.Close()
+		_ = t.master.Close()
+	})
+}
+
+// nilFile keeps a nil *os.File from becoming a reader that is not nil.
+func nilFile(f *os.File) io.Reader {
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
+func nilFileW(f *os.File) io.Writer {
+	if f == nil {
+		return nil
+	}
+	return f
+}

@@ -1,0 +1,209 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// nic is the gateway's only interface.
+const nic tcpip.NICID = 1
+
+// Handler takes what containers send beyond their network. Calls come from the goroutine that carries the container's frames,
+// except HandleTCP, which has one of its own.
+type Handler interface {
+	// HandleTCP decides about a new connection.
+	HandleTCP(r *TCPRequest)
+	// HandleUDP takes a datagram; payload is only valid during the call. False: there is no such port.
+	HandleUDP(p Packet) bool
+	// HandleEcho takes an ICMP echo request; Payload begins with the ICMP header.
+	HandleEcho(p Packet) bool
+}
+
+// Packet is a datagram or echo request from a container.
+type Packet struct {
+	Src, Dst netip.AddrPort
+	TTL      uint8
+	Payload  []byte
+	Original []byte // IP header and the first bytes behind it, to quote in ICMP errors
+}
+
+// Config says how a gateway is to be.
+type Config struct {
+	Name      string
+	MAC       net.HardwareAddr
+	MTU       uint32 // bytes, of layer 3
+	Addresses []netip.Prefix
+	Switch    *vswitch.Switch
+	Logger    *slog.Logger
+	Handler   Handler
+}
+
+// Gateway is a running gateway. Make it with New, end it with Close.
+type Gateway struct {
+	s       *stack.Stack
+	link    *linkEndpoint
+	handler atomic.Pointer[Handler]
+	own     map[netip.Addr]bool
+	tcp     *tcp.Forwarder
+
+	synMu sync.Mutex
+	syns  map[stack.TransportEndpointID][]byte // what to quote in ICMP errors about undecided connections
+}
+
+// Buffers of a connection in bytes: they begin small and grow to 4 MiB with the connection.
+const (
+	bufferMin, bufferDefault, bufferMax = 4 << 10, 256 << 10, 4 << 20
+	// maxHandshakes is how many new connections may be undecided at once; the forwarder has lower limits for each container.
+	maxHandshakes = 16384
+)
+
+// New makes a gateway and plugs it into the switch.
+func New(cfg Config) (*Gateway, error) {
+	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID][]byte{}}
+	g.s = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+		HandleLocal:        false,
+	})
+	if err := g.tune(); err != nil {
+		return nil, err
+	}
+	var own []netip.Addr
+	for _, p := range cfg.Addresses {
+		g.own[p.Addr()] = true
+		own = append(own, p.Addr())
+	}
+	g.link = newLinkEndpoint(tcpip.LinkAddress(cfg.MAC), cfg.MTU)
+	if err := g.s.CreateNIC(nic, g.link); err != nil {
+		return nil, errors.New(err.String())
+	}
+	for _, p := range cfg.Addresses {
+		pa := tcpip.ProtocolAddress{Protocol: protoOf(p.Addr()), AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(p.Addr().AsSlice()), PrefixLen: p.Bits()}}
+		if err := g.s.AddProtocolAddress(nic, pa, stack.AddressProperties{}); err != nil {
+			return nil, fmt.Errorf("address %s: %s", p, err)
+		}
+	}
+	g.s.SetPromiscuousMode(nic, true)
+	g.s.SetSpoofing(nic, true)
+	g.s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
+	g.tcp = tcp.NewForwarder(g.s, 0, maxHandshakes, g.handleTCP)
+	g.s.SetTransportProtocolHandler(tcp.ProtocolNumber, g.takeTCP)
+	g.s.SetTransportProtocolHandler(udp.ProtocolNumber, g.handleUDP)
+	g.s.SetTransportProtocolHandler(icmp.ProtocolNumber4, g.handleICMP)
+	g.s.SetTransportProtocolHandler(icmp.ProtocolNumber6, g.handleICMP)
+	if cfg.Handler != nil {
+		g.SetHandler(cfg.Handler)
+	}
+	if err := g.link.connect(cfg.Switch, vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Trusted: true}); err != nil {
+		_ = g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Gateway) tune() error {
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
+	snd := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd} {
+		if err := g.s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("TCP option: %s", err)
+		}
+	}
+	return nil
+}
+
+// SetHandler says who takes what containers send beyond their network.
+func (g *Gateway) SetHandler(h Handler) { g.handler.Store(&h) }
+
+// Close ends the gateway and all connections through it.
+func (g *Gateway) Close() error {
+	g.link.Close()
+	g.s.RemoveNIC(nic)
+	g.s.Close()
+	g.s.Wait()
+	return nil
+}
+
+// Owns says whether a is one of the gateway's own addresses.
+func (g *Gateway) Owns(a netip.Addr) bool { return g.own[a] }
+
+func protoOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
+
+func fullAddr(a netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}
+}
+
+func addrOf(a tcpip.Address) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a.AsSlice())
+	return addr
+}
+
+// ListenTCP listens on one of the gateway's addresses.
+func (g *Gateway) ListenTCP(at netip.AddrPort) (net.Listener, error) {
+	return gonet.ListenTCP(g.s, fullAddr(at), protoOf(at.Addr()))
+}
+
+// ListenUDP listens on one of the gateway's addresses.
+func (g *Gateway) ListenUDP(at netip.AddrPort) (net.PacketConn, error) {
+	local := fullAddr(at)
+	return gonet.DialUDP(g.s, &local, nil, protoOf(at.Addr()))
+}
+
+// DialTCP connects to a container at dst in the name of src.
+func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, error) {
+	c := &Conn{}
+	ep, terr := g.s.NewEndpoint(tcp.ProtocolNumber, protoOf(dst.Addr()), &c.Queue)
+	if terr != nil {
+		return nil, &tcpipError{terr}
+	}
+	entry, writable := waiter.NewChannelEntry(waiter.WritableEvents)
+	c.Queue.EventRegister(&entry)
+	defer c.Queue.EventUnregister(&entry)
+	terr = ep.Bind(fullAddr(src))
+	if terr == nil {
+		terr = ep.Connect(fullAddr(dst))
+	}
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-writable:
+			terr = ep.LastError()
+		case <-ctx.Done():
+			ep.Abort()
+			return nil, ctx.Err()
+		}
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, &tcpipError{terr}
+	}
+	ep.SocketOptions().SetKeepAlive(true)
+	c.Endpoint, c.TCPConn = ep, gonet.NewTCPConn(&c.Queue, ep)
+	return c, nil
+}

@@ -1,0 +1,207 @@
+package stack
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// TCPRequest is a connection that a container wants. Exactly one of its methods is called once.
+type TCPRequest struct {
+	Src, Dst netip.AddrPort
+	g        *Gateway
+	r        *tcp.ForwarderRequest
+}
+
+func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
+	id := r.ID()
+	h := g.handler.Load()
+	if h == nil {
+		r.Complete(true)
+		return
+	}
+	(*h).HandleTCP(&TCPRequest{
+		Src: netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
+		Dst: netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
+		g:   g, r: r,
+	})
+}
+
+// Accept completes the handshake.
+func (t *TCPRequest) Accept() (*Conn, error) {
+	c := &Conn{}
+	ep, err := t.r.CreateEndpoint(&c.Queue)
+	t.g.forget(t.r.ID())
+	if err != nil {
+		t.r.Complete(true)
+		return nil, &tcpipError{err}
+	}
+	t.r.Complete(false)
+	ep.SocketOptions().SetKeepAlive(true)
+	c.Endpoint = ep
+	c.TCPConn = gonet.NewTCPConn(&c.Queue, ep)
+	return c, nil
+}
+
+// Conn is a connection to a container, with its netstack endpoint for those who copy without a buffer between.
+type Conn struct {
+	*gonet.TCPConn
+	Endpoint tcpip.Endpoint
+	Queue    waiter.Queue
+}
+
+// Unreachable answers with ICMP destination unreachable: the host's, or its network's.
+func (t *TCPRequest) Unreachable(host bool) {
+	quote := t.g.forget(t.r.ID())
+	if quote != nil {
+		code := byte(0)
+		if host {
+			code = 1
+		}
+		if t.Src.Addr().Is4() {
+			_ = t.g.WriteICMP(t.g.errorSource(t.Src.Addr()), t.Src.Addr(), append([]byte{3, code, 0, 0, 0, 0, 0, 0}, quote...))
+		} else {
+			if host {
+				code = 3
+			}
+			_ = t.g.WriteICMP(t.g.errorSource(t.Src.Addr()), t.Src.Addr(), append([]byte{1, code, 0, 0, 0, 0, 0, 0}, quote...))
+		}
+	}
+	t.r.Complete(quote == nil)
+}
+
+// errorSource is the gateway's address of the same family as to.
+func (g *Gateway) errorSource(to netip.Addr) netip.Addr {
+	for a := range g.own {
+		if a.Is4() == to.Is4() {
+			return a
+		}
+	}
+	return to
+}
+
+// takeTCP remembers what an ICMP error would have to quote, then lets the forwarder have the segment.
+func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	th := header.TCP(pkt.TransportHeader().Slice())
+	if len(th) >= header.TCPMinimumSize && th.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn {
+		g.synMu.Lock()
+		if len(g.syns) < maxHandshakes {
+			g.syns[id] = append(append([]byte(nil), pkt.NetworkHeader().Slice()...), th[:8]...)
+		}
+		g.synMu.Unlock()
+	}
+	return g.tcp.HandlePacket(id, pkt)
+}
+
+func (g *Gateway) forget(id stack.TransportEndpointID) []byte {
+	g.synMu.Lock()
+	defer g.synMu.Unlock()
+	q := g.syns[id]
+	delete(g.syns, id)
+	return q
+}
+
+type tcpipError struct{ e tcpip.Error }
+
+func (e *tcpipError) Error() string { return e.e.String() }
+
+// Refuse answers with a reset: connection refused.
+func (t *TCPRequest) Refuse() { t.g.forget(t.r.ID()); t.r.Complete(true) }
+
+// Drop answers nothing: the container times out, as it would on a real network.
+func (t *TCPRequest) Drop() { t.g.forget(t.r.ID()); t.r.Complete(false) }
+
+func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	h := g.handler.Load()
+	th := pkt.TransportHeader().Slice()
+	if h == nil || len(th) < header.UDPMinimumSize {
+		return false
+	}
+	data := pkt.Data().AsRange().ToView()
+	defer data.Release()
+	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()))
+}
+
+func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []byte) Packet {
+	p := Packet{
+		Src:     netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
+		Dst:     netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
+		Payload: payload,
+	}
+	nh := pkt.NetworkHeader().Slice()
+	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
+		p.TTL = header.IPv4(nh).TTL()
+	} else {
+		p.TTL = header.IPv6(nh).HopLimit()
+	}
+	return p
+}
+
+func (g *Gateway) handleICMP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	h := g.handler.Load()
+	th := pkt.TransportHeader().Slice()
+	if h == nil || len(th) < 8 || g.Owns(addrOf(id.LocalAddress)) {
+		return false
+	}
+	v4 := pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber
+	if v4 && header.ICMPv4(th).Type() != header.ICMPv4Echo || !v4 && header.ICMPv6(th).Type() != header.ICMPv6EchoRequest {
+		return false
+	}
+	data := pkt.Data().AsRange().ToView()
+	defer data.Release()
+	return (*h).HandleEcho(packetOf(id, pkt, append(append([]byte(nil), th...), data.AsSlice()...)))
+}
+
+// WriteUDP sends a datagram into the network in the name of src.
+func (g *Gateway) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
+	v := buffer.NewViewSize(header.UDPMinimumSize + len(payload))
+	b := v.AsSlice()
+	u := header.UDP(b)
+	u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(len(b))})
+	copy(b[header.UDPMinimumSize:], payload)
+	xsum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, tcpip.AddrFromSlice(src.Addr().AsSlice()), tcpip.AddrFromSlice(dst.Addr().AsSlice()), uint16(len(b)))
+	xsum = checksum.Checksum(b, xsum)
+	if xsum != 0xffff {
+		xsum = ^xsum
+	}
+	u.SetChecksum(xsum)
+	return g.write(src.Addr(), dst.Addr(), header.UDPProtocolNumber, v)
+}
+
+// WriteICMP sends an ICMP message into the network in the name of src; its checksum is completed here.
+func (g *Gateway) WriteICMP(src, dst netip.Addr, message []byte) error {
+	v := buffer.NewViewWithData(message)
+	b := v.AsSlice()
+	b[2], b[3] = 0, 0
+	proto := header.ICMPv4ProtocolNumber
+	initial := uint16(0)
+	if src.Is6() {
+		proto = header.ICMPv6ProtocolNumber
+		initial = header.PseudoHeaderChecksum(proto, tcpip.AddrFromSlice(src.AsSlice()), tcpip.AddrFromSlice(dst.AsSlice()), uint16(len(b)))
+	}
+	binary.BigEndian.PutUint16(b[2:], ^checksum.Checksum(b, initial))
+	return g.write(src, dst, proto, v)
+}
+
+func (g *Gateway) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, v *buffer.View) error {
+	route, err := g.s.FindRoute(nic, tcpip.AddrFromSlice(src.AsSlice()), tcpip.AddrFromSlice(dst.AsSlice()), protoOf(dst), false)
+	if err != nil {
+		v.Release()
+		return &tcpipError{err}
+	}
+	defer route.Release()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: int(route.MaxHeaderLength()), Payload: buffer.MakeWithView(v)})
+	defer pkt.DecRef()
+	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: 64}, pkt); err != nil {
+		return &tcpipError{err}
+	}
+	return nil
+}
