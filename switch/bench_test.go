@@ -1,0 +1,37 @@
+package vswitch
+
+import "testing"
+
+func BenchmarkForward(b *testing.B) {
+	sw := New(Config{MTU: 1500})
+	p, _ := connect(b, sw, guarded(2))
+	for n := byte(3); n < 100; n++ {
+		if _, err := sw.Connect(guarded(n), sink{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, f := range map[string]*Frame{
+		"small IPv4":       frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, nil))),
+		"IPv6 super-frame": superFrame(EtherTypeIPv6, packet(ip6(2), ip6(3), protoTCP, tcp(0, 1, make([]byte, 60000))), 1440),
+		"broadcast to 97":  frame(broadcast, mac(2), EtherTypeARP, arp(1, mac(2), ip4(2), ip4(3))),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(f.Len()))
+			for b.Loop() {
+				p.Receive(f)
+			}
+		})
+	}
+}
+
+func BenchmarkSegments(b *testing.B) {
+	f := superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, make([]byte, 60000))), 1460)
+	b.ReportAllocs()
+	b.SetBytes(int64(f.Len()))
+	for b.Loop() {
+		if err := f.Segments(func([]byte) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
