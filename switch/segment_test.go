@@ -161,6 +161,7 @@ func TestLyingVirtioHeadersAreDropped(t *testing.T) {
 		"segments without checksum":      func(v *Virtio, _ *Frame) { v.NeedsChecksum = false },
 		"the other family":               func(v *Virtio, _ *Frame) { v.GSO = GSOTCPv6 },
 		"the other protocol":             func(v *Virtio, _ *Frame) { v.GSO = GSOUDP },
+		"thousands of tiny segments":     func(v *Virtio, _ *Frame) { v.GSOSize = 2 },
 		"UDP fragmentation":              func(v *Virtio, _ *Frame) { v.GSO = 3 },
 		"unknown segmentation":           func(v *Virtio, _ *Frame) { v.GSO = 99 },
 		"ECN without segmentation":       func(v *Virtio, _ *Frame) { v.GSO = GSONone; v.ECN = true },

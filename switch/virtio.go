@@ -32,6 +32,14 @@ type Virtio struct {
 	ChecksumOffset uint16  // from ChecksumStart
 }
 
+// How many segments a super-frame may stand for. Cutting it up in software must not let one frame cost more than the
+// kernel's own senders would: UDP_MAX_SEGMENTS in <linux/udp.h>, and 64 KiB at Linux's smallest TCP segment of 36 bytes
+// (TCP_MIN_SND_MSS less the timestamp option).
+const (
+	maxDatagramsInFrame = 128
+	maxSegmentsInFrame  = 64 << 10 / 36
+)
+
 // PutVirtio writes v into the frame's header.
 func (f *Frame) PutVirtio(v Virtio) {
 	h := f.Header[:VirtioHeaderLen]
@@ -109,5 +117,9 @@ func (f *Frame) superFrame(v Virtio) (headers, bool) {
 	if want != v.GSO || v.ECN && v.GSO == GSOUDP || int(v.ChecksumOffset) != p.checksumOffset() {
 		return headers{}, false
 	}
-	return p, true
+	limit := maxSegmentsInFrame
+	if v.GSO == GSOUDP {
+		limit = maxDatagramsInFrame
+	}
+	return p, f.PayloadLen()-p.headerLen <= limit*int(v.GSOSize)
 }
