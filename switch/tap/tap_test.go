@@ -172,14 +172,8 @@ func TestPersistentTAPIsOpenedAgainWithItsAddresses(t *testing.T) {
 }
 
 func TestServeEndsWhenTheTAPIsRemovedInside(t *testing.T) {
-	a := &station{t: t, calls: make(chan func()), mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
-	go func() {
-		for f := range a.calls {
-			f()
-		}
-	}()
-	t.Cleanup(func() { close(a.calls) })
-	f, err := Create("gone0", a.mac, 1500, Options{Offload: true})
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	f, err := Create("gone0", mac, 1500, Options{Offload: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +182,7 @@ func TestServeEndsWhenTheTAPIsRemovedInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: a.mac}, dev)
+	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: mac}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,8 +192,8 @@ func TestServeEndsWhenTheTAPIsRemovedInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if link.Attrs().HardwareAddr.String() != a.mac.String() || link.Attrs().MTU != 1500 {
-		t.Errorf("made %v with MTU %d, want %v and 1500", link.Attrs().HardwareAddr, link.Attrs().MTU, a.mac)
+	if link.Attrs().HardwareAddr.String() != mac.String() || link.Attrs().MTU != 1500 {
+		t.Errorf("made %v with MTU %d, want %v and 1500", link.Attrs().HardwareAddr, link.Attrs().MTU, mac)
 	}
 	if err := netlink.LinkDel(link); err != nil {
 		t.Fatal(err)
@@ -276,7 +270,7 @@ func TestForwardingBetweenDescriptorsAllocatesNothing(t *testing.T) {
 		if n, err := syscall.Read(ends[1], buf); err != nil || n != len(frame) {
 			t.Fatalf("read %d bytes (%v), want %d", n, err, len(frame))
 		}
-	}); n != 0 {
+	}); n != 0 && !underRace {
 		t.Errorf("%v allocations for a frame, want none", n)
 	}
 }
