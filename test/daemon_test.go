@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,11 +27,10 @@ type daemon struct {
 	dir    string
 	socket string
 	flags  []string
-	// dockerCLI is the docker client that docker runs.
-	dockerCLI string
-	cmd       *exec.Cmd
-	log       *os.File
-	ended     chan struct{} // closed when cmd has been waited for
+	prefix []string // command under which everything runs, for other namespaces than the world's
+	cmd    *exec.Cmd
+	log    *os.File
+	ended  chan struct{} // closed when cmd has been waited for
 }
 
 // startDaemon starts one for the length of a test, which it fails if the daemon does not end cleanly.
@@ -38,6 +39,13 @@ func startDaemon(t testing.TB, flags ...string) *daemon {
 	d := newDaemon(t, flags...)
 	d.start()
 	return d
+}
+
+// in is the same daemon for use in a subtest.
+func (d *daemon) in(t testing.TB) *daemon {
+	sub := *d
+	sub.t = t
+	return &sub
 }
 
 // newDaemon prepares one without starting it.
@@ -67,7 +75,7 @@ func (d *daemon) environ() []string {
 func (d *daemon) start() {
 	d.t.Helper()
 	args := append([]string{"serve", "--socket", d.socket, "--state-dir", filepath.Join(d.dir, "state")}, d.flags...)
-	d.cmd = exec.Command(usernet, args...)
+	d.cmd = exec.Command("env", append(append(slices.Clone(d.prefix), usernet), args...)...)
 	d.cmd.Env = d.environ()
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
@@ -187,7 +195,7 @@ func (d *daemon) commandInput(stdin, name string, args ...string) result {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, "env", append(append(slices.Clone(d.prefix), name), args...)...)
 	cmd.WaitDelay = time.Second // a detached container must not keep our pipes; if it does, the test sees it
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = d.environ(), strings.NewReader(stdin), &stdout, &stderr
@@ -283,31 +291,66 @@ func (d *daemon) logged(name, words string) string {
 	return out
 }
 
-// address is a container's IPv4 address on a network; with six, the IPv6 address.
-func (d *daemon) address(name, network string) string {
+// address is the IPv4 address of a container's eth0.
+func (d *daemon) address(name string) string {
 	d.t.Helper()
-	return d.inspect(name, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", network))
+	return d.field(`inet ([0-9.]+)/`, name, "ip", "-4", "addr", "show", "eth0")
 }
 
-func (d *daemon) address6(name, network string) string {
+// address6 is the global IPv6 address of a container's eth0.
+func (d *daemon) address6(name string) string {
 	d.t.Helper()
-	return d.inspect(name, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).GlobalIPv6Address}}", network))
+	return d.field(`inet6 ([0-9a-f:]+)/`, name, "ip", "-6", "addr", "show", "eth0", "scope", "global")
 }
 
-func (d *daemon) inspect(name, format string) string {
+// mac is the hardware address of a container's eth0.
+func (d *daemon) mac(name string) string {
 	d.t.Helper()
-	return d.ok("inspect", "-f", format, name)
+	return d.field(`link/ether ([0-9a-f:]+)`, name, "ip", "link", "show", "eth0")
+}
+
+// gateway is a container's IPv4 default gateway.
+func (d *daemon) gateway(name string) string {
+	d.t.Helper()
+	return d.field(`default via ([0-9.]+)`, name, "ip", "route")
+}
+
+// field runs a command in a container and returns what the pattern's group matches.
+func (d *daemon) field(pattern, name string, command ...string) string {
+	d.t.Helper()
+	r := d.exec(name, command...)
+	match := regexp.MustCompile(pattern).FindStringSubmatch(r.stdout)
+	if match == nil {
+		d.t.Fatalf("no %q: %v", pattern, r)
+	}
+	return match[1]
 }
 
 // pid is the process id of a container's first process.
 func (d *daemon) pid(name string) int {
 	d.t.Helper()
-	text := d.inspect(name, "{{.State.Pid}}")
-	pid, err := strconv.Atoi(text)
+	out := d.ok("inspect", name)
+	match := regexp.MustCompile(`(?i)"pid": ?(\d+)`).FindStringSubmatch(out)
+	if match == nil {
+		d.t.Fatalf("inspect shows no pid: %s", out)
+	}
+	pid, err := strconv.Atoi(match[1])
 	if err != nil || pid <= 0 {
-		d.t.Fatalf("the pid of %s is %q", name, text)
+		d.t.Fatalf("the pid of %s is %q", name, match[1])
 	}
 	return pid
+}
+
+// column returns one column of a table that usernet prints, without its heading. Columns are told apart
+// by at least two blanks; -1 is the last one.
+func (d *daemon) column(n int, args ...string) []string {
+	d.t.Helper()
+	var cells []string
+	for _, line := range strings.Split(d.ok(args...), "\n")[1:] {
+		fields := regexp.MustCompile(`\s{2,}`).Split(strings.TrimSpace(line), -1)
+		cells = append(cells, fields[(n+len(fields))%len(fields)])
+	}
+	return cells
 }
 
 // eventually calls check until it returns nil, and fails the test with its last error when that takes

@@ -21,7 +21,7 @@ func TestEmbeddedResolver(t *testing.T) {
 	d.ok("network", "create", "--ipv6", "mynet")
 	id := d.idle("one", "--network", "mynet", "--network-alias", "uno")
 	d.idle("two", "--network", "mynet")
-	four, six := d.address("one", "mynet"), d.address6("one", "mynet")
+	four, six := d.address("one"), d.address6("one")
 	if four == "" || six == "" {
 		t.Fatalf("one has the addresses %q and %q", four, six)
 	}
@@ -43,6 +43,7 @@ func TestEmbeddedResolver(t *testing.T) {
 		{"a name that nobody has", "nothing.example.test A", "status: NXDOMAIN"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			d := d.in(t)
 			r := d.exec("two", append([]string{"dig", "+time=3"}, strings.Fields(test.question)...)...)
 			if r.code != 0 || !strings.Contains(r.stdout, test.want) {
 				t.Errorf("want %q: %v", test.want, r)
@@ -56,20 +57,20 @@ func TestNamesFollowContainers(t *testing.T) {
 	d.ok("network", "create", "mynet")
 	d.idle("one", "--network", "mynet")
 	d.idle("two", "--network", "mynet")
-	d.says(d.address("two", "mynet"), "one", "dig", "+short", "two")
+	d.says(d.address("two"), "one", "dig", "+short", "two")
 	d.ok("rm", "-f", "two")
 	if r := d.exec("one", "dig", "+short", "two"); strings.TrimSpace(r.stdout) != "" {
 		t.Errorf("a removed container's name still resolves: %v", r)
 	}
 	d.idle("three", "--network", "mynet", "--network-alias", "two")
-	d.says(d.address("three", "mynet"), "one", "dig", "+short", "two")
+	d.says(d.address("three"), "one", "dig", "+short", "two")
 }
 
 func TestDefaultBridgeResolvesNoNames(t *testing.T) {
 	d := startDaemon(t)
 	d.idle("one")
 	d.idle("two")
-	if got := d.address("one", "bridge"); got != "172.17.0.2" {
+	if got := d.address("one"); got != "172.17.0.2" {
 		t.Errorf("the first container's address is %s", got)
 	}
 	d.says(" 0% packet loss", "one", "ping", "-c1", "-W5", "172.17.0.3")
@@ -102,7 +103,7 @@ func TestContainersOwnFiles(t *testing.T) {
 	d.ok("network", "create", "mynet")
 	d.idle("one", "--network", "mynet", "--hostname", "first", "--add-host", "db:10.1.2.3")
 	d.says("first", "one", "hostname")
-	d.says(d.address("one", "mynet")+"\tfirst", "one", "cat", "/etc/hosts")
+	d.says(d.address("one")+"\tfirst", "one", "cat", "/etc/hosts")
 	d.says("10.1.2.3\tdb", "one", "cat", "/etc/hosts")
 	d.says("127.0.0.1\tlocalhost", "one", "cat", "/etc/hosts")
 	d.says("nameserver 127.0.0.11", "one", "cat", "/etc/resolv.conf")
@@ -110,4 +111,18 @@ func TestContainersOwnFiles(t *testing.T) {
 	if text := asRoot(t, "cat /etc/resolv.conf"); strings.Contains(text, "127.0.0.11") {
 		t.Error("the sandbox changed the host's resolv.conf")
 	}
+}
+
+// TestLinksOnTheDefaultBridge is Docker's transcript: addresses work, names only through a link, and
+// only in its direction.
+func TestLinksOnTheDefaultBridge(t *testing.T) {
+	d := startDaemon(t)
+	d.idle("tomcat81")
+	d.idle("tomcat82", "--link", "tomcat81")
+	d.says(" 0% packet loss", "tomcat81", "ping", "-c1", "-W5", d.address("tomcat82"))
+	d.says(" 0% packet loss", "tomcat82", "ping", "-c1", "-W5", "tomcat81")
+	if r := d.exec("tomcat81", "ping", "-c1", "-W2", "tomcat82"); r.code == 0 {
+		t.Errorf("a link works backwards: %v", r)
+	}
+	d.says(d.address("tomcat81")+"\ttomcat81", "tomcat82", "cat", "/etc/hosts")
 }

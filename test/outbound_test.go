@@ -3,15 +3,16 @@ package test
 import (
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 )
 
-// dual starts a daemon with a dual-stack network and one idle container "c" on it.
+// dual starts a daemon with a dual-stack network and one idle container "box" on it.
 func dual(t *testing.T, flags ...string) *daemon {
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "dual")
-	d.idle("c", append([]string{"--network", "dual"}, flags...)...)
+	d.idle("box", append([]string{"--network", "dual"}, flags...)...)
 	return d
 }
 
@@ -26,27 +27,32 @@ func TestOutbound(t *testing.T) {
 		})
 		listenUDP(t, target)
 		t.Run("TCP to "+address, func(t *testing.T) {
-			d.says("you are "+strings.TrimSuffix(net.JoinHostPort(address, ""), ""), "c", helper, "tcpdial", target)
+			d := d.in(t)
+			d.says("you are "+strings.TrimSuffix(net.JoinHostPort(address, ""), ""), "box", helper, "tcpdial", target)
 		})
 		for _, size := range []int{1, 1472, 9000, 65507} {
 			t.Run(fmt.Sprintf("UDP of %d bytes to %s", size, address), func(t *testing.T) {
-				d.says(fmt.Sprint("same ", size), "c", helper, "udpdial", target, fmt.Sprint(size))
+				d := d.in(t)
+				d.says(fmt.Sprint("same ", size), "box", helper, "udpdial", target, fmt.Sprint(size))
 			})
 		}
 	}
 	for _, address := range []string{host4, host6, peer4, peer6} {
 		t.Run("ping "+address, func(t *testing.T) {
-			d.says(" 0% packet loss", "c", "ping", "-c2", "-i0.2", "-W5", address)
+			d := d.in(t)
+			d.says(" 0% packet loss", "box", "ping", "-c2", "-i0.2", "-W5", address)
 		})
 	}
 	t.Run("big pings", func(t *testing.T) {
-		d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "-s", "20000", peer4)
-		d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "-s", "20000", peer6)
+		d := d.in(t)
+		d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", "-s", "20000", peer4)
+		d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", "-s", "20000", peer6)
 	})
 	t.Run("TCP to the peer sees the host's address", func(t *testing.T) {
+		d := d.in(t)
 		startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
 		eventually(t, func() error {
-			r := d.exec("c", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
+			r := d.exec("box", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
 			if !strings.Contains(r.stdout, "\n"+host4+":") {
 				return fmt.Errorf("%v", r)
 			}
@@ -70,7 +76,8 @@ func TestDestinationsThatDoNotAnswer(t *testing.T) {
 		{"black hole", blackHole4 + ":80", []string{"timeout"}},
 	} {
 		t.Run("TCP: "+test.name, func(t *testing.T) {
-			out := d.ok("exec", "c", helper, "tcpdial", test.target, "6s")
+			d := d.in(t)
+			out := d.ok("exec", "box", helper, "tcpdial", test.target, "6s")
 			for _, want := range test.want {
 				if strings.HasPrefix(out, want) {
 					return
@@ -80,11 +87,13 @@ func TestDestinationsThatDoNotAnswer(t *testing.T) {
 		})
 	}
 	t.Run("UDP: closed port", func(t *testing.T) {
-		d.says("ECONNREFUSED", "c", helper, "udpdial", peer4+":9")
-		d.says("ECONNREFUSED", "c", helper, "udpdial", "["+peer6+"]:9")
+		d := d.in(t)
+		d.says("ECONNREFUSED", "box", helper, "udpdial", peer4+":9")
+		d.says("ECONNREFUSED", "box", helper, "udpdial", "["+peer6+"]:9")
 	})
 	t.Run("ping: black hole", func(t *testing.T) {
-		if r := d.exec("c", "ping", "-c1", "-W1", blackHole4); !strings.Contains(r.stdout, "100% packet loss") {
+		d := d.in(t)
+		if r := d.exec("box", "ping", "-c1", "-W1", blackHole4); !strings.Contains(r.stdout, "100% packet loss") {
 			t.Errorf("%v", r)
 		}
 	})
@@ -96,18 +105,22 @@ func TestHostLoopbackIsClosedUnlessAllowed(t *testing.T) {
 	listen(t, fmt.Sprintf("127.0.0.1:%d", port), echo)
 	d.idle("trusted", "--network", "dual", "--host-loopback")
 	target := fmt.Sprintf("host.usernet.internal:%d", port)
-	d.says("ENETUNREACH", "c", helper, "tcpdial", target)
-	d.says(" 0% packet loss", "c", "ping", "-4", "-c1", "-W5", "host.usernet.internal")
+	d.says("ENETUNREACH", "box", helper, "tcpdial", target)
+	d.says(" 0% packet loss", "box", "ping", "-4", "-c1", "-W5", "host.usernet.internal")
 	d.says("ok", "trusted", helper, "tcpdial", target)
 }
 
 func TestPingSocketsForbidden(t *testing.T) {
-	asRoot(t, `echo "1 0" > /proc/sys/net/ipv4/ping_group_range`)
-	t.Cleanup(func() { asRoot(t, `echo "0 0" > /proc/sys/net/ipv4/ping_group_range`) })
-	d := startDaemon(t)
-	d.idle("c")
-	d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", "172.17.0.1")
-	if r := d.exec("c", "ping", "-c1", "-W2", peer4); r.code == 0 {
+	// In a network namespace of its own, whose ping_group_range is the kernel's default: nobody.
+	holder := exec.Command("unshare", "--user", "--net", fmt.Sprint("--map-user=", userID), fmt.Sprint("--map-group=", userID),
+		"sh", "-c", "echo ready; exec sleep 1000000")
+	startAndWaitFor(t, holder, "ready\n")
+	d := newDaemon(t)
+	d.prefix = []string{"nsenter", "--preserve-credentials", "--user", "--net", fmt.Sprint("--target=", holder.Process.Pid)}
+	d.start()
+	d.idle("box")
+	d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", "172.17.0.1")
+	if r := d.exec("box", "ping", "-c1", "-W2", peer4); r.code == 0 {
 		t.Errorf("ping left without a ping socket: %v", r)
 	}
 	if n := strings.Count(d.logText(), "ping_group_range"); n != 1 {
@@ -124,7 +137,7 @@ func TestHalfClose(t *testing.T) {
 	// The server answers only after the client has ended its half, and the other way round.
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))
 	eventually(t, func() error {
-		r := d.exec("c", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), "100000")
+		r := d.exec("box", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), "100000")
 		if !strings.Contains(r.stdout, "same 100000") {
 			return fmt.Errorf("%v", r)
 		}
@@ -135,7 +148,7 @@ func TestHalfClose(t *testing.T) {
 	if r := d.command(helper, "tcpsend", fmt.Sprintf("%s:%d", host4, published), "100000"); !strings.Contains(r.stdout, "same 100000") {
 		t.Errorf("through a published port: %v", r)
 	}
-	d.says("same 100000", "c", helper, "tcpsend", "server:80", "100000")
+	d.says("same 100000", "box", helper, "tcpsend", "server:80", "100000")
 }
 
 func TestResetStaysReset(t *testing.T) {
@@ -146,7 +159,7 @@ func TestResetStaysReset(t *testing.T) {
 		c.SetLinger(0)
 		c.Close()
 	})
-	r := d.commandInput("x", usernet, "exec", "-i", "c", helper, "tcphold", fmt.Sprintf("%s:%d", host4, port))
+	r := d.commandInput("x", usernet, "exec", "-i", "box", helper, "tcphold", fmt.Sprintf("%s:%d", host4, port))
 	if !strings.Contains(r.stdout, "ECONNRESET") {
 		t.Errorf("the host's reset reached the container as: %v", r)
 	}
@@ -159,7 +172,7 @@ func TestUDPMappingIsEndpointIndependent(t *testing.T) {
 	startAtPeer(t, fmt.Sprintf("%s udpserve :%d addr", helper, port))
 	startAtPeer(t, fmt.Sprintf("%s udpserve :%d addr", helper, port+1))
 	eventually(t, func() error {
-		r := d.exec("c", helper, "udpmap", fmt.Sprintf("%s:%d", peer4, port), fmt.Sprintf("%s:%d", peer4, port+1))
+		r := d.exec("box", helper, "udpmap", fmt.Sprintf("%s:%d", peer4, port), fmt.Sprintf("%s:%d", peer4, port+1))
 		seen := strings.Fields(r.stdout)
 		if len(seen) != 2 || seen[0] != seen[1] || !strings.HasPrefix(seen[0], host4+":") {
 			return fmt.Errorf("two servers see one socket as: %v", r)
@@ -174,6 +187,7 @@ func TestSuperFramesAndSmallMTU(t *testing.T) {
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))
 	for _, mtu := range []string{"1280", "9000", "65520"} {
 		t.Run("MTU "+mtu, func(t *testing.T) {
+			d := d.in(t)
 			network := "mtu" + mtu
 			d.ok("network", "create", "-o", "com.docker.network.driver.mtu="+mtu, network)
 			d.idle("client"+mtu, "--network", network)

@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,13 +13,13 @@ func TestPublishedPort(t *testing.T) {
 	d.ok("network", "create", "--ipv6", "dual")
 	port := freePort()
 	publish := fmt.Sprintf("%d:80", port)
-	d.serve("web", []string{"--network", "dual", "-p", publish, "-p", publish + "/udp"}, helper, "tcpserve", ":80", "addr")
-	d.ok("exec", "-d", "web", helper, "udpserve", ":80", "addr")
+	d.serve("web", []string{"--network", "dual", "-p", publish, "-p", publish + "/udp"},
+		"sh", "-c", helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
 
 	// at runs the helper at the client's machine.
 	here := func(args ...string) string { return d.command(helper, args...).stdout }
 	there := func(args ...string) string { return atPeer(t, helper+" "+strings.Join(args, " ")) }
-	gateway := d.ok("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "dual")
+	gateway := d.gateway("web")
 	for _, test := range []struct {
 		name   string
 		client func(...string) string
@@ -51,6 +52,7 @@ func TestPublishedPort(t *testing.T) {
 		}
 	})
 	t.Run("ps shows it", func(t *testing.T) {
+		d := d.in(t)
 		out := d.ok("ps")
 		for _, want := range []string{fmt.Sprintf("0.0.0.0:%d->80/tcp", port), fmt.Sprintf("[::]:%d->80/udp", port)} {
 			if !strings.Contains(out, want) {
@@ -62,6 +64,7 @@ func TestPublishedPort(t *testing.T) {
 		}
 	})
 	t.Run("it ends with the container", func(t *testing.T) {
+		d := d.in(t)
 		d.ok("rm", "-f", "web")
 		if out := here("tcpdial", fmt.Sprintf("127.0.0.1:%d", port)); !strings.HasPrefix(out, "ECONNREFUSED") {
 			t.Errorf("the port still answers: %s", out)
@@ -85,14 +88,14 @@ func TestPublishedPortThatIsTaken(t *testing.T) {
 	publish := fmt.Sprintf("%d:80", port)
 	d.serve("first", []string{"-p", publish}, helper, "tcpserve", ":80", "addr")
 	d.fails("port is already allocated", "run", "-d", "--name", "second", "-p", publish, "--", "busybox", "sleep", "100")
-	if out := d.ok("ps", "--format", "{{.Names}}"); out != "first" {
-		t.Errorf("running after the failure: %s", out)
+	if names := d.column(-1, "ps"); !slices.Equal(names, []string{"first"}) {
+		t.Errorf("running after the failure: %v", names)
 	}
 	if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout; !strings.HasPrefix(out, "ok") {
 		t.Errorf("the first container's port stopped working: %s", out)
 	}
 	d.idle("third")
-	if got := d.address("third", "bridge"); got != "172.17.0.3" {
+	if got := d.address("third"); got != "172.17.0.3" {
 		t.Errorf("the failed container kept an address: the next one got %s", got)
 	}
 
@@ -117,11 +120,12 @@ func TestPublishedPortGrammar(t *testing.T) {
 		{"127.0.0.1::80", ""},
 	} {
 		t.Run(test.publish, func(t *testing.T) {
-			name := fmt.Sprint("c", i)
+			d := d.in(t)
+			name := fmt.Sprint("box", i)
 			d.serve(name, []string{"-p", test.publish}, helper, "tcpserve", ":80", "addr")
 			if test.target == "" { // the port was chosen
-				test.target = strings.Fields(d.ok("port", name, "80/tcp"))[0]
-				test.target = strings.Replace(test.target, "0.0.0.0", "127.0.0.1", 1)
+				_, target, _ := strings.Cut(strings.Fields(d.ok("port", name))[2], ":")
+				test.target = "127.0.0.1:" + target
 			}
 			if out := d.command(helper, "tcpdial", test.target).stdout; !strings.HasPrefix(out, "ok") || len(strings.Fields(out)) < 3 {
 				t.Errorf("%s does not answer: %q", test.target, out)
@@ -136,25 +140,10 @@ func TestPublishedPortGrammar(t *testing.T) {
 	d.fails("net.ipv4.ip_unprivileged_port_start", "run", "-d", "-p", "40:80", "--", "true")
 }
 
-func TestPortsChangeWhileRunning(t *testing.T) {
-	d := startDaemon(t)
-	port := freePort()
-	target := fmt.Sprintf("127.0.0.1:%d", port)
-	d.serve("web", nil, helper, "tcpserve", ":80", "addr")
-	d.ok("port", "add", "web", "-p", fmt.Sprintf("%s:80", target))
-	if out := d.command(helper, "tcpdial", target).stdout; !strings.HasPrefix(out, "ok") {
-		t.Errorf("the added port does not answer: %s", out)
-	}
-	d.ok("port", "rm", "web", "-p", fmt.Sprintf("%s:80", target))
-	if out := d.command(helper, "tcpdial", target).stdout; !strings.HasPrefix(out, "ECONNREFUSED") {
-		t.Errorf("the removed port answers: %s", out)
-	}
-}
-
 func TestClosedContainerPortIsRefused(t *testing.T) {
 	d := startDaemon(t)
 	port := freePort()
-	d.idle("c", "-p", fmt.Sprintf("%d:80", port))
+	d.idle("box", "-p", fmt.Sprintf("%d:80", port))
 	if r := d.command("curl", "-sS", "--max-time", "10", fmt.Sprintf("http://127.0.0.1:%d/", port)); r.code == 0 || r.code == 28 {
 		t.Errorf("curl ended with %v", r)
 	}
@@ -169,7 +158,7 @@ func TestPublishedPortFromContainers(t *testing.T) {
 	d.ok("network", "create", "mynet")
 	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
 	d.idle("sibling", "--network", "mynet")
-	gateway := d.ok("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "mynet")
+	gateway := d.gateway("web")
 	for _, client := range []string{"web", "sibling"} {
 		for _, address := range []string{host4, gateway} {
 			out := d.ok("exec", client, helper, "tcpdial", fmt.Sprintf("%s:%d", address, port))

@@ -9,12 +9,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// records is what the world's resolver knows; everything else is NXDOMAIN.
+// records is what the world's resolver knows; everything else is NXDOMAIN. An alias stands before its target.
 var records = []string{
+	"alias.example.test. 60 IN CNAME www.example.test.",
 	"www.example.test. 60 IN A 192.0.2.1",
 	"www.example.test. 60 IN AAAA 2001:db8::1",
 	"peer.example.test. 60 IN A 192.0.2.100",
-	"alias.example.test. 60 IN CNAME www.example.test.",
 	"example.test. 60 IN MX 10 www.example.test.",
 	"100.2.0.192.in-addr.arpa. 60 IN PTR peer.example.test.",
 }
@@ -28,14 +28,19 @@ func startResolver() error {
 		queries.Add(1)
 		reply := new(dns.Msg).SetReply(request)
 		known := false
+		name := request.Question[0].Name
 		for _, text := range records {
 			rr, err := dns.NewRR(text)
-			if err != nil || !strings.EqualFold(rr.Header().Name, request.Question[0].Name) {
+			if err != nil || !strings.EqualFold(rr.Header().Name, name) {
 				continue
 			}
 			known = true
-			if rr.Header().Rrtype == request.Question[0].Qtype || rr.Header().Rrtype == dns.TypeCNAME {
+			alias, isAlias := rr.(*dns.CNAME)
+			if isAlias || rr.Header().Rrtype == request.Question[0].Qtype {
 				reply.Answer = append(reply.Answer, rr)
+			}
+			if isAlias {
+				name = alias.Target
 			}
 		}
 		if !known {

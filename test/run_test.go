@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,15 +31,14 @@ func TestExitStatus(t *testing.T) {
 		{"not executable", []string{"/etc/passwd"}, 126},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			d := d.in(t)
 			r := d.try(append([]string{"run", "--rm", "--"}, test.command...)...)
 			if r.code != test.want {
 				t.Errorf("want %d: %v", test.want, r)
 			}
 		})
 	}
-	if r := d.try("run", "--no-such-flag", "--", "true"); r.code != 125 {
-		t.Errorf("a bad flag gives 125 as with Docker: %v", r)
-	}
+	d.fails("--no-such-flag", "run", "--no-such-flag", "--", "true")
 	if out := d.ok("ps", "-aq"); out != "" {
 		t.Errorf("--rm left containers: %s", out)
 	}
@@ -59,17 +59,17 @@ func TestStandardStreams(t *testing.T) {
 
 func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
 	d := startDaemon(t)
-	d.idle("c", "-e", "COLOUR=blue", "-w", "/usr", "--hostname", "box")
+	d.idle("box", "-e", "COLOUR=blue", "-w", "/usr", "--hostname", "box")
 	for _, ns := range []string{"user", "net", "mnt", "uts", "ipc", "pid"} {
 		ours, err := os.Readlink("/proc/self/ns/" + ns)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", d.pid("c"), ns)); err != nil || theirs == ours {
+		if theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", d.pid("box"), ns)); err != nil || theirs == ours {
 			t.Errorf("%s namespace: ours %s, the sandbox's %s, %v", ns, ours, theirs, err)
 		}
 	}
-	d.says("lo", "c", "ip", "-br", "link")
+	d.says("lo", "box", "ip", "-br", "link")
 	r := d.try("run", "--rm", "-e", "COLOUR=blue", "-w", "/usr", "--hostname", "box", "--",
 		"sh", "-c", "echo $COLOUR $PWD $(hostname) $(id -u)")
 	if r.stdout != "blue /usr box 0\n" {
@@ -151,18 +151,32 @@ func (d *daemon) terminal(size *pty.Winsize, args ...string) (*exec.Cmd, *os.Fil
 		tty.Close()
 		cmd.Process.Kill()
 	})
-	var seen bytes.Buffer
-	return cmd, tty, func(words string) {
-		d.t.Helper()
-		tty.SetReadDeadline(time.Now().Add(patience))
+	var seen struct {
+		sync.Mutex
+		bytes.Buffer
+	}
+	go func() { // until the terminal is closed
 		piece := make([]byte, 4096)
-		for !strings.Contains(seen.String(), words) {
+		for {
 			n, err := tty.Read(piece)
+			seen.Lock()
 			seen.Write(piece[:n])
+			seen.Unlock()
 			if err != nil {
-				d.t.Fatalf("waiting for %q on the terminal, saw %q: %v", words, seen.String(), err)
+				return
 			}
 		}
+	}()
+	return cmd, tty, func(words string) {
+		d.t.Helper()
+		eventually(d.t, func() error {
+			seen.Lock()
+			defer seen.Unlock()
+			if !strings.Contains(seen.String(), words) {
+				return fmt.Errorf("the terminal does not show %q, but %q", words, seen.String())
+			}
+			return nil
+		})
 	}
 }
 
@@ -176,7 +190,7 @@ func TestTerminal(t *testing.T) {
 	}
 	fmt.Fprintf(tty, "until %s winsize | grep '99 33'; do :; done </dev/tty\n", helper)
 	sees("99 33\r\n")
-	fmt.Fprint(tty, "tty; sleep 1000; echo status-$?\n")
+	fmt.Fprint(tty, "tty; sleep 1000\n")
 	sees("/dev/")
 	eventually(t, func() error {
 		if !strings.Contains(d.ok("exec", d.ok("ps", "-q"), "ps", "ax"), "sleep 1000") {
@@ -185,9 +199,11 @@ func TestTerminal(t *testing.T) {
 		return nil
 	})
 	tty.Write([]byte{3}) // Ctrl-C ends sleep, not the shell
+	fmt.Fprint(tty, "echo status-$?\n")
 	sees("status-130")
 	fmt.Fprint(tty, "exit 5\n")
-	go io.Copy(io.Discard, tty)
+	watchdog := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer watchdog.Stop()
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 5 {
 		t.Errorf("exit status %d", code)
@@ -249,18 +265,21 @@ func TestStopKillsWhatIgnoresIt(t *testing.T) {
 func TestNetworkModes(t *testing.T) {
 	d := startDaemon(t)
 	t.Run("none", func(t *testing.T) {
+		d := d.in(t)
 		r := d.try("run", "--rm", "--network", "none", "--", "ip", "-br", "addr")
 		if !strings.Contains(r.stdout, "lo") || strings.Contains(r.stdout, "eth") {
 			t.Errorf("%v", r)
 		}
 	})
 	t.Run("host", func(t *testing.T) {
+		d := d.in(t)
 		r := d.try("run", "--rm", "--network", "host", "-p", "80:80", "--", "ip", "-br", "addr")
 		if !strings.Contains(r.stdout, host4) || !strings.Contains(r.stderr, "Published ports are discarded when using host network mode") {
 			t.Errorf("%v", r)
 		}
 	})
 	t.Run("container", func(t *testing.T) {
+		d := d.in(t)
 		d.serve("web", nil, helper, "tcpserve", "127.0.0.1:80", "addr")
 		r := d.try("run", "--rm", "--network", "container:web", "--", helper, "tcpdial", "127.0.0.1:80")
 		if !strings.HasPrefix(r.stdout, "ok") {

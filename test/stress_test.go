@@ -23,9 +23,9 @@ func TestTenThousandConnectionsAtOnce(t *testing.T) {
 	port := freePort()
 	server := exec.Command(helper, "tcpserve", fmt.Sprintf("%s:%d", host4, port))
 	startAndWaitFor(t, server, "listening\n")
-	d.idle("c")
+	d.idle("box")
 
-	client := exec.Command(usernet, "exec", "-i", "c", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), fmt.Sprint(count), "wait")
+	client := exec.Command(usernet, "exec", "-i", "box", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), fmt.Sprint(count), "wait")
 	client.Env = d.environ()
 	release, err := client.StdinPipe()
 	if err != nil {
@@ -33,9 +33,9 @@ func TestTenThousandConnectionsAtOnce(t *testing.T) {
 	}
 	startAndWaitFor(t, client, fmt.Sprintf("open %d\nechoed %d\n", count, count))
 	// With all of them open, new ones and other protocols work as before.
-	d.says("ok", "c", helper, "tcpdial", fmt.Sprintf("%s:%d", host4, port))
-	d.says(" 0% packet loss", "c", "ping", "-c1", "-W5", peer4)
-	if out := d.ok("flows", "c"); strings.Count(out, "\n") < count {
+	d.says("ok", "box", helper, "tcpdial", fmt.Sprintf("%s:%d", host4, port))
+	d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", peer4)
+	if out := d.ok("flows", "box"); strings.Count(out, "\n") < count {
 		t.Errorf("flows lists %d lines", strings.Count(out, "\n"))
 	}
 	release.Close()
@@ -43,7 +43,7 @@ func TestTenThousandConnectionsAtOnce(t *testing.T) {
 		t.Errorf("the client ended with %v", err)
 	}
 	eventually(t, func() error {
-		if out := d.ok("flows", "c"); strings.Count(out, "tcp") > 0 {
+		if out := d.ok("flows", "box"); strings.Count(out, "tcp") > 0 {
 			return fmt.Errorf("%d flows are left of closed connections", strings.Count(out, "tcp"))
 		}
 		return nil
@@ -87,9 +87,9 @@ func TestLargeTransfersArriveWhole(t *testing.T) {
 		name string
 		send func() result
 	}{
-		{"container to another machine", func() result { return d.exec("c", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), size) }},
-		{"container to another machine, IPv6", func() result { return d.exec("c", helper, "tcpsend", fmt.Sprintf("[%s]:%d", peer6, port), size) }},
-		{"container to container", func() result { return d.exec("c", helper, "tcpsend", "server:80", size) }},
+		{"container to another machine", func() result { return d.exec("box", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), size) }},
+		{"container to another machine, IPv6", func() result { return d.exec("box", helper, "tcpsend", fmt.Sprintf("[%s]:%d", peer6, port), size) }},
+		{"container to container", func() result { return d.exec("box", helper, "tcpsend", "server:80", size) }},
 		{"host to container", func() result { return d.command(helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", port), size) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -108,8 +108,8 @@ func TestBlackHolesDoNotDelayOthers(t *testing.T) {
 	d.idle("greedy")
 	d.idle("neighbour")
 	// The shell's connections last until the container is removed.
-	d.ok("exec", "-d", "greedy", "sh", "-c",
-		fmt.Sprintf(`for i in $(seq 250); do %s tcpdial 203.0.113.$i:80 60s & done; wait`, helper))
+	d.ok("exec", "greedy", "sh", "-c",
+		fmt.Sprintf(`for i in $(seq 250); do %s tcpdial 203.0.113.$i:80 60s >/dev/null 2>&1 & done`, helper))
 	eventually(t, func() error {
 		if n := strings.Count(d.ok("exec", "greedy", "ps", "ax"), "tcpdial"); n < 200 {
 			return fmt.Errorf("only %d dials run", n)
@@ -136,7 +136,8 @@ func TestIperf3(t *testing.T) {
 		{"-c", host4, "-p", fmt.Sprint(port), "-u", "-b", "20M"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			d.says("iperf Done.", "c", append([]string{"iperf3", "-t", "1"}, args...)...)
+			d := d.in(t)
+			d.says("iperf Done.", "box", append([]string{"iperf3", "-t", "1"}, args...)...)
 		})
 	}
 }
