@@ -59,7 +59,7 @@ func ip4(n byte) netip.Addr { return netip.AddrFrom4([4]byte{172, 18, 0, n}) }
 
 func ip6(n byte) netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfd, 15: n}) }
 
-// station is a port and its device, of the container with number n.
+// guarded is the port of container n, with addresses 172.18.0.n and fd00::n.
 func guarded(n byte) PortConfig {
 	return PortConfig{Name: string('a' + rune(n)), MAC: mac(n), Addrs: []netip.Addr{ip4(n), ip6(n)}, Guard: true}
 }
