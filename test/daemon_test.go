@@ -125,6 +125,9 @@ func (d *daemon) stop(signal os.Signal) int {
 // end is the clean end that every test is held to.
 func (d *daemon) end() {
 	if d.cmd != nil {
+		if d.t.Failed() {
+			d.t.Logf("the daemon's state:\n%s", d.try("info").stdout)
+		}
 		if ids := strings.Fields(d.try("ps", "-aq").stdout); len(ids) > 0 {
 			d.try(append([]string{"rm", "-f"}, ids...)...)
 		}

@@ -66,6 +66,9 @@ func startAndWaitFor(t testing.TB, cmd *exec.Cmd, words string) {
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
+		if t.Failed() && stderr.Len() > 0 {
+			t.Logf("%s: %s", cmd, &stderr)
+		}
 	})
 	got := make([]byte, len(words))
 	if n, err := io.ReadFull(out, got); err != nil || string(got) != words {
