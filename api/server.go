@@ -34,7 +34,7 @@ type uidKey struct{}
 func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{b: b, log: log}
 	s.http = &http.Server{
-		Handler: s.guard(s.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
+		Handler: s.guard(withoutVersion(s.routes())), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, uidKey{}, peerUID(c))
@@ -93,6 +93,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "OK") })
+	s.dockerRoutes(m)
 	m.HandleFunc("GET /usernet/info", get(func(*http.Request) (any, error) { return s.b.Info(), nil }))
 	m.HandleFunc("POST /usernet/shutdown", get(func(*http.Request) (any, error) { s.b.Shutdown(); return nil, nil }))
 	m.HandleFunc("GET /usernet/networks", get(func(*http.Request) (any, error) { return s.b.Networks(), nil }))

@@ -1,0 +1,213 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/container"
+	dockernet "github.com/moby/moby/api/types/network"
+
+	"github.com/usernet/usernet/network"
+)
+
+// This file says the model's records in Docker's shapes (module github.com/moby/moby/api).
+
+// dockerNetwork is a network as GET /networks shows it.
+func dockerNetwork(n *network.Network) dockernet.Network {
+	d := dockernet.Network{
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: n.Driver, EnableIPv4: n.EnableIPv4, EnableIPv6: n.EnableIPv6,
+		Internal: n.Internal, Attachable: n.Attachable, ConfigOnly: n.ConfigOnly, ConfigFrom: dockernet.ConfigReference{Network: n.ConfigFrom},
+		Options: nonNil(n.Options), Labels: nonNil(n.Labels),
+		IPAM: dockernet.IPAM{Driver: "default", Options: map[string]string{}, Config: []dockernet.IPAMConfig{}},
+	}
+	for _, p := range n.Pools {
+		d.IPAM.Config = append(d.IPAM.Config, dockernet.IPAMConfig{Subnet: p.Subnet, IPRange: p.Range, Gateway: p.Gateway, AuxAddress: p.Aux})
+	}
+	return d
+}
+
+func nonNil(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+// dockerNetworkInspect adds the running containers.
+func dockerNetworkInspect(n *network.Network, containers []*network.Container) dockernet.Inspect {
+	d := dockernet.Inspect{Network: dockerNetwork(n), Containers: map[string]dockernet.EndpointResource{}}
+	for _, c := range containers {
+		for _, e := range c.Endpoints {
+			if e.NetworkID == n.ID && c.Status == network.Running {
+				d.Containers[c.ID] = dockernet.EndpointResource{Name: c.Name, EndpointID: e.ID, MacAddress: hardware(e.MAC), IPv4Address: e.IPv4, IPv6Address: e.IPv6}
+			}
+		}
+	}
+	return d
+}
+
+func hardware(m network.MAC) dockernet.HardwareAddr {
+	if m == (network.MAC{}) {
+		return nil
+	}
+	return dockernet.HardwareAddr(m[:])
+}
+
+// dockerEndpoints are a container's endpoints by network.
+func dockerEndpoints(c *network.Container) map[string]*dockernet.EndpointSettings {
+	m := map[string]*dockernet.EndpointSettings{}
+	for _, e := range c.Endpoints {
+		s := &dockernet.EndpointSettings{
+			Links: e.Links, Aliases: e.Aliases, DriverOpts: e.DriverOpts, GwPriority: e.GwPriority, NetworkID: e.NetworkID, EndpointID: e.ID,
+			Gateway: e.Gateway4, IPv6Gateway: e.Gateway6, MacAddress: hardware(e.MAC), DNSNames: network.DNSNames(c, e),
+		}
+		if e.WantIPv4.IsValid() || e.WantIPv6.IsValid() || len(e.LinkLocal) > 0 {
+			s.IPAMConfig = &dockernet.EndpointIPAMConfig{IPv4Address: e.WantIPv4, IPv6Address: e.WantIPv6, LinkLocalIPs: e.LinkLocal}
+		}
+		if e.IPv4.IsValid() {
+			s.IPAddress, s.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
+		}
+		if e.IPv6.IsValid() {
+			s.GlobalIPv6Address, s.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
+		}
+		m[e.Network] = s
+	}
+	return m
+}
+
+// imageName stands where Docker shows an image: usernet has none.
+const imageName = "-"
+
+// dockerSummary is a line of GET /containers/json.
+func dockerSummary(c *network.Container, bound []Published) container.Summary {
+	s := container.Summary{
+		ID: c.ID, Names: []string{"/" + c.Name}, Image: imageName, Command: strings.Join(c.Command, " "), Created: c.Created.Unix(),
+		Labels: nonNil(c.Labels), State: container.ContainerState(c.Status), Status: StatusText(c), Ports: []container.PortSummary{},
+		NetworkSettings: &container.NetworkSettingsSummary{Networks: dockerEndpoints(c)}, Mounts: []container.MountPoint{},
+	}
+	s.HostConfig.NetworkMode = c.NetworkMode
+	published := map[network.PortProto]bool{}
+	for _, b := range bound {
+		published[network.PortProto{Port: b.Port, Proto: b.Proto}] = true
+		s.Ports = append(s.Ports, container.PortSummary{IP: b.Host.Addr(), PrivatePort: b.Port, PublicPort: b.Host.Port(), Type: string(b.Proto)})
+	}
+	for _, x := range c.Exposed {
+		if !published[x] && c.Status == network.Running {
+			s.Ports = append(s.Ports, container.PortSummary{PrivatePort: x.Port, Type: string(x.Proto)})
+		}
+	}
+	return s
+}
+
+// StatusText is the STATUS column of ps.
+func StatusText(c *network.Container) string {
+	switch c.Status {
+	case network.Running:
+		return "Up " + units.HumanDuration(time.Since(c.Started))
+	case network.Exited:
+		return fmt.Sprintf("Exited (%d) %s ago", c.ExitCode, units.HumanDuration(time.Since(c.Finished)))
+	}
+	return "Created"
+}
+
+// dockerInspect is GET /containers/ID/json.
+func dockerInspect(c *network.Container, bound []Published, logPath string) container.InspectResponse {
+	r := container.InspectResponse{
+		ID: c.ID, Created: c.Created.Format(time.RFC3339Nano), Name: "/" + c.Name, Image: imageName, Driver: "usernet", Platform: "linux", LogPath: logPath,
+		Args: []string{}, Mounts: []container.MountPoint{},
+		State: &container.State{
+			Status: container.ContainerState(c.Status), Running: c.Status == network.Running, Pid: c.Pid, ExitCode: c.ExitCode, Error: c.Error,
+			StartedAt: c.Started.Format(time.RFC3339Nano), FinishedAt: c.Finished.Format(time.RFC3339Nano),
+		},
+		Config: &container.Config{
+			Hostname: c.Hostname, Domainname: c.Domainname, User: c.User, Tty: c.TTY, OpenStdin: c.OpenStdin, Env: c.Env, Cmd: c.Command,
+			Image: imageName, WorkingDir: c.WorkingDir, Labels: nonNil(c.Labels), ExposedPorts: dockernet.PortSet{},
+		},
+		HostConfig: &container.HostConfig{
+			NetworkMode: container.NetworkMode(c.NetworkMode), PortBindings: dockernet.PortMap{}, AutoRemove: c.AutoRemove, PublishAllPorts: c.PublishAll,
+			DNSOptions: c.DNSOptions, DNSSearch: c.DNSSearch, ExtraHosts: c.ExtraHosts, Links: c.Links,
+		},
+		NetworkSettings: &container.NetworkSettings{SandboxID: c.ID, SandboxKey: sandboxKey(c), Ports: dockernet.PortMap{}, Networks: dockerEndpoints(c)},
+	}
+	if len(c.Command) > 0 {
+		r.Path, r.Args = c.Command[0], c.Command[1:]
+	}
+	for _, s := range c.DNS {
+		if a, err := netip.ParseAddr(s); err == nil {
+			r.HostConfig.DNS = append(r.HostConfig.DNS, a)
+		}
+	}
+	for _, x := range c.Exposed {
+		if p, ok := dockernet.PortFrom(x.Port, dockernet.IPProtocol(x.Proto)); ok {
+			r.Config.ExposedPorts[p] = struct{}{}
+			if c.Status == network.Running {
+				r.NetworkSettings.Ports[p] = nil
+			}
+		}
+	}
+	for _, b := range bound {
+		if p, ok := dockernet.PortFrom(b.Port, dockernet.IPProtocol(b.Proto)); ok {
+			pb := dockernet.PortBinding{HostIP: b.Host.Addr(), HostPort: fmt.Sprint(b.Host.Port())}
+			r.NetworkSettings.Ports[p] = append(r.NetworkSettings.Ports[p], pb)
+			r.HostConfig.PortBindings[p] = append(r.HostConfig.PortBindings[p], pb)
+		}
+	}
+	return r
+}
+
+func sandboxKey(c *network.Container) string {
+	switch {
+	case c.NetNS != "":
+		return c.NetNS
+	case c.Pid != 0:
+		return fmt.Sprintf("/proc/%d/ns/net", c.Pid)
+	}
+	return ""
+}
+
+// networkSpec reads Docker's request for a network.
+func networkSpec(r dockernet.CreateRequest) network.NetworkSpec {
+	s := network.NetworkSpec{
+		Name: r.Name, Driver: r.Driver, Scope: r.Scope, EnableIPv4: r.EnableIPv4, EnableIPv6: r.EnableIPv6, Internal: r.Internal,
+		Attachable: r.Attachable, ConfigOnly: r.ConfigOnly, Options: r.Options, Labels: r.Labels,
+	}
+	if r.ConfigFrom != nil {
+		s.ConfigFrom = r.ConfigFrom.Network
+	}
+	if r.IPAM != nil {
+		for _, c := range r.IPAM.Config {
+			s.Pools = append(s.Pools, network.Pool{Subnet: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
+		}
+	}
+	return s
+}
+
+// endpointSpec reads Docker's request for an endpoint.
+func endpointSpec(s *dockernet.EndpointSettings) (network.EndpointSpec, error) {
+	var e network.EndpointSpec
+	if s == nil {
+		return e, nil
+	}
+	e = network.EndpointSpec{Aliases: s.Aliases, DriverOpts: s.DriverOpts, GwPriority: s.GwPriority}
+	if s.IPAMConfig != nil {
+		e.IPv4, e.IPv6, e.LinkLocal = s.IPAMConfig.IPv4Address, s.IPAMConfig.IPv6Address, s.IPAMConfig.LinkLocalIPs
+	}
+	if len(s.MacAddress) > 0 {
+		mac, err := network.ParseMAC(s.MacAddress.String())
+		if err != nil {
+			return e, err
+		}
+		e.MAC = mac
+	}
+	for _, l := range s.Links {
+		link, err := network.ParseLink(l)
+		if err != nil {
+			return e, err
+		}
+		e.Links = append(e.Links, link)
+	}
+	return e, nil
+}

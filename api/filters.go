@@ -1,0 +1,139 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/usernet/usernet/network"
+)
+
+// filters are those of a list request: any value of a key may match, and each key has to.
+type filters map[string][]string
+
+// parseFilters reads ?filters= in both of Docker's forms, {"name":["x"]} and {"name":{"x":true}}, and refuses unknown keys.
+func parseFilters(r *http.Request, known ...string) (filters, error) {
+	text := r.URL.Query().Get("filters")
+	if text == "" {
+		return nil, nil
+	}
+	f := filters{}
+	var old map[string]map[string]bool
+	if json.Unmarshal([]byte(text), &old) == nil {
+		for k, m := range old {
+			for v := range m {
+				f[k] = append(f[k], v)
+			}
+		}
+	} else if err := json.Unmarshal([]byte(text), (*map[string][]string)(&f)); err != nil {
+		return nil, network.Errorf(network.Invalid, "invalid filters: %w", err)
+	}
+	for k := range f {
+		if !slices.Contains(known, k) {
+			return nil, network.Errorf(network.Invalid, "invalid filter '%s'", k)
+		}
+	}
+	return f, nil
+}
+
+// any says whether a value of key satisfies match, or there is none.
+func (f filters) any(key string, match func(string) bool) bool {
+	return len(f[key]) == 0 || slices.ContainsFunc(f[key], match)
+}
+
+func (f filters) matchLabels(labels map[string]string) bool {
+	has := func(want string) bool {
+		k, v, valued := strings.Cut(want, "=")
+		got, ok := labels[k]
+		return ok && (!valued || got == v)
+	}
+	for _, want := range f["label"] {
+		if !has(want) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(f["label!"], has)
+}
+
+func (f filters) matchNetwork(n *network.Network, containers []*network.Container) bool {
+	predefined := n.Driver != network.DriverBridge || n.Name == network.BridgeName
+	return f.any("name", func(v string) bool { return strings.Contains(n.Name, v) }) &&
+		f.any("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
+		f.any("driver", func(v string) bool { return n.Driver == v }) &&
+		f.any("scope", func(v string) bool { return n.Scope == v }) &&
+		f.any("type", func(v string) bool { return v == "builtin" && predefined || v == "custom" && !predefined }) &&
+		f.any("dangling", func(v string) bool {
+			want, _ := strconv.ParseBool(v)
+			return want == (!predefined && !inUse(n, containers))
+		}) && f.matchLabels(n.Labels)
+}
+
+func (f filters) matchContainer(c *network.Container) bool {
+	return f.any("name", func(v string) bool {
+		re, err := regexp.Compile(v)
+		return err == nil && (re.MatchString(c.Name) || re.MatchString("/"+c.Name))
+	}) &&
+		f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
+		f.any("status", func(v string) bool { return string(c.Status) == v }) &&
+		f.any("exited", func(v string) bool { return c.Status == network.Exited && fmt.Sprint(c.ExitCode) == v }) &&
+		f.any("network", func(v string) bool {
+			return slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Network == v || strings.HasPrefix(e.NetworkID, v) })
+		}) &&
+		f.any("expose", func(v string) bool { return slices.ContainsFunc(c.Exposed, portIs(v)) }) &&
+		f.any("publish", func(v string) bool {
+			return slices.ContainsFunc(c.Ports, func(b network.PortBinding) bool { return portIs(v)(network.PortProto{Port: b.Port, Proto: b.Proto}) })
+		}) && f.matchLabels(c.Labels)
+}
+
+// portIs matches PORT or PORT/PROTO.
+func portIs(v string) func(network.PortProto) bool {
+	return func(x network.PortProto) bool {
+		return v == fmt.Sprint(x.Port) && x.Proto == network.TCP || v == fmt.Sprintf("%d/%s", x.Port, x.Proto)
+	}
+}
+
+func (f filters) matchEvent(e Event) bool {
+	actor := func(kind string) func(string) bool {
+		return func(v string) bool {
+			return e.Type == kind && (strings.HasPrefix(e.ID, v) || e.Attributes["name"] == v) || strings.HasPrefix(e.Attributes[kind], v) && e.Attributes[kind] != ""
+		}
+	}
+	return f.any("type", func(v string) bool { return e.Type == v }) &&
+		f.any("event", func(v string) bool { return e.Action == v }) &&
+		f.any("container", actor("container")) && f.any("network", actor("network")) &&
+		f.any("scope", func(v string) bool { return v == "local" }) && f.matchLabels(e.Attributes)
+}
+
+// until is the time of an until filter: what is younger stays.
+func (f filters) until() (time.Time, error) {
+	if len(f["until"]) == 0 {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(f["until"][0]); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	return parseTime(f["until"][0])
+}
+
+// parseTime reads seconds since 1970, with a fraction or not, or RFC 3339; "" is the zero time.
+func parseTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if sec, frac, _ := strings.Cut(s, "."); sec != "" {
+		if n, err := strconv.ParseInt(sec, 10, 64); err == nil {
+			ns, _ := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
+			return time.Unix(n, ns), nil
+		}
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return t, network.Errorf(network.Invalid, "invalid time %q: give seconds since 1970 or RFC 3339", s)
+	}
+	return t, nil
+}
