@@ -52,7 +52,7 @@ type owner struct {
 func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 	g := &segment{net: n, mtu: optionInt(n.Options, optMTU, defaultMTU), icc: optionBool(n.Options, optICC, true), owners: map[netip.Addr]owner{}}
 	log := d.log.With("network", n.Name)
-	g.sw = vswitch.New(vswitch.Config{Name: n.Name, Logger: log})
+	g.sw = vswitch.New(vswitch.Config{Name: n.Name, Logger: log, MTU: g.mtu})
 	var err error
 	addrs := gatewayAddrs(n)
 	g.gw, err = stack.New(stack.Config{

@@ -179,8 +179,9 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// bufferSize is one super-frame's worth.
-const bufferSize = 64 << 10
+// bufferSize is 45 segments at MTU 1500: netstack puts at most 65375 bytes into one super-frame, and a buffer of 64 KiB would leave a
+// small second one behind each.
+const bufferSize = 45 * 1448
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
