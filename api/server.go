@@ -98,6 +98,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST /usernet/shutdown", get(func(*http.Request) (any, error) { s.b.Shutdown(); return nil, nil }))
 	m.HandleFunc("GET /usernet/networks", get(func(*http.Request) (any, error) { return s.b.Networks(), nil }))
 	m.HandleFunc("GET /usernet/networks/{ref}", get(func(r *http.Request) (any, error) { return s.b.Network(r.PathValue("ref")) }))
+	m.HandleFunc("GET /usernet/networks/{ref}/details", get(func(r *http.Request) (any, error) { return s.b.NetworkDetails(r.PathValue("ref")) }))
 	m.HandleFunc("POST /usernet/networks", with(func(r *http.Request, spec network.NetworkSpec) (any, error) {
 		n, _, err := s.b.CreateNetwork(r.Context(), spec)
 		return n, err

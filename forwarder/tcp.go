@@ -179,9 +179,12 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// bufferSize is 45 segments at MTU 1500: netstack puts at most 65375 bytes into one super-frame, and a buffer of 64 KiB would leave a
-// small second one behind each.
-const bufferSize = 45 * 1448
+// bufferSize holds the largest datagram, and what one read of a stream brings.
+const bufferSize = 64 << 10
+
+// streamChunk is how much of a stream is read at once: 45 segments at MTU 1500. Netstack puts at most 65375 bytes into
+// one super-frame, and 64 KiB would leave a small second one behind each.
+const streamChunk = 45 * 1448
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
@@ -200,7 +203,7 @@ func (fl *flow) inward() error {
 				buf = buffers.Get().(*[]byte)
 			}
 			for {
-				n, rerr = syscall.Read(int(fd), *buf)
+				n, rerr = syscall.Read(int(fd), (*buf)[:streamChunk])
 				if rerr != syscall.EINTR {
 					break
 				}

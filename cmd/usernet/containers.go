@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/container"
+	dockernet "github.com/moby/moby/api/types/network"
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
@@ -73,91 +76,140 @@ func rmCommand() *cobra.Command {
 	return c
 }
 
+// psRow is a line of ps; its fields are Docker's.
+type psRow struct {
+	ID, Names, Image, Command, CreatedAt, RunningFor, Ports, State, Status, Labels, Networks, Mounts, Size, LocalVolumes string
+}
+
+var psTable = table{
+	columns: "{{.ID}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
+	header: map[string]string{"ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
+		"RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Labels": "LABELS", "Networks": "NETWORKS"},
+}
+
 func psCommand() *cobra.Command {
 	var all, quiet, noTrunc bool
+	var format string
+	var filter []string
 	c := &cobra.Command{Use: "ps", Short: "List containers", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		cl, err := client()
 		if err != nil {
 			return err
 		}
-		var list []*network.Container
-		if err := cl.Do(c.Context(), "GET", "/usernet/containers", nil, &list); err != nil {
+		q, err := filterQuery(filter)
+		if err != nil {
 			return err
 		}
-		w := tabwriter.NewWriter(os.Stdout, 10, 1, 3, ' ', 0)
-		if !quiet {
-			fmt.Fprintln(w, "CONTAINER ID\tCOMMAND\tCREATED\tSTATUS\tPORTS\tNAMES")
+		if all {
+			q.Set("all", "1")
 		}
+		var list []container.Summary
+		if err := cl.Do(c.Context(), "GET", "/containers/json?"+q.Encode(), nil, &list); err != nil {
+			return err
+		}
+		var rows []any
 		for _, k := range list {
-			if !all && k.Status != network.Running {
-				continue
-			}
-			id, cmd := k.ID, strconv.Quote(strings.Join(k.Command, " "))
-			if !noTrunc {
-				id = id[:12]
-				if r := []rune(cmd); len(r) > 20 {
-					cmd = string(r[:19]) + "…"
-				}
-			}
-			if quiet {
-				fmt.Fprintln(w, id)
-				continue
-			}
-			ports, err := portsColumn(c, cl, k)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s ago\t%s\t%s\t%s\n", id, cmd, units.HumanDuration(time.Since(k.Created)), status(k), ports, k.Name)
+			rows = append(rows, newPsRow(k, noTrunc))
 		}
-		return w.Flush()
+		if quiet {
+			format = "{{.ID}}"
+		}
+		return psTable.print(format, rows)
 	}}
-	c.Flags().BoolVarP(&all, "all", "a", false, "show ended containers too")
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show ids only")
-	c.Flags().BoolVar(&noTrunc, "no-trunc", false, "do not cut columns short")
+	f := c.Flags()
+	f.BoolVarP(&all, "all", "a", false, "show ended containers too")
+	f.BoolVarP(&quiet, "quiet", "q", false, "show ids only")
+	f.BoolVar(&noTrunc, "no-trunc", false, "do not cut columns short")
+	f.StringVar(&format, "format", "", "json, table, table TEMPLATE or TEMPLATE")
+	f.StringArrayVarP(&filter, "filter", "f", nil, "show those that match: KEY=VALUE")
 	return c
 }
 
-func portsColumn(c *cobra.Command, cl *api.Client, k *network.Container) (string, error) {
-	var bound []api.Published
-	if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+k.ID+"/ports", nil, &bound); err != nil {
-		return "", err
+func newPsRow(k container.Summary, noTrunc bool) psRow {
+	id, cmd := k.ID, k.Command
+	if !noTrunc {
+		id = id[:12]
+		if r := []rune(cmd); len(r) > 20 {
+			cmd = string(r[:19]) + "…"
+		}
 	}
-	var list []network.BoundPort
-	for _, b := range bound {
-		list = append(list, network.BoundPort{Host: b.Host, Port: b.Port, Proto: b.Proto})
+	var names, networks, labels []string
+	for _, n := range k.Names {
+		names = append(names, strings.TrimPrefix(n, "/"))
 	}
-	if k.Status != network.Running {
-		return "", nil
+	for n := range k.NetworkSettings.Networks {
+		networks = append(networks, n)
 	}
-	return network.FormatPorts(list, k.Exposed), nil
+	for key, v := range k.Labels {
+		labels = append(labels, key+"="+v)
+	}
+	slices.Sort(networks)
+	slices.Sort(labels)
+	var bound []network.BoundPort
+	var exposed []network.PortProto
+	for _, p := range k.Ports {
+		if p.PublicPort == 0 {
+			exposed = append(exposed, network.PortProto{Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
+			continue
+		}
+		bound = append(bound, network.BoundPort{Host: netip.AddrPortFrom(p.IP, p.PublicPort), Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
+	}
+	created := time.Unix(k.Created, 0)
+	return psRow{
+		ID: id, Names: strings.Join(names, ","), Image: k.Image, Command: strconv.Quote(cmd), CreatedAt: created.Format("2006-01-02 15:04:05 -0700 MST"),
+		RunningFor: units.HumanDuration(time.Since(created)) + " ago", Ports: network.FormatPorts(bound, exposed), State: string(k.State),
+		Status: k.Status, Labels: strings.Join(labels, ","), Networks: strings.Join(networks, ","), Size: "0B", LocalVolumes: "0",
+	}
 }
 
-func status(k *network.Container) string {
-	switch k.Status {
-	case network.Running:
-		return "Up " + units.HumanDuration(time.Since(k.Started))
-	case network.Exited:
-		return fmt.Sprintf("Exited (%d) %s ago", k.ExitCode, units.HumanDuration(time.Since(k.Finished)))
+// filterQuery puts --filter values into the form of the API.
+func filterQuery(values []string) (url.Values, error) {
+	q := url.Values{}
+	if len(values) == 0 {
+		return q, nil
 	}
-	return "Created"
+	m := map[string]map[string]bool{}
+	for _, v := range values {
+		k, v, ok := strings.Cut(v, "=")
+		if !ok {
+			return nil, fmt.Errorf("invalid filter %q: give KEY=VALUE", k)
+		}
+		if m[k] == nil {
+			m[k] = map[string]bool{}
+		}
+		m[k][v] = true
+	}
+	b, err := json.Marshal(m)
+	q.Set("filters", string(b))
+	return q, err
 }
 
 func inspectCommand() *cobra.Command {
-	return &cobra.Command{Use: "inspect CONTAINER...", Short: "Show containers in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+	var format, kind string
+	c := &cobra.Command{Use: "inspect NAME...", Short: "Show containers or networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		cl, err := client()
 		if err != nil {
 			return err
 		}
-		var list []json.RawMessage
+		list := []any{}
+		var errs []error
 		for _, a := range args {
-			var v json.RawMessage
-			if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+a, nil, &v); err != nil {
-				return err
+			var k container.InspectResponse
+			var n dockernet.Inspect
+			err := cl.Do(c.Context(), "GET", "/containers/"+a+"/json", nil, &k)
+			if err == nil && kind != "network" {
+				list = append(list, k)
+			} else if kind != "container" && cl.Do(c.Context(), "GET", "/networks/"+a, nil, &n) == nil {
+				list = append(list, n)
+			} else {
+				errs = append(errs, fmt.Errorf("no such object: %s", a))
 			}
-			list = append(list, v)
 		}
-		return printJSON(list)
+		return errors.Join(append(errs, printObjects(format, list))...)
 	}}
+	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
+	c.Flags().StringVar(&kind, "type", "", "container or network")
+	return c
 }
 
 func printJSON(v any) error {

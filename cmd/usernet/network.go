@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"text/tabwriter"
+	"slices"
+	"strings"
 
+	dockernet "github.com/moby/moby/api/types/network"
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
@@ -15,7 +16,7 @@ import (
 
 func networkCommand() *cobra.Command {
 	c := &cobra.Command{Use: "network", Short: "Manage networks"}
-	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkConnect(), networkDisconnect())
+	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkPrune(), networkConnect(), networkDisconnect())
 	return c
 }
 
@@ -99,57 +100,135 @@ func pools(subnets, gateways, ranges []string) ([]network.Pool, error) {
 	return list, nil
 }
 
+// networkRow is a line of network ls; its fields are Docker's.
+type networkRow struct {
+	ID, Name, Driver, Scope, CreatedAt, IPv4, IPv6, Internal, Labels string
+	labels                                                           map[string]string
+}
+
+// Label is the value of one label.
+func (r networkRow) Label(name string) string { return r.labels[name] }
+
+var networkTable = table{
+	columns: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+	header: map[string]string{"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "CreatedAt": "CREATED AT",
+		"IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"},
+}
+
 func networkLs() *cobra.Command {
 	var quiet, noTrunc bool
+	var format string
+	var filter []string
 	c := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List networks", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		cl, err := client()
 		if err != nil {
 			return err
 		}
-		var list []*network.Network
-		if err := cl.Do(c.Context(), "GET", "/usernet/networks", nil, &list); err != nil {
+		q, err := filterQuery(filter)
+		if err != nil {
 			return err
 		}
-		w := tabwriter.NewWriter(os.Stdout, 10, 1, 3, ' ', 0)
-		if !quiet {
-			fmt.Fprintln(w, "NETWORK ID\tNAME\tDRIVER\tSCOPE")
+		var list []dockernet.Summary
+		if err := cl.Do(c.Context(), "GET", "/networks?"+q.Encode(), nil, &list); err != nil {
+			return err
 		}
+		var rows []any
 		for _, n := range list {
-			id := n.ID
+			r := networkRow{
+				ID: n.ID, Name: n.Name, Driver: n.Driver, Scope: n.Scope, CreatedAt: n.Created.String(), IPv4: fmt.Sprint(n.EnableIPv4),
+				IPv6: fmt.Sprint(n.EnableIPv6), Internal: fmt.Sprint(n.Internal), labels: n.Labels,
+			}
 			if !noTrunc {
-				id = id[:12]
+				r.ID = r.ID[:12]
 			}
-			if quiet {
-				fmt.Fprintln(w, id)
-			} else {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", id, n.Name, n.Driver, n.Scope)
+			var labels []string
+			for k, v := range n.Labels {
+				labels = append(labels, k+"="+v)
 			}
+			slices.Sort(labels)
+			r.Labels = strings.Join(labels, ",")
+			rows = append(rows, r)
 		}
-		return w.Flush()
+		if quiet {
+			format = "{{.ID}}"
+		}
+		return networkTable.print(format, rows)
 	}}
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show ids only")
-	c.Flags().BoolVar(&noTrunc, "no-trunc", false, "show ids in full")
+	f := c.Flags()
+	f.BoolVarP(&quiet, "quiet", "q", false, "show ids only")
+	f.BoolVar(&noTrunc, "no-trunc", false, "show ids in full")
+	f.StringVar(&format, "format", "", "json, table, table TEMPLATE or TEMPLATE")
+	f.StringArrayVarP(&filter, "filter", "f", nil, "show those that match: KEY=VALUE")
 	return c
 }
 
 func networkInspect() *cobra.Command {
-	return &cobra.Command{Use: "inspect NETWORK...", Short: "Show networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+	var format string
+	var verbose bool
+	c := &cobra.Command{Use: "inspect NETWORK...", Short: "Show networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		cl, err := client()
 		if err != nil {
 			return err
 		}
-		list := []*network.Network{}
+		list := []any{}
 		var errs []error
 		for _, a := range args {
-			var n network.Network
-			if err := cl.Do(c.Context(), "GET", "/usernet/networks/"+a, nil, &n); err != nil {
+			var n dockernet.Inspect
+			if err := cl.Do(c.Context(), "GET", "/networks/"+a, nil, &n); err != nil {
 				errs = append(errs, err)
 				continue
 			}
-			list = append(list, &n)
+			if !verbose {
+				list = append(list, n)
+				continue
+			}
+			v := struct {
+				dockernet.Inspect
+				Usernet any
+			}{Inspect: n}
+			if err := cl.Do(c.Context(), "GET", "/usernet/networks/"+a+"/details", nil, &v.Usernet); err != nil {
+				errs = append(errs, err)
+			}
+			list = append(list, v)
 		}
-		return errors.Join(append(errs, printJSON(list))...)
+		return errors.Join(append(errs, printObjects(format, list))...)
 	}}
+	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "with the switch's ports and what was dropped, by reason")
+	return c
+}
+
+func networkPrune() *cobra.Command {
+	var force bool
+	var filter []string
+	c := &cobra.Command{Use: "prune", Short: "Remove all unused networks", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := client()
+		if err != nil {
+			return err
+		}
+		if !force {
+			fmt.Print("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ")
+			var answer string
+			if _, err := fmt.Scanln(&answer); err != nil || strings.ToLower(answer) != "y" {
+				return nil
+			}
+		}
+		q, err := filterQuery(filter)
+		if err != nil {
+			return err
+		}
+		var r struct{ NetworksDeleted []string }
+		if err := cl.Do(c.Context(), "POST", "/networks/prune?"+q.Encode(), nil, &r); err != nil {
+			return err
+		}
+		if len(r.NetworksDeleted) > 0 {
+			fmt.Println("Deleted Networks:\n" + strings.Join(r.NetworksDeleted, "\n"))
+		}
+		return nil
+	}}
+	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	c.Flags().StringArrayVar(&filter, "filter", nil, "remove those that match: KEY=VALUE")
+	return c
 }
 
 func networkRm() *cobra.Command {
