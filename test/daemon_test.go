@@ -27,10 +27,12 @@ type daemon struct {
 	dir    string
 	socket string
 	flags  []string
-	prefix []string // command under which everything runs, for other namespaces than the world's
-	cmd    *exec.Cmd
-	log    *os.File
-	ended  chan struct{} // closed when cmd has been waited for
+	// dockerCLI is the docker client that docker runs.
+	dockerCLI string
+	prefix    []string // command under which everything runs, for other namespaces than the world's
+	cmd       *exec.Cmd
+	log       *os.File
+	ended     chan struct{} // closed when cmd has been waited for
 }
 
 // startDaemon starts one for the length of a test, which it fails if the daemon does not end cleanly.

@@ -12,7 +12,8 @@ import (
 
 // needed are the programs that the tests run, with the Debian package that has each.
 var needed = []struct{ program, pkg string }{
-	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"ip", "iproute2"},
+	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"docker", "docker.io"},
+	{"ip", "iproute2"},
 	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"},
 }
 
