@@ -89,6 +89,7 @@ func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *associatio
 		f.cfg.Logger.Debug("UDP association", "error", err)
 		return nil
 	}
+	listenErrors(pc, target.Addr().Is6())
 	a = &association{f: f, inside: p.Src, pc: pc, timeout: udpTimeout, created: time.Now()}
 	if target.Addr().IsLoopback() {
 		a.loopback = p.Dst.Addr()
@@ -133,6 +134,9 @@ func (a *association) replies() {
 		}
 		_ = a.pc.SetReadDeadline(idle)
 		n, buf, from, err := readDatagram(a.pc)
+		if err != nil && a.passErrors() {
+			continue
+		}
 		if err != nil {
 			var ne net.Error
 			if errors.As(err, &ne) && ne.Timeout() || errors.Is(err, syscall.ECONNREFUSED) {
