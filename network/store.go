@@ -7,6 +7,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // ErrLocked says that another process has the store open.
@@ -28,7 +29,7 @@ const schema = "1"
 func openStore(path string) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", ErrLocked, path)
 	case err != nil:
 		return nil, fmt.Errorf("state %s cannot be opened: %w", path, err)
