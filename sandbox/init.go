@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -89,6 +90,10 @@ func furnishAndStart(o orders) (int, error) {
 			attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: 0, Size: 1}}
 			attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: 0, Size: 1}}
 		}
+	}
+	// What usernet itself was started with beyond the standard streams is not the command's.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
+		return 0, &ExitError{125, fmt.Sprintf("descriptors cannot be kept from the command: %v", err)}
 	}
 	pid, err := syscall.ForkExec(path, o.Spec.Command, attr)
 	if err != nil {

@@ -15,7 +15,8 @@ type terminal struct {
 	in, out       *os.File
 	old           *term.State   // of in, to be restored; nil where in is no terminal
 	copied        chan struct{} // closed when all output has been passed on
-	once          sync.Once
+	mu            sync.Mutex    // over closed, and the size of a master that is open
+	closed        bool
 }
 
 func newTerminal(master, slave, in, out *os.File) *terminal {
@@ -53,6 +54,11 @@ func (t *terminal) resize() {
 	if t == nil || t.out == nil {
 		return
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
 	if ws, err := pty.GetsizeFull(t.out); err == nil {
 		_ = pty.Setsize(t.master, ws)
 	}
@@ -71,13 +77,17 @@ func (t *terminal) close() {
 	if t == nil {
 		return
 	}
-	t.once.Do(func() {
-		if t.old != nil {
-			_ = term.Restore(int(t.in.Fd()), t.old)
-		}
-		_ = t.slave.Close()
-		_ = t.master.Close()
-	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.closed = true
+	if t.old != nil {
+		_ = term.Restore(int(t.in.Fd()), t.old)
+	}
+	_ = t.slave.Close()
+	_ = t.master.Close()
 }
 
 // nilFile keeps a nil *os.File from becoming a reader that is not nil.

@@ -70,7 +70,7 @@ func (d *daemon) environ() []string {
 	return append(os.Environ(),
 		"USERNET_HOST=unix://"+d.socket, "DOCKER_HOST=unix://"+d.socket,
 		"XDG_RUNTIME_DIR="+filepath.Join(d.dir, "run"), "XDG_STATE_HOME="+filepath.Join(d.dir, "home"),
-		"GORACE=log_path="+filepath.Join(d.dir, "race"), "LC_ALL=C")
+		"GORACE=atexit_sleep_ms=0 log_path="+filepath.Join(d.dir, "race"), "LC_ALL=C")
 }
 
 // start starts the daemon and waits until it answers.

@@ -57,9 +57,11 @@ func monitorCommand() *cobra.Command {
 			report(monitorReport{})
 			_ = stdout.Close()
 			_ = os.Stdin.Close()
+		}, func() { // whoever hears of the end finds the whole log
+			_ = j.Sandbox.Stdout.Close()
+			_ = j.Sandbox.Stderr.Close()
+			copies.Wait()
 		})
-		_ = j.Sandbox.Stdout.Close()
-		_ = j.Sandbox.Stderr.Close()
 		if err != nil {
 			r := monitorReport{err.Error(), 125}
 			var e *sandbox.ExitError
@@ -69,7 +71,6 @@ func monitorCommand() *cobra.Command {
 			report(r)
 			return exitCode(125)
 		}
-		copies.Wait()
 		return exitCode(code)
 	}}
 }

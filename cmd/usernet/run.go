@@ -204,7 +204,7 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		job.Sandbox.Stdin = os.Stdin
 	}
 	job.Sandbox.Stdout, job.Sandbox.Stderr = os.Stdout, os.Stderr
-	code, err := job.run(ctx, api, func() {})
+	code, err := job.run(ctx, api, func() {}, func() {})
 	if err != nil {
 		return err
 	}
@@ -259,8 +259,9 @@ func (j *job) forget(c *api.Client) {
 	_ = c.Do(context.Background(), "DELETE", j.path("?force=1"), nil, nil)
 }
 
-// run starts the container, calls started when its command runs, and returns its exit status.
-func (j *job) run(ctx context.Context, c *api.Client, started func()) (int, error) {
+// run starts the container, calls started when its command runs and ended when it has ended but before anybody is
+// told, and returns its exit status.
+func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (int, error) {
 	p, err := sandbox.Start(ctx, j.Sandbox)
 	if err != nil {
 		j.forget(c)
@@ -280,6 +281,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started func()) (int, erro
 	}
 	started()
 	code, err := p.Wait()
+	ended()
 	if err != nil {
 		return 0, runError{err}
 	}

@@ -1,0 +1,225 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	Main() // the test binary plays the roles too
+	os.Exit(m.Run())
+}
+
+// output runs a command in a sandbox and returns its output and status.
+func output(t *testing.T, spec Spec, files Files, between func(*Process)) (string, int) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	spec.Stdout, spec.Stderr = w, w
+	if spec.Env == nil {
+		spec.Env = os.Environ()
+	}
+	p, err := Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if between != nil {
+		between(p)
+	}
+	err = p.Proceed(files)
+	_ = w.Close()
+	var exit *ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := p.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit != nil {
+		return exit.Msg, code
+	}
+	return strings.TrimSpace(string(text)), code
+}
+
+func sh(script string) []string { return []string{"/bin/sh", "-c", script} }
+
+func TestCommandsEndWithTheirOwnStatus(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		command []string
+		code    int
+		text    string
+	}{
+		{"success", sh("echo hello"), 0, "hello"},
+		{"a number", sh("exit 42"), 42, ""},
+		{"a signal", sh("kill -TERM $$"), 128 + 15, ""},
+		{"an orphan is reaped", sh("(sleep 0 &) ; echo done"), 0, "done"},
+		{"not found", []string{"no-such-command-here"}, 127, "executable file not found"},
+		{"not found at a path", []string{"/no/such/command"}, 127, "no such file"},
+		{"not executable", []string{"/etc/passwd"}, 126, "permission denied"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text, code := output(t, Spec{Command: c.command}, Files{}, nil)
+			if code != c.code || !strings.Contains(text, c.text) {
+				t.Fatalf("status %d, %q; want %d, %q", code, text, c.code, c.text)
+			}
+		})
+	}
+}
+
+func TestSandboxHasItsOwnNames(t *testing.T) {
+	dir := t.TempDir()
+	hosts := dir + "/hosts"
+	if err := os.WriteFile(hosts, []byte("192.0.2.7 elsewhere\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	text, code := output(t, Spec{Command: sh("hostname; id -u; cat /etc/hosts; echo $$; ls -d /proc/[0-9]* | wc -l"), Hostname: "other"},
+		Files{Hosts: hosts, Hostname: "chosen"}, nil)
+	lines := strings.Split(text, "\n")
+	if code != 0 || len(lines) != 5 || lines[0] != "chosen" || lines[1] != "0" || lines[2] != "192.0.2.7 elsewhere" {
+		t.Fatalf("%d %q", code, text)
+	}
+	if len(lines[4]) > 1 {
+		t.Fatalf("/proc shows %s processes: it is not the sandbox's own", lines[4])
+	}
+}
+
+func TestUserIsTheOneAskedFor(t *testing.T) {
+	if text, code := output(t, Spec{Command: sh("id -u; id -g"), User: "1234:5678"}, Files{}, nil); code != 0 || text != "1234\n5678" {
+		t.Fatalf("%d %q", code, text)
+	}
+}
+
+func TestDescriptorsDoNotLeakIntoTheCommand(t *testing.T) {
+	if text, code := output(t, Spec{Command: sh("ls /proc/self/fd | wc -l")}, Files{}, nil); code != 0 || text != "4" { // 0, 1, 2 and that of the directory
+		t.Fatalf("%d: %s descriptors", code, text)
+	}
+}
+
+func TestTerminalReachesTheCommand(t *testing.T) {
+	p, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	pr, err := Start(t.Context(), Spec{Command: sh("tty; test -t 0 && echo terminal"), Env: os.Environ(), TTY: true, Stdout: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pr.Proceed(Files{}); err != nil {
+		t.Fatal(err)
+	}
+	code, err := pr.Wait()
+	_ = w.Close()
+	text, _ := io.ReadAll(p)
+	if err != nil || code != 0 || !bytes.Contains(text, []byte("terminal")) || !bytes.Contains(text, []byte("/dev/pts/")) {
+		t.Fatalf("%d %v %q", code, err, text)
+	}
+}
+
+func TestConfigureFurnishesTheNetwork(t *testing.T) {
+	var reply *Reply
+	text, code := output(t, Spec{Command: sh("ip -o addr show eth0; ip route; ip -o link show lo")}, Files{}, func(p *Process) {
+		var err error
+		reply, err = Configure(t.Context(), Target{Pid: p.Pid()}, Request{
+			Add: []Interface{{
+				Name: "eth0", MAC: net.HardwareAddr{2, 0x42, 10, 1, 0, 2}, MTU: 1400, Offload: true, IPv6: true,
+				Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16"), netip.MustParsePrefix("fd00::2/64")},
+			}},
+			DefaultRoutes: []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.1.0.1"), Interface: "eth0"}},
+			DNSStub:       netip.MustParseAddrPort("127.0.0.11:53"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer reply.close()
+	for _, want := range []string{"10.1.0.2/16", "fd00::2/64", "default via 10.1.0.1", "LOOPBACK,UP"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if code != 0 || reply.TAPs["eth0"] == nil || reply.DNSPacket.LocalAddr().String() != "127.0.0.11:53" || reply.DNSListener == nil {
+		t.Fatalf("%d %+v", code, reply)
+	}
+}
+
+func TestConfigureUndoesWhatItBegan(t *testing.T) {
+	text, _ := output(t, Spec{Command: sh("ip -o link")}, Files{}, func(p *Process) {
+		_, err := Configure(t.Context(), Target{Pid: p.Pid()}, Request{
+			Add:           []Interface{{Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, MTU: 1500, Offload: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16")}}},
+			DefaultRoutes: []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1"), Interface: "eth0"}},
+		})
+		if err == nil || !strings.Contains(err.Error(), "default route via 192.0.2.1") {
+			t.Errorf("a route through nowhere: %v", err)
+		}
+	})
+	if strings.Contains(text, "eth0") {
+		t.Fatalf("the interface is still there:\n%s", text)
+	}
+}
+
+func TestSharedNetworkIsTheOwners(t *testing.T) {
+	owner, err := Start(t.Context(), Spec{Command: []string{"sleep", "1000"}, Env: os.Environ()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owner.Kill()
+	if err := owner.Proceed(Files{}); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.Readlink("/proc/" + strconv.Itoa(owner.Pid()) + "/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, code := output(t, Spec{Command: sh("readlink /proc/self/ns/net; exit 3"), JoinNet: &Target{Pid: owner.Pid()}}, Files{}, nil)
+	if text != want || code != 3 {
+		t.Fatalf("status %d; in %q, the owner in %q", code, text, want)
+	}
+}
+
+func TestWaitNoticesTheEndAndOtherProcessesOfThePid(t *testing.T) {
+	p, err := Start(t.Context(), Spec{Command: []string{"sleep", "1000"}, Env: os.Environ()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, err := StartTime(p.Pid())
+	if err != nil || !Alive(p.Pid(), start) || Alive(p.Pid(), start+1) {
+		t.Fatalf("start %d, %v", start, err)
+	}
+	if err := Wait(t.Context(), p.Pid(), start+1); err != nil {
+		t.Fatalf("another process of that pid: %v", err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := Wait(short, p.Pid(), start); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a living process: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- Wait(t.Context(), p.Pid(), start) }()
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+}
