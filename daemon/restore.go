@@ -52,6 +52,7 @@ func (d *Daemon) revive(c *network.Container) {
 		d.log.Error("container has lost its network", "container", c.Name, "error", err)
 	} else {
 		d.log.Info("container has its network again", "container", c.Name)
+		d.resetStale(s, c)
 	}
 	if err := d.writeFiles(c); err != nil {
 		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
