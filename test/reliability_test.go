@@ -25,7 +25,7 @@ type held struct {
 // hold has a container connect to address and keep the connection until the test ends.
 func (d *daemon) hold(name, address string) *held {
 	d.t.Helper()
-	cmd := exec.Command(usernet, "exec", "-i", name, helper, "tcphold", address)
+	cmd := exec.Command(usernet, "exec", "-i", name, helper, "tcphold", address, "stdin")
 	cmd.Env = d.environ()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -46,8 +46,7 @@ func (d *daemon) hold(name, address string) *held {
 		close(h.lines)
 	}()
 	d.t.Cleanup(func() {
-		in.Close()
-		cmd.Process.Kill()
+		in.Close() // it ends by itself: killed, its child would be left to a parent that does not wait for it
 		cmd.Wait()
 	})
 	h.wants("ok")

@@ -191,8 +191,9 @@ func first(err error) error {
 	return err
 }
 
-// tcpHold: ADDR. It connects, prints "ok", sends each line of standard input, and prints what comes
-// back until the other side ends; then how: "EOF", or the name of the error number.
+// tcpHold: ADDR [MODE]. It connects, prints "ok", sends each line of standard input, and prints what comes
+// back until the other side ends; then how: "EOF", or the name of the error number. With MODE "stdin" it
+// ends with its standard input.
 func tcpHold(args []string) error {
 	c, err := net.Dial("tcp", args[0])
 	if err != nil {
@@ -201,7 +202,12 @@ func tcpHold(args []string) error {
 	}
 	defer c.Close()
 	fmt.Println("ok")
-	go io.Copy(c, os.Stdin)
+	go func() {
+		io.Copy(c, os.Stdin)
+		if arg(args, 1, "") == "stdin" {
+			os.Exit(0)
+		}
+	}()
 	if _, err := io.Copy(os.Stdout, c); err != nil {
 		fmt.Println(errorName(err))
 		return nil
