@@ -124,13 +124,14 @@ func TestEverythingComesBackAfterAKill(t *testing.T) {
 	}
 	had := addresses()
 
+	published := net.JoinHostPort(host4, strconv.Itoa(port))
 	for round := range 3 {
 		inside := d.hold("client", "www:80")
 		inside.echoes("before")
 		speaks := d.hold("client", fmt.Sprintf("%s:%d", host4, mirror))
 		speaks.echoes("before")
 		listens := d.hold("client", fmt.Sprintf("%s:%d", host4, mirror))
-		outside, err := net.Dial("tcp", fmt.Sprintf("%s:%d", host4, port))
+		outside, err := net.Dial("tcp", published)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +149,7 @@ func TestEverythingComesBackAfterAKill(t *testing.T) {
 		start := time.Now()
 		d.start()
 		eventually(t, func() error {
-			c, err := net.Dial("tcp", fmt.Sprintf("%s:%d", host4, port))
+			c, err := net.Dial("tcp", published)
 			if err != nil {
 				return fmt.Errorf("the published port: %w", err)
 			}
