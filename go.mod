@@ -3,6 +3,7 @@ module github.com/usernet/usernet
 go 1.26.3
 
 require (
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/creack/pty v1.1.24
 	github.com/docker/go-units v0.5.0
 	github.com/miekg/dns v1.1.73

@@ -26,10 +26,13 @@ type Config struct {
 	Version  string
 	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
 	ExitWhenIdle time.Duration
-	DNS          []string // upstream servers instead of the host's own
-	ResolvConf   string   // "" means /etc/resolv.conf
-	DNSCache     int      // answers kept; 0 means the default, negative none
-	IPv6         bool     // new networks have IPv6 unless they say otherwise
+	DNS          []string         // upstream servers instead of the host's own
+	ResolvConf   string           // "" means /etc/resolv.conf
+	DNSCache     int              // answers kept; 0 means the default, negative none
+	IPv6         bool             // new networks have IPv6 unless they say otherwise
+	Limits       forwarder.Limits // on all containers together; 0 does not limit
+	PerContainer forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
+	Inherited    []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
 }
 
 // Daemon is one running daemon. Make it with New, end it with Close.
@@ -41,6 +44,7 @@ type Daemon struct {
 	upstream *dns.Upstreams
 	names    directory
 	events   *eventLog
+	shared   *forwarder.Shared // host ports and limits, over all networks
 	started  time.Time
 	ping4    bool
 	ping6    bool
@@ -82,13 +86,21 @@ func New(cfg Config) (*Daemon, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Daemon{
 		cfg: cfg, log: cfg.Logger, model: model,
-		events: newEventLog(), started: time.Now(),
+		events: newEventLog(), shared: forwarder.NewShared(cfg.Limits), started: time.Now(),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		segments: map[string]*segment{}, sandboxes: map[string]*sandboxState{},
 	}
+	for _, fd := range cfg.Inherited {
+		at, proto, err := d.shared.Inherit(fd)
+		if err != nil {
+			d.log.Warn("a socket that the daemon was started with is of no use", "error", err)
+			continue
+		}
+		d.log.Info("published ports can use an inherited socket", "address", at, "proto", proto)
+	}
 	if err := d.startDNS(); err != nil {
 		cancel()
-		return nil, errors.Join(err, model.Close())
+		return nil, errors.Join(err, d.shared.Close(), model.Close())
 	}
 	d.checkPing()
 	if cfg.ExitWhenIdle > 0 {
@@ -152,7 +164,7 @@ func (d *Daemon) Close() error {
 	for _, g := range segs {
 		errs = append(errs, g.close())
 	}
-	errs = append(errs, d.dns.Close(), d.upstream.Close())
+	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())
 	return errors.Join(errs...)

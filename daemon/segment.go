@@ -24,6 +24,7 @@ const (
 	optHostLoopback = "usernet.host_loopback"
 	optOutbound4    = "usernet.outbound_addr"
 	optOutbound6    = "usernet.outbound_addr6"
+	optOutboundDev  = "usernet.outbound_interface"
 )
 
 // defaultMTU is Ethernet's (RFC 894). Throughput does not depend on it: frames inside are super-frames.
@@ -65,6 +66,8 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 		Network: n.Name, Inside: g.gw, Logger: log,
 		Internal:     n.Internal || !optionBool(n.Options, optMasquerade, true),
 		HostLoopback: g.hostLoopback,
+		Shared:       d.shared,
+		Limits:       d.cfg.PerContainer,
 		Owner:        func(a netip.Addr) string { return g.owner(a).id },
 	}
 	for _, a := range addrs {
@@ -76,7 +79,10 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 	}
 	cfg.OutboundAddr4, _ = netip.ParseAddr(n.Options[optOutbound4])
 	cfg.OutboundAddr6, _ = netip.ParseAddr(n.Options[optOutbound6])
-	g.fwd = forwarder.New(cfg)
+	cfg.OutboundInterface = n.Options[optOutboundDev]
+	if g.fwd, err = forwarder.New(cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("network %s: %w", n.Name, err), g.gw.Close(), g.sw.Close())
+	}
 	g.gw.SetHandler(g.fwd)
 	if err := d.serveGatewayDNS(g, addrs); err != nil {
 		return nil, errors.Join(err, g.close())

@@ -2,54 +2,108 @@ package forwarder
 
 import (
 	"encoding/binary"
-	"net"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/stack"
 )
 
-// listenErrors makes the kernel keep the ICMP errors that answer a socket's datagrams (ip(7), IP_RECVERR), which it
-// otherwise gives to connected sockets only.
-func listenErrors(pc *net.UDPConn, v6 bool) {
-	raw, err := pc.SyscallConn()
-	if err != nil {
-		return
+// ICMP types and codes that the gateway sends: RFC 792, RFC 1812 section 5.2.7.1, RFC 4443.
+const (
+	icmp4Unreachable, icmp4TimeExceeded = 3, 11
+	icmp6Unreachable, icmp6TooBig       = 1, 2
+	icmp6TimeExceeded                   = 3
+
+	code4Net, code4Host, code4Port, code4TooBig, code4Prohibited = 0, 1, 3, 4, 13
+	code6NoRoute, code6Prohibited, code6Address, code6Port       = 0, 1, 3, 4
+)
+
+// defaultTTL is the TTL that kernels send with (net.ipv4.ip_default_ttl, net.ipv6.conf.*.hop_limit).
+const defaultTTL = 64
+
+// ttlControl is the control message that sends a datagram with a TTL, or hop limit.
+func ttlControl(ttl uint8, v6 bool) []byte {
+	b := make([]byte, unix.CmsgSpace(4))
+	level, kind := int32(unix.IPPROTO_IP), int32(unix.IP_TTL)
+	if v6 {
+		level, kind = unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT
 	}
-	_ = raw.Control(func(fd uintptr) {
-		if v6 {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
-		} else {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-		}
-	})
+	binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(4)))
+	binary.NativeEndian.PutUint32(b[8:], uint32(level))
+	binary.NativeEndian.PutUint32(b[12:], uint32(kind))
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0):], uint32(ttl))
+	return b
 }
 
-// passErrors gives the container the ICMP errors that wait on the association's socket, and says whether there were any.
-func (a *association) passErrors() bool {
-	raw, err := a.pc.SyscallConn()
-	if err != nil {
+// hopLimit answers a packet that must not travel on with "time exceeded", as a router does (RFC 1812, 5.3.1).
+func (f *Forwarder) hopLimit(p stack.Packet) bool {
+	if p.TTL > 1 || f.cfg.Inside.Owns(p.Dst.Addr()) {
 		return false
 	}
-	found := false
-	_ = raw.Control(func(fd uintptr) {
-		data, oob := make([]byte, 64), make([]byte, 512)
-		for {
-			_, oobn, _, to, err := unix.Recvmsg(int(fd), data, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
-			if err != nil {
-				return
-			}
-			found = true
-			if e, ok := icmpError(oob[:oobn]); ok {
-				a.passError(e, addrPortOf(to))
-			}
+	f.sendError(p, icmp4TimeExceeded, 0, icmp6TimeExceeded, 0)
+	return true
+}
+
+// reject tells a container that its packet cannot go where it should.
+func (f *Forwarder) reject(p stack.Packet, why error) {
+	switch {
+	case errors.Is(why, errProhibited), errors.Is(why, unix.EACCES):
+		f.sendError(p, icmp4Unreachable, code4Prohibited, icmp6Unreachable, code6Prohibited)
+	case errors.Is(why, unix.EHOSTUNREACH):
+		f.sendError(p, icmp4Unreachable, code4Host, icmp6Unreachable, code6Address)
+	default:
+		f.sendError(p, icmp4Unreachable, code4Net, icmp6Unreachable, code6NoRoute)
+	}
+}
+
+// sendError answers a packet with an ICMP error of its family, in the gateway's name. Errors are never answered with
+// errors, nor is what was sent to a group (RFC 1122, 3.2.2); netstack brings neither here.
+func (f *Forwarder) sendError(p stack.Packet, type4, code4, type6, code6 byte) {
+	gw := f.gateway(p.Src.Addr())
+	if !gw.IsValid() || len(p.Original) == 0 {
+		return
+	}
+	m := []byte{type4, code4, 0, 0, 0, 0, 0, 0}
+	if p.Src.Addr().Is6() {
+		m[0], m[1] = type6, code6
+	}
+	_ = f.cfg.Inside.WriteICMP(gw, p.Src.Addr(), append(m, p.Original...))
+}
+
+// listenErrors makes the kernel keep the ICMP errors that answer a socket's datagrams (ip(7), IP_RECVERR), which it
+// otherwise gives to connected sockets only. Where it refuses, they are lost.
+func listenErrors(fd int, v6 bool) {
+	if v6 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+	}
+}
+
+// readErrors hands each error that waits on a socket to f, with the payload that the kernel kept and its destination.
+func (s *socket) readErrors(f func(e extendedError, to netip.AddrPort, payload []byte)) {
+	data, oob := make([]byte, 512), make([]byte, 512)
+	for {
+		var n, oobn int
+		var to unix.Sockaddr
+		err := s.use(func(fd int) (err error) {
+			n, oobn, _, to, err = unix.Recvmsg(fd, data, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+			return err
+		})
+		if err != nil {
+			return
 		}
-	})
-	return found
+		if e, ok := parseError(oob[:oobn]); ok {
+			f(e, addrPortOf(to), data[:n])
+		}
+	}
 }
 
 // extendedError is struct sock_extended_err, include/uapi/linux/errqueue.h, as far as it is needed.
 type extendedError struct {
-	v6         bool
+	v6, local  bool // local: this kernel's own
 	icmp, code byte
 	info       uint32     // the MTU of a path that was too small
 	offender   netip.Addr // who sent the error
@@ -58,17 +112,32 @@ type extendedError struct {
 // sizeofExtendedError is the structure's size in bytes; the offender's address follows it.
 const sizeofExtendedError = 16
 
-func icmpError(oob []byte) (extendedError, bool) {
+func parseError(oob []byte) (extendedError, bool) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return extendedError{}, false
 	}
 	for _, m := range messages {
 		d := m.Data
-		if len(d) < sizeofExtendedError || d[4] != unix.SO_EE_ORIGIN_ICMP && d[4] != unix.SO_EE_ORIGIN_ICMP6 {
+		isError := m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_RECVERR || m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR
+		if !isError || len(d) < sizeofExtendedError {
 			continue
 		}
-		e := extendedError{v6: d[4] == unix.SO_EE_ORIGIN_ICMP6, icmp: d[5], code: d[6], info: binary.NativeEndian.Uint32(d[8:])}
+		e := extendedError{v6: m.Header.Level == unix.IPPROTO_IPV6, icmp: d[5], code: d[6], info: binary.NativeEndian.Uint32(d[8:])}
+		switch d[4] {
+		case unix.SO_EE_ORIGIN_LOCAL:
+			if unix.Errno(binary.NativeEndian.Uint32(d)) != unix.EMSGSIZE {
+				continue
+			}
+			e.local, e.icmp, e.code = true, icmp4Unreachable, code4TooBig
+			if e.v6 {
+				e.icmp, e.code = icmp6TooBig, 0
+			}
+			return e, true
+		case unix.SO_EE_ORIGIN_ICMP, unix.SO_EE_ORIGIN_ICMP6:
+		default:
+			continue
+		}
 		if sa := d[sizeofExtendedError:]; !e.v6 && len(sa) >= 8 {
 			e.offender = netip.AddrFrom4([4]byte(sa[4:8]))
 		} else if e.v6 && len(sa) >= 24 {
@@ -79,58 +148,74 @@ func icmpError(oob []byte) (extendedError, bool) {
 	return extendedError{}, false
 }
 
-func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// passError builds the ICMP error that the container would have got without a gateway between, quoting the datagram
-// that it answers (RFC 792, RFC 4443): its IP header and the UDP header.
-func (a *association) passError(e extendedError, to netip.AddrPort) {
-	if !to.IsValid() || to.Addr().Is4() != a.inside.Addr().Is4() {
-		return
-	}
-	offender := e.offender
-	if to.Addr().IsLoopback() && a.loopback.IsValid() {
-		to = netip.AddrPortFrom(a.loopback, to.Port())
-	}
-	if !offender.IsValid() || offender.IsLoopback() || offender.Is4() != to.Addr().Is4() {
-		offender = to.Addr()
-	}
+// message is the beginning of the ICMP message that carries e.
+func (e extendedError) message() []byte {
 	m := []byte{e.icmp, e.code, 0, 0, 0, 0, 0, 0}
 	if e.v6 {
 		binary.BigEndian.PutUint32(m[4:], e.info)
-	} else if e.icmp == 3 && e.code == 4 {
-		binary.BigEndian.PutUint16(m[6:], uint16(e.info))
+	} else if e.icmp == icmp4Unreachable && e.code == code4TooBig {
+		binary.BigEndian.PutUint16(m[6:], uint16(min(e.info, 0xffff))) // RFC 1191, section 4
 	}
-	_ = a.f.cfg.Inside.WriteICMP(offender, a.inside.Addr(), append(m, quoteUDP(a.inside, to)...))
+	return m
 }
 
-// quoteUDP is the beginning of an empty datagram from src to dst.
-func quoteUDP(src, dst netip.AddrPort) []byte {
+// from is in whose name the container hears of e: the router's that sent it, the gateway's where that was this machine,
+// or the destination's where that is what answered.
+func (e extendedError) from(f *Forwarder, to netip.Addr) netip.Addr {
+	switch {
+	case e.local:
+		return f.gateway(to)
+	case !e.offender.IsValid() || e.offender.IsLoopback() || e.offender.Is4() != to.Is4():
+		return to
+	}
+	return e.offender
+}
+
+// passErrors gives the container the ICMP errors that wait on the association's socket.
+func (a *association) passErrors() {
+	a.sock.readErrors(func(e extendedError, to netip.AddrPort, payload []byte) {
+		size := len(payload)
+		if e.local {
+			a.mu.Lock()
+			to, size = a.last.target, a.last.size
+			a.mu.Unlock()
+		}
+		if !to.IsValid() || to.Addr().Is4() != a.inside.Addr().Is4() || e.v6 == to.Addr().Is4() {
+			return
+		}
+		if to.Addr().IsLoopback() {
+			to = netip.AddrPortFrom(a.f.gateway(to.Addr()), to.Port())
+		}
+		_ = a.f.cfg.Inside.WriteICMP(e.from(a.f, to.Addr()), a.inside.Addr(), append(e.message(), quoteUDP(a.inside, to, size)...))
+	})
+}
+
+// quoteUDP is the beginning of a datagram from src to dst with size bytes of payload: its IP header and UDP header, which
+// is what an ICMP error quotes (RFC 792, RFC 4443).
+func quoteUDP(src, dst netip.AddrPort, size int) []byte {
 	udp := make([]byte, 8)
 	binary.BigEndian.PutUint16(udp, src.Port())
 	binary.BigEndian.PutUint16(udp[2:], dst.Port())
-	binary.BigEndian.PutUint16(udp[4:], 8)
-	if src.Addr().Is4() {
+	binary.BigEndian.PutUint16(udp[4:], uint16(8+size))
+	return append(quoteIP(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, 8+size), udp...)
+}
+
+// quoteIP is the IP header of a packet with size bytes behind it.
+func quoteIP(src, dst netip.Addr, proto byte, size int) []byte {
+	if src.Is4() {
 		h := make([]byte, 20)
-		h[0], h[8], h[9] = 0x45, 64, unix.IPPROTO_UDP
-		binary.BigEndian.PutUint16(h[2:], 28)
-		s, d := src.Addr().As4(), dst.Addr().As4()
+		h[0], h[6], h[8], h[9] = 0x45, 0x40, defaultTTL, proto
+		binary.BigEndian.PutUint16(h[2:], uint16(20+size))
+		s, d := src.As4(), dst.As4()
 		copy(h[12:], s[:])
 		copy(h[16:], d[:])
-		return append(h, udp...)
+		return h
 	}
 	h := make([]byte, 40)
-	h[0], h[6], h[7] = 0x60, unix.IPPROTO_UDP, 64
-	binary.BigEndian.PutUint16(h[4:], 8)
-	s, d := src.Addr().As16(), dst.Addr().As16()
+	h[0], h[6], h[7] = 0x60, proto, defaultTTL
+	binary.BigEndian.PutUint16(h[4:], uint16(size))
+	s, d := src.As16(), dst.As16()
 	copy(h[8:], s[:])
 	copy(h[24:], d[:])
-	return append(h, udp...)
+	return h
 }

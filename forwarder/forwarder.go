@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -20,52 +21,54 @@ type Inside interface {
 	WriteUDP(src, dst netip.AddrPort, payload []byte) error
 	WriteICMP(src, dst netip.Addr, message []byte) error
 	Owns(a netip.Addr) bool
+	Contains(a netip.Addr) bool
 }
 
 // Config says how to forward. Inside is needed; the zero value of the rest works.
 type Config struct {
 	Network            string
 	Inside             Inside
+	Shared             *Shared // nil: not shared
 	Logger             *slog.Logger
 	Gateway4, Gateway6 netip.Addr
-	Internal           bool // nothing goes out
-	OutboundAddr4      netip.Addr
+	Internal           bool       // nothing goes out
+	OutboundAddr4      netip.Addr // the source of connections to the outside; zero: the kernel's choice
 	OutboundAddr6      netip.Addr
-	HostLoopback       func(container netip.Addr) bool
-	Owner              func(netip.Addr) string
-	Limits             Limits
+	OutboundInterface  string // the interface that they leave by; empty: the routing table's choice
+	// HostLoopback says whether the container at an address may reach the host's loopback.
+	HostLoopback func(container netip.Addr) bool
+	// Allow refuses destinations of a container by returning an error; nil allows all. proto is that of the IP header.
+	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
+	// Owner names the container at an address, for the table of flows.
+	Owner func(netip.Addr) string
+	// DialDirect connects to a container's address in a client's name without the gateway between, over a socket of the
+	// container's own network namespace. An error, ErrNotDirect among them, means: through the gateway. Nil: always so.
+	DialDirect func(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error)
+	Limits     Limits // for each container
 }
 
-// Limits bound what one container may have at once.
-type Limits struct {
-	Dialling int // connections being set up
-	TCP      int // connections
-	UDP      int // associations
-	Echo     int // identifiers being pinged with
-}
-
-// DefaultLimits serve a busy container and leave room for others.
-var DefaultLimits = Limits{Dialling: 1024, TCP: 16384, UDP: 4096, Echo: 64}
+// ErrNotDirect says that a connection has to go through the gateway.
+var ErrNotDirect = errors.New("no direct way into the container")
 
 // Forwarder forwards for one network.
 type Forwarder struct {
-	cfg    Config
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	cfg     Config
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // flows, dials
+	reactor *reactor
 
 	mu       sync.Mutex
 	flows    map[*flow]struct{}
-	use      map[netip.Addr]*usage
+	use      map[netip.Addr]usage
 	udp      map[netip.AddrPort]*association
+	inbound  map[inboundKey]*inboundUDP
 	echo     map[echoKey]*pinger
-	ports    map[portKey]*published
+	ports    map[*published]struct{}
+	sweeping bool
 	closed   bool
 	counters [counterKinds]atomic.Uint64
 }
-
-// usage is what one container has at once.
-type usage struct{ dialling, tcp, udp, echo int }
 
 type counter int
 
@@ -73,33 +76,46 @@ const (
 	countTCP counter = iota
 	countTCPRefused
 	countTCPLimit
+	countDialLimit
 	countUDP
 	countUDPLimit
 	countEcho
 	countEchoLimit
 	countInbound
+	countDirect
+	countProhibited
 	counterKinds
 )
 
-var counterNames = [counterKinds]string{"tcp_connections", "tcp_refused", "tcp_limit", "udp_associations", "udp_limit", "ping_sessions", "ping_limit", "published_connections"}
+var counterNames = [counterKinds]string{
+	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "ping_sessions", "ping_limit",
+	"published_connections", "published_direct", "egress_prohibited",
+}
 
 // New makes a forwarder.
-func New(cfg Config) *Forwarder {
+func New(cfg Config) (*Forwarder, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits
 	}
+	if cfg.Shared == nil {
+		cfg.Shared = NewShared(Limits{})
+	}
 	if cfg.HostLoopback == nil {
 		cfg.HostLoopback = func(netip.Addr) bool { return false }
 	}
+	r, err := newReactor()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Forwarder{
-		cfg: cfg, ctx: ctx, cancel: cancel,
-		flows: map[*flow]struct{}{}, use: map[netip.Addr]*usage{}, udp: map[netip.AddrPort]*association{},
-		echo: map[echoKey]*pinger{}, ports: map[portKey]*published{},
-	}
+		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r,
+		flows: map[*flow]struct{}{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
+		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{},
+	}, nil
 }
 
 var _ stack.Handler = (*Forwarder)(nil)
@@ -108,23 +124,18 @@ var _ stack.Handler = (*Forwarder)(nil)
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
 	f.closed = true
-	var ends []func()
-	for fl := range f.flows {
-		ends = append(ends, fl.abort)
-	}
-	for _, a := range f.udp {
-		ends = append(ends, a.close)
-	}
-	for _, p := range f.echo {
-		ends = append(ends, p.close)
-	}
-	for _, p := range f.ports {
-		ends = append(ends, p.close)
-	}
 	f.mu.Unlock()
 	f.cancel()
-	for _, end := range ends {
-		end()
+	f.reactor.close()
+	f.end(func(netip.Addr) bool { return true })
+	f.mu.Lock()
+	ports := make([]*published, 0, len(f.ports))
+	for p := range f.ports {
+		ports = append(ports, p)
+	}
+	f.mu.Unlock()
+	for _, p := range ports {
+		f.unbind(p)
 	}
 	f.wg.Wait()
 	return nil
@@ -132,21 +143,31 @@ func (f *Forwarder) Close() error {
 
 // DropContainer ends the flows of the container at addr.
 func (f *Forwarder) DropContainer(addr netip.Addr) {
+	f.end(func(a netip.Addr) bool { return a == addr })
+}
+
+// end ends what belongs to the inside addresses that match.
+func (f *Forwarder) end(match func(netip.Addr) bool) {
 	f.mu.Lock()
 	var ends []func()
 	for fl := range f.flows {
-		if fl.inside.Addr() == addr {
+		if match(fl.inside.Addr()) {
 			ends = append(ends, fl.abort)
 		}
 	}
 	for k, a := range f.udp {
-		if k.Addr() == addr {
-			ends = append(ends, a.close)
+		if match(k.Addr()) {
+			ends = append(ends, a.end)
+		}
+	}
+	for k, in := range f.inbound {
+		if match(k.inside.Addr()) {
+			ends = append(ends, in.end)
 		}
 	}
 	for k, p := range f.echo {
-		if k.src == addr {
-			ends = append(ends, p.close)
+		if match(k.src) {
+			ends = append(ends, p.end)
 		}
 	}
 	f.mu.Unlock()
@@ -155,55 +176,61 @@ func (f *Forwarder) DropContainer(addr netip.Addr) {
 	}
 }
 
-// errUnreachable says that policy keeps a destination from a container.
-var errUnreachable = errors.New("network is unreachable")
+// gateway is the network's own address of a's family.
+func (f *Forwarder) gateway(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return f.cfg.Gateway4
+	}
+	return f.cfg.Gateway6
+}
+
+func loopback(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// Why a destination is kept from a container.
+var (
+	errUnreachable = errors.New("network is unreachable")
+	errProhibited  = errors.New("prohibited by the egress policy")
+)
 
 // hostTarget decides where on the host a container's destination is: itself, or for the gateway's own address the host's
-// loopback, where that is allowed.
-func (f *Forwarder) hostTarget(src netip.Addr, dst netip.AddrPort) (netip.AddrPort, error) {
+// loopback, where that is allowed or a container's port is published there.
+func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
 	a := dst.Addr()
 	switch {
 	case f.cfg.Internal:
 		return dst, errUnreachable
 	case f.cfg.Inside.Owns(a):
-		if !f.cfg.HostLoopback(src) {
+		hairpin := proto == unix.IPPROTO_TCP && f.cfg.Shared.published(dst, "tcp") || proto == unix.IPPROTO_UDP && f.cfg.Shared.published(dst, "udp")
+		if !hairpin && !f.cfg.HostLoopback(src) {
 			return dst, errUnreachable
 		}
-		if a.Is4() {
-			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dst.Port()), nil
-		}
-		return netip.AddrPortFrom(netip.IPv6Loopback(), dst.Port()), nil
-	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast():
+		return netip.AddrPortFrom(loopback(a), dst.Port()), nil
+	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || f.cfg.Inside.Contains(a):
 		return dst, errUnreachable
+	}
+	if f.cfg.Allow != nil {
+		if err := f.cfg.Allow(src, proto, dst); err != nil {
+			f.counters[countProhibited].Add(1)
+			return dst, errors.Join(errProhibited, err)
+		}
 	}
 	return dst, nil
 }
 
-// take counts one more use of a kind for a container, unless that passes the limit.
-func (f *Forwarder) take(src netip.Addr, of func(*usage) *int, limit int) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	u := f.use[src]
-	if u == nil {
-		u = &usage{}
-		f.use[src] = u
+// outbound is where sockets towards a destination are bound; the zero address leaves it to the kernel.
+func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
+	switch {
+	case to.IsLoopback():
+		return netip.Addr{}
+	case to.Is4():
+		return f.cfg.OutboundAddr4
 	}
-	if n := of(u); *n < limit && !f.closed {
-		*n++
-		return true
-	}
-	return false
-}
-
-func (f *Forwarder) give(src netip.Addr, of func(*usage) *int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if u := f.use[src]; u != nil {
-		*of(u)--
-		if *u == (usage{}) {
-			delete(f.use, src)
-		}
-	}
+	return f.cfg.OutboundAddr6
 }
 
 // Counters returns what was counted since the start.
@@ -215,14 +242,59 @@ func (f *Forwarder) Counters() map[string]uint64 {
 	return m
 }
 
-// Flow is one live connection or association.
-type Flow struct {
-	Proto, Direction, State   string
-	Inside, Outside, HostSide netip.AddrPort
-	BytesIn, BytesOut         uint64
-	PacketsIn, PacketsOut     uint64
-	Created                   time.Time
+// sweepInterval is how often expired associations are looked for: what is kept is kept that much longer at most.
+const sweepInterval = 5 * time.Second
+
+// sweepLater arranges for expired associations to be ended. Nothing runs while there are none. The caller holds f.mu.
+func (f *Forwarder) sweepLater() {
+	if f.sweeping || f.closed {
+		return
+	}
+	f.sweeping = true
+	time.AfterFunc(sweepInterval, f.sweep)
 }
+
+func (f *Forwarder) sweep() {
+	now := time.Now().UnixNano()
+	f.mu.Lock()
+	var ends []func()
+	for _, a := range f.udp {
+		if a.expired(now) {
+			ends = append(ends, a.end)
+		}
+	}
+	for _, in := range f.inbound {
+		if in.expired(now) {
+			ends = append(ends, in.end)
+		}
+	}
+	for _, p := range f.echo {
+		if p.expired(now) {
+			ends = append(ends, p.end)
+		}
+	}
+	f.sweeping = false
+	if len(ends) < len(f.udp)+len(f.inbound)+len(f.echo) {
+		f.sweepLater()
+	}
+	f.mu.Unlock()
+	for _, end := range ends {
+		end()
+	}
+}
+
+// idle is when something was last used, and for how long it is kept then.
+type idle struct {
+	last    atomic.Int64 // nanoseconds since 1970
+	timeout atomic.Int64 // nanoseconds
+}
+
+func (i *idle) used(timeout time.Duration) {
+	i.last.Store(time.Now().UnixNano())
+	i.timeout.Store(int64(timeout))
+}
+
+func (i *idle) expired(now int64) bool { return now-i.last.Load() > i.timeout.Load() }
 
 // PingAvailable says whether this process may open ping sockets.
 func PingAvailable() (v4, v6 bool) {
@@ -234,14 +306,4 @@ func PingAvailable() (v4, v6 bool) {
 		return err == nil
 	}
 	return try(unix.AF_INET, unix.IPPROTO_ICMP), try(unix.AF_INET6, unix.IPPROTO_ICMPV6)
-}
-
-// RaiseFileLimit raises the soft limit on open files to the hard one.
-func RaiseFileLimit() error {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return err
-	}
-	r.Cur = r.Max
-	return unix.Setrlimit(unix.RLIMIT_NOFILE, &r)
 }

@@ -2,10 +2,8 @@ package forwarder
 
 import (
 	"encoding/binary"
-	"net"
+	"errors"
 	"net/netip"
-	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,176 +15,172 @@ import (
 // pingTimeout is how long a ping session without requests is kept; RFC 5508 REQ-2 wants 60 s at least.
 const pingTimeout = 60 * time.Second
 
+// echoHeader is the length in bytes of an ICMP echo message's header (RFC 792, RFC 4443).
+const echoHeader = 8
+
 // echoKey keeps identifiers of different containers apart.
 type echoKey struct {
 	src netip.Addr
 	id  uint16
-	v6  bool
 }
 
 // pinger is the ping socket of one container's identifier (icmp(7), "ping sockets"); the kernel gives it an identifier
 // of its own, which is replaced in replies.
 type pinger struct {
+	idle
 	f       *Forwarder
 	key     echoKey
-	file    *os.File
-	last    atomic.Int64
+	sock    socket
 	created time.Time
-	once    sync.Once
 	in, out atomic.Uint64
 }
 
 // HandleEcho sends a container's echo request on.
 func (f *Forwarder) HandleEcho(p stack.Packet) bool {
-	target, err := f.hostTarget(p.Src.Addr(), p.Dst)
-	if err != nil || len(p.Payload) < 8 {
-		f.unreachable(p)
+	if len(p.Payload) < echoHeader || f.hopLimit(p) {
 		return true
 	}
-	key := echoKey{p.Src.Addr(), binary.BigEndian.Uint16(p.Payload[4:]), target.Addr().Is6()}
+	proto := uint8(unix.IPPROTO_ICMP)
+	if p.Src.Addr().Is6() {
+		proto = unix.IPPROTO_ICMPV6
+	}
+	target, err := f.hostTarget(p.Src.Addr(), proto, netip.AddrPortFrom(p.Dst.Addr(), 0))
+	if err != nil {
+		f.reject(p, err)
+		return true
+	}
+	key := echoKey{p.Src.Addr(), binary.BigEndian.Uint16(p.Payload[4:])}
 	f.mu.Lock()
 	s := f.echo[key]
 	f.mu.Unlock()
 	if s == nil {
-		if s = f.newPinger(key); s == nil {
+		if s = f.newPinger(key, target.Addr()); s == nil {
 			return true
 		}
 	}
-	s.last.Store(time.Now().UnixNano())
-	raw, err := s.file.SyscallConn()
-	if err != nil {
-		return true
-	}
-	var sendErr error
-	err = raw.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendto(int(fd), p.Payload, 0, sockaddr(netip.AddrPortFrom(target.Addr(), 0)))
-		return true
-	})
-	if err == nil && sendErr != nil {
-		f.unreachable(p)
-	}
+	s.used(pingTimeout)
 	s.out.Add(1)
+	var control []byte
+	if p.TTL != defaultTTL {
+		control = ttlControl(p.TTL-1, p.Src.Addr().Is6())
+	}
+	var to rawAddr
+	to.set(target)
+	err = s.sock.use(func(fd int) error {
+		err := send(fd, p.Payload, &to, control)
+		if err != nil { // it may be that of an earlier request, which is on the error queue
+			err = send(fd, p.Payload, &to, control)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		f.reject(p, err)
+	}
 	return true
 }
 
-// unreachable answers an echo request with ICMP network unreachable.
-func (f *Forwarder) unreachable(p stack.Packet) {
-	gw := f.cfg.Gateway4
-	head := []byte{3, 0, 0, 0, 0, 0, 0, 0}
-	if p.Src.Addr().Is6() {
-		gw, head = f.cfg.Gateway6, []byte{1, 0, 0, 0, 0, 0, 0, 0}
-	}
-	if gw.IsValid() && len(p.Original) > 0 {
-		_ = f.cfg.Inside.WriteICMP(gw, p.Src.Addr(), append(head, p.Original...))
-	}
-}
-
-func (f *Forwarder) newPinger(key echoKey) *pinger {
-	sessions := func(u *usage) *int { return &u.echo }
-	if !f.take(key.src, sessions, f.cfg.Limits.Echo) {
-		f.counters[countEchoLimit].Add(1)
+func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
+	if !f.take(key.src, useEcho) {
 		return nil
 	}
-	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
-	if key.v6 {
-		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	fd, err := f.openPing(to)
 	if err != nil {
-		f.give(key.src, sessions)
+		f.give(key.src, useEcho)
 		return nil
 	}
-	s := &pinger{f: f, key: key, file: os.NewFile(uintptr(fd), "ping"), created: time.Now()}
-	s.last.Store(time.Now().UnixNano())
+	s := &pinger{f: f, key: key, sock: socket{fd: fd}, created: time.Now()}
+	s.used(pingTimeout)
 	f.mu.Lock()
 	if f.closed || f.echo[key] != nil {
 		other := f.echo[key]
 		f.mu.Unlock()
-		_ = s.file.Close()
-		f.give(key.src, sessions)
+		_ = unix.Close(fd)
+		f.give(key.src, useEcho)
 		return other
 	}
 	f.echo[key] = s
-	f.wg.Add(1)
+	f.sweepLater()
 	f.mu.Unlock()
 	f.counters[countEcho].Add(1)
-	go s.replies()
+	if err := f.reactor.add(fd, s); err != nil {
+		s.end()
+		return nil
+	}
 	return s
 }
 
-func (s *pinger) close() { s.once.Do(func() { _ = s.file.Close() }) }
-
-func (s *pinger) replies() {
-	defer func() {
-		s.close()
-		s.f.mu.Lock()
-		delete(s.f.echo, s.key)
-		s.f.mu.Unlock()
-		s.f.give(s.key.src, func(u *usage) *int { return &u.echo })
-		s.f.wg.Done()
-	}()
-	buf := make([]byte, maxDatagram)
-	raw, err := s.file.SyscallConn()
+func (f *Forwarder) openPing(to netip.Addr) (int, error) {
+	proto := unix.IPPROTO_ICMP
+	if to.Is6() {
+		proto = unix.IPPROTO_ICMPV6
+	}
+	fd, err := unix.Socket(family(to), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
+		return -1, err
+	}
+	if out := f.outbound(to); out.IsValid() {
+		err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(out, 0)))
+	}
+	if err == nil && f.cfg.OutboundInterface != "" && !to.IsLoopback() {
+		err = unix.BindToDevice(fd, f.cfg.OutboundInterface)
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	listenErrors(fd, to.Is6())
+	return fd, nil
+}
+
+// end closes the session. Ending it again does nothing.
+func (s *pinger) end() {
+	f := s.f
+	f.mu.Lock()
+	live := f.echo[s.key] == s
+	if live {
+		delete(f.echo, s.key)
+	}
+	f.mu.Unlock()
+	s.sock.close(f.reactor)
+	if live {
+		f.give(s.key.src, useEcho)
+	}
+}
+
+// ready implements ready: echo replies for the container, and ICMP errors.
+func (s *pinger) ready(events uint32) {
+	if events&unix.EPOLLERR != 0 {
+		s.passErrors()
+	}
+	if err := s.sock.receiveAll(s.reply); err != nil {
+		s.passErrors()
+	}
+}
+
+func (s *pinger) reply(message []byte, from netip.AddrPort, _ netip.Addr) {
+	if len(message) < echoHeader {
 		return
 	}
-	for {
-		idle := time.Unix(0, s.last.Load()).Add(pingTimeout)
-		if time.Now().After(idle) {
-			return
-		}
-		_ = s.file.SetReadDeadline(idle)
-		var n int
-		var from unix.Sockaddr
-		var rerr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, from, rerr = unix.Recvfrom(int(fd), buf, 0)
-			return rerr != unix.EAGAIN
-		})
-		if os.IsTimeout(err) {
-			continue
-		}
-		if err != nil {
-			return
-		}
-		if rerr != nil || n < 8 {
-			continue
-		}
-		var src netip.Addr
-		switch sa := from.(type) {
-		case *unix.SockaddrInet4:
-			src = netip.AddrFrom4(sa.Addr)
-		case *unix.SockaddrInet6:
-			src = netip.AddrFrom16(sa.Addr)
-		}
-		binary.BigEndian.PutUint16(buf[4:], s.key.id)
-		s.in.Add(1)
-		_ = s.f.cfg.Inside.WriteICMP(src, s.key.src, append([]byte(nil), buf[:n]...))
+	src := from.Addr()
+	if src.IsLoopback() {
+		src = s.f.gateway(s.key.src)
 	}
+	binary.BigEndian.PutUint16(message[4:], s.key.id)
+	s.in.Add(1)
+	_ = s.f.cfg.Inside.WriteICMP(src, s.key.src, message) // a reply may be lost
 }
 
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-}
-
-// hostOwn says whether a is an address of the host itself, whose clients have to appear as the gateway.
-func hostOwn(a netip.Addr) bool {
-	if a.IsLoopback() {
-		return true
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return true
-	}
-	for _, x := range addrs {
-		if n, ok := x.(*net.IPNet); ok {
-			if own, ok := netip.AddrFromSlice(n.IP); ok && own.Unmap() == a {
-				return true
-			}
+// passErrors gives the container the ICMP errors that answer its requests, with its own identifier in what they quote.
+func (s *pinger) passErrors() {
+	s.sock.readErrors(func(e extendedError, to netip.AddrPort, payload []byte) {
+		if len(payload) < echoHeader || !to.IsValid() || to.Addr().Is4() != s.key.src.Is4() || e.v6 == to.Addr().Is4() {
+			return
 		}
-	}
-	return false
+		proto := byte(unix.IPPROTO_ICMP)
+		if e.v6 {
+			proto = unix.IPPROTO_ICMPV6
+		}
+		binary.BigEndian.PutUint16(payload[4:], s.key.id)
+		quote := append(quoteIP(s.key.src, to.Addr(), proto, len(payload)), payload[:echoHeader]...)
+		_ = s.f.cfg.Inside.WriteICMP(e.from(s.f, to.Addr()), s.key.src, append(e.message(), quote...))
+	})
 }

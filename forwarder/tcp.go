@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -20,40 +21,45 @@ import (
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
 const dialTimeout = 30 * time.Second
 
-// flow is one TCP connection through the gateway.
+// keepAlive finds peers that are gone: the connection ends 75 s of silence and 9 probes later, as in Linux (tcp(7)) but for
+// the two hours. An idle connection whose peer lives is kept for ever (RFC 5382 REQ-5 asks for 2 h 4 min at least).
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 75 * time.Second, Interval: 75 * time.Second, Count: 9}
+
+// flow is one TCP connection from or to a container.
 type flow struct {
 	f                         *Forwarder
 	direction                 string
 	inside, outside, hostSide netip.AddrPort
 	created                   time.Time
-	in                        *stack.Conn
+	in                        *stack.Conn  // the container's end at the gateway
+	direct                    *net.TCPConn // or inside the container's network namespace
 	host                      *net.TCPConn
 	bytesIn, bytesOut         atomic.Uint64
+	halfClosed                atomic.Bool
 	once                      sync.Once
 }
 
 // HandleTCP dials the host first and completes the container's handshake only then.
 func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 	src, dst := r.Src, r.Dst
-	target, err := f.hostTarget(src.Addr(), dst)
-	if hp := f.hairpin(dst); err != nil && hp.IsValid() {
-		target, err = hp, nil
+	target, err := f.hostTarget(src.Addr(), unix.IPPROTO_TCP, dst)
+	if errors.Is(err, errProhibited) {
+		r.Refuse()
+		return
 	}
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
 		r.Unreachable(false)
 		return
 	}
-	dialling := func(u *usage) *int { return &u.dialling }
-	if !f.take(src.Addr(), dialling, f.cfg.Limits.Dialling) {
-		f.counters[countTCPLimit].Add(1)
-		r.Drop()
+	if !f.take(src.Addr(), useDialling) {
+		r.Drop() // it asks again
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	host, err := f.dialHost(ctx, target)
 	cancel()
-	f.give(src.Addr(), dialling)
+	f.give(src.Addr(), useDialling)
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
 		switch {
@@ -68,27 +74,32 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		}
 		return
 	}
-	connections := func(u *usage) *int { return &u.tcp }
-	if !f.take(src.Addr(), connections, f.cfg.Limits.TCP) {
-		f.counters[countTCPLimit].Add(1)
-		_ = host.Close()
+	if !f.take(src.Addr(), useTCP) {
+		reset(host)
 		r.Refuse()
 		return
 	}
-	defer f.give(src.Addr(), connections)
+	f.give(src.Addr(), useTCP) // run takes it again
 	in, err := r.Accept()
 	if err != nil {
 		reset(host)
 		return
 	}
 	f.counters[countTCP].Add(1)
-	f.run(&flow{direction: "out", inside: src, outside: dst, in: in, host: host})
+	f.run(&flow{f: f, direction: "out", inside: src, outside: dst, in: in, host: host})
 }
 
+// dialHost connects to the outside.
 func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAlive: 75 * time.Second}
+	d := net.Dialer{KeepAliveConfig: keepAlive}
 	if local := f.outbound(to.Addr()); local.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: local.AsSlice()}
+	}
+	if f.cfg.OutboundInterface != "" && !to.Addr().IsLoopback() {
+		d.Control = func(_, _ string, c syscall.RawConn) error {
+			var err error
+			return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), f.cfg.OutboundInterface) }), err)
+		}
 	}
 	c, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
@@ -97,19 +108,14 @@ func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (*net.TCPCo
 	return c.(*net.TCPConn), nil
 }
 
-func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
-	if to.IsLoopback() {
-		return netip.Addr{}
-	}
-	if to.Is4() {
-		return f.cfg.OutboundAddr4
-	}
-	return f.cfg.OutboundAddr6
-}
-
 // run copies both ways until both directions have ended.
 func (f *Forwarder) run(fl *flow) {
-	fl.f, fl.created = f, time.Now()
+	if !f.take(fl.inside.Addr(), useTCP) {
+		fl.abort()
+		return
+	}
+	defer f.give(fl.inside.Addr(), useTCP)
+	fl.created = time.Now()
 	if a, ok := fl.host.LocalAddr().(*net.TCPAddr); ok {
 		fl.hostSide = a.AddrPort()
 	}
@@ -124,16 +130,23 @@ func (f *Forwarder) run(fl *flow) {
 	f.mu.Unlock()
 	defer f.wg.Done()
 	done := make(chan error, 1)
-	go func() { done <- fl.outward() }()
-	err := fl.inward()
-	if err != nil {
-		fl.abort()
+	out, in := fl.outward, fl.inward
+	if fl.direct != nil {
+		out = func() error { return splice(fl.host, fl.direct, &fl.bytesOut) }
+		in = func() error { return splice(fl.direct, fl.host, &fl.bytesIn) }
 	}
-	if err2 := <-done; err == nil && err2 != nil {
-		fl.abort()
+	half := func(copy func() error) error { // an error in one direction ends both
+		err := copy()
+		fl.halfClosed.Store(true)
+		if err != nil {
+			fl.abort()
+		}
+		return err
 	}
-	_ = fl.in.Close()
-	_ = fl.host.Close()
+	go func() { done <- half(out) }()
+	_ = half(in) // an error has been acted upon
+	<-done
+	fl.close()
 	f.mu.Lock()
 	delete(f.flows, fl)
 	f.mu.Unlock()
@@ -150,7 +163,6 @@ func (fl *flow) outward() error {
 		switch err.(type) {
 		case nil:
 			if w.err != nil {
-				fl.abort()
 				return w.err
 			}
 			continue
@@ -160,7 +172,6 @@ func (fl *flow) outward() error {
 		case *tcpip.ErrClosedForReceive:
 			return fl.host.CloseWrite()
 		default:
-			fl.abort()
 			return errors.New(err.String())
 		}
 	}
@@ -219,7 +230,6 @@ func (fl *flow) inward() error {
 			if buf != nil {
 				buffers.Put(buf)
 			}
-			fl.abort()
 			return errors.Join(err, rerr)
 		}
 		if n == 0 {
@@ -230,17 +240,30 @@ func (fl *flow) inward() error {
 		_, werr := fl.in.Write((*buf)[:n])
 		buffers.Put(buf)
 		if werr != nil {
-			fl.abort()
 			return werr
 		}
 	}
 }
 
+// close lets both ends finish what they have.
+func (fl *flow) close() {
+	if fl.direct != nil {
+		_ = fl.direct.Close()
+	} else {
+		_ = fl.in.Close()
+	}
+	_ = fl.host.Close()
+}
+
 // abort resets both ends: a reset on one side is one on the other.
 func (fl *flow) abort() {
 	fl.once.Do(func() {
-		fl.in.Endpoint.Abort()
-		_ = fl.in.Close()
+		if fl.direct != nil {
+			reset(fl.direct)
+		} else {
+			fl.in.Endpoint.Abort()
+			_ = fl.in.Close()
+		}
 		reset(fl.host)
 	})
 }

@@ -2,12 +2,12 @@ package forwarder
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/stack"
 )
@@ -19,23 +19,27 @@ const (
 	dnsTimeout = 20 * time.Second
 )
 
-// maxDatagram is the largest UDP payload over IPv4, in bytes.
-const maxDatagram = 65507
-
 // association is the host socket of one container source address and port: the same for every destination (RFC 4787
 // REQ-1), open to replies from anywhere (REQ-8).
 type association struct {
-	f                  *Forwarder
-	inside             netip.AddrPort
-	pc                 *net.UDPConn
-	loopback           netip.Addr // the gateway's address that stood for the host's loopback
-	last               atomic.Int64
-	timeout            time.Duration
-	created            time.Time
-	bytesIn, bytesOut  atomic.Uint64
-	packetsIn, packets atomic.Uint64
-	outside            atomic.Pointer[netip.AddrPort]
-	once               sync.Once
+	idle
+	f                                        *Forwarder
+	inside                                   netip.AddrPort
+	sock                                     socket
+	hostSide                                 netip.AddrPort
+	created                                  time.Time
+	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
+
+	mu       sync.Mutex // over what follows, which sending uses
+	outside  netip.AddrPort
+	to       rawAddr
+	fragment int    // the socket's IP_MTU_DISCOVER
+	ttl      uint8  // that control is for
+	control  []byte // sets the TTL of datagrams whose own is not the default
+	last     struct {
+		target netip.AddrPort
+		size   int
+	} // the datagram that a local error is about
 }
 
 // HandleUDP sends a container's datagram on.
@@ -43,157 +47,171 @@ func (f *Forwarder) HandleUDP(p stack.Packet) bool {
 	if f.replyPublished(p) {
 		return true
 	}
-	target, err := f.hostTarget(p.Src.Addr(), p.Dst)
+	if f.hopLimit(p) {
+		return true
+	}
+	target, err := f.hostTarget(p.Src.Addr(), unix.IPPROTO_UDP, p.Dst)
 	if err != nil {
-		if hp := f.hairpinUDP(p); hp {
-			return true
-		}
-		return false
+		f.reject(p, err)
+		return true
 	}
-	a := f.associate(p, target)
-	if a == nil {
-		return true // over the limit: lost, as in a full queue
-	}
-	a.last.Store(time.Now().UnixNano())
-	a.outside.Store(&p.Dst)
-	if _, err := a.pc.WriteToUDPAddrPort(p.Payload, target); err != nil {
-		return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENETUNREACH)
-	}
-	a.packets.Add(1)
-	a.bytesOut.Add(uint64(len(p.Payload)))
-	return true
-}
-
-func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *association {
 	f.mu.Lock()
 	a := f.udp[p.Src]
 	f.mu.Unlock()
-	if a != nil {
-		return a
+	if a == nil {
+		if a = f.associate(p, target); a == nil {
+			return true // over the limit: lost, as in a full queue
+		}
 	}
-	udp := func(u *usage) *int { return &u.udp }
-	if !f.take(p.Src.Addr(), udp, f.cfg.Limits.UDP) {
-		f.counters[countUDPLimit].Add(1)
+	timeout := udpTimeout
+	if p.Dst.Port() == 53 && a.packetsOut.Load() == 0 {
+		timeout = dnsTimeout
+	} else if p.Dst.Port() == 53 {
+		timeout = time.Duration(a.timeout.Load())
+	}
+	a.used(timeout)
+	a.packetsOut.Add(1)
+	a.bytesOut.Add(uint64(len(p.Payload)))
+	if err := a.send(p, target); err != nil {
+		f.reject(p, err)
+	}
+	return true
+}
+
+// send sends a datagram as the container sent it: with its TTL, less the hop that the gateway is, and whole where it
+// must not be fragmented.
+func (a *association) send(p stack.Packet, target netip.AddrPort) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.outside != p.Dst {
+		a.outside = p.Dst
+		a.to.set(target)
+	}
+	a.last.target, a.last.size = p.Dst, len(p.Payload)
+	var control []byte
+	if p.TTL != defaultTTL {
+		if a.ttl != p.TTL {
+			a.ttl, a.control = p.TTL, ttlControl(p.TTL-1, p.Src.Addr().Is6())
+		}
+		control = a.control
+	}
+	return a.sock.use(func(fd int) error {
+		a.setFragment(fd, p.DontFragment)
+		err := send(fd, p.Payload, &a.to, control)
+		if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {
+			return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
+		}
+		// The error may be that of an earlier datagram, which is on the error queue.
+		if err = send(fd, p.Payload, &a.to, control); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) {
+			return err
+		}
+		return nil
+	})
+}
+
+// setFragment has the kernel fragment datagrams that it may, and refuse those it may not (ip(7), IP_MTU_DISCOVER).
+func (a *association) setFragment(fd int, dont bool) {
+	mode := unix.IP_PMTUDISC_WANT
+	if dont {
+		mode = unix.IP_PMTUDISC_DO
+	}
+	if a.fragment == mode {
+		return
+	}
+	a.fragment = mode
+	if a.inside.Addr().Is4() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, mode)
+	}
+}
+
+// associate makes the association of a datagram's source.
+func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *association {
+	if !f.take(p.Src.Addr(), useUDP) {
 		return nil
 	}
-	network, local := "udp4", &net.UDPAddr{}
-	if target.Addr().Is6() {
-		network = "udp6"
-	}
-	if out := f.outbound(target.Addr()); out.IsValid() {
-		local.IP = out.AsSlice()
-	}
-	pc, err := net.ListenUDP(network, local)
+	a := &association{f: f, inside: p.Src, created: time.Now()}
+	fd, err := f.openUDP(target.Addr())
 	if err != nil {
-		f.give(p.Src.Addr(), udp)
+		f.give(p.Src.Addr(), useUDP)
 		f.cfg.Logger.Debug("UDP association", "error", err)
 		return nil
 	}
-	listenErrors(pc, target.Addr().Is6())
-	a = &association{f: f, inside: p.Src, pc: pc, timeout: udpTimeout, created: time.Now()}
-	if target.Addr().IsLoopback() {
-		a.loopback = p.Dst.Addr()
-	}
-	if p.Dst.Port() == 53 {
-		a.timeout = dnsTimeout
-	}
-	a.last.Store(time.Now().UnixNano())
+	a.sock.fd, a.hostSide = fd, localAddr(fd)
+	a.used(udpTimeout)
 	f.mu.Lock()
-	if other := f.udp[p.Src]; other != nil || f.closed {
+	if f.closed || f.udp[p.Src] != nil {
+		other := f.udp[p.Src]
 		f.mu.Unlock()
-		_ = pc.Close()
-		f.give(p.Src.Addr(), udp)
+		_ = unix.Close(fd)
+		f.give(p.Src.Addr(), useUDP)
 		return other
 	}
 	f.udp[p.Src] = a
-	f.wg.Add(1)
+	f.sweepLater()
 	f.mu.Unlock()
 	f.counters[countUDP].Add(1)
-	go a.replies()
+	if err := f.reactor.add(fd, a); err != nil {
+		a.end()
+		return nil
+	}
 	return a
 }
 
-func (a *association) close() {
-	a.once.Do(func() { _ = a.pc.Close() })
+// openUDP makes a socket that can send to and receive from everywhere, towards a destination's family.
+func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
+	local := netip.IPv4Unspecified()
+	if to.Is6() {
+		local = netip.IPv6Unspecified()
+	}
+	if out := f.outbound(to); out.IsValid() {
+		local = out
+	}
+	fd, err := listenUDP(netip.AddrPortFrom(local, 0))
+	if err != nil {
+		return -1, err
+	}
+	if f.cfg.OutboundInterface != "" && !to.IsLoopback() {
+		if err := unix.BindToDevice(fd, f.cfg.OutboundInterface); err != nil {
+			return -1, errors.Join(err, unix.Close(fd))
+		}
+	}
+	listenErrors(fd, to.Is6())
+	return fd, nil
 }
 
-// replies carries datagrams back until the association has been idle for too long.
-func (a *association) replies() {
-	defer func() {
-		a.close()
-		a.f.mu.Lock()
-		delete(a.f.udp, a.inside)
-		a.f.mu.Unlock()
-		a.f.give(a.inside.Addr(), func(u *usage) *int { return &u.udp })
-		a.f.wg.Done()
-	}()
-	for {
-		idle := time.Unix(0, a.last.Load()).Add(a.timeout)
-		if time.Now().After(idle) {
-			return
-		}
-		_ = a.pc.SetReadDeadline(idle)
-		n, buf, from, err := readDatagram(a.pc)
-		if err != nil && a.passErrors() {
-			continue
-		}
-		if err != nil {
-			var ne net.Error
-			if errors.As(err, &ne) && ne.Timeout() || errors.Is(err, syscall.ECONNREFUSED) {
-				continue
-			}
-			return
-		}
-		src := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		if src.Addr().IsLoopback() && a.loopback.IsValid() {
-			src = netip.AddrPortFrom(a.loopback, src.Port())
-		}
-		a.packetsIn.Add(1)
-		a.bytesIn.Add(uint64(n))
-		_ = a.f.cfg.Inside.WriteUDP(src, a.inside, (*buf)[:n])
-		buffers.Put(buf)
+// end closes the association. Ending it again does nothing.
+func (a *association) end() {
+	f := a.f
+	f.mu.Lock()
+	live := f.udp[a.inside] == a
+	if live {
+		delete(f.udp, a.inside)
+	}
+	f.mu.Unlock()
+	a.sock.close(f.reactor)
+	if live {
+		f.give(a.inside.Addr(), useUDP)
 	}
 }
 
-// readDatagram waits for a datagram without holding a buffer, and reads it into a pooled one, which is the caller's.
-func readDatagram(pc *net.UDPConn) (int, *[]byte, netip.AddrPort, error) {
-	raw, err := pc.SyscallConn()
-	if err != nil {
-		return 0, nil, netip.AddrPort{}, err
+// ready implements ready: datagrams for the container, and ICMP errors.
+func (a *association) ready(events uint32) {
+	if events&unix.EPOLLERR != 0 {
+		a.passErrors()
 	}
-	var n int
-	var from syscall.Sockaddr
-	var rerr error
-	var buf *[]byte
-	err = raw.Read(func(fd uintptr) bool {
-		buf = buffers.Get().(*[]byte)
-		for {
-			n, from, rerr = syscall.Recvfrom(int(fd), *buf, 0)
-			if rerr != syscall.EINTR {
-				break
-			}
-		}
-		if rerr != nil {
-			buffers.Put(buf)
-			buf = nil
-		}
-		return rerr != syscall.EAGAIN
-	})
-	if err == nil {
-		err = rerr
+	if err := a.sock.receiveAll(a.reply); err != nil {
+		a.passErrors()
 	}
-	if err != nil {
-		if buf != nil {
-			buffers.Put(buf)
-		}
-		return 0, nil, netip.AddrPort{}, err
+}
+
+// reply carries a datagram from the outside to the container.
+func (a *association) reply(payload []byte, src netip.AddrPort, _ netip.Addr) {
+	if src.Addr().IsLoopback() {
+		src = netip.AddrPortFrom(a.f.gateway(a.inside.Addr()), src.Port())
 	}
-	switch sa := from.(type) {
-	case *syscall.SockaddrInet4:
-		return n, buf, netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
-	case *syscall.SockaddrInet6:
-		return n, buf, netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
-	}
-	buffers.Put(buf)
-	return 0, nil, netip.AddrPort{}, errors.New("datagram from nowhere")
+	a.packetsIn.Add(1)
+	a.bytesIn.Add(uint64(len(payload)))
+	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, payload) // a datagram may be lost
 }

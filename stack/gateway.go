@@ -43,8 +43,10 @@ type Handler interface {
 type Packet struct {
 	Src, Dst netip.AddrPort
 	TTL      uint8
-	Payload  []byte
-	Original []byte // IP header and the first bytes behind it, to quote in ICMP errors
+	// DontFragment is IPv4's flag; IPv6 is never fragmented on the way. What came in fragments may leave in such.
+	DontFragment bool
+	Payload      []byte
+	Original     []byte // IP header and the first bytes behind it, to quote in ICMP errors
 }
 
 // Config says how a gateway is to be.
@@ -64,6 +66,7 @@ type Gateway struct {
 	link    *linkEndpoint
 	handler atomic.Pointer[Handler]
 	own     map[netip.Addr]bool
+	subnets []netip.Prefix
 	tcp     *tcp.Forwarder
 
 	synMu sync.Mutex
@@ -91,6 +94,7 @@ func New(cfg Config) (*Gateway, error) {
 	var own []netip.Addr
 	for _, p := range cfg.Addresses {
 		g.own[p.Addr()] = true
+		g.subnets = append(g.subnets, p.Masked())
 		own = append(own, p.Addr())
 	}
 	g.link = newLinkEndpoint(tcpip.LinkAddress(cfg.MAC), cfg.MTU)
@@ -149,6 +153,16 @@ func (g *Gateway) Close() error {
 // Owns says whether a is one of the gateway's own addresses.
 func (g *Gateway) Owns(a netip.Addr) bool { return g.own[a] }
 
+// Contains says whether a is in one of the network's subnets: containers look for it with ARP, not at the gateway.
+func (g *Gateway) Contains(a netip.Addr) bool {
+	for _, p := range g.subnets {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 func protoOf(a netip.Addr) tcpip.NetworkProtocolNumber {
 	if a.Is4() {
 		return ipv4.ProtocolNumber
@@ -176,7 +190,10 @@ func (g *Gateway) ListenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	return gonet.DialUDP(g.s, &local, nil, protoOf(at.Addr()))
 }
 
-// DialTCP connects to a container at dst in the name of src.
+// ErrPortInUse says that a connection between the same two ends is still there.
+var ErrPortInUse = errors.New("port is in use")
+
+// DialTCP connects to a container at dst in the name of src. Port 0 of src is any.
 func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, error) {
 	c := &Conn{}
 	ep, terr := g.s.NewEndpoint(tcp.ProtocolNumber, protoOf(dst.Addr()), &c.Queue)
@@ -201,6 +218,9 @@ func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, 
 	}
 	if terr != nil {
 		ep.Close()
+		if _, inUse := terr.(*tcpip.ErrPortInUse); inUse {
+			return nil, ErrPortInUse
+		}
 		return nil, &tcpipError{terr}
 	}
 	ep.SocketOptions().SetKeepAlive(true)

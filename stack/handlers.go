@@ -130,6 +130,9 @@ func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()))
 }
 
+// quoted is how many bytes behind the IP header an ICMP error repeats: enough to find the sender's socket (RFC 792).
+const quoted = 8
+
 func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []byte) Packet {
 	p := Packet{
 		Src:     netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
@@ -137,11 +140,17 @@ func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []b
 		Payload: payload,
 	}
 	nh := pkt.NetworkHeader().Slice()
+	whole := 0 // length in bytes that the IP header tells: of a reassembled packet, that of a fragment
 	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
-		p.TTL = header.IPv4(nh).TTL()
+		ip := header.IPv4(nh)
+		p.TTL, p.DontFragment, whole = ip.TTL(), ip.Flags()&header.IPv4FlagDontFragment != 0, int(ip.TotalLength())-len(nh)
 	} else {
-		p.TTL = header.IPv6(nh).HopLimit()
+		ip := header.IPv6(nh)
+		p.TTL, p.DontFragment, whole = ip.HopLimit(), true, int(ip.PayloadLength())-(len(nh)-header.IPv6MinimumSize)
 	}
+	th := pkt.TransportHeader().Slice()
+	p.DontFragment = p.DontFragment && whole == len(th)+pkt.Data().Size()
+	p.Original = append(append(make([]byte, 0, len(nh)+quoted), nh...), th[:min(len(th), quoted)]...)
 	return p
 }
 

@@ -11,10 +11,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/daemon"
+	"github.com/usernet/usernet/forwarder"
 )
 
 type serveOptions struct {
@@ -22,6 +26,7 @@ type serveOptions struct {
 	idle                         time.Duration
 	dns                          []string
 	ipv6                         bool
+	perContainer, total          forwarder.Limits
 }
 
 func serveCommand() *cobra.Command {
@@ -34,6 +39,16 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.format, "log-format", "text", "text or json")
 	f.StringSliceVar(&o.dns, "dns", nil, "resolvers to forward to instead of the host's")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
+	for _, l := range []struct {
+		name, of string
+		set      *forwarder.Limits
+		def      forwarder.Limits
+	}{{"limit", "each container", &o.perContainer, forwarder.DefaultLimits}, {"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{}}} {
+		f.IntVar(&l.set.TCP, l.name+"-tcp", l.def.TCP, "TCP connections of "+l.of)
+		f.IntVar(&l.set.Dialling, l.name+"-dials", l.def.Dialling, "TCP connections being set up of "+l.of)
+		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
+		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
+	}
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
 	return c
@@ -76,19 +91,27 @@ func serve(o serveOptions) error {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	d, err := daemon.New(daemon.Config{Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6})
+	l, inherited, err := activated()
 	if err != nil {
 		return err
 	}
-	l, err := listen(o.socket)
+	d, err := daemon.New(daemon.Config{
+		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
+		PerContainer: o.perContainer, Limits: o.total, Inherited: inherited,
+	})
 	if err != nil {
-		return errors.Join(err, d.Close())
+		return err
+	}
+	if l == nil {
+		if l, err = listen(o.socket); err != nil {
+			return errors.Join(err, d.Close())
+		}
 	}
 	s := api.NewServer(d, log)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
-	notify("READY=1")
+	notify(log, sd.SdNotifyReady)
 	select {
 	case sig := <-signals:
 		log.Info("ending", "signal", sig.String())
@@ -96,7 +119,7 @@ func serve(o serveOptions) error {
 		log.Info("ending")
 	case err = <-served:
 	}
-	notify("STOPPING=1")
+	notify(log, sd.SdNotifyStopping)
 	return errors.Join(err, s.Close(), d.Close())
 }
 
@@ -120,19 +143,33 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// activated returns what the service manager has passed (sd_listen_fds(3)): the API's listener, where one of the sockets
+// is a Unix one, and the descriptors of the others, which published ports may use.
+func activated() (net.Listener, []int, error) {
+	var api net.Listener
+	var rest []int
+	for _, f := range activation.Files(true) {
+		l, err := net.FileListener(f)
+		if u, ok := l.(*net.UnixListener); ok && err == nil && api == nil {
+			api = u
+			continue
+		}
+		if err == nil {
+			_ = l.Close() // a copy
+		}
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, nil, fmt.Errorf("socket %s from the service manager: %w", f.Name(), err)
+		}
+		_ = f.Close()
+		rest = append(rest, fd)
+	}
+	return api, rest, nil
+}
+
 // notify tells the service manager how far the daemon is (sd_notify(3)).
-func notify(state string) {
-	addr := os.Getenv("NOTIFY_SOCKET")
-	if addr == "" {
-		return
+func notify(log *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("the service manager does not listen", "error", err)
 	}
-	if addr[0] == '@' {
-		addr = "\x00" + addr[1:]
-	}
-	c, err := net.Dial("unixgram", addr)
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	_, _ = c.Write([]byte(state))
 }

@@ -1,0 +1,63 @@
+package forwarder
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Flow is one live connection or association. Bytes and packets "in" are those towards the container.
+type Flow struct {
+	Proto     string         // tcp, udp or icmp
+	Direction string         // who began: out (the container) or in
+	State     string         // of TCP: established, closing; of others: mapped
+	Inside    netip.AddrPort // the container's end; for icmp the port is the identifier
+	Outside   netip.AddrPort // the other end as the container sees it; of an association, its last
+	HostSide  netip.AddrPort // the host's own address and port
+	Path      string         // gateway, or direct where the kernel splices
+
+	BytesIn, BytesOut     uint64
+	PacketsIn, PacketsOut uint64 // not counted for TCP
+	Created               time.Time
+}
+
+// Flows lists what is live.
+func (f *Forwarder) Flows() []Flow {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]Flow, 0, len(f.flows)+len(f.udp)+len(f.inbound)+len(f.echo))
+	for fl := range f.flows {
+		path, state := "gateway", "established"
+		if fl.direct != nil {
+			path = "direct"
+		}
+		if fl.halfClosed.Load() {
+			state = "closing"
+		}
+		list = append(list, Flow{
+			Proto: "tcp", Direction: fl.direction, State: state, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Path: path,
+			BytesIn: fl.bytesIn.Load(), BytesOut: fl.bytesOut.Load(), Created: fl.created,
+		})
+	}
+	for _, a := range f.udp {
+		a.mu.Lock()
+		outside := a.outside
+		a.mu.Unlock()
+		list = append(list, Flow{
+			Proto: "udp", Direction: "out", State: "mapped", Inside: a.inside, Outside: outside, HostSide: a.hostSide, Path: "gateway",
+			BytesIn: a.bytesIn.Load(), BytesOut: a.bytesOut.Load(), PacketsIn: a.packetsIn.Load(), PacketsOut: a.packetsOut.Load(), Created: a.created,
+		})
+	}
+	for _, in := range f.inbound {
+		list = append(list, Flow{
+			Proto: "udp", Direction: "in", State: "mapped", Inside: in.key.inside, Outside: in.client.from, HostSide: in.p.bound.Host, Path: "gateway",
+			BytesIn: in.bytesIn.Load(), BytesOut: in.bytesOut.Load(), PacketsIn: in.packetsIn.Load(), PacketsOut: in.packetsOut.Load(), Created: in.created,
+		})
+	}
+	for k, s := range f.echo {
+		list = append(list, Flow{
+			Proto: "icmp", Direction: "out", State: "mapped", Inside: netip.AddrPortFrom(k.src, k.id), Path: "gateway",
+			PacketsIn: s.in.Load(), PacketsOut: s.out.Load(), Created: s.created,
+		})
+	}
+	return list
+}

@@ -1,0 +1,96 @@
+package forwarder
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits bound what may exist at once, for one container or for the daemon. 0 does not limit.
+type Limits struct {
+	Dialling int // TCP connections being set up
+	TCP      int // TCP connections
+	UDP      int // UDP associations, outbound and through published ports
+	Echo     int // identifiers being pinged with
+}
+
+// DefaultLimits, for a container, serve a busy one and leave room for others.
+var DefaultLimits = Limits{Dialling: 1024, TCP: 16384, UDP: 4096, Echo: 64}
+
+// usageKind is what a limit counts.
+type usageKind int
+
+const (
+	useDialling usageKind = iota
+	useTCP
+	useUDP
+	useEcho
+	usageKinds
+)
+
+// of is the limit on a kind.
+func (l Limits) of(k usageKind) int {
+	return [usageKinds]int{l.Dialling, l.TCP, l.UDP, l.Echo}[k]
+}
+
+// usage is what one container has at once.
+type usage [usageKinds]int
+
+// limitCounters say where a use beyond a limit is counted.
+var limitCounters = [usageKinds]counter{countDialLimit, countTCPLimit, countUDPLimit, countEchoLimit}
+
+// take counts one more use of a kind for the container at an inside address, unless that passes its limit or the daemon's.
+func (f *Forwarder) take(inside netip.Addr, kind usageKind) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	u := f.use[inside]
+	if limit := f.cfg.Limits.of(kind); limit > 0 && u[kind] >= limit {
+		f.counters[limitCounters[kind]].Add(1)
+		return false
+	}
+	total := f.cfg.Shared.use[kind].Add(1)
+	if limit := f.cfg.Shared.limits.of(kind); limit > 0 && total > int64(limit) {
+		f.cfg.Shared.use[kind].Add(-1)
+		f.counters[limitCounters[kind]].Add(1)
+		return false
+	}
+	u[kind]++
+	f.use[inside] = u
+	return true
+}
+
+// give takes a use back.
+func (f *Forwarder) give(inside netip.Addr, kind usageKind) {
+	f.cfg.Shared.use[kind].Add(-1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.use[inside]
+	u[kind]--
+	if u == (usage{}) {
+		delete(f.use, inside)
+	} else {
+		f.use[inside] = u
+	}
+}
+
+// FileLimit is the limit on open files that holds for this process, RLIMIT_NOFILE.
+func FileLimit() uint64 {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0
+	}
+	return r.Cur
+}
+
+// RaiseFileLimit raises the soft limit on open files to the hard one.
+func RaiseFileLimit() error {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return err
+	}
+	r.Cur = r.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &r)
+}

@@ -1,0 +1,238 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/stack"
+)
+
+// published is one bound host port.
+type published struct {
+	f        *Forwarder
+	bound    Bound
+	in4, in6 netip.Addr // the container
+	sock     socket
+	clients  map[clientKey]*inboundUDP // of UDP; guarded by f.mu
+}
+
+// insideFor is the container's end for a client of the given family, and the client as the container sees it.
+func (p *published) insideFor(client netip.AddrPort) (src, dst netip.AddrPort) {
+	a := client.Addr().Unmap().WithZone("")
+	in := p.in4
+	if a.Is6() && p.in6.IsValid() || !in.IsValid() {
+		in = p.in6
+	}
+	src = netip.AddrPortFrom(a, client.Port())
+	if a.Is4() != in.Is4() || p.f.cfg.Inside.Contains(a) || p.f.cfg.Shared.host.has(a) {
+		src = netip.AddrPortFrom(p.f.gateway(in), client.Port())
+	}
+	return src, netip.AddrPortFrom(in, p.bound.Port)
+}
+
+// ready implements ready.
+func (p *published) ready(uint32) {
+	if p.bound.Proto == "udp" {
+		_ = p.sock.receiveAll(p.datagram) // an error is about some client that is gone
+		return
+	}
+	for range 64 { // then others have their turn
+		var fd int
+		var sa unix.Sockaddr
+		err := p.sock.use(func(ln int) (err error) {
+			fd, sa, err = unix.Accept4(ln, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			return err
+		})
+		switch {
+		case err == nil:
+			p.f.wg.Add(1)
+			go p.connect(fd, addrPortOf(sa))
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			p.pause()
+			return
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBADF):
+			return
+		} // others are about one client that is gone (accept(2), "Error handling")
+	}
+}
+
+// pause leaves a listener alone for a moment: there is nothing to accept with, and it would be ready all the time.
+func (p *published) pause() {
+	_ = p.sock.use(func(fd int) error { p.f.reactor.remove(fd); return nil })
+	p.f.cfg.Logger.Warn("no descriptors left for connections to a published port; they wait", "host", p.bound.Host, "limit", FileLimit())
+	time.AfterFunc(100*time.Millisecond, func() {
+		_ = p.sock.use(func(fd int) error { return p.f.reactor.add(fd, p) })
+	})
+}
+
+// connect dials the container in the client's name; a refusal there is a reset here.
+func (p *published) connect(fd int, client netip.AddrPort) {
+	f := p.f
+	defer f.wg.Done()
+	host, err := tcpConn(fd)
+	if err != nil {
+		return
+	}
+	src, dst := p.insideFor(client)
+	if !f.take(dst.Addr(), useDialling) {
+		reset(host)
+		return
+	}
+	fl := &flow{f: f, direction: "in", inside: dst, outside: src, host: host}
+	err = f.dialInside(fl)
+	f.give(dst.Addr(), useDialling)
+	if err != nil {
+		f.counters[countTCPRefused].Add(1)
+		reset(host)
+		return
+	}
+	f.counters[countInbound].Add(1)
+	f.run(fl)
+}
+
+// dialInside connects a flow's inner end, directly where that is possible.
+func (f *Forwarder) dialInside(fl *flow) error {
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	defer cancel()
+	if f.cfg.DialDirect != nil {
+		c, err := f.cfg.DialDirect(ctx, fl.outside, fl.inside)
+		if err == nil {
+			f.counters[countDirect].Add(1)
+			fl.direct = c
+			return nil
+		}
+		if errors.Is(err, unix.ECONNREFUSED) {
+			return err
+		}
+	}
+	in, err := f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
+	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
+		fl.outside = netip.AddrPortFrom(fl.outside.Addr(), 0)
+		in, err = f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
+	}
+	fl.in = in
+	return err
+}
+
+// tcpConn gives an accepted descriptor to the Go runtime.
+func tcpConn(fd int) (*net.TCPConn, error) {
+	file := os.NewFile(uintptr(fd), "")
+	defer file.Close()
+	c, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		_ = c.Close()
+		return nil, errors.New("not a TCP connection")
+	}
+	_ = t.SetNoDelay(true)
+	_ = t.SetKeepAliveConfig(keepAlive)
+	return t, nil
+}
+
+// inboundKey is a client as a container knows it.
+type inboundKey struct{ inside, client netip.AddrPort }
+
+// clientKey is a client as the host knows it: its own address, and the host's that it speaks to.
+type clientKey struct {
+	from  netip.AddrPort
+	local netip.Addr // zero where the port is bound to one address
+}
+
+// inboundUDP is a client of a published UDP port. Its replies leave by the port and address that it came in by.
+type inboundUDP struct {
+	idle
+	p                                        *published
+	key                                      inboundKey
+	client                                   clientKey
+	to                                       rawAddr
+	control                                  []byte // chooses the address that replies leave by
+	created                                  time.Time
+	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
+}
+
+// datagram carries a client's datagram to the container.
+func (p *published) datagram(payload []byte, from netip.AddrPort, local netip.Addr) {
+	f := p.f
+	key := clientKey{from, local}
+	f.mu.Lock()
+	in := p.clients[key]
+	f.mu.Unlock()
+	if in == nil {
+		if in = p.newClient(key); in == nil {
+			return // over the limit: lost, as in a full queue
+		}
+	}
+	in.used(udpTimeout)
+	in.packetsIn.Add(1)
+	in.bytesIn.Add(uint64(len(payload)))
+	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, payload) // a datagram may be lost
+}
+
+func (p *published) newClient(client clientKey) *inboundUDP {
+	f := p.f
+	src, dst := p.insideFor(client.from)
+	if !f.take(dst.Addr(), useUDP) {
+		return nil
+	}
+	in := &inboundUDP{p: p, key: inboundKey{dst, src}, client: client, control: sourceControl(client.local), created: time.Now()}
+	in.to.set(client.from)
+	in.used(udpTimeout)
+	f.mu.Lock()
+	// Clients that share the gateway's address need ports of their own.
+	for tries := 0; f.inbound[in.key] != nil && tries < 64; tries++ {
+		in.key.client = netip.AddrPortFrom(src.Addr(), uint16(1024+rand.IntN(64512)))
+	}
+	if f.inbound[in.key] != nil {
+		f.mu.Unlock()
+		f.give(dst.Addr(), useUDP)
+		return nil
+	}
+	f.inbound[in.key] = in
+	if p.clients == nil {
+		p.clients = map[clientKey]*inboundUDP{}
+	}
+	p.clients[client] = in
+	f.sweepLater()
+	f.mu.Unlock()
+	return in
+}
+
+func (in *inboundUDP) end() {
+	f := in.p.f
+	f.mu.Lock()
+	live := f.inbound[in.key] == in
+	if live {
+		delete(f.inbound, in.key)
+		delete(in.p.clients, in.client)
+	}
+	f.mu.Unlock()
+	if live {
+		f.give(in.key.inside.Addr(), useUDP)
+	}
+}
+
+// replyPublished sends a container's datagram through the published port that its peer came in by.
+func (f *Forwarder) replyPublished(d stack.Packet) bool {
+	f.mu.Lock()
+	in := f.inbound[inboundKey{d.Src, d.Dst}]
+	f.mu.Unlock()
+	if in == nil {
+		return false
+	}
+	in.used(udpTimeout)
+	in.packetsOut.Add(1)
+	in.bytesOut.Add(uint64(len(d.Payload)))
+	_ = in.p.sock.use(func(fd int) error { return send(fd, d.Payload, &in.to, in.control) })
+	return true
+}

@@ -1,0 +1,124 @@
+package forwarder
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Shared is what the forwarders of one daemon have in common: the host's ports, the sockets that the daemon was started with,
+// its knowledge of the host's addresses, and the limits on the whole.
+type Shared struct {
+	limits Limits
+	use    [usageKinds]atomic.Int64
+	host   hostAddrs
+
+	mu        sync.Mutex
+	ports     map[portKey]*published
+	inherited map[portKey]int // descriptors, which stay open
+}
+
+// portKey is a host port: its address may be unspecified.
+type portKey struct {
+	host  netip.AddrPort
+	proto string
+}
+
+// NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit.
+func NewShared(limits Limits) *Shared {
+	return &Shared{limits: limits, ports: map[portKey]*published{}, inherited: map[portKey]int{}}
+}
+
+// Inherit keeps a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the
+// published port that asks for its address; the way to have a port that this user may not bind. It owns fd from here.
+func (s *Shared) Inherit(fd int) (netip.AddrPort, string, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return netip.AddrPort{}, "", fmt.Errorf("descriptor %d is not a socket: %w", fd, err)
+	}
+	at := localAddr(fd)
+	proto := "tcp"
+	if kind == unix.SOCK_DGRAM {
+		proto = "udp"
+	}
+	if !at.IsValid() || at.Port() == 0 || kind != unix.SOCK_DGRAM && kind != unix.SOCK_STREAM {
+		return at, proto, fmt.Errorf("descriptor %d is not a bound TCP or UDP socket", fd)
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return at, proto, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inherited[portKey{at, proto}] = fd
+	if at.Addr() == netip.IPv6Unspecified() {
+		if only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err == nil && only == 0 {
+			s.inherited[portKey{netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), proto}] = fd
+		}
+	}
+	return at, proto, nil
+}
+
+// listen binds a host port, or takes the socket that was inherited for it.
+func (s *Shared) listen(k portKey) (int, error) {
+	s.mu.Lock()
+	fd, ok := s.inherited[k]
+	_, taken := s.ports[k]
+	s.mu.Unlock()
+	switch {
+	case ok && taken:
+		return -1, unix.EADDRINUSE
+	case ok:
+		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	case k.proto == "udp":
+		return listenUDP(k.host)
+	}
+	return listenTCP(k.host)
+}
+
+func (s *Shared) put(p *published) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ports[portKey{p.bound.Host, p.bound.Proto}] = p
+}
+
+func (s *Shared) drop(p *published) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := (portKey{p.bound.Host, p.bound.Proto}); s.ports[k] == p {
+		delete(s.ports, k)
+	}
+}
+
+// published says whether some container has a port at all of the host's addresses of a family: those that the gateway's
+// address stands for.
+func (s *Shared) published(host netip.AddrPort, proto string) bool {
+	any := netip.IPv4Unspecified()
+	if host.Addr().Is6() {
+		any = netip.IPv6Unspecified()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.ports[portKey{netip.AddrPortFrom(any, host.Port()), proto}]
+	return ok
+}
+
+// Close closes the inherited sockets.
+func (s *Shared) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	closed := map[int]bool{}
+	for _, fd := range s.inherited {
+		if !closed[fd] {
+			closed[fd] = true
+			errs = append(errs, unix.Close(fd))
+		}
+	}
+	clear(s.inherited)
+	return errors.Join(errs...)
+}
