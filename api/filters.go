@@ -114,26 +114,33 @@ func (f filters) until() (time.Time, error) {
 	if len(f["until"]) == 0 {
 		return time.Time{}, nil
 	}
-	if d, err := time.ParseDuration(f["until"][0]); err == nil {
-		return time.Now().Add(-d), nil
-	}
 	return parseTime(f["until"][0])
 }
 
-// parseTime reads seconds since 1970, with a fraction or not, or RFC 3339; "" is the zero time.
+// timeForms are those of Docker's --since and --until beside a number of seconds, the ones without a zone in local time.
+var timeForms = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02"}
+
+// parseTime reads seconds since 1970, with a fraction or not, a date, or a duration back from now; "" is the zero time.
 func parseTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	if sec, frac, _ := strings.Cut(s, "."); sec != "" {
-		if n, err := strconv.ParseInt(sec, 10, 64); err == nil {
-			ns, _ := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-			return time.Unix(n, ns), nil
+	if d, err := time.ParseDuration(s); err == nil && strings.ContainsAny(s, "hmsuµn") {
+		return time.Now().Add(-d), nil
+	}
+	sec, frac, _ := strings.Cut(s, ".")
+	if n, err := strconv.ParseInt(sec, 10, 64); err == nil {
+		ns, _ := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
+		return time.Unix(n, ns), nil
+	}
+	for _, form := range timeForms {
+		if t, err := time.ParseInLocation(form, s, time.Local); err == nil {
+			return t, nil
 		}
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
-		return t, network.Errorf(network.Invalid, "invalid time %q: give seconds since 1970 or RFC 3339", s)
-	}
-	return t, nil
+	return time.Time{}, network.Errorf(network.Invalid, "invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
 }
+
+// ParseTime reads a time as --since and --until take it: seconds since 1970, a date, or a duration back from now; "" is the
+// zero time.
+func ParseTime(s string) (time.Time, error) { return parseTime(s) }

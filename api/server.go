@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,7 +110,10 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /usernet/containers/{ref}", get(func(r *http.Request) (any, error) { return s.b.Container(r.PathValue("ref")) }))
 	m.HandleFunc("POST /usernet/containers", with(func(r *http.Request, spec network.ContainerSpec) (any, error) {
 		c, warnings, err := s.b.CreateContainer(r.Context(), spec)
-		return Created{c, warnings}, err
+		if err != nil {
+			return nil, err
+		}
+		return Created{c, warnings, s.linkEnvironment(c)}, nil
 	}))
 	m.HandleFunc("POST /usernet/containers/{ref}/start", with(func(r *http.Request, p Started) (any, error) {
 		return s.b.StartContainer(r.Context(), r.PathValue("ref"), p)
@@ -160,6 +163,18 @@ func (s *Server) routes() http.Handler {
 type Created struct {
 	Container *network.Container
 	Warnings  []string
+	Env       []string // for its command: what links on the default bridge add
+}
+
+func (s *Server) linkEnvironment(c *network.Container) []string {
+	var env []string
+	for _, l := range c.Links {
+		name, alias, _ := strings.Cut(l, ":")
+		if t, err := s.b.Container(name); err == nil {
+			env = append(env, network.LinkEnvironment(c.Name, alias, t)...)
+		}
+	}
+	return env
 }
 
 // Attachment asks for an endpoint, or for its end.
@@ -213,67 +228,4 @@ func fail(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
-}
-
-// Client speaks to a daemon.
-type Client struct {
-	Socket string
-	http   *http.Client
-}
-
-// NewClient makes a client for the daemon at socket.
-func NewClient(socket string) *Client {
-	return &Client{socket, &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-	}}}
-}
-
-// Error is an error that the daemon answered with.
-type Error struct {
-	Status int
-	Msg    string
-}
-
-// Error is the daemon's text.
-func (e *Error) Error() string { return e.Msg }
-
-// ErrNoDaemon says that nothing answers at the socket.
-var ErrNoDaemon = errors.New("no usernet daemon answers")
-
-// Do sends body (nil: none) and decodes the answer into out (nil: dropped).
-func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {
-	var rd io.Reader
-	if body != nil {
-		pr, pw := io.Pipe()
-		go func() { pw.CloseWithError(json.NewEncoder(pw).Encode(body)) }()
-		rd = pr
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://usernet"+path, rd)
-	if err != nil {
-		return err
-	}
-	res, err := c.http.Do(r)
-	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("%w at %s (%w): start one with `usernet serve`", ErrNoDaemon, c.Socket, op.Err)
-		}
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode >= 300 {
-		var m struct{ Message string }
-		if err := json.NewDecoder(res.Body).Decode(&m); err != nil || m.Message == "" {
-			m.Message = res.Status
-		}
-		return &Error{res.StatusCode, m.Message}
-	}
-	if out == nil {
-		_, err = io.Copy(io.Discard, res.Body)
-		return err
-	}
-	return json.NewDecoder(res.Body).Decode(out)
 }

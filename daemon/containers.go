@@ -80,7 +80,7 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	}
 	d.watch(s, c)
 	for _, e := range c.Endpoints {
-		d.networkEvent("connect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+		d.endpointEvent("connect", c, e)
 	}
 	d.containerEvent("start", c, nil)
 	d.log.Info("container started", "container", c.Name, "id", c.ID[:12], "pid", c.Pid)
@@ -230,9 +230,9 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	s.code = code
 	close(s.ended)
 	d.rename()
-	d.containerEvent("die", c, map[string]string{"exitCode": strconv.Itoa(code)})
+	d.containerEvent("die", c, map[string]string{"exitCode": strconv.Itoa(code), "execDuration": strconv.Itoa(int(c.Finished.Sub(c.Started).Seconds()))})
 	for _, e := range endpoints {
-		d.networkEvent("disconnect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+		d.endpointEvent("disconnect", c, e)
 	}
 	d.log.Info("container ended", "container", c.Name, "id", c.ID[:12], "code", code)
 	if c.AutoRemove || c.Attached {
@@ -408,12 +408,16 @@ func parseSignal(s string) (syscall.Signal, error) {
 
 // RenameContainer gives a container another name; its DNS names follow at once.
 func (d *Daemon) RenameContainer(_ context.Context, ref, name string) error {
-	c, err := d.model.RenameContainer(ref, name)
+	old, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	c, err := d.model.RenameContainer(old.ID, name)
 	if err != nil {
 		return err
 	}
 	d.rename()
-	d.containerEvent("rename", c, nil)
+	d.containerEvent("rename", c, map[string]string{"oldName": "/" + old.Name})
 	return nil
 }
 

@@ -67,7 +67,7 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 		}
 	}
 	d.changed(ctx, s, c)
-	d.networkEvent("connect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+	d.endpointEvent("connect", c, e)
 	return nil
 }
 
@@ -94,7 +94,7 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 		}
 	}
 	d.changed(ctx, s, c)
-	d.networkEvent("disconnect", e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": network.DriverBridge})
+	d.endpointEvent("disconnect", c, e)
 	return nil
 }
 
@@ -134,4 +134,13 @@ func (d *Daemon) portsMoved(s *sandboxState, c *network.Container) bool {
 func (d *Daemon) networkEvent(action, id, name string, attributes map[string]string) {
 	attributes["name"] = name
 	d.events.add("network", action, id, attributes)
+}
+
+// endpointEvent tells that c came to a network or left it.
+func (d *Daemon) endpointEvent(action string, c *network.Container, e *network.Endpoint) {
+	driver := network.DriverBridge
+	if n := d.networkByID(e.NetworkID); n != nil {
+		driver = n.Driver
+	}
+	d.networkEvent(action, e.NetworkID, e.Network, map[string]string{"container": c.ID, "type": driver})
 }

@@ -88,7 +88,7 @@ func (m *Model) CreateContainer(spec ContainerSpec) (*Container, []string, error
 		TTY: spec.TTY, OpenStdin: spec.OpenStdin, AutoRemove: spec.AutoRemove,
 		Attached: spec.Attached, NetNS: spec.NetNS, UserNS: spec.UserNS,
 		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,
-		ExtraHosts: spec.ExtraHosts, Links: spec.Links, Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
+		ExtraHosts: spec.ExtraHosts, Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
 		HostLoopback: spec.HostLoopback,
 	}
 	warnings, err := m.setMode(c, &spec)
@@ -163,6 +163,9 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 	if len(spec.Networks) == 0 {
 		spec.Networks = []NamedEndpointSpec{{Network: n.Name}}
 	}
+	if c.Links, err = m.checkLinks(n, spec); err != nil {
+		return nil, err
+	}
 	if n.Driver != DriverBridge && len(spec.Networks) > 1 {
 		return nil, Errorf(Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 	}
@@ -171,11 +174,42 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 			warnings = append(warnings, "Published ports are discarded when using host network mode")
 			c.Ports, c.PublishAll = nil, false
 		}
-		if len(spec.Links) > 0 {
-			return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
-		}
 	}
 	return warnings, nil
+}
+
+// checkLinks returns the links of a container on the default bridge, which has to know the running containers behind
+// them. On other networks links belong to the endpoint, and their targets may come later.
+func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
+	links := spec.Links
+	if len(links) > 0 && n.Driver == DriverHost {
+		return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+	}
+	if n.Name != BridgeName {
+		for i := range spec.Networks {
+			if e := &spec.Networks[i]; i == 0 && len(e.Links) == 0 && n.Driver == DriverBridge {
+				e.Links = links
+			}
+		}
+		return nil, nil
+	}
+	for i := range spec.Networks {
+		links, spec.Networks[i].Links = append(links, spec.Networks[i].Links...), nil
+	}
+	for _, l := range links {
+		name, alias, _ := strings.Cut(l, ":")
+		t, err := m.findContainer(name)
+		if err != nil {
+			return nil, Errorf(Invalid, "could not get container for %s: %w", name, err)
+		}
+		if t.NetworkMode == HostName {
+			return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+		}
+		if t.Status != Running {
+			return nil, Errorf(Conflict, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, strings.TrimPrefix(spec.Name, "/"), alias)
+		}
+	}
+	return links, nil
 }
 
 // sharedConflict is Docker's refusal of what a container that shares another's network cannot have.

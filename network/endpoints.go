@@ -77,7 +77,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	}
 	if n.Driver == DriverBridge {
 		if n.Name == BridgeName && len(spec.Aliases) > 0 {
-			return nil, Errorf(Invalid, "network-scoped aliases are only supported for user-defined networks")
+			return nil, Errorf(Invalid, "network-scoped alias is supported only for containers in user defined networks")
 		}
 		if err := m.address(n, e); err != nil {
 			return nil, err
@@ -110,6 +110,12 @@ func (m *Model) address(n *Network, e *Endpoint) error {
 				return err
 			}
 		}
+	}
+	for _, a := range e.LinkLocal {
+		if used[a] {
+			return Errorf(Forbidden, "Address already in use")
+		}
+		used[a] = true
 	}
 	for i := range n.Pools {
 		p := &n.Pools[i]
@@ -163,6 +169,11 @@ func (m *Model) inUse(networkID string) (map[netip.Addr]bool, map[MAC]bool) {
 			for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
 				if p.IsValid() {
 					used[p.Addr()] = true
+				}
+			}
+			if c.Status != Exited {
+				for _, a := range e.LinkLocal {
+					used[a] = true
 				}
 			}
 			if e.MAC != (MAC{}) {

@@ -33,11 +33,12 @@ func attachCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := cl.Do(c.Context(), "POST", "/usernet/containers/"+made.ID+"/start", api.Started{Pid: pid}, nil); err != nil {
-				_ = cl.Do(c.Context(), "DELETE", "/usernet/containers/"+made.ID, nil, nil)
+			id := made.Container.ID
+			if _, err := cl.ContainerStart(c.Context(), id, api.Started{Pid: pid}); err != nil {
+				_ = cl.ContainerRemove(c.Context(), id, false)
 				return err
 			}
-			fmt.Println(made.ID)
+			fmt.Println(id)
 			return nil
 		}}
 	n.add(c.Flags())
@@ -51,13 +52,13 @@ func attachCommand() *cobra.Command {
 
 func detachCommand() *cobra.Command {
 	return each("detach NAME...", "Take usernet's interfaces out of attached sandboxes", func(c *cobra.Command, cl *api.Client, ref string) error {
-		var k network.Container
-		if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+ref, nil, &k); err != nil {
+		k, err := cl.Container(c.Context(), ref)
+		if err != nil {
 			return err
 		}
 		if !k.Attached {
 			return fmt.Errorf("container %s was not attached: stop it with `usernet stop %s`", k.Name, k.Name)
 		}
-		return cl.Do(c.Context(), "DELETE", "/usernet/containers/"+k.ID, nil, nil)
+		return cl.ContainerRemove(c.Context(), k.ID, false)
 	})
 }

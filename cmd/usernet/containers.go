@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -16,13 +14,14 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
-	dockernet "github.com/moby/moby/api/types/network"
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/sandbox"
 )
+
+// errSilent is for what each is to pass over without a word.
+var errSilent = errors.New("nothing to say")
 
 // each is a command that does the same for each container that it names, and prints the name as Docker does.
 func each(use, short string, do func(c *cobra.Command, cl *api.Client, ref string) error) *cobra.Command {
@@ -33,7 +32,10 @@ func each(use, short string, do func(c *cobra.Command, cl *api.Client, ref strin
 		}
 		var errs []error
 		for _, a := range args {
-			if err := do(c, cl, a); err != nil {
+			switch err := do(c, cl, a); {
+			case errors.Is(err, errSilent):
+				continue
+			case err != nil:
 				errs = append(errs, err)
 				continue
 			}
@@ -47,7 +49,7 @@ func stopCommand() *cobra.Command {
 	var wait int
 	var sig string
 	c := each("stop CONTAINER...", "Stop containers", func(c *cobra.Command, cl *api.Client, ref string) error {
-		return cl.Do(c.Context(), "POST", "/usernet/containers/"+ref+"/stop?t="+strconv.Itoa(wait)+"&signal="+url.QueryEscape(sig), nil, nil)
+		return cl.ContainerStop(c.Context(), ref, sig, time.Duration(wait)*time.Second)
 	})
 	c.Flags().IntVarP(&wait, "time", "t", 10, "seconds to wait before killing")
 	c.Flags().StringVarP(&sig, "signal", "s", "", "signal to send (TERM)")
@@ -57,7 +59,7 @@ func stopCommand() *cobra.Command {
 func killCommand() *cobra.Command {
 	var sig string
 	c := each("kill CONTAINER...", "Send a signal to containers", func(c *cobra.Command, cl *api.Client, ref string) error {
-		return cl.Do(c.Context(), "POST", "/usernet/containers/"+ref+"/kill?signal="+url.QueryEscape(sig), nil, nil)
+		return cl.ContainerKill(c.Context(), ref, sig)
 	})
 	c.Flags().StringVarP(&sig, "signal", "s", "KILL", "signal to send")
 	return c
@@ -66,11 +68,7 @@ func killCommand() *cobra.Command {
 func rmCommand() *cobra.Command {
 	var force bool
 	c := each("rm CONTAINER...", "Remove containers", func(c *cobra.Command, cl *api.Client, ref string) error {
-		q := ""
-		if force {
-			q = "?force=1"
-		}
-		return cl.Do(c.Context(), "DELETE", "/usernet/containers/"+ref+q, nil, nil)
+		return cl.ContainerRemove(c.Context(), ref, force)
 	})
 	c.Flags().BoolVarP(&force, "force", "f", false, "kill a running container first")
 	return c
@@ -96,15 +94,12 @@ func psCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q, err := filterQuery(filter)
+		f, err := parseFilters(filter)
 		if err != nil {
 			return err
 		}
-		if all {
-			q.Set("all", "1")
-		}
-		var list []container.Summary
-		if err := cl.Do(c.Context(), "GET", "/containers/json?"+q.Encode(), nil, &list); err != nil {
+		list, err := cl.Containers(c.Context(), all, f)
+		if err != nil {
 			return err
 		}
 		var rows []any
@@ -162,26 +157,18 @@ func newPsRow(k container.Summary, noTrunc bool) psRow {
 	}
 }
 
-// filterQuery puts --filter values into the form of the API.
-func filterQuery(values []string) (url.Values, error) {
-	q := url.Values{}
-	if len(values) == 0 {
-		return q, nil
-	}
-	m := map[string]map[string]bool{}
-	for _, v := range values {
-		k, v, ok := strings.Cut(v, "=")
+// parseFilters reads values of --filter.
+func parseFilters(values []string) (api.Filters, error) {
+	f := api.Filters{}
+	for _, s := range values {
+		k, v, ok := strings.Cut(s, "=")
 		if !ok {
-			return nil, fmt.Errorf("invalid filter %q: give KEY=VALUE", k)
+			return nil, fmt.Errorf("invalid filter %q: give KEY=VALUE", s)
 		}
-		if m[k] == nil {
-			m[k] = map[string]bool{}
-		}
-		m[k][v] = true
+		k = strings.ToLower(strings.TrimSpace(k))
+		f[k] = append(f[k], strings.TrimSpace(v))
 	}
-	b, err := json.Marshal(m)
-	q.Set("filters", string(b))
-	return q, err
+	return f, nil
 }
 
 func inspectCommand() *cobra.Command {
@@ -194,16 +181,12 @@ func inspectCommand() *cobra.Command {
 		list := []any{}
 		var errs []error
 		for _, a := range args {
-			var k container.InspectResponse
-			var n dockernet.Inspect
-			err := cl.Do(c.Context(), "GET", "/containers/"+a+"/json", nil, &k)
-			if err == nil && kind != "network" {
-				list = append(list, k)
-			} else if kind != "container" && cl.Do(c.Context(), "GET", "/networks/"+a, nil, &n) == nil {
-				list = append(list, n)
-			} else {
-				errs = append(errs, fmt.Errorf("no such object: %s", a))
+			v, err := find(c.Context(), cl, a, kind)
+			if err != nil {
+				errs = append(errs, err)
+				continue
 			}
+			list = append(list, v)
 		}
 		return errors.Join(append(errs, printObjects(format, list))...)
 	}}
@@ -212,119 +195,94 @@ func inspectCommand() *cobra.Command {
 	return c
 }
 
+// find is the container or the network called ref, in Docker's form; kind "" means either.
+func find(ctx context.Context, cl *api.Client, ref, kind string) (any, error) {
+	switch kind {
+	case "", "container", "network":
+	default:
+		return nil, fmt.Errorf("%q is not a valid value for --type: give container or network", kind)
+	}
+	if kind != "network" {
+		k, err := cl.ContainerInspect(ctx, ref)
+		if err == nil {
+			return k, nil
+		}
+		if kind == "container" || !api.NotFound(err) {
+			return nil, err
+		}
+	}
+	n, err := cl.Network(ctx, ref)
+	if kind == "" && api.NotFound(err) {
+		return nil, fmt.Errorf("no such object: %s", ref)
+	}
+	return n, err
+}
+
 func printJSON(v any) error {
 	e := json.NewEncoder(os.Stdout)
 	e.SetIndent("", "    ")
 	return e.Encode(v)
 }
 
-func execCommand() *cobra.Command {
-	var env []string
-	var dir string
-	var interactive, tty bool
-	c := &cobra.Command{Use: "exec [flags] CONTAINER COMMAND [ARG...]", Short: "Run one more command in a running container", Args: cobra.MinimumNArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := client()
-			if err != nil {
-				return runError{err}
-			}
-			var k network.Container
-			if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+args[0], nil, &k); err != nil {
-				return runError{err}
-			}
-			if k.Status != network.Running || k.Pid == 0 {
-				return runError{fmt.Errorf("container %s is not running", k.Name)}
-			}
-			o := runOptions{rootfs: k.Rootfs, tty: tty, env: append(k.Env, env...)}
-			if dir == "" {
-				dir = k.WorkingDir
-			}
-			spec := sandbox.Spec{Command: args[1:], Env: environment(o), WorkingDir: dir, TTY: tty, Stdout: os.Stdout, Stderr: os.Stderr}
-			if interactive || tty {
-				spec.Stdin = os.Stdin
-			}
-			p, err := sandbox.Exec(c.Context(), sandbox.Target{Pid: k.Pid}, spec)
-			if err != nil {
-				return runError{err}
-			}
-			defer p.ForwardSignals()()
-			code, err := p.Wait()
-			if err != nil {
-				return runError{err}
-			}
-			if code != 0 {
-				return exitCode(code)
+func portCommand() *cobra.Command {
+	return &cobra.Command{Use: "port CONTAINER [PORT[/PROTO]]", Short: "List a container's published ports", Args: cobra.RangeArgs(1, 2), RunE: func(c *cobra.Command, args []string) error {
+		cl, err := client()
+		if err != nil {
+			return err
+		}
+		bound, err := cl.Ports(c.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if len(args) == 1 {
+			for _, b := range bound {
+				fmt.Printf("%d/%s -> %s\n", b.Port, b.Proto, b.Host)
 			}
 			return nil
-		}}
-	c.Flags().SetInterspersed(false)
-	c.Flags().StringArrayVarP(&env, "env", "e", nil, "environment variable: NAME[=VALUE]")
-	c.Flags().StringVarP(&dir, "workdir", "w", "", "working directory")
-	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "keep standard input open")
-	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
-	return c
-}
-
-func logsCommand() *cobra.Command {
-	var follow bool
-	c := &cobra.Command{Use: "logs [flags] CONTAINER", Short: "Show a detached container's output", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
+		}
+		want, err := network.ParseExpose(args[1:])
 		if err != nil {
 			return err
 		}
-		var path string
-		if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+args[0]+"/log", nil, &path); err != nil {
-			return err
-		}
-		f, err := os.Open(path)
-		if errors.Is(err, os.ErrNotExist) {
-			return nil // nothing was written yet
-		}
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		r := bufio.NewReader(f)
-		for {
-			b, err := r.ReadBytes('\n')
-			if err == nil {
-				var l logLine
-				if json.Unmarshal(b, &l) == nil {
-					out := os.Stdout
-					if l.Stream == "stderr" {
-						out = os.Stderr
-					}
-					fmt.Fprint(out, l.Log)
-				}
-				continue
-			}
-			if !errors.Is(err, io.EOF) || !follow {
-				return nil
-			}
-			var k network.Container
-			if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+args[0], nil, &k); err != nil || k.Status != network.Running {
-				follow = false
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-	}}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the container ends")
-	return c
-}
-
-func portCommand() *cobra.Command {
-	return &cobra.Command{Use: "port CONTAINER", Short: "List a container's published ports", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		var bound []api.Published
-		if err := cl.Do(c.Context(), "GET", "/usernet/containers/"+args[0]+"/ports", nil, &bound); err != nil {
-			return err
-		}
+		found := false
 		for _, b := range bound {
-			fmt.Printf("%d/%s -> %s\n", b.Port, b.Proto, b.Host)
+			if slices.Contains(want, network.PortProto{Port: b.Port, Proto: b.Proto}) {
+				fmt.Println(b.Host)
+				found = true
+			}
+		}
+		if !found {
+			return fmt.Errorf("no public port '%s' published for %s", args[1], args[0])
 		}
 		return nil
+	}}
+}
+
+func renameCommand() *cobra.Command {
+	return &cobra.Command{Use: "rename CONTAINER NEW_NAME", Short: "Give a container another name", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) error {
+		cl, err := client()
+		if err != nil {
+			return err
+		}
+		return cl.ContainerRename(c.Context(), args[0], args[1])
+	}}
+}
+
+func waitCommand() *cobra.Command {
+	return &cobra.Command{Use: "wait CONTAINER...", Short: "Wait until containers end, and print their exit statuses", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		cl, err := client()
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, a := range args {
+			code, err := cl.ContainerWait(c.Context(), a)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			fmt.Println(code)
+		}
+		return errors.Join(errs...)
 	}}
 }

@@ -60,7 +60,8 @@ func rootCommand() *cobra.Command {
 		Use: "usernet", Short: "Rootless container networking", Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVarP(&host, "host", "H", os.Getenv("USERNET_HOST"), "the daemon's socket (unix:///path)")
-	root.AddCommand(serveCommand(), runCommand(), monitorCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(),
+	root.AddCommand(serveCommand(), runCommand(), monitorCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), eventsCommand(""),
+		renameCommand(), waitCommand(),
 		stopCommand(), killCommand(), rmCommand(), networkCommand(), infoCommand(), checkCommand(), portCommand(), flowsCommand(), inspectCommand(), versionCommand())
 	return root
 }

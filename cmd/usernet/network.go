@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -16,88 +15,8 @@ import (
 
 func networkCommand() *cobra.Command {
 	c := &cobra.Command{Use: "network", Short: "Manage networks"}
-	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkPrune(), networkConnect(), networkDisconnect())
+	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkPrune(), networkConnect(), networkDisconnect(), eventsCommand("network"))
 	return c
-}
-
-func networkCreate() *cobra.Command {
-	var spec network.NetworkSpec
-	var subnets, gateways, ranges, options, labels []string
-	var ipv6 bool
-	c := &cobra.Command{Use: "create [flags] NETWORK", Short: "Create a network", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		spec.Name, spec.Options, spec.Labels = args[0], keyValues(options), keyValues(labels)
-		if c.Flags().Changed("ipv6") {
-			spec.EnableIPv6 = &ipv6
-		}
-		var err error
-		if spec.Pools, err = pools(subnets, gateways, ranges); err != nil {
-			return err
-		}
-		cl, err := startedClient(c.Context())
-		if err != nil {
-			return err
-		}
-		var n network.Network
-		if err := cl.Do(c.Context(), "POST", "/usernet/networks", spec, &n); err != nil {
-			return err
-		}
-		fmt.Println(n.ID)
-		return nil
-	}}
-	f := c.Flags()
-	f.StringVarP(&spec.Driver, "driver", "d", "bridge", "driver")
-	f.StringSliceVar(&subnets, "subnet", nil, "subnet in CIDR form")
-	f.StringSliceVar(&gateways, "gateway", nil, "gateway's address in its subnet")
-	f.StringSliceVar(&ranges, "ip-range", nil, "part of the subnet to give addresses from")
-	f.StringArrayVarP(&options, "opt", "o", nil, "option: KEY=VALUE")
-	f.StringArrayVar(&labels, "label", nil, "label: KEY=VALUE")
-	f.BoolVar(&spec.Internal, "internal", false, "no way out of the network")
-	f.BoolVar(&spec.Attachable, "attachable", false, "as in Docker")
-	f.BoolVar(&ipv6, "ipv6", false, "give it IPv6 too")
-	return c
-}
-
-// pools puts each gateway and range to the subnet that contains it.
-func pools(subnets, gateways, ranges []string) ([]network.Pool, error) {
-	var list []network.Pool
-	for _, s := range subnets {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("invalid subnet %s: give it in CIDR form, such as 10.1.0.0/16", s)
-		}
-		list = append(list, network.Pool{Subnet: p})
-	}
-	in := func(a netip.Addr) *network.Pool {
-		for i := range list {
-			if list[i].Subnet.Contains(a) {
-				return &list[i]
-			}
-		}
-		return nil
-	}
-	for _, s := range gateways {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return nil, fmt.Errorf("invalid gateway address: %s", s)
-		}
-		p := in(a)
-		if p == nil {
-			return nil, fmt.Errorf("no matching subnet for gateway %s", s)
-		}
-		p.Gateway = a
-	}
-	for _, s := range ranges {
-		r, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("invalid ip-range: %s", s)
-		}
-		p := in(r.Addr())
-		if p == nil {
-			return nil, fmt.Errorf("no matching subnet for range %s", s)
-		}
-		p.Range = r
-	}
-	return list, nil
 }
 
 // networkRow is a line of network ls; its fields are Docker's.
@@ -124,12 +43,12 @@ func networkLs() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q, err := filterQuery(filter)
+		f, err := parseFilters(filter)
 		if err != nil {
 			return err
 		}
-		var list []dockernet.Summary
-		if err := cl.Do(c.Context(), "GET", "/networks?"+q.Encode(), nil, &list); err != nil {
+		list, err := cl.Networks(c.Context(), f)
+		if err != nil {
 			return err
 		}
 		var rows []any
@@ -173,8 +92,8 @@ func networkInspect() *cobra.Command {
 		list := []any{}
 		var errs []error
 		for _, a := range args {
-			var n dockernet.Inspect
-			if err := cl.Do(c.Context(), "GET", "/networks/"+a, nil, &n); err != nil {
+			n, err := cl.Network(c.Context(), a)
+			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
@@ -186,7 +105,7 @@ func networkInspect() *cobra.Command {
 				dockernet.Inspect
 				Usernet any
 			}{Inspect: n}
-			if err := cl.Do(c.Context(), "GET", "/usernet/networks/"+a+"/details", nil, &v.Usernet); err != nil {
+			if v.Usernet, err = cl.NetworkDetails(c.Context(), a); err != nil {
 				errs = append(errs, err)
 			}
 			list = append(list, v)
@@ -213,16 +132,16 @@ func networkPrune() *cobra.Command {
 				return nil
 			}
 		}
-		q, err := filterQuery(filter)
+		f, err := parseFilters(filter)
 		if err != nil {
 			return err
 		}
-		var r struct{ NetworksDeleted []string }
-		if err := cl.Do(c.Context(), "POST", "/networks/prune?"+q.Encode(), nil, &r); err != nil {
+		deleted, err := cl.NetworksPrune(c.Context(), f)
+		if err != nil {
 			return err
 		}
-		if len(r.NetworksDeleted) > 0 {
-			fmt.Println("Deleted Networks:\n" + strings.Join(r.NetworksDeleted, "\n"))
+		if len(deleted) > 0 {
+			fmt.Println("Deleted Networks:\n" + strings.Join(deleted, "\n"))
 		}
 		return nil
 	}}
@@ -232,29 +151,50 @@ func networkPrune() *cobra.Command {
 }
 
 func networkRm() *cobra.Command {
-	return each("rm NETWORK...", "Remove networks", func(c *cobra.Command, cl *api.Client, ref string) error {
-		return cl.Do(c.Context(), "DELETE", "/usernet/networks/"+ref, nil, nil)
+	var force bool
+	c := each("rm NETWORK...", "Remove networks", func(c *cobra.Command, cl *api.Client, ref string) error {
+		err := cl.NetworkRemove(c.Context(), ref)
+		if force && api.NotFound(err) {
+			return errSilent
+		}
+		return err
 	})
+	c.Aliases = []string{"remove"}
+	c.Flags().BoolVarP(&force, "force", "f", false, "do not complain of networks that do not exist")
+	return c
 }
 
 func networkConnect() *cobra.Command {
 	var e network.EndpointSpec
-	var ip string
-	c := &cobra.Command{Use: "connect [flags] NETWORK CONTAINER", Short: "Connect a container to a network", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) error {
+	var ip, ip6, mac string
+	var links, linkLocal, aliases, driverOpts []string
+	var priority int
+	c := &cobra.Command{Use: "connect [flags] NETWORK CONTAINER", Short: "Connect a container to a network", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) (err error) {
+		if e, err = parseEndpoint(ip, ip6, mac, linkLocal, links); err != nil {
+			return err
+		}
+		e.Aliases, e.GwPriority = aliases, priority
+		for _, o := range driverOpts {
+			if k, _, ok := strings.Cut(o, "="); !ok || k == "" {
+				return errors.New("invalid key/value pair format in driver options")
+			}
+		}
+		e.DriverOpts = keyValues(driverOpts)
 		cl, err := client()
 		if err != nil {
 			return err
 		}
-		if ip != "" {
-			if e.IPv4, err = netip.ParseAddr(ip); err != nil {
-				return err
-			}
-		}
-		return cl.Do(c.Context(), "POST", "/usernet/networks/"+args[0]+"/connect", api.Attachment{Container: args[1], Endpoint: e}, nil)
+		return cl.NetworkConnect(c.Context(), args[0], args[1], e)
 	}}
-	c.Flags().StringVar(&ip, "ip", "", "IPv4 address")
-	c.Flags().StringArrayVar(&e.Aliases, "alias", nil, "another name on the network")
-	c.Flags().IntVar(&e.GwPriority, "gw-priority", 0, "the network with the highest has the default route")
+	f := c.Flags()
+	f.StringVar(&ip, "ip", "", "IPv4 address")
+	f.StringVar(&ip6, "ip6", "", "IPv6 address")
+	f.StringVar(&mac, "mac-address", "", "MAC address")
+	f.StringSliceVar(&linkLocal, "link-local-ip", nil, "further link-local address")
+	f.StringSliceVar(&aliases, "alias", nil, "another name on the network")
+	f.StringArrayVar(&links, "link", nil, "add a link to another container: NAME[:ALIAS]")
+	f.StringSliceVar(&driverOpts, "driver-opt", nil, "option of the interface: KEY=VALUE")
+	f.IntVar(&priority, "gw-priority", 0, "the network with the highest has the default route")
 	return c
 }
 
@@ -265,7 +205,7 @@ func networkDisconnect() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return cl.Do(c.Context(), "POST", "/usernet/networks/"+args[0]+"/disconnect", api.Attachment{Container: args[1], Force: force}, nil)
+		return cl.NetworkDisconnect(c.Context(), args[0], args[1], force)
 	}}
 	c.Flags().BoolVarP(&force, "force", "f", false, "even if the container cannot be entered")
 	return c

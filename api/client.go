@@ -1,0 +1,116 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+// Client speaks to a daemon. Its methods may be called at the same time.
+//
+// Arguments called ref are a name, an id or a unique prefix of one. An error that the daemon answered with is an *Error; where
+// nothing answers, it wraps ErrNoDaemon.
+type Client struct {
+	Socket string // path of the daemon's unix socket
+	http   *http.Client
+}
+
+// NewClient makes a client for the daemon at socket. It connects with the first request.
+func NewClient(socket string) *Client {
+	return &Client{socket, &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// Error is an error that the daemon answered with.
+type Error struct {
+	Status int // HTTP status
+	Msg    string
+}
+
+// Error is the daemon's text.
+func (e *Error) Error() string { return e.Msg }
+
+// ErrNoDaemon says that nothing answers at the socket.
+var ErrNoDaemon = errors.New("no usernet daemon answers")
+
+// NotFound says whether err is the daemon's answer that there is no such container or network.
+func NotFound(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusNotFound
+}
+
+// Do sends body (nil: none) and decodes the answer into out (nil: dropped). The methods below are the usual way.
+func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {
+	res, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, res.Body)
+		return err
+	}
+	return json.NewDecoder(res.Body).Decode(out)
+}
+
+// send returns a successful response, whose body the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var rd io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		rd = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://usernet"+path, rd)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.http.Do(r)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			return nil, fmt.Errorf("%w at %s (%w): start one with `usernet serve`", ErrNoDaemon, c.Socket, op.Err)
+		}
+		return nil, err
+	}
+	if res.StatusCode < 300 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	var m struct{ Message string }
+	if err := json.NewDecoder(res.Body).Decode(&m); err != nil || m.Message == "" {
+		m.Message = res.Status
+	}
+	return nil, &Error{res.StatusCode, m.Message}
+}
+
+// path joins segments, each escaped, behind prefix.
+func path(prefix string, segments ...string) string {
+	for _, s := range segments {
+		prefix += "/" + url.PathEscape(s)
+	}
+	return prefix
+}
+
+// withQuery appends q where it is not empty.
+func withQuery(path string, q url.Values) string {
+	if len(q) == 0 {
+		return path
+	}
+	return path + "?" + q.Encode()
+}

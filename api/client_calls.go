@@ -1,0 +1,218 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	dockernet "github.com/moby/moby/api/types/network"
+
+	"github.com/usernet/usernet/network"
+)
+
+// Filters choose among what a list shows, as Docker's --filter does: any value of a key may match, and each key has to.
+type Filters map[string][]string
+
+// query writes f into q as Docker's API wants it.
+func (f Filters) query(q url.Values) url.Values {
+	if len(f) == 0 {
+		return q
+	}
+	m := map[string]map[string]bool{}
+	for k, list := range f {
+		m[k] = map[string]bool{}
+		for _, v := range list {
+			m[k][v] = true
+		}
+	}
+	b, _ := json.Marshal(m) // strings and booleans always encode
+	q.Set("filters", string(b))
+	return q
+}
+
+// Ping returns nil where a daemon answers.
+func (c *Client) Ping(ctx context.Context) error { return c.Do(ctx, "GET", "/_ping", nil, nil) }
+
+// Info returns the daemon's state in numbers.
+func (c *Client) Info(ctx context.Context) (i Info, err error) {
+	err = c.Do(ctx, "GET", "/usernet/info", nil, &i)
+	return i, err
+}
+
+// Networks lists networks in Docker's form, by name.
+func (c *Client) Networks(ctx context.Context, f Filters) (list []dockernet.Summary, err error) {
+	err = c.Do(ctx, "GET", withQuery("/networks", f.query(url.Values{})), nil, &list)
+	return list, err
+}
+
+// Network returns one network in Docker's form, with its running containers.
+func (c *Client) Network(ctx context.Context, ref string) (n dockernet.Inspect, err error) {
+	err = c.Do(ctx, "GET", path("/networks", ref), nil, &n)
+	return n, err
+}
+
+// NetworkDetails returns what `usernet network inspect --verbose` adds: switch ports, drops by reason, counters.
+func (c *Client) NetworkDetails(ctx context.Context, ref string) (v any, err error) {
+	err = c.Do(ctx, "GET", path("/usernet/networks", ref, "details"), nil, &v)
+	return v, err
+}
+
+// NetworkCreate makes a network.
+func (c *Client) NetworkCreate(ctx context.Context, spec network.NetworkSpec) (*network.Network, error) {
+	n := new(network.Network)
+	return n, c.Do(ctx, "POST", "/usernet/networks", spec, n)
+}
+
+// NetworkRemove removes a network that has no endpoints.
+func (c *Client) NetworkRemove(ctx context.Context, ref string) error {
+	return c.Do(ctx, "DELETE", path("/usernet/networks", ref), nil, nil)
+}
+
+// NetworksPrune removes the networks that nothing uses and that f matches, and returns their names.
+func (c *Client) NetworksPrune(ctx context.Context, f Filters) ([]string, error) {
+	var r struct{ NetworksDeleted []string }
+	err := c.Do(ctx, "POST", withQuery("/networks/prune", f.query(url.Values{})), nil, &r)
+	return r.NetworksDeleted, err
+}
+
+// NetworkConnect gives a container an interface on one more network, at once where it runs.
+func (c *Client) NetworkConnect(ctx context.Context, ref, container string, spec network.EndpointSpec) error {
+	return c.Do(ctx, "POST", path("/usernet/networks", ref, "connect"), Attachment{Container: container, Endpoint: spec}, nil)
+}
+
+// NetworkDisconnect takes it away.
+func (c *Client) NetworkDisconnect(ctx context.Context, ref, container string, force bool) error {
+	return c.Do(ctx, "POST", path("/usernet/networks", ref, "disconnect"), Attachment{Container: container, Force: force}, nil)
+}
+
+// Containers lists running containers, or with all those that ended too, in Docker's form, the newest first.
+func (c *Client) Containers(ctx context.Context, all bool, f Filters) (list []container.Summary, err error) {
+	q := f.query(url.Values{})
+	if all {
+		q.Set("all", "1")
+	}
+	err = c.Do(ctx, "GET", withQuery("/containers/json", q), nil, &list)
+	return list, err
+}
+
+// Container returns one container as usernet keeps it.
+func (c *Client) Container(ctx context.Context, ref string) (*network.Container, error) {
+	k := new(network.Container)
+	return k, c.Do(ctx, "GET", path("/usernet/containers", ref), nil, k)
+}
+
+// ContainerInspect returns one container in Docker's form.
+func (c *Client) ContainerInspect(ctx context.Context, ref string) (r container.InspectResponse, err error) {
+	err = c.Do(ctx, "GET", path("/containers", ref, "json"), nil, &r)
+	return r, err
+}
+
+// ContainerCreate reserves a container's name and addresses. Its sandbox is then told to the daemon with ContainerStart,
+// within a minute.
+func (c *Client) ContainerCreate(ctx context.Context, spec network.ContainerSpec) (made Created, err error) {
+	err = c.Do(ctx, "POST", "/usernet/containers", spec, &made)
+	return made, err
+}
+
+// ContainerStart makes the network of a created container's sandbox.
+func (c *Client) ContainerStart(ctx context.Context, ref string, p Started) (r StartReply, err error) {
+	err = c.Do(ctx, "POST", path("/usernet/containers", ref, "start"), p, &r)
+	return r, err
+}
+
+// ContainerExited reports a container's exit status.
+func (c *Client) ContainerExited(ctx context.Context, ref string, code int) error {
+	return c.Do(ctx, "POST", path("/usernet/containers", ref, "exit")+"?code="+strconv.Itoa(code), nil, nil)
+}
+
+// ContainerStop sends signal ("" means TERM), and KILL after the timeout; it returns once the container has ended.
+func (c *Client) ContainerStop(ctx context.Context, ref, signal string, timeout time.Duration) error {
+	q := url.Values{"t": {strconv.Itoa(int(timeout / time.Second))}, "signal": {signal}}
+	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "stop"), q), nil, nil)
+}
+
+// ContainerKill sends a signal ("" means KILL).
+func (c *Client) ContainerKill(ctx context.Context, ref, signal string) error {
+	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "kill"), url.Values{"signal": {signal}}), nil, nil)
+}
+
+// ContainerRemove forgets a container; a running one is killed first where force is set, an attached one is detached.
+func (c *Client) ContainerRemove(ctx context.Context, ref string, force bool) error {
+	p := path("/usernet/containers", ref)
+	if force {
+		p += "?force=1"
+	}
+	return c.Do(ctx, "DELETE", p, nil, nil)
+}
+
+// ContainerRename gives a container another name; its DNS names follow at once.
+func (c *Client) ContainerRename(ctx context.Context, ref, name string) error {
+	return c.Do(ctx, "POST", withQuery(path("/containers", ref, "rename"), url.Values{"name": {name}}), nil, nil)
+}
+
+// ContainerWait returns a container's exit status once it has ended.
+func (c *Client) ContainerWait(ctx context.Context, ref string) (code int, err error) {
+	err = c.Do(ctx, "POST", path("/usernet/containers", ref, "wait"), nil, &code)
+	return code, err
+}
+
+// ContainerLog returns the path of the file with a detached container's output.
+func (c *Client) ContainerLog(ctx context.Context, ref string) (file string, err error) {
+	err = c.Do(ctx, "GET", path("/usernet/containers", ref, "log"), nil, &file)
+	return file, err
+}
+
+// Ports lists a container's published ports as they are bound now.
+func (c *Client) Ports(ctx context.Context, ref string) (list []Published, err error) {
+	err = c.Do(ctx, "GET", path("/usernet/containers", ref, "ports"), nil, &list)
+	return list, err
+}
+
+// Flows lists connections and associations through the gateways, of one container or ("") of all.
+func (c *Client) Flows(ctx context.Context, ref string) (list []Flow, err error) {
+	q := url.Values{}
+	if ref != "" {
+		q.Set("container", ref)
+	}
+	err = c.Do(ctx, "GET", withQuery("/usernet/flows", q), nil, &list)
+	return list, err
+}
+
+// EventOptions choose events. Times are in Docker's forms: seconds since 1970, RFC 3339, a date, or a duration back from now.
+type EventOptions struct {
+	Since, Until string
+	Filters      Filters
+}
+
+// Events calls f for each event until ctx ends, Until is reached, the daemon ends or f fails.
+func (c *Client) Events(ctx context.Context, o EventOptions, f func(events.Message) error) error {
+	q := o.Filters.query(url.Values{})
+	for k, v := range map[string]string{"since": o.Since, "until": o.Until} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	res, err := c.send(ctx, "GET", withQuery("/events", q), nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	for d := json.NewDecoder(res.Body); ; {
+		var m events.Message
+		switch err := d.Decode(&m); {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := f(m); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+type execOptions struct {
+	env, envFiles            []string
+	dir, user                string
+	interactive, tty, detach bool
+}
+
+func execCommand() *cobra.Command {
+	var o execOptions
+	c := &cobra.Command{Use: "exec [flags] CONTAINER COMMAND [ARG...]", Short: "Run one more command in a running container", Args: cobra.MinimumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return runError{err}
+			}
+			k, err := cl.Container(c.Context(), args[0])
+			if err != nil {
+				return runError{err}
+			}
+			if k.Status != network.Running || k.Pid == 0 {
+				return runError{fmt.Errorf("container %s is not running", k.Name)}
+			}
+			if o.detach {
+				return o.inBackground(args)
+			}
+			spec, err := o.spec(k, args[1:])
+			if err != nil {
+				return runError{err}
+			}
+			p, err := sandbox.Exec(c.Context(), sandbox.Target{Pid: k.Pid}, spec)
+			if err != nil {
+				return runError{err}
+			}
+			defer p.ForwardSignals()()
+			code, err := p.Wait()
+			if err != nil {
+				return runError{err}
+			}
+			if code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		}}
+	f := c.Flags()
+	f.SetInterspersed(false)
+	f.StringArrayVarP(&o.env, "env", "e", nil, "environment variable: NAME[=VALUE]")
+	f.StringArrayVar(&o.envFiles, "env-file", nil, "file with an environment variable on each line")
+	f.StringVarP(&o.dir, "workdir", "w", "", "working directory")
+	f.StringVarP(&o.user, "user", "u", "", "UID[:GID] to run as (root in the sandbox)")
+	f.BoolVarP(&o.interactive, "interactive", "i", false, "keep standard input open")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	f.BoolVarP(&o.detach, "detach", "d", false, "run in the background")
+	return c
+}
+
+// spec is what is to run in container k.
+func (o *execOptions) spec(k *network.Container, command []string) (sandbox.Spec, error) {
+	env, err := readKeyValues(o.envFiles, o.env)
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
+	if o.dir == "" {
+		o.dir = k.WorkingDir
+	}
+	if o.user != "" {
+		if command, err = asUser(o.user, command); err != nil {
+			return sandbox.Spec{}, err
+		}
+	}
+	spec := sandbox.Spec{
+		Command: command, WorkingDir: o.dir, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
+		Env: lastOfEach(environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})),
+	}
+	if o.interactive || o.tty {
+		spec.Stdin = os.Stdin
+	}
+	return spec, nil
+}
+
+// asUser wraps command so that it runs as UID[:GID], in a user namespace below the sandbox's, which has no other ids.
+func asUser(user string, command []string) ([]string, error) {
+	uid, gid, ok := strings.Cut(user, ":")
+	if !ok {
+		gid = uid
+	}
+	for _, id := range []string{uid, gid} {
+		if id == "" || strings.Trim(id, "0123456789") != "" {
+			return nil, fmt.Errorf("user %q: give numbers UID[:GID]", user)
+		}
+	}
+	return append([]string{"unshare", "--user", "--map-user=" + uid, "--map-group=" + gid, "--"}, command...), nil
+}
+
+// inBackground runs the same once more without -d, in a session of its own and with none of this process's streams.
+func (o *execOptions) inBackground(args []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return runError{err}
+	}
+	var flags []string
+	if host != "" {
+		flags = append(flags, "--host", host)
+	}
+	flags = append(flags, "exec", "--workdir", o.dir, "--user", o.user, "--tty="+strconv.FormatBool(o.tty))
+	for _, e := range resolveEnv(o.env) {
+		flags = append(flags, "--env", e)
+	}
+	for _, f := range o.envFiles {
+		flags = append(flags, "--env-file", f)
+	}
+	cmd := exec.Command(self, append(append(flags, "--"), args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return runError{fmt.Errorf("command in container %s: %w", args[0], err)}
+	}
+	return nil
+}
