@@ -145,6 +145,9 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST /usernet/containers/{ref}/ports", with(func(r *http.Request, p []network.PortBinding) (any, error) {
 		return s.b.PublishPorts(r.Context(), r.PathValue("ref"), p)
 	}))
+	m.HandleFunc("DELETE /usernet/containers/{ref}/ports", with(func(r *http.Request, p []network.PortBinding) (any, error) {
+		return nil, s.b.UnpublishPorts(r.Context(), r.PathValue("ref"), p)
+	}))
 	m.HandleFunc("POST /usernet/networks/{ref}/connect", with(func(r *http.Request, a Attachment) (any, error) {
 		return nil, s.b.Connect(r.Context(), r.PathValue("ref"), a.Container, a.Endpoint)
 	}))

@@ -94,7 +94,7 @@ func (d *Daemon) Flows(ref string) ([]api.Flow, error) {
 			}
 			out = append(out, api.Flow{
 				Container: own.name, Network: g.net.Name, Proto: f.Proto, Direction: f.Direction,
-				Inside: f.Inside, Outside: f.Outside, HostSide: f.HostSide, State: f.State,
+				Inside: f.Inside, Outside: f.Outside, HostSide: f.HostSide, State: f.State, Path: f.Path,
 				BytesIn: f.BytesIn, BytesOut: f.BytesOut, PacketsIn: f.PacketsIn, PacketsOut: f.PacketsOut, Created: f.Created,
 			})
 		}

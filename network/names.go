@@ -41,7 +41,7 @@ func checkOptions(options map[string]string) error {
 			if _, err := strconv.ParseBool(v); err != nil {
 				return Errorf(Invalid, "invalid value %q for %s: give true or false", v, k)
 			}
-		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6"}, k):
+		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface"}, k):
 			return Errorf(Invalid, "unknown option %s", k)
 		}
 	}

@@ -224,40 +224,6 @@ func printJSON(v any) error {
 	return e.Encode(v)
 }
 
-func portCommand() *cobra.Command {
-	return &cobra.Command{Use: "port CONTAINER [PORT[/PROTO]]", Short: "List a container's published ports", Args: cobra.RangeArgs(1, 2), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		bound, err := cl.Ports(c.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		if len(args) == 1 {
-			for _, b := range bound {
-				fmt.Printf("%d/%s -> %s\n", b.Port, b.Proto, b.Host)
-			}
-			return nil
-		}
-		want, err := network.ParseExpose(args[1:])
-		if err != nil {
-			return err
-		}
-		found := false
-		for _, b := range bound {
-			if slices.Contains(want, network.PortProto{Port: b.Port, Proto: b.Proto}) {
-				fmt.Println(b.Host)
-				found = true
-			}
-		}
-		if !found {
-			return fmt.Errorf("no public port '%s' published for %s", args[1], args[0])
-		}
-		return nil
-	}}
-}
-
 func renameCommand() *cobra.Command {
 	return &cobra.Command{Use: "rename CONTAINER NEW_NAME", Short: "Give a container another name", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) error {
 		cl, err := client()

@@ -2,9 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,35 +57,6 @@ func checkCommand() *cobra.Command {
 		}
 		return nil
 	}}
-}
-
-func flowsCommand() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{Use: "flows [CONTAINER]", Short: "List connections through the gateways", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		q := ""
-		if len(args) > 0 {
-			q = "?container=" + args[0]
-		}
-		var list []api.Flow
-		if err := cl.Do(c.Context(), "GET", "/usernet/flows"+q, nil, &list); err != nil {
-			return err
-		}
-		if asJSON {
-			return printJSON(list)
-		}
-		w := tabwriter.NewWriter(os.Stdout, 6, 1, 2, ' ', 0)
-		fmt.Fprintln(w, "CONTAINER\tPROTO\tDIR\tINSIDE\tOUTSIDE\tHOST SIDE\tSTATE\tIN\tOUT\tAGE")
-		for _, f := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", f.Container, f.Proto, f.Direction, f.Inside, f.Outside, f.HostSide, f.State, f.BytesIn, f.BytesOut, time.Since(f.Created).Round(time.Second))
-		}
-		return w.Flush()
-	}}
-	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
-	return c
 }
 
 func versionCommand() *cobra.Command {
