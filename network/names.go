@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -40,6 +41,10 @@ func checkOptions(options map[string]string) error {
 		case strings.HasPrefix(k, "com.docker.network.bridge.enable_"):
 			if _, err := strconv.ParseBool(v); err != nil {
 				return Errorf(Invalid, "invalid value %q for %s: give true or false", v, k)
+			}
+		case k == "usernet.outbound_addr", k == "usernet.outbound_addr6":
+			if a, err := netip.ParseAddr(v); err != nil || a.Is4() != (k == "usernet.outbound_addr") {
+				return Errorf(Invalid, "invalid value %q for %s: give one of the host's own addresses of that family", v, k)
 			}
 		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface"}, k):
 			return Errorf(Invalid, "unknown option %s", k)

@@ -59,6 +59,20 @@ func networkCreate() *cobra.Command {
 	f.StringSliceVar(&p.ranges, "ip-range", nil, "part of the subnet to give addresses from")
 	f.StringArrayVar(&p.aux, "aux-address", nil, "address that no container gets: NAME=ADDRESS")
 	f.StringArrayVarP(&options, "opt", "o", nil, "option: KEY=VALUE")
+	for _, o := range []struct{ flag, option, usage string }{
+		{"outbound-addr", "usernet.outbound_addr", "the host's IPv4 address that connections to the outside come from"},
+		{"outbound-addr6", "usernet.outbound_addr6", "the host's IPv6 address that connections to the outside come from"},
+		{"outbound-interface", "usernet.outbound_interface", "the host's interface that they leave by"},
+	} {
+		f.Func(o.flag, o.usage, func(v string) error {
+			options = append(options, o.option+"="+v)
+			return nil
+		})
+	}
+	f.BoolFunc("host-loopback", "let its containers reach the host's loopback at the gateway", func(v string) error {
+		options = append(options, "usernet.host_loopback="+v)
+		return nil
+	})
 	f.StringArrayVar(&labels, "label", nil, "label: KEY=VALUE")
 	f.BoolVar(&spec.Internal, "internal", false, "no way out of the network")
 	f.BoolVar(&spec.Attachable, "attachable", false, "shown by inspect; every network can be attached to")
