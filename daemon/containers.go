@@ -95,7 +95,11 @@ func (d *Daemon) startReply(c *network.Container) api.StartReply {
 	case c.NetworkMode == network.HostName:
 		return api.StartReply{Hostname: c.Hostname}
 	case shared:
-		if o, err := d.model.Container(owner); err == nil {
+		o, err := d.model.Container(owner)
+		if err == nil && o.NetworkMode == network.HostName {
+			return api.StartReply{}
+		}
+		if err == nil {
 			files = o
 		}
 	}
@@ -230,6 +234,7 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	s.code = code
 	close(s.ended)
 	d.rename()
+	d.leaveGuests(c.ID, endpoints)
 	d.containerEvent("die", c, map[string]string{"exitCode": strconv.Itoa(code), "execDuration": strconv.Itoa(int(c.Finished.Sub(c.Started).Seconds()))})
 	for _, e := range endpoints {
 		d.endpointEvent("disconnect", c, e)
@@ -240,6 +245,29 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	}
 	d.touchIdle()
 	return err
+}
+
+// leaveGuests takes the interfaces of an ended container out of its network namespace where others that share it live on:
+// loopback is what remains to them.
+func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
+	var names []string
+	for _, e := range endpoints {
+		if e.Interface != "" {
+			names = append(names, e.Interface)
+		}
+	}
+	for _, c := range d.model.Containers() {
+		if c.NetworkMode != "container:"+owner || c.Status != network.Running || len(names) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
+		_, err := sandbox.Configure(ctx, target(c), sandbox.Request{Remove: names})
+		cancel()
+		if err == nil {
+			return // all guests are in the same namespace
+		}
+		d.log.Debug("interfaces left with a container that shares them", "container", c.Name, "error", err)
+	}
 }
 
 // remove forgets an ended container and its files. The caller holds s.mu.

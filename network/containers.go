@@ -141,6 +141,9 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 		mode = BridgeName
 	}
 	if owner, ok := strings.CutPrefix(mode, "container:"); ok {
+		if owner == "" {
+			return nil, Errorf(Invalid, "Invalid network mode: invalid container format container:<name|id>")
+		}
 		o, err := m.findContainer(owner)
 		if err != nil {
 			return nil, err
@@ -150,6 +153,11 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 		}
 		if o.Status != Running {
 			return nil, Errorf(Conflict, "cannot join network of a non running container: %s", o.ID)
+		}
+		if first, ok := strings.CutPrefix(o.NetworkMode, "container:"); ok {
+			if f := m.containers[first]; f != nil && f.Status == Running {
+				o = f // a guest's network is its owner's
+			}
 		}
 		c.NetworkMode = "container:" + o.ID
 		spec.Networks = nil
@@ -212,37 +220,45 @@ func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
 	return links, nil
 }
 
-// sharedConflict is Docker's refusal of what a container that shares another's network cannot have.
+// sharedConflict is Docker's refusal of what a container that shares another's network cannot have, in Docker's order.
 func sharedConflict(spec *ContainerSpec) error {
-	what := ""
+	links, mac := len(spec.Links) > 0, false
 	for i := range spec.Networks {
-		e := spec.Networks[i].EndpointSpec
-		if e.MAC != (MAC{}) {
-			what = "mac-address and the network mode"
-		}
-		if len(e.Aliases) > 0 {
-			what = "network-alias and the network mode"
-		}
-		if len(e.Links) > 0 {
-			spec.Links = e.Links
+		e := &spec.Networks[i].EndpointSpec
+		links, mac = links || len(e.Links) > 0, mac || e.MAC != (MAC{})
+		if err := userDefinedOnly(e); err != nil {
+			return err
 		}
 	}
+	what := ""
 	switch {
 	case spec.Hostname != "":
 		what = "hostname and the network mode"
-	case len(spec.Links) > 0:
-		return Errorf(Invalid, "conflicting options: container type network can't be used with links. This would result in undefined behavior")
+	case links:
+		what = "container type network can't be used with links. This would result in undefined behavior"
 	case len(spec.DNS) > 0:
 		what = "dns and the network mode"
 	case len(spec.ExtraHosts) > 0:
 		what = "custom host-to-IP mapping and the network mode"
+	case mac:
+		what = "mac-address and the network mode"
 	case len(spec.Ports) > 0 || spec.PublishAll:
 		what = "port publishing and the container type network mode"
 	case len(spec.Exposed) > 0:
 		what = "port exposing and the container type network mode"
+	default:
+		return nil
 	}
-	if what != "" {
-		return Errorf(Invalid, "conflicting options: %s", what)
+	return Errorf(Invalid, "conflicting options: %s", what)
+}
+
+// userDefinedOnly refuses what works on user-defined networks only.
+func userDefinedOnly(e *EndpointSpec) error {
+	switch {
+	case e.IPv4.IsValid() || e.IPv6.IsValid():
+		return Errorf(Invalid, "user specified IP address is supported on user defined networks only")
+	case len(e.Aliases) > 0:
+		return Errorf(Invalid, "network-scoped alias is supported only for containers in user defined networks")
 	}
 	return nil
 }

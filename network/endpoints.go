@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Connect gives a container an endpoint on one more network.
@@ -39,7 +40,7 @@ func (m *Model) Disconnect(networkRef, containerRef string, force bool) (*Contai
 		return nil, nil, err
 	}
 	if n.Driver == DriverHost {
-		return nil, nil, Errorf(Forbidden, "container cannot be disconnected from host network or connected to host network")
+		return nil, nil, Errorf(Invalid, "container cannot be disconnected from host network or connected to host network")
 	}
 	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID })
 	if i < 0 {
@@ -67,8 +68,13 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		if e.NetworkID == n.ID {
 			return nil, Errorf(Forbidden, "endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
-		if o := m.networks[e.NetworkID]; o != nil && (o.Driver != DriverBridge || n.Driver != DriverBridge) {
-			return nil, Errorf(Forbidden, "container cannot be connected to multiple networks with one of the networks in private (none) or host mode")
+	}
+	if err := m.mayJoin(c, n); err != nil {
+		return nil, err
+	}
+	if isPredefined(n.Name) {
+		if err := userDefinedOnly(&spec); err != nil {
+			return nil, err
 		}
 	}
 	e := &Endpoint{
@@ -76,9 +82,6 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
 	}
 	if n.Driver == DriverBridge {
-		if n.Name == BridgeName && len(spec.Aliases) > 0 {
-			return nil, Errorf(Invalid, "network-scoped alias is supported only for containers in user defined networks")
-		}
 		if err := m.address(n, e); err != nil {
 			return nil, err
 		}
@@ -86,6 +89,22 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	}
 	c.Endpoints = append(c.Endpoints, e)
 	return e, nil
+}
+
+// mayJoin refuses combinations of modes: only bridge networks go together.
+func (m *Model) mayJoin(c *Container, n *Network) error {
+	if strings.HasPrefix(c.NetworkMode, "container:") || c.NetworkMode == HostName && n.Driver != DriverHost {
+		return Errorf(Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
+	}
+	if c.NetworkMode != HostName && n.Driver == DriverHost {
+		return Errorf(Invalid, "container cannot be disconnected from host network or connected to host network")
+	}
+	for _, e := range c.Endpoints {
+		if o := m.networks[e.NetworkID]; o != nil && (o.Driver == DriverNull || n.Driver == DriverNull) {
+			return Errorf(Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		}
+	}
+	return nil
 }
 
 func freeInterface(c *Container, n *Network) string {

@@ -69,7 +69,7 @@ func TestRefusalsHaveDockersTexts(t *testing.T) {
 			_, _, err := m.CreateNetwork(NetworkSpec{Name: "x", Pools: []Pool{{Subnet: netip.MustParsePrefix("172.17.0.0/24")}}})
 			return err
 		},
-		"user specified IP address is supported only when connecting to networks with user configured subnets": func() error {
+		"user specified IP address is supported on user defined networks only": func() error {
 			_, _, err := m.CreateContainer(ContainerSpec{Name: "cx", Networks: []NamedEndpointSpec{{Network: "bridge", EndpointSpec: EndpointSpec{IPv4: netip.MustParseAddr("172.17.0.9")}}}})
 			return err
 		},

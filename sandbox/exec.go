@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strconv"
 	"syscall"
@@ -17,7 +18,10 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, errors.New("nsenter is missing: install util-linux")
 	}
-	args := []string{tool, "--preserve-credentials", "--target=" + strconv.Itoa(t.Pid), "--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"}
+	args := []string{tool, "--preserve-credentials", "--target=" + strconv.Itoa(t.Pid), "--user", "--mount", "--uts", "--ipc", "--pid", "--root"}
+	if !sameNetwork(t.Pid) {
+		args = append(args, "--net")
+	}
 	dir := spec.WorkingDir
 	if dir == "" {
 		dir = "/"
@@ -39,4 +43,14 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	p.term.started()
 	p.pid = cmd.Process.Pid
 	return p, ctx.Err()
+}
+
+// sameNetwork says whether a process is in this one's network namespace: in host mode it is, and may not be entered again.
+func sameNetwork(pid int) bool {
+	own, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/ns/net")
+	return err == nil && os.SameFile(own, other)
 }

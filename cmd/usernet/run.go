@@ -152,6 +152,10 @@ func (j *job) mode(ctx context.Context, c *api.Client) error {
 		if err != nil {
 			return err
 		}
+		if o.NetworkMode == network.HostName {
+			j.Sandbox.HostNetwork = true
+			return nil
+		}
 		j.Sandbox.JoinNet = &sandbox.Target{Pid: o.Pid, NetNS: o.NetNS, UserNS: o.UserNS}
 	}
 	return nil
