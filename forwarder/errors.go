@@ -177,7 +177,7 @@ func (a *association) passErrors() {
 		size := len(payload)
 		if e.local {
 			a.mu.Lock()
-			to, size = a.last.target, a.last.size
+			to, size = a.sent.target, a.sent.size
 			a.mu.Unlock()
 		}
 		if !to.IsValid() || to.Addr().Is4() != a.inside.Addr().Is4() || e.v6 == to.Addr().Is4() {

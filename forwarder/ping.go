@@ -33,6 +33,14 @@ type pinger struct {
 	sock    socket
 	created time.Time
 	in, out atomic.Uint64
+	tooLong atomic.Pointer[lastEcho]
+}
+
+// lastEcho is the request that was too long: what the kernel's error about it does not say.
+type lastEcho struct {
+	to     netip.Addr
+	header [echoHeader]byte
+	size   int
 }
 
 // HandleEcho sends a container's echo request on.
@@ -67,7 +75,12 @@ func (f *Forwarder) HandleEcho(p stack.Packet) bool {
 	var to rawAddr
 	to.set(target)
 	err = s.sock.use(func(fd int) error {
+		s.sock.setFragment(fd, p)
 		err := send(fd, p.Payload, &to, control)
+		if errors.Is(err, unix.EMSGSIZE) {
+			s.tooLong.Store(&lastEcho{p.Dst.Addr(), [echoHeader]byte(p.Payload), len(p.Payload)})
+			return nil // the error queue says how long it may be
+		}
 		if err != nil { // it may be that of an earlier request, which is on the error queue
 			err = send(fd, p.Payload, &to, control)
 		}
@@ -88,7 +101,8 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		f.give(key.src, useEcho)
 		return nil
 	}
-	s := &pinger{f: f, key: key, sock: socket{fd: fd}, created: time.Now()}
+	s := &pinger{f: f, key: key, created: time.Now()}
+	s.sock.fd = fd
 	s.used(pingTimeout)
 	f.mu.Lock()
 	if f.closed || f.echo[key] != nil {
@@ -172,6 +186,11 @@ func (s *pinger) reply(message []byte, from netip.AddrPort, _ netip.Addr) {
 // passErrors gives the container the ICMP errors that answer its requests, with its own identifier in what they quote.
 func (s *pinger) passErrors() {
 	s.sock.readErrors(func(e extendedError, to netip.AddrPort, payload []byte) {
+		size := len(payload)
+		if last := s.tooLong.Load(); e.local && last != nil {
+			header := last.header
+			payload, size, to = header[:], last.size, netip.AddrPortFrom(last.to, 0)
+		}
 		if len(payload) < echoHeader || !to.IsValid() || to.Addr().Is4() != s.key.src.Is4() || e.v6 == to.Addr().Is4() {
 			return
 		}
@@ -180,7 +199,7 @@ func (s *pinger) passErrors() {
 			proto = unix.IPPROTO_ICMPV6
 		}
 		binary.BigEndian.PutUint16(payload[4:], s.key.id)
-		quote := append(quoteIP(s.key.src, to.Addr(), proto, len(payload)), payload[:echoHeader]...)
+		quote := append(quoteIP(s.key.src, to.Addr(), proto, size), payload[:echoHeader]...)
 		_ = s.f.cfg.Inside.WriteICMP(e.from(s.f, to.Addr()), s.key.src, append(e.message(), quote...))
 	})
 }

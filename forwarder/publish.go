@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,13 +23,7 @@ type Mapping struct {
 }
 
 // sockets is how many host sockets a mapping needs.
-func (m Mapping) sockets() int {
-	n := int(max(m.End, m.Port)-m.Port) + 1
-	if !m.HostIP.IsValid() {
-		n *= 2
-	}
-	return n
-}
+func (m Mapping) sockets() int { return int(max(m.End, m.Port)-m.Port) + 1 }
 
 // Bound is one published port as it is bound.
 type Bound struct {
@@ -81,9 +76,9 @@ func (f *Forwarder) Publish(ctx context.Context, in4, in6 netip.Addr, ports []Ma
 			return nil, err
 		}
 	}
-	out := make([]Bound, len(t.made))
-	for i, p := range t.made {
-		out[i] = p.bound
+	out := make([]Bound, 0, 2*len(t.made))
+	for _, p := range t.made {
+		out = append(out, p.bounds()...)
 	}
 	return out, nil
 }
@@ -157,31 +152,43 @@ func (t *transaction) bindFree(hostIP netip.Addr, port uint16, proto string) err
 	return err
 }
 
-// bind binds one host port on hostIP, or on all addresses of both families.
+// bind binds one host port on hostIP, or on all addresses of both families: with one socket where that is possible, which
+// is half the descriptors.
 func (t *transaction) bind(hostIP netip.Addr, hostPort, port uint16, proto string) error {
-	hosts := []netip.Addr{hostIP}
-	if !hostIP.IsValid() {
-		hosts = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	if hostIP.IsValid() {
+		return t.bindOne(hostIP, hostPort, port, proto, false)
 	}
-	keep := len(t.made)
-	for _, h := range hosts {
-		p := &published{f: t.f, bound: Bound{netip.AddrPortFrom(h, hostPort), port, proto}, in4: t.in4, in6: t.in6}
-		err := p.open()
-		if err != nil && !hostIP.IsValid() && h.Is6() && (errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
-			continue // the host has no IPv6
+	all4, all6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	if t.f.cfg.Shared.inherits(all4, hostPort, proto) || t.f.cfg.Shared.inherits(all6, hostPort, proto) {
+		keep := len(t.made)
+		if err := t.bindOne(all4, hostPort, port, proto, false); err != nil {
+			return err
 		}
+		err := t.bindOne(all6, hostPort, port, proto, false)
 		if err != nil {
 			t.undo(keep)
-			return &BindError{p.bound.Host, proto, t.need, err}
 		}
-		t.made = append(t.made, p)
+		return err
 	}
+	err := t.bindOne(all6, hostPort, port, proto, true)
+	if errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL) { // the host has no IPv6
+		return t.bindOne(all4, hostPort, port, proto, false)
+	}
+	return err
+}
+
+func (t *transaction) bindOne(host netip.Addr, hostPort, port uint16, proto string, dual bool) error {
+	p := &published{f: t.f, bound: Bound{netip.AddrPortFrom(host, hostPort), port, proto}, dual: dual, in4: t.in4, in6: t.in6}
+	if err := p.open(); err != nil {
+		return &BindError{p.bounds()[0].Host, proto, t.need, err}
+	}
+	t.made = append(t.made, p)
 	return nil
 }
 
 // open makes p's socket and watches it.
 func (p *published) open() error {
-	fd, err := p.f.cfg.Shared.listen(portKey{p.bound.Host, p.bound.Proto})
+	fd, err := p.f.cfg.Shared.listen(portKey{p.bound.Host, p.bound.Proto}, p.dual)
 	if err != nil {
 		return err
 	}
@@ -222,13 +229,25 @@ func (f *Forwarder) unbind(p *published) {
 
 // Unpublish closes published ports. Connections through them go on.
 func (f *Forwarder) Unpublish(list []Bound) error {
+	named := map[*published]int{}
 	for _, b := range list {
-		f.cfg.Shared.mu.Lock()
-		p := f.cfg.Shared.ports[portKey{b.Host, b.Proto}]
-		f.cfg.Shared.mu.Unlock()
-		if p != nil && p.f == f {
-			f.unbind(p)
+		if p := f.cfg.Shared.port(portKey{b.Host, b.Proto}); p != nil && p.f == f {
+			named[p]++
 		}
 	}
-	return nil
+	var errs []error
+	for p, n := range named {
+		all := p.bounds()
+		f.unbind(p)
+		if n == len(all) {
+			continue
+		}
+		for _, b := range all { // one family stays
+			if !slices.Contains(list, b) {
+				t := &transaction{f: f, in4: p.in4, in6: p.in6, need: 1}
+				errs = append(errs, t.bindOne(b.Host.Addr(), b.Host.Port(), b.Port, b.Proto, false))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -19,9 +19,20 @@ import (
 type published struct {
 	f        *Forwarder
 	bound    Bound
+	dual     bool       // the socket takes both families; bound says [::]
 	in4, in6 netip.Addr // the container
 	sock     socket
 	clients  map[clientKey]*inboundUDP // of UDP; guarded by f.mu
+}
+
+// bounds is what the socket stands for.
+func (p *published) bounds() []Bound {
+	if !p.dual {
+		return []Bound{p.bound}
+	}
+	v4 := p.bound
+	v4.Host = netip.AddrPortFrom(netip.IPv4Unspecified(), v4.Host.Port())
+	return []Bound{v4, p.bound}
 }
 
 // insideFor is the container's end for a client of the given family, and the client as the container sees it.
@@ -186,7 +197,11 @@ func (p *published) newClient(client clientKey) *inboundUDP {
 		return nil
 	}
 	in := &inboundUDP{p: p, key: inboundKey{dst, src}, client: client, control: sourceControl(client.local), created: time.Now()}
-	in.to.set(client.from)
+	to := client.from
+	if p.dual { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
+		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
+	}
+	in.to.set(to)
 	in.used(udpTimeout)
 	f.mu.Lock()
 	// Clients that share the gateway's address need ports of their own.

@@ -63,8 +63,16 @@ func (s *Shared) Inherit(fd int) (netip.AddrPort, string, error) {
 	return at, proto, nil
 }
 
-// listen binds a host port, or takes the socket that was inherited for it.
-func (s *Shared) listen(k portKey) (int, error) {
+// inherits says whether a socket was inherited for a port.
+func (s *Shared) inherits(host netip.Addr, port uint16, proto string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.inherited[portKey{netip.AddrPortFrom(host, port), proto}]
+	return ok
+}
+
+// listen binds a host port, for both families if dual, or takes the socket that was inherited for it.
+func (s *Shared) listen(k portKey, dual bool) (int, error) {
 	s.mu.Lock()
 	fd, ok := s.inherited[k]
 	_, taken := s.ports[k]
@@ -75,22 +83,33 @@ func (s *Shared) listen(k portKey) (int, error) {
 	case ok:
 		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	case k.proto == "udp":
-		return listenUDP(k.host)
+		return listenUDP(k.host, dual)
 	}
-	return listenTCP(k.host)
+	return listenTCP(k.host, dual)
+}
+
+// port finds a published port.
+func (s *Shared) port(k portKey) *published {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ports[k]
 }
 
 func (s *Shared) put(p *published) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ports[portKey{p.bound.Host, p.bound.Proto}] = p
+	for _, b := range p.bounds() {
+		s.ports[portKey{b.Host, b.Proto}] = p
+	}
 }
 
 func (s *Shared) drop(p *published) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k := (portKey{p.bound.Host, p.bound.Proto}); s.ports[k] == p {
-		delete(s.ports, k)
+	for _, b := range p.bounds() {
+		if k := (portKey{b.Host, b.Proto}); s.ports[k] == p {
+			delete(s.ports, k)
+		}
 	}
 }
 

@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/stack"
 )
 
 // socket is a non-blocking descriptor. Its lock keeps users from one that was closed and given to somebody else.
 type socket struct {
 	mu sync.RWMutex
 	fd int // -1 once closed
+
+	fragment atomic.Int32 // its IP_MTU_DISCOVER, once set
 }
 
 // use calls f with the descriptor, which stays open meanwhile.
@@ -40,6 +45,22 @@ func (s *socket) close(r *reactor) {
 	s.fd = -1
 }
 
+// setFragment has the kernel fragment what it may, and refuse what it may not (ip(7), IP_MTU_DISCOVER).
+func (s *socket) setFragment(fd int, p stack.Packet) {
+	mode := unix.IP_PMTUDISC_WANT
+	if p.DontFragment {
+		mode = unix.IP_PMTUDISC_DO
+	}
+	if s.fragment.Swap(int32(mode)) == int32(mode) {
+		return
+	}
+	if p.Src.Addr().Is4() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, mode)
+	}
+}
+
 func family(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET
@@ -51,8 +72,8 @@ func family(a netip.Addr) int {
 const backlog = 4096
 
 // listenTCP makes a listening socket.
-func listenTCP(at netip.AddrPort) (int, error) {
-	fd, err := bound(at, unix.SOCK_STREAM, unix.SO_REUSEADDR)
+func listenTCP(at netip.AddrPort, dual bool) (int, error) {
+	fd, err := bound(at, unix.SOCK_STREAM, unix.SO_REUSEADDR, dual)
 	if err != nil {
 		return -1, err
 	}
@@ -63,9 +84,12 @@ func listenTCP(at netip.AddrPort) (int, error) {
 }
 
 // listenUDP makes a bound UDP socket; the zero address of a family and port 0 leave both to the kernel.
-func listenUDP(at netip.AddrPort) (int, error) { return bound(at, unix.SOCK_DGRAM, 0) }
+func listenUDP(at netip.AddrPort, dual bool) (int, error) {
+	return bound(at, unix.SOCK_DGRAM, 0, dual)
+}
 
-func bound(at netip.AddrPort, kind, option int) (int, error) {
+// bound makes a socket; dual lets one at [::] take IPv4 as well (ipv6(7), IPV6_V6ONLY).
+func bound(at netip.AddrPort, kind, option int, dual bool) (int, error) {
 	fd, err := unix.Socket(family(at.Addr()), kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
@@ -74,7 +98,11 @@ func bound(at netip.AddrPort, kind, option int) (int, error) {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1)
 	}
 	if err == nil && at.Addr().Is6() {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+		only := 1
+		if dual {
+			only = 0
+		}
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
 	}
 	if err == nil {
 		err = unix.Bind(fd, sockaddr(at))

@@ -117,7 +117,7 @@ func (f *Forwarder) run(fl *flow) {
 	defer f.give(fl.inside.Addr(), useTCP)
 	fl.created = time.Now()
 	if a, ok := fl.host.LocalAddr().(*net.TCPAddr); ok {
-		fl.hostSide = a.AddrPort()
+		fl.hostSide = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
 	}
 	f.mu.Lock()
 	if f.closed {

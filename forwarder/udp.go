@@ -30,13 +30,12 @@ type association struct {
 	created                                  time.Time
 	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
 
-	mu       sync.Mutex // over what follows, which sending uses
-	outside  netip.AddrPort
-	to       rawAddr
-	fragment int    // the socket's IP_MTU_DISCOVER
-	ttl      uint8  // that control is for
-	control  []byte // sets the TTL of datagrams whose own is not the default
-	last     struct {
+	mu      sync.Mutex // over what follows, which sending uses
+	outside netip.AddrPort
+	to      rawAddr
+	ttl     uint8  // that control is for
+	control []byte // sets the TTL of datagrams whose own is not the default
+	sent    struct {
 		target netip.AddrPort
 		size   int
 	} // the datagram that a local error is about
@@ -87,7 +86,7 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 		a.outside = p.Dst
 		a.to.set(target)
 	}
-	a.last.target, a.last.size = p.Dst, len(p.Payload)
+	a.sent.target, a.sent.size = p.Dst, len(p.Payload)
 	var control []byte
 	if p.TTL != defaultTTL {
 		if a.ttl != p.TTL {
@@ -96,7 +95,7 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 		control = a.control
 	}
 	return a.sock.use(func(fd int) error {
-		a.setFragment(fd, p.DontFragment)
+		a.sock.setFragment(fd, p)
 		err := send(fd, p.Payload, &a.to, control)
 		if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {
 			return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
@@ -107,23 +106,6 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 		}
 		return nil
 	})
-}
-
-// setFragment has the kernel fragment datagrams that it may, and refuse those it may not (ip(7), IP_MTU_DISCOVER).
-func (a *association) setFragment(fd int, dont bool) {
-	mode := unix.IP_PMTUDISC_WANT
-	if dont {
-		mode = unix.IP_PMTUDISC_DO
-	}
-	if a.fragment == mode {
-		return
-	}
-	a.fragment = mode
-	if a.inside.Addr().Is4() {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode)
-	} else {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, mode)
-	}
 }
 
 // associate makes the association of a datagram's source.
@@ -168,7 +150,7 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 	if out := f.outbound(to); out.IsValid() {
 		local = out
 	}
-	fd, err := listenUDP(netip.AddrPortFrom(local, 0))
+	fd, err := listenUDP(netip.AddrPortFrom(local, 0), false)
 	if err != nil {
 		return -1, err
 	}

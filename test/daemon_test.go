@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,8 @@ type daemon struct {
 	flags  []string
 	// dockerCLI is the docker client that docker runs.
 	dockerCLI string
-	prefix    []string // command under which everything runs, for other namespaces than the world's
+	prefix    []string   // command under which everything runs, for other namespaces than the world's
+	files     []*os.File // that the daemon inherits
 	cmd       *exec.Cmd
 	log       *os.File
 	ended     chan struct{} // closed when cmd has been waited for
@@ -85,6 +87,8 @@ func (d *daemon) start() {
 	}
 	d.log = log
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.ExtraFiles = d.files
+	d.cmd.ExtraFiles = d.files
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: 0, Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -216,6 +220,25 @@ func (d *daemon) commandInput(stdin, name string, args ...string) result {
 		d.t.Fatalf("%s: %v", strings.Join(r.args, " "), err)
 	}
 	return r
+}
+
+// keep starts a program that lives until its standard input, which is returned, is closed.
+func (d *daemon) keep(name string, args ...string) io.WriteCloser {
+	d.t.Helper()
+	cmd := exec.Command("env", append(append(slices.Clone(d.prefix), name), args...)...)
+	cmd.Env = d.environ()
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		stdin.Close() // once more is no harm
+		cmd.Wait()
+	})
+	return stdin
 }
 
 // try runs usernet.
