@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -21,9 +22,9 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// Versions of Docker's API that are spoken: all that current clients ask for.
+// Versions of Docker's API that are spoken: from the oldest that dockerd still had in 2025 to that of the type module.
 const (
-	APIVersion    = "1.52"
+	APIVersion    = "1.56"
 	MinAPIVersion = "1.24"
 )
 
@@ -46,10 +47,19 @@ func withoutVersion(next http.Handler) http.Handler {
 				fail(w, network.Errorf(network.Invalid, "client version %s is too new. Maximum supported API version is %s", m[1], APIVersion))
 				return
 			}
+			r = r.WithContext(context.WithValue(r.Context(), versionKey{}, m[1]))
 			r.URL.Path, r.URL.RawPath = m[2], ""
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+type versionKey struct{}
+
+// before says whether r asks for an API older than version; without a version it asks for the newest.
+func before(r *http.Request, version string) bool {
+	v, ok := r.Context().Value(versionKey{}).(string)
+	return ok && older(v, version)
 }
 
 // older compares versions such as 1.9 and 1.24.
@@ -105,15 +115,13 @@ func (s *Server) dockerRoutes(m *http.ServeMux) {
 			return nil, err
 		}
 		path, _ := s.b.LogPath(c.ID)
-		return dockerInspect(c, bound, path), nil
-	}))
-	m.HandleFunc("POST /containers/{ref}/stop", empty(http.StatusNoContent, func(r *http.Request) error {
-		t, err := strconv.Atoi(r.URL.Query().Get("t"))
-		if err != nil || t < 0 {
-			t = 10
+		inspect := dockerInspect(c, bound, path)
+		if before(r, "1.52") {
+			return withBridgeFields(inspect)
 		}
-		return s.b.StopContainer(r.Context(), r.PathValue("ref"), r.URL.Query().Get("signal"), time.Duration(t)*time.Second)
+		return inspect, nil
 	}))
+	m.HandleFunc("POST /containers/{ref}/stop", s.stopContainer)
 	m.HandleFunc("POST /containers/{ref}/kill", empty(http.StatusNoContent, func(r *http.Request) error {
 		return s.b.KillContainer(r.Context(), r.PathValue("ref"), r.URL.Query().Get("signal"))
 	}))
@@ -155,6 +163,28 @@ func lenient[T any](f func(*http.Request, T) (any, error)) http.HandlerFunc {
 		}
 		reply(w, v, err)
 	}
+}
+
+// stopContainer answers 304 where the container does not run.
+func (s *Server) stopContainer(w http.ResponseWriter, r *http.Request) {
+	c, err := s.b.Container(r.PathValue("ref"))
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if c.Status != network.Running {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	t, err := strconv.Atoi(r.URL.Query().Get("t"))
+	if err != nil || t < 0 {
+		t = 10
+	}
+	if err := s.b.StopContainer(r.Context(), c.ID, r.URL.Query().Get("signal"), time.Duration(t)*time.Second); err != nil {
+		fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (s *Server) createNetwork(w http.ResponseWriter, r *http.Request) {

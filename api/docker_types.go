@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -156,6 +157,38 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 		}
 	}
 	return r
+}
+
+// withBridgeFields adds what NetworkSettings had beside Networks before API 1.52: the endpoint on the default bridge.
+// Scripts still ask for {{.NetworkSettings.IPAddress}}.
+func withBridgeFields(r container.InspectResponse) (any, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, err
+	}
+	settings, ok := m["NetworkSettings"].(map[string]any)
+	if !ok {
+		return m, nil
+	}
+	bridge := r.NetworkSettings.Networks[network.BridgeName]
+	if bridge == nil {
+		bridge = &dockernet.EndpointSettings{}
+	}
+	if b, err = json.Marshal(bridge); err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return nil, err
+	}
+	for _, k := range []string{"EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen", "IPv6Gateway", "MacAddress"} {
+		settings[k] = fields[k]
+	}
+	return m, nil
 }
 
 func sandboxKey(c *network.Container) string {

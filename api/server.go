@@ -92,7 +92,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
-	m.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "OK") })
+	m.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "no-cache, no-store, must-revalidate")
+		w.Header().Set("Pragma", "no-cache")
+		_, _ = io.WriteString(w, "OK")
+	})
 	s.dockerRoutes(m)
 	m.HandleFunc("GET /usernet/info", get(func(*http.Request) (any, error) { return s.b.Info(), nil }))
 	m.HandleFunc("POST /usernet/shutdown", get(func(*http.Request) (any, error) { s.b.Shutdown(); return nil, nil }))
