@@ -121,6 +121,21 @@ func (s *Server) dockerRoutes(m *http.ServeMux) {
 		}
 		return inspect, nil
 	}))
+	// `docker inspect NAME` asks for a container, an image, a network, a volume and a plugin, and goes on at 404 only.
+	m.HandleFunc("GET /images/{rest...}", func(w http.ResponseWriter, r *http.Request) {
+		name, ok := strings.CutSuffix(r.PathValue("rest"), "/json")
+		if !ok {
+			unknown(w, r)
+			return
+		}
+		fail(w, network.Errorf(network.NotFound, "No such image: %s", name))
+	})
+	m.HandleFunc("GET /volumes/{name}", get(func(r *http.Request) (any, error) {
+		return nil, network.Errorf(network.NotFound, "get %s: no such volume", r.PathValue("name"))
+	}))
+	m.HandleFunc("GET /plugins/{name}/json", get(func(r *http.Request) (any, error) {
+		return nil, network.Errorf(network.NotFound, "plugin %q not found", r.PathValue("name"))
+	}))
 	m.HandleFunc("POST /containers/{ref}/stop", s.stopContainer)
 	m.HandleFunc("POST /containers/{ref}/kill", empty(http.StatusNoContent, func(r *http.Request) error {
 		return s.b.KillContainer(r.Context(), r.PathValue("ref"), r.URL.Query().Get("signal"))

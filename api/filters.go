@@ -62,8 +62,7 @@ func (f filters) matchLabels(labels map[string]string) bool {
 
 func (f filters) matchNetwork(n *network.Network, containers []*network.Container) bool {
 	predefined := n.Driver != network.DriverBridge || n.Name == network.BridgeName
-	return f.any("name", func(v string) bool { return strings.Contains(n.Name, v) }) &&
-		f.any("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
+	return f.any("name", matches(n.Name)) && f.any("id", matches(n.ID)) &&
 		f.any("driver", func(v string) bool { return n.Driver == v }) &&
 		f.any("scope", func(v string) bool { return n.Scope == v }) &&
 		f.any("type", func(v string) bool { return v == "builtin" && predefined || v == "custom" && !predefined }) &&
@@ -74,10 +73,7 @@ func (f filters) matchNetwork(n *network.Network, containers []*network.Containe
 }
 
 func (f filters) matchContainer(c *network.Container) bool {
-	return f.any("name", func(v string) bool {
-		re, err := regexp.Compile(v)
-		return err == nil && (re.MatchString(c.Name) || re.MatchString("/"+c.Name))
-	}) &&
+	return (f.any("name", matches(c.Name)) || f.any("name", matches("/"+c.Name))) &&
 		f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
 		f.any("status", func(v string) bool { return string(c.Status) == v }) &&
 		f.any("exited", func(v string) bool { return c.Status == network.Exited && fmt.Sprint(c.ExitCode) == v }) &&
@@ -88,6 +84,14 @@ func (f filters) matchContainer(c *network.Container) bool {
 		f.any("publish", func(v string) bool {
 			return slices.ContainsFunc(c.Ports, func(b network.PortBinding) bool { return portIs(v)(network.PortProto{Port: b.Port, Proto: b.Proto}) })
 		}) && f.matchLabels(c.Labels)
+}
+
+// matches takes a filter's value as a regular expression, as Docker does for names and ids.
+func matches(s string) func(string) bool {
+	return func(v string) bool {
+		ok, err := regexp.MatchString(v, s)
+		return err == nil && ok
+	}
 }
 
 // portIs matches PORT or PORT/PROTO.

@@ -160,10 +160,13 @@ func (s *Server) routes() http.Handler {
 	}))
 	m.HandleFunc("GET /usernet/containers/{ref}/log", get(func(r *http.Request) (any, error) { return s.b.LogPath(r.PathValue("ref")) }))
 	m.HandleFunc("GET /usernet/flows", get(func(r *http.Request) (any, error) { return s.b.Flows(r.URL.Query().Get("container")) }))
-	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, network.Errorf(network.NotSupported, "%s %s is not known here", r.Method, r.URL.Path))
-	})
+	m.HandleFunc("/", unknown)
 	return m
+}
+
+// unknown answers requests for what Docker has and usernet does not, and for what nobody has.
+func unknown(w http.ResponseWriter, r *http.Request) {
+	fail(w, network.Errorf(network.NotSupported, "usernet has no %s %s: it serves networks, and the containers it runs or has attached", r.Method, r.URL.Path))
 }
 
 // Created is the answer to a container's creation.

@@ -62,7 +62,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		return nil, err
 	}
 	if n.ConfigOnly {
-		return nil, Errorf(Forbidden, "network %s is a configuration-only network and cannot be connected to", n.Name)
+		return nil, Errorf(Forbidden, "cannot create endpoint on configuration-only network")
 	}
 	for _, e := range c.Endpoints {
 		if e.NetworkID == n.ID {

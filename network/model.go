@@ -179,6 +179,9 @@ func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
 			return nil, "", Errorf(Conflict, "network with name %s already exists", spec.Name)
 		}
 	}
+	if spec.ConfigOnly && (spec.Internal || spec.Attachable || spec.Scope != "") {
+		return nil, "", Errorf(Forbidden, "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
+	}
 	if spec.ConfigFrom != "" {
 		if err := m.applyConfig(&spec); err != nil {
 			return nil, "", err
@@ -221,17 +224,16 @@ func (m *Model) applyConfig(spec *NetworkSpec) error {
 	if !from.ConfigOnly {
 		return Errorf(Invalid, "network %s is not a config-only network", from.Name)
 	}
-	if len(spec.Pools) > 0 || len(spec.Options) > 0 || spec.EnableIPv6 != nil || spec.Internal {
-		return Errorf(Invalid, "user specified configurations are not supported if the network depends on a configuration network")
+	switch {
+	case spec.ConfigOnly:
+		return Errorf(Forbidden, "a configuration network cannot depend on another configuration network")
+	case len(spec.Options) > 0:
+		return Errorf(Forbidden, "network driver options are not supported if the network depends on a configuration network")
+	case len(spec.Pools) > 0 || len(spec.Labels) > 0 || spec.EnableIPv6 != nil && *spec.EnableIPv6:
+		return Errorf(Forbidden, "user specified configurations are not supported if the network depends on a configuration network")
 	}
-	spec.Pools, spec.Options, spec.Internal = slices.Clone(from.Pools), maps.Clone(from.Options), from.Internal
+	spec.Pools, spec.Options, spec.Labels = slices.Clone(from.Pools), maps.Clone(from.Options), maps.Clone(from.Labels)
 	spec.EnableIPv4, spec.EnableIPv6 = &from.EnableIPv4, &from.EnableIPv6
-	for k, v := range from.Labels {
-		if spec.Labels == nil {
-			spec.Labels = map[string]string{}
-		}
-		spec.Labels[k] = v
-	}
 	return nil
 }
 
