@@ -25,14 +25,15 @@ type Config struct {
 	Logger   *slog.Logger
 	Version  string
 	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
-	ExitWhenIdle time.Duration
-	DNS          []string         // upstream servers instead of the host's own
-	ResolvConf   string           // "" means /etc/resolv.conf
-	DNSCache     int              // answers kept; 0 means the default, negative none
-	IPv6         bool             // new networks have IPv6 unless they say otherwise
-	Limits       forwarder.Limits // on all containers together; 0 does not limit
-	PerContainer forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
-	Inherited    []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
+	ExitWhenIdle  time.Duration
+	DNS           []string         // upstream servers instead of the host's own
+	ResolvConf    string           // "" means /etc/resolv.conf
+	DNSCache      int              // answers kept; 0 means the default, negative none
+	IPv6          bool             // new networks have IPv6 unless they say otherwise
+	NoDirectPorts bool             // published ports go through the gateways always
+	Limits        forwarder.Limits // on all containers together; 0 does not limit
+	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
+	Inherited     []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
 }
 
 // Daemon is one running daemon. Make it with New, end it with Close.

@@ -11,6 +11,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
 	"github.com/usernet/usernet/stack"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -48,6 +49,7 @@ type segment struct {
 type owner struct {
 	id, name     string
 	hostLoopback bool
+	sockets      *sandbox.Sockets // nil: no direct connections
 }
 
 func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
@@ -67,6 +69,7 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 		Internal:     n.Internal || !optionBool(n.Options, optMasquerade, true),
 		HostLoopback: g.hostLoopback,
 		Shared:       d.shared,
+		DialDirect:   g.dialDirect,
 		Limits:       d.cfg.PerContainer,
 		Owner:        func(a netip.Addr) string { return g.owner(a).id },
 	}
@@ -142,11 +145,11 @@ func (g *segment) hostLoopback(a netip.Addr) bool {
 	return optionBool(g.net.Options, optHostLoopback, false) || g.owner(a).hostLoopback
 }
 
-func (g *segment) own(c *network.Container, addrs []netip.Addr) {
+func (g *segment) own(c *network.Container, addrs []netip.Addr, sockets *sandbox.Sockets) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, a := range addrs {
-		g.owners[a] = owner{id: c.ID, name: c.Name, hostLoopback: c.HostLoopback}
+		g.owners[a] = owner{id: c.ID, name: c.Name, hostLoopback: c.HostLoopback, sockets: sockets}
 	}
 }
 

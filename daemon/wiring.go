@@ -19,14 +19,15 @@ import (
 type sandboxState struct {
 	id string
 
-	mu    sync.Mutex       // held while the container is changed; guards what follows
-	plugs map[string]*plug // by endpoint id
-	bound []binding
-	stubs []interface{ Close() error } // the DNS sockets inside the sandbox
-	wg    sync.WaitGroup               // TAP readers and DNS loops
-	stop  context.CancelFunc           // ends the watch; nil before it starts
-	code  int                          // exit status; set before ended is closed
-	ended chan struct{}                // closed when the container has ended
+	mu      sync.Mutex       // held while the container is changed; guards what follows
+	plugs   map[string]*plug // by endpoint id
+	bound   []binding
+	stubs   []interface{ Close() error } // the DNS sockets inside the sandbox
+	sockets *sandbox.Sockets             // for direct connections; nil before the first endpoint
+	wg      sync.WaitGroup               // TAP readers and DNS loops
+	stop    context.CancelFunc           // ends the watch; nil before it starts
+	code    int                          // exit status; set before ended is closed
+	ended   chan struct{}                // closed when the container has ended
 }
 
 // plug is one endpoint's way onto its segment.
@@ -138,7 +139,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	g.own(c, addrs)
+	g.own(c, addrs, d.stock(s, c, g.net))
 	s.plugs[e.ID] = &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
 	s.wg.Go(func() {
 		if err := dev.Serve(port); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -170,6 +171,10 @@ func (d *Daemon) unwire(s *sandboxState) {
 		_ = c.Close()
 	}
 	s.stubs = nil
+	if s.sockets != nil {
+		_ = s.sockets.Close() // nobody to tell
+		s.sockets = nil
+	}
 	s.wg.Wait()
 }
 

@@ -120,9 +120,7 @@ func (f *Forwarder) dialInside(fl *flow) error {
 			fl.direct = c
 			return nil
 		}
-		if errors.Is(err, unix.ECONNREFUSED) {
-			return err
-		}
+		// Whatever it was: what the gateway makes of it counts. A service may be bound to the interface itself.
 	}
 	in, err := f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
 	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
@@ -137,6 +135,11 @@ func (f *Forwarder) dialInside(fl *flow) error {
 func tcpConn(fd int) (*net.TCPConn, error) {
 	file := os.NewFile(uintptr(fd), "")
 	defer file.Close()
+	return fileConn(file)
+}
+
+// fileConn makes a connection of a copy of file.
+func fileConn(file *os.File) (*net.TCPConn, error) {
 	c, err := net.FileConn(file)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ func checkOptions(options map[string]string) error {
 			if n, err := strconv.Atoi(v); err != nil || n < 68 || n > 65520 {
 				return Errorf(Invalid, "invalid MTU %q: give a number from 68 (1280 with IPv6) to 65520", v)
 			}
-		case strings.HasPrefix(k, "com.docker.network.bridge.enable_"):
+		case strings.HasPrefix(k, "com.docker.network.bridge.enable_"), k == "usernet.direct_ports", k == "usernet.host_loopback":
 			if _, err := strconv.ParseBool(v); err != nil {
 				return Errorf(Invalid, "invalid value %q for %s: give true or false", v, k)
 			}
@@ -46,7 +46,7 @@ func checkOptions(options map[string]string) error {
 			if a, err := netip.ParseAddr(v); err != nil || a.Is4() != (k == "usernet.outbound_addr") {
 				return Errorf(Invalid, "invalid value %q for %s: give one of the host's own addresses of that family", v, k)
 			}
-		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface"}, k):
+		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports"}, k):
 			return Errorf(Invalid, "unknown option %s", k)
 		}
 	}

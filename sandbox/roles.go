@@ -10,6 +10,8 @@ const (
 	roleAgent = "__agent" // configures a network namespace, then ends
 	roleInit  = "__init"  // PID 1 of a sandbox
 	roleJoin  = "__join"  // starts an init beside another sandbox's network
+
+	roleSockets = "__sockets" // makes sockets in a network namespace until nobody wants more
 )
 
 // controlFD is the descriptor at which a role finds its socket: the first behind the standard streams.
@@ -20,7 +22,7 @@ func Main() {
 	if len(os.Args) < 2 {
 		return
 	}
-	roles := map[string]func() error{roleAgent: runAgent, roleInit: runInit, roleJoin: runJoin}
+	roles := map[string]func() error{roleAgent: runAgent, roleInit: runInit, roleJoin: runJoin, roleSockets: runSockets}
 	run := roles[os.Args[1]]
 	if run == nil {
 		return

@@ -26,6 +26,7 @@ type serveOptions struct {
 	idle                         time.Duration
 	dns                          []string
 	ipv6                         bool
+	noDirect                     bool
 	perContainer, total          forwarder.Limits
 }
 
@@ -39,6 +40,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.format, "log-format", "text", "text or json")
 	f.StringSliceVar(&o.dns, "dns", nil, "resolvers to forward to instead of the host's")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
+	f.BoolVar(&o.noDirect, "no-direct-ports", false, "carry published ports through the gateways always, never by splicing into the sandboxes")
 	for _, l := range []struct {
 		name, of string
 		set      *forwarder.Limits
@@ -97,7 +99,7 @@ func serve(o serveOptions) error {
 	}
 	d, err := daemon.New(daemon.Config{
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, Limits: o.total, Inherited: inherited,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited,
 	})
 	if err != nil {
 		return err
