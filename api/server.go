@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,68 +96,9 @@ func (s *Server) routes() http.Handler {
 		_, _ = io.WriteString(w, "OK")
 	})
 	s.dockerRoutes(m)
-	m.HandleFunc("GET /usernet/info", get(func(*http.Request) (any, error) { return s.b.Info(), nil }))
-	m.HandleFunc("POST /usernet/shutdown", get(func(*http.Request) (any, error) { s.b.Shutdown(); return nil, nil }))
-	m.HandleFunc("GET /usernet/networks", get(func(*http.Request) (any, error) { return s.b.Networks(), nil }))
-	m.HandleFunc("GET /usernet/networks/{ref}", get(func(r *http.Request) (any, error) { return s.b.Network(r.PathValue("ref")) }))
-	m.HandleFunc("GET /usernet/networks/{ref}/details", get(func(r *http.Request) (any, error) { return s.b.NetworkDetails(r.PathValue("ref")) }))
-	m.HandleFunc("POST /usernet/networks", with(func(r *http.Request, spec network.NetworkSpec) (any, error) {
-		n, _, err := s.b.CreateNetwork(r.Context(), spec)
-		return n, err
-	}))
-	m.HandleFunc("DELETE /usernet/networks/{ref}", get(func(r *http.Request) (any, error) {
-		return nil, s.b.RemoveNetwork(r.Context(), r.PathValue("ref"))
-	}))
-	m.HandleFunc("GET /usernet/containers", get(func(*http.Request) (any, error) { return s.b.Containers(), nil }))
-	m.HandleFunc("GET /usernet/containers/{ref}", get(func(r *http.Request) (any, error) { return s.b.Container(r.PathValue("ref")) }))
-	m.HandleFunc("POST /usernet/containers", with(func(r *http.Request, spec network.ContainerSpec) (any, error) {
-		c, warnings, err := s.b.CreateContainer(r.Context(), spec)
-		if err != nil {
-			return nil, err
-		}
-		return Created{c, warnings, s.linkEnvironment(c)}, nil
-	}))
-	m.HandleFunc("POST /usernet/containers/{ref}/start", with(func(r *http.Request, p Started) (any, error) {
-		return s.b.StartContainer(r.Context(), r.PathValue("ref"), p)
-	}))
-	m.HandleFunc("POST /usernet/containers/{ref}/exit", get(func(r *http.Request) (any, error) {
-		code, err := strconv.Atoi(r.URL.Query().Get("code"))
-		if err != nil {
-			return nil, network.Errorf(network.Invalid, "code: a number is needed")
-		}
-		return nil, s.b.ContainerExited(r.Context(), r.PathValue("ref"), code)
-	}))
-	m.HandleFunc("POST /usernet/containers/{ref}/stop", get(func(r *http.Request) (any, error) {
-		t, err := strconv.Atoi(r.URL.Query().Get("t"))
-		if err != nil {
-			t = 10
-		}
-		return nil, s.b.StopContainer(r.Context(), r.PathValue("ref"), r.URL.Query().Get("signal"), time.Duration(t)*time.Second)
-	}))
-	m.HandleFunc("POST /usernet/containers/{ref}/kill", get(func(r *http.Request) (any, error) {
-		return nil, s.b.KillContainer(r.Context(), r.PathValue("ref"), r.URL.Query().Get("signal"))
-	}))
-	m.HandleFunc("POST /usernet/containers/{ref}/wait", get(func(r *http.Request) (any, error) {
-		return s.b.WaitContainer(r.Context(), r.PathValue("ref"))
-	}))
-	m.HandleFunc("DELETE /usernet/containers/{ref}", get(func(r *http.Request) (any, error) {
-		return nil, s.b.RemoveContainer(r.Context(), r.PathValue("ref"), r.URL.Query().Get("force") == "1")
-	}))
-	m.HandleFunc("GET /usernet/containers/{ref}/ports", get(func(r *http.Request) (any, error) { return s.b.Published(r.PathValue("ref")) }))
-	m.HandleFunc("POST /usernet/containers/{ref}/ports", with(func(r *http.Request, p []network.PortBinding) (any, error) {
-		return s.b.PublishPorts(r.Context(), r.PathValue("ref"), p)
-	}))
-	m.HandleFunc("DELETE /usernet/containers/{ref}/ports", with(func(r *http.Request, p []network.PortBinding) (any, error) {
-		return nil, s.b.UnpublishPorts(r.Context(), r.PathValue("ref"), p)
-	}))
-	m.HandleFunc("POST /usernet/networks/{ref}/connect", with(func(r *http.Request, a Attachment) (any, error) {
-		return nil, s.b.Connect(r.Context(), r.PathValue("ref"), a.Container, a.Endpoint)
-	}))
-	m.HandleFunc("POST /usernet/networks/{ref}/disconnect", with(func(r *http.Request, a Attachment) (any, error) {
-		return nil, s.b.Disconnect(r.Context(), r.PathValue("ref"), a.Container, a.Force)
-	}))
-	m.HandleFunc("GET /usernet/containers/{ref}/log", get(func(r *http.Request) (any, error) { return s.b.LogPath(r.PathValue("ref")) }))
-	m.HandleFunc("GET /usernet/flows", get(func(r *http.Request) (any, error) { return s.b.Flows(r.URL.Query().Get("container")) }))
+	for _, r := range s.usernetRoutes() {
+		m.HandleFunc(r.method+" "+r.path, r.handle)
+	}
 	m.HandleFunc("/", unknown)
 	return m
 }
@@ -169,48 +108,9 @@ func unknown(w http.ResponseWriter, r *http.Request) {
 	fail(w, network.Errorf(network.NotSupported, "usernet has no %s %s: it serves networks, and the containers it runs or has attached", r.Method, r.URL.Path))
 }
 
-// Created is the answer to a container's creation.
-type Created struct {
-	Container *network.Container
-	Warnings  []string
-	Env       []string // for its command: what links on the default bridge add
-}
-
-func (s *Server) linkEnvironment(c *network.Container) []string {
-	var env []string
-	for _, l := range c.Links {
-		name, alias, _ := strings.Cut(l, ":")
-		if t, err := s.b.Container(name); err == nil {
-			env = append(env, network.LinkEnvironment(c.Name, alias, t)...)
-		}
-	}
-	return env
-}
-
-// Attachment asks for an endpoint, or for its end.
-type Attachment struct {
-	Container string
-	Endpoint  network.EndpointSpec
-	Force     bool
-}
-
 func get(f func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, err := f(r)
-		reply(w, v, err)
-	}
-}
-
-func with[T any](f func(*http.Request, T) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		var t T
-		d := json.NewDecoder(r.Body)
-		d.DisallowUnknownFields()
-		if err := d.Decode(&t); err != nil {
-			fail(w, network.Errorf(network.Invalid, "invalid body: %w", err))
-			return
-		}
-		v, err := f(r, t)
 		reply(w, v, err)
 	}
 }

@@ -1,0 +1,187 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/usernet/usernet/network"
+)
+
+// route is one request that the daemon answers beside Docker's. docs/openapi.yaml is made from the list of them; after a
+// change, go test ./api -run OpenAPI -update writes it anew.
+type route struct {
+	method, path string
+	summary      string
+	query        []parameter
+	in, out      reflect.Type // of the bodies; none where there is no body
+	handle       http.HandlerFunc
+}
+
+// parameter is one of a request's query.
+type parameter struct {
+	name, kind, text string // kind: string, integer or boolean
+	required         bool
+}
+
+// none stands for a body that is not there.
+type none struct{}
+
+// on makes a route from a function of the body and the request. A request whose body has fields that are not In's is refused.
+func on[In, Out any](method, path, summary string, f func(*http.Request, In) (Out, error), query ...parameter) route {
+	in, out := reflect.TypeFor[In](), reflect.TypeFor[Out]()
+	return route{method: method, path: path, summary: summary, query: query, in: in, out: out, handle: func(w http.ResponseWriter, r *http.Request) {
+		var body In
+		if in != reflect.TypeFor[none]() {
+			d := json.NewDecoder(r.Body)
+			d.DisallowUnknownFields()
+			if err := d.Decode(&body); err != nil {
+				fail(w, network.Errorf(network.Invalid, "invalid body: %w", err))
+				return
+			}
+			if _, err := d.Token(); !errors.Is(err, io.EOF) {
+				fail(w, network.Errorf(network.Invalid, "invalid body: more than one JSON value"))
+				return
+			}
+		}
+		v, err := f(r, body)
+		if err == nil && out == reflect.TypeFor[none]() {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		reply(w, v, err)
+	}}
+}
+
+func ref(r *http.Request) string { return r.PathValue("ref") }
+
+// usernetRoutes are the paths under /usernet/.
+func (s *Server) usernetRoutes() []route {
+	return append(append(s.daemonRoutes(), s.networkRoutes()...), s.containerRoutes()...)
+}
+
+func (s *Server) daemonRoutes() []route {
+	return []route{
+		on("GET", "/usernet/info", "The daemon's state in numbers", func(*http.Request, none) (Info, error) { return s.b.Info(), nil }),
+		on("POST", "/usernet/shutdown", "End the daemon, as SIGTERM does; containers go on", func(*http.Request, none) (none, error) {
+			s.b.Shutdown()
+			return none{}, nil
+		}),
+		on("GET", "/usernet/flows", "Connections and associations through the gateways", func(r *http.Request, _ none) ([]Flow, error) {
+			return s.b.Flows(r.URL.Query().Get("container"))
+		}, parameter{"container", "string", "only this container's", false}),
+	}
+}
+
+func (s *Server) networkRoutes() []route {
+	return []route{
+		on("GET", "/usernet/networks", "All networks, by name", func(*http.Request, none) ([]*network.Network, error) { return s.b.Networks(), nil }),
+		on("POST", "/usernet/networks", "Make a network", func(r *http.Request, spec network.NetworkSpec) (*network.Network, error) {
+			n, _, err := s.b.CreateNetwork(r.Context(), spec)
+			return n, err
+		}),
+		on("GET", "/usernet/networks/{ref}", "One network", func(r *http.Request, _ none) (*network.Network, error) { return s.b.Network(ref(r)) }),
+		on("DELETE", "/usernet/networks/{ref}", "Remove a network that has no endpoints", func(r *http.Request, _ none) (none, error) {
+			return none{}, s.b.RemoveNetwork(r.Context(), ref(r))
+		}),
+		on("GET", "/usernet/networks/{ref}/details", "Switch ports, drops by reason, counters; null where nothing runs on the network",
+			func(r *http.Request, _ none) (any, error) { return s.b.NetworkDetails(ref(r)) }),
+		on("POST", "/usernet/networks/{ref}/connect", "Give a container an interface on the network, at once where it runs",
+			func(r *http.Request, a Attachment) (none, error) {
+				return none{}, s.b.Connect(r.Context(), ref(r), a.Container, a.Endpoint)
+			}),
+		on("POST", "/usernet/networks/{ref}/disconnect", "Take a container's interface on the network away",
+			func(r *http.Request, a Attachment) (none, error) {
+				return none{}, s.b.Disconnect(r.Context(), ref(r), a.Container, a.Force)
+			}),
+	}
+}
+
+func (s *Server) containerRoutes() []route {
+	signal := func(def string) parameter {
+		return parameter{"signal", "string", "name or number; " + def + " where there is none", false}
+	}
+	return []route{
+		on("GET", "/usernet/containers", "All containers, ended ones included, the newest first",
+			func(*http.Request, none) ([]*network.Container, error) { return s.b.Containers(), nil }),
+		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute", s.createContainer),
+		on("GET", "/usernet/containers/{ref}", "One container", func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
+		on("DELETE", "/usernet/containers/{ref}", "Forget a container; an attached one is detached", func(r *http.Request, _ none) (none, error) {
+			force, _ := strconv.ParseBool(r.URL.Query().Get("force"))
+			return none{}, s.b.RemoveContainer(r.Context(), ref(r), force)
+		}, parameter{"force", "boolean", "kill it first where it runs", false}),
+		on("POST", "/usernet/containers/{ref}/start", "Tell the daemon which processes a created container consists of, and make its network",
+			func(r *http.Request, p Started) (StartReply, error) {
+				return s.b.StartContainer(r.Context(), ref(r), p)
+			}),
+		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended", func(r *http.Request, _ none) (none, error) {
+			code, err := strconv.Atoi(r.URL.Query().Get("code"))
+			if err != nil {
+				return none{}, network.Errorf(network.Invalid, "code: a number is needed")
+			}
+			return none{}, s.b.ContainerExited(r.Context(), ref(r), code)
+		}, parameter{"code", "integer", "exit status", true}),
+		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time", func(r *http.Request, _ none) (none, error) {
+			t, err := strconv.Atoi(r.URL.Query().Get("t"))
+			if err != nil || t < 0 {
+				t = 10
+			}
+			return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), time.Duration(t)*time.Second)
+		}, parameter{"t", "integer", "seconds until KILL; 10 where there is none", false}, signal("TERM")),
+		on("POST", "/usernet/containers/{ref}/kill", "Send a signal to a container's first process", func(r *http.Request, _ none) (none, error) {
+			return none{}, s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
+		}, signal("KILL")),
+		on("POST", "/usernet/containers/{ref}/wait", "Answer with the exit status once the container has ended",
+			func(r *http.Request, _ none) (int, error) { return s.b.WaitContainer(r.Context(), ref(r)) }),
+		on("GET", "/usernet/containers/{ref}/log", "Path of the file with a detached container's output, a line of JSON for each line",
+			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) }),
+		on("GET", "/usernet/containers/{ref}/ports", "Published ports as they are bound now",
+			func(r *http.Request, _ none) ([]Published, error) { return s.b.Published(ref(r)) }),
+		on("POST", "/usernet/containers/{ref}/ports", "Publish ports of a running container: all of them, or with an error none",
+			func(r *http.Request, p []network.PortBinding) ([]Published, error) {
+				return s.b.PublishPorts(r.Context(), ref(r), p)
+			}),
+		on("DELETE", "/usernet/containers/{ref}/ports", "Take published ports away; host_port 0 stands for any",
+			func(r *http.Request, p []network.PortBinding) (none, error) {
+				return none{}, s.b.UnpublishPorts(r.Context(), ref(r), p)
+			}),
+	}
+}
+
+func (s *Server) createContainer(r *http.Request, spec network.ContainerSpec) (Created, error) {
+	c, warnings, err := s.b.CreateContainer(r.Context(), spec)
+	if err != nil {
+		return Created{}, err
+	}
+	return Created{c, warnings, s.linkEnvironment(c)}, nil
+}
+
+// Created is the answer to a container's creation.
+type Created struct {
+	Container *network.Container
+	Warnings  []string
+	Env       []string // for its command: what links on the default bridge add
+}
+
+func (s *Server) linkEnvironment(c *network.Container) []string {
+	var env []string
+	for _, l := range c.Links {
+		name, alias, _ := strings.Cut(l, ":")
+		if t, err := s.b.Container(name); err == nil {
+			env = append(env, network.LinkEnvironment(c.Name, alias, t)...)
+		}
+	}
+	return env
+}
+
+// Attachment asks for an endpoint, or for its end.
+type Attachment struct {
+	Container string
+	Endpoint  network.EndpointSpec
+	Force     bool
+}
