@@ -119,6 +119,7 @@ type Info struct {
 	Started                     time.Time
 	Containers, Running, Exited int
 	Networks                    int
+	Confined                    []string // what the daemon has given up (package confine)
 	Warnings                    []string // what the machine lacks, e.g. ping sockets
 	Counters                    map[string]json.Number
 }

@@ -147,7 +147,7 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 		if c.Pid != 0 {
 			err = sandbox.Wait(ctx, c.Pid, c.PidStart)
 		} else {
-			err = waitPath(ctx, c.NetNS)
+			err = d.waitPath(ctx, c.NetNS)
 		}
 		if ctx.Err() != nil || err != nil {
 			return // ended otherwise, or the daemon ends
@@ -167,9 +167,9 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 }
 
 // waitPath returns when the namespace bound to path is no longer the one it is now.
-func waitPath(ctx context.Context, path string) error {
-	var first, now unix.Stat_t
-	if err := unix.Stat(path, &first); err != nil {
+func (d *Daemon) waitPath(ctx context.Context, path string) error {
+	dev, ino, err := d.cfg.Doorman.Namespace(path)
+	if err != nil {
 		return nil
 	}
 	tick := time.NewTicker(2 * time.Second) // nothing tells when a bind mount goes; this is how late it is noticed
@@ -180,7 +180,7 @@ func waitPath(ctx context.Context, path string) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if err := unix.Stat(path, &now); err != nil || now.Ino != first.Ino || now.Dev != first.Dev {
+		if nowDev, nowIno, err := d.cfg.Doorman.Namespace(path); err != nil || nowDev != dev || nowIno != ino {
 			return nil
 		}
 	}
@@ -326,7 +326,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	for _, e := range c.Endpoints {
 		names = append(names, e.Interface)
 	}
-	if _, err := sandbox.Configure(ctx, target(c), sandbox.Request{Remove: names}); err != nil {
+	if _, err := d.cfg.Doorman.Configure(ctx, target(c), sandbox.Request{Remove: names}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}
 	s.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
 )
 
 var _ api.Backend = (*Daemon)(nil)
@@ -34,6 +35,8 @@ type Config struct {
 	Limits        forwarder.Limits // on all containers together; 0 does not limit
 	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
 	Inherited     []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
+	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
+	Doorman *sandbox.Doorman
 }
 
 // Daemon is one running daemon. Make it with New, end it with Close.
@@ -49,6 +52,7 @@ type Daemon struct {
 	started  time.Time
 	ping4    bool
 	ping6    bool
+	confined confinement
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc

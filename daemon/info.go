@@ -28,6 +28,7 @@ func (d *Daemon) Info() api.Info {
 		}
 	}
 	info.Networks = len(d.model.Networks())
+	info.Confined, info.Warnings = d.confined.report()
 	if !d.ping4 {
 		info.Warnings = append(info.Warnings, pingHint)
 	}

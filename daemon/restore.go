@@ -37,7 +37,7 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Pid != 0 {
 		return sandbox.Alive(c.Pid, c.PidStart)
 	}
-	_, err := os.Stat(c.NetNS)
+	_, _, err := d.cfg.Doorman.Namespace(c.NetNS)
 	return err == nil
 }
 

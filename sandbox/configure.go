@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,29 +69,21 @@ const (
 )
 
 // Configure sends an agent into the sandbox t to carry out r. On an error what it began is undone.
-func Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
+func (d *Doorman) Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
 	defer ours.Close()
-	cmd, done, err := nsenter(t, roleAgent, theirs)
-	if err != nil {
-		_ = theirs.Close()
-		return nil, err
-	}
-	defer done()
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	err = cmd.Start()
+	agent, err := d.enter(t, theirs)
 	_ = theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("nsenter: %w", err)
+		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	stop := context.AfterFunc(ctx, agent.kill)
 	reply, err := converse(ours, r)
 	_ = ours.Close()
-	wait := cmd.Wait()
+	text, wait := agent.wait()
 	stop()
 	if ctx.Err() != nil {
 		err = errors.Join(fmt.Errorf("the sandbox was not entered in time: %w", ctx.Err()), err)
@@ -102,13 +92,18 @@ func Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
 		return reply, nil
 	}
 	reply.close()
-	if text := strings.TrimSpace(stderr.String()); text != "" {
+	if text != "" {
 		return nil, fmt.Errorf("%w: %s", err, text)
 	}
 	if errors.Is(err, errNoAnswer) && wait != nil {
 		return nil, fmt.Errorf("%w: %w", err, wait)
 	}
 	return nil, err
+}
+
+// Configure is that of a nil Doorman.
+func Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
+	return (*Doorman)(nil).Configure(ctx, t, r)
 }
 
 var errNoAnswer = errors.New("the sandbox could not be entered")

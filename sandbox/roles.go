@@ -7,11 +7,11 @@ import (
 
 // The roles, as first argument of the binary. No command has such a name.
 const (
-	roleAgent = "__agent" // configures a network namespace, then ends
-	roleInit  = "__init"  // PID 1 of a sandbox
-	roleJoin  = "__join"  // starts an init beside another sandbox's network
-
+	roleAgent   = "__agent"   // configures a network namespace, then ends
+	roleInit    = "__init"    // PID 1 of a sandbox
+	roleJoin    = "__join"    // starts an init beside another sandbox's network
 	roleSockets = "__sockets" // makes sockets in a network namespace until nobody wants more
+	roleDoorman = "__doorman" // enters sandboxes for a daemon that is confined
 )
 
 // controlFD is the descriptor at which a role finds its socket: the first behind the standard streams.
@@ -22,7 +22,7 @@ func Main() {
 	if len(os.Args) < 2 {
 		return
 	}
-	roles := map[string]func() error{roleAgent: runAgent, roleInit: runInit, roleJoin: runJoin, roleSockets: runSockets}
+	roles := map[string]func() error{roleAgent: runAgent, roleInit: runInit, roleJoin: runJoin, roleSockets: runSockets, roleDoorman: runDoorman}
 	run := roles[os.Args[1]]
 	if run == nil {
 		return

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,8 +23,8 @@ func infoCommand() *cobra.Command {
 		if err := cl.Do(c.Context(), "GET", "/usernet/info", nil, &i); err != nil {
 			return err
 		}
-		fmt.Printf("Version: %s\nSocket: %s\nState: %s\nRunning since: %s\nContainers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nCounters:\n",
-			i.Version, i.Socket, i.StateDir, i.Started.Format(time.RFC3339), i.Containers, i.Running, i.Exited, i.Networks)
+		fmt.Printf("Version: %s\nSocket: %s\nState: %s\nRunning since: %s\nContainers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\nCounters:\n",
+			i.Version, i.Socket, i.StateDir, i.Started.Format(time.RFC3339), i.Containers, i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
 		var names []string
 		for k := range i.Counters {
 			names = append(names, k)

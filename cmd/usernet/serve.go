@@ -17,14 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/daemon"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/sandbox"
 )
 
 type serveOptions struct {
 	socket, state, level, format string
 	idle                         time.Duration
-	dns                          []string
+	dns, confine                 []string
 	ipv6                         bool
 	noDirect                     bool
 	perContainer, total          forwarder.Limits
@@ -51,6 +53,7 @@ func serveCommand() *cobra.Command {
 		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
 	}
+	f.StringSliceVar(&o.confine, "confine", confine.Names(confine.All), "what the daemon gives up once it listens; off: nothing")
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
 	return c
@@ -93,13 +96,25 @@ func serve(o serveOptions) error {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	measures, err := confine.Parse(o.confine)
+	if err != nil {
+		return err
+	}
 	l, inherited, err := activated()
 	if err != nil {
 		return err
 	}
+	var doorman *sandbox.Doorman
+	if confine.NeedsDoorman(measures) {
+		// After activated, which keeps the sockets that it found from programs started later.
+		if doorman, err = sandbox.StartDoorman(); err != nil {
+			return err
+		}
+		defer doorman.Close()
+	}
 	d, err := daemon.New(daemon.Config{
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Doorman: doorman,
 	})
 	if err != nil {
 		return err
@@ -109,6 +124,7 @@ func serve(o serveOptions) error {
 			return errors.Join(err, d.Close())
 		}
 	}
+	d.Confine(measures)
 	s := api.NewServer(d, log)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()

@@ -1,0 +1,43 @@
+package confine
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+)
+
+const (
+	readRights  = ll.AccessFSReadFile | ll.AccessFSReadDir
+	writeRights = readRights | ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSRemoveDir | ll.AccessFSRemoveFile |
+		ll.AccessFSMakeDir | ll.AccessFSMakeReg | ll.AccessFSMakeSock | ll.AccessFSMakeSym
+	fileRights = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate
+)
+
+// restrictFiles leaves the process the files of p. Nothing may be executed. Ports are not restricted: which ones a
+// container will publish, and where it will connect to, is not known when the daemon starts. Signals are not restricted
+// either: the daemon ends containers, which are outside of its domain.
+func restrictFiles(p Paths) error {
+	if v, err := ll.LandlockGetABIVersion(); err != nil || v < 1 {
+		return fmt.Errorf("%w: the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)", errUnsupported)
+	}
+	var rules []landlock.Rule
+	for _, path := range p.Write {
+		if _, err := os.Stat(path); err == nil {
+			rules = append(rules, landlock.PathAccess(writeRights, path).WithRefer())
+		}
+	}
+	for _, path := range p.Read {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil: // nothing to read
+		case info.IsDir():
+			rules = append(rules, landlock.PathAccess(readRights, path))
+		default:
+			rules = append(rules, landlock.PathAccess(ll.AccessFSReadFile, path))
+		}
+	}
+	rules = append(rules, landlock.PathAccess(fileRights, "/dev/null"))
+	return landlock.V5.BestEffort().RestrictPaths(rules...)
+}

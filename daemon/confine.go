@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/usernet/usernet/confine"
+)
+
+// confinement is what the process has given up.
+type confinement struct {
+	mu       sync.Mutex
+	inForce  []string
+	warnings []string
+}
+
+func (c *confinement) report() (inForce, warnings []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.inForce), slices.Clone(c.warnings)
+}
+
+// Confine takes from this process, for good, what a running daemon does not need. A daemon that is to be confined by
+// Landlock or seccomp needs a Doorman.
+func (d *Daemon) Confine(measures []confine.Measure) {
+	if len(measures) == 0 {
+		return
+	}
+	// The resolvers' file is replaced by renaming, often where a link points to, so it is its directory that is read.
+	read := []string{"/proc", "/etc", "/usr/share/zoneinfo", filepath.Dir(d.cfg.ResolvConf)}
+	if real, err := filepath.EvalSymlinks(d.cfg.ResolvConf); err == nil {
+		read = append(read, filepath.Dir(real))
+	}
+	write := []string{d.cfg.StateDir}
+	if d.cfg.Socket != "" {
+		write = append(write, filepath.Dir(d.cfg.Socket))
+	}
+	inForce, warnings := confine.Apply(measures, confine.Paths{Write: write, Read: read})
+	d.confined.mu.Lock()
+	defer d.confined.mu.Unlock()
+	d.confined.inForce = confine.Names(inForce)
+	for _, w := range warnings {
+		d.confined.warnings = append(d.confined.warnings, w.Error())
+		d.log.Warn(w.Error())
+	}
+}

@@ -1,0 +1,55 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestDaemonIsConfined looks at the running daemon from outside: what it is able to do is what the kernel says.
+func TestDaemonIsConfined(t *testing.T) {
+	d := startDaemon(t)
+	if out := d.ok("info"); !strings.Contains(out, "Confined: no-new-privileges, not-dumpable, landlock, seccomp\n") {
+		t.Errorf("info: %s", out)
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatal(tasks, err)
+	}
+	for _, task := range tasks {
+		if text := readFile(t, task); !strings.Contains(text, "NoNewPrivs:\t1") || !strings.Contains(text, "Seccomp:\t2") {
+			t.Errorf("%s: %s", task, text)
+		}
+	}
+	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", d.cmd.Process.Pid)); err == nil {
+		t.Error("the daemon's environment can be read by its user's other programs")
+	}
+	// Everything that needs more than the daemon has left: entering, leaving and furnishing sandboxes.
+	twoOn(d, "mynet")
+	d.idle("one")
+	d.ok("network", "connect", "mynet", "one")
+	d.says(" 0% packet loss", "one", "ping", "-c1", "-W5", "mynet-a")
+	d.ok("network", "disconnect", "mynet", "one")
+	d.ok("rm", "-f", "one")
+}
+
+func TestConfinementCanBeSwitchedOff(t *testing.T) {
+	for _, test := range []struct{ flag, info string }{
+		{"off", "Confined: no\n"},
+		{"seccomp", "Confined: no-new-privileges, seccomp\n"},
+		{"not-dumpable", "Confined: not-dumpable\n"},
+	} {
+		t.Run(test.flag, func(t *testing.T) {
+			d := startDaemon(t, "--confine", test.flag)
+			if out := d.ok("info"); !strings.Contains(out, test.info) {
+				t.Errorf("info lacks %q: %s", test.info, out)
+			}
+			d.idle("one")
+			d.says(" 0% packet loss", "one", "ping", "-c1", "-W5", d.gateway("one"))
+		})
+	}
+	d := newDaemon(t)
+	d.fails("give off, or any of", "serve", "--confine", "everything")
+}
