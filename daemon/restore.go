@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
@@ -13,6 +15,8 @@ import (
 // same addresses; the others are recorded as ended. Containers that were created but never started are forgotten,
 // since the command that was about to start them failed with its daemon.
 func (d *Daemon) restore() {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, 2*runtime.GOMAXPROCS(0)) // each waits for an agent process half of the time
 	for _, c := range d.model.Containers() {
 		switch {
 		case c.Status == network.Created && !(c.Monitor != 0 && sandbox.Alive(c.Monitor, c.MonitorStart)):
@@ -24,9 +28,14 @@ func (d *Daemon) restore() {
 				d.log.Warn("container's end not recorded", "container", c.Name, "error", err)
 			}
 		case c.Status == network.Running:
-			d.revive(c)
+			slots <- struct{}{}
+			group.Go(func() {
+				d.revive(c)
+				<-slots
+			})
 		}
 	}
+	group.Wait()
 	d.rename()
 	d.sweep()
 	d.touchIdle()
