@@ -261,7 +261,7 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
-		_, err := sandbox.Configure(ctx, target(c), sandbox.Request{Remove: names})
+		_, err := d.cfg.Doorman.Configure(ctx, target(c), sandbox.Request{Remove: names})
 		cancel()
 		if err == nil {
 			return // all guests are in the same namespace

@@ -101,11 +101,6 @@ func (d *Doorman) Configure(ctx context.Context, t Target, r Request) (*Reply, e
 	return nil, err
 }
 
-// Configure is that of a nil Doorman.
-func Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
-	return (*Doorman)(nil).Configure(ctx, t, r)
-}
-
 var errNoAnswer = errors.New("the sandbox could not be entered")
 
 // converse sends r and takes the answer apart.
