@@ -33,7 +33,7 @@ func (d *Daemon) stock(s *sandboxState, c *network.Container, n *network.Network
 		return nil
 	}
 	if s.sockets == nil {
-		s.sockets = sandbox.NewSockets(target(c))
+		s.sockets = d.cfg.Doorman.Sockets(target(c))
 	}
 	return s.sockets
 }

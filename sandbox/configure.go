@@ -75,7 +75,7 @@ func (d *Doorman) Configure(ctx context.Context, t Target, r Request) (*Reply, e
 		return nil, err
 	}
 	defer ours.Close()
-	agent, err := d.enter(t, theirs)
+	agent, err := d.enter(t, roleAgent, theirs)
 	_ = theirs.Close()
 	if err != nil {
 		return nil, err

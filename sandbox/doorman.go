@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,12 +72,12 @@ func (d *Doorman) Close() error {
 	return err
 }
 
-// enter sends an agent with the socket control into t.
-func (d *Doorman) enter(t Target, control *os.File) (*visit, error) {
+// enter sends an agent in one of the roles in visitors, with the socket control, into t.
+func (d *Doorman) enter(t Target, role string, control *os.File) (*visit, error) {
 	if d == nil {
-		return enter(t, control)
+		return enter(t, role, control)
 	}
-	ours, err := d.ask(errand{Target: t}, control)
+	ours, err := d.ask(errand{Target: t, Role: role}, control)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +111,13 @@ func namespace(path string) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
+// visitors are the roles in which a sandbox may be entered.
+var visitors = []string{roleAgent, roleSockets}
+
 // errand is what the doorman is asked for: an agent in Target, or where Path is set, the namespace at it.
 type errand struct {
 	Target Target
+	Role   string
 	Path   string
 }
 
@@ -168,8 +173,11 @@ func hear(c *net.UnixConn) (end, error) {
 const maxStderr = 16 << 10
 
 // enter starts an agent as a child of this process.
-func enter(t Target, control *os.File) (*visit, error) {
-	cmd, done, err := nsenter(t, roleAgent, control)
+func enter(t Target, role string, control *os.File) (*visit, error) {
+	if !slices.Contains(visitors, role) {
+		return nil, fmt.Errorf("no sandbox is entered as %q", role)
+	}
+	cmd, done, err := nsenter(t, role, control)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +239,7 @@ func run(e errand, files []*os.File) {
 	defer conn.Close()
 	var r end
 	if len(files) == 2 {
-		r.Stderr, err = visitFor(conn, e.Target, files[1])
+		r.Stderr, err = visitFor(conn, e, files[1])
 	} else {
 		r.Dev, r.Ino, err = namespace(e.Path)
 	}
@@ -243,9 +251,9 @@ func run(e errand, files []*os.File) {
 	}
 }
 
-// visitFor has an agent enter t, and kills it when the daemon closes its end of conn.
-func visitFor(conn net.Conn, t Target, control *os.File) (stderr string, err error) {
-	v, err := enter(t, control)
+// visitFor has an agent enter a sandbox, and kills it when the daemon closes its end of conn.
+func visitFor(conn net.Conn, e errand, control *os.File) (stderr string, err error) {
+	v, err := enter(e.Target, e.Role, control)
 	_ = control.Close()
 	if err != nil {
 		return "", err

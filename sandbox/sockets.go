@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"sync"
 	"time"
 
@@ -22,7 +21,8 @@ import (
 // The replies find their way by a mark: the sockets have directMark, connections that they are accepted into take it over
 // (net.ipv4.tcp_fwmark_accept), and a routing rule sends what has it back to the namespace's own loopback.
 type Sockets struct {
-	target Target
+	doorman *Doorman
+	target  Target
 
 	mu      sync.Mutex
 	free    [2][]int // by family: IPv4, IPv6
@@ -53,10 +53,10 @@ const (
 // ErrNoSocket says that there is none now. Others may be on their way.
 var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
-// NewSockets returns an empty stock for the sandbox t. It costs nothing until the first Take.
-func NewSockets(t Target) *Sockets {
+// Sockets returns an empty stock for the sandbox t. It costs nothing until the first Take.
+func (d *Doorman) Sockets(t Target) *Sockets {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Sockets{target: t, ctx: ctx, cancel: cancel}
+	return &Sockets{doorman: d, target: t, ctx: ctx, cancel: cancel}
 }
 
 // Take returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. It never
@@ -118,22 +118,16 @@ func (s *Sockets) makeSockets(family int) error {
 		return err
 	}
 	defer ours.Close()
-	cmd, done, err := nsenter(s.target, roleSockets, theirs)
-	if err != nil {
-		_ = theirs.Close()
-		return err
-	}
-	defer done()
-	err = cmd.Start()
+	maker, err := s.doorman.enter(s.target, roleSockets, theirs)
 	_ = theirs.Close()
 	if err != nil {
-		return fmt.Errorf("nsenter: %w", err)
+		return err
 	}
-	defer func(cmd *exec.Cmd) {
+	defer func() {
 		_ = ours.Close() // which is its end
-		_ = cmd.Wait()
-	}(cmd)
-	stop := context.AfterFunc(s.ctx, func() { _ = cmd.Process.Kill() })
+		_, _ = maker.wait()
+	}()
+	stop := context.AfterFunc(s.ctx, maker.kill)
 	defer stop()
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
 	for idle := time.Now(); time.Since(idle) < stockLinger; {
