@@ -79,7 +79,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				s.log.Error("request failed", "path", r.URL.Path, "panic", p)
 			}
 		}()
-		if uid, _ := r.Context().Value(uidKey{}).(int); uid != os.Geteuid() && uid != 0 {
+		if uid, known := r.Context().Value(uidKey{}).(int); !known || uid != os.Geteuid() && uid != 0 {
 			fail(w, network.Errorf(network.Forbidden, "this daemon belongs to another user"))
 			return
 		}

@@ -39,6 +39,24 @@ func checkOwned(dir string) error {
 	return nil
 }
 
+// CheckSocketDir refuses a directory for the API's socket in which another user could put a socket of the same name.
+func CheckSocketDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("the socket's directory: %w; make it, or choose another place with --socket", err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("%s, where the socket is to be, is not a directory", dir)
+	case !ok || int(st.Uid) != os.Geteuid() && st.Uid != 0:
+		return fmt.Errorf("%s, where the socket is to be, belongs to another user; choose another place with --socket", dir)
+	case info.Mode().Perm()&0o022 != 0 && info.Mode()&os.ModeSticky == 0:
+		return fmt.Errorf("%s, where the socket is to be, can be written by others; run: chmod go-w %s", dir, dir)
+	}
+	return nil
+}
+
 // writeFiles brings the container's hosts and resolv.conf up to date. They are written in place, because the
 // sandbox has them mounted: a new file under the old name would not be seen there.
 func (d *Daemon) writeFiles(c *network.Container) error {

@@ -146,6 +146,9 @@ func listen(path string) (net.Listener, error) {
 	if len(path) > 107 {
 		return nil, fmt.Errorf("socket path %s has %d bytes; 107 are possible (unix(7)): choose a shorter one with --socket", path, len(path))
 	}
+	if err := daemon.CheckSocketDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
 	if c, err := net.Dial("unix", path); err == nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("another daemon answers at %s: stop it, or choose another --socket", path)
