@@ -81,7 +81,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Aliases: spec.Aliases, Links: spec.Links, DriverOpts: spec.DriverOpts,
 		GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
 	}
-	if n.Driver == DriverBridge {
+	if n.Driver == DriverBridge && c.Status != Exited { // what has ended holds no addresses
 		if err := m.address(n, e); err != nil {
 			return nil, err
 		}
@@ -158,8 +158,13 @@ func (m *Model) address(n *Network, e *Endpoint) error {
 			e.IPv6, e.Gateway6 = netip.PrefixFrom(addr, p.Subnet.Bits()), p.Gateway
 		}
 	}
-	if n.EnableIPv4 && !e.IPv4.IsValid() || n.EnableIPv6 && !e.IPv6.IsValid() {
-		return Errorf(Unavailable, "no available addresses on this pool: network %s is full", n.Name)
+	for _, f := range []struct {
+		version int
+		missing bool
+	}{{4, n.EnableIPv4 && !e.IPv4.IsValid()}, {6, n.EnableIPv6 && !e.IPv6.IsValid()}} {
+		if f.missing {
+			return Errorf(Internal, "no available IPv%d addresses on this network's address pools: %s (%s)", f.version, n.Name, n.ID)
+		}
 	}
 	if n.Internal {
 		e.Gateway4, e.Gateway6 = netip.Addr{}, netip.Addr{}

@@ -315,9 +315,6 @@ func checkPool(p *Pool) error {
 	}
 	if !p.Gateway.IsValid() {
 		p.Gateway = p.Subnet.Addr().Next()
-		if p.Range.IsValid() && p.Range.Masked().Addr() != p.Subnet.Addr() {
-			p.Gateway = p.Subnet.Addr().Next()
-		}
 	}
 	if !p.Subnet.Contains(p.Gateway) {
 		return Errorf(Invalid, "no matching subnet for gateway %s", p.Gateway)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -53,15 +54,66 @@ func openStore(path string) (*bolt.DB, error) {
 }
 
 // load reads all records of a bucket.
-func load[T any](tx *bolt.Tx, bucket []byte, add func(*T)) error {
+func load[T any, P interface {
+	*T
+	check(id string) error
+}](tx *bolt.Tx, bucket []byte, add func(P)) error {
 	return tx.Bucket(bucket).ForEach(func(k, v []byte) error {
-		t := new(T)
-		if err := json.Unmarshal(v, t); err != nil {
+		t := P(new(T))
+		err := json.Unmarshal(v, t)
+		if err == nil {
+			err = t.check(string(k))
+		}
+		if err != nil {
 			return fmt.Errorf("record %s in %s is damaged (%w): move the state directory away to start anew", k, bucket, err)
 		}
 		add(t)
 		return nil
 	})
+}
+
+var idForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// check holds a network that was read against what the rest of the program relies on.
+func (n *Network) check(id string) error {
+	switch {
+	case n.ID != id || !idForm.MatchString(id):
+		return fmt.Errorf("id %q", n.ID)
+	case !nameForm.MatchString(n.Name):
+		return fmt.Errorf("name %q", n.Name)
+	case n.Driver != DriverBridge && n.Driver != DriverHost && n.Driver != DriverNull:
+		return fmt.Errorf("driver %q", n.Driver)
+	}
+	for _, p := range n.Pools {
+		if !p.Subnet.IsValid() || p.Subnet != p.Subnet.Masked() || p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway) ||
+			p.Range.IsValid() && !p.Subnet.Contains(p.Range.Addr()) {
+			return fmt.Errorf("subnet %s, range %s, gateway %s", p.Subnet, p.Range, p.Gateway)
+		}
+	}
+	return nil
+}
+
+// check does the same for a container.
+func (c *Container) check(id string) error {
+	switch {
+	case c.ID != id || !idForm.MatchString(id):
+		return fmt.Errorf("id %q", c.ID)
+	case !nameForm.MatchString(c.Name):
+		return fmt.Errorf("name %q", c.Name)
+	case c.Status != Created && c.Status != Running && c.Status != Exited:
+		return fmt.Errorf("status %q", c.Status)
+	}
+	for _, e := range c.Endpoints {
+		switch {
+		case e == nil:
+			return errors.New("an empty endpoint")
+		case !idForm.MatchString(e.ID) || !idForm.MatchString(e.NetworkID):
+			return fmt.Errorf("endpoint %q on network %q", e.ID, e.NetworkID)
+		case e.IPv4.IsValid() && !e.IPv4.Addr().Is4() || e.IPv6.IsValid() && !e.IPv6.Addr().Is6():
+			return fmt.Errorf("endpoint with addresses %s and %s", e.IPv4, e.IPv6)
+		}
+	}
+	return nil
 }
 
 func put(tx *bolt.Tx, bucket []byte, id string, v any) error {
