@@ -1,0 +1,200 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Mode is what happens to destinations that no rule is about.
+type Mode string
+
+// The modes. The zero Mode means Allow, or in a container's policy the network's.
+const (
+	Allow Mode = "allow"
+	Deny  Mode = "deny"
+)
+
+// ParseMode reads a mode.
+func ParseMode(s string) (Mode, error) {
+	if m := Mode(s); m == Allow || m == Deny || m == "" {
+		return m, nil
+	}
+	return "", fmt.Errorf("egress %q: give allow or deny", s)
+}
+
+// special are addresses that stand for the machine or its cloud rather than for somebody: link-local ones (RFC 3927, RFC
+// 4291), at which clouds have their metadata services with the machine's credentials, and the one that EC2 has on IPv6.
+// Rules open them only when they name addresses within.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("fd00:ec2::254/128"),
+}
+
+// Refusal says why a destination is refused. Refusals are made in advance, so that refusing costs nothing.
+type Refusal struct{ Rule string }
+
+// Error is the reason.
+func (r *Refusal) Error() string { return r.Rule }
+
+var (
+	refusedSpecial = &Refusal{"link-local and metadata addresses are refused unless --allow-egress names them"}
+	refusedDenied  = &Refusal{"--egress deny, and no --allow-egress is for it"}
+)
+
+const (
+	// grace is how long an address is kept beyond its answer's TTL: a program may take that long from answer to connection.
+	grace = 30 * time.Second
+	// maxLearned bounds the addresses of one Policy. A container can have names answered with addresses of its choice.
+	maxLearned = 4096
+	// maxRules bounds the rules of one Policy: each decision goes through them.
+	maxRules = 64
+)
+
+// Policy decides for one container on one network. The nil Policy allows what is not special.
+type Policy struct {
+	mode  Mode
+	rules []Rule
+	named bool // a rule is for a name
+	now   func() time.Time
+
+	mu      sync.RWMutex
+	learned map[netip.Addr]*lesson
+}
+
+// lesson is which rules' names an address was given for, and until when.
+type lesson struct {
+	rules [maxRules]int64 // Unix time in nanoseconds
+	last  int64           // the latest of them
+}
+
+// New makes a policy. Rules beyond the 64th are an error.
+func New(mode Mode, rules []Rule) (*Policy, error) {
+	if len(rules) > maxRules {
+		return nil, fmt.Errorf("%d egress rules: %d are possible; give subnets or wildcards instead of single ones", len(rules), maxRules)
+	}
+	p := &Policy{mode: mode, rules: rules, now: time.Now, learned: map[netip.Addr]*lesson{}}
+	for _, r := range rules {
+		p.named = p.named || !r.prefix.IsValid()
+	}
+	return p, nil
+}
+
+// Learn notes that the container was told that name has these addresses, for ttl.
+func (p *Policy) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
+	if p == nil || !p.named || len(addrs) == 0 {
+		return
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	now := p.now()
+	until := now.Add(max(ttl, 0) + grace).UnixNano()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.rules {
+		if !p.rules[i].names(name) {
+			continue
+		}
+		for _, a := range addrs {
+			if a = a.Unmap(); !isSpecial(a) && !a.IsLoopback() {
+				p.teach(a, i, until, now.UnixNano())
+			}
+		}
+	}
+}
+
+// teach notes one address for one rule. The caller holds p.mu.
+func (p *Policy) teach(a netip.Addr, rule int, until, now int64) {
+	l := p.learned[a]
+	if l == nil {
+		if len(p.learned) >= maxLearned {
+			p.forget(now)
+		}
+		l = &lesson{}
+		p.learned[a] = l
+	}
+	l.rules[rule] = max(l.rules[rule], until)
+	l.last = max(l.last, until)
+}
+
+// forget makes room: what is over goes, and where nothing is, what is over first. The caller holds p.mu.
+func (p *Policy) forget(now int64) {
+	var first netip.Addr
+	var when int64
+	for a, l := range p.learned {
+		switch {
+		case l.last < now:
+			delete(p.learned, a)
+		case when == 0 || l.last < when:
+			first, when = a, l.last
+		}
+	}
+	if len(p.learned) >= maxLearned {
+		delete(p.learned, first)
+	}
+}
+
+// Decide returns nil where the container may send to dst, else a *Refusal. proto is that of the IP header; for ICMP the
+// port means nothing. It allocates nothing.
+func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
+	a := dst.Addr().Unmap()
+	out := isSpecial(a)
+	if p == nil {
+		if out {
+			return refusedSpecial
+		}
+		return nil
+	}
+	if !out && p.mode != Deny {
+		return nil
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.prefix.IsValid() && r.prefix.Contains(a) && r.carries(proto, dst.Port()) && (!out || isSpecialPrefix(r.prefix)) {
+			return nil
+		}
+	}
+	if out {
+		return refusedSpecial
+	}
+	if p.named && p.wasTold(a, proto, dst.Port()) {
+		return nil
+	}
+	return refusedDenied
+}
+
+// wasTold says whether a is what the container was told for a name that a rule allows.
+func (p *Policy) wasTold(a netip.Addr, proto uint8, port uint16) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	l := p.learned[a]
+	if l == nil {
+		return false
+	}
+	now := p.now().UnixNano()
+	for i := range p.rules {
+		if l.rules[i] >= now && p.rules[i].carries(proto, port) {
+			return true
+		}
+	}
+	return false
+}
+
+func isSpecial(a netip.Addr) bool {
+	for _, s := range special {
+		if s.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// isSpecialPrefix says whether a rule names special addresses rather than including them among many.
+func isSpecialPrefix(p netip.Prefix) bool {
+	for _, s := range special {
+		if s.Bits() <= p.Bits() && s.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}

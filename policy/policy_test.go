@@ -1,0 +1,256 @@
+package policy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tcp   = unix.IPPROTO_TCP
+	udp   = unix.IPPROTO_UDP
+	icmp  = unix.IPPROTO_ICMP
+	icmp6 = unix.IPPROTO_ICMPV6
+)
+
+func rules(t testing.TB, texts ...string) []Rule {
+	t.Helper()
+	var list []Rule
+	for _, s := range texts {
+		r, err := ParseRule(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// made is a policy with a clock that the test moves.
+func made(t testing.TB, mode Mode, texts ...string) (*Policy, *time.Time) {
+	t.Helper()
+	p, err := New(mode, rules(t, texts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	p.now = func() time.Time { return now }
+	return p, &now
+}
+
+func TestAddresses(t *testing.T) {
+	for _, test := range []struct {
+		mode  Mode
+		rules []string
+		proto uint8
+		dst   string
+		ok    bool
+	}{
+		{Allow, nil, tcp, "192.0.2.1:80", true},
+		{"", nil, udp, "[2001:db8::1]:53", true},
+		{Deny, nil, tcp, "192.0.2.1:80", false},
+		{Deny, nil, udp, "[2001:db8::1]:53", false},
+		{Deny, nil, icmp, "192.0.2.1:0", false},
+		{Deny, []string{"192.0.2.0/24"}, tcp, "192.0.2.1:80", true},
+		{Deny, []string{"192.0.2.0/24"}, icmp, "192.0.2.1:0", true},
+		{Deny, []string{"192.0.2.0/24"}, tcp, "[::ffff:192.0.2.1]:80", true},
+		{Deny, []string{"192.0.2.77/24"}, udp, "192.0.2.1:80", true},
+		{Deny, []string{"192.0.2.1"}, tcp, "192.0.2.1:80", true},
+		{Deny, []string{"192.0.2.1"}, tcp, "192.0.2.2:80", false},
+		{Deny, []string{"192.0.2.0/24:443"}, tcp, "192.0.2.1:443", true},
+		{Deny, []string{"192.0.2.0/24:443"}, udp, "192.0.2.1:443", true},
+		{Deny, []string{"192.0.2.0/24:443"}, tcp, "192.0.2.1:80", false},
+		{Deny, []string{"192.0.2.0/24:443"}, icmp, "192.0.2.1:0", false},
+		{Deny, []string{"192.0.2.0/24:443/tcp"}, udp, "192.0.2.1:443", false},
+		{Deny, []string{"192.0.2.0/24:8000-8100/tcp"}, tcp, "192.0.2.1:8100", true},
+		{Deny, []string{"192.0.2.0/24:8000-8100/tcp"}, tcp, "192.0.2.1:8101", false},
+		{Deny, []string{"192.0.2.0/24:*/icmp"}, icmp, "192.0.2.1:0", true},
+		{Deny, []string{"192.0.2.0/24:*/icmp"}, tcp, "192.0.2.1:80", false},
+		{Deny, []string{"[2001:db8::/32]:53/udp"}, udp, "[2001:db8::1]:53", true},
+		{Deny, []string{"2001:db8::/32"}, icmp6, "[2001:db8::1]:0", true},
+		{Deny, []string{"2001:db8::1"}, tcp, "[2001:db8::1]:1", true},
+		{Deny, []string{"0.0.0.0/0"}, tcp, "[2001:db8::1]:1", false},
+		// Metadata and link-local: refused, unless named.
+		{Allow, nil, tcp, "169.254.169.254:80", false},
+		{Allow, nil, tcp, "[::ffff:169.254.169.254]:80", false},
+		{Allow, nil, tcp, "[fd00:ec2::254]:80", false},
+		{Allow, nil, udp, "[fe80::1]:80", false},
+		{Allow, nil, icmp, "169.254.1.1:0", false},
+		{Allow, nil, tcp, "[fd00:ec2::253]:80", true},
+		{Allow, []string{"0.0.0.0/0", "::/0"}, tcp, "169.254.169.254:80", false},
+		{Deny, []string{"0.0.0.0/0", "::/0"}, tcp, "[fd00:ec2::254]:80", false},
+		{Allow, []string{"169.254.169.254:80"}, tcp, "169.254.169.254:80", true},
+		{Allow, []string{"169.254.169.254:80"}, tcp, "169.254.169.254:81", false},
+		{Deny, []string{"169.254.0.0/16"}, tcp, "169.254.169.254:80", true},
+	} {
+		p, _ := made(t, test.mode, test.rules...)
+		if err := p.Decide(test.proto, netip.MustParseAddrPort(test.dst)); (err == nil) != test.ok {
+			t.Errorf("%s %v, protocol %d to %s: %v", test.mode, test.rules, test.proto, test.dst, err)
+		}
+	}
+	var none *Policy
+	if none.Decide(tcp, netip.MustParseAddrPort("192.0.2.1:80")) != nil || none.Decide(tcp, netip.MustParseAddrPort("169.254.169.254:80")) == nil {
+		t.Error("no policy is not the default one")
+	}
+}
+
+func TestNamesAreFollowedForAsLongAsTheirAnswersAreGood(t *testing.T) {
+	p, now := made(t, Deny, "*.debian.org:443", "example.com")
+	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.3")
+	to := func(a netip.Addr, port uint16) bool { return p.Decide(tcp, netip.AddrPortFrom(a, port)) == nil }
+	if to(a, 443) {
+		t.Error("allowed before it was ever answered")
+	}
+	p.Learn("DEB.debian.org.", []netip.Addr{a, b}, time.Minute)
+	p.Learn("debian.org", []netip.Addr{c}, time.Minute)
+	p.Learn("notdebian.org", []netip.Addr{c}, time.Minute)
+	p.Learn("deb.debian.org.evil.test", []netip.Addr{c}, time.Minute)
+	if !to(a, 443) || !to(b, 443) || to(a, 80) || to(c, 443) {
+		t.Errorf("of *.debian.org:443: %v %v %v %v", to(a, 443), to(b, 443), to(a, 80), to(c, 443))
+	}
+	p.Learn("example.com", []netip.Addr{a}, 2*time.Minute)
+	if !to(a, 80) {
+		t.Error("an address of two names is not allowed for the second")
+	}
+	*now = now.Add(time.Minute + grace + time.Second)
+	if to(b, 443) || !to(a, 443) {
+		t.Error("an answer is kept for another time than its own")
+	}
+	*now = now.Add(time.Hour)
+	if to(a, 443) {
+		t.Error("an answer is kept for ever")
+	}
+}
+
+func TestNamesDoNotOpenSpecialAddresses(t *testing.T) {
+	p, _ := made(t, Deny, "*")
+	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
+		a := netip.MustParseAddr(s)
+		p.Learn("rebound.test", []netip.Addr{a}, time.Hour)
+		if p.Decide(tcp, netip.AddrPortFrom(a, 80)) == nil {
+			t.Errorf("a name opened %s", a)
+		}
+	}
+}
+
+func TestWhatIsLearnedIsBounded(t *testing.T) {
+	p, now := made(t, Deny, "*")
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
+	for i := range 3 * maxLearned {
+		*now = now.Add(time.Millisecond)
+		p.Learn("x.test", []netip.Addr{address(i)}, time.Hour)
+	}
+	if n := len(p.learned); n > maxLearned {
+		t.Errorf("%d addresses are kept", n)
+	}
+	if p.Decide(tcp, netip.AddrPortFrom(address(3*maxLearned-1), 80)) != nil {
+		t.Error("the latest answer is not among them")
+	}
+}
+
+func TestDecideAllocatesNothing(t *testing.T) {
+	p, _ := made(t, Deny, "10.0.0.0/8", "*.debian.org:443", "192.0.2.0/24:80/tcp")
+	told := netip.MustParseAddrPort("198.51.100.1:443")
+	p.Learn("deb.debian.org", []netip.Addr{told.Addr()}, time.Hour)
+	for _, dst := range []netip.AddrPort{told, netip.MustParseAddrPort("10.1.1.1:1"), netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("169.254.1.1:1")} {
+		if n := testing.AllocsPerRun(100, func() { _ = p.Decide(tcp, dst) }); n != 0 {
+			t.Errorf("%s: %v allocations", dst, n)
+		}
+	}
+}
+
+func TestRulesThatAreNone(t *testing.T) {
+	for _, s := range []string{
+		"", ":80", "10.0.0.0/33", "10.0.0.300", "1.2.3", "a b", "x.test:", "x.test:0", "x.test:65536", "x.test:90-80", "x.test:http", "x.test:80/sctp",
+		"x.test:80/icmp", "*x.test", "x.*.test", "**", "[::1", "[::1]80", "[::1]:", "fe80::1%eth0", "-..", "x..test", "*.",
+	} {
+		if r, err := ParseRule(s); err == nil {
+			t.Errorf("%q is a rule: %+v", s, r)
+		}
+	}
+	if _, err := New(Deny, make([]Rule, maxRules+1)); err == nil {
+		t.Error("more rules than there is room for")
+	}
+	if _, err := ParseMode("maybe"); err == nil {
+		t.Error("a mode that is none")
+	}
+}
+
+// TestAgreesWithTheObvious compares with a model that keeps every answer and looks at each.
+func TestAgreesWithTheObvious(t *testing.T) {
+	type answer struct {
+		name  string
+		addr  netip.Addr
+		until time.Time
+	}
+	texts := []string{"*.a.test:443", "b.test", "*:53/udp", "10.0.0.0/30", "10.0.1.0/24:80-90"}
+	names := []string{"x.a.test", "a.test", "b.test", "c.test", "y.x.a.test"}
+	p, now := made(t, Deny, texts...)
+	model := rules(t, texts...)
+	var told []answer
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		*now = now.Add(time.Duration(random.IntN(3000)) * time.Millisecond)
+		a := netip.AddrFrom4([4]byte{10, 0, byte(random.IntN(3)), byte(random.IntN(8))})
+		if random.IntN(3) == 0 {
+			name, ttl := names[random.IntN(len(names))], time.Duration(random.IntN(100))*time.Second
+			p.Learn(name, []netip.Addr{a}, ttl)
+			told = append(told, answer{name, a, now.Add(ttl + grace)})
+			continue
+		}
+		proto, port := []uint8{tcp, udp, icmp}[random.IntN(3)], []uint16{53, 80, 443}[random.IntN(3)]
+		want := false
+		for _, r := range model {
+			if !r.carries(proto, port) {
+				continue
+			}
+			want = want || r.prefix.IsValid() && r.prefix.Contains(a)
+			for _, x := range told {
+				want = want || x.addr == a && !x.until.Before(*now) && r.names(x.name)
+			}
+		}
+		if got := p.Decide(proto, netip.AddrPortFrom(a, port)) == nil; got != want {
+			t.Fatalf("protocol %d to %s:%d: %v, wanted %v", proto, a, port, got, want)
+		}
+	}
+}
+
+func FuzzParseRule(f *testing.F) {
+	for _, s := range []string{"*.debian.org:443", "[2001:db8::/32]:53/udp", "10.0.0.0/8:*/icmp", "x.test:1-2/tcp"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseRule(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseRule(r.String()); err != nil || again != r {
+			t.Errorf("%q is %+v, and read again %+v, %v", s, r, again, err)
+		}
+		if r.prefix.IsValid() == (r.name != "" || r.wildcard) {
+			t.Errorf("%q is both an address and a name, or neither: %+v", s, r)
+		}
+		p, err := New(Deny, []Rule{r})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Learn("x.test", []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Second)
+		_ = p.Decide(tcp, netip.MustParseAddrPort("192.0.2.1:80"))
+	})
+}
+
+func BenchmarkDecide(b *testing.B) {
+	p, _ := made(b, Deny, "*.debian.org:443")
+	for i := range 1000 {
+		p.Learn(fmt.Sprintf("h%d.debian.org", i), []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, time.Hour)
+	}
+	dst := netip.MustParseAddrPort("10.0.1.1:443")
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = p.Decide(tcp, dst)
+	}
+}
