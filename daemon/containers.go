@@ -26,6 +26,9 @@ func (d *Daemon) Container(ref string) (*network.Container, error) { return d.mo
 
 // CreateContainer reserves name and addresses for a container that StartContainer will then wire.
 func (d *Daemon) CreateContainer(_ context.Context, spec network.ContainerSpec) (*network.Container, []string, error) {
+	if err := checkEgress(spec.Egress, spec.AllowEgress, nil); err != nil {
+		return nil, nil, err
+	}
 	c, warnings, err := d.model.CreateContainer(spec)
 	if err != nil {
 		return nil, nil, err

@@ -38,6 +38,6 @@ func (d *Daemon) startDNS() error {
 	}
 	d.upstream = up
 	d.rename()
-	d.dns = dns.NewServer(dns.Config{Directory: &d.names, Logger: d.log, Upstreams: up, CacheSize: d.cfg.DNSCache})
+	d.dns = dns.NewServer(dns.Config{Directory: &d.names, Logger: d.log, Upstreams: up, CacheSize: d.cfg.DNSCache, Learn: d.learnEgress})
 	return nil
 }

@@ -18,6 +18,9 @@ func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.
 
 // CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
 func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
+	if err := checkEgress("", nil, spec.Options); err != nil {
+		return nil, "", err
+	}
 	n, warning, err := d.model.CreateNetwork(spec)
 	if err != nil {
 		return nil, "", err

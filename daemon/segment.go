@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/policy"
 	"github.com/usernet/usernet/sandbox"
 	"github.com/usernet/usernet/stack"
 	vswitch "github.com/usernet/usernet/switch"
@@ -33,13 +35,16 @@ const defaultMTU = 1500
 
 // segment is one network while it is in use: its switch, its gateway and what forwards for it.
 type segment struct {
-	net    *network.Network
-	sw     *vswitch.Switch
-	gw     *stack.Gateway
-	fwd    *forwarder.Forwarder
-	mtu    int
-	icc    bool
-	serves sync.WaitGroup // DNS on the gateway's addresses
+	net      *network.Network
+	sw       *vswitch.Switch
+	gw       *stack.Gateway
+	fwd      *forwarder.Forwarder
+	mtu      int
+	icc      bool
+	log      *slog.Logger
+	egress   *policy.Policy // of what is no container's
+	refusals refusalLog
+	serves   sync.WaitGroup // DNS on the gateway's addresses
 
 	mu     sync.RWMutex
 	owners map[netip.Addr]owner // by inside address
@@ -49,14 +54,19 @@ type segment struct {
 type owner struct {
 	id, name     string
 	hostLoopback bool
+	egress       *policy.Policy
 	sockets      *sandbox.Sockets // nil: no direct connections
 }
 
 func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 	g := &segment{net: n, mtu: optionInt(n.Options, optMTU, defaultMTU), icc: optionBool(n.Options, optICC, true), owners: map[netip.Addr]owner{}}
 	log := d.log.With("network", n.Name)
-	g.sw = vswitch.New(vswitch.Config{Name: n.Name, Logger: log, MTU: g.mtu})
+	g.log = log
 	var err error
+	if g.egress, err = egress(n, "", nil); err != nil {
+		return nil, err
+	}
+	g.sw = vswitch.New(vswitch.Config{Name: n.Name, Logger: log, MTU: g.mtu})
 	addrs := gatewayAddrs(n)
 	g.gw, err = stack.New(stack.Config{
 		Name: n.Name, MAC: gatewayMAC(n), MTU: uint32(g.mtu), Addresses: addrs, Switch: g.sw, Logger: log,
@@ -68,6 +78,7 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 		Network: n.Name, Inside: g.gw, Logger: log,
 		Internal:     n.Internal || !optionBool(n.Options, optMasquerade, true),
 		HostLoopback: g.hostLoopback,
+		Allow:        g.allow,
 		Shared:       d.shared,
 		DialDirect:   g.dialDirect,
 		Limits:       d.cfg.PerContainer,
@@ -145,11 +156,11 @@ func (g *segment) hostLoopback(a netip.Addr) bool {
 	return optionBool(g.net.Options, optHostLoopback, false) || g.owner(a).hostLoopback
 }
 
-func (g *segment) own(c *network.Container, addrs []netip.Addr, sockets *sandbox.Sockets) {
+func (g *segment) own(c *network.Container, addrs []netip.Addr, p *policy.Policy, sockets *sandbox.Sockets) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, a := range addrs {
-		g.owners[a] = owner{id: c.ID, name: c.Name, hostLoopback: c.HostLoopback, sockets: sockets}
+		g.owners[a] = owner{id: c.ID, name: c.Name, hostLoopback: c.HostLoopback, egress: p, sockets: sockets}
 	}
 }
 

@@ -131,6 +131,10 @@ func ownNetwork(c *network.Container) bool {
 
 // plugTAP connects a TAP to its segment's switch and starts reading it.
 func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpoint, g *segment, dev *tap.Device) error {
+	policy, err := egress(g.net, c.Egress, c.AllowEgress)
+	if err != nil {
+		return err
+	}
 	addrs := append(endpointAddrs(e), e.LinkLocal...)
 	port, err := g.sw.Connect(vswitch.PortConfig{
 		Name: c.Name, MAC: net.HardwareAddr(e.MAC[:]), Addrs: addrs,
@@ -139,7 +143,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	g.own(c, addrs, d.stock(s, c, g.net))
+	g.own(c, addrs, policy, d.stock(s, c, g.net))
 	s.plugs[e.ID] = &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
 	s.wg.Go(func() {
 		if err := dev.Serve(port); err != nil && !errors.Is(err, net.ErrClosed) {

@@ -46,6 +46,8 @@ type Config struct {
 	Logger    *slog.Logger
 	Upstreams *Upstreams
 	CacheSize int
+	// Learn is told the addresses in each answer from outside before the client gets it; nil where nobody wants to know.
+	Learn func(client, name string, addrs []netip.Addr, ttl time.Duration)
 }
 
 // TTL of answers from the directory, in seconds: short, since containers come and go.
@@ -215,6 +217,7 @@ func (s *Server) answer(c Client, m *dns.Msg, network string, reply func(*dns.Ms
 	s.wg.Go(func() {
 		defer s.end(c.ID)
 		r, _ := s.forward(s.ctx, c, m, network)
+		s.learn(c, r)
 		reply(r)
 	})
 }

@@ -46,7 +46,7 @@ func checkOptions(options map[string]string) error {
 			if a, err := netip.ParseAddr(v); err != nil || a.Is4() != (k == "usernet.outbound_addr") {
 				return Errorf(Invalid, "invalid value %q for %s: give one of the host's own addresses of that family", v, k)
 			}
-		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports"}, k):
+		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.egress", "usernet.allow_egress"}, k):
 			return Errorf(Invalid, "unknown option %s", k)
 		}
 	}

@@ -61,6 +61,8 @@ type ContainerSpec struct {
 	Exposed      []PortProto
 	PublishAll   bool
 	HostLoopback bool
+	Egress       string
+	AllowEgress  []string
 	// Networks are the endpoints to make, in order; the first is the one of NetworkMode.
 	Networks []NamedEndpointSpec
 }

@@ -102,6 +102,10 @@ type Container struct {
 	PublishAll  bool          `json:"publish_all,omitempty"`
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
+	// Egress is what happens to destinations outside that AllowEgress does not name: "allow", "deny", or "" for what the
+	// network says. Rules are package policy's; those of the network (option usernet.allow_egress) apply too.
+	Egress      string   `json:"egress,omitempty"`
+	AllowEgress []string `json:"allow_egress,omitempty"`
 
 	Endpoints []*Endpoint `json:"endpoints,omitempty"` // in order of connection
 }

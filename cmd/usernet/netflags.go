@@ -15,7 +15,8 @@ import (
 type netFlags struct {
 	networks, publish, expose, aliases, links, addHost, linkLocal []string
 	dns, dnsSearch, dnsOption, labels, labelFiles                 []string
-	ip, ip6, mac                                                  string
+	allowEgress                                                   []string
+	ip, ip6, mac, egress                                          string
 	publishAll, hostLoopback                                      bool
 }
 
@@ -40,6 +41,8 @@ func (n *netFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&n.ip6, "ip6", "", "IPv6 address")
 	f.StringArrayVar(&n.linkLocal, "link-local-ip", nil, "further link-local address")
 	f.StringVar(&n.mac, "mac-address", "", "MAC address")
+	f.StringVar(&n.egress, "egress", "", "destinations outside that --allow-egress does not name: allow or deny (the network's)")
+	f.StringArrayVar(&n.allowEgress, "allow-egress", nil, "allow a destination, repeatable: CIDR|NAME[:PORT[/PROTO]]")
 	f.BoolVar(&n.hostLoopback, "host-loopback", false, "let the container reach the host's loopback at the gateway")
 }
 
@@ -66,6 +69,7 @@ func (n *netFlags) apply(spec *network.ContainerSpec) error {
 	spec.Labels = keyValues(labels)
 	spec.DNS, spec.DNSSearch, spec.DNSOptions = n.dns, n.dnsSearch, n.dnsOption
 	spec.PublishAll, spec.HostLoopback = n.publishAll, n.hostLoopback
+	spec.Egress, spec.AllowEgress = n.egress, n.allowEgress
 	return n.applyNetworks(spec)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,8 +21,16 @@ func networkCreate() *cobra.Command {
 	var p poolFlags
 	var options, labels, ipamOptions []string
 	var ipv4, ipv6, ingress bool
+	var egress string
+	var allowEgress []string
 	var ipam string
 	c := &cobra.Command{Use: "create [flags] NETWORK", Short: "Create a network", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		if egress != "" {
+			options = append(options, "usernet.egress="+egress)
+		}
+		if len(allowEgress) > 0 {
+			options = append(options, "usernet.allow_egress="+strings.Join(allowEgress, ","))
+		}
 		spec.Name, spec.Options, spec.Labels = args[0], keyValues(options), keyValues(labels)
 		if c.Flags().Changed("ipv4") {
 			spec.EnableIPv4 = &ipv4
@@ -73,6 +82,8 @@ func networkCreate() *cobra.Command {
 		options = append(options, "usernet.host_loopback="+v)
 		return nil
 	})
+	f.StringVar(&egress, "egress", "", "destinations outside that --allow-egress does not name: allow (unless told otherwise) or deny")
+	f.StringArrayVar(&allowEgress, "allow-egress", nil, "allow a destination, repeatable: CIDR|NAME[:PORT[/PROTO]]")
 	f.StringArrayVar(&labels, "label", nil, "label: KEY=VALUE")
 	f.BoolVar(&spec.Internal, "internal", false, "no way out of the network")
 	f.BoolVar(&spec.Attachable, "attachable", false, "shown by inspect; every network can be attached to")
