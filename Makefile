@@ -13,7 +13,7 @@ AS_USER     := VERSION=$(VERSION) scripts/unprivileged.sh
 export VERSION
 
 .DEFAULT_GOAL := help
-.PHONY: help build install test unit e2e lint fuzz bench demo clean
+.PHONY: help build install man test unit e2e lint fuzz bench demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ build: ## build bin/usernet, a static binary
 
 install: build ## install it to $(PREFIX)/bin (~/.local by default)
 	install -D -m 0755 bin/usernet $(DESTDIR)$(PREFIX)/bin/usernet
+
+man: build ## write the manual pages to man/
+	bin/usernet man man
 
 test: ## run every test with the race detector, as an ordinary user
 	@$(AS_USER) scripts/test.sh $(TESTFLAGS)

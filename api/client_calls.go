@@ -91,11 +91,21 @@ func (c *Client) NetworkDisconnect(ctx context.Context, ref, container string, f
 	return c.Do(ctx, "POST", path("/usernet/networks", ref, "disconnect"), Attachment{Container: container, Force: force}, nil)
 }
 
-// Containers lists running containers, or with all those that ended too, in Docker's form, the newest first.
-func (c *Client) Containers(ctx context.Context, all bool, f Filters) (list []container.Summary, err error) {
-	q := f.query(url.Values{})
-	if all {
+// ContainerList chooses among containers.
+type ContainerList struct {
+	All     bool // those that ended too
+	Limit   int  // the latest so many, ended ones included; 0 means all
+	Filters Filters
+}
+
+// Containers lists containers in Docker's form, the newest first.
+func (c *Client) Containers(ctx context.Context, o ContainerList) (list []container.Summary, err error) {
+	q := o.Filters.query(url.Values{})
+	if o.All {
 		q.Set("all", "1")
+	}
+	if o.Limit > 0 {
+		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	err = c.Do(ctx, "GET", withQuery("/containers/json", q), nil, &list)
 	return list, err

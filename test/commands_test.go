@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -149,4 +150,80 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	d.fails("invalid filter 'colour'", "events", "--until", "0s", "-f", "colour=red")
+}
+
+func TestCompletion(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	d.idle("web", "--network", "mynet")
+	d.idle("gone")
+	d.ok("kill", "gone")
+	d.ok("wait", "gone")
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"exec", ""}, "web"},
+		{[]string{"stop", "w"}, "web"},
+		{[]string{"stop", "web", ""}, ""},
+		{[]string{"rm", ""}, "gone web"},
+		{[]string{"inspect", ""}, "bridge gone host mynet none web"},
+		{[]string{"network", "rm", "my"}, "mynet"},
+		{[]string{"network", "connect", ""}, "bridge host mynet none"},
+		{[]string{"network", "connect", "mynet", ""}, "gone web"},
+		{[]string{"run", "--network", "container:"}, "container:web"},
+		{[]string{"run", "--network", "m"}, "mynet"},
+		{[]string{"network", "ls", "--filter", "d"}, "dangling= driver="},
+		{[]string{"kill", "-s", "U"}, "USR1 USR2"},
+		{[]string{"network", "create", ""}, ""},
+	} {
+		var got []string
+		for _, line := range strings.Split(d.ok(append([]string{"__completeNoDesc"}, test.args...)...), "\n") {
+			if !strings.HasPrefix(line, ":") && line != "" {
+				got = append(got, line)
+			}
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%q completes to %q, want %q", test.args, got, test.want)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if out := d.ok("completion", shell); !strings.Contains(out, "__complete") {
+			t.Errorf("completion %s prints %q", shell, out)
+		}
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	d := startDaemon(t)
+	for _, test := range []struct {
+		code  int
+		words string
+		args  []string
+	}{
+		{125, "unknown flag: --nosuch\nSee 'usernet network ls --help'", []string{"network", "ls", "--nosuch"}},
+		{125, "unknown flag: --nosuch", []string{"run", "--nosuch", "--", "true"}},
+		{1, `unknown command "nosuch" for "usernet network"`, []string{"network", "nosuch"}},
+		{1, `unknown command "nosuch" for "usernet"`, []string{"nosuch"}},
+		{1, "accepts 1 arg(s), received 0", []string{"network", "create"}},
+		{1, "requires at least 1 arg(s)", []string{"network", "rm"}},
+		{1, "invalid filter \"x\"", []string{"ps", "-f", "x"}},
+		{1, "template parsing error", []string{"ps", "--format", "{{.Names"}},
+		{1, "no such object: nobody", []string{"inspect", "nobody"}},
+		{1, "network nothing not found", []string{"network", "inspect", "nothing"}},
+		{1, "only unix sockets are possible", []string{"-H", "tcp://localhost:2375", "ps"}},
+	} {
+		if r := d.try(test.args...); r.code != test.code || !strings.Contains(r.stderr, test.words) {
+			t.Errorf("wanted status %d and %q: %v", test.code, test.words, r)
+		}
+	}
+	d.idle("c1")
+	if out := d.ok("inspect", "-f", "{{.NetworkSettings.IPAddress}} {{.Name}}", "c1"); out != d.address("c1")+" /c1" {
+		t.Errorf("inspect -f prints %q", out)
+	}
+	if out := d.ok("inspect", "--type", "network", "-f", "{{.Name}}", "bridge"); out != "bridge" {
+		t.Errorf("inspect -f prints %q", out)
+	}
+	d.fails("template:", "inspect", "-f", "{{.NoSuchField}}", "c1")
 }

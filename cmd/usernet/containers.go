@@ -86,7 +86,8 @@ var psTable = table{
 }
 
 func psCommand() *cobra.Command {
-	var all, quiet, noTrunc bool
+	var all, quiet, noTrunc, latest bool
+	var last int
 	var format string
 	var filter []string
 	c := &cobra.Command{Use: "ps", Short: "List containers", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
@@ -98,7 +99,10 @@ func psCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := cl.Containers(c.Context(), all, f)
+		if latest {
+			last = 1
+		}
+		list, err := cl.Containers(c.Context(), api.ContainerList{All: all, Limit: last, Filters: f})
 		if err != nil {
 			return err
 		}
@@ -113,6 +117,8 @@ func psCommand() *cobra.Command {
 	}}
 	f := c.Flags()
 	f.BoolVarP(&all, "all", "a", false, "show ended containers too")
+	f.IntVarP(&last, "last", "n", -1, "show so many of the latest, ended ones too")
+	f.BoolVarP(&latest, "latest", "l", false, "show the latest, even where it ended")
 	f.BoolVarP(&quiet, "quiet", "q", false, "show ids only")
 	f.BoolVar(&noTrunc, "no-trunc", false, "do not cut columns short")
 	f.StringVar(&format, "format", "", "json, table, table TEMPLATE or TEMPLATE")
@@ -205,7 +211,9 @@ func find(ctx context.Context, cl *api.Client, ref, kind string) (any, error) {
 	if kind != "network" {
 		k, err := cl.ContainerInspect(ctx, ref)
 		if err == nil {
-			return k, nil
+			var old map[string]any
+			err := cl.Do(ctx, "GET", "/v1.51/containers/"+k.ID+"/json", nil, &old)
+			return withOldForm{k, old}, err
 		}
 		if kind == "container" || !api.NotFound(err) {
 			return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"text/template"
+
+	"github.com/moby/moby/api/types/container"
 )
 
 // templateFuncs are the functions that Docker's templates know.
@@ -45,12 +48,25 @@ func printObjects[T any](format string, list []T) error {
 		return err
 	}
 	for _, v := range list {
-		if err := t.Execute(os.Stdout, v); err != nil {
+		var b bytes.Buffer
+		err := t.Execute(&b, v)
+		if old, ok := any(v).(withOldForm); err != nil && ok {
+			// The template may name what only older versions of the API have, as it may with docker.
+			b.Reset()
+			err = t.Option("missingkey=error").Execute(&b, old.old)
+		}
+		if err != nil {
 			return fmt.Errorf("template: %w", err)
 		}
-		fmt.Println()
+		fmt.Println(b.String())
 	}
 	return nil
+}
+
+// withOldForm is an object together with what an older version of the API gives for it, decoded as it came.
+type withOldForm struct {
+	container.InspectResponse
+	old map[string]any
 }
 
 // table is what list commands print: columns of rows, JSON lines, or each row through a template.

@@ -60,9 +60,15 @@ func rootCommand() *cobra.Command {
 		Use: "usernet", Short: "Rootless container networking", Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVarP(&host, "host", "H", os.Getenv("USERNET_HOST"), "the daemon's socket (unix:///path)")
-	root.AddCommand(serveCommand(), runCommand(), monitorCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), eventsCommand(""),
-		renameCommand(), waitCommand(),
-		stopCommand(), killCommand(), rmCommand(), networkCommand(), infoCommand(), checkCommand(), portCommand(), flowsCommand(), inspectCommand(), versionCommand())
+	root.AddCommand(
+		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
+		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), eventsCommand(""), infoCommand(),
+		checkCommand(), serveCommand(), versionCommand(), monitorCommand(), manCommand(),
+	)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return runError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())} // 125, as docker
+	})
+	furnish(root)
 	return root
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 func networkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "network", Short: "Manage networks"}
+	c := &cobra.Command{Use: "network", Short: "Manage networks", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkPrune(), networkConnect(), networkDisconnect(), eventsCommand("network"))
 	return c
 }

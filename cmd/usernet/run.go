@@ -178,6 +178,11 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 	reply, err := c.ContainerStart(ctx, j.Container.ID, api.Started{Pid: p.Pid(), Monitor: os.Getpid()})
 	if err == nil {
 		err = p.Proceed(sandbox.Files{ResolvConf: reply.ResolvConf, Hosts: reply.Hosts, Hostname: reply.Hostname})
+		if err != nil {
+			p.Kill()
+			// The daemon lets go of a container that has started when it hears of its end from here.
+			_ = c.ContainerExited(context.Background(), j.Container.ID, 125)
+		}
 	}
 	if err != nil {
 		p.Kill()

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The groups of commands in the order of the help text.
+const (
+	groupContainers = "containers"
+	groupNetworks   = "networks"
+	groupDaemon     = "daemon"
+)
+
+// page is what a command has beside its flags: where it stands in the help text, examples, and what completes its arguments.
+type page struct {
+	group    string
+	long     string
+	examples string
+	args     []completer // by position; the last one goes on where more is set
+	more     bool
+	flags    map[string]completer
+}
+
+// pages are those of all commands, by their words behind `usernet`.
+var pages = map[string]page{
+	"run": {group: groupContainers, long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC and PID namespaces. The caller is root inside, and
+nobody special outside. The exit status is the command's; 125 where usernet failed, 126 where the command could not be executed, 127
+where it was not found.`,
+		examples: `usernet run --rm -it -- sh
+usernet run -d --name web -p 8080:80 -- python3 -m http.server 80
+usernet run --rm --network mynet --network name=second,ip=10.7.0.9 -- ip addr
+usernet run --rm --network container:web -- curl localhost`,
+		flags: map[string]completer{"network": networkModes, "link": running, "env-file": files, "label-file": files, "rootfs": files, "workdir": files}},
+	"attach": {group: groupContainers, long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
+unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again.`,
+		examples: `usernet attach --pid 4711 --name box --network mynet
+usernet attach --netns /run/user/1000/netns/box --name box -p 8080:80`,
+		flags: map[string]completer{"network": networkModes, "link": running, "netns": files, "userns": files}},
+	"detach": {group: groupContainers, examples: "usernet detach box", args: []completer{running}, more: true},
+	"exec": {group: groupContainers, examples: `usernet exec -it web sh
+usernet exec -e DEBUG=1 -w /srv web ./reload`, args: []completer{running, files}, more: true, flags: map[string]completer{"env-file": files}},
+	"ps": {group: groupContainers, examples: `usernet ps -a
+usernet ps --filter network=mynet --format '{{.Names}}: {{.Ports}}'`, flags: map[string]completer{"filter": filterKeys("expose", "exited", "id", "label", "name", "network", "publish", "status")}},
+	"logs": {group: groupContainers, examples: `usernet logs -f --tail 20 web
+usernet logs --since 10m --timestamps web`, args: []completer{containers}},
+	"inspect": {group: groupContainers, examples: `usernet inspect web
+usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: []completer{anything}, more: true, flags: map[string]completer{"type": words("container", "network")}},
+	"stop":   {group: groupContainers, examples: "usernet stop -t 2 web", args: []completer{running}, more: true, flags: map[string]completer{"signal": signals}},
+	"kill":   {group: groupContainers, examples: "usernet kill -s HUP web", args: []completer{running}, more: true, flags: map[string]completer{"signal": signals}},
+	"wait":   {group: groupContainers, examples: "usernet wait job && echo ended", args: []completer{containers}, more: true},
+	"rename": {group: groupContainers, examples: "usernet rename web old-web", args: []completer{containers}},
+	"rm":     {group: groupContainers, examples: "usernet rm -f web", args: []completer{containers}, more: true},
+	"port": {group: groupContainers, examples: `usernet port web
+usernet port web 80/tcp
+usernet port add web 8443:443`, args: []completer{running}},
+	"port add": {examples: "usernet port add web 8443:443", args: []completer{running, nothing}, more: true},
+	"port rm":  {examples: "usernet port rm web 8443:443", args: []completer{running, nothing}, more: true},
+	"flows":    {group: groupNetworks, args: []completer{running}},
+	"network":  {group: groupNetworks},
+	"network create": {examples: `usernet network create mynet
+usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address printer=10.7.0.9 office
+usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend
+usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
+		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge"), "scope": words("local"), "config-from": networks, "opt": options}},
+	"network ls": {examples: `usernet network ls --filter type=custom --format '{{.Name}} {{.Labels}}'`,
+		flags: map[string]completer{"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type")}},
+	"network inspect": {examples: `usernet network inspect mynet
+usernet network inspect --verbose mynet    # switch ports, and what was dropped and why`, args: []completer{networks}, more: true},
+	"network rm":    {examples: "usernet network rm mynet", args: []completer{networks}, more: true},
+	"network prune": {examples: "usernet network prune -f --filter until=24h", flags: map[string]completer{"filter": filterKeys("label", "until")}},
+	"network connect": {examples: `usernet network connect --alias db mynet web
+usernet network connect --ip 10.7.0.9 --gw-priority 1 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running}},
+	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
+	"network events":     {examples: "usernet network events --since 10m --until 0s", flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network")}},
+	"events": {group: groupDaemon, examples: `usernet events --filter type=network
+usernet events --since 10m --until 0s --format json`, flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network", "scope", "type")}},
+	"serve": {group: groupDaemon, long: `Run the daemon in the foreground, until SIGTERM, SIGINT or an error. Containers go on when it ends, without a network until it is
+there again. Without one, run starts a daemon in the background, which ends five minutes after the last container.`,
+		examples: `usernet serve
+usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug`, flags: map[string]completer{
+			"socket": files, "state-dir": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")}},
+	"info":    {group: groupDaemon},
+	"check":   {group: groupDaemon},
+	"version": {group: groupDaemon},
+}
+
+// furnish gives each command its page.
+func furnish(root *cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: groupContainers, Title: "Containers:"}, &cobra.Group{ID: groupNetworks, Title: "Networks:"},
+		&cobra.Group{ID: groupDaemon, Title: "The daemon and this machine:"})
+	root.SetHelpCommandGroupID(groupDaemon)
+	root.SetCompletionCommandGroupID(groupDaemon)
+	each := func(c *cobra.Command, p page) {
+		c.GroupID, c.Long = p.group, strings.ReplaceAll(p.long, "\n", " ")
+		if p.examples != "" {
+			c.Example = "  " + strings.ReplaceAll(p.examples, "\n", "\n  ")
+		}
+		if c.ValidArgsFunction == nil && c.Name() != "run" { // the words behind run are a command of the machine
+			c.ValidArgsFunction = p.complete
+		}
+		for name, f := range p.flags {
+			if c.Flags().Lookup(name) != nil {
+				_ = c.RegisterFlagCompletionFunc(name, f.function) // fails for a flag that is not there
+			}
+		}
+	}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			each(sub, pages[strings.TrimPrefix(sub.CommandPath(), root.Name()+" ")])
+			walk(sub)
+		}
+	}
+	walk(root)
+}
