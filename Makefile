@@ -4,6 +4,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 PREFIX      ?= $(HOME)/.local
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 20s
 BENCHFLAGS  ?=
 TESTFLAGS   ?=
@@ -13,7 +14,7 @@ AS_USER     := VERSION=$(VERSION) scripts/unprivileged.sh
 export VERSION
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test unit e2e lint fuzz bench demo clean
+.PHONY: help build install man test unit e2e lint fuzz vuln bench demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ lint: ## gofmt, go vet and staticcheck at a pinned version
 
 fuzz: ## run each fuzz target for $(FUZZTIME)
 	@FUZZTIME=$(FUZZTIME) $(AS_USER) scripts/fuzz.sh
+
+vuln: ## look for known vulnerabilities in what is called (needs vuln.go.dev, so it is not part of lint)
+	go run $(GOVULNCHECK) ./...
 
 bench: ## measure throughput with iperf3 beside slirp4netns and pasta, as an ordinary user (BENCHFLAGS='--json FILE')
 	@$(AS_USER) go run ./test/bench $(BENCHFLAGS)

@@ -8,8 +8,9 @@ for dir in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirnam
 	for target in $(grep -rhoP --include='*_test.go' '^func \KFuzz\w+' "$dir" | sort -u); do
 		found=1
 		echo "== $dir $target"
-		# The corpus that a run grows stays in the build cache; only a failing input is written to testdata/.
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-20s}" "$dir"
+		# The corpus that a run grows stays in the build cache; only a failing input is written to testdata/, and belongs
+		# into the repository. Inputs are made smaller ten times at most: by default each new one may take a minute.
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-20s}" -fuzzminimizetime 10x "$dir"
 	done
 done
 ((found)) || { echo "fuzz: no fuzz targets found" >&2; exit 1; }

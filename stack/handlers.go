@@ -126,7 +126,9 @@ func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 		return false
 	}
 	data := pkt.Data().AsRange().ToView()
-	defer data.Release()
+	if data != nil { // an empty payload has no view
+		defer data.Release()
+	}
 	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()))
 }
 
@@ -165,7 +167,9 @@ func (g *Gateway) handleICMP(id stack.TransportEndpointID, pkt *stack.PacketBuff
 		return false
 	}
 	data := pkt.Data().AsRange().ToView()
-	defer data.Release()
+	if data != nil { // an empty payload has no view
+		defer data.Release()
+	}
 	return (*h).HandleEcho(packetOf(id, pkt, append(append([]byte(nil), th...), data.AsSlice()...)))
 }
 
