@@ -156,11 +156,12 @@ func (g *segment) hostLoopback(a netip.Addr) bool {
 	return optionBool(g.net.Options, optHostLoopback, false) || g.owner(a).hostLoopback
 }
 
-func (g *segment) own(c *network.Container, addrs []netip.Addr, p *policy.Policy, sockets *sandbox.Sockets) {
+func (g *segment) own(c *network.Container, addrs []netip.Addr, mac net.HardwareAddr, p *policy.Policy, sockets *sandbox.Sockets) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, a := range addrs {
 		g.owners[a] = owner{id: c.ID, name: c.Name, hostLoopback: c.HostLoopback, egress: p, sockets: sockets}
+		g.gw.SetNeighbor(a, mac)
 	}
 }
 
@@ -171,6 +172,7 @@ func (g *segment) disown(addrs []netip.Addr) {
 	}
 	g.mu.Unlock()
 	for _, a := range addrs {
+		g.gw.DropNeighbor(a)
 		g.fwd.DropContainer(a)
 	}
 }

@@ -143,7 +143,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	g.own(c, addrs, policy, d.stock(s, c, g.net))
+	g.own(c, addrs, net.HardwareAddr(e.MAC[:]), policy, d.stock(s, c, g.net))
 	s.plugs[e.ID] = &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
 	s.wg.Go(func() {
 		if err := dev.Serve(port); err != nil && !errors.Is(err, net.ErrClosed) {

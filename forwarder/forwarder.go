@@ -18,7 +18,7 @@ import (
 // Inside is the network's gateway.
 type Inside interface {
 	DialTCP(ctx context.Context, src, dst netip.AddrPort) (*stack.Conn, error)
-	WriteUDP(src, dst netip.AddrPort, payload []byte) error
+	WriteUDP(src, dst netip.AddrPort, payload []byte, segment int) error
 	WriteICMP(src, dst netip.Addr, message []byte) error
 	Owns(a netip.Addr) bool
 	Contains(a netip.Addr) bool

@@ -170,11 +170,12 @@ func (s *pinger) ready(events uint32) {
 	}
 }
 
-func (s *pinger) reply(message []byte, from netip.AddrPort, _ netip.Addr) {
+func (s *pinger) reply(d datagram) {
+	message := d.payload
 	if len(message) < echoHeader {
 		return
 	}
-	src := from.Addr()
+	src := d.from.Addr()
 	if src.IsLoopback() {
 		src = s.f.gateway(s.key.src)
 	}

@@ -203,6 +203,9 @@ func (p *published) open() error {
 		return errors.Join(unix.ESHUTDOWN, unix.Close(fd))
 	}
 	p.f.cfg.Shared.put(p)
+	if p.bound.Proto == "udp" {
+		mergeDatagrams(fd)
+	}
 	if p.bound.Proto == "udp" && p.bound.Host.Addr().IsUnspecified() {
 		if err := tellLocal(fd, p.bound.Host.Addr().Is6()); err != nil {
 			p.f.unbind(p)

@@ -176,9 +176,9 @@ type inboundUDP struct {
 }
 
 // datagram carries a client's datagram to the container.
-func (p *published) datagram(payload []byte, from netip.AddrPort, local netip.Addr) {
+func (p *published) datagram(d datagram) {
 	f := p.f
-	key := clientKey{from, local}
+	key := clientKey{d.from, d.local}
 	f.mu.Lock()
 	in := p.clients[key]
 	f.mu.Unlock()
@@ -188,9 +188,9 @@ func (p *published) datagram(payload []byte, from netip.AddrPort, local netip.Ad
 		}
 	}
 	in.used(udpTimeout)
-	in.packetsIn.Add(1)
-	in.bytesIn.Add(uint64(len(payload)))
-	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, payload) // a datagram may be lost
+	in.packetsIn.Add(d.count())
+	in.bytesIn.Add(uint64(len(d.payload)))
+	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.payload, d.segment) // a datagram may be lost
 }
 
 func (p *published) newClient(client clientKey) *inboundUDP {
@@ -249,8 +249,8 @@ func (f *Forwarder) replyPublished(d stack.Packet) bool {
 		return false
 	}
 	in.used(udpTimeout)
-	in.packetsOut.Add(1)
+	in.packetsOut.Add(count(len(d.Payload), d.Segment))
 	in.bytesOut.Add(uint64(len(d.Payload)))
-	_ = in.p.sock.use(func(fd int) error { return send(fd, d.Payload, &in.to, in.control) })
+	_ = in.p.sock.use(func(fd int) error { return sendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
 	return true
 }

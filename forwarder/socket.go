@@ -196,6 +196,45 @@ func send(fd int, payload []byte, to *rawAddr, control []byte) error {
 	}
 }
 
+// sendSegments sends several datagrams of segment bytes each, the last may be shorter, in one call where the kernel can
+// (udp(7), UDP_SEGMENT). A segment of 0 makes it one.
+func sendSegments(fd int, payload []byte, segment int, to *rawAddr, control []byte) error {
+	if segment <= 0 || segment >= len(payload) {
+		return send(fd, payload, to, control)
+	}
+	var space struct {
+		_     [0]uint64 // aligned as the kernel wants control messages
+		bytes [128]byte // other control messages are few and small
+	}
+	n := copy(space.bytes[:len(space.bytes)-segmentSpace], control)
+	if n == len(control) {
+		c := space.bytes[n : n+segmentSpace]
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+		h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
+		h.SetLen(unix.SizeofCmsghdr + 2)
+		binary.NativeEndian.PutUint16(c[unix.SizeofCmsghdr:], uint16(segment))
+		if err := send(fd, payload, to, space.bytes[:n+segmentSpace]); err == nil || errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+	}
+	var first error
+	for len(payload) > 0 {
+		n := min(segment, len(payload))
+		if err := send(fd, payload[:n], to, control); err != nil && first == nil {
+			first = err
+		}
+		payload = payload[n:]
+	}
+	return first
+}
+
+// segmentSpace is the space that the control message of UDP_SEGMENT takes: CMSG_SPACE(2).
+const segmentSpace = unix.SizeofCmsghdr + 8
+
+// mergeDatagrams lets the kernel hand over several datagrams of one sender at once (udp(7), UDP_GRO). Where it cannot,
+// they come one by one.
+func mergeDatagrams(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
+
 // tellLocal makes a wildcard socket say which of the host's addresses a datagram was for (ip(7), IP_PKTINFO).
 func tellLocal(fd int, v6 bool) error {
 	if v6 {
@@ -233,7 +272,7 @@ type batch struct {
 	messages [batchSize]mmsghdr
 	vectors  [batchSize]unix.Iovec
 	from     [batchSize]rawAddr
-	control  [batchSize][64]byte // pktinfo of either family fits
+	control  [batchSize][96]byte // pktinfo of either family and a segment size fit
 	data     [batchSize][maxDatagram + 1]byte
 }
 
@@ -261,29 +300,50 @@ func (b *batch) receive(fd int) (int, error) {
 	}
 }
 
-// datagram is the i-th that was received; local is the zero address unless the socket was told to say it.
-func (b *batch) datagram(i int) (payload []byte, from netip.AddrPort, local netip.Addr) {
+// datagram is what one message brought. It is valid until the next receive.
+type datagram struct {
+	payload []byte
+	segment int // if not 0, payload holds datagrams of that many bytes, the last may be shorter
+	from    netip.AddrPort
+	local   netip.Addr // whom it was sent to; the zero address unless the socket was told to say it
+}
+
+func (d *datagram) count() uint64 { return count(len(d.payload), d.segment) }
+
+// count is how many datagrams of a segment's size there are in size bytes.
+func count(size, segment int) uint64 {
+	if segment <= 0 || segment >= size {
+		return 1
+	}
+	return uint64((size + segment - 1) / segment)
+}
+
+// datagram is the i-th that was received.
+func (b *batch) datagram(i int) datagram {
+	d := datagram{payload: b.data[i][:b.messages[i].n], from: b.from[i].get()}
 	n := b.messages[i].hdr.Controllen
 	for c := b.control[i][:n]; len(c) >= unix.SizeofCmsghdr; {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
 		if int(h.Len) < unix.SizeofCmsghdr || int(h.Len) > len(c) {
 			break
 		}
-		d := c[unix.SizeofCmsghdr:h.Len]
+		v := c[unix.SizeofCmsghdr:h.Len]
 		switch {
-		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(d) >= unix.SizeofInet4Pktinfo:
-			local = netip.AddrFrom4([4]byte(d[4:8])) // ipi_spec_dst: of the reply, an own address even for a broadcast
-		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(d) >= unix.SizeofInet6Pktinfo:
-			local = netip.AddrFrom16([16]byte(d[:16]))
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(v) >= unix.SizeofInet4Pktinfo:
+			d.local = netip.AddrFrom4([4]byte(v[4:8])) // ipi_spec_dst: of the reply, an own address even for a broadcast
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(v) >= unix.SizeofInet6Pktinfo:
+			d.local = netip.AddrFrom16([16]byte(v[:16]))
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(v) >= 4:
+			d.segment = int(int32(binary.NativeEndian.Uint32(v)))
 		}
-		c = c[min(unix.CmsgSpace(len(d)), len(c)):]
+		c = c[min(unix.CmsgSpace(len(v)), len(c)):]
 	}
-	return b.data[i][:b.messages[i].n], b.from[i].get(), local
+	return d
 }
 
 // receiveAll hands each waiting datagram to f, but no more than a few batches, so that others have their turn. The first
 // error that is not "nothing there" is returned.
-func (s *socket) receiveAll(f func(payload []byte, from netip.AddrPort, local netip.Addr)) error {
+func (s *socket) receiveAll(f func(datagram)) error {
 	b := batches.Get().(*batch)
 	defer batches.Put(b)
 	for range 4 {

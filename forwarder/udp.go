@@ -69,7 +69,7 @@ func (f *Forwarder) HandleUDP(p stack.Packet) bool {
 		timeout = time.Duration(a.timeout.Load())
 	}
 	a.used(timeout)
-	a.packetsOut.Add(1)
+	a.packetsOut.Add(count(len(p.Payload), p.Segment))
 	a.bytesOut.Add(uint64(len(p.Payload)))
 	if err := a.send(p, target); err != nil {
 		f.reject(p, err)
@@ -96,12 +96,12 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 	}
 	return a.sock.use(func(fd int) error {
 		a.sock.setFragment(fd, p)
-		err := send(fd, p.Payload, &a.to, control)
+		err := sendSegments(fd, p.Payload, p.Segment, &a.to, control)
 		if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {
 			return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
 		}
 		// The error may be that of an earlier datagram, which is on the error queue.
-		if err = send(fd, p.Payload, &a.to, control); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) {
+		if err = sendSegments(fd, p.Payload, p.Segment, &a.to, control); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) {
 			return err
 		}
 		return nil
@@ -160,6 +160,7 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 		}
 	}
 	listenErrors(fd, to.Is6())
+	mergeDatagrams(fd)
 	return fd, nil
 }
 
@@ -189,11 +190,12 @@ func (a *association) ready(events uint32) {
 }
 
 // reply carries a datagram from the outside to the container.
-func (a *association) reply(payload []byte, src netip.AddrPort, _ netip.Addr) {
+func (a *association) reply(d datagram) {
+	src := d.from
 	if src.Addr().IsLoopback() {
 		src = netip.AddrPortFrom(a.f.gateway(a.inside.Addr()), src.Port())
 	}
-	a.packetsIn.Add(1)
-	a.bytesIn.Add(uint64(len(payload)))
-	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, payload) // a datagram may be lost
+	a.packetsIn.Add(d.count())
+	a.bytesIn.Add(uint64(len(d.payload)))
+	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.payload, d.segment) // a datagram may be lost
 }

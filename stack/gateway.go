@@ -45,8 +45,10 @@ type Packet struct {
 	TTL      uint8
 	// DontFragment is IPv4's flag; IPv6 is never fragmented on the way. What came in fragments may leave in such.
 	DontFragment bool
-	Payload      []byte
-	Original     []byte // IP header and the first bytes behind it, to quote in ICMP errors
+	// Segment, if not 0, says that Payload holds datagrams of that many bytes, the last may be shorter.
+	Segment  int
+	Payload  []byte
+	Original []byte // IP header and the first bytes behind it, to quote in ICMP errors
 }
 
 // Config says how a gateway is to be.
@@ -69,6 +71,9 @@ type Gateway struct {
 	subnets []netip.Prefix
 	tcp     *tcp.Forwarder
 
+	neighborMu sync.RWMutex
+	neighbors  map[netip.Addr][6]byte
+
 	synMu sync.Mutex
 	syns  map[stack.TransportEndpointID][]byte // what to quote in ICMP errors about undecided connections
 }
@@ -82,7 +87,7 @@ const (
 
 // New makes a gateway and plugs it into the switch.
 func New(cfg Config) (*Gateway, error) {
-	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID][]byte{}}
+	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID][]byte{}, neighbors: map[netip.Addr][6]byte{}}
 	g.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -118,6 +123,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Handler != nil {
 		g.SetHandler(cfg.Handler)
 	}
+	g.link.datagrams.Store(g)
 	if err := g.link.connect(cfg.Switch, vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Trusted: true}); err != nil {
 		_ = g.Close()
 		return nil, err

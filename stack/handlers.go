@@ -132,6 +132,9 @@ func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()))
 }
 
+// defaultTTL is what the gateway sends with, as kernels do (net.ipv4.ip_default_ttl).
+const defaultTTL = 64
+
 // quoted is how many bytes behind the IP header an ICMP error repeats: enough to find the sender's socket (RFC 792).
 const quoted = 8
 
@@ -173,8 +176,8 @@ func (g *Gateway) handleICMP(id stack.TransportEndpointID, pkt *stack.PacketBuff
 	return (*h).HandleEcho(packetOf(id, pkt, append(append([]byte(nil), th...), data.AsSlice()...)))
 }
 
-// WriteUDP sends a datagram into the network in the name of src.
-func (g *Gateway) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
+// writeUDP sends a datagram by way of netstack.
+func (g *Gateway) writeUDP(src, dst netip.AddrPort, payload []byte) error {
 	v := buffer.NewViewSize(header.UDPMinimumSize + len(payload))
 	b := v.AsSlice()
 	u := header.UDP(b)
@@ -213,7 +216,7 @@ func (g *Gateway) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber
 	defer route.Release()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: int(route.MaxHeaderLength()), Payload: buffer.MakeWithView(v)})
 	defer pkt.DecRef()
-	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: 64}, pkt); err != nil {
+	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: defaultTTL}, pkt); err != nil {
 		return &tcpipError{err}
 	}
 	return nil

@@ -25,6 +25,7 @@ type linkEndpoint struct {
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil while no NIC is attached
 	port       atomic.Pointer[vswitch.Port]            // nil until connected, and after Close
 	own        atomic.Pointer[ownAddresses]            // what the gateway answers ARP and NDP for
+	datagrams  atomic.Pointer[Gateway]                 // takes datagrams past netstack; nil: nobody does
 
 	mu      sync.Mutex // guards onClose
 	onClose func()
@@ -140,6 +141,9 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 		return net.ErrClosed
 	}
 	if !e.own.Load().wants(f) {
+		return nil
+	}
+	if g := e.datagrams.Load(); g != nil && g.takeDatagram(f) {
 		return nil
 	}
 	if f.Virtio().GSO == vswitch.GSOUDP {
