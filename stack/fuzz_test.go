@@ -36,7 +36,7 @@ func (m *mirror) HandleTCP(r *TCPRequest) {
 
 func (m *mirror) HandleUDP(p Packet) bool {
 	m.check(p)
-	_ = m.g.WriteUDP(p.Dst, p.Src, p.Payload)
+	_ = m.g.WriteUDP(p.Dst, p.Src, p.Payload, p.Segment)
 	return p.Dst.Port() != 0
 }
 
