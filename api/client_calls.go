@@ -184,6 +184,17 @@ func (c *Client) Ports(ctx context.Context, ref string) (list []Published, err e
 	return list, err
 }
 
+// PortsAdd publishes ports of a running container, all or nothing, and returns what was bound.
+func (c *Client) PortsAdd(ctx context.Context, ref string, ports []network.PortBinding) (bound []Published, err error) {
+	err = c.Do(ctx, "POST", path("/usernet/containers", ref, "ports"), ports, &bound)
+	return bound, err
+}
+
+// PortsRemove takes published ports away. HostPort 0 stands for any port of the host.
+func (c *Client) PortsRemove(ctx context.Context, ref string, ports []network.PortBinding) error {
+	return c.Do(ctx, "DELETE", path("/usernet/containers", ref, "ports"), ports, nil)
+}
+
 // Flows lists connections and associations through the gateways, of one container or ("") of all.
 func (c *Client) Flows(ctx context.Context, ref string) (list []Flow, err error) {
 	q := url.Values{}

@@ -208,6 +208,14 @@ func (s *Server) createNetwork(w http.ResponseWriter, r *http.Request) {
 		fail(w, network.Errorf(network.Invalid, "invalid JSON: %w", err))
 		return
 	}
+	switch {
+	case q.Ingress:
+		fail(w, network.Errorf(network.Invalid, "ingress networks belong to swarms, which usernet does not have"))
+		return
+	case q.IPAM != nil && q.IPAM.Driver != "" && q.IPAM.Driver != "default":
+		fail(w, network.Errorf(network.NotFound, "IPAM driver %q is not there: usernet hands out addresses itself (default)", q.IPAM.Driver))
+		return
+	}
 	n, warning, err := s.b.CreateNetwork(r.Context(), networkSpec(q))
 	if err != nil {
 		fail(w, err)
@@ -276,7 +284,7 @@ func (s *Server) pruneNetworks(r *http.Request) (any, error) {
 	containers := s.b.Containers()
 	report := struct{ NetworksDeleted []string }{}
 	for _, n := range s.b.Networks() {
-		used := n.Driver != network.DriverBridge || n.Name == network.BridgeName || inUse(n, containers)
+		used := n.ConfigOnly || n.Driver != network.DriverBridge || n.Name == network.BridgeName || inUse(n, containers)
 		if used || !until.IsZero() && n.Created.After(until) || !f.matchLabels(n.Labels) {
 			continue
 		}
@@ -294,14 +302,19 @@ func inUse(n *network.Network, containers []*network.Container) bool {
 }
 
 func (s *Server) listContainers(r *http.Request) (any, error) {
-	f, err := parseFilters(r, "name", "id", "status", "label", "network", "exited", "publish", "expose")
+	f, err := parseFilters(r, "name", "id", "status", "label", "network", "exited", "publish", "expose",
+		"before", "since", "ancestor", "volume", "health", "isolation", "is-task")
 	if err != nil {
 		return nil, err
 	}
 	all, _ := strconv.ParseBool(r.URL.Query().Get("all"))
 	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+	containers, err := f.age(s.b.Containers(), s.b.Container)
+	if err != nil {
+		return nil, err
+	}
 	list := []container.Summary{}
-	for _, c := range s.b.Containers() {
+	for _, c := range containers {
 		if c.Status != network.Running && !all && limit <= 0 && len(f["status"]) == 0 && len(f["exited"]) == 0 || !f.matchContainer(c) {
 			continue
 		}
@@ -320,7 +333,8 @@ func (s *Server) listContainers(r *http.Request) (any, error) {
 
 // streamEvents sends events as they happen, each flushed at once.
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
-	f, err := parseFilters(r, "type", "event", "container", "network", "label", "scope")
+	f, err := parseFilters(r, "type", "event", "container", "network", "label", "scope",
+		"config", "daemon", "image", "node", "plugin", "secret", "service", "volume")
 	if err != nil {
 		fail(w, err)
 		return

@@ -76,6 +76,8 @@ func (f filters) matchContainer(c *network.Container) bool {
 	return (f.any("name", matches(c.Name)) || f.any("name", matches("/"+c.Name))) &&
 		f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
 		f.any("status", func(v string) bool { return string(c.Status) == v }) &&
+		f.any("ancestor", never) && f.any("volume", never) && f.any("isolation", never) && f.any("health", func(v string) bool { return v == "none" }) &&
+		f.any("is-task", func(v string) bool { return v == "false" }) &&
 		f.any("exited", func(v string) bool { return c.Status == network.Exited && fmt.Sprint(c.ExitCode) == v }) &&
 		f.any("network", func(v string) bool {
 			return slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Network == v || strings.HasPrefix(e.NetworkID, v) })
@@ -94,6 +96,28 @@ func matches(s string) func(string) bool {
 	}
 }
 
+// never is for filters about what a container can have in Docker and none has here, such as an image.
+func never(string) bool { return false }
+
+// age applies the filters before and since, which name containers of the list.
+func (f filters) age(list []*network.Container, find func(string) (*network.Container, error)) ([]*network.Container, error) {
+	for _, key := range []string{"before", "since"} {
+		for _, ref := range f[key] {
+			mark, err := find(ref)
+			if err != nil {
+				return nil, err
+			}
+			list = slices.DeleteFunc(list, func(c *network.Container) bool {
+				if key == "before" {
+					return !c.Created.Before(mark.Created)
+				}
+				return !c.Created.After(mark.Created)
+			})
+		}
+	}
+	return list, nil
+}
+
 // portIs matches PORT or PORT/PROTO.
 func portIs(v string) func(network.PortProto) bool {
 	return func(x network.PortProto) bool {
@@ -105,6 +129,11 @@ func (f filters) matchEvent(e Event) bool {
 	actor := func(kind string) func(string) bool {
 		return func(v string) bool {
 			return e.Type == kind && (strings.HasPrefix(e.ID, v) || e.Attributes["name"] == v) || strings.HasPrefix(e.Attributes[kind], v) && e.Attributes[kind] != ""
+		}
+	}
+	for _, k := range []string{"config", "daemon", "image", "node", "plugin", "secret", "service", "volume"} {
+		if len(f[k]) > 0 {
+			return false // events of what is not here
 		}
 	}
 	return f.any("type", func(v string) bool { return e.Type == v }) &&
@@ -133,9 +162,10 @@ func parseTime(s string) (time.Time, error) {
 		return time.Now().Add(-d), nil
 	}
 	sec, frac, _ := strings.Cut(s, ".")
-	if n, err := strconv.ParseInt(sec, 10, 64); err == nil {
-		ns, _ := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-		return time.Unix(n, ns), nil
+	n, err := strconv.ParseInt(sec, 10, 64)
+	ns, err2 := strconv.ParseUint((frac + "000000000")[:9], 10, 64)
+	if err == nil && err2 == nil {
+		return time.Unix(n, int64(ns)), nil
 	}
 	for _, form := range timeForms {
 		if t, err := time.ParseInLocation(form, s, time.Local); err == nil {

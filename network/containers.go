@@ -140,6 +140,9 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 	if mode == "" || mode == "default" {
 		mode = BridgeName
 	}
+	if spec.Attached && (mode == HostName || strings.HasPrefix(mode, "container:")) {
+		return nil, Errorf(Invalid, "network mode %s is not for what is attached: its network namespace is there already; give a network's name", mode)
+	}
 	if owner, ok := strings.CutPrefix(mode, "container:"); ok {
 		if owner == "" {
 			return nil, Errorf(Invalid, "Invalid network mode: invalid container format container:<name|id>")

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -164,6 +165,9 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 	return nil, Errorf(Invalid, "network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
 }
 
+// minMTU6 is the smallest link on which IPv6 works, in bytes (RFC 8200, 5).
+const minMTU6 = 1280
+
 // CreateNetwork makes a network.
 func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
 	m.mu.Lock()
@@ -208,6 +212,9 @@ func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
 	}
 	if err := m.addPools(n, spec); err != nil {
 		return nil, "", err
+	}
+	if mtu, err := strconv.Atoi(n.Options["com.docker.network.driver.mtu"]); err == nil && n.EnableIPv6 && mtu < minMTU6 {
+		return nil, "", Errorf(Invalid, "invalid MTU %d: a network with IPv6 needs %d at least", mtu, minMTU6)
 	}
 	if err := m.insertNetwork(n); err != nil {
 		return nil, "", err

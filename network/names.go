@@ -12,6 +12,9 @@ import (
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
+// ifacePrefix leaves room for three digits: an interface's name has 15 bytes at most (IFNAMSIZ in linux/if.h).
+var ifacePrefix = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,10}[a-zA-Z_-]$|^[a-zA-Z]$`)
+
 func checkNetworkName(name string) error {
 	if !nameForm.MatchString(name) {
 		return Errorf(Invalid, "invalid network name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
@@ -45,6 +48,14 @@ func checkOptions(options map[string]string) error {
 		case k == "usernet.outbound_addr", k == "usernet.outbound_addr6":
 			if a, err := netip.ParseAddr(v); err != nil || a.Is4() != (k == "usernet.outbound_addr") {
 				return Errorf(Invalid, "invalid value %q for %s: give one of the host's own addresses of that family", v, k)
+			}
+		case k == "com.docker.network.bridge.host_binding_ipv4":
+			if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
+				return Errorf(Invalid, "invalid value %q for %s: give an IPv4 address of the host", v, k)
+			}
+		case k == "com.docker.network.container_iface_prefix":
+			if !ifacePrefix.MatchString(v) {
+				return Errorf(Invalid, "invalid value %q for %s: give up to 12 letters, digits, - or _ that do not end in a digit", v, k)
 			}
 		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.egress", "usernet.allow_egress"}, k):
 			return Errorf(Invalid, "unknown option %s", k)

@@ -125,9 +125,17 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 		{"no matching subnet for gateway", []string{"--subnet", "10.55.0.0/24", "--gateway", "10.56.0.1", "x"}},
 		{"no matching subnet for range", []string{"--subnet", "10.55.0.0/24", "--ip-range", "10.56.0.0/25", "x"}},
 		{"no matching subnet for aux-address", []string{"--subnet", "10.55.0.0/24", "--aux-address", "a=10.56.0.9", "x"}},
-		{"", []string{"-o", "com.docker.network.driver.mtu=many", "x"}},
-		{"", []string{"--scope", "swarm", "x"}},
-		{"", []string{"--subnet", "10.55.0.0/32", "x"}},
+		{"invalid MTU", []string{"-o", "com.docker.network.driver.mtu=many", "x"}},
+		{"a network with IPv6 needs 1280 at least", []string{"-o", "com.docker.network.driver.mtu=1000", "--ipv6", "x"}},
+		{"give an IPv4 address of the host", []string{"-o", "com.docker.network.bridge.host_binding_ipv4=fd00::1", "x"}},
+		{"container_iface_prefix", []string{"-o", "com.docker.network.container_iface_prefix=much/too/long/for/this", "x"}},
+		{"give true or false", []string{"-o", "com.docker.network.bridge.enable_icc=perhaps", "x"}},
+		{"invalid scope", []string{"--scope", "swarm", "x"}},
+		{"it has no room for a gateway and a container", []string{"--subnet", "10.55.0.0/32", "x"}},
+		{"ingress networks belong to swarms", []string{"--ingress", "x"}},
+		{"IPAM driver \"nosuch\" is not there", []string{"--ipam-driver", "nosuch", "x"}},
+		{"only one instance of \"host\" network is allowed", []string{"-d", "host", "x"}},
+		{"only one instance of \"null\" network is allowed", []string{"-d", "null", "x"}},
 	} {
 		d.dockerFails(test.words, append([]string{"network", "create"}, test.args...)...)
 	}
@@ -190,7 +198,9 @@ func dockerNetworkLists(t *testing.T, d *daemon) {
 	}
 	d.dockerSays("", "network", "prune", "-f", "--filter", "until=1h")
 	d.dockerSays("Deleted Networks:\none\n", "network", "prune", "-f", "--filter", "label=team=a", "--filter", "until=0s")
-	d.dockerSays("", "network", "prune", "-f")
+	d.dockerOK("network", "create", "--config-only", "settings")
+	d.dockerSays("", "network", "prune", "-f") // it is no network that could be unused
+	d.dockerOK("network", "rm", "settings")
 	d.dockerFails("has active endpoints", "network", "rm", "two")
 	d.ok("rm", "-f", "c1")
 	d.dockerSays("two", "network", "rm", "two")
@@ -289,7 +299,8 @@ func dockerSystem(t *testing.T, d *daemon) {
 	}{
 		{"c1", nil}, {"c2\nc1", []string{"-a"}}, {"c2", []string{"-a", "-n", "1"}}, {"c2", []string{"-l"}}, {"c2", []string{"-f", "status=exited"}},
 		{"c1", []string{"-a", "-f", "label=team=a"}}, {"c1", []string{"-f", "network=bridge"}}, {"c2", []string{"-a", "-f", "id=" + c2[:12]}},
-		{"c1", []string{"-f", "expose=80"}}, {"", []string{"-f", "publish=80"}}, {"c1", []string{"-a", "-f", "name=^/c1$"}}, {"c2", []string{"-a", "-f", "exited=137"}},
+		{"c1", []string{"-f", "expose=80"}}, {"", []string{"-f", "publish=80"}}, {"c1", []string{"-a", "-f", "name=^/c1$"}}, {"c1", []string{"-a", "-f", "before=c2"}}, {"c2", []string{"-a", "-f", "since=c1"}},
+		{"", []string{"-a", "-f", "ancestor=busybox"}}, {"c2", []string{"-a", "-f", "exited=137"}},
 	} {
 		d.dockerSays(test.want, append([]string{"ps", "--format", "{{.Names}}"}, test.args...)...)
 	}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -73,6 +74,9 @@ func TestModesDoNotMix(t *testing.T) {
 	}
 	d.fails("container cannot be disconnected from host network or connected to host network", "network", "disconnect", "host", "hosted")
 	d.fails("is not connected to network mynet", "network", "disconnect", "mynet", "bridged")
+	for _, mode := range []string{"host", "container:bridged"} {
+		d.fails("is not for what is attached", "attach", "--pid", fmt.Sprint(d.pid("bridged")), "--name", "box", "--network", mode)
+	}
 	if out := d.ok("port", "hosted"); out != "" {
 		t.Errorf("a container on the host's network publishes %q", out)
 	}

@@ -23,7 +23,7 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = c.Do(ctx, "GET", "/_ping", nil, nil)
+	err = c.Ping(ctx)
 	if err == nil || host != "" || !errors.Is(err, api.ErrNoDaemon) {
 		return c, err
 	}
@@ -56,7 +56,7 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for over := false; ; {
-		if err := c.Do(ctx, "GET", "/_ping", nil, nil); err == nil {
+		if err := c.Ping(ctx); err == nil {
 			return c, nil // perhaps another's: whoever was first serves both
 		}
 		if over {

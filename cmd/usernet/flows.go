@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"slices"
 	"text/tabwriter"
@@ -27,13 +26,13 @@ func flowsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := "/usernet/flows"
+			container := ""
 			if len(args) > 0 {
-				path += "?container=" + url.QueryEscape(args[0])
+				container = args[0]
 			}
 			for {
-				var list []api.Flow
-				if err := cl.Do(c.Context(), "GET", path, nil, &list); err != nil {
+				list, err := cl.Flows(c.Context(), container)
+				if err != nil {
 					return err
 				}
 				slices.SortFunc(list, func(a, b api.Flow) int {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -19,8 +18,8 @@ func infoCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var i api.Info
-		if err := cl.Do(c.Context(), "GET", "/usernet/info", nil, &i); err != nil {
+		i, err := cl.Info(c.Context())
+		if err != nil {
 			return err
 		}
 		fmt.Printf("Version: %s\nSocket: %s\nState: %s\nRunning since: %s\nContainers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\nCounters:\n",

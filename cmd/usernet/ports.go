@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,8 +19,8 @@ func portCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var bound []api.Published
-			if err := cl.Do(c.Context(), http.MethodGet, portsOf(args[0]), nil, &bound); err != nil {
+			bound, err := cl.Ports(c.Context(), args[0])
+			if err != nil {
 				return err
 			}
 			if len(args) == 1 {
@@ -45,15 +44,23 @@ func portCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.AddCommand(changePorts("add CONTAINER -p PORTS...", "Publish ports of a running container: all of them or, with an error, none", http.MethodPost),
-		changePorts("rm CONTAINER -p PORTS...", "Take published ports of a running container away; connections through them go on", http.MethodDelete))
+	c.AddCommand(
+		changePorts("add CONTAINER -p PORTS...", "Publish ports of a running container: all of them or, with an error, none",
+			func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error {
+				bound, err := cl.PortsAdd(c.Context(), ref, ports)
+				printPublished(bound, true)
+				return err
+			}),
+		changePorts("rm CONTAINER -p PORTS...", "Take published ports of a running container away; connections through them go on",
+			func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error {
+				return cl.PortsRemove(c.Context(), ref, ports)
+			}),
+	)
 	return c
 }
 
-func portsOf(container string) string { return "/usernet/containers/" + container + "/ports" }
-
-// changePorts makes the command that sends a list of ports with the given method.
-func changePorts(use, short, method string) *cobra.Command {
+// changePorts makes a command that does something with a list of ports.
+func changePorts(use, short string, do func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error) *cobra.Command {
 	var publish []string
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		ports, err := network.ParsePorts(append(publish, args[1:]...))
@@ -67,15 +74,7 @@ func changePorts(use, short, method string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if method == http.MethodDelete {
-			return cl.Do(c.Context(), method, portsOf(args[0]), ports, nil)
-		}
-		var bound []api.Published
-		if err := cl.Do(c.Context(), method, portsOf(args[0]), ports, &bound); err != nil {
-			return err
-		}
-		printPublished(bound, true)
-		return nil
+		return do(c, cl, args[0], ports)
 	}}
 	c.Flags().StringArrayVarP(&publish, "publish", "p", nil, "[HOSTIP:][HOSTPORT:]PORT[/PROTO], ranges as well")
 	return c
