@@ -17,7 +17,7 @@ type netFlags struct {
 	dns, dnsSearch, dnsOption, labels, labelFiles                 []string
 	allowEgress                                                   []string
 	ip, ip6, mac, egress                                          string
-	publishAll, hostLoopback                                      bool
+	publishAll, hostLoopback, noPortGuard                         bool
 }
 
 func (n *netFlags) add(f *pflag.FlagSet) {
@@ -41,6 +41,7 @@ func (n *netFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&n.ip6, "ip6", "", "IPv6 address")
 	f.StringArrayVar(&n.linkLocal, "link-local-ip", nil, "further link-local address")
 	f.StringVar(&n.mac, "mac-address", "", "MAC address")
+	f.BoolVar(&n.noPortGuard, "no-port-guard", false, "let a nested bridge or VM send from other addresses, on the first network")
 	f.StringVar(&n.egress, "egress", "", "destinations outside that --allow-egress does not name: allow or deny (the network's)")
 	f.StringArrayVar(&n.allowEgress, "allow-egress", nil, "allow a destination, repeatable: CIDR|NAME[:PORT[/PROTO]]")
 	f.BoolVar(&n.hostLoopback, "host-loopback", false, "let the container reach the host's loopback at the gateway")
@@ -98,6 +99,12 @@ func (n *netFlags) applyNetworks(spec *network.ContainerSpec) error {
 		if i == 0 {
 			if err := merge(&a.EndpointSpec, first); err != nil {
 				return err
+			}
+			if n.noPortGuard {
+				if a.DriverOpts == nil {
+					a.DriverOpts = map[string]string{}
+				}
+				a.DriverOpts["usernet.port_guard"] = "false"
 			}
 		}
 		if len(names) > 1 && !userDefined(a.Network) {
