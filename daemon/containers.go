@@ -448,6 +448,12 @@ func (d *Daemon) RenameContainer(_ context.Context, ref, name string) error {
 		return err
 	}
 	d.rename()
+	s := d.box(c.ID)
+	s.mu.Lock()
+	for _, p := range s.plugs { // flows and logs show the new name too
+		p.seg.renameOwner(c.Name, p.addrs)
+	}
+	s.mu.Unlock()
 	d.containerEvent("rename", c, map[string]string{"oldName": "/" + old.Name})
 	return nil
 }

@@ -165,6 +165,18 @@ func (g *segment) own(c *network.Container, addrs []netip.Addr, mac net.Hardware
 	}
 }
 
+// renameOwner gives the container behind addrs another name.
+func (g *segment) renameOwner(name string, addrs []netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, a := range addrs {
+		if o, ok := g.owners[a]; ok {
+			o.name = name
+			g.owners[a] = o
+		}
+	}
+}
+
 func (g *segment) disown(addrs []netip.Addr) {
 	g.mu.Lock()
 	for _, a := range addrs {

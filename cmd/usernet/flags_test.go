@@ -158,3 +158,19 @@ func TestLogsFollowAFileThatIsTurnedOver(t *testing.T) {
 	expect("cd")
 	expect("")
 }
+
+func TestTablesFitTheTerminal(t *testing.T) {
+	text := "ID\tPORTS\tNAMES\n0123456789ab\t0.0.0.0:80->80/tcp, [::]:80->80/tcp\tweb\nab\t…é\tx\n"
+	if got := fit(text, 0); got != text {
+		t.Errorf("without a terminal: %q", got)
+	}
+	if got := fit(text, 200); got != text {
+		t.Errorf("on a wide terminal: %q", got)
+	}
+	if got := fit(text, 40); got != "ID\tPORTS\tNAMES\n0123456789ab\t0.0.0.0:80->80/t…\tweb\nab\t…é\tx\n" {
+		t.Errorf("on 40 columns: %q", got)
+	}
+	if got := fit(text, 5); !strings.Contains(got, "0123456789ab\t0.0.0.0:80-…\tweb") {
+		t.Errorf("on too few columns: %q", got)
+	}
+}

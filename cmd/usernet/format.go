@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
+	"unicode/utf8"
 
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/term"
 )
 
 // templateFuncs are the functions that Docker's templates know.
@@ -95,21 +97,82 @@ func (tb table) print(format string, rows []any) error {
 	if err != nil {
 		return err
 	}
-	var out io.Writer = os.Stdout
 	if isTable {
-		w := tabwriter.NewWriter(os.Stdout, 10, 1, 3, ' ', 0)
-		defer w.Flush()
-		out = w
-		if err := t.Execute(out, tb.header); err != nil {
-			return fmt.Errorf("template: %w", err)
-		}
-		fmt.Fprintln(out)
+		rows = append([]any{tb.header}, rows...)
 	}
+	var b bytes.Buffer
 	for _, r := range rows {
-		if err := t.Execute(out, r); err != nil {
+		if err := t.Execute(&b, r); err != nil {
 			return fmt.Errorf("template: %w", err)
 		}
-		fmt.Fprintln(out)
+		b.WriteByte('\n')
 	}
-	return nil
+	if !isTable {
+		_, err := os.Stdout.Write(b.Bytes())
+		return err
+	}
+	w := tabwriter.NewWriter(os.Stdout, 10, 1, columnGap, ' ', 0)
+	fmt.Fprint(w, fit(b.String(), terminalWidth()))
+	return w.Flush()
+}
+
+// columnGap is the number of blanks between columns, and narrowest the width below which no column is cut.
+const columnGap, narrowest = 3, 12
+
+// terminalWidth is the number of columns of the terminal on standard output, or 0 where that is none.
+func terminalWidth() int {
+	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// fit shortens the cells of the widest columns of a table, whose cells are separated by tabs, until it is no wider than width; 0
+// leaves it as it is, and so does a table of too many columns.
+func fit(text string, width int) string {
+	if width == 0 {
+		return text
+	}
+	var rows [][]string
+	var widths []int
+	for line := range strings.Lines(text) {
+		row := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+		rows = append(rows, row)
+	}
+	full := slices.Clone(widths)
+	sum := columnGap * (len(widths) - 1)
+	for _, w := range widths {
+		sum += w
+	}
+	for ; sum > width; sum-- {
+		widest := 0
+		for i, w := range widths {
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		if widths[widest] <= narrowest {
+			break
+		}
+		widths[widest]--
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		for i, cell := range row {
+			if widths[i] < full[i] {
+				if r := []rune(cell); len(r) > widths[i] {
+					row[i] = string(r[:widths[i]-1]) + "…"
+				}
+			}
+		}
+		b.WriteString(strings.Join(row, "\t") + "\n")
+	}
+	return b.String()
 }
