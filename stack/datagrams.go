@@ -45,7 +45,8 @@ const (
 	udpHeader4 = header.IPv4MinimumSize + header.UDPMinimumSize
 	udpHeader6 = header.IPv6MinimumSize + header.UDPMinimumSize
 
-	udpChecksum = 6 // where in the UDP header (RFC 768)
+	dnsPort     = 53 // what ListenUDP serves at the gateway's own addresses
+	udpChecksum = 6  // where in the UDP header (RFC 768)
 )
 
 // takeDatagram gives a frame's datagram, or those of a super-frame, to the Handler. False: netstack is to have it.
@@ -89,11 +90,11 @@ func (g *Gateway) takeDatagram(f *vswitch.Frame) bool {
 		size, p.Segment = len(udp), int(v.GSOSize) // the header of a super-frame tells nothing
 	}
 	dst := p.Dst.Addr()
-	if size < header.UDPMinimumSize || size > len(udp) || g.own[dst] || dst.IsMulticast() || dst.IsUnspecified() || dst.IsLinkLocalUnicast() || p.Src.Addr().IsUnspecified() {
+	if size < header.UDPMinimumSize || size > len(udp) || dst.IsMulticast() || dst.IsUnspecified() || dst.IsLinkLocalUnicast() || p.Src.Addr().IsUnspecified() {
 		return false
 	}
 	h := g.handler.Load()
-	if h == nil {
+	if h == nil || g.own[dst] && binary.BigEndian.Uint16(udp[2:]) == dnsPort {
 		return false
 	}
 	p.Src = netip.AddrPortFrom(p.Src.Addr(), binary.BigEndian.Uint16(udp))

@@ -1,0 +1,267 @@
+package forwarder
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// end is one end of a connection, of whichever kind.
+type end interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+	SetDeadline(time.Time) error
+}
+
+// send writes n random bytes in pieces of random sizes, and returns their digest.
+func write(c end, r *rand.Rand, n int) ([32]byte, error) {
+	sum := sha256.New()
+	for n > 0 {
+		b := make([]byte, min(n, 1+r.IntN(200000)))
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		sum.Write(b)
+		if _, err := c.Write(b); err != nil {
+			return [32]byte{}, err
+		}
+		n -= len(b)
+	}
+	return [32]byte(sum.Sum(nil)), nil
+}
+
+// read reads to the end in pieces of random sizes, now and then slowly.
+func read(c end, r *rand.Rand) ([32]byte, int, error) {
+	sum, total := sha256.New(), 0
+	b := make([]byte, 1+r.IntN(100000))
+	for {
+		n, err := c.Read(b)
+		sum.Write(b[:n])
+		total += n
+		if errors.Is(err, io.EOF) {
+			return [32]byte(sum.Sum(nil)), total, nil
+		}
+		if err != nil {
+			return [32]byte{}, total, err
+		}
+	}
+}
+
+// exchange sends both ways at once, ends each direction by itself, and compares.
+func exchange(t *testing.T, a, b end, seed uint64) {
+	t.Helper()
+	sizes := rand.New(rand.NewPCG(seed, 1))
+	size := func() int { return [...]int{0, 1, sizes.IntN(3000), sizes.IntN(3000000)}[sizes.IntN(4)] }
+	deadline := time.Now().Add(time.Minute)
+	_ = a.SetDeadline(deadline)
+	_ = b.SetDeadline(deadline)
+	var wg sync.WaitGroup
+	direction := func(from, to end, n int, seed uint64) {
+		var sent [32]byte
+		wg.Go(func() {
+			var err error
+			if sent, err = write(from, rand.New(rand.NewPCG(seed, 2)), n); err == nil {
+				err = from.CloseWrite()
+			}
+			if err != nil {
+				t.Errorf("writing %d bytes: %v", n, err)
+			}
+		})
+		wg.Go(func() {
+			got, total, err := read(to, rand.New(rand.NewPCG(seed, 3)))
+			if err != nil || total != n {
+				t.Errorf("of %d bytes arrived %d: %v", n, total, err)
+				return
+			}
+			t.Cleanup(func() { // both have ended
+				if got != sent {
+					t.Errorf("%d bytes arrived changed", n)
+				}
+			})
+		})
+	}
+	direction(a, b, size(), seed)
+	direction(b, a, size(), seed+1000)
+	wg.Wait()
+	a.Close()
+	b.Close()
+}
+
+// pairs makes the two ends of a connection in each way that there is through a forwarder.
+var pairs = []struct {
+	name string
+	make func(t *testing.T, w *world) (container, host end)
+}{
+	{"outbound", func(t *testing.T, w *world) (end, end) {
+		accepted := make(chan *net.TCPConn, 1)
+		port := listen(t, func(c *net.TCPConn) { accepted <- c })
+		return w.dial(t, port), <-accepted
+	}},
+	{"published", func(t *testing.T, w *world) (end, end) {
+		l, err := w.container.ListenTCP(netip.AddrPortFrom(containerAddr, 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		host, err := net.Dial("tcp", w.publish(t, 80, "tcp").Host.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		inside, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return inside.(end), host.(*net.TCPConn)
+	}},
+	{"direct", func(t *testing.T, w *world) (end, end) {
+		accepted := make(chan *net.TCPConn, 1)
+		port := listen(t, func(c *net.TCPConn) { accepted <- c })
+		direct := func(_, _ netip.AddrPort) (int, netip.AddrPort, error) {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			return fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), err
+		}
+		w.direct.Store(&direct)
+		host, err := net.Dial("tcp", w.publish(t, 80, "tcp").Host.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return <-accepted, host.(*net.TCPConn)
+	}},
+}
+
+func TestStreamsArriveWhole(t *testing.T) {
+	for _, pair := range pairs {
+		for seed := range uint64(6) {
+			t.Run(fmt.Sprint(pair.name, " ", seed), func(t *testing.T) {
+				w := newWorld(t, nil)
+				container, host := pair.make(t, w)
+				exchange(t, container, host, seed)
+				eventually(t, func() error {
+					if list := w.Flows(); len(list) > 0 {
+						return fmt.Errorf("flows are left: %+v", list)
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
+
+func TestResetsStayResets(t *testing.T) {
+	for _, pair := range pairs {
+		t.Run(pair.name+" from the host", func(t *testing.T) {
+			container, host := pair.make(t, newWorld(t, nil))
+			_ = container.SetDeadline(time.Now().Add(30 * time.Second))
+			host.(*net.TCPConn).SetLinger(0)
+			host.Close()
+			if n, err := container.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "reset") {
+				t.Errorf("the container reads %d, %v", n, err)
+			}
+		})
+	}
+	t.Run("direct from the container", func(t *testing.T) {
+		container, host := pairs[2].make(t, newWorld(t, nil))
+		container.(*net.TCPConn).SetLinger(0)
+		container.Close()
+		_ = host.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := host.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the host reads %v", err)
+		}
+	})
+}
+
+func TestSlowReaderHoldsTheSenderBack(t *testing.T) {
+	for _, pair := range pairs {
+		t.Run(pair.name, func(t *testing.T) {
+			container, host := pair.make(t, newWorld(t, nil))
+			defer container.Close()
+			defer host.Close()
+			// Nobody reads: what the sender gets rid of is what buffers hold.
+			var sent atomic.Int64
+			_ = container.SetDeadline(time.Now().Add(2 * time.Second))
+			b := make([]byte, 64<<10)
+			for {
+				n, err := container.Write(b)
+				sent.Add(int64(n))
+				if err != nil {
+					break
+				}
+			}
+			if n := sent.Load(); n > 64<<20 {
+				t.Errorf("%d MiB went to a reader that reads nothing", n>>20)
+			}
+		})
+	}
+}
+
+// TestConnectionsLeaveNothing is a soak: 10,000 connections, a hundred at a time.
+func TestConnectionsLeaveNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	port := listen(t, func(c *net.TCPConn) {
+		_, _ = io.Copy(c, c)
+		c.Close()
+	})
+	round := func(t *testing.T, i int) error {
+		// A port of its own for each: a kernel would not reuse one at once either.
+		c, err := w.container.DialTCP(t.Context(), netip.AddrPortFrom(containerAddr, uint16(10000+i)), netip.AddrPortFrom(gatewayAddr, port))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if i%3 == 0 {
+			return nil // it changes its mind
+		}
+		if _, err := c.Write([]byte("hello")); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+			return err
+		}
+		if i%3 == 1 {
+			c.Endpoint.Abort()
+		}
+		return nil
+	}
+	if err := round(t, 20000); err != nil { // whatever is made once
+		t.Fatal(err)
+	}
+	before := measure(t)
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range 100 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= 10000; i = next.Add(1) {
+				if err := round(t, int(i)); err != nil {
+					t.Errorf("connection %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, func() error {
+		if n := len(w.Flows()); n > 0 {
+			return fmt.Errorf("%d flows are left", n)
+		}
+		return nil
+	})
+	before.back(t)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.use) > 0 {
+		t.Errorf("uses are still counted: %v", w.use)
+	}
+}

@@ -1,0 +1,204 @@
+package forwarder
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/stack"
+)
+
+// echoUDP answers each datagram with itself, on the host's loopback.
+func echoUDP(t testing.TB) uint16 {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(b[:n], from)
+		}
+	}()
+	return uint16(c.LocalAddr().(*net.UDPAddr).Port)
+}
+
+func (w *world) socket(t testing.TB, port uint16) net.PacketConn {
+	t.Helper()
+	c, err := w.container.ListenUDP(netip.AddrPortFrom(containerAddr, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func gatewayPort(port uint16) *net.UDPAddr {
+	return &net.UDPAddr{IP: gatewayAddr.AsSlice(), Port: int(port)}
+}
+
+func TestDatagramsComeBack(t *testing.T) {
+	w := newWorld(t, nil)
+	port := echoUDP(t)
+	c := w.socket(t, 4000)
+	b := make([]byte, 1<<16)
+	for _, size := range []int{0, 1, 1472, 1473, 9000, maxDatagram} {
+		eventually(t, func() error { // one may be lost
+			want := bytes.Repeat([]byte{byte(size)}, size)
+			if _, err := c.WriteTo(want, gatewayPort(port)); err != nil {
+				return err
+			}
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			n, from, err := c.ReadFrom(b)
+			if err == nil && (!bytes.Equal(b[:n], want) || from.String() != gatewayPort(port).String()) {
+				err = fmt.Errorf("%d bytes came back from %s as %d", size, from, n)
+			}
+			return err
+		})
+	}
+	if n := len(w.Flows()); n != 1 {
+		t.Errorf("one socket has %d associations", n)
+	}
+}
+
+func TestAssociationsExpire(t *testing.T) {
+	w := newWorld(t, nil)
+	port := echoUDP(t)
+	before := measure(t)
+	payload := []byte("x")
+	for i := range uint16(100) {
+		w.HandleUDP(stack.Packet{Src: netip.AddrPortFrom(containerAddr, 1000+i), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: payload})
+	}
+	if n := len(w.Flows()); n != 100 {
+		t.Fatalf("%d associations", n)
+	}
+	w.sweep()
+	if n := len(w.Flows()); n != 100 {
+		t.Errorf("%d of 100 are left before their time", n)
+	}
+	w.mu.Lock()
+	for _, a := range w.udp {
+		a.idle.timeout.Store(0)
+	}
+	w.mu.Unlock()
+	w.sweep()
+	if n := len(w.Flows()); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+	before.back(t)
+}
+
+func TestTimeouts(t *testing.T) {
+	w := newWorld(t, nil)
+	timeout := func(src, dst uint16) time.Duration {
+		from := netip.AddrPortFrom(containerAddr, src)
+		w.HandleUDP(stack.Packet{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64, Payload: []byte("x")})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return time.Duration(w.udp[from].idle.timeout.Load())
+	}
+	if got := timeout(1, 5000); got != udpTimeout {
+		t.Errorf("an association is kept for %v", got)
+	}
+	if got := timeout(2, 53); got != dnsTimeout {
+		t.Errorf("a question is kept for %v", got)
+	}
+	if got := timeout(1, 53); got != udpTimeout {
+		t.Errorf("a question shortens an association to %v", got)
+	}
+	if got := timeout(2, 5000); got != udpTimeout {
+		t.Errorf("an association that began with a question is kept for %v", got)
+	}
+}
+
+func TestLimitsAreEachContainersOwn(t *testing.T) {
+	shared := NewShared(Limits{UDP: 5})
+	w := newWorld(t, func(c *Config) { c.Limits, c.Shared = Limits{UDP: 3}, shared })
+	send := func(host byte, port uint16) bool {
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, 0, host}), port)
+		w.HandleUDP(stack.Packet{Src: src, Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.udp[src] != nil
+	}
+	for i, want := range []bool{true, true, true, false} {
+		if got := send(2, uint16(1+i)); got != want {
+			t.Errorf("association %d of the first container: %v", i, got)
+		}
+	}
+	for i, want := range []bool{true, true, false} { // the third is beyond the daemon's limit
+		if got := send(3, uint16(1+i)); got != want {
+			t.Errorf("association %d of the second container: %v", i, got)
+		}
+	}
+	w.DropContainer(containerAddr)
+	if !send(3, 9) {
+		t.Error("what the first container had is not free again")
+	}
+	if n := w.Counters()["udp_limit"]; n != 2 {
+		t.Errorf("%d were counted as beyond a limit", n)
+	}
+}
+
+func TestPublishIsAllOrNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := uint16(taken.Addr().(*net.TCPAddr).Port)
+	loop := netip.MustParseAddr("127.0.0.1")
+	before := measure(t)
+	_, err = w.Publish(t.Context(), containerAddr, netip.Addr{}, []Mapping{
+		{HostIP: loop, Port: 80, End: 90, Proto: "tcp"}, {HostIP: loop, Port: 80, Proto: "udp"}, {HostIP: loop, HostPort: port, Port: 80, Proto: "tcp"},
+	})
+	var bind *BindError
+	if !errors.As(err, &bind) || !errors.Is(err, unix.EADDRINUSE) || bind.Host.Port() != port {
+		t.Errorf("%v", err)
+	}
+	before.back(t)
+	if len(w.ports) != 0 || len(w.cfg.Shared.ports) != 0 {
+		t.Errorf("%d ports are still bound", len(w.ports))
+	}
+}
+
+func TestDatagramsAllocateNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	port := echoUDP(t)
+	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 1000)}
+	w.HandleUDP(p)
+	if n := testing.AllocsPerRun(1000, func() { w.HandleUDP(p) }); n >= 1 && !raceEnabled {
+		t.Errorf("a datagram outward allocates %v times", n)
+	}
+	if n := testing.AllocsPerRun(1000, func() { _ = w.gateway.WriteUDP(p.Dst, p.Src, p.Payload, 0) }); n >= 6 && !raceEnabled { // all by the container's netstack
+		t.Errorf("a datagram inward allocates %v times", n)
+	}
+}
+
+func BenchmarkDatagramOutward(b *testing.B) {
+	w := newWorld(b, nil)
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads: the kernel drops what does not fit
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
+	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 64)}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.HandleUDP(p)
+	}
+}

@@ -1,0 +1,153 @@
+package forwarder
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/usernet/usernet/stack"
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// The network of the tests: a gateway with the forwarder under test, and a second netstack in a container's place.
+var (
+	gatewayAddr   = netip.MustParseAddr("172.30.0.1")
+	containerAddr = netip.MustParseAddr("172.30.0.2")
+)
+
+type world struct {
+	*Forwarder
+	gateway, container *stack.Gateway
+	// direct, if set, makes the socket of a direct connection and says where to connect it.
+	direct atomic.Pointer[func(src, dst netip.AddrPort) (int, netip.AddrPort, error)]
+}
+
+func newWorld(t testing.TB, change func(*Config)) *world {
+	t.Helper()
+	sw := vswitch.New(vswitch.Config{Name: "test", MTU: 1500})
+	w := &world{}
+	station := func(a netip.Addr, mac byte) *stack.Gateway {
+		g, err := stack.New(stack.Config{
+			Name: a.String(), MAC: net.HardwareAddr{2, 0x42, 0, 0, 0, mac}, MTU: 1500, Switch: sw,
+			Addresses: []netip.Prefix{netip.PrefixFrom(a, 24)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	w.gateway, w.container = station(gatewayAddr, 1), station(containerAddr, 2)
+	w.gateway.SetNeighbor(containerAddr, net.HardwareAddr{2, 0x42, 0, 0, 0, 2})
+	cfg := Config{Inside: w.gateway, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
+	cfg.DialDirect = func(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error) {
+		f := w.direct.Load()
+		if f == nil {
+			return nil, ErrNotDirect
+		}
+		fd, to, err := (*f)(src, dst)
+		if err != nil {
+			return nil, err
+		}
+		return ConnectFrom(ctx, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), to)
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if w.Forwarder, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	w.gateway.SetHandler(w.Forwarder)
+	t.Cleanup(func() {
+		for _, c := range []interface{ Close() error }{w.Forwarder, w.gateway, w.container, sw} {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return w
+}
+
+// listen listens on the host's loopback; the container reaches it at the gateway's address and the port returned.
+func listen(t testing.TB, serve func(*net.TCPConn)) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c.(*net.TCPConn))
+		}
+	}()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+// dial connects the container to a port at the gateway's address.
+func (w *world) dial(t testing.TB, port uint16) *stack.Conn {
+	t.Helper()
+	c, err := w.container.DialTCP(t.Context(), netip.AddrPortFrom(containerAddr, 0), netip.AddrPortFrom(gatewayAddr, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// publish publishes a container's port on a free one of the host's loopback.
+func (w *world) publish(t testing.TB, port uint16, proto string) Bound {
+	t.Helper()
+	bound, err := w.Publish(t.Context(), containerAddr, netip.Addr{}, []Mapping{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: port, Proto: proto}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bound[0]
+}
+
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// resources are what must be back where it was.
+type resources struct{ goroutines, descriptors int }
+
+func measure(t testing.TB) resources {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resources{runtime.NumGoroutine(), len(list)}
+}
+
+// back waits until no more is in use than before, give or take idle pipes.
+func (r resources) back(t testing.TB) {
+	t.Helper()
+	eventually(t, func() error {
+		if now := measure(t); now.goroutines > r.goroutines+5 || now.descriptors > r.descriptors+2*cap(pipes)+5 {
+			return fmt.Errorf("in use: %+v, before: %+v", now, r)
+		}
+		return nil
+	})
+}
