@@ -1,0 +1,6 @@
+#!/bin/bash
+# Mixed load over fifty containers, with the daemon killed every 15 s, for USERNET_SOAK (make soak, make soak SOAK=2m).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export USERNET_SOAK=${USERNET_SOAK:-1h}
+exec go test -count=1 -timeout 0 -run '^TestSoak$' -v "$@" ./test
