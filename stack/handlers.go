@@ -129,7 +129,11 @@ func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	if data != nil { // an empty payload has no view
 		defer data.Release()
 	}
-	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()))
+	size := int(header.UDP(th).Length()) - header.UDPMinimumSize
+	if size < 0 || size > pkt.Data().Size() {
+		return true // it lies about its length: dropped, as kernels do
+	}
+	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()[:size]))
 }
 
 // defaultTTL is what the gateway sends with, as kernels do (net.ipv4.ip_default_ttl).
