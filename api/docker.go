@@ -87,7 +87,7 @@ func (s *Server) dockerRoutes(m *http.ServeMux) {
 		if err != nil {
 			return nil, err
 		}
-		return dockerNetworkInspect(n, s.b.Containers()), nil
+		return dockerNetworkInspect(n, s.b.Containers(), !before(r, "1.52")), nil
 	}))
 	m.HandleFunc("POST /networks/create", s.createNetwork)
 	m.HandleFunc("POST /networks/prune", get(s.pruneNetworks))

@@ -37,8 +37,8 @@ func nonNil(m map[string]string) map[string]string {
 	return m
 }
 
-// dockerNetworkInspect adds the running containers.
-func dockerNetworkInspect(n *network.Network, containers []*network.Container) dockernet.Inspect {
+// dockerNetworkInspect adds the running containers, and with status how full the subnets are.
+func dockerNetworkInspect(n *network.Network, containers []*network.Container, status bool) dockernet.Inspect {
 	d := dockernet.Inspect{Network: dockerNetwork(n), Containers: map[string]dockernet.EndpointResource{}}
 	for _, c := range containers {
 		for _, e := range c.Endpoints {
@@ -46,6 +46,22 @@ func dockerNetworkInspect(n *network.Network, containers []*network.Container) d
 				d.Containers[c.ID] = dockernet.EndpointResource{Name: c.Name, EndpointID: e.ID, MacAddress: hardware(e.MAC), IPv4Address: e.IPv4, IPv6Address: e.IPv6}
 			}
 		}
+	}
+	if !status || n.ConfigOnly || len(n.Pools) == 0 {
+		return d
+	}
+	var used []netip.Addr
+	for _, c := range containers {
+		for _, e := range c.Endpoints {
+			if e.NetworkID == n.ID {
+				used = append(used, e.IPv4.Addr(), e.IPv6.Addr())
+			}
+		}
+	}
+	d.Status = &dockernet.Status{IPAM: dockernet.IPAMStatus{Subnets: dockernet.SubnetStatuses{}}}
+	for _, p := range n.Pools {
+		inUse, available := p.Usage(used)
+		d.Status.IPAM.Subnets[p.Subnet] = dockernet.SubnetStatus{IPsInUse: inUse, DynamicIPsAvailable: available}
 	}
 	return d
 }

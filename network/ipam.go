@@ -2,6 +2,7 @@ package network
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 )
 
@@ -55,6 +56,39 @@ func (p *Pool) lowestFree(used map[netip.Addr]bool) (netip.Addr, bool) {
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// Usage counts the addresses of the subnet that are in use (used) or reserved, and those that are left in the pool's range. Both
+// end at 2^64-1.
+func (p *Pool) Usage(used []netip.Addr) (inUse, available uint64) {
+	r := p.Range
+	if !r.IsValid() {
+		r = p.Subnet
+	}
+	gone := map[netip.Addr]bool{}
+	for _, a := range used {
+		gone[a] = p.Subnet.Contains(a)
+	}
+	for _, a := range []netip.Addr{p.Subnet.Masked().Addr(), lastAddr(p.Subnet), p.Gateway} {
+		gone[a] = gone[a] || p.reserved(a)
+	}
+	for _, a := range p.Aux {
+		gone[a] = true
+	}
+	available = math.MaxUint64
+	if bits := r.Addr().BitLen() - r.Bits(); bits < 64 {
+		available = 1 << bits
+	}
+	for a, is := range gone {
+		if !is {
+			continue
+		}
+		inUse++
+		if r.Contains(a) && available < math.MaxUint64 {
+			available--
+		}
+	}
+	return inUse, available
 }
 
 // freePool is the first default pool that no network and no route of the host overlaps.

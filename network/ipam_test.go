@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -137,5 +138,75 @@ func TestDefaultPoolsKeepAwayFromTheHost(t *testing.T) {
 	}
 	if last != "192.168.240.0/20" {
 		t.Errorf("the last default pool is %s", last)
+	}
+}
+
+func TestUsageOfPools(t *testing.T) {
+	for _, test := range []struct {
+		pool             Pool
+		used             string
+		inUse, available uint64
+	}{
+		{pool("172.17.0.0/16", "", "172.17.0.1"), "", 3, 65533},
+		{pool("10.1.0.0/24", "", "10.1.0.1"), "10.1.0.2 10.1.0.3", 5, 251},
+		{pool("10.1.0.0/24", "", "10.1.0.1"), "10.2.0.2", 3, 253}, // another subnet's
+		{pool("10.1.0.0/24", "10.1.0.128/30", "10.1.0.1"), "10.1.0.2 10.1.0.128", 5, 3},
+		{pool("10.1.0.0/24", "", "10.1.0.1", "10.1.0.9"), "10.1.0.2", 5, 251},
+		{pool("fd01::/64", "", "fd01::1"), "fd01::2", 3, 1<<64 - 1},
+		{pool("fd01::/96", "", "fd01::1"), "fd01::2", 3, 1<<32 - 3},
+	} {
+		var used []netip.Addr
+		for _, s := range strings.Fields(test.used) {
+			used = append(used, netip.MustParseAddr(s))
+		}
+		if inUse, available := test.pool.Usage(used); inUse != test.inUse || available != test.available {
+			t.Errorf("%+v with %s: %d in use and %d available, want %d and %d", test.pool, test.used, inUse, available, test.inUse, test.available)
+		}
+	}
+}
+
+// TestManyAtOnce creates, connects and removes from many goroutines; no address, MAC or name is given twice.
+func TestManyAtOnce(t *testing.T) {
+	m := open(t, filepath.Join(t.TempDir(), "db"))
+	defer m.Close()
+	if _, _, err := m.CreateNetwork(NetworkSpec{Name: "mynet", Pools: []Pool{pool("10.1.0.0/24", "", "")}}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 6 {
+				c, _, err := m.CreateContainer(ContainerSpec{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, _, err := m.Connect("mynet", c.ID, EndpointSpec{}); err != nil {
+					t.Error(err)
+				}
+				if (i+j)%2 == 0 {
+					if err := m.RemoveContainer(c.ID); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seen := map[string]string{}
+	for _, c := range m.Containers() {
+		keys := []string{"name " + c.Name}
+		for _, e := range c.Endpoints {
+			keys = append(keys, e.IPv4.String(), e.Network+e.MAC.String())
+		}
+		for _, k := range keys {
+			if seen[k] != "" {
+				t.Errorf("%s and %s both have %s", seen[k], c.ID, k)
+			}
+			seen[k] = c.ID
+		}
+	}
+	if n := len(m.Containers()); n != 24 {
+		t.Errorf("%d containers are left, want 24", n)
 	}
 }

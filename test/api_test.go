@@ -107,6 +107,10 @@ func TestAPIStatusCodes(t *testing.T) {
 	create(400, "no matching subnet for gateway", `{"Name":"x","IPAM":{"Config":[{"Subnet":"10.61.0.0/24","Gateway":"10.62.0.1"}]}}`)
 
 	id := d.idle("c1")
+	d.answers(200, `"Status":{"IPAM":{"Subnets":{"172.17.0.0/16":{"IPsInUse":4,"DynamicIPsAvailable":65532}}}}`, "GET", "/networks/bridge", "")
+	if _, _, body := d.request("GET", "/v1.51/networks/bridge", ""); strings.Contains(body, "Status") {
+		t.Errorf("API 1.51 has no status of networks: %s", body)
+	}
 	d.answers(404, "network nothing not found", "GET", "/networks/nothing", "")
 	d.answers(404, "network nothing not found", "DELETE", "/networks/nothing", "")
 	d.answers(403, "bridge is a pre-defined network and cannot be removed", "DELETE", "/networks/bridge", "")

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -17,7 +18,11 @@ func TestNetworkOptions(t *testing.T) {
 	d.says(" 0% packet loss", "a1", "ping", "-c1", "-W5", peer4)
 
 	d.ok("network", "create", "-o", "com.docker.network.bridge.enable_ip_masquerade=false", "bare")
-	d.idle("b1", "--network", "bare")
+	port := freePort()
+	d.serve("b1", []string{"--network", "bare", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
+	if out := atPeer(t, fmt.Sprintf("%s tcpdial %s:%d", helper, host4, port)); !strings.HasPrefix(out, "ok") {
+		t.Errorf("without masquerading the published port does not work: %q", out)
+	}
 	if r := d.exec("b1", "ping", "-c1", "-W2", peer4); r.code == 0 {
 		t.Errorf("without masquerading there is a way out: %v", r)
 	}
