@@ -1,0 +1,132 @@
+package test
+
+import (
+	"bufio"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDockerSeesWhatIsAttached(t *testing.T) {
+	eachDocker(t, func(t *testing.T, d *daemon) {
+		d.dockerOK("network", "create", "mynet")
+		f := startForeign(d)
+		port := freePort()
+		id := d.ok("attach", "--pid", strconv.Itoa(f.pid), "--name", "ext", "--network", "mynet", "-p", fmt.Sprintf("127.0.0.1:%d:80", port))
+		d.dockerSays("ext "+fmt.Sprintf("127.0.0.1:%d->80/tcp", port), "ps", "--format", "{{.Names}} {{.Ports}}")
+		d.dockerSays(fmt.Sprint(f.pid), "inspect", "-f", "{{.State.Pid}}", "ext")
+		d.dockerSays(fmt.Sprintf("127.0.0.1:%d", port), "port", "ext", "80/tcp")
+		d.dockerSays("ext", "network", "inspect", "-f", "{{range .Containers}}{{.Name}}{{end}}", "mynet")
+		d.dockerOK("network", "connect", "bridge", "ext")
+		if r := f.run("ip", "-br", "addr"); !strings.Contains(r.stdout, "eth1") || !strings.Contains(r.stdout, "172.17.0.2/16") {
+			t.Errorf("connecting with docker gives the sandbox nothing: %v", r)
+		}
+		d.dockerOK("network", "disconnect", "bridge", "ext")
+		if r := f.run("ip", "-br", "addr"); strings.Contains(r.stdout, "eth1") {
+			t.Errorf("%v", r)
+		}
+		d.dockerFails("usernet does not signal its processes", "kill", "ext")
+		d.dockerFails("usernet does not signal its processes", "stop", "ext")
+		d.ok("detach", "ext")
+		d.dockerFails("No such", "inspect", id)
+	})
+}
+
+// TestEventsArriveAsTheyHappen watches with the docker CLI and with usernet.
+func TestEventsArriveAsTheyHappen(t *testing.T) {
+	d := startDaemon(t)
+	d.dockerCLI = dockerClients(t)[0]
+	watch := func(name string, args ...string) (line func() string) {
+		cmd := exec.Command(name, args...)
+		cmd.Env = d.environ()
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := make(chan string)
+		go func() {
+			for s := bufio.NewScanner(out); s.Scan(); {
+				lines <- s.Text()
+			}
+			close(lines)
+		}()
+		t.Cleanup(func() {
+			cmd.Process.Kill()
+			for range lines { // to the end
+			}
+			cmd.Wait()
+		})
+		return func() string {
+			t.Helper()
+			select {
+			case l := <-lines:
+				return l
+			case <-time.After(patience):
+				t.Fatalf("%s %v prints nothing", name, args)
+				return ""
+			}
+		}
+	}
+	// What happened before comes first with --since; who has seen that watches.
+	d.ok("network", "create", "mynet")
+	flags := []string{"events", "--since", "1h", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"}
+	docker, all, networks := watch(d.dockerCLI, flags...), watch(usernet, flags...), watch(usernet, append([]string{"network"}, flags...)...)
+	for _, line := range []func() string{docker, all, networks} {
+		if l := line(); l != "network create mynet" {
+			t.Errorf("the first line is %q", l)
+		}
+	}
+	d.idle("c1", "--network", "mynet")
+	for _, want := range []string{"container create c1", "network connect mynet", "container start c1"} {
+		for _, line := range []func() string{docker, all} {
+			if l := line(); l != want {
+				t.Errorf("printed: %q, want %q", l, want)
+			}
+		}
+	}
+	if l := networks(); l != "network connect mynet" {
+		t.Errorf("network events prints %q", l)
+	}
+}
+
+func TestPruneAsks(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "one")
+	if r := d.commandInput("n\n", usernet, "network", "prune"); !strings.Contains(r.stdout, "WARNING! This will remove all custom networks not used by at least one container.") ||
+		strings.Contains(r.stdout, "Deleted") {
+		t.Errorf("%v", r)
+	}
+	if out := d.ok("network", "ls", "-q", "-f", "type=custom"); out == "" {
+		t.Error("it was pruned against the answer")
+	}
+	if r := d.commandInput("y\n", usernet, "network", "prune"); r.code != 0 || !strings.Contains(r.stdout, "Deleted Networks:\none\n") {
+		t.Errorf("%v", r)
+	}
+	d.ok("network", "create", "two")
+	d.ok("network", "create", "three")
+	d.idle("c1", "--network", "two")
+	r := d.try("network", "rm", "two", "nothing", "three")
+	if r.code != 1 || r.stdout != "three\n" || !strings.Contains(r.stderr, "has active endpoints") || !strings.Contains(r.stderr, "network nothing not found") {
+		t.Errorf("what can be removed is, and the rest is named: %v", r)
+	}
+}
+
+func TestConnectWithAMAC(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	d.idle("c1")
+	d.idle("c2")
+	d.ok("network", "connect", "--mac-address", "02:00:00:00:00:77", "--driver-opt", "usernet.offload=false", "mynet", "c1")
+	d.says("02:00:00:00:00:77", "c1", "ip", "link", "show", "eth1")
+	d.fails("is already in use", "network", "connect", "--mac-address", "02:00:00:00:00:77", "mynet", "c2")
+	d.fails("group address", "network", "connect", "--mac-address", "01:00:00:00:00:77", "mynet", "c2")
+	d.fails("invalid key/value pair format in driver options", "network", "connect", "--driver-opt", "nothing", "mynet", "c2")
+	d.ok("network", "connect", "mynet", "c2")
+	d.says(" 0% packet loss", "c2", "ping", "-c1", "-W5", "c1")
+}
