@@ -18,7 +18,7 @@ func (m *Model) Containers() []*Container {
 	defer m.mu.RUnlock()
 	list := make([]*Container, 0, len(m.containers))
 	for _, c := range m.containers {
-		list = append(list, clone(c))
+		list = append(list, c.clone())
 	}
 	slices.SortFunc(list, func(a, b *Container) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
 	return list
@@ -32,7 +32,7 @@ func (m *Model) Container(ref string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return clone(c), nil
+	return c.clone(), nil
 }
 
 func (m *Model) findContainer(ref string) (*Container, error) {
@@ -63,7 +63,7 @@ func (m *Model) save(c *Container) error {
 	if err := m.db.Update(func(tx *bolt.Tx) error { return put(tx, bucketContainers, c.ID, c) }); err != nil {
 		return fmt.Errorf("container %s not stored: %w", c.Name, err)
 	}
-	m.containers[c.ID] = c
+	m.containers[c.ID] = c.clone() // parts of c may be the caller's
 	return nil
 }
 
@@ -106,7 +106,7 @@ func (m *Model) CreateContainer(spec ContainerSpec) (*Container, []string, error
 	if err := m.save(c); err != nil {
 		return nil, nil, err
 	}
-	return clone(c), warnings, nil
+	return c.clone(), warnings, nil
 }
 
 func (m *Model) nameFree(name, self string) error {
@@ -274,14 +274,14 @@ func (m *Model) UpdateContainer(ref string, f func(*Container) error) (*Containe
 	if err != nil {
 		return nil, err
 	}
-	next := clone(c)
+	next := c.clone()
 	if err := f(next); err != nil {
 		return nil, err
 	}
 	if err := m.save(next); err != nil {
 		return nil, err
 	}
-	return clone(next), nil
+	return next.clone(), nil
 }
 
 // RenameContainer gives a container another name.

@@ -16,7 +16,7 @@ func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (*Co
 	if err != nil {
 		return nil, nil, err
 	}
-	next := clone(c)
+	next := c.clone()
 	e, err := m.addEndpoint(next, networkRef, spec)
 	if err != nil {
 		return nil, nil, err
@@ -24,7 +24,7 @@ func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (*Co
 	if err := m.save(next); err != nil {
 		return nil, nil, err
 	}
-	return clone(next), clone(e), nil
+	return next.clone(), e.clone(), nil
 }
 
 // Disconnect takes a container's endpoint on a network away.
@@ -46,13 +46,13 @@ func (m *Model) Disconnect(networkRef, containerRef string, force bool) (*Contai
 	if i < 0 {
 		return nil, nil, Errorf(Forbidden, "container %s is not connected to network %s", c.ID, n.Name)
 	}
-	next := clone(c)
+	next := c.clone()
 	gone := next.Endpoints[i]
 	next.Endpoints = slices.Delete(next.Endpoints, i, i+1)
 	if err := m.save(next); err != nil {
 		return nil, nil, err
 	}
-	return clone(next), gone, nil
+	return next.clone(), gone, nil
 }
 
 // addEndpoint checks spec, chooses addresses and appends the endpoint to c.

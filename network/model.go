@@ -116,7 +116,7 @@ func (m *Model) insertNetwork(n *Network) error {
 	if err := m.db.Update(func(tx *bolt.Tx) error { return put(tx, bucketNetworks, n.ID, n) }); err != nil {
 		return fmt.Errorf("network %s not stored: %w", n.Name, err)
 	}
-	m.networks[n.ID] = n
+	m.networks[n.ID] = n.clone() // parts of n may be the caller's
 	return nil
 }
 
@@ -126,7 +126,7 @@ func (m *Model) Networks() []*Network {
 	defer m.mu.RUnlock()
 	list := make([]*Network, 0, len(m.networks))
 	for _, n := range m.networks {
-		list = append(list, clone(n))
+		list = append(list, n.clone())
 	}
 	slices.SortFunc(list, func(a, b *Network) int { return cmp.Compare(a.Name, b.Name) })
 	return list
@@ -140,7 +140,7 @@ func (m *Model) Network(ref string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return clone(n), nil
+	return n.clone(), nil
 }
 
 func (m *Model) findNetwork(ref string) (*Network, error) {
@@ -219,7 +219,7 @@ func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
 	if err := m.insertNetwork(n); err != nil {
 		return nil, "", err
 	}
-	return clone(n), "", nil
+	return n.clone(), "", nil
 }
 
 // applyConfig fills spec from the config-only network that it names.

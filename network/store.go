@@ -123,14 +123,3 @@ func put(tx *bolt.Tx, bucket []byte, id string, v any) error {
 	}
 	return tx.Bucket(bucket).Put([]byte(id), b)
 }
-
-func clone[T any](v *T) *T {
-	b, err := json.Marshal(v)
-	if err == nil {
-		c := new(T)
-		if err = json.Unmarshal(b, c); err == nil {
-			return c
-		}
-	}
-	panic(fmt.Sprintf("network: a record that was stored does not encode: %v", err)) // cannot happen: it was encoded before
-}
