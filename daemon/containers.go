@@ -70,7 +70,7 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 		return api.StartReply{}, err
 	}
 	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Status, c.Started, c.Error = network.Running, time.Now(), ""
+		c.Status, c.Started, c.Error, c.Bound = network.Running, time.Now(), "", chosenPorts(s)
 		return nil
 	})
 	if err != nil {

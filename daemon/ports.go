@@ -30,7 +30,7 @@ func (d *Daemon) publishAll(ctx context.Context, s *sandboxState, c *network.Con
 			}
 		}
 	}
-	return d.publish(ctx, s, c, ports)
+	return d.publishAsBefore(ctx, s, c, ports)
 }
 
 // covers says whether b publishes port x.
@@ -131,7 +131,7 @@ func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.P
 	}
 	added := slices.Clone(s.bound[before:])
 	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Ports = append(c.Ports, ports...)
+		c.Ports, c.Bound = append(c.Ports, ports...), chosenPorts(s)
 		return nil
 	})
 	if err != nil {

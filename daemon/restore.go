@@ -57,9 +57,15 @@ func (d *Daemon) revive(c *network.Container) {
 	s := d.box(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := d.wire(ctx, s, c); err != nil {
+	if err := d.plugMissing(ctx, s, c); err != nil {
+		d.unwire(s)
 		d.log.Error("container has lost its network", "container", c.Name, "error", err)
 	} else {
+		// What took one of its ports meanwhile must not cost it its network too.
+		if err := d.publishAll(ctx, s, c); err != nil {
+			d.log.Error("ports of container are not published any more; publish them again with `usernet port`", "container", c.Name, "error", err)
+		}
+		d.rememberPorts(s, c)
 		d.log.Info("container has its network again", "container", c.Name)
 		d.resetStale(s, c)
 	}

@@ -64,16 +64,21 @@ func (d *Daemon) wire(ctx context.Context, s *sandboxState, c *network.Container
 			d.unwire(s)
 		}
 	}()
+	if err := d.plugMissing(ctx, s, c); err != nil {
+		return err
+	}
+	return d.publishAll(ctx, s, c)
+}
+
+// plugMissing adds the endpoints that are not there yet. The caller holds s.mu.
+func (d *Daemon) plugMissing(ctx context.Context, s *sandboxState, c *network.Container) error {
 	var missing []*network.Endpoint
 	for _, e := range c.Endpoints {
 		if n := d.networkByID(e.NetworkID); s.plugs[e.ID] == nil && n != nil && n.Driver == network.DriverBridge {
 			missing = append(missing, e)
 		}
 	}
-	if err := d.plugIn(ctx, s, c, missing, nil); err != nil {
-		return err
-	}
-	return d.publishAll(ctx, s, c)
+	return d.plugIn(ctx, s, c, missing, nil)
 }
 
 // plugIn adds the endpoints add to the sandbox of c and takes the interfaces remove away, sets the default routes, and

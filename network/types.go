@@ -100,6 +100,7 @@ type Container struct {
 	Ports       []PortBinding `json:"ports,omitempty"`       // as asked for
 	Exposed     []PortProto   `json:"exposed,omitempty"`
 	PublishAll  bool          `json:"publish_all,omitempty"`
+	Bound       []PortBinding `json:"bound,omitempty"` // as they were bound last, so that chosen host ports are chosen again
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
 	// Egress is what happens to destinations outside that AllowEgress does not name: "allow", "deny", or "" for what the

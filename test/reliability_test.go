@@ -114,11 +114,11 @@ func TestEverythingComesBackAfterAKill(t *testing.T) {
 	startAndWaitFor(t, server, "listening\n")
 	listen(t, fmt.Sprintf("%s:%d", host4, mirror), echo)
 	d.ok("network", "create", "--ipv6", "mynet")
-	d.serve("web", []string{"--network", "mynet", "--network-alias", "www", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "echo")
+	d.serve("web", []string{"--network", "mynet", "--network-alias", "www", "-p", fmt.Sprintf("%d:80", port), "-p", "80", "-P", "--expose", "81"}, helper, "tcpserve", ":80", "echo")
 	d.idle("client", "--network", "mynet")
 	d.idle("busy", "--network", "mynet")
 	d.idle("bystander")
-	before := d.ok("network", "inspect", "mynet")
+	before, ports := d.ok("network", "inspect", "mynet"), d.ok("port", "web")
 	addresses := func() string {
 		return strings.Join([]string{d.address("web"), d.address6("web"), d.mac("web"), d.address("client"), d.address("bystander")}, " ")
 	}
@@ -180,6 +180,9 @@ func TestEverythingComesBackAfterAKill(t *testing.T) {
 		}
 		close(stop)
 		group.Wait()
+		if got := d.ok("port", "web"); got != ports {
+			t.Errorf("published were\n%s\nare\n%s", ports, got)
+		}
 		if got := addresses(); got != had {
 			t.Errorf("addresses were %s, are %s", had, got)
 		}

@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"github.com/usernet/usernet/network"
+)
+
+// chosenPorts are the host ports that a container has, to be had again when it is wired anew.
+func chosenPorts(s *sandboxState) []network.PortBinding {
+	var list []network.PortBinding
+	for _, b := range s.bound {
+		port := b.bound.Host.Port()
+		list = append(list, network.PortBinding{
+			HostIP: b.bound.Host.Addr(), HostPort: port, HostEnd: port, Port: b.bound.Port, End: b.bound.Port, Proto: network.Protocol(b.bound.Proto),
+		})
+	}
+	return list
+}
+
+// rememberPorts stores them.
+func (d *Daemon) rememberPorts(s *sandboxState, c *network.Container) {
+	now := chosenPorts(s)
+	if slices.Equal(now, c.Bound) {
+		return
+	}
+	if _, err := d.model.UpdateContainer(c.ID, func(c *network.Container) error { c.Bound = now; return nil }); err != nil {
+		d.log.Warn("host ports of container not stored: others may be chosen after a restart", "container", c.Name, "error", err)
+	}
+}
+
+// publishAsBefore binds ports, with those that are the daemon's to choose as they were chosen before, where they are free.
+func (d *Daemon) publishAsBefore(ctx context.Context, s *sandboxState, c *network.Container, ports []network.PortBinding) error {
+	if before, changed := asBefore(ports, c.Bound); changed {
+		err := d.publish(ctx, s, c, before)
+		if err == nil {
+			return nil
+		}
+		d.log.Warn("other host ports are chosen: those from before are taken", "container", c.Name, "error", err)
+	}
+	return d.publish(ctx, s, c, ports)
+}
+
+// asBefore replaces host ports that are to be chosen by those in bound.
+func asBefore(ports, bound []network.PortBinding) (list []network.PortBinding, changed bool) {
+	used := map[network.PortProto]bool{} // host ports that one of ports has already
+	for _, p := range ports {
+		if fixed(p) {
+			for port := int(p.HostPort); port <= int(max(p.HostPort, p.HostEnd)); port++ {
+				used[network.PortProto{Port: uint16(port), Proto: p.Proto}] = true
+			}
+		}
+	}
+	for _, p := range ports {
+		count := int(max(p.Port, p.End)-p.Port) + 1
+		if fixed(p) {
+			list = append(list, p)
+			continue
+		}
+		for i := range count {
+			one := p
+			one.Port += uint16(i)
+			one.End = one.Port
+			for _, b := range bound {
+				host := network.PortProto{Port: b.HostPort, Proto: b.Proto}
+				if b.Port == one.Port && b.Proto == one.Proto && sameHost(one.HostIP, b.HostIP) && !used[host] {
+					used[host] = true
+					one.HostPort, one.HostEnd, changed = b.HostPort, b.HostPort, true
+					break
+				}
+			}
+			list = append(list, one)
+		}
+	}
+	return list, changed
+}
+
+// fixed says whether there is nothing to choose: one host port, or a range of them for a range.
+func fixed(p network.PortBinding) bool {
+	return p.HostPort != 0 && (p.End > p.Port || p.HostEnd <= p.HostPort)
+}
+
+// sameHost says whether what was asked for as want can have become have: no address is any.
+func sameHost(want, have netip.Addr) bool { return !want.IsValid() || want == have }
