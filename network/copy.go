@@ -26,7 +26,7 @@ func (c *Container) clone() *Container {
 	for _, list := range []*[]string{&o.Command, &o.Env, &o.DNS, &o.DNSSearch, &o.DNSOptions, &o.ExtraHosts, &o.Links, &o.AllowEgress} {
 		*list = slices.Clone(*list)
 	}
-	o.Ports, o.Exposed = slices.Clone(c.Ports), slices.Clone(c.Exposed)
+	o.Ports, o.Exposed, o.Bound = slices.Clone(c.Ports), slices.Clone(c.Exposed), slices.Clone(c.Bound)
 	o.Endpoints = slices.Clone(c.Endpoints)
 	for i, e := range o.Endpoints {
 		o.Endpoints[i] = e.clone()
