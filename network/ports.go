@@ -43,7 +43,7 @@ func parsePort(spec string) (PortBinding, error) {
 		return b, Errorf(Invalid, "invalid containerPort: %s", rest)
 	}
 	if host != "" {
-		if b.HostPort, b.HostEnd, err = parseRange(host); err != nil {
+		if b.HostPort, b.HostEnd, err = parseRange(host); err != nil || b.HostPort == 0 && b.HostEnd != 0 {
 			return b, Errorf(Invalid, "invalid hostPort: %s", host)
 		}
 	}
