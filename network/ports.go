@@ -144,51 +144,65 @@ type BoundPort struct {
 	Proto Protocol
 }
 
-// FormatPorts is the PORTS column of ps: published ports with neighbours folded into ranges, then exposed ones.
+// FormatPorts is the PORTS column of ps, in Docker's order: exposed ports and those published under their own number, then the
+// others by the container's port. Neighbours are folded into ranges.
 func FormatPorts(bound []BoundPort, exposed []PortProto) string {
-	bound = slices.Clone(bound)
-	slices.SortFunc(bound, func(a, b BoundPort) int {
-		return cmp.Or(a.Host.Addr().Compare(b.Host.Addr()), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Host.Port(), b.Host.Port()))
-	})
-	var out []string
-	seen := map[PortProto]bool{}
-	span := func(a, b uint16) string {
-		if a == b {
-			return fmt.Sprint(a)
-		}
-		return fmt.Sprintf("%d-%d", a, b)
-	}
-	for i := 0; i < len(bound); {
-		j := i + 1
-		for j < len(bound) && bound[j].Host.Addr() == bound[i].Host.Addr() && bound[j].Proto == bound[i].Proto &&
-			int(bound[j].Port) == int(bound[i].Port)+j-i && int(bound[j].Host.Port()) == int(bound[i].Host.Port())+j-i {
-			j++
-		}
-		first, last := bound[i], bound[j-1]
-		host := first.Host.Addr().String()
-		if first.Host.Addr().Is6() {
-			host = "[" + host + "]"
-		}
-		out = append(out, fmt.Sprintf("%s:%s->%s/%s", host, span(first.Host.Port(), last.Host.Port()), span(first.Port, last.Port), first.Proto))
-		for _, b := range bound[i:j] {
-			seen[PortProto{b.Port, b.Proto}] = true
-		}
-		i = j
-	}
-	var rest []PortProto
+	list := slices.Clone(bound)
 	for _, x := range exposed {
-		if !seen[x] {
-			rest = append(rest, x)
+		if !slices.ContainsFunc(bound, func(b BoundPort) bool { return b.Port == x.Port && b.Proto == x.Proto }) {
+			list = append(list, BoundPort{Port: x.Port, Proto: x.Proto})
 		}
 	}
-	slices.SortFunc(rest, func(a, b PortProto) int { return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port)) })
-	for i := 0; i < len(rest); {
-		j := i + 1
-		for j < len(rest) && rest[j].Proto == rest[i].Proto && int(rest[j].Port) == int(rest[i].Port)+j-i {
-			j++
+	slices.SortFunc(list, func(a, b BoundPort) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Host.Compare(b.Host), cmp.Compare(a.Proto, b.Proto))
+	})
+	var plain, mapped []portRun
+	for _, b := range list {
+		runs := &mapped
+		if !b.Host.IsValid() || b.Host.Port() == b.Port {
+			runs = &plain
 		}
-		out = append(out, fmt.Sprintf("%s/%s", span(rest[i].Port, rest[j-1].Port), rest[i].Proto))
-		i = j
+		if i := slices.IndexFunc(*runs, func(r portRun) bool { return r.goesOnWith(b) }); i >= 0 {
+			(*runs)[i].n++
+			continue
+		}
+		*runs = append(*runs, portRun{b, 1})
+	}
+	var out []string
+	for _, r := range append(plain, mapped...) {
+		out = append(out, r.String())
 	}
 	return strings.Join(out, ", ")
+}
+
+// portRun is n neighbouring ports, the first of which is first.
+type portRun struct {
+	first BoundPort
+	n     int
+}
+
+func (r portRun) goesOnWith(b BoundPort) bool {
+	if r.first.Proto != b.Proto || int(r.first.Port)+r.n != int(b.Port) || r.first.Host.IsValid() != b.Host.IsValid() {
+		return false
+	}
+	return !b.Host.IsValid() || r.first.Host.Addr() == b.Host.Addr() && int(r.first.Host.Port())+r.n == int(b.Host.Port())
+}
+
+// String is 0.0.0.0:8000-8001->80-81/tcp, or 80/tcp.
+func (r portRun) String() string {
+	span := func(first uint16) string {
+		if r.n == 1 {
+			return fmt.Sprint(first)
+		}
+		return fmt.Sprintf("%d-%d", first, int(first)+r.n-1)
+	}
+	inside := fmt.Sprintf("%s/%s", span(r.first.Port), r.first.Proto)
+	if !r.first.Host.IsValid() {
+		return inside
+	}
+	host := r.first.Host.Addr().String()
+	if r.first.Host.Addr().Is6() {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%s->%s", host, span(r.first.Host.Port()), inside)
 }

@@ -77,11 +77,15 @@ func rmCommand() *cobra.Command {
 // psRow is a line of ps; its fields are Docker's.
 type psRow struct {
 	ID, Names, Image, Command, CreatedAt, RunningFor, Ports, State, Status, Labels, Networks, Mounts, Size, LocalVolumes string
+	labels                                                                                                               map[string]string
 }
+
+// Label is the value of one label.
+func (r psRow) Label(name string) string { return r.labels[name] }
 
 var psTable = table{
 	columns: "{{.ID}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
-	header: map[string]string{"ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
+	header: headings{"ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
 		"RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Labels": "LABELS", "Networks": "NETWORKS"},
 }
 
@@ -159,7 +163,7 @@ func newPsRow(k container.Summary, noTrunc bool) psRow {
 	return psRow{
 		ID: id, Names: strings.Join(names, ","), Image: k.Image, Command: strconv.Quote(cmd), CreatedAt: created.Format("2006-01-02 15:04:05 -0700 MST"),
 		RunningFor: units.HumanDuration(time.Since(created)) + " ago", Ports: network.FormatPorts(bound, exposed), State: string(k.State),
-		Status: k.Status, Labels: strings.Join(labels, ","), Networks: strings.Join(networks, ","), Size: "0B", LocalVolumes: "0",
+		Status: k.Status, Labels: strings.Join(labels, ","), Networks: strings.Join(networks, ","), Size: "0B", LocalVolumes: "0", labels: k.Labels,
 	}
 }
 
@@ -211,8 +215,11 @@ func find(ctx context.Context, cl *api.Client, ref, kind string) (any, error) {
 	if kind != "network" {
 		k, err := cl.ContainerInspect(ctx, ref)
 		if err == nil {
-			var old map[string]any
-			err := cl.Do(ctx, "GET", "/v1.51/containers/"+k.ID+"/json", nil, &old)
+			var text json.RawMessage
+			if err := cl.Do(ctx, "GET", "/v1.51/containers/"+k.ID+"/json", nil, &text); err != nil {
+				return nil, err
+			}
+			old, err := plain(text)
 			return withOldForm{k, old}, err
 		}
 		if kind == "container" || !api.NotFound(err) {

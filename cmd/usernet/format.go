@@ -50,31 +50,70 @@ func printObjects[T any](format string, list []T) error {
 		return err
 	}
 	for _, v := range list {
-		var b bytes.Buffer
-		err := t.Execute(&b, v)
-		if old, ok := any(v).(withOldForm); err != nil && ok {
-			// The template may name what only older versions of the API have, as it may with docker.
-			b.Reset()
-			err = t.Option("missingkey=error").Execute(&b, old.old)
-		}
+		text, err := execute(t, v)
 		if err != nil {
-			return fmt.Errorf("template: %w", err)
+			return err
 		}
-		fmt.Println(b.String())
+		fmt.Println(text)
 	}
 	return nil
 }
 
-// withOldForm is an object together with what an older version of the API gives for it, decoded as it came.
+// unset is how netip prints what is not set; Docker prints nothing.
+var unset = strings.NewReplacer("invalid IP", "", "invalid Prefix", "")
+
+// execute puts v through a template; where that fails, what v is in JSON, as docker does: templates may say .Id for .ID, and what
+// only older versions of the API have.
+func execute(t *template.Template, v any) (string, error) {
+	var b bytes.Buffer
+	err := t.Execute(&b, v)
+	if err == nil {
+		return unset.Replace(b.String()), nil
+	}
+	raw := any(nil)
+	if old, ok := v.(withOldForm); ok {
+		raw = old.old
+	} else if raw, err = plain(v); err != nil {
+		return "", err
+	}
+	b.Reset()
+	if err := t.Option("missingkey=error").Execute(&b, raw); err != nil {
+		return "", fmt.Errorf("template: %w", err)
+	}
+	return b.String(), nil
+}
+
+// plain is v as JSON shows it, in maps and slices.
+func plain(v any) (any, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var m any
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	err = d.Decode(&m)
+	return m, err
+}
+
+// withOldForm is an object together with what an older version of the API gives for it, in maps and slices.
 type withOldForm struct {
 	container.InspectResponse
-	old map[string]any
+	old any
 }
 
 // table is what list commands print: columns of rows, JSON lines, or each row through a template.
 type table struct {
-	header  map[string]string // field -> column title
-	columns string            // the template of the default table, fields separated by tabs
+	header  headings
+	columns string // the template of the default table, fields separated by tabs
+}
+
+// headings are column titles by field.
+type headings map[string]string
+
+// Label is the title of a column that shows a label: the last part of its name.
+func (headings) Label(name string) string {
+	return strings.NewReplacer("-", " ", "_", " ").Replace(name[strings.LastIndexByte(name, '.')+1:])
 }
 
 // print writes rows, structures whose fields the template names, in format: "", "table", "table TEMPLATE", "json" or TEMPLATE.

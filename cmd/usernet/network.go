@@ -30,7 +30,7 @@ func (r networkRow) Label(name string) string { return r.labels[name] }
 
 var networkTable = table{
 	columns: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
-	header: map[string]string{"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "CreatedAt": "CREATED AT",
+	header: headings{"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "CreatedAt": "CREATED AT",
 		"IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"},
 }
 
