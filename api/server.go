@@ -21,9 +21,10 @@ const maxBody = 1 << 20
 
 // Server answers API requests.
 type Server struct {
-	b    Backend
-	log  *slog.Logger
-	http *http.Server
+	b        Backend
+	log      *slog.Logger
+	http     *http.Server
+	handover func(*net.UnixConn) // nil: not possible
 }
 
 type uidKey struct{}
@@ -99,6 +100,7 @@ func (s *Server) routes() http.Handler {
 	for _, r := range s.usernetRoutes() {
 		m.HandleFunc(r.method+" "+r.path, r.handle)
 	}
+	m.HandleFunc("POST /usernet/handover", s.takeOver) // which is no HTTP any more
 	m.HandleFunc("/", unknown)
 	return m
 }

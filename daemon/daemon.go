@@ -35,6 +35,7 @@ type Config struct {
 	Limits        forwarder.Limits // on all containers together; 0 does not limit
 	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
 	Inherited     []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
+	Adopted       []int            // sockets of published ports of the daemon whose place this one takes; New owns them
 	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Doorman *sandbox.Doorman
 }
@@ -103,6 +104,11 @@ func New(cfg Config) (*Daemon, error) {
 		}
 		d.log.Info("published ports can use an inherited socket", "address", at, "proto", proto)
 	}
+	for _, fd := range cfg.Adopted {
+		if err := d.shared.Adopt(fd); err != nil {
+			d.log.Warn("a socket that was handed over is of no use", "error", err)
+		}
+	}
 	if err := d.startDNS(); err != nil {
 		cancel()
 		return nil, errors.Join(err, d.shared.Close(), model.Close())
@@ -112,8 +118,13 @@ func New(cfg Config) (*Daemon, error) {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
 	d.restore()
+	d.shared.DropAdopted()
 	return d, nil
 }
+
+// HandOver returns copies of the sockets that the daemon which takes this one's place needs: of published ports, and those
+// that this one was started with.
+func (d *Daemon) HandOver() (published, inherited []int, err error) { return d.shared.HandOver() }
 
 // checkStateDir makes dir where it is missing, and refuses one that others could change.
 func checkStateDir(dir string) error {

@@ -19,7 +19,8 @@ type Shared struct {
 
 	mu        sync.Mutex
 	ports     map[portKey]*published
-	inherited map[portKey]int // descriptors, which stay open
+	inherited map[portKey]int    // descriptors, which stay open
+	adopted   map[adoptedKey]int // descriptors of a daemon whose place this one takes
 }
 
 // portKey is a host port: its address may be unspecified.
@@ -30,7 +31,7 @@ type portKey struct {
 
 // NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit.
 func NewShared(limits Limits) *Shared {
-	return &Shared{limits: limits, ports: map[portKey]*published{}, inherited: map[portKey]int{}}
+	return &Shared{limits: limits, ports: map[portKey]*published{}, inherited: map[portKey]int{}, adopted: map[adoptedKey]int{}}
 }
 
 // Inherit keeps a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the
@@ -73,6 +74,9 @@ func (s *Shared) inherits(host netip.Addr, port uint16, proto string) bool {
 
 // listen binds a host port, for both families if dual, or takes the socket that was inherited for it.
 func (s *Shared) listen(k portKey, dual bool) (int, error) {
+	if fd, ok := s.takeAdopted(k, dual); ok {
+		return fd, nil
+	}
 	s.mu.Lock()
 	fd, ok := s.inherited[k]
 	_, taken := s.ports[k]
@@ -128,6 +132,7 @@ func (s *Shared) published(host netip.AddrPort, proto string) bool {
 
 // Close closes the inherited sockets.
 func (s *Shared) Close() error {
+	s.DropAdopted()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error

@@ -28,7 +28,7 @@ type serveOptions struct {
 	idle                         time.Duration
 	dns, confine                 []string
 	ipv6                         bool
-	noDirect                     bool
+	noDirect, takeover           bool
 	perContainer, total          forwarder.Limits
 }
 
@@ -54,6 +54,7 @@ func serveCommand() *cobra.Command {
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
 	}
 	f.StringSliceVar(&o.confine, "confine", confine.Names(confine.All), "what the daemon gives up once it listens; off: nothing")
+	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: no published port refuses a connection")
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
 	return c
@@ -112,9 +113,16 @@ func serve(o serveOptions) error {
 		}
 		defer doorman.Close()
 	}
+	var handed api.Handover
+	if o.takeover && l == nil {
+		if l, handed, err = takeOver(o.socket, log); err != nil {
+			return err
+		}
+		inherited = append(inherited, handed.Inherited...)
+	}
 	d, err := daemon.New(daemon.Config{
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Doorman: doorman,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Adopted: handed.Published, Doorman: doorman,
 	})
 	if err != nil {
 		return err
@@ -126,19 +134,31 @@ func serve(o serveOptions) error {
 	}
 	d.Confine(measures)
 	s := api.NewServer(d, log)
+	successors := make(chan *net.UnixConn)
+	s.OnHandover(func(c *net.UnixConn) { successors <- c })
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
-	notify(log, sd.SdNotifyReady)
-	select {
-	case sig := <-signals:
-		log.Info("ending", "signal", sig.String())
-	case <-d.Done():
-		log.Info("ending")
-	case err = <-served:
+	notify(log, fmt.Sprintf("%s\nMAINPID=%d", sd.SdNotifyReady, os.Getpid()))
+	for {
+		select {
+		case sig := <-signals:
+			log.Info("ending", "signal", sig.String())
+		case <-d.Done():
+			log.Info("ending")
+		case c := <-successors:
+			ended, err := handOver(c, l, s, d)
+			if !ended {
+				log.Error("another daemon wanted to take this one's place, and did not", "error", err)
+				continue
+			}
+			log.Info("ending: another daemon has taken this one's place")
+			return err
+		case err = <-served:
+		}
+		notify(log, sd.SdNotifyStopping)
+		return errors.Join(err, s.Close(), d.Close())
 	}
-	notify(log, sd.SdNotifyStopping)
-	return errors.Join(err, s.Close(), d.Close())
 }
 
 // listen binds the socket, and takes a dead daemon's place.

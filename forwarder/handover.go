@@ -1,0 +1,89 @@
+package forwarder
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// adoptedKey is what an adopted socket is for.
+type adoptedKey struct {
+	portKey
+	dual bool
+}
+
+// HandOver returns copies of the sockets of all published ports, and of those that were inherited, for the daemon that
+// takes this one's place. They are the caller's. While a copy is open, no connection to its port is refused.
+func (s *Shared) HandOver() (published, inherited []int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[any]bool{}
+	keep := func(list *[]int, fd int) error {
+		c, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			*list = append(*list, c)
+		}
+		return err
+	}
+	var errs []error
+	for _, p := range s.ports {
+		if !seen[p] {
+			seen[p] = true
+			errs = append(errs, p.sock.use(func(fd int) error { return keep(&published, fd) }))
+		}
+	}
+	for _, fd := range s.inherited {
+		if !seen[fd] {
+			seen[fd] = true
+			errs = append(errs, keep(&inherited, fd))
+		}
+	}
+	return published, inherited, errors.Join(errs...)
+}
+
+// Adopt keeps the socket of a port that was published by a daemon whose place this one takes, until the port is published
+// again or DropAdopted. It owns fd from here.
+func (s *Shared) Adopt(fd int) error {
+	at := localAddr(fd)
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || !at.IsValid() || at.Port() == 0 {
+		return errors.Join(fmt.Errorf("descriptor %d is not the socket of a port", fd), err, unix.Close(fd))
+	}
+	k := adoptedKey{portKey: portKey{at, "tcp"}}
+	if kind == unix.SOCK_DGRAM {
+		k.proto = "udp"
+	}
+	if at.Addr() == netip.IPv6Unspecified() {
+		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		k.dual = err == nil && only == 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.adopted[k]; ok {
+		return errors.Join(fmt.Errorf("two sockets for %s", at), unix.Close(old), unix.Close(fd))
+	}
+	s.adopted[k] = fd
+	return nil
+}
+
+// DropAdopted closes what was adopted and is published no more.
+func (s *Shared) DropAdopted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, fd := range s.adopted {
+		_ = unix.Close(fd)
+		delete(s.adopted, k)
+	}
+}
+
+// takeAdopted returns the socket that was adopted for a port.
+func (s *Shared) takeAdopted(k portKey, dual bool) (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := adoptedKey{k, dual}
+	fd, ok := s.adopted[key]
+	delete(s.adopted, key)
+	return fd, ok
+}
