@@ -130,3 +130,34 @@ func TestConnectWithAMAC(t *testing.T) {
 	d.ok("network", "connect", "mynet", "c2")
 	d.says(" 0% packet loss", "c2", "ping", "-c1", "-W5", "c1")
 }
+
+// TestDockerSpeaksEachVersion makes the client speak older versions of the API.
+func TestDockerSpeaksEachVersion(t *testing.T) {
+	eachDocker(t, func(t *testing.T, d *daemon) {
+		for _, version := range []string{"1.24", "1.30", "1.40", "1.41"} {
+			run := func(args ...string) string {
+				t.Helper()
+				r := d.command("env", append([]string{"DOCKER_API_VERSION=" + version, d.dockerCLI}, args...)...)
+				if r.code != 0 {
+					t.Errorf("API %s: %v", version, r)
+				}
+				return strings.TrimSuffix(r.stdout, "\n")
+			}
+			run("network", "create", "--subnet", "10.50.0.0/24", "mynet")
+			d.idle("c1", "--network", "mynet")
+			run("network", "disconnect", "mynet", "c1")
+			run("network", "connect", "--alias", "x", "--ip", "10.50.0.9", "mynet", "c1")
+			if out := run("inspect", "-f", "{{.NetworkSettings.Networks.mynet.IPAddress}}", "c1"); out != "10.50.0.9" {
+				t.Errorf("API %s: inspect prints %q", version, out)
+			}
+			if out := run("network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}", "mynet"); out != "c1 10.50.0.9/24" {
+				t.Errorf("API %s: network inspect prints %q", version, out)
+			}
+			if out := run("ps", "--format", "{{.Names}}"); out != "c1" {
+				t.Errorf("API %s: ps prints %q", version, out)
+			}
+			d.ok("rm", "-f", "c1")
+			run("network", "rm", "mynet")
+		}
+	})
+}
