@@ -49,8 +49,9 @@ func filterSystemCalls() error {
 	return nil
 }
 
-// seccompProgram is the filter: it compares the number with one after the other. The kernel runs it once for each number
-// whose arguments it does not look at, and remembers the answer (seccomp_cache_prepare in kernel/seccomp.c).
+// seccompProgram is the filter. Calls whose arguments matter come first: it runs for each of them. The others are compared
+// with one number after the other, which the kernel does once for each and remembers (seccomp_cache_prepare in
+// kernel/seccomp.c).
 func seccompProgram() ([]bpf.RawInstruction, error) {
 	deny := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
 	allow := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
@@ -60,24 +61,26 @@ func seccompProgram() ([]bpf.RawInstruction, error) {
 		deny, // a call of another architecture, with other numbers
 		bpf.LoadAbsolute{Off: offNumber, Size: 4},
 	}
-	for _, n := range systemCalls {
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: 1}, allow)
-	}
 	program = append(program,
-		// glibc tries clone3(2) first and takes clone(2) where there is none; its flags are in memory, out of sight.
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1},
-		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
 		// Threads, but no processes.
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE, SkipTrue: 4},
 		bpf.LoadAbsolute{Off: offArg0, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.CLONE_THREAD, SkipTrue: 1},
 		allow,
 		deny,
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: uint8(1 + 2*len(families))},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: uint8(2 + 2*len(families))},
 		bpf.LoadAbsolute{Off: offArg0, Size: 4},
 	)
 	for _, f := range families {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: f, SkipTrue: 1}, allow)
+	}
+	program = append(program, deny,
+		// glibc tries clone3(2) first and takes clone(2) where there is none; its flags are in memory, out of sight.
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+	)
+	for _, n := range systemCalls {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: 1}, allow)
 	}
 	return bpf.Assemble(append(program, deny))
 }
