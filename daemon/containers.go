@@ -146,14 +146,12 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 	s.stop = cancel
 	d.wg.Go(func() {
 		defer cancel()
-		var err error
-		if c.Pid != 0 {
-			err = sandbox.Wait(ctx, c.Pid, c.PidStart)
-		} else {
-			err = d.waitPath(ctx, c.NetNS)
-		}
-		if ctx.Err() != nil || err != nil {
-			return // ended otherwise, or the daemon ends
+		for !d.waitFor(ctx, c) {
+			select {
+			case <-ctx.Done():
+				return // ended otherwise, or the daemon ends
+			case <-time.After(time.Second): // what it took to watch, such as a descriptor, may be there then
+			}
 		}
 		s.mu.Lock()
 		d.unwire(s) // its addresses answer nobody from here on
@@ -169,11 +167,26 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 	})
 }
 
+// waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
+func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
+	if c.Pid == 0 {
+		return d.waitPath(ctx, c.NetNS) == nil
+	}
+	err := sandbox.Wait(ctx, c.Pid, c.PidStart)
+	if err != nil && ctx.Err() == nil {
+		d.log.Debug("the end of a container would not be noticed now", "container", c.Name, "error", err)
+	}
+	return err == nil && ctx.Err() == nil
+}
+
 // waitPath returns when the namespace bound to path is no longer the one it is now.
 func (d *Daemon) waitPath(ctx context.Context, path string) error {
 	dev, ino, err := d.cfg.Doorman.Namespace(path)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	tick := time.NewTicker(2 * time.Second) // nothing tells when a bind mount goes; this is how late it is noticed
 	defer tick.Stop()
@@ -183,7 +196,8 @@ func (d *Daemon) waitPath(ctx context.Context, path string) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if nowDev, nowIno, err := d.cfg.Doorman.Namespace(path); err != nil || nowDev != dev || nowIno != ino {
+		nowDev, nowIno, err := d.cfg.Doorman.Namespace(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && (nowDev != dev || nowIno != ino) {
 			return nil
 		}
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,7 +48,7 @@ func (d *Daemon) alive(c *network.Container) bool {
 		return sandbox.Alive(c.Pid, c.PidStart)
 	}
 	_, _, err := d.cfg.Doorman.Namespace(c.NetNS)
-	return err == nil
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // revive wires a container that lived on without a daemon.

@@ -90,7 +90,8 @@ func (d *Doorman) enter(t Target, role string, control *os.File) (*visit, error)
 	}, nil
 }
 
-// Namespace returns what tells the namespace at path from others, as long as it exists: device and inode.
+// Namespace returns what tells the namespace at path from others, as long as it exists: device and inode. The error is
+// os.ErrNotExist where there is none; others say nothing about it.
 func (d *Doorman) Namespace(path string) (dev, ino uint64, err error) {
 	if d == nil {
 		return namespace(path)
@@ -100,6 +101,9 @@ func (d *Doorman) Namespace(path string) (dev, ino uint64, err error) {
 		return 0, 0, err
 	}
 	e, err := hear(ours)
+	if e.Missing {
+		err = fmt.Errorf("namespace %s: %w", path, os.ErrNotExist)
+	}
 	return e.Dev, e.Ino, err
 }
 
@@ -125,6 +129,7 @@ type errand struct {
 type end struct {
 	Stderr, Error string
 	Dev, Ino      uint64
+	Missing       bool // there is nothing at the path
 }
 
 // ask sends the doorman on an errand, with an agent's socket where it needs one, and returns where it reports.
@@ -242,6 +247,7 @@ func run(e errand, files []*os.File) {
 		r.Stderr, err = visitFor(conn, e, files[1])
 	} else {
 		r.Dev, r.Ino, err = namespace(e.Path)
+		r.Missing = errors.Is(err, os.ErrNotExist)
 	}
 	if err != nil {
 		r.Error = err.Error()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +46,7 @@ func TestDoormanSaysWhatWentWrong(t *testing.T) {
 	if _, err := d.Configure(t.Context(), Target{NetNS: "/nowhere"}, Request{}); err == nil || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("a namespace that does not exist: %v", err)
 	}
-	if _, _, err := d.Namespace("/nowhere"); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+	if _, _, err := d.Namespace("/nowhere"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("a namespace that does not exist: %v", err)
 	}
 	dev, ino, err := d.Namespace("/proc/self/ns/net")
