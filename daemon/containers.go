@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,6 +83,7 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
 	}
 	d.watch(s, c)
+	d.tellLinkers(c.Name)
 	for _, e := range c.Endpoints {
 		d.endpointEvent("connect", c, e)
 	}
@@ -252,6 +254,7 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	close(s.ended)
 	d.rename()
 	d.leaveGuests(c.ID, endpoints)
+	d.tellLinkers(c.Name)
 	d.containerEvent("die", c, map[string]string{"exitCode": strconv.Itoa(code), "execDuration": strconv.Itoa(int(c.Finished.Sub(c.Started).Seconds()))})
 	for _, e := range endpoints {
 		d.endpointEvent("disconnect", c, e)
@@ -284,6 +287,34 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 			return // all guests are in the same namespace
 		}
 		d.log.Debug("interfaces left with a container that shares them", "container", c.Name, "error", err)
+	}
+}
+
+// tellLinkers brings /etc/hosts of the containers up to date that have a link to c on the default bridge, after c came,
+// went, moved or got another name.
+func (d *Daemon) tellLinkers(names ...string) {
+	for _, o := range d.model.Containers() {
+		linked := o.Status == network.Running && slices.ContainsFunc(o.Links, func(l string) bool {
+			target, _, _ := strings.Cut(l, ":")
+			return slices.Contains(names, target)
+		})
+		d.mu.Lock()
+		s := d.sandboxes[o.ID]
+		d.mu.Unlock()
+		if !linked || s == nil || d.ctx.Err() != nil {
+			continue
+		}
+		d.wg.Go(func() { // not here: the caller holds a container's lock, and two may be linked to each other
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			o, err := d.model.Container(o.ID)
+			if err != nil || o.Status != network.Running || d.ctx.Err() != nil {
+				return
+			}
+			if err := d.writeFiles(o); err != nil {
+				d.log.Warn("hosts not written", "container", o.Name, "error", err)
+			}
+		})
 	}
 }
 
@@ -468,6 +499,7 @@ func (d *Daemon) RenameContainer(_ context.Context, ref, name string) error {
 		p.seg.renameOwner(c.Name, p.addrs)
 	}
 	s.mu.Unlock()
+	d.tellLinkers(old.Name, c.Name)
 	d.containerEvent("rename", c, map[string]string{"oldName": "/" + old.Name})
 	return nil
 }

@@ -104,6 +104,7 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 // changed brings names, files and published ports in line after an endpoint came or went. The caller holds s.mu.
 func (d *Daemon) changed(ctx context.Context, s *sandboxState, c *network.Container) {
 	d.rename()
+	d.tellLinkers(c.Name)
 	if c.Status != network.Running {
 		return
 	}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,37 @@ func TestLinkEnvironment(t *testing.T) {
 	d.ok("stop", "-t0", "tomcat81")
 	d.fails("Cannot link to a non running container: /tomcat81 AS /x1/tomcat81", "run", "--rm", "--name", "x1", "--link", "tomcat81", "--", "true")
 	d.fails("host type networking can't be used with links", "run", "--rm", "--network", "host", "--link", "tomcat82", "--", "true")
+}
+
+func TestLinksFollowTheirTargets(t *testing.T) {
+	d := startDaemon(t)
+	d.idle("db")
+	d.idle("filler")
+	d.idle("web", "--link", "db:store")
+	hosts := func(want bool, address string) {
+		t.Helper()
+		eventually(t, func() error {
+			if text := d.exec("web", "cat", "/etc/hosts").stdout; strings.Contains(text, address+"\tstore") != want {
+				return fmt.Errorf("wanted %s store %v: %s", address, want, text)
+			}
+			return nil
+		})
+	}
+	first := d.address("db")
+	hosts(true, first)
+	d.ok("network", "disconnect", "bridge", "db")
+	hosts(false, first)
+	d.ok("network", "connect", "bridge", "db")
+	hosts(true, first)
+	d.ok("rm", "-f", "db")
+	hosts(false, first)
+	d.idle("taker") // of the address
+	d.idle("db")
+	if d.address("db") == first {
+		t.Fatal("the address is the old one")
+	}
+	hosts(true, d.address("db"))
+	d.says(" 0% packet loss", "web", "ping", "-c1", "-W5", "store")
 }
 
 func TestLinkOnAUserDefinedNetworkIsThisContainersOwn(t *testing.T) {
