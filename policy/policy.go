@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mode is what happens to destinations that no rule is about.
@@ -46,6 +49,9 @@ var (
 const (
 	// grace is how long an address is kept beyond its answer's TTL: a program may take that long from answer to connection.
 	grace = 30 * time.Second
+	// flowIdle is how long a datagram keeps the way open for the next one to the same address, beyond the answer's TTL: there
+	// is no telling when what the datagrams are part of ends. RFC 4787 REQ-5 has NATs keep mappings for 2 minutes at least.
+	flowIdle = 2 * time.Minute
 	// maxLearned bounds the addresses of one Policy. A container can have names answered with addresses of its choice.
 	maxLearned = 4096
 	// maxRules bounds the rules of one Policy: each decision goes through them.
@@ -67,6 +73,7 @@ type Policy struct {
 type lesson struct {
 	rules [maxRules]int64 // Unix time in nanoseconds
 	last  int64           // the latest of them
+	flow  atomic.Int64    // until when datagrams may go on to be sent
 }
 
 // New makes a policy. Rules beyond the 64th are an error.
@@ -123,7 +130,7 @@ func (p *Policy) forget(now int64) {
 	var when int64
 	for a, l := range p.learned {
 		switch {
-		case l.last < now:
+		case max(l.last, l.flow.Load()) < now:
 			delete(p.learned, a)
 		case when == 0 || l.last < when:
 			first, when = a, l.last
@@ -172,10 +179,16 @@ func (p *Policy) wasTold(a netip.Addr, proto uint8, port uint16) bool {
 		return false
 	}
 	now := p.now().UnixNano()
+	datagram := proto != unix.IPPROTO_TCP
+	going := datagram && l.flow.Load() >= now
 	for i := range p.rules {
-		if l.rules[i] >= now && p.rules[i].carries(proto, port) {
-			return true
+		if until := l.rules[i]; until == 0 || until < now && !going || !p.rules[i].carries(proto, port) {
+			continue
 		}
+		if datagram {
+			l.flow.Store(now + int64(flowIdle))
+		}
+		return true
 	}
 	return false
 }

@@ -126,6 +126,25 @@ func TestNamesAreFollowedForAsLongAsTheirAnswersAreGood(t *testing.T) {
 	}
 }
 
+func TestDatagramsGoOnBeyondTheAnswer(t *testing.T) {
+	p, now := made(t, Deny, "*.test:443")
+	to := netip.MustParseAddrPort("192.0.2.1:443")
+	p.Learn("quic.test", []netip.Addr{to.Addr()}, time.Minute)
+	for range 20 {
+		*now = now.Add(time.Minute)
+		if err := p.Decide(udp, to); err != nil {
+			t.Fatalf("a datagram of a flow that goes on: %v", err)
+		}
+	}
+	if p.Decide(tcp, to) == nil || p.Decide(udp, netip.AddrPortFrom(to.Addr(), 444)) == nil {
+		t.Error("datagrams open more than they are")
+	}
+	*now = now.Add(flowIdle + time.Second)
+	if p.Decide(udp, to) == nil {
+		t.Error("a flow goes on for ever")
+	}
+}
+
 func TestNamesDoNotOpenSpecialAddresses(t *testing.T) {
 	p, _ := made(t, Deny, "*")
 	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
@@ -192,8 +211,9 @@ func TestAgreesWithTheObvious(t *testing.T) {
 	p, now := made(t, Deny, texts...)
 	model := rules(t, texts...)
 	var told []answer
+	flows := map[netip.Addr]time.Time{}
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 20000 {
+	for range 6000 {
 		*now = now.Add(time.Duration(random.IntN(3000)) * time.Millisecond)
 		a := netip.AddrFrom4([4]byte{10, 0, byte(random.IntN(3)), byte(random.IntN(8))})
 		if random.IntN(3) == 0 {
@@ -209,10 +229,17 @@ func TestAgreesWithTheObvious(t *testing.T) {
 				continue
 			}
 			want = want || r.prefix.IsValid() && r.prefix.Contains(a)
+		}
+		byName, going := false, proto != tcp && !flows[a].Before(*now)
+		for _, r := range model {
 			for _, x := range told {
-				want = want || x.addr == a && !x.until.Before(*now) && r.names(x.name)
+				byName = byName || r.carries(proto, port) && x.addr == a && r.names(x.name) && (going || !x.until.Before(*now))
 			}
 		}
+		if byName && !want && proto != tcp {
+			flows[a] = now.Add(flowIdle)
+		}
+		want = want || byName
 		if got := p.Decide(proto, netip.AddrPortFrom(a, port)) == nil; got != want {
 			t.Fatalf("protocol %d to %s:%d: %v, wanted %v", proto, a, port, got, want)
 		}
