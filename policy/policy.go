@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,22 +125,24 @@ func (p *Policy) teach(a netip.Addr, rule int, until, now int64) {
 	l.last = max(l.last, until)
 }
 
-// forget makes room: what is over goes, and where nothing is, what is over first. The caller holds p.mu.
+// forget makes room: what is over goes, and with it the eighth that is over first, so that this is not done for each
+// answer of a container that asks for ever more. The caller holds p.mu.
 func (p *Policy) forget(now int64) {
-	var first netip.Addr
-	var when int64
+	ends := make([]int64, 0, len(p.learned))
+	for _, l := range p.learned {
+		ends = append(ends, l.end())
+	}
+	slices.Sort(ends)
+	cut := max(now, ends[len(ends)/8]+1)
 	for a, l := range p.learned {
-		switch {
-		case max(l.last, l.flow.Load()) < now:
+		if l.end() < cut {
 			delete(p.learned, a)
-		case when == 0 || l.last < when:
-			first, when = a, l.last
 		}
 	}
-	if len(p.learned) >= maxLearned {
-		delete(p.learned, first)
-	}
 }
+
+// end is when nothing of the lesson counts any more.
+func (l *lesson) end() int64 { return max(l.last, l.flow.Load()) }
 
 // Decide returns nil where the container may send to dst, else a *Refusal. proto is that of the IP header; for ICMP the
 // port means nothing. It allocates nothing.

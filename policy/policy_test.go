@@ -163,7 +163,7 @@ func TestWhatIsLearnedIsBounded(t *testing.T) {
 		*now = now.Add(time.Millisecond)
 		p.Learn("x.test", []netip.Addr{address(i)}, time.Hour)
 	}
-	if n := len(p.learned); n > maxLearned {
+	if n := len(p.learned); n > maxLearned || n < maxLearned/2 {
 		t.Errorf("%d addresses are kept", n)
 	}
 	if p.Decide(tcp, netip.AddrPortFrom(address(3*maxLearned-1), 80)) != nil {
