@@ -205,6 +205,13 @@ func (c *Client) Flows(ctx context.Context, ref string) (list []Flow, err error)
 	return list, err
 }
 
+// DNSQuery asks the embedded DNS server as a container would, or with an empty ref as nobody.
+func (c *Client) DNSQuery(ctx context.Context, ref, name, qtype string) (a DNSAnswer, err error) {
+	q := url.Values{"name": {name}, "type": {qtype}, "container": {ref}}
+	err = c.Do(ctx, "GET", withQuery("/usernet/dns/query", q), nil, &a)
+	return a, err
+}
+
 // EventOptions choose events. Times are in Docker's forms: seconds since 1970, RFC 3339, a date, or a duration back from now.
 type EventOptions struct {
 	Since, Until string

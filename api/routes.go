@@ -72,6 +72,11 @@ func (s *Server) daemonRoutes() []route {
 			s.b.Shutdown()
 			return none{}, nil
 		}),
+		on("GET", "/usernet/dns/query", "What the embedded DNS server answers, and from where", func(r *http.Request, _ none) (DNSAnswer, error) {
+			q := r.URL.Query()
+			return s.b.QueryDNS(r.Context(), q.Get("container"), q.Get("name"), q.Get("type"))
+		}, parameter{"name", "string", "the name", true}, parameter{"type", "string", "the record type; A where none is given", false},
+			parameter{"container", "string", "the container that asks; without one, names of containers are unknown", false}),
 		on("GET", "/usernet/flows", "Connections and associations through the gateways", func(r *http.Request, _ none) ([]Flow, error) {
 			return s.b.Flows(r.URL.Query().Get("container"))
 		}, parameter{"container", "string", "only this container's", false}),

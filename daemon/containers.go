@@ -30,6 +30,9 @@ func (d *Daemon) CreateContainer(_ context.Context, spec network.ContainerSpec) 
 	if err := checkEgress(spec.Egress, spec.AllowEgress, nil); err != nil {
 		return nil, nil, err
 	}
+	if err := checkServers(spec.DNS, nil); err != nil {
+		return nil, nil, err
+	}
 	c, warnings, err := d.model.CreateContainer(spec)
 	if err != nil {
 		return nil, nil, err

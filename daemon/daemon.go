@@ -29,7 +29,9 @@ type Config struct {
 	ExitWhenIdle  time.Duration
 	DNS           []string         // upstream servers instead of the host's own
 	ResolvConf    string           // "" means /etc/resolv.conf
-	DNSCache      int              // answers kept; 0 means the default, negative none
+	DNSCache      int              // answers from outside that are kept; 0: none
+	DNSSearch     []string         // search domains instead of the host's
+	DNSSplit      []dns.Split      // the servers of some domains
 	IPv6          bool             // new networks have IPv6 unless they say otherwise
 	NoDirectPorts bool             // published ports go through the gateways always
 	Limits        forwarder.Limits // on all containers together; 0 does not limit

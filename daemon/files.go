@@ -167,6 +167,9 @@ func (d *Daemon) resolvConf(c *network.Container) string {
 	}
 	search, options := c.DNSSearch, c.DNSOptions
 	if len(search) == 0 {
+		search = d.cfg.DNSSearch
+	}
+	if len(search) == 0 {
 		search = d.upstream.Search()
 	}
 	if len(search) > 0 && search[0] != "." {

@@ -3,10 +3,13 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/usernet/usernet/dns"
+	"github.com/usernet/usernet/network"
 )
 
 // hostRoutes returns the subnets the host itself routes, which default address pools must not shadow. The default
@@ -38,6 +41,22 @@ func (d *Daemon) startDNS() error {
 	}
 	d.upstream = up
 	d.rename()
-	d.dns = dns.NewServer(dns.Config{Directory: &d.names, Logger: d.log, Upstreams: up, CacheSize: d.cfg.DNSCache, Learn: d.learnEgress})
+	d.dns = dns.NewServer(dns.Config{Directory: &d.names, Logger: d.log, Upstreams: up, CacheSize: d.cfg.DNSCache, Split: d.cfg.DNSSplit, Learn: d.learnEgress})
+	return nil
+}
+
+// optDNS is a network's option: the servers that its containers' other names are asked of, separated by commas.
+const optDNS = "usernet.dns"
+
+// checkServers refuses what is no DNS server.
+func checkServers(servers []string, options map[string]string) error {
+	if text := options[optDNS]; text != "" {
+		servers = append(slices.Clone(servers), strings.Split(text, ",")...)
+	}
+	for _, server := range servers {
+		if _, err := dns.ParseUpstream(server); err != nil {
+			return network.Errorf(network.Invalid, "%w", err)
+		}
+	}
 	return nil
 }

@@ -105,9 +105,16 @@ func (d *Daemon) Flows(ref string) ([]api.Flow, error) {
 
 // QueryDNS answers as the embedded server would answer that container.
 func (d *Daemon) QueryDNS(ctx context.Context, container, name, qtype string) (api.DNSAnswer, error) {
-	c, err := d.model.Container(container)
-	if err != nil {
-		return api.DNSAnswer{}, err
+	client := d.hostClient()
+	if container != "" {
+		c, err := d.model.Container(container)
+		if err != nil {
+			return api.DNSAnswer{}, err
+		}
+		client = d.dnsClient(c.ID)
+	}
+	if name == "" {
+		return api.DNSAnswer{}, network.Errorf(network.Invalid, "no name to look up")
 	}
 	if qtype == "" {
 		qtype = "A"
@@ -116,7 +123,7 @@ func (d *Daemon) QueryDNS(ctx context.Context, container, name, qtype string) (a
 	if !ok {
 		return api.DNSAnswer{}, network.Errorf(network.Invalid, "unknown record type %q: give one such as A, AAAA, PTR, SRV, MX or TXT", qtype)
 	}
-	r, err := d.dns.Query(ctx, d.dnsClient(c.ID), name, t)
+	r, err := d.dns.Query(ctx, client, name, t)
 	if err != nil {
 		return api.DNSAnswer{}, err
 	}

@@ -152,7 +152,7 @@ func (n *networkView) add(c *network.Container, e *network.Endpoint) {
 
 func (v *view) client(c *network.Container, nets map[string]*network.Network, upstreams []string) *clientView {
 	cv := &clientView{own: map[string][]netip.Addr{}}
-	cv.dns = dns.Client{ID: c.ID, Names: true, Upstreams: upstreams}
+	cv.dns = dns.Client{ID: c.ID, Upstreams: upstreams}
 	if len(c.DNS) > 0 {
 		cv.dns.Upstreams = c.DNS
 	}
@@ -162,6 +162,9 @@ func (v *view) client(c *network.Container, nets map[string]*network.Network, up
 			continue
 		}
 		cv.dns.Forward = cv.dns.Forward || !n.Internal
+		if text := n.Options[optDNS]; text != "" && len(c.DNS) == 0 {
+			cv.dns.Upstreams = strings.Split(text, ",")
+		}
 		if nv := v.networks[e.NetworkID]; nv != nil {
 			cv.networks = append(cv.networks, nv)
 			for _, link := range e.Links {
@@ -194,6 +197,9 @@ func (d *Daemon) dnsClient(id string) dns.Client {
 	}
 	return dns.Client{ID: id}
 }
+
+// hostClient sees what is outside, and no names of containers.
+func (d *Daemon) hostClient() dns.Client { return dns.Client{Forward: true, Upstreams: d.cfg.DNS} }
 
 // stubClient is dnsClient for a stub socket, which belongs to one container.
 func (d *Daemon) stubClient(id string) func(net.Addr) dns.Client {

@@ -21,6 +21,9 @@ func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*ne
 	if err := checkEgress("", nil, spec.Options); err != nil {
 		return nil, "", err
 	}
+	if err := checkServers(nil, spec.Options); err != nil {
+		return nil, "", err
+	}
 	n, warning, err := d.model.CreateNetwork(spec)
 	if err != nil {
 		return nil, "", err

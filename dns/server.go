@@ -5,10 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +34,8 @@ type Service struct {
 type Client struct {
 	ID        string
 	Forward   bool     // other names go upstream
-	Names     bool     // the directory is asked
 	Upstreams []string // instead of the host's
+	Split     []Split  // for some domains, besides the server's own
 }
 
 // Config says how a server works.
@@ -45,18 +43,17 @@ type Config struct {
 	Directory Directory
 	Logger    *slog.Logger
 	Upstreams *Upstreams
-	CacheSize int
+	CacheSize int     // answers from outside that are kept; 0: none
+	Split     []Split // the servers of some domains
 	// Learn is told the addresses in each answer from outside before the client gets it; nil where nobody wants to know.
 	Learn func(client, name string, addrs []netip.Addr, ttl time.Duration)
 }
-
-// TTL of answers from the directory, in seconds: short, since containers come and go.
-const ttl = 5
 
 // Bounds: queries being forwarded for one client and in all, and how long an idle TCP connection is kept.
 const (
 	maxForwardClient = 256
 	maxForward       = 1024
+	maxConns         = 64               // TCP connections of one client
 	tcpIdle          = 10 * time.Second // RFC 7766, 6.2.3 asks for seconds
 )
 
@@ -70,7 +67,13 @@ type Server struct {
 	inFlight                                              map[string]int
 	total                                                 int
 	conns                                                 map[io.Closer]struct{}
+	connsOf                                               map[string]int
+	cache                                                 *cache
+	flights                                               flights
+	health                                                health
+	transport                                             *transport
 	queries, local, forwarded, failed, malformed, limited atomic.Uint64
+	hits                                                  atomic.Uint64
 }
 
 // NewServer makes a server that answers nothing until it is given sockets.
@@ -79,7 +82,14 @@ func NewServer(cfg Config) *Server {
 		cfg.Logger = slog.Default()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Server{cfg: cfg, ctx: ctx, cancel: cancel, inFlight: map[string]int{}, conns: map[io.Closer]struct{}{}}
+	s := &Server{
+		cfg: cfg, ctx: ctx, cancel: cancel, inFlight: map[string]int{}, conns: map[io.Closer]struct{}{}, connsOf: map[string]int{},
+		cache: newCache(cfg.CacheSize), flights: flights{now: map[cacheKey]*flight{}}, health: health{dead: map[upstream]failure{}}, transport: newTransport(),
+	}
+	if cfg.Upstreams != nil {
+		cfg.Upstreams.OnChange(s.cache.clear)
+	}
+	return s
 }
 
 // Close ends what is being answered. The sockets given to Serve are closed too.
@@ -91,6 +101,7 @@ func (s *Server) Close() error {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
+	s.transport.close()
 	return nil
 }
 
@@ -108,7 +119,7 @@ func (s *Server) track(c io.Closer) func() {
 // Counters returns what was counted since the start.
 func (s *Server) Counters() map[string]uint64 {
 	return map[string]uint64{"queries": s.queries.Load(), "local": s.local.Load(), "forwarded": s.forwarded.Load(),
-		"failed": s.failed.Load(), "malformed": s.malformed.Load(), "limited": s.limited.Load()}
+		"failed": s.failed.Load(), "cache_hits": s.hits.Load(), "cached": uint64(s.cache.len()), "malformed": s.malformed.Load(), "limited": s.limited.Load()}
 }
 
 // ServePacket answers UDP queries until pc is closed. id says who is behind a source address.
@@ -141,7 +152,7 @@ func (s *Server) ServePacket(pc net.PacketConn, id func(net.Addr) Client) error 
 		if o := m.IsEdns0(); o != nil {
 			size = max(size, int(o.UDPSize()))
 		}
-		s.answer(id(from), m, "udp", func(r *dns.Msg) {
+		s.answer(id(from), m, func(r *dns.Msg) {
 			r.Truncate(size)
 			if b, err := r.Pack(); err == nil {
 				_, _ = pc.WriteTo(b, from)
@@ -158,7 +169,35 @@ func (s *Server) ServeListener(l net.Listener, id func(net.Addr) Client) error {
 		if err != nil {
 			return err
 		}
-		s.wg.Go(func() { s.serveConn(c, id(c.RemoteAddr())) })
+		client := id(c.RemoteAddr())
+		if !s.admit(client.ID) {
+			s.limited.Add(1)
+			_ = c.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			defer s.leave(client.ID)
+			s.serveConn(c, client)
+		})
+	}
+}
+
+// admit counts one more TCP connection of a client, unless it has too many.
+func (s *Server) admit(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.connsOf[id] >= maxConns || s.ctx.Err() != nil {
+		return false
+	}
+	s.connsOf[id]++
+	return true
+}
+
+func (s *Server) leave(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.connsOf[id]--; s.connsOf[id] == 0 {
+		delete(s.connsOf, id)
 	}
 }
 
@@ -176,7 +215,7 @@ func (s *Server) serveConn(c net.Conn, client Client) {
 			return
 		}
 		pending.Add(1)
-		s.answer(client, m, "tcp", func(r *dns.Msg) {
+		s.answer(client, m, func(r *dns.Msg) {
 			defer pending.Done()
 			write.Lock()
 			defer write.Unlock()
@@ -186,26 +225,12 @@ func (s *Server) serveConn(c net.Conn, client Client) {
 	}
 }
 
-// answer calls reply once: at once for names of the directory, later for others.
-func (s *Server) answer(c Client, m *dns.Msg, network string, reply func(*dns.Msg)) {
+// answer calls reply once: at once for what is known here, later for what is asked outside.
+func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 	s.queries.Add(1)
-	if len(m.Question) != 1 || m.Opcode != dns.OpcodeQuery {
-		r := new(dns.Msg)
-		code := dns.RcodeFormatError
-		if m.Opcode != dns.OpcodeQuery {
-			code = dns.RcodeNotImplemented
-		}
-		reply(r.SetRcode(m, code))
-		return
-	}
-	if r := s.fromDirectory(c, m); r != nil {
-		s.local.Add(1)
+	if r := s.known(c, m); r != nil {
+		s.log(c, m, r, "zone", time.Now())
 		reply(r)
-		return
-	}
-	if !c.Forward {
-		r := new(dns.Msg)
-		reply(r.SetRcode(m, dns.RcodeNameError))
 		return
 	}
 	if !s.begin(c.ID) {
@@ -216,10 +241,53 @@ func (s *Server) answer(c Client, m *dns.Msg, network string, reply func(*dns.Ms
 	}
 	s.wg.Go(func() {
 		defer s.end(c.ID)
-		r, _ := s.forward(s.ctx, c, m, network)
+		began := time.Now()
+		r, source := s.resolve(s.ctx, c, m)
 		s.learn(c, r)
+		s.log(c, m, r, source, began)
 		reply(r)
 	})
+}
+
+// known answers what need not, or must not, be asked outside; nil where it has to be.
+func (s *Server) known(c Client, m *dns.Msg) *dns.Msg {
+	r := new(dns.Msg)
+	switch {
+	case m.Opcode != dns.OpcodeQuery:
+		return r.SetRcode(m, dns.RcodeNotImplemented)
+	case len(m.Question) != 1:
+		return r.SetRcode(m, dns.RcodeFormatError)
+	case m.Question[0].Qtype == dns.TypeAXFR || m.Question[0].Qtype == dns.TypeIXFR:
+		return r.SetRcode(m, dns.RcodeRefused)
+	}
+	if o := m.IsEdns0(); o != nil && o.Version() != 0 {
+		r.SetRcode(m, dns.RcodeBadVers) // RFC 6891, 6.1.3
+		r.SetEdns0(ednsSize, false)
+		return r
+	}
+	if zone := s.fromDirectory(c, m); zone != nil {
+		s.local.Add(1)
+		if o := m.IsEdns0(); o != nil {
+			zone.SetEdns0(ednsSize, o.Do())
+		}
+		return zone
+	}
+	if !c.Forward {
+		r.SetRcode(m, dns.RcodeNameError)
+		r.RecursionAvailable = true
+		return r
+	}
+	return nil
+}
+
+// log writes one line for each query, at the level for those who look for a fault.
+func (s *Server) log(c Client, m, r *dns.Msg, source string, began time.Time) {
+	if !s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) || len(m.Question) != 1 {
+		return
+	}
+	q := m.Question[0]
+	s.cfg.Logger.Debug("DNS", "container", c.ID, "name", q.Name, "type", dns.Type(q.Qtype).String(), "rcode", dns.RcodeToString[r.Rcode],
+		"answers", len(r.Answer), "source", source, "took", time.Since(began))
 }
 
 func (s *Server) begin(id string) bool {
@@ -242,105 +310,6 @@ func (s *Server) end(id string) {
 	}
 }
 
-// fromDirectory answers what must not go upstream; nil where the name is not ours.
-func (s *Server) fromDirectory(c Client, m *dns.Msg) *dns.Msg {
-	q := m.Question[0]
-	name := strings.ToLower(strings.TrimSuffix(q.Name, "."))
-	r := new(dns.Msg)
-	r.SetReply(m)
-	r.RecursionAvailable = true
-	if q.Qclass != dns.ClassINET {
-		return nil
-	}
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return addresses(r, q, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()})
-	}
-	if addr, ok := reverse(name); ok {
-		host, ours := s.cfg.Directory.LookupAddr(c.ID, addr)
-		switch {
-		case !ours:
-			return nil
-		case host == "":
-			return r.SetRcode(m, dns.RcodeNameError)
-		case q.Qtype == dns.TypePTR:
-			r.Answer = append(r.Answer, &dns.PTR{Hdr: header(q, dns.TypePTR), Ptr: dns.Fqdn(host)})
-		}
-		return r
-	}
-	if !c.Names {
-		return nil
-	}
-	if labels := strings.SplitN(name, ".", 3); len(labels) == 3 && strings.HasPrefix(labels[0], "_") && strings.HasPrefix(labels[1], "_") {
-		list, ok := s.cfg.Directory.LookupService(c.ID, labels[0][1:], labels[1][1:], labels[2])
-		if !ok {
-			return nil
-		}
-		if q.Qtype == dns.TypeSRV {
-			for _, x := range list {
-				r.Answer = append(r.Answer, &dns.SRV{Hdr: header(q, dns.TypeSRV), Port: x.Port, Target: dns.Fqdn(x.Target)})
-			}
-		}
-		return r
-	}
-	if addrs, ok := s.cfg.Directory.LookupName(c.ID, name); ok {
-		return addresses(r, q, addrs)
-	}
-	if !strings.Contains(name, ".") && name != "" && (q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA) {
-		return r.SetRcode(m, dns.RcodeNameError) // a single label is nobody's outside (RFC 6761 leaves it to the local network)
-	}
-	return nil
-}
-
-func header(q dns.Question, t uint16) dns.RR_Header {
-	return dns.RR_Header{Name: q.Name, Rrtype: t, Class: dns.ClassINET, Ttl: ttl}
-}
-
-// addresses answers with those of the asked family, beginning anywhere in the list.
-func addresses(r *dns.Msg, q dns.Question, addrs []netip.Addr) *dns.Msg {
-	start := 0
-	if len(addrs) > 1 {
-		start = rand.IntN(len(addrs))
-	}
-	for i := range addrs {
-		a := addrs[(start+i)%len(addrs)]
-		switch {
-		case q.Qtype == dns.TypeA && a.Is4():
-			r.Answer = append(r.Answer, &dns.A{Hdr: header(q, dns.TypeA), A: a.AsSlice()})
-		case q.Qtype == dns.TypeAAAA && a.Is6():
-			r.Answer = append(r.Answer, &dns.AAAA{Hdr: header(q, dns.TypeAAAA), AAAA: a.AsSlice()})
-		}
-	}
-	return r
-}
-
-// reverse reads an in-addr.arpa or ip6.arpa name.
-func reverse(name string) (netip.Addr, bool) {
-	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
-		l := strings.Split(rest, ".")
-		if len(l) != 4 {
-			return netip.Addr{}, false
-		}
-		a, err := netip.ParseAddr(l[3] + "." + l[2] + "." + l[1] + "." + l[0])
-		return a, err == nil
-	}
-	if rest, ok := strings.CutSuffix(name, ".ip6.arpa"); ok {
-		l := strings.Split(rest, ".")
-		if len(l) != 32 {
-			return netip.Addr{}, false
-		}
-		var b strings.Builder
-		for i := 31; i >= 0; i-- {
-			b.WriteString(l[i])
-			if i%4 == 0 && i > 0 {
-				b.WriteByte(':')
-			}
-		}
-		a, err := netip.ParseAddr(b.String())
-		return a, err == nil
-	}
-	return netip.Addr{}, false
-}
-
 // Result is an answer with where it came from.
 type Result struct {
 	Rcode    int
@@ -355,12 +324,9 @@ func (s *Server) Query(ctx context.Context, c Client, name string, qtype uint16)
 	m := new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(name), qtype)
 	source := "zone"
-	r := s.fromDirectory(c, m)
-	if r == nil && c.Forward {
-		r, source = s.forward(ctx, c, m, "udp")
-	} else if r == nil {
-		r = new(dns.Msg)
-		r.SetRcode(m, dns.RcodeNameError)
+	r := s.known(c, m)
+	if r == nil {
+		r, source = s.resolve(ctx, c, m)
 	}
 	return Result{r.Rcode, r.Answer, source, time.Since(begin)}, nil
 }

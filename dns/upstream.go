@@ -1,69 +1,157 @@
 package dns
 
 import (
-	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
-	"strings"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/miekg/dns"
 )
 
-// upstreamTimeout is how long one server may take for one query; Docker's is the same.
-const upstreamTimeout = 4 * time.Second
-
-// Upstreams are the host's resolvers, read anew when their file changes.
+// Upstreams are the host's resolvers, as a file of resolv.conf(5)'s form names them now.
 type Upstreams struct {
-	path string
-	log  *slog.Logger
+	path    string
+	log     *slog.Logger
+	watcher *fsnotify.Watcher // nil where the system gives none: then the file is looked at when it is needed
+	done    chan struct{}
 
 	mu      sync.Mutex
 	checked time.Time
-	modTime time.Time
-	size    int64
 	servers []string
 	search  []string
+	changed func()
 }
 
-// NewUpstreams reads path, a resolv.conf(5).
+// NewUpstreams reads path and follows it from there: when it is written, replaced, or when it is a link, when the
+// link or what it leads to is.
 func NewUpstreams(path string, log *slog.Logger) (*Upstreams, error) {
-	u := &Upstreams{path: path, log: log}
-	u.refresh()
+	u := &Upstreams{path: path, log: log, done: make(chan struct{})}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		log.Warn("changes of the host's resolvers are noticed late: no inotify instance is left for this user (sysctl fs.inotify.max_user_instances)", "error", err)
+		close(u.done)
+		u.read()
+		return u, nil
+	}
+	u.watcher = w
+	u.watch()
+	u.read()
+	go u.follow()
 	return u, nil
 }
 
-// Close frees what NewUpstreams took.
-func (u *Upstreams) Close() error { return nil }
-
-// refresh reads the file again where it has changed; it looks at most once a second.
-func (u *Upstreams) refresh() {
+// OnChange has f called after the servers have changed.
+func (u *Upstreams) OnChange(f func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if time.Since(u.checked) < time.Second {
-		return
+	u.changed = f
+}
+
+// Close frees what NewUpstreams took.
+func (u *Upstreams) Close() error {
+	if u.watcher == nil {
+		return nil
 	}
-	u.checked = time.Now()
-	info, err := os.Stat(u.path)
-	if err != nil {
-		u.servers, u.search, u.modTime = nil, nil, time.Time{}
-		return
+	err := u.watcher.Close()
+	<-u.done
+	return err
+}
+
+// watch watches the directories of all links on the way to the file, and its own; and the file itself, whose directory
+// tells nothing of it where it is mounted over another, as in containers.
+func (u *Upstreams) watch() {
+	want := map[string]bool{}
+	path := u.path
+	for range 8 { // links that lead in a circle lead nowhere
+		want[filepath.Dir(path)] = true
+		to, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
 	}
-	if info.ModTime().Equal(u.modTime) && info.Size() == u.size {
-		return
+	want[path] = true
+	for _, name := range u.watcher.WatchList() {
+		if !want[name] || name == path { // a file of this name may be another now
+			_ = u.watcher.Remove(name) // it may be gone
+		}
 	}
+	for name := range want {
+		if err := u.watcher.Add(name); err != nil {
+			u.log.Debug("not watched", "path", name, "error", err)
+		}
+	}
+}
+
+// follow reads the file again after each change near it.
+func (u *Upstreams) follow() {
+	defer close(u.done)
+	for {
+		select {
+		case _, ok := <-u.watcher.Events:
+			if !ok {
+				return
+			}
+		case err, ok := <-u.watcher.Errors:
+			if !ok {
+				return
+			}
+			u.log.Warn("watching the host's resolvers", "error", err)
+		}
+		u.watch()
+		u.read()
+	}
+}
+
+// read reads the file.
+func (u *Upstreams) read() {
+	var servers, search []string
 	cfg, err := dns.ClientConfigFromFile(u.path)
-	if err != nil {
-		u.log.Warn("host's resolvers cannot be read", "path", u.path, "error", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		u.log.Warn("the host's resolvers cannot be read; those from before are asked on", "path", u.path, "error", err)
+		return
+	default:
+		search = cfg.Search
+		for _, s := range cfg.Servers {
+			servers = append(servers, net.JoinHostPort(s, cfg.Port))
+		}
+	}
+	u.mu.Lock()
+	same := slices.Equal(servers, u.servers) && slices.Equal(search, u.search)
+	u.servers, u.search, u.checked = servers, search, time.Now()
+	changed := u.changed
+	u.mu.Unlock()
+	if same {
 		return
 	}
-	u.modTime, u.size, u.servers, u.search = info.ModTime(), info.Size(), nil, cfg.Search
-	for _, s := range cfg.Servers {
-		u.servers = append(u.servers, net.JoinHostPort(s, cfg.Port))
+	u.log.Info("the host's resolvers", "servers", servers, "search", search)
+	if changed != nil {
+		changed()
+	}
+}
+
+// refresh looks at the file where nobody watches it, at most once a second.
+func (u *Upstreams) refresh() {
+	if u.watcher != nil {
+		return
+	}
+	u.mu.Lock()
+	old := time.Since(u.checked) > time.Second
+	u.mu.Unlock()
+	if old {
+		u.read()
 	}
 }
 
@@ -81,48 +169,4 @@ func (u *Upstreams) Search() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.search
-}
-
-// forward asks the client's upstream servers in order, and returns the first answer and its source.
-func (s *Server) forward(ctx context.Context, c Client, m *dns.Msg, network string) (*dns.Msg, string) {
-	servers := c.Upstreams
-	if len(servers) == 0 {
-		servers = s.cfg.Upstreams.Servers()
-	}
-	s.forwarded.Add(1)
-	for _, server := range servers[:min(len(servers), 3)] {
-		if a, err := netip.ParseAddr(server); err == nil {
-			server = netip.AddrPortFrom(a, 53).String()
-		}
-		r, err := exchange(ctx, m, network, server)
-		if err != nil {
-			s.cfg.Logger.Debug("DNS upstream", "server", server, "name", m.Question[0].Name, "error", err)
-			continue
-		}
-		r.Id = m.Id
-		return r, "upstream " + server
-	}
-	s.failed.Add(1)
-	r := new(dns.Msg)
-	return r.SetRcode(m, dns.RcodeServerFailure), "none"
-}
-
-func exchange(ctx context.Context, m *dns.Msg, network, server string) (*dns.Msg, error) {
-	q := m.Copy()
-	q.Id = dns.Id()
-	client := &dns.Client{Net: network, Timeout: upstreamTimeout, UDPSize: dns.DefaultMsgSize}
-	r, _, err := client.ExchangeContext(ctx, q, server)
-	if err == nil && r.Truncated && network == "udp" {
-		client.Net = "tcp"
-		if full, _, err := client.ExchangeContext(ctx, q, server); err == nil {
-			r = full
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, q.Question[0].Name) || r.Question[0].Qtype != q.Question[0].Qtype {
-		return nil, errors.New("the answer is to another question")
-	}
-	return r, nil
 }

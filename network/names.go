@@ -57,7 +57,7 @@ func checkOptions(options map[string]string) error {
 			if !ifacePrefix.MatchString(v) {
 				return Errorf(Invalid, "invalid value %q for %s: give up to 12 letters, digits, - or _ that do not end in a digit", v, k)
 			}
-		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.egress", "usernet.allow_egress"}, k):
+		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.dns", "usernet.egress", "usernet.allow_egress"}, k):
 			return Errorf(Invalid, "unknown option %s", k)
 		}
 	}

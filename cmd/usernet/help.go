@@ -58,7 +58,10 @@ usernet port add web 8443:443`, args: []completer{running}},
 	"port add": {examples: "usernet port add web 8443:443", args: []completer{running, nothing}, more: true},
 	"port rm":  {examples: "usernet port rm web 8443:443", args: []completer{running, nothing}, more: true},
 	"flows":    {group: groupNetworks, args: []completer{running}},
-	"network":  {group: groupNetworks},
+	"dns":      {group: groupNetworks},
+	"dns query": {examples: `usernet dns query --as web db
+usernet dns query --as web example.com AAAA`, args: []completer{nothing, words("A", "AAAA", "PTR", "SRV", "MX", "TXT", "NS")}, flags: map[string]completer{"as": running}},
+	"network": {group: groupNetworks},
 	"network create": {examples: `usernet network create mynet
 usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address printer=10.7.0.9 office
 usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend

@@ -62,7 +62,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().StringVarP(&host, "host", "H", os.Getenv("USERNET_HOST"), "the daemon's socket (unix:///path)")
 	root.AddCommand(
 		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
-		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), eventsCommand(""), infoCommand(),
+		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
 		checkCommand(), serveCommand(), versionCommand(), monitorCommand(), manCommand(),
 	)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {

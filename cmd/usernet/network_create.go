@@ -19,7 +19,7 @@ type poolFlags struct {
 func networkCreate() *cobra.Command {
 	var spec network.NetworkSpec
 	var p poolFlags
-	var options, labels, ipamOptions []string
+	var options, labels, ipamOptions, servers []string
 	var ipv4, ipv6, ingress bool
 	var egress string
 	var allowEgress []string
@@ -30,6 +30,9 @@ func networkCreate() *cobra.Command {
 		}
 		if len(allowEgress) > 0 {
 			options = append(options, "usernet.allow_egress="+strings.Join(allowEgress, ","))
+		}
+		if len(servers) > 0 {
+			options = append(options, "usernet.dns="+strings.Join(servers, ","))
 		}
 		spec.Name, spec.Options, spec.Labels = args[0], keyValues(options), keyValues(labels)
 		if c.Flags().Changed("ipv4") {
@@ -78,6 +81,7 @@ func networkCreate() *cobra.Command {
 			return nil
 		})
 	}
+	f.StringSliceVar(&servers, "dns", nil, "resolvers of its containers for names that are no containers'")
 	f.BoolFunc("host-loopback", "let its containers reach the host's loopback at the gateway", func(v string) error {
 		options = append(options, "usernet.host_loopback="+v)
 		return nil

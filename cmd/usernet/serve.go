@@ -19,6 +19,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/daemon"
+	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -26,7 +27,9 @@ import (
 type serveOptions struct {
 	socket, state, level, format string
 	idle                         time.Duration
-	dns, confine                 []string
+	dns, dnsDomains, dnsSearch   []string
+	dnsCache                     int
+	confine                      []string
 	ipv6                         bool
 	noDirect, takeover           bool
 	perContainer, total          forwarder.Limits
@@ -40,7 +43,10 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.state, "state-dir", "", "where the state is kept ($XDG_STATE_HOME/usernet)")
 	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.format, "log-format", "text", "text or json")
-	f.StringSliceVar(&o.dns, "dns", nil, "resolvers to forward to instead of the host's")
+	f.StringSliceVar(&o.dns, "dns", nil, "resolvers to forward to instead of the host's: ADDRESS[:PORT], or tls://ADDRESS[:PORT][#NAME]")
+	f.StringArrayVar(&o.dnsDomains, "dns-domain", nil, "resolvers of the names in a domain: DOMAIN=SERVER[,SERVER...] (repeatable)")
+	f.StringSliceVar(&o.dnsSearch, "dns-search", nil, "search domains instead of the host's")
+	f.IntVar(&o.dnsCache, "dns-cache", 4096, "how many answers from outside are kept; 0: none")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
 	f.BoolVar(&o.noDirect, "no-direct-ports", false, "carry published ports through the gateways always, never by splicing into the sandboxes")
 	for _, l := range []struct {
@@ -113,6 +119,10 @@ func serve(o serveOptions) error {
 		}
 		defer doorman.Close()
 	}
+	split, err := o.resolvers()
+	if err != nil {
+		return err
+	}
 	var handed api.Handover
 	if o.takeover && l == nil {
 		if l, handed, err = takeOver(o.socket, log); err != nil {
@@ -121,6 +131,7 @@ func serve(o serveOptions) error {
 		inherited = append(inherited, handed.Inherited...)
 	}
 	d, err := daemon.New(daemon.Config{
+		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
 		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Adopted: handed.Published, Doorman: doorman,
 	})
@@ -159,6 +170,25 @@ func serve(o serveOptions) error {
 		notify(log, sd.SdNotifyStopping)
 		return errors.Join(err, s.Close(), d.Close())
 	}
+}
+
+// resolvers checks the servers that were given, and returns those of single domains.
+func (o *serveOptions) resolvers() ([]dns.Split, error) {
+	var split []dns.Split
+	for i, server := range o.dns {
+		var err error
+		if o.dns[i], err = dns.ParseUpstream(server); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range o.dnsDomains {
+		one, err := dns.ParseSplit(text)
+		if err != nil {
+			return nil, err
+		}
+		split = append(split, one)
+	}
+	return split, nil
 }
 
 // listen binds the socket, and takes a dead daemon's place.
