@@ -21,7 +21,7 @@ if [[ $what != e2e ]]; then
 	CGO_ENABLED=1 go test -race -count=1 -timeout 10m "$@" "${packages[@]}" || status=1
 fi
 case $what in
-all) USERNET_TEST_RACE=1 go test -count=1 -timeout 12m "$@" ./test || status=1 ;;
-e2e) go test -count=1 -timeout 12m "$@" ./test || status=1 ;;
+all) USERNET_TEST_RACE=1 go test -count=1 -timeout 30m "$@" ./test || status=1 ;;
+e2e) go test -count=1 -timeout 30m "$@" ./test || status=1 ;;
 esac
 exit $status

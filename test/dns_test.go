@@ -1,0 +1,143 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// dnsmasq starts one on the peer that answers one address for a domain, and returns what ends it.
+func dnsmasq(t *testing.T, port int, domain, address string) (end func()) {
+	t.Helper()
+	pid := strings.TrimSpace(atPeer(t, fmt.Sprintf("dnsmasq --no-daemon --no-resolv --no-hosts --pid-file= --bind-interfaces --listen-address=%s --port=%d "+
+		"--address=/%s/%s --local-ttl=60 >/dev/null 2>&1 & echo $!", peer4, port, domain, address)))
+	ended := false
+	end = func() {
+		if !ended {
+			ended = true
+			asRoot(t, "kill -9 "+pid+" || true")
+		}
+	}
+	t.Cleanup(end)
+	return end
+}
+
+// looksUp waits until a container gets an answer to a question for an address.
+func (d *daemon) looksUp(t *testing.T, container, name, address string) {
+	t.Helper()
+	eventually(t, func() error {
+		if r := d.exec(container, "dig", "+short", "+tries=1", "+time=5", name); strings.TrimSpace(r.stdout) != address {
+			return fmt.Errorf("%s is not %s: %v", name, address, r)
+		}
+		return nil
+	})
+}
+
+func TestUpstreamsThatComeAndGo(t *testing.T) {
+	first, second := freePort(), freePort()
+	d := startDaemon(t, "--dns", fmt.Sprintf("%s:%d", peer4, first), "--dns", fmt.Sprintf("%s:%d", peer4, second), "--dns-cache", "0")
+	d.idle("box")
+	end := dnsmasq(t, first, "masq.test", "203.0.113.1")
+	dnsmasq(t, second, "masq.test", "203.0.113.2")
+	d.looksUp(t, "box", "a.masq.test", "203.0.113.1")
+	end()
+	d.looksUp(t, "box", "a.masq.test", "203.0.113.2")
+	dnsmasq(t, first, "masq.test", "203.0.113.3") // replaced
+	d.looksUp(t, "box", "a.masq.test", "203.0.113.3")
+	for _, tool := range [][]string{{"getent", "ahostsv4", "a.masq.test"}, {"busybox", "nslookup", "-type=a", "a.masq.test"}, {"dig", "+tcp", "+short", "a.masq.test"}} {
+		d.says("203.0.113.3", "box", tool...)
+	}
+}
+
+func TestHostsResolversAreFollowed(t *testing.T) {
+	d := startDaemon(t)
+	d.idle("box")
+	d.looksUp(t, "box", "www.example.test", host4)
+	dnsmasq(t, 53, "example.test", "203.0.113.4")
+	before := asRoot(t, "cat /etc/resolv.conf")
+	restore := func() { asRoot(t, "cat > /etc/resolv.conf <<EOF\n"+before+"EOF\n") }
+	t.Cleanup(restore)
+	asRoot(t, "echo nameserver "+peer4+" > /etc/resolv.conf")
+	d.looksUp(t, "box", "www.example.test", "203.0.113.4")
+	asRoot(t, ": > /etc/resolv.conf")
+	eventually(t, func() error {
+		if r := d.exec("box", "dig", "+tries=1", "+time=5", "www.example.test"); !strings.Contains(r.stdout, "SERVFAIL") {
+			return fmt.Errorf("without servers: %v", r)
+		}
+		return nil
+	})
+	restore()
+	d.looksUp(t, "box", "www.example.test", host4)
+}
+
+func TestCacheAndQuery(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	d.idle("web", "--network", "mynet")
+	d.idle("box", "--network", "mynet")
+	before := queries.Load()
+	for range 5 {
+		d.says(host4, "box", "dig", "+short", "www.example.test")
+	}
+	if n := queries.Load() - before; n != 1 {
+		t.Errorf("five equal questions became %d", n)
+	}
+	for _, test := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--as", "box", "web"}, []string{d.address("web"), "NOERROR, 1 records, from zone"}},
+		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from upstream " + resolver + ":53"}}, // dig asks with another bit
+		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from cache"}},
+		{[]string{"--as", "box", "example.test", "MX"}, []string{"10 www.example.test.", "from upstream " + resolver + ":53"}},
+		{[]string{"web"}, []string{"NXDOMAIN", "from zone"}},
+		{[]string{"--json", "--as", "box", "web"}, []string{`"source": "zone"`}},
+	} {
+		out := d.ok(append([]string{"dns", "query"}, test.args...)...)
+		for _, want := range test.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("dns query %v lacks %q: %s", test.args, want, out)
+			}
+		}
+	}
+	d.fails("unknown record type", "dns", "query", "web", "NONSENSE")
+	if out := d.ok("info"); !strings.Contains(out, "dns_cache_hits: ") {
+		t.Errorf("info does not count: %s", out)
+	}
+}
+
+func TestWhatNeverLeaves(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	d.idle("box", "--network", "mynet")
+	d.idle("plain") // on the default bridge
+	before := queries.Load()
+	for _, container := range []string{"box", "plain"} {
+		for _, question := range []string{"unknown", "localhost", "a.localhost", "-x 172.18.0.99", "-x 172.17.0.99"} {
+			d.exec(container, append([]string{"dig", "+tries=1"}, strings.Fields(question)...)...)
+		}
+	}
+	if n := queries.Load() - before; n != 0 {
+		t.Errorf("%d of them reached the host's resolver", n)
+	}
+}
+
+func TestSplitDNS(t *testing.T) {
+	corp, lab := freePort(), freePort()
+	dnsmasq(t, corp, "corp.test", "203.0.113.5")
+	dnsmasq(t, lab, "lab.test", "203.0.113.6")
+	d := startDaemon(t, "--dns-domain", fmt.Sprintf("corp.test=%s:%d", peer4, corp))
+	d.ok("network", "create", "--dns", fmt.Sprintf("%s:%d", peer4, lab), "labnet")
+	d.idle("box")
+	d.idle("labbox", "--network", "labnet")
+	d.looksUp(t, "box", "x.corp.test", "203.0.113.5")
+	d.looksUp(t, "box", "www.example.test", host4)
+	d.looksUp(t, "labbox", "x.lab.test", "203.0.113.6")
+	d.looksUp(t, "labbox", "x.corp.test", "203.0.113.5")
+	d.fails("give an IP address", "run", "--rm", "--dns", "nonsense", "--", "true")
+	d.fails("give an IP address", "network", "create", "--dns", "nonsense", "bad")
+	if out, err := os.ReadFile("/etc/resolv.conf"); err != nil || !strings.Contains(string(out), resolver) {
+		t.Errorf("the host's own file: %s %v", out, err)
+	}
+}
