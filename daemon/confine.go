@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,6 +30,9 @@ func (d *Daemon) Confine(measures []confine.Measure) {
 	}
 	// The resolvers' file is replaced by renaming, often where a link points to, so it is its directory that is read.
 	read := []string{"/proc", "/etc", "/usr/share/zoneinfo", filepath.Dir(d.cfg.ResolvConf)}
+	// Certificates for resolvers over TLS, read at the first use; those in /etc may be links.
+	read = append(read, "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", os.Getenv("SSL_CERT_FILE"))
+	read = append(read, filepath.SplitList(os.Getenv("SSL_CERT_DIR"))...)
 	if real, err := filepath.EvalSymlinks(d.cfg.ResolvConf); err == nil {
 		read = append(read, filepath.Dir(real))
 	}

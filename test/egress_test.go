@@ -51,6 +51,13 @@ func TestEgressPolicy(t *testing.T) {
 			t.Errorf("by name: %s", got)
 		}
 	})
+	t.Run("an answer from the cache counts as well", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("second", "--network", "closed")
+		if got := d.reaches("second", fmt.Sprintf("www.example.test:%d", port)); got != "ok" {
+			t.Errorf("by name: %s", got)
+		}
+	})
 	t.Run("the answer counts for who got it", func(t *testing.T) {
 		d := d.in(t)
 		if got := d.reaches("other", peer); got != "ECONNREFUSED" {
