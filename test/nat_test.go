@@ -88,6 +88,14 @@ func TestOutboundAddress(t *testing.T) {
 		}
 		return nil
 	})
+	d.ok("network", "create", "--outbound-interface", "lan0", "cable")
+	d.ok("network", "create", "--outbound-interface", "lo", "nowhere")
+	d.idle("cabled", "--network", "cable")
+	d.idle("lost", "--network", "nowhere")
+	d.says("ok", "cabled", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
+	if r := d.exec("lost", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "3s"); strings.HasPrefix(r.stdout, "ok") {
+		t.Errorf("a connection left by another interface: %v", r)
+	}
 	d.fails("own addresses", "network", "create", "--outbound-addr", "::1", "third")
 }
 
