@@ -20,6 +20,10 @@ type options struct {
 	runs    int           // measurements of each number
 	idle    time.Duration // how long the idle daemon is watched
 	json    string        // file for the results
+	report  string        // file for the tables
+	svg     string        // file for the plot
+	only    string        // regular expression of cells
+	full    bool          // 500 containers
 	usernet string        // binary; built where empty
 }
 
@@ -29,8 +33,23 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 3, "measurements of which the median counts")
 	flag.DurationVar(&o.idle, "idle", 10*time.Second, "how long the idle daemon is watched")
 	flag.StringVar(&o.json, "json", "", "write the results to `FILE`")
+	flag.StringVar(&o.report, "markdown", "", "write the tables to `FILE`")
+	flag.StringVar(&o.svg, "svg", "", "write a plot of TCP throughput to `FILE`")
+	flag.StringVar(&o.only, "only", "", "measure only the cells that match `REGEXP`, such as 'TCP.*1500' or 'DNS|Scale'")
+	flag.BoolVar(&o.full, "full", false, "500 containers in the cells of scale")
+	quick := flag.Bool("quick", false, "one run of a second each")
 	flag.StringVar(&o.usernet, "usernet", "", "measure this `BINARY` instead of building one")
+	if len(os.Args) > 1 && os.Args[1] == generatorCommand {
+		if err := generate(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
+	if *quick {
+		o.seconds, o.runs, o.idle = 1, 1, 2*time.Second
+	}
 	var err error
 	if os.Getenv(insideVariable) == "" {
 		err = outside(o)
@@ -55,10 +74,14 @@ const worldScript = `
 set -e
 ip link set lo up
 ip addr add 192.0.2.1/32 dev lo
+ip addr add 2001:db8::1/128 dev lo
+echo "0 0" > /proc/sys/net/ipv4/ping_group_range
 ip link add ext0 type dummy 2>/dev/null || ip link add ext0 type veth peer name ext1
 ip addr add 198.51.100.2/24 dev ext0
+ip addr add 2001:db8:1::2/64 dev ext0 nodad
 ip link set ext0 up
 ip route add default via 198.51.100.1 dev ext0
+ip route add default via 2001:db8:1::1 dev ext0
 exec unshare --user --map-user=1000 --map-group=1000 "$@"
 `
 
@@ -67,7 +90,7 @@ func outside(o options) error {
 	if os.Geteuid() == 0 {
 		return errors.New("run it as an ordinary user (make bench switches to one)")
 	}
-	for _, need := range [][2]string{{"iperf3", "iperf3"}, {"ip", "iproute2"}, {"unshare", "util-linux"}, {"nsenter", "util-linux"}} {
+	for _, need := range [][2]string{{"iperf3", "iperf3"}, {"ip", "iproute2"}, {"unshare", "util-linux"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}} {
 		if _, err := exec.LookPath(need[0]); err != nil {
 			return fmt.Errorf("%s is missing; as root: apt-get install %s", need[0], need[1])
 		}
@@ -119,5 +142,5 @@ func inside(o options) error {
 	if err != nil {
 		return err
 	}
-	return r.write(os.Stdout, o.json)
+	return r.write(os.Stdout, o)
 }

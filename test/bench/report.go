@@ -13,8 +13,8 @@ import (
 
 // key names one number.
 type key struct {
-	tool, path string
-	mtu        int
+	tool, group, name string
+	mtu               int
 }
 
 // A report is what was measured.
@@ -24,92 +24,178 @@ type report struct {
 	Seconds int               `json:"seconds"`
 	Runs    int               `json:"runs"`
 	Tools   map[string]string `json:"tools"` // versions
-	Idle    idleUse           `json:"idle"`
 	Results []result          `json:"results"`
 
 	samples map[key][]float64
-	order   []key
+	lines   []cell // in order of the first number
 }
 
 // A result is one number with the measurements that it is the median of.
 type result struct {
 	Tool    string    `json:"tool"`
-	Path    string    `json:"path,omitempty"`
+	Group   string    `json:"group"`
+	Name    string    `json:"name"`
+	Unit    string    `json:"unit"`
 	MTU     int       `json:"mtu,omitempty"`
-	Gbits   float64   `json:"gbit_per_s"`
+	Value   float64   `json:"value"`
 	Samples []float64 `json:"samples"`
-	// Ratio is usernet's rate over the better of the other tools', where there are any.
+	// Ratio is how many times better usernet is than the best of the other tools, where there are any.
 	Ratio float64 `json:"ratio,omitempty"`
 }
 
-func (r *report) add(k key, rate float64) {
-	if r.samples[k] == nil {
-		r.order = append(r.order, k)
+func (r *report) add(tool string, c cell, value float64) {
+	k := key{tool, c.group, c.name, c.mtu}
+	if !r.has(c) {
+		r.lines = append(r.lines, c)
 	}
-	r.samples[k] = append(r.samples[k], rate)
-	fmt.Fprintf(os.Stderr, "bench:   %-36s %6.2f Gbit/s\n", strings.TrimSpace(k.tool+" "+k.path), rate)
+	r.samples[k] = append(r.samples[k], value)
+	fmt.Fprintf(os.Stderr, "bench:   %-70s %10.2f %s\n", tool+": "+c.name, value, c.unit)
 }
 
-// rate is the median, or 0 where nothing was measured.
-func (r *report) rate(tool, path string, mtu int) float64 {
-	if s := r.samples[key{tool, path, mtu}]; len(s) > 0 {
+// has says whether there is a line for c.
+func (r *report) has(c cell) bool {
+	for _, l := range r.lines {
+		if l.group == c.group && l.name == c.name && l.mtu == c.mtu {
+			return true
+		}
+	}
+	return false
+}
+
+// value is the median, or 0 where nothing was measured.
+func (r *report) value(tool string, c cell) float64 {
+	if s := r.samples[key{tool, c.group, c.name, c.mtu}]; len(s) > 0 {
 		return median(s)
 	}
 	return 0
 }
 
-// ratio is usernet's rate over the better of the peers', or 0.
-func (r *report) ratio(path string, mtu int) float64 {
-	if best := max(r.rate("slirp4netns", path, mtu), r.rate("pasta", path, mtu)); best > 0 {
-		return r.rate("usernet", path, mtu) / best
+// peers are the tools beside usernet.
+var peers = []string{"slirp4netns", "pasta"}
+
+// ratio is how many times better usernet is than the best peer, or 0.
+func (r *report) ratio(c cell) float64 {
+	own, best := r.value("usernet", c), 0.0
+	for _, p := range peers {
+		if v := r.value(p, c); v > 0 && (best == 0 || (v < best) == c.lower) {
+			best = v
+		}
 	}
-	return 0
+	switch {
+	case own == 0 || best == 0:
+		return 0
+	case c.lower:
+		return best / own
+	}
+	return own / best
 }
 
-// write prints a markdown table, and all numbers to a file where one is named.
-func (r *report) write(out io.Writer, file string) error {
-	number := func(rate float64, format string) string {
-		if rate == 0 {
+// write prints the tables, and writes the files that were asked for.
+func (r *report) write(out io.Writer, o options) error {
+	var text strings.Builder
+	r.tables(&text)
+	if _, err := io.WriteString(out, text.String()); err != nil {
+		return err
+	}
+	if o.report != "" {
+		if err := os.WriteFile(o.report, []byte(text.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.svg != "" {
+		if err := os.WriteFile(o.svg, []byte(r.plot()), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.json == "" {
+		return nil
+	}
+	for _, c := range r.lines {
+		for _, tool := range append([]string{"usernet", kernel}, peers...) {
+			s := r.samples[key{tool, c.group, c.name, c.mtu}]
+			if len(s) == 0 {
+				continue
+			}
+			one := result{Tool: tool, Group: c.group, Name: c.name, Unit: c.unit, MTU: c.mtu, Value: median(s), Samples: s}
+			if tool == "usernet" {
+				one.Ratio = r.ratio(c)
+			}
+			r.Results = append(r.Results, one)
+		}
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.json, append(b, '\n'), 0o644)
+}
+
+func (r *report) tables(w io.Writer) {
+	number := func(v float64) string {
+		switch {
+		case v == 0:
 			return "–"
+		case v >= 1000:
+			return fmt.Sprintf("%.0f", v)
+		case v >= 100:
+			return fmt.Sprintf("%.0f", v)
+		case v >= 10:
+			return fmt.Sprintf("%.1f", v)
 		}
-		return fmt.Sprintf(format, rate)
+		return fmt.Sprintf("%.2f", v)
 	}
-	fmt.Fprintln(out, "| one TCP stream, Gbit/s | MTU | usernet | slirp4netns | pasta | usernet / better peer |")
-	fmt.Fprintln(out, "|---|---|---|---|---|---|")
-	for _, mtu := range mtus {
-		for _, path := range paths {
-			fmt.Fprintf(out, "| %s | %d | %s | %s | %s | %s |\n", path, mtu, number(r.rate("usernet", path, mtu), "%.1f"),
-				number(r.rate("slirp4netns", path, mtu), "%.1f"), number(r.rate("pasta", path, mtu), "%.1f"),
-				number(r.ratio(path, mtu), "%.1f×"))
+	for _, group := range []string{groupTCP, groupCPU, groupOther} {
+		lines := r.group(group)
+		if len(lines) == 0 {
+			continue
 		}
+		fmt.Fprintf(w, "### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|\n", group)
+		for _, c := range lines {
+			ratio := "–"
+			if v := r.ratio(c); v > 0 {
+				ratio = fmt.Sprintf("%.2f×", v)
+			}
+			fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu, number(r.value("usernet", c)),
+				number(r.value("slirp4netns", c)), number(r.value("pasta", c)), ratio, number(r.value(kernel, c)))
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(out, "\nLimits in the same sitting: the kernel's loopback %s Gbit/s, veth pairs and a kernel bridge (MTU 1500) %s Gbit/s.\n",
-		number(r.rate(loopback, "", 0), "%.1f"), number(r.rate(bridge, "", 1500), "%.1f"))
-	fmt.Fprintf(out, "The daemon with two idle containers: %.1f MiB resident, %.2f %% of one processor, %d threads.\n",
-		r.Idle.RSSMiB, r.Idle.CPUPercent, r.Idle.Threads)
-	fmt.Fprintf(out, "\nMedians of %d runs of %d s each, %s, %s.\n", r.Runs, r.Seconds, r.Date, r.Machine)
+	for _, group := range []string{groupDNS, groupScale} {
+		lines := r.group(group)
+		if len(lines) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "### %s\n\n| | unit | usernet |\n|---|---|---|\n", group)
+		for _, c := range lines {
+			v := r.value("usernet", c)
+			text := number(v)
+			if v == 0 {
+				text = "0"
+			}
+			fmt.Fprintf(w, "| %s | %s | %s |\n", c.name, c.unit, text)
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "Medians of %d runs of %d s each, the tools in turns, %s, %s.\n", r.Runs, r.Seconds, r.Date, r.Machine)
 	var versions []string
-	for _, name := range []string{"usernet", "slirp4netns", "pasta", "iperf3"} {
+	for _, name := range append([]string{"usernet", "iperf3"}, peers...) {
 		if v := r.Tools[name]; v != "" {
 			versions = append(versions, v)
 		}
 	}
-	fmt.Fprintf(out, "Versions: %s. Published ports are measured from the host's loopback, where pasta splices.\n", strings.Join(versions, "; "))
-	if file == "" {
-		return nil
-	}
-	for _, k := range r.order {
-		one := result{Tool: k.tool, Path: k.path, MTU: k.mtu, Gbits: median(r.samples[k]), Samples: r.samples[k]}
-		if k.tool == "usernet" {
-			one.Ratio = r.ratio(k.path, k.mtu)
+	fmt.Fprintf(w, "Versions: %s. Published ports are measured from the host's loopback, where pasta splices.\n", strings.Join(versions, "; "))
+}
+
+// group is the lines of one table.
+func (r *report) group(name string) (lines []cell) {
+	for _, mtu := range []int{1500, 65520, 0} {
+		for _, c := range r.lines {
+			if c.group == name && c.mtu == mtu {
+				lines = append(lines, c)
+			}
 		}
-		r.Results = append(r.Results, one)
 	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
+	return lines
 }
 
 // machine describes where this runs.

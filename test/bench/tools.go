@@ -10,13 +10,23 @@ import (
 	"strings"
 )
 
-// A sandbox is a network namespace that one of the tools has connected, with an iperf3 server inside.
+// A sandbox is a network namespace that one of the tools has connected, with an iperf3 server and a generator's inside.
 type sandbox struct {
-	prefix    []string // runs a command inside
-	published int      // host port of the server inside
-	sibling   string   // another sandbox's address with a server on port 5201, where the tool has such
-	close     func()
+	prefix             []string // runs a command inside
+	published          int      // host port of the iperf3 server inside
+	publishedGenerator int      // and of the generator's
+	sibling            string   // another sandbox's address with both servers, where the tool has such
+	gateway            string   // what the default route leads to
+	ipv6               bool     // it reaches host6
+	process            int      // the tool's own, whose processor time counts
+	close              func()
 }
+
+// Ports of the servers inside.
+const (
+	iperfPort     = 5201
+	generatorPort = 5202
+)
 
 // A tool connects sandboxes.
 type tool struct {
@@ -73,25 +83,53 @@ func connectUsernet(w *world, mtu int) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := w.freePort()
+	iperf, generator := w.freePort(), w.freePort()
 	network := fmt.Sprint("net", mtu)
+	both := fmt.Sprintf("iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort)
 	for _, args := range [][]string{
-		{"network", "create", "-o", fmt.Sprint("com.docker.network.driver.mtu=", mtu), network},
-		{"run", "-d", "--name", "server", "--network", network, "-p", fmt.Sprint(port, ":5201"), "--", "iperf3", "-s"},
+		{"network", "create", "--ipv6", "-o", fmt.Sprint("com.docker.network.driver.mtu=", mtu), network},
+		{"run", "-d", "--name", "server", "--network", network, "-p", fmt.Sprint(iperf, ":", iperfPort),
+			"-p", fmt.Sprint(generator, ":", generatorPort), "--", "sh", "-c", both},
 		{"run", "-d", "--name", "client", "--network", network, "--", "sleep", "100000"},
 	} {
 		if _, err := w.run(w.binary, args...); err != nil {
 			return nil, err
 		}
 	}
-	return &sandbox{
-		prefix: []string{w.binary, "exec", "client"}, published: port, sibling: "server",
+	s := &sandbox{
+		prefix: []string{w.binary, "exec", "client"}, published: iperf, publishedGenerator: generator, sibling: "server", ipv6: true, process: daemon.Process.Pid,
 		close: func() {
 			w.run(w.binary, "rm", "-f", "server", "client")
 			w.run(w.binary, "network", "rm", network)
 			w.stop(daemon)
 		},
-	}, nil
+	}
+	s.gateway, err = w.gateway(s.prefix)
+	return s, err
+}
+
+// gateway is where the default route of a sandbox leads.
+func (w *world) gateway(prefix []string) (string, error) {
+	out, err := w.run(prefix[0], append(prefix[1:len(prefix):len(prefix)], "ip", "-4", "route", "show", "default")...)
+	if fields := strings.Fields(out); err == nil && len(fields) > 2 {
+		return fields[2], nil
+	}
+	return "", err
+}
+
+// reaches6 says whether a sandbox reaches the host over IPv6.
+func (w *world) reaches6(prefix []string) bool {
+	_, err := w.run(prefix[0], append(prefix[1:len(prefix):len(prefix)], "ip", "-6", "route", "get", host6)...)
+	return err == nil
+}
+
+// self is this program, which runs inside sandboxes as well.
+func self() string {
+	name, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return name
 }
 
 // holder starts a process in a user and network namespace of its own, for the peers to connect, and a
@@ -112,7 +150,7 @@ func holder(w *world) (pid int, prefix []string, stop func(), err error) {
 	return pid, prefix, func() { w.stop(cmd) }, err
 }
 
-// hasRoute waits until the namespace of pid has a default route, and starts a server there.
+// serveInside waits until the namespace of pid has a default route, and starts the servers there.
 func serveInside(w *world, pid int, prefix []string) (*exec.Cmd, error) {
 	err := wait("a default route", func() bool {
 		out, err := w.run(prefix[0], append(prefix[1:], "ip", "route")...)
@@ -121,11 +159,12 @@ func serveInside(w *world, pid int, prefix []string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := w.start(prefix[0], append(prefix[1:], "iperf3", "-s")...)
+	both := fmt.Sprintf("iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort)
+	server, err := w.start(prefix[0], append(prefix[1:], "sh", "-c", both)...)
 	if err != nil {
 		return nil, err
 	}
-	return server, wait("iperf3 in a sandbox", func() bool { return listening(pid, 5201) })
+	return server, wait("the servers in a sandbox", func() bool { return listening(pid, iperfPort) && listening(pid, generatorPort) })
 }
 
 func connectSlirp(w *world, mtu int) (*sandbox, error) {
@@ -143,21 +182,32 @@ func connectSlirp(w *world, mtu int) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := net.Dial("unix", socket)
-	if err != nil {
-		return nil, err
+	generator := w.freePort()
+	for _, ports := range [][2]int{{port, iperfPort}, {generator, generatorPort}} {
+		if err := slirpPublish(socket, ports[0], ports[1]); err != nil {
+			return nil, err
+		}
 	}
-	defer api.Close()
-	fmt.Fprintf(api, `{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"0.0.0.0","host_port":%d,"guest_port":5201}}`, port)
-	var reply struct{ Error any }
-	if err := json.NewDecoder(api).Decode(&reply); err != nil || reply.Error != nil {
-		return nil, fmt.Errorf("slirp4netns: publishing a port: %v %v", err, reply.Error)
-	}
-	return &sandbox{prefix: prefix, published: port, close: func() {
+	gateway, err := w.gateway(prefix)
+	return &sandbox{prefix: prefix, published: port, publishedGenerator: generator, gateway: gateway, process: slirp.Process.Pid, close: func() {
 		w.stop(server)
 		w.stop(slirp)
 		stop()
-	}}, nil
+	}}, err
+}
+
+func slirpPublish(socket string, port, inside int) error {
+	api, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	fmt.Fprintf(api, `{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"0.0.0.0","host_port":%d,"guest_port":%d}}`, port, inside)
+	var reply struct{ Error any }
+	if err := json.NewDecoder(api).Decode(&reply); err != nil || reply.Error != nil {
+		return fmt.Errorf("slirp4netns: publishing a port: %v %v", err, reply.Error)
+	}
+	return nil
 }
 
 func connectPasta(w *world, mtu int) (*sandbox, error) {
@@ -165,9 +215,9 @@ func connectPasta(w *world, mtu int) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := w.freePort()
-	pasta, err := w.start("pasta", "--foreground", "--config-net", "--mtu", strconv.Itoa(mtu), "--interface", "ext0", "--ipv4-only",
-		"-t", fmt.Sprint(port, ":5201"), "-u", "none", "-T", "none", "-U", "none", strconv.Itoa(pid))
+	port, generator := w.freePort(), w.freePort()
+	pasta, err := w.start("pasta", "--foreground", "--config-net", "--mtu", strconv.Itoa(mtu), "--interface", "ext0",
+		"-t", fmt.Sprintf("%d:%d,%d:%d", port, iperfPort, generator, generatorPort), "-u", "none", "-T", "none", "-U", "none", strconv.Itoa(pid))
 	if err != nil {
 		return nil, err
 	}
@@ -175,9 +225,10 @@ func connectPasta(w *world, mtu int) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sandbox{prefix: prefix, published: port, close: func() {
+	gateway, err := w.gateway(prefix)
+	return &sandbox{prefix: prefix, published: port, publishedGenerator: generator, gateway: gateway, ipv6: w.reaches6(prefix), process: pasta.Process.Pid, close: func() {
 		w.stop(server)
 		w.stop(pasta)
 		stop()
-	}}, nil
+	}}, err
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// host is the address at which every tool reaches the host.
-const host = "192.0.2.1"
+// host and host6 are the addresses at which every tool reaches the host.
+const host, host6 = "192.0.2.1", "2001:db8::1"
 
 // A world holds what runs during the bench.
 type world struct {
@@ -116,8 +116,8 @@ func listening(pid, port int) bool {
 }
 
 // iperf runs an iperf3 client, behind the command prefix, and returns Gbit/s as the receiver saw them.
-func (w *world) iperf(prefix []string, address string, port int, reverse bool) (float64, error) {
-	args := append(append([]string{}, prefix...), "iperf3", "-J", "-c", address, "-p", strconv.Itoa(port), "-t", strconv.Itoa(w.options.seconds))
+func (w *world) iperf(prefix []string, address string, port, streams int, reverse bool) (float64, error) {
+	args := append(append([]string{}, prefix...), "iperf3", "-J", "-c", address, "-p", strconv.Itoa(port), "-t", strconv.Itoa(w.options.seconds), "-P", strconv.Itoa(streams))
 	if reverse {
 		args = append(args, "-R")
 	}
