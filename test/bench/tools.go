@@ -151,20 +151,30 @@ func holder(w *world) (pid int, prefix []string, stop func(), err error) {
 }
 
 // serveInside waits until the namespace of pid has a default route, and starts the servers there.
-func serveInside(w *world, pid int, prefix []string) (*exec.Cmd, error) {
-	err := wait("a default route", func() bool {
+func serveInside(w *world, pid int, prefix []string) (stop func(), err error) {
+	err = wait("a default route", func() bool {
 		out, err := w.run(prefix[0], append(prefix[1:], "ip", "route")...)
 		return err == nil && strings.Contains(out, "default")
 	})
 	if err != nil {
 		return nil, err
 	}
-	both := fmt.Sprintf("iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort)
-	server, err := w.start(prefix[0], append(prefix[1:], "sh", "-c", both)...)
+	inside := func(args ...string) (*exec.Cmd, error) {
+		return w.start(prefix[0], append(prefix[1:len(prefix):len(prefix)], args...)...)
+	}
+	iperf, err := inside("iperf3", "-s")
 	if err != nil {
 		return nil, err
 	}
-	return server, wait("the servers in a sandbox", func() bool { return listening(pid, iperfPort) && listening(pid, generatorPort) })
+	generator, err := inside(self(), generatorCommand, "serve", fmt.Sprint(":", generatorPort))
+	if err != nil {
+		return nil, err
+	}
+	stop = func() {
+		w.stop(iperf)
+		w.stop(generator)
+	}
+	return stop, wait("the servers in a sandbox", func() bool { return listening(pid, iperfPort) && listening(pid, generatorPort) })
 }
 
 func connectSlirp(w *world, mtu int) (*sandbox, error) {
@@ -178,7 +188,7 @@ func connectSlirp(w *world, mtu int) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := serveInside(w, pid, prefix)
+	stopServers, err := serveInside(w, pid, prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +200,7 @@ func connectSlirp(w *world, mtu int) (*sandbox, error) {
 	}
 	gateway, err := w.gateway(prefix)
 	return &sandbox{prefix: prefix, published: port, publishedGenerator: generator, gateway: gateway, process: slirp.Process.Pid, close: func() {
-		w.stop(server)
+		stopServers()
 		w.stop(slirp)
 		stop()
 	}}, err
@@ -221,13 +231,13 @@ func connectPasta(w *world, mtu int) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := serveInside(w, pid, prefix)
+	stopServers, err := serveInside(w, pid, prefix)
 	if err != nil {
 		return nil, err
 	}
 	gateway, err := w.gateway(prefix)
 	return &sandbox{prefix: prefix, published: port, publishedGenerator: generator, gateway: gateway, ipv6: w.reaches6(prefix), process: pasta.Process.Pid, close: func() {
-		w.stop(server)
+		stopServers()
 		w.stop(pasta)
 		stop()
 	}}, err
