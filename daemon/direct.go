@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"net"
 	"net/netip"
 
 	"github.com/usernet/usernet/forwarder"
@@ -14,7 +13,7 @@ import (
 const optDirect = "usernet.direct_ports"
 
 // dialDirect connects to a container's own address, in a client's name, over a socket of the container's namespace.
-func (g *segment) dialDirect(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error) {
+func (g *segment) dialDirect(ctx context.Context, src, dst netip.AddrPort) (*forwarder.SocketConn, error) {
 	s := g.owner(dst.Addr()).sockets
 	if s == nil {
 		return nil, forwarder.ErrNotDirect

@@ -3,9 +3,7 @@ package forwarder
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +11,7 @@ import (
 
 // ConnectFrom binds a socket to src, connects it to dst, and makes it a connection. It owns fd from here; ctx bounds
 // the waiting.
-func ConnectFrom(ctx context.Context, fd int, src, dst netip.AddrPort) (*net.TCPConn, error) {
+func ConnectFrom(ctx context.Context, fd int, src, dst netip.AddrPort) (*SocketConn, error) {
 	err := unix.Bind(fd, sockaddr(src))
 	if err == nil {
 		err = unix.Connect(fd, sockaddr(dst))
@@ -21,19 +19,26 @@ func ConnectFrom(ctx context.Context, fd int, src, dst netip.AddrPort) (*net.TCP
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	if _, err := unix.Getpeername(fd); err == nil {
-		return tcpConn(fd) // within one machine the handshake is over by now
+	_, err = unix.Getpeername(fd)
+	c := newSocketConn(fd)
+	if err == nil {
+		return c, nil // within one machine the handshake is over by now
 	}
-	file := os.NewFile(uintptr(fd), "")
-	defer file.Close()
+	if err := c.connected(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// connected waits until a socket is.
+func (c *SocketConn) connected(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = file.SetWriteDeadline(deadline)
+		_ = c.SetWriteDeadline(deadline)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = file.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
-	raw, err := file.SyscallConn()
+	stop := context.AfterFunc(ctx, func() { _ = c.SetWriteDeadline(time.Unix(1, 0)) })
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var cerr error
 	err = raw.Write(func(fd uintptr) bool {
@@ -47,8 +52,8 @@ func ConnectFrom(ctx context.Context, fd int, src, dst netip.AddrPort) (*net.TCP
 		_, err = unix.Getpeername(int(fd))
 		return err == nil
 	})
-	if err = errors.Join(err, cerr); err != nil {
-		return nil, err
+	if !stop() && err == nil {
+		err = ctx.Err() // the deadline that ctx has set, or is setting, would meet what is written later
 	}
-	return fileConn(file)
+	return errors.Join(err, cerr, c.SetWriteDeadline(time.Time{}))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,7 @@ type Config struct {
 	Owner func(netip.Addr) string
 	// DialDirect connects to a container's address in a client's name without the gateway between, over a socket of the
 	// container's own network namespace. An error, ErrNotDirect among them, means: through the gateway. Nil: always so.
-	DialDirect func(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error)
+	DialDirect func(ctx context.Context, src, dst netip.AddrPort) (*SocketConn, error)
 	Limits     Limits // for each container
 }
 

@@ -205,6 +205,9 @@ func (p *published) open() error {
 	p.f.cfg.Shared.put(p)
 	if p.bound.Proto == "udp" {
 		mergeDatagrams(fd)
+	} else if err := setInherited(fd); err != nil {
+		p.f.unbind(p)
+		return err
 	}
 	if p.bound.Proto == "udp" && p.bound.Host.Addr().IsUnspecified() {
 		if err := tellLocal(fd, p.bound.Host.Addr().Is6()); err != nil {

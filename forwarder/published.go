@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -88,17 +86,14 @@ func (p *published) pause() {
 func (p *published) connect(fd int, client netip.AddrPort) {
 	f := p.f
 	defer f.wg.Done()
-	host, err := tcpConn(fd)
-	if err != nil {
-		return
-	}
+	host := newSocketConn(fd)
 	src, dst := p.insideFor(client)
 	if !f.take(dst.Addr(), useDialling) {
 		reset(host)
 		return
 	}
 	fl := &flow{f: f, direction: "in", inside: dst, outside: src, host: host}
-	err = f.dialInside(fl)
+	err := f.dialInside(fl)
 	f.give(dst.Addr(), useDialling)
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
@@ -129,29 +124,6 @@ func (f *Forwarder) dialInside(fl *flow) error {
 	}
 	fl.in = in
 	return err
-}
-
-// tcpConn gives an accepted descriptor to the Go runtime.
-func tcpConn(fd int) (*net.TCPConn, error) {
-	file := os.NewFile(uintptr(fd), "")
-	defer file.Close()
-	return fileConn(file)
-}
-
-// fileConn makes a connection of a copy of file.
-func fileConn(file *os.File) (*net.TCPConn, error) {
-	c, err := net.FileConn(file)
-	if err != nil {
-		return nil, err
-	}
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		_ = c.Close()
-		return nil, errors.New("not a TCP connection")
-	}
-	_ = t.SetNoDelay(true)
-	_ = t.SetKeepAliveConfig(keepAlive)
-	return t, nil
 }
 
 // inboundKey is a client as a container knows it.

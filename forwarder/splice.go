@@ -2,7 +2,6 @@ package forwarder
 
 import (
 	"errors"
-	"net"
 	"sync/atomic"
 	"syscall"
 
@@ -48,7 +47,7 @@ func (p *pipe) close() {
 
 // splice moves what src brings to dst until src ends, passes its end on, and adds to moved what has arrived. The kernel
 // moves pages from socket to socket: nothing is copied into this process.
-func splice(dst, src *net.TCPConn, moved *atomic.Uint64) error {
+func splice(dst, src stream, moved *atomic.Uint64) error {
 	from, err := src.SyscallConn()
 	if err != nil {
 		return err

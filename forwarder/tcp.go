@@ -21,19 +21,15 @@ import (
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
 const dialTimeout = 30 * time.Second
 
-// keepAlive finds peers that are gone: the connection ends 75 s of silence and 9 probes later, as in Linux (tcp(7)) but for
-// the two hours. An idle connection whose peer lives is kept for ever (RFC 5382 REQ-5 asks for 2 h 4 min at least).
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 75 * time.Second, Interval: 75 * time.Second, Count: 9}
-
 // flow is one TCP connection from or to a container.
 type flow struct {
 	f                         *Forwarder
 	direction                 string
 	inside, outside, hostSide netip.AddrPort
 	created                   time.Time
-	in                        *stack.Conn  // the container's end at the gateway
-	direct                    *net.TCPConn // or inside the container's network namespace
-	host                      *net.TCPConn
+	in                        *stack.Conn // the container's end at the gateway
+	direct                    *SocketConn // or inside the container's network namespace
+	host                      stream
 	bytesIn, bytesOut         atomic.Uint64
 	halfClosed                atomic.Bool
 	once                      sync.Once
@@ -116,9 +112,7 @@ func (f *Forwarder) run(fl *flow) {
 	}
 	defer f.give(fl.inside.Addr(), useTCP)
 	fl.created = time.Now()
-	if a, ok := fl.host.LocalAddr().(*net.TCPAddr); ok {
-		fl.hostSide = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
-	}
+	fl.hostSide = localOf(fl.host)
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -269,7 +263,7 @@ func (fl *flow) abort() {
 }
 
 // reset closes a host connection with RST.
-func reset(c *net.TCPConn) {
+func reset(c stream) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
 }

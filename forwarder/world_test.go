@@ -45,7 +45,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	w.gateway, w.container = station(gatewayAddr, 1), station(containerAddr, 2)
 	w.gateway.SetNeighbor(containerAddr, net.HardwareAddr{2, 0x42, 0, 0, 0, 2})
 	cfg := Config{Inside: w.gateway, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
-	cfg.DialDirect = func(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error) {
+	cfg.DialDirect = func(ctx context.Context, src, dst netip.AddrPort) (*SocketConn, error) {
 		f := w.direct.Load()
 		if f == nil {
 			return nil, ErrNotDirect

@@ -286,7 +286,7 @@ func markedSockets(v6 bool) (fds []int, err error) {
 			return fds, os.NewSyscallError("socket", err)
 		}
 		fds = append(fds, fd)
-		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, directMark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}} {
+		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, directMark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
 			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 				return fds, os.NewSyscallError("setsockopt", err)
 			}
