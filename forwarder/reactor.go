@@ -17,8 +17,9 @@ type reactor struct {
 	fd   int // file's, for epoll_ctl
 	done chan struct{}
 
-	mu sync.RWMutex
-	on map[int32]ready // by descriptor
+	mu     sync.RWMutex
+	on     map[int32]ready // by descriptor
+	closed bool
 }
 
 // ready is told that its descriptor has something. It must not block, and may leave a rest: it is told again.
@@ -46,10 +47,13 @@ func newReactor() (*reactor, error) {
 // add watches fd until remove.
 func (r *reactor) add(fd int, h ready) error {
 	r.mu.Lock()
-	r.on[int32(fd)] = h
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return os.ErrClosed
+	}
+	r.on[int32(fd)] = h // before the first event
 	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
-		r.forget(fd)
+		delete(r.on, int32(fd))
 		return fmt.Errorf("epoll: %w", err)
 	}
 	return nil
@@ -57,14 +61,12 @@ func (r *reactor) add(fd int, h ready) error {
 
 // remove ends the watch. fd is still open; a call of ready that has begun may go on for a moment.
 func (r *reactor) remove(fd int) {
-	_ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, fd, nil) // fails only where the reactor has ended
-	r.forget(fd)
-}
-
-func (r *reactor) forget(fd int) {
 	r.mu.Lock()
-	delete(r.on, int32(fd))
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if _, ok := r.on[int32(fd)]; ok && !r.closed {
+		delete(r.on, int32(fd))
+		_ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, fd, nil) // it is there
+	}
 }
 
 func (r *reactor) run(raw syscall.RawConn) {
@@ -97,6 +99,9 @@ func (r *reactor) run(raw syscall.RawConn) {
 
 // close ends the reactor and waits for its goroutine. The sockets stay open.
 func (r *reactor) close() {
+	r.mu.Lock()
+	r.closed = true // its descriptor may be somebody else's from here
+	r.mu.Unlock()
 	_ = r.file.Close()
 	<-r.done
 }
