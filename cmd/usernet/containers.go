@@ -184,25 +184,31 @@ func parseFilters(values []string) (api.Filters, error) {
 func inspectCommand() *cobra.Command {
 	var format, kind string
 	c := &cobra.Command{Use: "inspect NAME...", Short: "Show containers or networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		list := []any{}
-		var errs []error
-		for _, a := range args {
-			v, err := find(c.Context(), cl, a, kind)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			list = append(list, v)
-		}
-		return errors.Join(append(errs, printObjects(format, list))...)
+		return inspect(args, format, func(cl *api.Client, name string) (any, error) { return find(c.Context(), cl, name, kind) })
 	}}
 	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
 	c.Flags().StringVar(&kind, "type", "", "container or network")
 	return c
+}
+
+// inspect prints what get finds under each name, and then what it did not find.
+func inspect(names []string, format string, get func(cl *api.Client, name string) (any, error)) error {
+	cl, err := client()
+	if err != nil {
+		return err
+	}
+	list := []any{}
+	var errs []error
+	for _, name := range names {
+		v, err := get(cl, name)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if v != nil {
+			list = append(list, v)
+		}
+	}
+	return errors.Join(append(errs, printObjects(format, list))...)
 }
 
 // find is the container or the network called ref, in Docker's form; kind "" means either.

@@ -85,32 +85,21 @@ func networkInspect() *cobra.Command {
 	var format string
 	var verbose bool
 	c := &cobra.Command{Use: "inspect NETWORK...", Short: "Show networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		list := []any{}
-		var errs []error
-		for _, a := range args {
-			n, err := cl.Network(c.Context(), a)
+		return inspect(args, format, func(cl *api.Client, name string) (any, error) {
+			n, err := cl.Network(c.Context(), name)
 			if err != nil {
-				errs = append(errs, err)
-				continue
+				return nil, err
 			}
 			if !verbose {
-				list = append(list, n)
-				continue
+				return n, nil
 			}
 			v := struct {
 				dockernet.Inspect
 				Usernet any
 			}{Inspect: n}
-			if v.Usernet, err = cl.NetworkDetails(c.Context(), a); err != nil {
-				errs = append(errs, err)
-			}
-			list = append(list, v)
-		}
-		return errors.Join(append(errs, printObjects(format, list))...)
+			v.Usernet, err = cl.NetworkDetails(c.Context(), name)
+			return v, err
+		})
 	}}
 	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "with the switch's ports and what was dropped, by reason")
