@@ -104,7 +104,10 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 	return g, nil
 }
 
-// serveGatewayDNS answers names at port 53 of each of the gateway's addresses, for sandboxes whose
+// slirpDNS is where slirp4netns answers names, and what the resolv.conf of those who come from there says (slirp4netns(1)).
+var slirpDNS = netip.AddrFrom4([4]byte{10, 0, 2, 3})
+
+// serveGatewayDNS answers names at port 53 of each of the gateway's addresses, and at slirp4netns's, for sandboxes whose
 // resolv.conf usernet does not write.
 func (d *Daemon) serveGatewayDNS(g *segment, addrs []netip.Prefix) error {
 	client := func(from net.Addr) dns.Client {
@@ -114,8 +117,12 @@ func (d *Daemon) serveGatewayDNS(g *segment, addrs []netip.Prefix) error {
 		}
 		return d.dnsClient(g.owner(ap.Addr().Unmap().WithZone("")).id)
 	}
+	list := []netip.Addr{slirpDNS}
 	for _, a := range addrs {
-		at := netip.AddrPortFrom(a.Addr(), 53)
+		list = append(list, a.Addr())
+	}
+	for _, a := range list {
+		at := netip.AddrPortFrom(a, 53)
 		pc, err := g.gw.ListenUDP(at)
 		if err != nil {
 			return fmt.Errorf("DNS on %s: %w", at, err)

@@ -45,8 +45,7 @@ const (
 	udpHeader4 = header.IPv4MinimumSize + header.UDPMinimumSize
 	udpHeader6 = header.IPv6MinimumSize + header.UDPMinimumSize
 
-	dnsPort     = 53 // what ListenUDP serves at the gateway's own addresses
-	udpChecksum = 6  // where in the UDP header (RFC 768)
+	udpChecksum = 6 // where in the UDP header (RFC 768)
 )
 
 // takeDatagram gives a frame's datagram, or those of a super-frame, to the Handler. False: netstack is to have it.
@@ -93,12 +92,15 @@ func (g *Gateway) takeDatagram(f *vswitch.Frame) bool {
 	if size < header.UDPMinimumSize || size > len(udp) || dst.IsMulticast() || dst.IsUnspecified() || dst.IsLinkLocalUnicast() || p.Src.Addr().IsUnspecified() {
 		return false
 	}
-	h := g.handler.Load()
-	if h == nil || g.own[dst] && binary.BigEndian.Uint16(udp[2:]) == dnsPort {
-		return false
-	}
 	p.Src = netip.AddrPortFrom(p.Src.Addr(), binary.BigEndian.Uint16(udp))
 	p.Dst = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(udp[2:]))
+	h := g.handler.Load()
+	if h == nil {
+		return false
+	}
+	if _, served := (*g.served.Load())[p.Dst]; served {
+		return false
+	}
 	p.Payload, p.Original = udp[header.UDPMinimumSize:size], b[:head+header.UDPMinimumSize]
 	return (*h).HandleUDP(p)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -71,6 +72,7 @@ type Gateway struct {
 	subnets []netip.Prefix
 	tcp     *tcp.Forwarder
 
+	served     atomic.Pointer[map[netip.AddrPort]struct{}] // where ListenUDP listens; copied on change, under neighborMu
 	neighborMu sync.RWMutex
 	neighbors  map[netip.Addr][6]byte
 
@@ -88,6 +90,7 @@ const (
 // New makes a gateway and plugs it into the switch.
 func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID][]byte{}, neighbors: map[netip.Addr][6]byte{}}
+	g.served.Store(&map[netip.AddrPort]struct{}{})
 	g.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -185,15 +188,24 @@ func addrOf(a tcpip.Address) netip.Addr {
 	return addr
 }
 
-// ListenTCP listens on one of the gateway's addresses.
+// ListenTCP listens inside the network, at one of the gateway's addresses or at any other that containers send there.
 func (g *Gateway) ListenTCP(at netip.AddrPort) (net.Listener, error) {
 	return gonet.ListenTCP(g.s, fullAddr(at), protoOf(at.Addr()))
 }
 
-// ListenUDP listens on one of the gateway's addresses.
+// ListenUDP does the same for datagrams.
 func (g *Gateway) ListenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	local := fullAddr(at)
-	return gonet.DialUDP(g.s, &local, nil, protoOf(at.Addr()))
+	c, err := gonet.DialUDP(g.s, &local, nil, protoOf(at.Addr()))
+	if err != nil {
+		return nil, err
+	}
+	g.neighborMu.Lock()
+	defer g.neighborMu.Unlock()
+	served := map[netip.AddrPort]struct{}{at: {}}
+	maps.Copy(served, *g.served.Load())
+	g.served.Store(&served)
+	return c, nil
 }
 
 // ErrPortInUse says that a connection between the same two ends is still there.

@@ -107,6 +107,20 @@ func TestCacheAndQuery(t *testing.T) {
 	}
 }
 
+// TestOtherServersAddresses is for sandboxes whose resolv.conf usernet does not write.
+func TestOtherServersAddresses(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "--ipv6", "mynet")
+	d.idle("web", "--network", "mynet")
+	d.idle("box", "--network", "mynet")
+	for _, server := range []string{d.gateway("box"), "10.0.2.3"} {
+		for _, transport := range []string{"+notcp", "+tcp"} {
+			d.says(d.address("web"), "box", "dig", "+short", "+tries=1", transport, "@"+server, "web")
+			d.says(host4, "box", "dig", "+short", "+tries=1", transport, "@"+server, "www.example.test")
+		}
+	}
+}
+
 func TestWhatNeverLeaves(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
