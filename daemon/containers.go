@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,8 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
@@ -144,83 +140,6 @@ func (d *Daemon) identify(id string, p api.Started) (*network.Container, error) 
 
 // reportGrace is how long after its process a container's monitor may take to report the exit status.
 const reportGrace = 10 * time.Second
-
-// watch ends the container when its process has ended. The caller holds s.mu.
-func (d *Daemon) watch(s *sandboxState, c *network.Container) {
-	ctx, cancel := context.WithCancel(d.ctx)
-	s.stop = cancel
-	d.wg.Go(func() {
-		defer cancel()
-		for !d.waitFor(ctx, c) {
-			select {
-			case <-ctx.Done():
-				return // ended otherwise, or the daemon ends
-			case <-time.After(time.Second): // what it took to watch, such as a descriptor, may be there then
-			}
-		}
-		s.mu.Lock()
-		d.unwire(s) // its addresses answer nobody from here on
-		s.mu.Unlock()
-		if c.Monitor != 0 {
-			grace, stop := context.WithTimeout(ctx, reportGrace)
-			_ = sandbox.Wait(grace, c.Monitor, c.MonitorStart) // the code below works either way
-			stop()
-		}
-		if ctx.Err() == nil {
-			_ = d.ContainerExited(d.ctx, c.ID, d.exitStatus(c))
-		}
-	})
-}
-
-// waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
-func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
-	if c.Pid == 0 {
-		return d.waitPath(ctx, c.NetNS) == nil
-	}
-	err := sandbox.Wait(ctx, c.Pid, c.PidStart)
-	if err != nil && ctx.Err() == nil {
-		d.log.Debug("the end of a container would not be noticed now", "container", c.Name, "error", err)
-	}
-	return err == nil && ctx.Err() == nil
-}
-
-// waitPath returns when the namespace bound to path is no longer the one it is now.
-func (d *Daemon) waitPath(ctx context.Context, path string) error {
-	dev, ino, err := d.cfg.Doorman.Namespace(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	tick := time.NewTicker(2 * time.Second) // nothing tells when a bind mount goes; this is how late it is noticed
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-		nowDev, nowIno, err := d.cfg.Doorman.Namespace(path)
-		if errors.Is(err, os.ErrNotExist) || err == nil && (nowDev != dev || nowIno != ino) {
-			return nil
-		}
-	}
-}
-
-// exitStatus reads what the monitor left for a daemon that was not there; 137 (killed) where it left nothing.
-func (d *Daemon) exitStatus(c *network.Container) int {
-	b, err := os.ReadFile(filepath.Join(d.containerDir(c.ID), "exit"))
-	if err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-			return n
-		}
-	}
-	if c.Attached {
-		return 0 // not ours to know
-	}
-	return 128 + int(syscall.SIGKILL)
-}
 
 // ContainerExited records that a container ended, releases what it held, and removes it where that was asked for.
 // Of several reports the first counts.
@@ -382,107 +301,6 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	}
 	s.mu.Unlock()
 	return d.ContainerExited(ctx, c.ID, 0)
-}
-
-// WaitContainer returns the exit status once the container has ended.
-func (d *Daemon) WaitContainer(ctx context.Context, ref string) (int, error) {
-	c, err := d.model.Container(ref)
-	if err != nil {
-		return 0, err
-	}
-	if c.Status == network.Exited {
-		return c.ExitCode, nil
-	}
-	s := d.box(c.ID)
-	select {
-	case <-s.ended:
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-d.ctx.Done():
-		return 0, network.Errorf(network.Unavailable, "the daemon ends; container %s goes on", c.Name)
-	}
-	if after, err := d.model.Container(c.ID); err == nil {
-		return after.ExitCode, nil
-	}
-	return s.code, nil
-}
-
-// KillContainer sends a signal ("" means SIGKILL) to the container's first process.
-func (d *Daemon) KillContainer(_ context.Context, ref string, signal string) error {
-	c, err := d.model.Container(ref)
-	if err != nil {
-		return err
-	}
-	sig := syscall.SIGKILL
-	if signal != "" {
-		if sig, err = parseSignal(signal); err != nil {
-			return err
-		}
-	}
-	return d.kill(c, sig)
-}
-
-func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
-	switch {
-	case c.Status != network.Running || c.Pid == 0:
-		return network.Errorf(network.Conflict, "cannot kill container: %s: container %s is not running", c.Name, c.ID)
-	case c.Attached:
-		return network.Errorf(network.Forbidden, "container %s was attached: usernet does not signal its processes; use `usernet detach %s`", c.Name, c.Name)
-	case !sandbox.Alive(c.Pid, c.PidStart):
-		return nil
-	}
-	if err := syscall.Kill(c.Pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("signal to container %s: %w", c.Name, err)
-	}
-	d.containerEvent("kill", c, map[string]string{"signal": strconv.Itoa(int(sig))})
-	return nil
-}
-
-// StopContainer sends signal ("" means SIGTERM), and SIGKILL after the timeout.
-func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout time.Duration) error {
-	c, err := d.model.Container(ref)
-	if err != nil {
-		return err
-	}
-	if c.Status != network.Running {
-		return nil
-	}
-	if signal == "" {
-		signal = "TERM"
-	}
-	if err := d.KillContainer(ctx, c.ID, signal); err != nil {
-		return err
-	}
-	wait, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	if _, err := d.WaitContainer(wait, c.ID); err != nil {
-		if wait.Err() == nil || ctx.Err() != nil {
-			return err
-		}
-		if err := d.kill(c, syscall.SIGKILL); err != nil {
-			return err
-		}
-		if _, err := d.WaitContainer(ctx, c.ID); err != nil {
-			return err
-		}
-	}
-	d.containerEvent("stop", c, nil)
-	return nil
-}
-
-// parseSignal reads a number or a name, with or without SIG.
-func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
-		return syscall.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	return 0, network.Errorf(network.Invalid, "invalid signal: %s", s)
 }
 
 // RenameContainer gives a container another name; its DNS names follow at once.

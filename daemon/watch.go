@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// watch ends the container when its process has ended. The caller holds s.mu.
+func (d *Daemon) watch(s *sandboxState, c *network.Container) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	s.stop = cancel
+	d.wg.Go(func() {
+		defer cancel()
+		for !d.waitFor(ctx, c) {
+			select {
+			case <-ctx.Done():
+				return // ended otherwise, or the daemon ends
+			case <-time.After(time.Second): // what it took to watch, such as a descriptor, may be there then
+			}
+		}
+		s.mu.Lock()
+		d.unwire(s) // its addresses answer nobody from here on
+		s.mu.Unlock()
+		if c.Monitor != 0 {
+			grace, stop := context.WithTimeout(ctx, reportGrace)
+			_ = sandbox.Wait(grace, c.Monitor, c.MonitorStart) // the code below works either way
+			stop()
+		}
+		if ctx.Err() == nil {
+			_ = d.ContainerExited(d.ctx, c.ID, d.exitStatus(c))
+		}
+	})
+}
+
+// waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
+func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
+	if c.Pid == 0 {
+		return d.waitPath(ctx, c.NetNS) == nil
+	}
+	err := sandbox.Wait(ctx, c.Pid, c.PidStart)
+	if err != nil && ctx.Err() == nil {
+		d.log.Debug("the end of a container would not be noticed now", "container", c.Name, "error", err)
+	}
+	return err == nil && ctx.Err() == nil
+}
+
+// waitPath returns when the namespace bound to path is no longer the one it is now.
+func (d *Daemon) waitPath(ctx context.Context, path string) error {
+	dev, ino, err := d.cfg.Doorman.Namespace(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(2 * time.Second) // nothing tells when a bind mount goes; this is how late it is noticed
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		nowDev, nowIno, err := d.cfg.Doorman.Namespace(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && (nowDev != dev || nowIno != ino) {
+			return nil
+		}
+	}
+}
+
+// exitStatus reads what the monitor left for a daemon that was not there; 137 (killed) where it left nothing.
+func (d *Daemon) exitStatus(c *network.Container) int {
+	b, err := os.ReadFile(filepath.Join(d.containerDir(c.ID), "exit"))
+	if err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return n
+		}
+	}
+	if c.Attached {
+		return 0 // not ours to know
+	}
+	return 128 + int(syscall.SIGKILL)
+}

@@ -1,0 +1,123 @@
+package forwarder
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxDatagram is the largest UDP payload over IPv4, in bytes: 65535 - 20 - 8.
+const maxDatagram = 65507
+
+// batchSize is how many datagrams one system call reads at most. Eight are where the cost of the call itself is below a
+// tenth of the rest.
+const batchSize = 8
+
+// mmsghdr is struct mmsghdr, include/linux/socket.h.
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// batch is the memory for reading several datagrams at once.
+type batch struct {
+	messages [batchSize]mmsghdr
+	vectors  [batchSize]unix.Iovec
+	from     [batchSize]rawAddr
+	control  [batchSize][96]byte // pktinfo of either family and a segment size fit
+	data     [batchSize][maxDatagram + 1]byte
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// receive reads what is there, at most batchSize datagrams.
+func (b *batch) receive(fd int) (int, error) {
+	for i := range b.messages {
+		b.vectors[i].Base = &b.data[i][0]
+		b.vectors[i].SetLen(len(b.data[i]))
+		h := &b.messages[i].hdr
+		*h = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&b.from[i].space)), Namelen: unix.SizeofSockaddrInet6, Iov: &b.vectors[i]}
+		h.SetIovlen(1)
+		h.Control = &b.control[i][0]
+		h.SetControllen(len(b.control[i]))
+	}
+	for {
+		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.messages)), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		if errno == 0 {
+			return int(n), nil
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+// datagram is what one message brought. It is valid until the next receive.
+type datagram struct {
+	payload []byte
+	segment int // if not 0, payload holds datagrams of that many bytes, the last may be shorter
+	from    netip.AddrPort
+	local   netip.Addr // whom it was sent to; the zero address unless the socket was told to say it
+}
+
+func (d *datagram) count() uint64 { return count(len(d.payload), d.segment) }
+
+// count is how many datagrams of a segment's size there are in size bytes.
+func count(size, segment int) uint64 {
+	if segment <= 0 || segment >= size {
+		return 1
+	}
+	return uint64((size + segment - 1) / segment)
+}
+
+// datagram is the i-th that was received.
+func (b *batch) datagram(i int) datagram {
+	d := datagram{payload: b.data[i][:b.messages[i].n], from: b.from[i].get()}
+	n := b.messages[i].hdr.Controllen
+	for c := b.control[i][:n]; len(c) >= unix.SizeofCmsghdr; {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+		if int(h.Len) < unix.SizeofCmsghdr || int(h.Len) > len(c) {
+			break
+		}
+		v := c[unix.SizeofCmsghdr:h.Len]
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(v) >= unix.SizeofInet4Pktinfo:
+			d.local = netip.AddrFrom4([4]byte(v[4:8])) // ipi_spec_dst: of the reply, an own address even for a broadcast
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(v) >= unix.SizeofInet6Pktinfo:
+			d.local = netip.AddrFrom16([16]byte(v[:16]))
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(v) >= 4:
+			d.segment = int(int32(binary.NativeEndian.Uint32(v)))
+		}
+		c = c[min(unix.CmsgSpace(len(v)), len(c)):]
+	}
+	return d
+}
+
+// receiveAll hands each waiting datagram to f, but no more than a few batches, so that others have their turn. The first
+// error that is not "nothing there" is returned.
+func (s *socket) receiveAll(f func(datagram)) error {
+	b := batches.Get().(*batch)
+	defer batches.Put(b)
+	for range 4 {
+		n := 0
+		err := s.use(func(fd int) (err error) { n, err = b.receive(fd); return err })
+		if err != nil {
+			if errors.Is(err, unix.EAGAIN) {
+				return nil
+			}
+			return err
+		}
+		for i := range n {
+			f(b.datagram(i))
+		}
+		if n < batchSize {
+			return nil
+		}
+	}
+	return nil
+}
