@@ -14,7 +14,7 @@ import (
 var needed = []struct{ program, pkg string }{
 	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"docker", "docker.io"},
 	{"ip", "iproute2"},
-	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"}, {"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"},
+	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"}, {"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
 }
 
 // Set in TestMain for all tests.
