@@ -217,3 +217,19 @@ func TestInheritedSocket(t *testing.T) {
 	}
 	d.fails("ip_unprivileged_port_start", "port", "add", "web", "-p", "41:80")
 }
+
+// TestSTUN is how peer-to-peer programs find their address (RFC 8489): two servers have to see the same.
+func TestSTUN(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	startAtPeer(t, fmt.Sprintf("%s stunserve %s:%d", helper, peer4, port))
+	startAtPeer(t, fmt.Sprintf("%s stunserve %s:%d", helper, peer4, port+1))
+	eventually(t, func() error {
+		r := d.exec("box", helper, "stun", fmt.Sprintf("%s:%d", peer4, port), fmt.Sprintf("%s:%d", peer4, port+1))
+		seen := strings.Fields(r.stdout)
+		if r.code != 0 || len(seen) != 2 || seen[0] != seen[1] || !strings.HasPrefix(seen[0], host4+":") {
+			return fmt.Errorf("two STUN servers see one socket as: %v", r)
+		}
+		return nil
+	})
+}
