@@ -68,7 +68,10 @@ func attempt(names []string) {
 	}
 	tasks, _ := filepath.Glob("/proc/self/task/*/status")
 	for _, task := range tasks {
-		text, _ := os.ReadFile(task)
+		text, err := os.ReadFile(task)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // the thread ended meanwhile
+		}
 		var lines []string
 		for _, line := range strings.Split(string(text), "\n") {
 			if strings.HasPrefix(line, "NoNewPrivs:") || strings.HasPrefix(line, "Seccomp:") {
