@@ -56,7 +56,7 @@ func TestHostsResolversAreFollowed(t *testing.T) {
 	d.looksUp(t, "box", "www.example.test", host4)
 	dnsmasq(t, 53, "example.test", "203.0.113.4")
 	before := asRoot(t, "cat /etc/resolv.conf")
-	restore := func() { asRoot(t, "cat > /etc/resolv.conf <<EOF\n"+before+"EOF\n") }
+	restore := func() { asRoot(t, "cat > /etc/resolv.conf <<EOF\n"+before+"\nEOF\n") }
 	t.Cleanup(restore)
 	asRoot(t, "echo nameserver "+peer4+" > /etc/resolv.conf")
 	d.looksUp(t, "box", "www.example.test", "203.0.113.4")
