@@ -48,8 +48,12 @@ func (f *Forwarder) Flows() []Flow {
 		})
 	}
 	for _, in := range f.inbound {
+		hostSide := in.p.bound.Host
+		if in.client.local.IsValid() {
+			hostSide = netip.AddrPortFrom(in.client.local.Unmap(), hostSide.Port())
+		}
 		list = append(list, Flow{
-			Proto: "udp", Direction: "in", State: "mapped", Inside: in.key.inside, Outside: in.client.from, HostSide: in.p.bound.Host, Path: "gateway",
+			Proto: "udp", Direction: "in", State: "mapped", Inside: in.key.inside, Outside: in.client.from, HostSide: hostSide, Path: "gateway",
 			BytesIn: in.bytesIn.Load(), BytesOut: in.bytesOut.Load(), PacketsIn: in.packetsIn.Load(), PacketsOut: in.packetsOut.Load(), Created: in.created,
 		})
 	}

@@ -16,7 +16,7 @@ import (
 // Inside is the network's gateway.
 type Inside interface {
 	DialTCP(ctx context.Context, src, dst netip.AddrPort) (*stack.Conn, error)
-	WriteUDP(src, dst netip.AddrPort, payload []byte, segment int) error
+	WriteUDP(src, dst netip.AddrPort, payload [][]byte, segment int) error
 	WriteICMP(src, dst netip.Addr, message []byte) error
 	Owns(a netip.Addr) bool
 	Contains(a netip.Addr) bool
@@ -55,6 +55,8 @@ type Forwarder struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // flows, dials
 	reactor *reactor
+
+	gathered gathered
 
 	mu       sync.Mutex
 	flows    map[*flow]struct{}

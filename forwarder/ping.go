@@ -171,17 +171,18 @@ func (s *pinger) ready(events uint32) {
 }
 
 func (s *pinger) reply(d datagram) {
-	message := d.payload
-	if len(message) < echoHeader {
-		return
-	}
 	src := d.from.Addr()
 	if src.IsLoopback() {
 		src = s.f.gateway(s.key.src)
 	}
-	binary.BigEndian.PutUint16(message[4:], s.key.id)
-	s.in.Add(1)
-	_ = s.f.cfg.Inside.WriteICMP(src, s.key.src, message) // a reply may be lost
+	for _, message := range d.payload {
+		if len(message) < echoHeader {
+			continue
+		}
+		binary.BigEndian.PutUint16(message[4:], s.key.id)
+		s.in.Add(1)
+		_ = s.f.cfg.Inside.WriteICMP(src, s.key.src, message) // a reply may be lost
+	}
 }
 
 // passErrors gives the container the ICMP errors that answer its requests, with its own identifier in what they quote.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -145,6 +146,9 @@ type inboundUDP struct {
 	control                                  []byte // chooses the address that replies leave by
 	created                                  time.Time
 	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
+
+	mu     sync.Mutex // guards gather
+	gather gather
 }
 
 // datagram carries a client's datagram to the container.
@@ -161,7 +165,7 @@ func (p *published) datagram(d datagram) {
 	}
 	in.used(udpTimeout)
 	in.packetsIn.Add(d.count())
-	in.bytesIn.Add(uint64(len(d.payload)))
+	in.bytesIn.Add(uint64(d.size))
 	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.payload, d.segment) // a datagram may be lost
 }
 
@@ -223,6 +227,40 @@ func (f *Forwarder) replyPublished(d stack.Packet) bool {
 	in.used(udpTimeout)
 	in.packetsOut.Add(count(len(d.Payload), d.Segment))
 	in.bytesOut.Add(uint64(len(d.Payload)))
-	_ = in.p.sock.use(func(fd int) error { return sendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
+	in.send(d)
 	return true
+}
+
+// send sends a reply, or gathers it; one that cannot be sent is lost.
+func (in *inboundUDP) send(d stack.Packet) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	more := gathers(d)
+	if in.gather.count > 0 {
+		if more && in.gather.add(d.Payload) {
+			return
+		}
+		in.sendGathered()
+	}
+	if more {
+		in.gather.add(d.Payload)
+		in.p.f.gathered.add(in)
+		return
+	}
+	_ = in.p.sock.use(func(fd int) error { return sendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
+}
+
+// flush implements flusher.
+func (in *inboundUDP) flush() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.gather.count > 0 {
+		in.sendGathered()
+	}
+}
+
+// sendGathered sends what was gathered. The caller holds in.mu.
+func (in *inboundUDP) sendGathered() {
+	_ = in.p.sock.use(func(fd int) error { return in.gather.send(fd, &in.to, in.control) })
+	in.gather.clear()
 }

@@ -18,7 +18,7 @@ func (f *Forwarder) sweepLater() {
 }
 
 func (f *Forwarder) sweep() {
-	now := time.Now().UnixNano()
+	now := clock()
 	f.mu.Lock()
 	var ends []func()
 	for _, a := range f.udp {
@@ -46,14 +46,19 @@ func (f *Forwarder) sweep() {
 	}
 }
 
+var started = time.Now()
+
+// clock is how many nanoseconds this process is old: nobody who sets the machine's clock changes it.
+func clock() int64 { return int64(time.Since(started)) }
+
 // idle is when something was last used, and for how long it is kept then.
 type idle struct {
-	last    atomic.Int64 // nanoseconds since 1970
+	last    atomic.Int64 // by clock
 	timeout atomic.Int64 // nanoseconds
 }
 
 func (i *idle) used(timeout time.Duration) {
-	i.last.Store(time.Now().UnixNano())
+	i.last.Store(clock())
 	i.timeout.Store(int64(timeout))
 }
 

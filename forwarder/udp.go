@@ -39,6 +39,8 @@ type association struct {
 		target netip.AddrPort
 		size   int
 	} // the datagram that a local error is about
+	gather gather
+	first  firstGathered
 }
 
 // HandleUDP sends a container's datagram on.
@@ -82,9 +84,22 @@ func (f *Forwarder) HandleUDP(p stack.Packet) bool {
 func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	more := gathers(p)
+	if a.gather.count > 0 {
+		if more && a.outside == p.Dst && a.first.packet.DontFragment == p.DontFragment && a.gather.add(p.Payload) {
+			return nil
+		}
+		a.sendGathered()
+	}
 	if a.outside != p.Dst {
 		a.outside = p.Dst
 		a.to.set(target)
+	}
+	if more {
+		a.first.keep(p)
+		a.gather.add(p.Payload)
+		a.f.gathered.add(a)
+		return nil
 	}
 	a.sent.target, a.sent.size = p.Dst, len(p.Payload)
 	var control []byte
@@ -96,16 +111,44 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 	}
 	return a.sock.use(func(fd int) error {
 		a.sock.setFragment(fd, p)
-		err := sendSegments(fd, p.Payload, p.Segment, &a.to, control)
-		if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {
-			return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
-		}
-		// The error may be that of an earlier datagram, which is on the error queue.
-		if err = sendSegments(fd, p.Payload, p.Segment, &a.to, control); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) {
-			return err
-		}
-		return nil
+		return sendAgain(func() error { return sendSegments(fd, p.Payload, p.Segment, &a.to, control) })
 	})
+}
+
+// sendAgain sends, and once more where the error may be that of an earlier datagram, which is on the error queue. It returns
+// the errors that the container is to hear of.
+func sendAgain(send func() error) error {
+	err := send()
+	if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {
+		return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
+	}
+	if err = send(); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) {
+		return err
+	}
+	return nil
+}
+
+// flush implements flusher.
+func (a *association) flush() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gather.count > 0 {
+		a.sendGathered()
+	}
+}
+
+// sendGathered sends what was gathered. The caller holds a.mu.
+func (a *association) sendGathered() {
+	p := a.first.packet
+	a.sent.target, a.sent.size = p.Dst, a.gather.size
+	err := a.sock.use(func(fd int) error {
+		a.sock.setFragment(fd, p)
+		return sendAgain(func() error { return a.gather.send(fd, &a.to, nil) })
+	})
+	a.gather.clear()
+	if err != nil && !errors.Is(err, unix.EBADF) { // the association is over
+		a.f.reject(p, err)
+	}
 }
 
 // associate makes the association of a datagram's source.
@@ -196,6 +239,6 @@ func (a *association) reply(d datagram) {
 		src = netip.AddrPortFrom(a.f.gateway(a.inside.Addr()), src.Port())
 	}
 	a.packetsIn.Add(d.count())
-	a.bytesIn.Add(uint64(len(d.payload)))
+	a.bytesIn.Add(uint64(d.size))
 	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.payload, d.segment) // a datagram may be lost
 }

@@ -179,26 +179,45 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	port := echoUDP(t)
 	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 1000)}
+	pieces := [][]byte{p.Payload}
 	w.HandleUDP(p)
-	if n := testing.AllocsPerRun(1000, func() { w.HandleUDP(p) }); n >= 1 && !raceEnabled {
-		t.Errorf("a datagram outward allocates %v times", n)
+	more := p
+	more.More = true
+	for what, send := range map[string]func(){
+		"one":  func() { w.HandleUDP(p) },
+		"many": func() { w.HandleUDP(more); w.HandleUDP(more); w.Flush() },
+	} {
+		send()
+		if n := testing.AllocsPerRun(1000, send); n >= 1 && !raceEnabled {
+			t.Errorf("%s outward: %v allocations", what, n)
+		}
 	}
-	if n := testing.AllocsPerRun(1000, func() { _ = w.gateway.WriteUDP(p.Dst, p.Src, p.Payload, 0) }); n >= 6 && !raceEnabled { // all by the container's netstack
+	if n := testing.AllocsPerRun(1000, func() { _ = w.gateway.WriteUDP(p.Dst, p.Src, pieces, 0) }); n >= 6 && !raceEnabled { // all by the container's netstack
 		t.Errorf("a datagram inward allocates %v times", n)
 	}
 }
 
 func BenchmarkDatagramOutward(b *testing.B) {
-	w := newWorld(b, nil)
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads: the kernel drops what does not fit
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
-	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 64)}
-	b.ReportAllocs()
-	for b.Loop() {
-		w.HandleUDP(p)
+	for _, together := range []int{1, maxGathered} {
+		b.Run(fmt.Sprint(together), func(b *testing.B) {
+			w := newWorld(b, nil)
+			c, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads: the kernel drops what does not fit
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
+			p := stack.Packet{
+				Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 64),
+				More: together > 1,
+			}
+			b.ReportAllocs()
+			for n := 1; b.Loop(); n++ {
+				w.HandleUDP(p)
+				if n%together == 0 {
+					w.Flush()
+				}
+			}
+		})
 	}
 }

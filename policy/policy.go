@@ -64,6 +64,7 @@ type Policy struct {
 	mode  Mode
 	rules []Rule
 	named bool // a rule is for a name
+	start time.Time
 	now   func() time.Time
 
 	mu      sync.RWMutex
@@ -72,7 +73,7 @@ type Policy struct {
 
 // lesson is which rules' names an address was given for, and until when.
 type lesson struct {
-	rules [maxRules]int64 // Unix time in nanoseconds
+	rules [maxRules]int64 // by Policy.clock
 	last  int64           // the latest of them
 	flow  atomic.Int64    // until when datagrams may go on to be sent
 }
@@ -82,12 +83,15 @@ func New(mode Mode, rules []Rule) (*Policy, error) {
 	if len(rules) > maxRules {
 		return nil, fmt.Errorf("%d egress rules: %d are possible; give subnets or wildcards instead of single ones", len(rules), maxRules)
 	}
-	p := &Policy{mode: mode, rules: rules, now: time.Now, learned: map[netip.Addr]*lesson{}}
+	p := &Policy{mode: mode, rules: rules, start: time.Now(), now: time.Now, learned: map[netip.Addr]*lesson{}}
 	for _, r := range rules {
 		p.named = p.named || !r.prefix.IsValid()
 	}
 	return p, nil
 }
+
+// clock is how many nanoseconds the policy is old, beginning with 1. Nobody who sets the machine's clock changes it.
+func (p *Policy) clock() int64 { return int64(p.now().Sub(p.start)) + 1 }
 
 // Learn notes that the container was told that name has these addresses, for ttl.
 func (p *Policy) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
@@ -95,8 +99,8 @@ func (p *Policy) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
 		return
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	now := p.now()
-	until := now.Add(max(ttl, 0) + grace).UnixNano()
+	now := p.clock()
+	until := now + int64(max(ttl, 0)+grace)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.rules {
@@ -105,7 +109,7 @@ func (p *Policy) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
 		}
 		for _, a := range addrs {
 			if a = a.Unmap(); !isSpecial(a) && !a.IsLoopback() {
-				p.teach(a, i, until, now.UnixNano())
+				p.teach(a, i, until, now)
 			}
 		}
 	}
@@ -181,7 +185,7 @@ func (p *Policy) wasTold(a netip.Addr, proto uint8, port uint16) bool {
 	if l == nil {
 		return false
 	}
-	now := p.now().UnixNano()
+	now := p.clock()
 	datagram := proto != unix.IPPROTO_TCP
 	going := datagram && l.flow.Load() >= now
 	for i := range p.rules {

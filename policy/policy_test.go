@@ -38,7 +38,7 @@ func made(t testing.TB, mode Mode, texts ...string) (*Policy, *time.Time) {
 		t.Fatal(err)
 	}
 	now := time.Unix(1e9, 0)
-	p.now = func() time.Time { return now }
+	p.start, p.now = now, func() time.Time { return now }
 	return p, &now
 }
 

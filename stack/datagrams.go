@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -53,7 +54,7 @@ func (g *Gateway) takeDatagram(f *vswitch.Frame) bool {
 	if len(f.Payload) != 1 || f.Ethernet()[0]&1 != 0 { // in pieces, or for a group
 		return false
 	}
-	var p Packet
+	p := Packet{More: f.More}
 	b := f.Payload[0]
 	head := 0
 	switch f.EtherType() {
@@ -109,18 +110,22 @@ func (g *Gateway) takeDatagram(f *vswitch.Frame) bool {
 type datagramFrame struct {
 	vswitch.Frame
 	head   [udpHeader6]byte
-	pieces [2][]byte
+	pieces [][]byte // the headers, then the payload; its room is used again
 }
 
 var datagramFrames = sync.Pool{New: func() any { return new(datagramFrame) }}
 
-// WriteUDP sends a datagram into the network in the name of src. A segment that is not 0 makes it several: the payload
-// holds datagrams of that many bytes, the last may be shorter.
-func (g *Gateway) WriteUDP(src, dst netip.AddrPort, payload []byte, segment int) error {
-	if segment >= len(payload) {
+// WriteUDP sends a datagram into the network in the name of src. Its payload may be in pieces. A segment that is not 0 makes
+// it several: each piece holds datagrams of that many bytes, the last of all may be shorter.
+func (g *Gateway) WriteUDP(src, dst netip.AddrPort, payload [][]byte, segment int) error {
+	size := 0
+	for _, p := range payload {
+		size += len(p)
+	}
+	if segment >= size {
 		segment = 0
 	}
-	one := len(payload)
+	one := size
 	if segment > 0 {
 		one = segment
 	}
@@ -130,13 +135,20 @@ func (g *Gateway) WriteUDP(src, dst netip.AddrPort, payload []byte, segment int)
 	if dst.Addr().Is6() {
 		head = udpHeader6
 	}
-	if !known || port == nil || head+one > int(g.link.MTU()) || head+len(payload) > 0xffff {
-		return g.writeSlowly(src, dst, payload, one)
+	if !known || port == nil || head+one > int(g.link.MTU()) || head+size > 0xffff {
+		return g.writeSlowly(src, dst, slices.Concat(payload...), one)
 	}
 	f := datagramFrames.Get().(*datagramFrame)
-	f.load(g.link.mac, mac, src, dst, payload, segment)
+	f.load(g.link.mac, mac, src, dst, size, segment)
+	f.pieces = append(f.pieces[:0], f.head[:head])
+	for _, p := range payload {
+		if len(p) > 0 {
+			f.pieces = append(f.pieces, p)
+		}
+	}
+	f.Payload = f.pieces
 	port.Receive(&f.Frame)
-	f.pieces[1] = nil
+	clear(f.pieces)
 	datagramFrames.Put(f)
 	return nil
 }
@@ -153,10 +165,10 @@ func (g *Gateway) writeSlowly(src, dst netip.AddrPort, payload []byte, one int) 
 	}
 }
 
-// load builds the headers. The UDP checksum is left to the receiver, who is on this machine and needs none.
-func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.AddrPort, payload []byte, segment int) {
+// load builds the headers before size bytes. The UDP checksum is left to the receiver, who is on this machine and needs none.
+func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.AddrPort, size, segment int) {
 	v := vswitch.Virtio{NeedsChecksum: true, ChecksumOffset: udpChecksum}
-	head, length := udpHeader4, header.UDPMinimumSize+len(payload)
+	head, length := udpHeader4, header.UDPMinimumSize+size
 	eth := f.Ethernet()
 	copy(eth, to[:])
 	copy(eth[6:], from)
@@ -165,7 +177,7 @@ func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.
 		b := f.head[:]
 		s, d := src.Addr().As4(), dst.Addr().As4()
 		*(*[header.IPv4MinimumSize]byte)(b) = [header.IPv4MinimumSize]byte{0: 0x45, 8: defaultTTL, 9: byte(header.UDPProtocolNumber)}
-		binary.BigEndian.PutUint16(b[2:], uint16(head+len(payload)))
+		binary.BigEndian.PutUint16(b[2:], uint16(head+size))
 		b[6] = 0x40 // don't fragment: no identification is needed (RFC 6864, section 4.1)
 		copy(b[12:], s[:])
 		copy(b[16:], d[:])
@@ -198,9 +210,4 @@ func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.
 		v.GSO, v.GSOSize = vswitch.GSOUDP, uint16(segment)
 	}
 	f.PutVirtio(v)
-	f.pieces = [2][]byte{f.head[:head], payload}
-	f.Payload = f.pieces[:]
-	if len(payload) == 0 {
-		f.Payload = f.pieces[:1]
-	}
 }

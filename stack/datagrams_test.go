@@ -16,6 +16,7 @@ type recorder struct{ got []Packet }
 
 func (r *recorder) HandleTCP(t *TCPRequest) { t.Drop() }
 func (r *recorder) HandleEcho(Packet) bool  { return true }
+func (r *recorder) Flush()                  {}
 func (r *recorder) HandleUDP(p Packet) bool {
 	p.Payload, p.Original = bytes.Clone(p.Payload), bytes.Clone(p.Original)
 	r.got = append(r.got, p)
@@ -80,7 +81,7 @@ func TestDatagramsRoundTrip(t *testing.T) {
 			g, r, p, d := beside(t)
 			src, dst := netip.MustParseAddrPort(test.src), netip.MustParseAddrPort(test.dst)
 			payload := bytes.Repeat([]byte("datagram"), test.size/8+1)[:test.size]
-			if err := g.WriteUDP(src, dst, payload, test.segment); err != nil {
+			if err := g.WriteUDP(src, dst, [][]byte{payload}, test.segment); err != nil {
 				t.Fatal(err)
 			}
 			if len(d.frames) != 1 {
@@ -137,7 +138,7 @@ func TestDatagramsForNetstack(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			g, r, p, d := beside(t)
 			src, dst := netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("172.30.0.2:4000")
-			if err := g.WriteUDP(src, dst, []byte("datagram"), 0); err != nil {
+			if err := g.WriteUDP(src, dst, [][]byte{[]byte("datagram")}, 0); err != nil {
 				t.Fatal(err)
 			}
 			f := d.frames[0]

@@ -36,9 +36,11 @@ func (m *mirror) HandleTCP(r *TCPRequest) {
 
 func (m *mirror) HandleUDP(p Packet) bool {
 	m.check(p)
-	_ = m.g.WriteUDP(p.Dst, p.Src, p.Payload, p.Segment)
+	_ = m.g.WriteUDP(p.Dst, p.Src, [][]byte{p.Payload}, p.Segment)
 	return p.Dst.Port() != 0
 }
+
+func (m *mirror) Flush() {}
 
 func (m *mirror) HandleEcho(p Packet) bool {
 	m.check(p)

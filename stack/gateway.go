@@ -38,6 +38,8 @@ type Handler interface {
 	HandleUDP(p Packet) bool
 	// HandleEcho takes an ICMP echo request; Payload begins with the ICMP header.
 	HandleEcho(p Packet) bool
+	// Flush sends what was kept of packets with More set.
+	Flush()
 }
 
 // Packet is a datagram or echo request from a container.
@@ -47,7 +49,9 @@ type Packet struct {
 	// DontFragment is IPv4's flag; IPv6 is never fragmented on the way. What came in fragments may leave in such.
 	DontFragment bool
 	// Segment, if not 0, says that Payload holds datagrams of that many bytes, the last may be shorter.
-	Segment  int
+	Segment int
+	// More says that Flush is called before anybody waits: the datagram may leave with others.
+	More     bool
 	Payload  []byte
 	Original []byte // IP header and the first bytes behind it, to quote in ICMP errors
 }

@@ -34,7 +34,7 @@ type linkEndpoint struct {
 var (
 	_ stack.LinkEndpoint = (*linkEndpoint)(nil)
 	_ stack.GSOEndpoint  = (*linkEndpoint)(nil)
-	_ vswitch.Device     = (*linkEndpoint)(nil)
+	_ vswitch.Flusher    = (*linkEndpoint)(nil)
 )
 
 // newLinkEndpoint returns an endpoint that drops everything until it is connected. mtu is that of IP packets.
@@ -156,6 +156,17 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 	}
 	deliver(*d, tcpip.NetworkProtocolNumber(f.EtherType()), packetType(f.Ethernet()), f.Take())
 	return nil
+}
+
+// Flush implements vswitch.Flusher.
+func (e *linkEndpoint) Flush() {
+	g := e.datagrams.Load()
+	if g == nil {
+		return
+	}
+	if h := g.handler.Load(); h != nil {
+		(*h).Flush()
+	}
 }
 
 // deliver gives a packet to netstack, and v with it. Nobody computes checksums on the way from a TAP, so there is none

@@ -45,6 +45,13 @@ func (p *Port) Receive(f *Frame) {
 	}
 }
 
+// Flush is called by a reader of frames with More set, once no more are there to be read.
+func (p *Port) Flush() {
+	for _, f := range p.sw.table.Load().flush {
+		f.Flush()
+	}
+}
+
 // check is all that a frame of an untrusted port must pass.
 func (p *Port) check(t *table, r *rules, f *Frame) Reason {
 	src := f.src()

@@ -33,6 +33,14 @@ type Device interface {
 	WriteFrame(f *Frame) error
 }
 
+// Flusher is a Device that may keep what a frame with More set brought, to do it together with what others bring, until
+// Flush is called.
+type Flusher interface {
+	Device
+	// Flush does what was kept. It may be called by many goroutines at once.
+	Flush()
+}
+
 // PortConfig says who is behind a port and what it may do.
 type PortConfig struct {
 	Name string // of the container, for people
@@ -62,6 +70,7 @@ type table struct {
 	ports []*Port // all, in order of connection
 	byMAC map[macKey]*Port
 	open  []*Port // those without guard, that may have any MAC behind them
+	flush []Flusher
 }
 
 // New returns a switch without ports.
@@ -114,6 +123,9 @@ func (s *Switch) rebuild(ports []*Port) {
 		t.byMAC[r.mac] = p
 		if r.learns() {
 			t.open = append(t.open, p)
+		}
+		if f, ok := p.dev.(Flusher); ok {
+			t.flush = append(t.flush, f)
 		}
 	}
 	s.table.Store(t)

@@ -36,6 +36,8 @@ func (r *reader) drain(fd uintptr) bool {
 	header := r.dev.header
 	r.iov[0].Base = &r.frame.Header[header]
 	r.iov[0].SetLen(vswitch.HeaderLen - header)
+	r.frame.More = true
+	defer r.port.Flush()
 	for {
 		buf := r.frame.Buffer()
 		r.iov[1].Base = &buf[0]
@@ -63,7 +65,7 @@ func (r *reader) drain(fd uintptr) bool {
 }
 
 // maxPieces is how many pieces of a payload are written without copying.
-const maxPieces = 16
+const maxPieces = 32
 
 // writer is the state of one write, with its closure made once.
 type writer struct {
