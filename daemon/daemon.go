@@ -37,6 +37,7 @@ type Config struct {
 	Limits        forwarder.Limits // on all containers together; 0 does not limit
 	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
 	Inherited     []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
+	Keeper        forwarder.Keeper // keeps the sockets of published ports beyond the daemon's end; nil: nobody
 	Adopted       []int            // sockets of published ports of the daemon whose place this one takes; New owns them
 	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Doorman *sandbox.Doorman
@@ -106,6 +107,7 @@ func New(cfg Config) (*Daemon, error) {
 		}
 		d.log.Info("published ports can use an inherited socket", "address", at, "proto", proto)
 	}
+	d.shared.KeepIn(cfg.Keeper)
 	for _, fd := range cfg.Adopted {
 		if err := d.shared.Adopt(fd); err != nil {
 			d.log.Warn("a socket that was handed over is of no use", "error", err)
@@ -159,6 +161,7 @@ func (d *Daemon) Shutdown() { d.ask.Do(func() { close(d.done) }) }
 // a daemon with the same state takes them up again; their addresses stay reserved.
 func (d *Daemon) Close() error {
 	d.Shutdown()
+	d.shared.KeepIn(nil) // what is closed now is to be there for the next daemon
 	d.mu.Lock()
 	if d.idle != nil {
 		d.idle.Stop()

@@ -59,6 +59,10 @@ func (s *Shared) Adopt(fd int) error {
 		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		k.dual = err == nil && only == 0
 	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.adopted[k]; ok {
@@ -75,6 +79,9 @@ func (s *Shared) DropAdopted() {
 	for k, fd := range s.adopted {
 		_ = unix.Close(fd)
 		delete(s.adopted, k)
+		if s.keeper != nil {
+			s.keeper.Drop(k.kept(k.dual))
+		}
 	}
 }
 

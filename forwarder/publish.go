@@ -188,7 +188,7 @@ func (t *transaction) bindOne(host netip.Addr, hostPort, port uint16, proto stri
 
 // open makes p's socket and watches it.
 func (p *published) open() error {
-	fd, err := p.f.cfg.Shared.listen(portKey{p.bound.Host, p.bound.Proto}, p.dual)
+	fd, err := p.f.cfg.Shared.listen(p.key(), p.dual)
 	if err != nil {
 		return err
 	}
@@ -219,11 +219,13 @@ func (p *published) open() error {
 		p.f.unbind(p)
 		return err
 	}
+	p.f.cfg.Shared.keep(p, fd)
 	return nil
 }
 
 func (f *Forwarder) unbind(p *published) {
 	f.cfg.Shared.drop(p)
+	f.cfg.Shared.unkeep(p)
 	p.sock.close(f.reactor)
 	f.mu.Lock()
 	defer f.mu.Unlock()

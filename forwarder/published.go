@@ -24,6 +24,8 @@ type published struct {
 	clients  map[clientKey]*inboundUDP // of UDP; guarded by f.mu
 }
 
+func (p *published) key() portKey { return portKey{p.bound.Host, p.bound.Proto} }
+
 // bounds is what the socket stands for.
 func (p *published) bounds() []Bound {
 	if !p.dual {

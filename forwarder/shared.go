@@ -21,6 +21,7 @@ type Shared struct {
 	ports     map[portKey]*published
 	inherited map[portKey]int    // descriptors, which stay open
 	adopted   map[adoptedKey]int // descriptors of a daemon whose place this one takes
+	keeper    Keeper             // nil: nobody keeps sockets
 }
 
 // portKey is a host port: its address may be unspecified.

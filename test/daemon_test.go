@@ -88,7 +88,6 @@ func (d *daemon) start() {
 	d.log = log
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.ExtraFiles = d.files
-	d.cmd.ExtraFiles = d.files
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: 0, Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -118,7 +119,7 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	l, inherited, err := activated()
+	l, inherited, kept, err := activated()
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,8 @@ func serve(o serveOptions) error {
 	d, err := daemon.New(daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Adopted: handed.Published, Doorman: doorman,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Adopted: append(kept, handed.Published...), Doorman: doorman,
+		Keeper: openFDStore(log),
 	})
 	if err != nil {
 		return err
@@ -226,10 +228,9 @@ func listen(path string) (net.Listener, error) {
 }
 
 // activated returns what the service manager has passed (sd_listen_fds(3)): the API's listener, where one of the sockets
-// is a Unix one, and the descriptors of the others, which published ports may use.
-func activated() (net.Listener, []int, error) {
-	var api net.Listener
-	var rest []int
+// is a Unix one, the descriptors of the others, which published ports may use, and of those that an earlier daemon had it
+// keep.
+func activated() (api net.Listener, rest, kept []int, err error) {
 	for _, f := range activation.Files(true) {
 		l, err := net.FileListener(f)
 		if u, ok := l.(*net.UnixListener); ok && err == nil && api == nil {
@@ -241,12 +242,16 @@ func activated() (net.Listener, []int, error) {
 		}
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
-			return nil, nil, fmt.Errorf("socket %s from the service manager: %w", f.Name(), err)
+			return nil, nil, nil, fmt.Errorf("socket %s from the service manager: %w", f.Name(), err)
 		}
 		_ = f.Close()
-		rest = append(rest, fd)
+		if strings.HasPrefix(f.Name(), forwarder.KeptPrefix) {
+			kept = append(kept, fd)
+		} else {
+			rest = append(rest, fd)
+		}
 	}
-	return api, rest, nil
+	return api, rest, kept, nil
 }
 
 // notify tells the service manager how far the daemon is (sd_notify(3)).
