@@ -106,6 +106,53 @@ func TestHostLosesItsRoute(t *testing.T) {
 	d.says("ok", "box", helper, "tcpdial", far, "5s")
 }
 
+// TestHostsAddressChanges is a laptop that changes the network: the host's address is another one from now on.
+func TestHostsAddressChanges(t *testing.T) {
+	const before, after = "192.0.2.77", "192.0.2.78"
+	d := newDaemon(t)
+	move := func(from, to string) {
+		t.Helper()
+		asRoot(t, fmt.Sprintf(`[ %s = %s ] || ip addr add %[2]s/32 dev lan0
+			ip route replace 192.0.2.0/24 dev lan0 src %[2]s
+			[ %[1]s = %[3]s ] || ip addr del %[1]s/32 dev lan0`, from, to, host4))
+	}
+	move(host4, before)
+	now := before
+	t.Cleanup(func() {
+		asRoot(t, fmt.Sprintf("ip route replace 192.0.2.0/24 dev lan0 src %s; ip addr del %s/32 dev lan0", host4, now))
+	})
+	d.start()
+	port := freePort()
+	server := net.JoinHostPort(peer4, fmt.Sprint(port))
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
+	startAtPeer(t, fmt.Sprintf("%s udpserve :%d addr", helper, port))
+	d.serve("web", []string{"-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
+	d.idle("box")
+	seen := func(address string) {
+		t.Helper()
+		d.says("\n"+address+":", "box", helper, "tcpdial", server, "5s")
+		d.says(address+":", "box", helper, "udpmap", server, server)
+		published := net.JoinHostPort(address, fmt.Sprint(port))
+		if out := atPeer(t, helper+" tcpdial "+published+" 5s"); !strings.Contains(out, "\n"+peer4+":") {
+			t.Errorf("the peer connects to %s: %s", published, out)
+		}
+		eventually(t, func() error { // the daemon looks for its host's addresses once a second at most
+			if out := d.command(helper, "tcpdial", published, "5s").stdout; !strings.Contains(out, "\n"+d.gateway("web")+":") {
+				return fmt.Errorf("the host connects to its own %s: %s", published, out)
+			}
+			return nil
+		})
+		d.says("0% packet loss", "box", "ping", "-c1", "-W5", peer4)
+	}
+	seen(before)
+	move(before, after)
+	now = after
+	seen(after)
+	if out := atPeer(t, fmt.Sprintf("%s tcpdial %s:%d 1s", helper, before, port)); strings.HasPrefix(out, "ok") {
+		t.Errorf("the old address still answers: %s", out)
+	}
+}
+
 // TestDaemonIsStoppedForAWhile is what a suspend of the machine is to those who talk through it.
 func TestDaemonIsStoppedForAWhile(t *testing.T) {
 	d := startDaemon(t)
