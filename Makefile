@@ -14,7 +14,7 @@ AS_USER     := VERSION=$(VERSION) scripts/unprivileged.sh
 export VERSION
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test unit e2e lint fuzz soak vuln bench demo clean
+.PHONY: help build install man test unit e2e lint fuzz soak vm vuln bench demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fuzz: ## run each fuzz target for $(FUZZTIME)
 
 soak: ## mixed load over 50 containers with faults for SOAK (1h), as an ordinary user
 	@USERNET_SOAK=$(or $(SOAK),1h) $(AS_USER) scripts/soak.sh
+
+vm: ## set the clock of a virtual machine, and suspend it, under load (scripts/vm.sh says what it needs)
+	@scripts/vm.sh
 
 vuln: ## look for known vulnerabilities in what is called (needs vuln.go.dev, so it is not part of lint)
 	go run $(GOVULNCHECK) ./...

@@ -146,6 +146,9 @@ func otherCells() []cell {
 		add(text+"host → container", "per second", false, pick(outbound, "udpback", size, rate))
 		add(text+"container → container", "per second", false, pick(between, "udp", size, rate))
 	}
+	for _, p := range []where{outbound, between} {
+		add("datagrams of 1400 bytes sent 46 at a time, "+p.name, "Gbit/s", false, pick(p, "udpgso", 1400, rate))
+	}
 	add("ping to the gateway, median", "µs", true, func(w *world, s *sandbox, _ hostServers) (float64, error) { return w.ping(s.prefix, s.gateway) })
 	add("ping to a neighbour, median", "µs", true, func(w *world, s *sandbox, _ hostServers) (float64, error) {
 		if s.sibling == "" {

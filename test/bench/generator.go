@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // generatorCommand is the first argument that makes this program a load generator, or what answers one: for what iperf3
@@ -23,23 +25,24 @@ const generatorCommand = "generator"
 const (
 	wantEcho  = 'e' // each byte back
 	wantCount = 'n' // how many datagrams have come since the last time; eight bytes, big-endian
+	wantBytes = 'b' // the same in bytes, and from now on several datagrams are read at once
 )
 
 // generated is what a client prints.
 type generated struct {
-	Rate float64 // per second
+	Rate float64 // per second, or Gbit/s
 	P50  float64 // microseconds
 	P99  float64
 	Loss float64 // 0 to 1
 }
 
-// generate runs serve ADDRESS, or a client: rr|connect|udp|udpback ADDRESS SECONDS [BYTES].
+// generate runs serve ADDRESS, or a client: rr|connect|udp|udpback|udpgso ADDRESS SECONDS [BYTES].
 func generate(args []string) error {
 	if len(args) == 2 && args[0] == "serve" {
 		return serveGenerator(args[1])
 	}
 	if len(args) < 3 {
-		return errors.New("generator: serve ADDRESS | rr|connect|udp|udpback ADDRESS SECONDS [BYTES]")
+		return errors.New("generator: serve ADDRESS | rr|connect|udp|udpback|udpgso ADDRESS SECONDS [BYTES]")
 	}
 	seconds, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -60,6 +63,8 @@ func generate(args []string) error {
 			g, err = connections(args[1], length)
 		case "udp":
 			g, err = datagrams(args[1], length, size)
+		case "udpgso":
+			g, err = superDatagrams(args[1], length, size)
 		case "udpback":
 			g, err = datagramsBack(args[1], length, size)
 		default:
@@ -83,8 +88,15 @@ func serveGenerator(address string) error {
 	if err != nil {
 		return err
 	}
-	var count atomic.Uint64
-	go serveDatagrams(pc, &count)
+	raw, err := pc.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	merge := func(on int) { // several datagrams of one sender in one read (udp(7), UDP_GRO)
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, on) })
+	}
+	var reads, bytes atomic.Uint64
+	go serveDatagrams(pc, &reads, &bytes)
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -96,8 +108,17 @@ func serveGenerator(address string) error {
 			if _, err := io.ReadFull(c, b); err != nil {
 				return
 			}
-			if b[0] == wantCount {
-				_ = binary.Write(c, binary.BigEndian, count.Swap(0)) // the client sees that it did not come
+			n := uint64(0)
+			switch b[0] {
+			case wantCount:
+				merge(0)
+				n, _ = reads.Swap(0), bytes.Swap(0)
+			case wantBytes:
+				merge(1)
+				n, _ = bytes.Swap(0), reads.Swap(0)
+			}
+			if b[0] != wantEcho {
+				_ = binary.Write(c, binary.BigEndian, n) // the client sees that it did not come
 				return
 			}
 			for {
@@ -113,7 +134,7 @@ func serveGenerator(address string) error {
 }
 
 // serveDatagrams counts datagrams. One of eight bytes asks for datagrams back: of how many bytes, for how many milliseconds.
-func serveDatagrams(pc net.PacketConn, count *atomic.Uint64) {
+func serveDatagrams(pc net.PacketConn, reads, bytes *atomic.Uint64) {
 	b := make([]byte, 1<<16)
 	for {
 		n, from, err := pc.ReadFrom(b)
@@ -121,7 +142,8 @@ func serveDatagrams(pc net.PacketConn, count *atomic.Uint64) {
 			return
 		}
 		if n != 8 {
-			count.Add(1)
+			reads.Add(1)
+			bytes.Add(uint64(n))
 			continue
 		}
 		size, length := binary.BigEndian.Uint32(b), time.Duration(binary.BigEndian.Uint32(b[4:]))*time.Millisecond
@@ -206,7 +228,7 @@ func connections(address string, length time.Duration) (generated, error) {
 
 // datagrams sends as fast as it can, and asks the server how many have come.
 func datagrams(address string, length time.Duration, size int) (generated, error) {
-	if _, err := arrived(address); err != nil {
+	if _, err := arrived(address, wantCount); err != nil {
 		return generated{}, err
 	}
 	c, err := net.Dial("udp", address)
@@ -220,17 +242,50 @@ func datagrams(address string, length time.Duration, size int) (generated, error
 		_, _ = c.Write(b) // a full queue is part of what is measured
 	}
 	time.Sleep(200 * time.Millisecond) // for those on the way
-	n, err := arrived(address)
+	n, err := arrived(address, wantCount)
 	return generated{Rate: float64(n) / length.Seconds(), Loss: 1 - float64(n)/float64(sent)}, err
 }
 
-func arrived(address string) (n uint64, err error) {
+// superDatagrams sends datagrams of one size as many at a time as the kernel takes (udp(7), UDP_SEGMENT), and counts in
+// Gbit/s of payload what arrives.
+func superDatagrams(address string, length time.Duration, size int) (generated, error) {
+	if _, err := arrived(address, wantBytes); err != nil {
+		return generated{}, err
+	}
+	defer arrived(address, wantCount) // for the next measurement
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		return generated{}, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return generated{}, err
+	}
+	var serr error
+	if err := raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) }); err != nil || serr != nil {
+		return generated{}, errors.Join(err, serr)
+	}
+	b := make([]byte, min(maxSegments, 65000/size)*size)
+	sent := 0
+	for end := time.Now().Add(length); time.Now().Before(end); sent += len(b) {
+		_, _ = conn.Write(b) // a full queue is part of what is measured
+	}
+	time.Sleep(200 * time.Millisecond) // for those on the way
+	n, err := arrived(address, wantBytes)
+	return generated{Rate: float64(n) * 8 / 1e9 / length.Seconds(), Loss: 1 - float64(n)/float64(sent)}, err
+}
+
+// maxSegments is UDP_MAX_SEGMENTS of include/linux/udp.h before Linux 6.9.
+const maxSegments = 64
+
+func arrived(address string, what byte) (n uint64, err error) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte{wantCount}); err != nil {
+	if _, err := c.Write([]byte{what}); err != nil {
 		return 0, err
 	}
 	err = binary.Read(c, binary.BigEndian, &n)

@@ -67,7 +67,7 @@ func (w *world) compare(r *report, wanted []cell, all []tool) error {
 
 // tool measures one tool's cells of an MTU once.
 func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []cell) error {
-	if !slices.ContainsFunc(wanted, func(c cell) bool { return c.mtu == mtu }) {
+	if !slices.ContainsFunc(wanted, func(c cell) bool { return c.mtu == mtu && t.can(c) }) {
 		return nil
 	}
 	s, err := t.connect(w, mtu)
@@ -82,7 +82,7 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 		return err
 	}
 	for _, c := range wanted {
-		if c.mtu != mtu {
+		if c.mtu != mtu || !t.can(c) {
 			continue
 		}
 		value, err := c.measure(w, s, servers)

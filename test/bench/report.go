@@ -71,7 +71,7 @@ func (r *report) value(tool string, c cell) float64 {
 }
 
 // peers are the tools beside usernet.
-var peers = []string{"slirp4netns", "pasta"}
+var peers = []string{"slirp4netns", "pasta", "rootlesskit"}
 
 // ratio is how many times better usernet is than the best peer, or 0.
 func (r *report) ratio(c cell) float64 {
@@ -149,14 +149,14 @@ func (r *report) tables(w io.Writer) {
 		if len(lines) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|\n", group)
+		fmt.Fprintf(w, "### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | RootlessKit | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|---|\n", group)
 		for _, c := range lines {
 			ratio := "–"
 			if v := r.ratio(c); v > 0 {
 				ratio = fmt.Sprintf("%.2f×", v)
 			}
-			fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu, number(r.value("usernet", c)),
-				number(r.value("slirp4netns", c)), number(r.value("pasta", c)), ratio, number(r.value(kernel, c)))
+			fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu, number(r.value("usernet", c)),
+				number(r.value("slirp4netns", c)), number(r.value("pasta", c)), number(r.value("rootlesskit", c)), ratio, number(r.value(kernel, c)))
 		}
 		fmt.Fprintln(w)
 	}

@@ -33,19 +33,25 @@ type tool struct {
 	name    string
 	version func(*world) string
 	connect func(w *world, mtu int) (*sandbox, error)
+	// ports says that only its published ports are its own: the rest is another tool's.
+	ports bool
 }
+
+// can says whether a cell is the tool's to be measured in.
+func (t tool) can(c cell) bool { return !t.ports || strings.Contains(c.name, "published port") }
 
 // tools are those that are installed, usernet first.
 func tools() []tool {
 	all := []tool{
-		{"usernet", func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connectUsernet},
-		{"slirp4netns", func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connectSlirp},
+		{"usernet", func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connectUsernet, false},
+		{"slirp4netns", func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connectSlirp, false},
 		{"pasta", func(w *world) string {
 			if out, err := w.run("dpkg-query", "-W", "-f", "passt ${Version}", "passt"); err == nil {
 				return out
 			}
 			return firstLine(w.run("pasta", "--version"))
-		}, connectPasta},
+		}, connectPasta, false},
+		{"rootlesskit", func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) }, connectRootlessKit, true},
 	}
 	installed := all[:1]
 	for _, t := range all[1:] {
@@ -218,6 +224,42 @@ func slirpPublish(socket string, port, inside int) error {
 		return fmt.Errorf("slirp4netns: publishing a port: %v %v", err, reply.Error)
 	}
 	return nil
+}
+
+// rootlessKitHelpers are what RootlessKit expects of the machine, for a user who has one user id and no others.
+var rootlessKitHelpers = map[string]string{
+	"newuidmap": `echo "$2 $3 1" > /proc/$1/uid_map`,
+	"newgidmap": `echo deny > /proc/$1/setgroups; echo "$2 $3 1" > /proc/$1/gid_map`,
+	"getsubids": `echo "0: user 100000 65536"`,
+}
+
+// connectRootlessKit is RootlessKit with its builtin port driver, as rootless Docker uses it.
+func connectRootlessKit(w *world, mtu int) (*sandbox, error) {
+	if _, err := exec.LookPath("slirp4netns"); err != nil {
+		return nil, err
+	}
+	bin := w.dir + "/rootlesskit-bin"
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return nil, err
+	}
+	for name, script := range rootlessKitHelpers {
+		if err := os.WriteFile(bin+"/"+name, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	iperf, generator := w.freePort(), w.freePort()
+	kit, err := w.start("env", "PATH="+bin+":"+os.Getenv("PATH"), "rootlesskit", "--subid-source=dynamic", fmt.Sprint("--state-dir=", w.dir, "/rootlesskit", iperf),
+		"--net=slirp4netns", fmt.Sprint("--mtu=", mtu), "--port-driver=builtin",
+		"-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp", iperf, iperfPort), "-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp", generator, generatorPort),
+		"sh", "-c", fmt.Sprintf("iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort))
+	if err != nil {
+		return nil, err
+	}
+	err = wait("the servers behind RootlessKit", func() bool {
+		_, err := arrived(at("127.0.0.1", generator), wantCount)
+		return err == nil
+	})
+	return &sandbox{published: iperf, publishedGenerator: generator, process: kit.Process.Pid, close: func() { w.stop(kit) }}, err
 }
 
 func connectPasta(w *world, mtu int) (*sandbox, error) {

@@ -17,6 +17,7 @@ var commands = map[string]func(args []string) error{
 	"tcpsend":   tcpSend,
 	"tcpmany":   tcpMany,
 	"tcphold":   tcpHold,
+	"dnsserve":  dnsServe,
 	"udpserve":  udpServe,
 	"udpdial":   udpDial,
 	"udpmap":    udpMap,
