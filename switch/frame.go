@@ -42,7 +42,7 @@ type Frame struct {
 	// Payload is what follows the Ethernet header, in pieces. The headers of a packet that a container sent are all in
 	// the first piece.
 	Payload [][]byte
-	// More is set by a reader that calls Port.Flush before it waits for the next frame.
+	// More is set by a reader that calls Port.Flush before it waits for the next frame, and after some dozens.
 	More bool
 
 	view   *buffer.View // the block Payload[0] is in, if Fill made it; nil once given away

@@ -79,7 +79,7 @@ func (d *daemon) environ() []string {
 func (d *daemon) start() {
 	d.t.Helper()
 	args := append([]string{"serve", "--socket", d.socket, "--state-dir", filepath.Join(d.dir, "state")}, d.flags...)
-	d.cmd = exec.Command("env", append(append(slices.Clone(d.prefix), usernet), args...)...)
+	d.cmd = exec.Command("env", append(append(slices.Clone(d.prefix), daemonProgram), args...)...)
 	d.cmd.Env = d.environ()
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {

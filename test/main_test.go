@@ -19,9 +19,10 @@ var needed = []struct{ program, pkg string }{
 
 // Set in TestMain for all tests.
 var (
-	usernet   string // the binary under test
-	helper    string // the helper program, static
-	raceBuild bool   // usernet has the race detector
+	usernet       string // the binary under test
+	daemonProgram string // the same for the daemon
+	helper        string // the helper program, static
+	raceBuild     bool   // daemonProgram has the race detector
 )
 
 func TestMain(m *testing.M) {
@@ -59,10 +60,13 @@ func outside() (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	race := raceEnabled || os.Getenv("USERNET_TEST_RACE") == "1"
-	if err := build(dir, "./cmd/usernet", race); err != nil {
-		return 1, err
+	// Commands start by the thousand, and do one thing after the other: the race detector is for the daemon.
+	for name, pkg := range map[string]string{"usernet": "./cmd/usernet", "helper": "./test/helper"} {
+		if err := build(filepath.Join(dir, name), pkg, false); err != nil {
+			return 1, err
+		}
 	}
-	if err := build(dir, "./test/helper", false); err != nil {
+	if err := build(filepath.Join(dir, "daemon"), "./cmd/usernet", race); err != nil {
 		return 1, err
 	}
 	return startStage(stageRoot, "USERNET_TEST_BIN="+dir, fmt.Sprint("USERNET_TEST_BUILT_RACE=", race))
@@ -85,9 +89,9 @@ func checkMachine() error {
 	return tun.Close()
 }
 
-// build puts a program of this module into dir.
-func build(dir, pkg string, race bool) error {
-	args := []string{"build", "-o", filepath.Join(dir, filepath.Base(pkg))}
+// build makes a program of this module.
+func build(path, pkg string, race bool) error {
+	args := []string{"build", "-o", path}
 	cgo := "CGO_ENABLED=0"
 	if race {
 		args = append(args, "-race")

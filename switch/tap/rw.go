@@ -31,6 +31,10 @@ func (d *Device) Serve(p *vswitch.Port) error {
 	return translate(r.errno)
 }
 
+// flushEvery is after how many frames those who gather have to let go, also while there are more: a lone datagram must not
+// wait for a neighbour's flood to end, and what is kept stays little.
+const flushEvery = 64
+
 // drain reads all frames that are there, and says whether to stop; false waits for more.
 func (r *reader) drain(fd uintptr) bool {
 	header := r.dev.header
@@ -38,16 +42,19 @@ func (r *reader) drain(fd uintptr) bool {
 	r.iov[0].SetLen(vswitch.HeaderLen - header)
 	r.frame.More = true
 	defer r.port.Flush()
-	for {
+	for n := 1; ; n++ {
+		if n%flushEvery == 0 {
+			r.port.Flush()
+		}
 		buf := r.frame.Buffer()
 		r.iov[1].Base = &buf[0]
 		r.iov[1].SetLen(len(buf))
-		n, _, errno := syscall.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&r.iov)), uintptr(len(r.iov)))
+		size, _, errno := syscall.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&r.iov)), uintptr(len(r.iov)))
 		switch {
-		case errno == 0 && int(n) >= vswitch.HeaderLen-header && n > 0:
-			r.frame.Fill(int(n) - (vswitch.HeaderLen - header))
+		case errno == 0 && int(size) >= vswitch.HeaderLen-header && size > 0:
+			r.frame.Fill(int(size) - (vswitch.HeaderLen - header))
 			r.port.Receive(&r.frame)
-		case errno == 0 && n == 0: // not from a TAP: the other end of a test's socket was closed
+		case errno == 0 && size == 0: // not from a TAP: the other end of a test's socket was closed
 			r.errno = unix.ENODEV
 			return true
 		case errno == 0:

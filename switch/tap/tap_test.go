@@ -274,3 +274,62 @@ func TestForwardingBetweenDescriptorsAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations for a frame, want none", n)
 	}
 }
+
+// flood is a device that has a frame more for the reader as long as it gets one, and counts how many it may keep at a time.
+type flood struct {
+	more       func()
+	left       int
+	kept, most int
+}
+
+func (f *flood) WriteFrame(frame *vswitch.Frame) error {
+	if !frame.More {
+		return errors.New("a frame that nobody is told the end of")
+	}
+	f.kept++
+	f.most = max(f.most, f.kept)
+	if f.left--; f.left > 0 {
+		f.more()
+	}
+	return nil
+}
+
+func (f *flood) Flush() { f.kept = 0 }
+
+// TestFloodDoesNotKeepOthersWaiting reads frames that never end: who gathers has to let go now and then all the same.
+func TestFloodDoesNotKeepOthersWaiting(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	dev := &Device{file: newFile(fds[0])}
+	defer dev.Close()
+	frame := make([]byte, vswitch.HeaderLen+100)
+	copy(frame[10:], []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0x88, 0xb5})
+	send := func() {
+		if _, err := syscall.Write(fds[1], frame); err != nil {
+			t.Error(err)
+		}
+	}
+	sw, f := newSwitch(t), &flood{more: send, left: 1000}
+	port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}, Guard: true}, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Trusted: true}, f); err != nil {
+		t.Fatal(err)
+	}
+	send()
+	r := &reader{dev: dev, port: port}
+	raw, err := dev.file.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { r.drain(fd) }); err != nil {
+		t.Fatal(err)
+	}
+	if f.left != 0 || f.kept != 0 || f.most < 2 || f.most > flushEvery {
+		t.Errorf("%d frames did not come, %d are still kept, %d were at a time", f.left, f.kept, f.most)
+	}
+}
