@@ -36,7 +36,7 @@ func sysctl(name string) string {
 
 func checkUserNS() Requirement {
 	r := Requirement{Name: "user namespaces", Needed: true}
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{"usernet-init", roleInit}, Env: []string{}, SysProcAttr: &syscall.SysProcAttr{
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{"usernet-init", roleInit}, Env: ownEnv, SysProcAttr: &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},

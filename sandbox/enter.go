@@ -61,7 +61,7 @@ func nsenter(t Target, role string, files ...*os.File) (*exec.Cmd, func(), error
 		done()
 		return nil, nil, err
 	}
-	cmd := &exec.Cmd{Path: tool, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, ExtraFiles: append(files, netns, userns, self)}
+	cmd := &exec.Cmd{Path: tool, Env: append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, ownEnv...), ExtraFiles: append(files, netns, userns, self)}
 	fd := func(i int) string { return "/proc/self/fd/" + strconv.Itoa(controlFD+len(files)+i) }
 	cmd.Args = []string{tool, "--preserve-credentials", "--net=" + fd(0)}
 	if same, err := sameNamespace(userns, "/proc/self/ns/user"); err != nil || !same {

@@ -175,7 +175,7 @@ func runJoin() error {
 		return err
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"usernet-init", roleInit}, &syscall.ProcAttr{
-		Env: []string{}, Files: []uintptr{0, 1, 2, f.Fd()},
+		Env: ownEnv, Files: []uintptr{0, 1, 2, f.Fd()},
 		Sys: &syscall.SysProcAttr{Cloneflags: allNamespaces, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {

@@ -135,7 +135,7 @@ func initCommand(spec Spec, control *os.File) (*exec.Cmd, func(), error) {
 	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	return &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{"usernet-init", roleInit}, Env: []string{}, ExtraFiles: []*os.File{control}, SysProcAttr: attr,
+		Path: "/proc/self/exe", Args: []string{"usernet-init", roleInit}, Env: ownEnv, ExtraFiles: []*os.File{control}, SysProcAttr: attr,
 	}, func() {}, nil
 }
 
