@@ -251,7 +251,7 @@ func connectRootlessKit(w *world, mtu int) (*sandbox, error) {
 	kit, err := w.start("env", "PATH="+bin+":"+os.Getenv("PATH"), "rootlesskit", "--subid-source=dynamic", fmt.Sprint("--state-dir=", w.dir, "/rootlesskit", iperf),
 		"--net=slirp4netns", fmt.Sprint("--mtu=", mtu), "--port-driver=builtin",
 		"-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp", iperf, iperfPort), "-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp", generator, generatorPort),
-		"sh", "-c", fmt.Sprintf("iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort))
+		"sh", "-c", fmt.Sprintf("setpriv --pdeathsig KILL iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort))
 	if err != nil {
 		return nil, err
 	}
