@@ -119,7 +119,9 @@ func (d *Daemon) serveGatewayDNS(g *segment, addrs []netip.Prefix) error {
 	}
 	list := []netip.Addr{slirpDNS}
 	for _, a := range addrs {
-		list = append(list, a.Addr())
+		if a.Addr() != slirpDNS {
+			list = append(list, a.Addr())
+		}
 	}
 	for _, a := range list {
 		at := netip.AddrPortFrom(a, 53)

@@ -113,6 +113,10 @@ func TestOtherServersAddresses(t *testing.T) {
 	d.ok("network", "create", "--ipv6", "mynet")
 	d.idle("web", "--network", "mynet")
 	d.idle("box", "--network", "mynet")
+	// A network where that address is somebody's: the gateway's own.
+	d.ok("network", "create", "--subnet", "10.0.2.0/24", "--gateway", "10.0.2.3", "slirplike")
+	d.idle("there", "--network", "slirplike")
+	d.says(d.address("there"), "there", "dig", "+short", "+tries=1", "@10.0.2.3", "there")
 	for _, server := range []string{d.gateway("box"), "10.0.2.3"} {
 		for _, transport := range []string{"+notcp", "+tcp"} {
 			d.says(d.address("web"), "box", "dig", "+short", "+tries=1", transport, "@"+server, "web")

@@ -3,12 +3,14 @@ package test
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestOutOfDescriptors gives the daemon few descriptors and a container that wants more.
@@ -164,12 +166,19 @@ func TestDaemonIsStoppedForAWhile(t *testing.T) {
 	d.idle("box", "--network", "lan")
 	inside, outside := d.hold("box", "web:80"), d.hold("box", address)
 	pid := d.cmd.Process.Pid
+	box := d.ok("inspect", "-f", "{{.State.Pid}}", "box")
+	before := retransmitted(t, box)
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(inside.in, "while it was stopped")
 	fmt.Fprintln(outside.in, "while it was stopped")
-	time.Sleep(3 * time.Second) // the length of the stop, not a wait for anything
+	eventually(t, func() error { // each five times, which takes three seconds or more
+		if n := retransmitted(t, box) - before; n < 10 {
+			return fmt.Errorf("the container has sent %d segments again", n)
+		}
+		return nil
+	})
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +186,32 @@ func TestDaemonIsStoppedForAWhile(t *testing.T) {
 		h.wants("while it was stopped")
 		h.echoes("after")
 	}
+}
+
+// retransmitted is how many TCP segments the network namespace of a process has sent again (proc_pid_net(5), snmp).
+func retransmitted(t *testing.T, pid string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", pid, "net/snmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, line := range strings.Split(string(text), "\n") {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 0 || fields[0] != "Tcp:":
+		case names == nil:
+			names = fields
+		default:
+			n, err := strconv.Atoi(fields[slices.Index(names, "RetransSegs")])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no TCP in %s", text)
+	return 0
 }
 
 // TestMemoryLimit runs the daemon with little memory for its heap, and moves much data through it.

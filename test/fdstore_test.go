@@ -145,12 +145,7 @@ func TestServiceManagerKeepsPorts(t *testing.T) {
 	}
 	// What nobody wants any more goes.
 	d.stop(syscall.SIGKILL)
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", gone))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := l.(*net.TCPListener).File()
-	l.Close()
+	file, err := listeningFile(fmt.Sprintf("127.0.0.1:%d", gone))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,17 +188,22 @@ func TestHostNames(t *testing.T) {
 	d.says(d.gateway("added"), "added", "getent", "hosts", "gw")
 }
 
+// listeningFile is a socket that listens, as a program is started with it. A service manager would have made it.
+func listeningFile(address string) (*os.File, error) {
+	l, err := net.Listen("tcp4", address)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return l.(*net.TCPListener).File()
+}
+
 // TestInheritedSocket is systemd's socket activation (sd_listen_fds(3)) for a port that the user may not bind.
 func TestInheritedSocket(t *testing.T) {
 	const port = 40
 	asRoot(t, fmt.Sprintf("echo %d > /proc/sys/net/ipv4/ip_unprivileged_port_start", port))
-	l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+	file, err := listeningFile(fmt.Sprintf("0.0.0.0:%d", port))
 	asRoot(t, "echo 53 > /proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := l.(*net.TCPListener).File()
-	l.Close()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,12 +30,13 @@ func openFDStore(log *slog.Logger) forwarder.Keeper {
 	if err == nil {
 		err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: managerPatience}),
 			unix.Connect(fd, &unix.SockaddrUnix{Name: path}))
+		if err == nil {
+			return &fdStore{fd, log}
+		}
+		_ = unix.Close(fd)
 	}
-	if err != nil {
-		log.Warn("the service manager does not keep published ports", "error", err)
-		return nil
-	}
-	return &fdStore{fd, log}
+	log.Warn("the service manager does not keep published ports", "error", err)
+	return nil
 }
 
 // Keep implements forwarder.Keeper. FDPOLL=0: an error that waits on a socket is no reason to throw it away.

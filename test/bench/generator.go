@@ -108,16 +108,12 @@ func serveGenerator(address string) error {
 			if _, err := io.ReadFull(c, b); err != nil {
 				return
 			}
-			n := uint64(0)
-			switch b[0] {
-			case wantCount:
-				merge(0)
-				n, _ = reads.Swap(0), bytes.Swap(0)
-			case wantBytes:
-				merge(1)
-				n, _ = bytes.Swap(0), reads.Swap(0)
-			}
 			if b[0] != wantEcho {
+				n, size, on := reads.Swap(0), bytes.Swap(0), 0
+				if b[0] == wantBytes {
+					n, on = size, 1
+				}
+				merge(on)
 				_ = binary.Write(c, binary.BigEndian, n) // the client sees that it did not come
 				return
 			}

@@ -135,8 +135,6 @@ func (r *report) tables(w io.Writer) {
 		switch {
 		case v == 0:
 			return "–"
-		case v >= 1000:
-			return fmt.Sprintf("%.0f", v)
 		case v >= 100:
 			return fmt.Sprintf("%.0f", v)
 		case v >= 10:

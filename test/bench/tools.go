@@ -43,15 +43,15 @@ func (t tool) can(c cell) bool { return !t.ports || strings.Contains(c.name, "pu
 // tools are those that are installed, usernet first.
 func tools() []tool {
 	all := []tool{
-		{"usernet", func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connectUsernet, false},
-		{"slirp4netns", func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connectSlirp, false},
-		{"pasta", func(w *world) string {
+		{name: "usernet", version: func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connect: connectUsernet},
+		{name: "slirp4netns", version: func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connect: connectSlirp},
+		{name: "pasta", version: func(w *world) string {
 			if out, err := w.run("dpkg-query", "-W", "-f", "passt ${Version}", "passt"); err == nil {
 				return out
 			}
 			return firstLine(w.run("pasta", "--version"))
-		}, connectPasta, false},
-		{"rootlesskit", func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) }, connectRootlessKit, true},
+		}, connect: connectPasta},
+		{name: "rootlesskit", version: func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) }, connect: connectRootlessKit, ports: true},
 	}
 	installed := all[:1]
 	for _, t := range all[1:] {
