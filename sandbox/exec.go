@@ -9,6 +9,12 @@ import (
 	"syscall"
 )
 
+// namespaces are those that a sandbox may have of its own: their names in /proc/PID/ns and nsenter's options, in the order
+// in which it enters them.
+var namespaces = [...]struct{ name, option string }{
+	{"user", "--user"}, {"mnt", "--mount"}, {"uts", "--uts"}, {"ipc", "--ipc"}, {"net", "--net"}, {"pid", "--pid"},
+}
+
 // Exec starts one more command in all the namespaces of a running sandbox. It needs no Proceed.
 func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if len(spec.Command) == 0 {
@@ -18,9 +24,11 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, errors.New("nsenter is missing: install util-linux")
 	}
-	args := []string{tool, "--preserve-credentials", "--target=" + strconv.Itoa(t.Pid), "--user", "--mount", "--uts", "--ipc", "--pid", "--root"}
-	if !sameNetwork(t.Pid) {
-		args = append(args, "--net")
+	args := []string{tool, "--preserve-credentials", "--target=" + strconv.Itoa(t.Pid), "--root"}
+	for _, ns := range namespaces {
+		if !shares(t.Pid, ns.name) {
+			args = append(args, ns.option)
+		}
 	}
 	dir := spec.WorkingDir
 	if dir == "" {
@@ -45,12 +53,13 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	return p, ctx.Err()
 }
 
-// sameNetwork says whether a process is in this one's network namespace: in host mode it is, and may not be entered again.
-func sameNetwork(pid int) bool {
-	own, err := os.Stat("/proc/self/ns/net")
+// shares says whether a process is in this one's namespace of a kind, which may not be entered again: the network in host
+// mode, and whatever a process that was attached has not made for itself.
+func shares(pid int, kind string) bool {
+	own, err := os.Stat("/proc/self/ns/" + kind)
 	if err != nil {
 		return false
 	}
-	other, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/ns/net")
+	other, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/ns/" + kind)
 	return err == nil && os.SameFile(own, other)
 }

@@ -66,6 +66,9 @@ func TestAttach(t *testing.T) {
 			if r := f.run(helper, "tcpdial", d.address("web")+":80"); !strings.HasPrefix(r.stdout, "ok") {
 				t.Errorf("the attached process does not reach the network: %v", r)
 			}
+			if test.name == "by pid" { // it has neither mounts nor a host name of its own
+				d.says("ok", "ext", helper, "tcpdial", d.address("web")+":80")
+			}
 			if r := f.run("ping", "-c1", "-W5", peer4); r.code != 0 {
 				t.Errorf("the attached process does not reach the outside: %v", r)
 			}
