@@ -51,6 +51,7 @@ type Daemon struct {
 	dns      *dns.Server
 	upstream *dns.Upstreams
 	names    directory
+	naming   sync.Mutex // held while names are made, so that those stored last are the latest
 	events   *eventLog
 	shared   *forwarder.Shared // host ports and limits, over all networks
 	started  time.Time

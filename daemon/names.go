@@ -102,8 +102,10 @@ func serviceKey(service, proto, name string) string {
 	return service + "." + proto + "." + name
 }
 
-// rename rebuilds the directory from the model; it is called after every change of an endpoint.
+// rename rebuilds the directory from the model, and what links open; it is called after every change of an endpoint.
 func (d *Daemon) rename() {
+	d.naming.Lock()
+	defer d.naming.Unlock()
 	v := &view{clients: map[string]*clientView{}, networks: map[string]*networkView{}}
 	nets := map[string]*network.Network{}
 	for _, n := range d.model.Networks() {
@@ -132,6 +134,7 @@ func (d *Daemon) rename() {
 		v.clients[c.ID] = v.client(c, nets, d.cfg.DNS)
 	}
 	d.names.now.Store(v)
+	d.relink(running)
 }
 
 func (n *networkView) add(c *network.Container, e *network.Endpoint) {

@@ -141,6 +141,7 @@ func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.P
 		d.unpublish(s, func(b binding) bool { return slices.Contains(added, b) })
 		return nil, err
 	}
+	d.rename() // links to it lead to these too
 	return published(added), nil
 }
 
@@ -173,6 +174,7 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 	for _, p := range ports {
 		d.unpublish(s, match(p))
 	}
+	d.rename()
 	return nil
 }
 

@@ -47,7 +47,8 @@ type segment struct {
 	serves   sync.WaitGroup // DNS on the gateway's addresses
 
 	mu     sync.RWMutex
-	owners map[netip.Addr]owner // by inside address
+	owners map[netip.Addr]owner     // by inside address
+	ports  map[string]*vswitch.Port // by container id
 }
 
 // owner is the container behind an inside address.
@@ -59,7 +60,8 @@ type owner struct {
 }
 
 func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
-	g := &segment{net: n, mtu: optionInt(n.Options, optMTU, defaultMTU), icc: optionBool(n.Options, optICC, true), owners: map[netip.Addr]owner{}}
+	g := &segment{net: n, mtu: optionInt(n.Options, optMTU, defaultMTU), icc: optionBool(n.Options, optICC, true),
+		owners: map[netip.Addr]owner{}, ports: map[string]*vswitch.Port{}}
 	log := d.log.With("network", n.Name)
 	g.log = log
 	var err error

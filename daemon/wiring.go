@@ -149,6 +149,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 		return fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
 	g.own(c, addrs, net.HardwareAddr(e.MAC[:]), policy, d.stock(s, c, g.net))
+	g.plugged(c.ID, port)
 	s.plugs[e.ID] = &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
 	s.wg.Go(func() {
 		if err := dev.Serve(port); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -167,6 +168,7 @@ func (s *sandboxState) unplug(id string) {
 	delete(s.plugs, id)
 	_ = p.port.Close() // closing twice is no error, and there is nobody to tell
 	_ = p.dev.Close()
+	p.seg.plugged(s.id, nil)
 	p.seg.disown(p.addrs)
 }
 

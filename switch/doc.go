@@ -18,6 +18,9 @@
 // The port guard (guard*.go) lets a container send only from its own MAC and addresses. It looks at IPv4, IPv6, ARP
 // and neighbour discovery, passes all other EtherTypes, and counts what it drops by [Reason].
 //
+// Ports that are isolated talk to the gateway only, and to each other as far as links (links.go) say: the exception costs
+// isolated ports a look-up, and others nothing.
+//
 // The switch never starts a goroutine, never keeps a frame beyond the call that brought it, and never answers for
 // anyone.
 package vswitch

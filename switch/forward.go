@@ -37,7 +37,7 @@ func (p *Port) Receive(f *Frame) {
 	}
 	switch {
 	case q == p: // the device sent to itself: a nested bridge forwards inside
-	case !mayTalk(r, q.rules.Load()):
+	case !p.mayReach(r, q, f):
 		p.drops[DropIsolated].Add(1)
 	default:
 		f.shared = false
@@ -146,15 +146,16 @@ func (p *Port) unknown(t *table, r *rules, f *Frame) {
 func (p *Port) flood(ports []*Port, r *rules, f *Frame) {
 	f.shared = true
 	for _, q := range ports {
-		if q != p && mayTalk(r, q.rules.Load()) {
+		if q != p && p.mayReach(r, q, f) {
 			q.write(f)
 		}
 	}
 }
 
-// mayTalk is the rule of isolated ports.
-func mayTalk(a, b *rules) bool {
-	return !a.cfg.Isolated && !b.cfg.Isolated || a.cfg.Trusted || b.cfg.Trusted
+// mayReach is the rule of isolated ports: they talk to trusted ones, and to each other as links allow.
+func (p *Port) mayReach(r *rules, q *Port, f *Frame) bool {
+	rq := q.rules.Load()
+	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Trusted || rq.cfg.Trusted || p.linked(r, q, rq, f)
 }
 
 // write hands a frame to the port's device.

@@ -3,6 +3,7 @@ package vswitch
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"slices"
 )
 
 const (
@@ -19,9 +20,11 @@ const (
 // fragments remembers which parts of fragmented datagrams have passed, to drop those that overlap: what a receiver
 // makes of these depends on its system, so a checked header could be replaced by another (RFC 5722, RFC 1858).
 type fragments struct {
-	seed  maphash.Seed
 	slots [maxDatagrams]datagram
 	next  int // the slot to reuse
+
+	linked     [maxDatagrams]uint64 // keys of datagrams whose first fragment passed by a link; 0: free
+	nextLinked int
 }
 
 // datagram is a fragmented datagram that is on its way.
@@ -35,8 +38,8 @@ type datagram struct {
 // span is a range of bytes, from lo up to but not including hi.
 type span struct{ lo, hi int }
 
-// fragmentOK notes a fragment and says whether it may pass.
-func (p *Port) fragmentOK(addrs []byte, id uint32, h headers) bool {
+// fragmentOK notes the fragment b and says whether it may pass.
+func (p *Port) fragmentOK(b []byte, h headers) bool {
 	n := h.length - h.transport
 	if h.v6 && !h.more && h.offset == 0 {
 		return true // an atomic fragment (RFC 6946)
@@ -44,23 +47,58 @@ func (p *Port) fragmentOK(addrs []byte, id uint32, h headers) bool {
 	if n <= 0 || h.offset+n > MaxPayload-1 || h.more && n%fragmentUnit != 0 {
 		return false
 	}
+	key := h.fragmentKey(b)
 	p.fragMu.Lock()
 	defer p.fragMu.Unlock()
 	if p.frags == nil {
-		p.frags = &fragments{seed: maphash.MakeSeed()}
+		p.frags = new(fragments)
 	}
-	proto := h.proto
-	if h.v6 {
-		proto = 0 // identification and addresses alone name a datagram (RFC 8200 section 4.5)
-	}
-	return p.frags.note(addrs, id, proto, span{h.offset, h.offset + n}, !h.more)
+	return p.frags.note(key, span{h.offset, h.offset + n}, !h.more)
 }
 
-func (fs *fragments) note(addrs []byte, id uint32, proto uint8, s span, last bool) bool {
+// fragmentSeed makes the keys of datagrams unpredictable.
+var fragmentSeed = maphash.MakeSeed()
+
+// fragmentKey is the same for all fragments of a datagram, b being one of them, and never 0.
+func (h headers) fragmentKey(b []byte) uint64 {
 	var extra [5]byte
-	binary.BigEndian.PutUint32(extra[:], id)
-	extra[4] = proto
-	key := maphash.Bytes(fs.seed, addrs)*31 + maphash.Bytes(fs.seed, extra[:]) | 1
+	addrs := b[12:20]
+	if h.v6 { // identification and addresses alone name a datagram (RFC 8200 section 4.5)
+		addrs = b[8:40]
+		binary.BigEndian.PutUint32(extra[:], fragmentID6(b, h))
+	} else {
+		copy(extra[2:], b[4:6])
+		extra[4] = h.proto
+	}
+	return maphash.Bytes(fragmentSeed, addrs)*31 + maphash.Bytes(fragmentSeed, extra[:]) | 1
+}
+
+// noteFirst remembers whether the first fragment of a datagram passed by a link.
+func (p *Port) noteFirst(key uint64, passed bool) {
+	p.fragMu.Lock()
+	defer p.fragMu.Unlock()
+	if p.frags == nil {
+		p.frags = new(fragments)
+	}
+	fs := p.frags
+	i := slices.Index(fs.linked[:], key)
+	switch {
+	case i >= 0 && !passed:
+		fs.linked[i] = 0
+	case i < 0 && passed:
+		fs.linked[fs.nextLinked] = key
+		fs.nextLinked = (fs.nextLinked + 1) % maxDatagrams
+	}
+}
+
+// firstPassed says whether the first fragment of a datagram passed by a link: those that follow have no ports to go by.
+func (p *Port) firstPassed(key uint64) bool {
+	p.fragMu.Lock()
+	defer p.fragMu.Unlock()
+	return p.frags != nil && slices.Contains(p.frags.linked[:], key)
+}
+
+func (fs *fragments) note(key uint64, s span, last bool) bool {
 	for i := range fs.slots {
 		if fs.slots[i].key == key {
 			return fs.slots[i].add(s, last)

@@ -24,7 +24,7 @@ func (p *Port) guardIPv4(r *rules, f *Frame, b []byte) Reason {
 	if h.transport > ipv4HeaderLen && !harmlessOptions(b[ipv4HeaderLen:h.transport]) {
 		return DropOptions
 	}
-	if h.fragment && !p.fragmentOK(b[12:20], uint32(binary.BigEndian.Uint16(b[4:])), h) {
+	if h.fragment && !p.fragmentOK(b, h) {
 		return DropFragment
 	}
 	if h.later {

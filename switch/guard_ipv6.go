@@ -35,7 +35,7 @@ func (p *Port) guardIPv6(r *rules, f *Frame, b []byte) Reason {
 	if h.routing {
 		return DropOptions
 	}
-	if h.fragment && !p.fragmentOK(b[8:40], fragmentID6(b, h), h) {
+	if h.fragment && !p.fragmentOK(b, h) {
 		return DropFragment
 	}
 	if h.later {

@@ -15,6 +15,7 @@ type Port struct {
 	dev     Device
 	rules   atomic.Pointer[rules]
 	learned atomic.Pointer[map[macKey]struct{}] // copied on change, under sw.mu
+	links   atomic.Pointer[map[*Port]access]    // what it may send to ports that it is kept apart from
 	closed  atomic.Bool
 
 	in, out counter

@@ -22,7 +22,7 @@ const (
 	DropRouter                  // router advertisements and renumbering
 	DropRedirect                // ICMP redirects
 	DropDHCP                    // a DHCP server's messages
-	DropIsolated                // to a port that this one may not talk to
+	DropIsolated                // to a port that this one may not talk to, or not about this
 	DropUnknown                 // to a MAC that no port has
 	DropDevice                  // the receiving device did not take it
 	numReasons

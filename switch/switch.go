@@ -52,7 +52,7 @@ type PortConfig struct {
 	Guard bool
 	// Trusted is for the gateway: nothing that it sends is checked.
 	Trusted bool
-	// Isolated lets the port talk to trusted ports only.
+	// Isolated lets the port talk to trusted ports only, and to others as Switch.SetLinks says.
 	Isolated bool
 }
 
@@ -60,7 +60,7 @@ type PortConfig struct {
 type Switch struct {
 	cfg Config
 
-	mu     sync.Mutex // guards changes of table, of learned tables, and closed
+	mu     sync.Mutex // guards changes of table, of learned tables, of links, and closed
 	closed bool
 	table  atomic.Pointer[table]
 }
