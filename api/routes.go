@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/usernet/usernet/network"
@@ -163,7 +162,7 @@ func (s *Server) createContainer(r *http.Request, spec network.ContainerSpec) (C
 	if err != nil {
 		return Created{}, err
 	}
-	return Created{c, warnings, s.linkEnvironment(c)}, nil
+	return Created{c, warnings, network.LinkEnvironment(c, s.b.Container)}, nil
 }
 
 // Created is the answer to a container's creation.
@@ -171,17 +170,6 @@ type Created struct {
 	Container *network.Container
 	Warnings  []string
 	Env       []string // for its command: what links on the default bridge add
-}
-
-func (s *Server) linkEnvironment(c *network.Container) []string {
-	var env []string
-	for _, l := range c.Links {
-		name, alias, _ := strings.Cut(l, ":")
-		if t, err := s.b.Container(name); err == nil {
-			env = append(env, network.LinkEnvironment(c.Name, alias, t)...)
-		}
-	}
-	return env
 }
 
 // Attachment asks for an endpoint, or for its end.

@@ -102,9 +102,21 @@ func ParseLinkLocal(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// LinkEnvironment are the variables that a link on the default bridge adds to the linking container's environment, as
-// Docker's legacy links do: self is the linking container, target the linked one, found under alias.
-func LinkEnvironment(self, alias string, target *Container) []string {
+// LinkEnvironment are the variables that c's links on the default bridge add to the environment of its commands, as
+// Docker's legacy links do. A target that find does not know adds none.
+func LinkEnvironment(c *Container, find func(name string) (*Container, error)) []string {
+	var env []string
+	for _, l := range c.Links {
+		name, alias, _ := strings.Cut(l, ":")
+		if target, err := find(name); err == nil {
+			env = append(env, linkVariables(c.Name, alias, target)...)
+		}
+	}
+	return env
+}
+
+// linkVariables are those of one link: self is the linking container, target the linked one, found under alias.
+func linkVariables(self, alias string, target *Container) []string {
 	ip := ""
 	for _, e := range target.Endpoints {
 		switch {

@@ -132,7 +132,7 @@ func FuzzStore(f *testing.F) {
 			for _, e := range c.Endpoints {
 				DNSNames(c, e)
 			}
-			_ = LinkEnvironment("x", "y", c)
+			_ = linkVariables("x", "y", c)
 			DefaultRouteEndpoint(c, func(id string) *Network { n, _ := m.Network(id); return n })
 			_ = m.ReleaseEndpoints(c.ID)
 			_ = m.RemoveContainer(c.ID)

@@ -61,6 +61,13 @@ func TestLinkEnvironment(t *testing.T) {
 		if !strings.Contains("\n"+environ, "\n"+want+"\n") {
 			t.Errorf("the environment lacks %s: %s", want, environ)
 		}
+		d.says(want+"\n", "tomcat82", "env")
+	}
+	if out := d.ok("exec", "-e", "MY_APP_NAME=mine", "tomcat82", "env"); strings.Count("\n"+out, "\nMY_APP_NAME=") != 1 || !strings.Contains(out, "MY_APP_NAME=mine") {
+		t.Errorf("-e does not replace a link's variable: %s", out)
+	}
+	if r := d.exec("tomcat81", "env"); strings.Contains(r.stdout, "TOMCAT82") {
+		t.Errorf("the link gives variables in both directions: %v", r)
 	}
 	d.fails("could not get container for nobody: No such container: nobody", "run", "--rm", "--link", "nobody", "--", "true")
 	d.ok("stop", "-t0", "tomcat81")

@@ -38,7 +38,8 @@ func execCommand() *cobra.Command {
 			if o.detach {
 				return o.inBackground(args)
 			}
-			spec, err := o.spec(k, args[1:])
+			links := network.LinkEnvironment(k, func(name string) (*network.Container, error) { return cl.Container(c.Context(), name) })
+			spec, err := o.spec(k, links, args[1:])
 			if err != nil {
 				return runError{err}
 			}
@@ -68,8 +69,8 @@ func execCommand() *cobra.Command {
 	return c
 }
 
-// spec is what is to run in container k.
-func (o *execOptions) spec(k *network.Container, command []string) (sandbox.Spec, error) {
+// spec is what is to run in container k, whose links give it the variables links.
+func (o *execOptions) spec(k *network.Container, links, command []string) (sandbox.Spec, error) {
 	env, err := readKeyValues(o.envFiles, o.env)
 	if err != nil {
 		return sandbox.Spec{}, err
@@ -84,7 +85,7 @@ func (o *execOptions) spec(k *network.Container, command []string) (sandbox.Spec
 	}
 	spec := sandbox.Spec{
 		Command: command, WorkingDir: o.dir, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
-		Env: lastOfEach(environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})),
+		Env: lastOfEach(append(links, environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})...)),
 	}
 	if o.interactive || o.tty {
 		spec.Stdin = os.Stdin
