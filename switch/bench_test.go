@@ -35,3 +35,15 @@ func BenchmarkSegments(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkLinked(b *testing.B) {
+	l := newLinkedPorts(b, true)
+	for _, d := range l.devs {
+		d.err = errBroken // it keeps nothing
+	}
+	f := frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, segment(4000, 80, tcpACK)))
+	b.ReportAllocs()
+	for b.Loop() {
+		l.web.Receive(f)
+	}
+}
