@@ -2,6 +2,9 @@ module github.com/usernet/usernet
 
 go 1.26.3
 
+// Earlier ones have known vulnerabilities in what is called here: GO-2026-6218, 6090, 6089, 5972, 5026 (make vuln).
+toolchain go1.26.6
+
 require (
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/creack/pty v1.1.24
