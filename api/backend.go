@@ -98,7 +98,7 @@ type Flow struct {
 type DNSAnswer struct {
 	Rcode    string        `json:"rcode"`
 	Records  []string      `json:"records"` // in zone-file form
-	Source   string        `json:"source"`  // zone, cache, upstream ADDRESS
+	Source   string        `json:"source"`  // zone, cache, egress policy (which refused it), upstream ADDRESS
 	Duration time.Duration `json:"duration"`
 }
 

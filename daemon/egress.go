@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
@@ -19,10 +20,7 @@ const (
 // egress makes the policy of a container on a network: its own mode or else the network's, and the rules of both. The
 // zero container has the network's alone.
 func egress(n *network.Network, mode string, allow []string) (*policy.Policy, error) {
-	if mode == "" {
-		mode = n.Options[optEgress]
-	}
-	m, err := policy.ParseMode(mode)
+	m, err := policy.ParseMode(modeOf(n, mode))
 	if err != nil {
 		return nil, network.Errorf(network.Invalid, "%w", err)
 	}
@@ -81,6 +79,61 @@ func (d *Daemon) learnEgress(container, name string, addrs []netip.Addr, ttl tim
 	for _, g := range d.segmentList() {
 		g.learn(container, name, addrs, ttl)
 	}
+}
+
+// allowName makes the DNS server's question whether a container may ask outside for a name; nil where it may for all. Each
+// of its networks that leads outside may let it, as each lets it connect.
+func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
+	var denied []*network.Endpoint
+	open := false
+	for _, e := range c.Endpoints {
+		n := nets[e.NetworkID]
+		switch {
+		case n == nil || n.Internal:
+		case modeOf(n, c.Egress) == string(policy.Deny):
+			denied = append(denied, e)
+		default:
+			open = open || optionBool(n.Options, optMasquerade, true)
+		}
+	}
+	if open || len(denied) == 0 {
+		return nil
+	}
+	return func(name string, addr netip.Addr) error {
+		err := errNotPlugged
+		var refuses *segment
+		var who owner
+		for _, e := range denied {
+			g := d.segment(e.NetworkID)
+			addrs := endpointAddrs(e)
+			if g == nil || len(addrs) == 0 {
+				continue
+			}
+			o := g.owner(addrs[0])
+			if o.id != c.ID {
+				continue
+			}
+			if err = o.egress.Asks(name, addr); err == nil {
+				return nil
+			}
+			refuses, who = g, o
+		}
+		if refuses != nil && refuses.refusals.next() {
+			refuses.log.Info("egress refused", "container", who.name, "name", name, "rule", err)
+		}
+		return err
+	}
+}
+
+// errNotPlugged is for names asked for while the container's interfaces are being made.
+var errNotPlugged = errors.New("the container's network is not there yet")
+
+// modeOf is a container's mode on a network: its own or else the network's.
+func modeOf(n *network.Network, own string) string {
+	if own != "" {
+		return own
+	}
+	return n.Options[optEgress]
 }
 
 // refusalLog bounds what is logged about refused flows, so that a container cannot fill the disk.

@@ -132,6 +132,7 @@ func (d *Daemon) rename() {
 	}
 	for _, c := range running {
 		v.clients[c.ID] = v.client(c, nets, d.cfg.DNS)
+		v.clients[c.ID].dns.Allow = d.allowName(c, nets)
 	}
 	d.names.now.Store(v)
 	d.relink(running)

@@ -36,6 +36,9 @@ type Client struct {
 	Forward   bool     // other names go upstream
 	Upstreams []string // instead of the host's
 	Split     []Split  // for some domains, besides the server's own
+	// Allow is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in lower case
+	// without a final dot; addr is the address whose name is asked for, else invalid. The error says why not, to the client too.
+	Allow func(name string, addr netip.Addr) error
 }
 
 // Config says how a server works.
@@ -73,7 +76,7 @@ type Server struct {
 	health                                                health
 	transport                                             *transport
 	queries, local, forwarded, failed, malformed, limited atomic.Uint64
-	hits                                                  atomic.Uint64
+	hits, refused                                         atomic.Uint64
 }
 
 // NewServer makes a server that answers nothing until it is given sockets.
@@ -119,7 +122,7 @@ func (s *Server) track(c io.Closer) func() {
 // Counters returns what was counted since the start.
 func (s *Server) Counters() map[string]uint64 {
 	return map[string]uint64{"queries": s.queries.Load(), "local": s.local.Load(), "forwarded": s.forwarded.Load(),
-		"failed": s.failed.Load(), "cache_hits": s.hits.Load(), "cached": uint64(s.cache.len()), "malformed": s.malformed.Load(), "limited": s.limited.Load()}
+		"failed": s.failed.Load(), "cache_hits": s.hits.Load(), "cached": uint64(s.cache.len()), "malformed": s.malformed.Load(), "limited": s.limited.Load(), "refused": s.refused.Load()}
 }
 
 // ServePacket answers UDP queries until pc is closed. id says who is behind a source address.
@@ -177,7 +180,7 @@ func (s *Server) ServeListener(l net.Listener, id func(net.Addr) Client) error {
 		}
 		s.wg.Go(func() {
 			defer s.leave(client.ID)
-			s.serveConn(c, client)
+			s.serveConn(c, id)
 		})
 	}
 }
@@ -201,7 +204,8 @@ func (s *Server) leave(id string) {
 	}
 }
 
-func (s *Server) serveConn(c net.Conn, client Client) {
+// serveConn answers what comes over c. Who asks is found anew for each question, as what they may ask for changes.
+func (s *Server) serveConn(c net.Conn, id func(net.Addr) Client) {
 	defer s.track(c)()
 	defer c.Close()
 	d := &dns.Conn{Conn: c}
@@ -215,7 +219,7 @@ func (s *Server) serveConn(c net.Conn, client Client) {
 			return
 		}
 		pending.Add(1)
-		s.answer(client, m, func(r *dns.Msg) {
+		s.answer(id(c.RemoteAddr()), m, func(r *dns.Msg) {
 			defer pending.Done()
 			write.Lock()
 			defer write.Unlock()
@@ -228,8 +232,8 @@ func (s *Server) serveConn(c net.Conn, client Client) {
 // answer calls reply once: at once for what is known here, later for what is asked outside.
 func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 	s.queries.Add(1)
-	if r := s.known(c, m); r != nil {
-		s.log(c, m, r, "zone", time.Now())
+	if r, source := s.atOnce(c, m); r != nil {
+		s.log(c, m, r, source, time.Now())
 		reply(r)
 		return
 	}
@@ -247,6 +251,14 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 		s.log(c, m, r, source, began)
 		reply(r)
 	})
+}
+
+// atOnce answers without asking anybody, and says why; nil where the question goes outside.
+func (s *Server) atOnce(c Client, m *dns.Msg) (r *dns.Msg, source string) {
+	if r := s.known(c, m); r != nil {
+		return r, "zone"
+	}
+	return s.prohibited(c, m), "egress policy"
 }
 
 // known answers what need not, or must not, be asked outside; nil where it has to be.
@@ -323,8 +335,7 @@ func (s *Server) Query(ctx context.Context, c Client, name string, qtype uint16)
 	begin := time.Now()
 	m := new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(name), qtype)
-	source := "zone"
-	r := s.known(c, m)
+	r, source := s.atOnce(c, m)
 	if r == nil {
 		r, source = s.resolve(ctx, c, m)
 	}

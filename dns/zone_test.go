@@ -1,6 +1,8 @@
 package dns
 
 import (
+	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -144,12 +146,14 @@ func FuzzMessage(f *testing.F) {
 		f.Add(wire)
 	}
 	s := newServer(f, Config{})
+	refusing := restricted()
+	refusing.Allow = func(string, netip.Addr) error { return errors.New("nothing goes outside") }
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		m := new(dns.Msg)
 		if m.Unpack(wire) != nil {
 			return
 		}
-		for _, c := range []Client{{ID: "alice"}, {ID: "bob"}} {
+		for _, c := range []Client{{ID: "alice"}, {ID: "bob"}, refusing} {
 			s.answer(c, m, func(r *dns.Msg) {
 				if !r.Response || r.Id != m.Id {
 					t.Errorf("%v is no answer to %v", r, m)

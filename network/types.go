@@ -104,8 +104,10 @@ type Container struct {
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
 	// Egress is what happens to destinations outside that AllowEgress does not name: "allow", "deny", or "" for what the
-	// network says. Rules are package policy's; those of the network (option usernet.allow_egress) apply too.
-	Egress      string   `json:"egress,omitempty"`
+	// network says. With "deny" only names that a rule is for are asked for outside.
+	Egress string `json:"egress,omitempty"`
+	// AllowEgress has rules CIDR|ADDRESS|NAME[:PORT[/PROTO]], or dns for all names and no destination; those of the network
+	// (option usernet.allow_egress) apply too.
 	AllowEgress []string `json:"allow_egress,omitempty"`
 
 	Endpoints []*Endpoint `json:"endpoints,omitempty"` // in order of connection

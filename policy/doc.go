@@ -10,6 +10,9 @@
 //	p.Learn("deb.debian.org", addrs, time.Minute)  // what the container's resolver was told
 //	if err := p.Decide(unix.IPPROTO_TCP, dst); err != nil { ... } // err says which rule
 //
-// The daemon makes one for each address of a container, asks it through the forwarder's Allow, and teaches it from the
-// DNS server. The package knows no packets and no sockets.
+// A question for a name is itself a way out, as data can be written in names. So a Policy that denies lets only those be
+// asked for that a rule is for (Asks), unless the rule "dns" opens all.
+//
+// The daemon makes one for each address of a container, asks it through the forwarder's Allow and the DNS
+// server's, and teaches it from the DNS server. The package knows no packets and no sockets.
 package policy

@@ -45,6 +45,7 @@ func (r *Refusal) Error() string { return r.Rule }
 var (
 	refusedSpecial = &Refusal{"link-local and metadata addresses are refused unless --allow-egress names them"}
 	refusedDenied  = &Refusal{"--egress deny, and no --allow-egress is for it"}
+	refusedName    = &Refusal{"--egress deny, and no --allow-egress names it: give --allow-egress NAME, or dns for all names"}
 )
 
 const (
@@ -85,7 +86,7 @@ func New(mode Mode, rules []Rule) (*Policy, error) {
 	}
 	p := &Policy{mode: mode, rules: rules, start: time.Now(), now: time.Now, learned: map[netip.Addr]*lesson{}}
 	for _, r := range rules {
-		p.named = p.named || !r.prefix.IsValid()
+		p.named = p.named || !r.prefix.IsValid() && !r.dns
 	}
 	return p, nil
 }
@@ -175,6 +176,21 @@ func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 		return nil
 	}
 	return refusedDenied
+}
+
+// Asks returns nil where the container may ask servers outside for name, which is in lower case and has no dot at its end,
+// else a *Refusal. Where the question is which name an address has, addr is that address, else it is invalid.
+func (p *Policy) Asks(name string, addr netip.Addr) error {
+	if p == nil || p.mode != Deny {
+		return nil
+	}
+	addr = addr.Unmap()
+	for i := range p.rules {
+		if r := &p.rules[i]; r.dns || r.names(name) || addr.IsValid() && r.prefix.IsValid() && r.prefix.Contains(addr) {
+			return nil
+		}
+	}
+	return refusedName
 }
 
 // wasTold says whether a is what the container was told for a name that a rule allows.

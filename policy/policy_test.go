@@ -180,12 +180,89 @@ func TestDecideAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %v allocations", dst, n)
 		}
 	}
+	for _, name := range []string{"deb.debian.org", "other.test"} {
+		if n := testing.AllocsPerRun(100, func() { _ = p.Asks(name, netip.Addr{}) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func TestNamesThatMayBeAskedFor(t *testing.T) {
+	for _, test := range []struct {
+		mode  Mode
+		rules []string
+		name  string
+		addr  string // of a reverse lookup
+		ok    bool
+	}{
+		{Allow, nil, "x.test", "", true},
+		{"", nil, "x.test", "", true},
+		{Deny, nil, "x.test", "", false},
+		{Deny, nil, "", "", false}, // the root
+		{Deny, []string{"x.test"}, "x.test", "", true},
+		{Deny, []string{"X.test.:443/tcp"}, "x.test", "", true},
+		{Deny, []string{"x.test"}, "y.x.test", "", false},
+		{Deny, []string{"x.test"}, "test", "", false},
+		{Deny, []string{"*.x.test:443"}, "a.b.x.test", "", true},
+		{Deny, []string{"*.x.test"}, "x.test", "", false},
+		{Deny, []string{"*.x.test"}, "ax.test", "", false},
+		{Deny, []string{"*.x.test"}, `a\.x.test`, "", false}, // the label "a.x" below test
+		{Deny, []string{"*.x.test"}, `a\\.x.test`, "", false},
+		{Deny, []string{"*"}, `a\.x.test`, "", true},
+		{Deny, []string{"*"}, "x.test", "", true},
+		{Deny, []string{"0.0.0.0/0", "::/0"}, "x.test", "", false},
+		{Deny, []string{"dns"}, "x.test", "", true},
+		{Deny, []string{"DNS"}, "", "", true},
+		{Deny, []string{"dns."}, "x.test", "", false}, // a host
+		{Deny, []string{"dns."}, "dns", "", true},
+		{Deny, []string{"dns:*"}, "x.test", "", false},
+		{Deny, []string{"dns:*"}, "dns", "", true},
+		// Names of addresses.
+		{Deny, nil, "1.2.0.192.in-addr.arpa", "192.0.2.1", false},
+		{Deny, []string{"192.0.2.0/24:443"}, "1.2.0.192.in-addr.arpa", "192.0.2.1", true},
+		{Deny, []string{"192.0.2.0/24"}, "1.3.0.192.in-addr.arpa", "192.0.3.1", false},
+		{Deny, []string{"2001:db8::/32"}, "x.ip6.arpa", "2001:db8::1", true},
+		{Deny, []string{"192.0.2.0/24"}, "1.2.0.192.in-addr.arpa", "", false}, // asked for something else
+		{Deny, []string{"*.x.test"}, "1.2.0.192.in-addr.arpa", "192.0.2.1", false},
+		{Deny, []string{"dns"}, "1.2.0.192.in-addr.arpa", "192.0.2.1", true},
+	} {
+		p, _ := made(t, test.mode, test.rules...)
+		var addr netip.Addr
+		if test.addr != "" {
+			addr = netip.MustParseAddr(test.addr)
+		}
+		if err := p.Asks(test.name, addr); (err == nil) != test.ok {
+			t.Errorf("%s %v, %q %s: %v", test.mode, test.rules, test.name, test.addr, err)
+		}
+	}
+	var none *Policy
+	if err := none.Asks("x.test", netip.Addr{}); err != nil {
+		t.Errorf("no policy: %v", err)
+	}
+}
+
+func TestTheRuleDNSOpensNoDestination(t *testing.T) {
+	p, _ := made(t, Deny, "dns")
+	a := netip.MustParseAddr("192.0.2.1")
+	for _, name := range []string{"dns", "x.test", "", "."} {
+		p.Learn(name, []netip.Addr{a}, time.Hour)
+	}
+	for _, port := range []uint16{0, 53, 443} {
+		for _, proto := range []uint8{tcp, udp, icmp} {
+			if p.Decide(proto, netip.AddrPortFrom(a, port)) == nil {
+				t.Errorf("protocol %d, port %d", proto, port)
+			}
+		}
+	}
+	if len(p.learned) != 0 {
+		t.Errorf("%d addresses are kept for nothing", len(p.learned))
+	}
 }
 
 func TestRulesThatAreNone(t *testing.T) {
 	for _, s := range []string{
 		"", ":80", "10.0.0.0/33", "10.0.0.300", "1.2.3", "a b", "x.test:", "x.test:0", "x.test:65536", "x.test:90-80", "x.test:http", "x.test:80/sctp",
-		"x.test:80/icmp", "*x.test", "x.*.test", "**", "[::1", "[::1]80", "[::1]:", "fe80::1%eth0", "-..", "x..test", "*.",
+		"x.test:80/icmp", "*x.test", "x.*.test", "**", "[::1", "[::1]80", "[::1]:", "fe80::1%eth0", "-..", "x..test", "*.", "dns/udp", "dns:", "*dns",
 	} {
 		if r, err := ParseRule(s); err == nil {
 			t.Errorf("%q is a rule: %+v", s, r)
@@ -247,7 +324,7 @@ func TestAgreesWithTheObvious(t *testing.T) {
 }
 
 func FuzzParseRule(f *testing.F) {
-	for _, s := range []string{"*.debian.org:443", "[2001:db8::/32]:53/udp", "10.0.0.0/8:*/icmp", "x.test:1-2/tcp"} {
+	for _, s := range []string{"*.debian.org:443", "[2001:db8::/32]:53/udp", "10.0.0.0/8:*/icmp", "x.test:1-2/tcp", "dns", "dns.", "dns:53/udp"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -258,8 +335,14 @@ func FuzzParseRule(f *testing.F) {
 		if again, err := ParseRule(r.String()); err != nil || again != r {
 			t.Errorf("%q is %+v, and read again %+v, %v", s, r, again, err)
 		}
-		if r.prefix.IsValid() == (r.name != "" || r.wildcard) {
-			t.Errorf("%q is both an address and a name, or neither: %+v", s, r)
+		kinds := 0
+		for _, is := range []bool{r.prefix.IsValid(), r.name != "" || r.wildcard, r.dns} {
+			if is {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			t.Errorf("%q is not one of an address, a name and dns: %+v", s, r)
 		}
 		p, err := New(Deny, []Rule{r})
 		if err != nil {
@@ -267,6 +350,9 @@ func FuzzParseRule(f *testing.F) {
 		}
 		p.Learn("x.test", []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Second)
 		_ = p.Decide(tcp, netip.MustParseAddrPort("192.0.2.1:80"))
+		if p.Asks("x.test", netip.Addr{}) == nil && !r.dns && !r.names("x.test") {
+			t.Errorf("%q lets another name be asked for", s)
+		}
 	})
 }
 

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rule is a destination that is allowed. The zero Rule matches nothing.
+// Rule is a destination that is allowed, or that all names may be asked for. The zero Rule matches nothing.
 type Rule struct {
 	text     string
+	dns      bool         // the word dns: of what follows nothing counts
 	prefix   netip.Prefix // of addresses; invalid for a name
 	name     string       // lower case, without a dot at the end; of a wildcard what follows "*"
 	wildcard bool
@@ -21,12 +22,18 @@ type Rule struct {
 
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "icmp": unix.IPPROTO_ICMP}
 
-// ParseRule reads CIDR|ADDRESS|NAME[:PORT[/PROTO]]. A name may begin with "*." for all names below it, or be "*" alone for
-// whatever has a name. PORT is a number, a range (8000-8100) or "*"; PROTO is tcp, udp or icmp. IPv6 with a port is
-// written in brackets: [2001:db8::/32]:443.
+// ruleDNS is the rule that lets all names be asked for, and opens no destination. A host of that name is "dns." or "dns:*".
+const ruleDNS = "dns"
+
+// ParseRule reads CIDR|ADDRESS|NAME[:PORT[/PROTO]], or dns. A name may begin with "*." for all names below it, or be "*"
+// alone for whatever has a name. PORT is a number, a range (8000-8100) or "*"; PROTO is tcp, udp or icmp. IPv6 with a port
+// is written in brackets: [2001:db8::/32]:443.
 func ParseRule(s string) (Rule, error) {
 	bad := func(why string) (Rule, error) {
-		return Rule{}, fmt.Errorf("egress rule %q: %s; give CIDR|NAME[:PORT[/PROTO]], such as 10.0.0.0/8, *.debian.org:443 or [2001:db8::/32]:53/udp", s, why)
+		return Rule{}, fmt.Errorf("egress rule %q: %s; give CIDR|NAME[:PORT[/PROTO]], such as 10.0.0.0/8, *.debian.org:443 or [2001:db8::/32]:53/udp, or dns", s, why)
+	}
+	if strings.EqualFold(s, ruleDNS) {
+		return Rule{text: s, dns: true}, nil
 	}
 	r := Rule{text: s, hi: 65535}
 	what, port := s, ""
@@ -136,11 +143,14 @@ func (r *Rule) carries(proto uint8, port uint16) bool {
 	return r.lo <= port && port <= r.hi
 }
 
-// names says whether the rule is for a name, which is in lower case and has no dot at its end.
+// names says whether the rule is for a name, which is in lower case and has no dot at its end. What is no letter, digit or
+// the like in a label is escaped with a backslash (RFC 1035, 5.1), and so is a dot.
 func (r *Rule) names(name string) bool {
 	switch {
-	case r.prefix.IsValid() || r.text == "":
+	case r.prefix.IsValid() || r.dns || r.text == "":
 		return false
+	case r.wildcard && r.name != "" && strings.Contains(name, `\`):
+		return false // its last dots may be none
 	case r.wildcard:
 		return len(name) > len(r.name) && strings.HasSuffix(name, r.name)
 	}

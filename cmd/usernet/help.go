@@ -31,6 +31,7 @@ where it was not found.`,
 		examples: `usernet run --rm -it -- sh
 usernet run -d --name web -p 8080:80 -- python3 -m http.server 80
 usernet run --rm --network mynet --network name=second,ip=10.7.0.9 -- ip addr
+usernet run --rm --egress deny --allow-egress 10.1.0.0/16 --allow-egress dns -- make
 usernet run --rm --network container:web -- curl localhost`,
 		flags: map[string]completer{"network": networkModes, "link": running, "env-file": files, "label-file": files, "rootfs": files, "workdir": files}},
 	"attach": {group: groupContainers, long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
@@ -65,6 +66,7 @@ usernet dns query --as web example.com AAAA`, args: []completer{nothing, words("
 	"network create": {examples: `usernet network create mynet
 usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address printer=10.7.0.9 office
 usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend
+usernet network create --egress deny --allow-egress '*.debian.org:443' build
 usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
 		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge"), "scope": words("local"), "config-from": networks, "opt": options}},
 	"network ls": {examples: `usernet network ls --filter type=custom --format '{{.Name}} {{.Labels}}'`,

@@ -43,7 +43,7 @@ func (n *netFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&n.mac, "mac-address", "", "MAC address")
 	f.BoolVar(&n.noPortGuard, "no-port-guard", false, "let a nested bridge or VM send from other addresses, on the first network")
 	f.StringVar(&n.egress, "egress", "", "destinations outside that --allow-egress does not name: allow or deny (the network's)")
-	f.StringArrayVar(&n.allowEgress, "allow-egress", nil, "allow a destination, repeatable: CIDR|NAME[:PORT[/PROTO]]")
+	f.StringArrayVar(&n.allowEgress, "allow-egress", nil, "allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns")
 	f.BoolVar(&n.hostLoopback, "host-loopback", false, "let the container reach the host's loopback at the gateway")
 }
 

@@ -87,7 +87,7 @@ func networkCreate() *cobra.Command {
 		return nil
 	})
 	f.StringVar(&egress, "egress", "", "destinations outside that --allow-egress does not name: allow (unless told otherwise) or deny")
-	f.StringArrayVar(&allowEgress, "allow-egress", nil, "allow a destination, repeatable: CIDR|NAME[:PORT[/PROTO]]")
+	f.StringArrayVar(&allowEgress, "allow-egress", nil, "allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns")
 	f.StringArrayVar(&labels, "label", nil, "label: KEY=VALUE")
 	f.BoolVar(&spec.Internal, "internal", false, "no way out of the network")
 	f.BoolVar(&spec.Attachable, "attachable", false, "shown by inspect; every network can be attached to")
