@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,7 @@ type Server struct {
 	mu                                                    sync.Mutex
 	inFlight                                              map[string]int
 	total                                                 int
+	drained                                               []chan struct{} // closed when total is 0
 	conns                                                 map[io.Closer]struct{}
 	connsOf                                               map[string]int
 	cache                                                 *cache
@@ -125,13 +127,16 @@ func (s *Server) Counters() map[string]uint64 {
 		"failed": s.failed.Load(), "cache_hits": s.hits.Load(), "cached": uint64(s.cache.len()), "malformed": s.malformed.Load(), "limited": s.limited.Load(), "refused": s.refused.Load()}
 }
 
-// ServePacket answers UDP queries until pc is closed. id says who is behind a source address.
+// ServePacket answers UDP queries until pc is closed, or its read deadline has passed. id says who is behind a source address.
 func (s *Server) ServePacket(pc net.PacketConn, id func(net.Addr) Client) error {
 	defer s.track(pc)()
 	buf := make([]byte, 4096)
 	for {
 		n, from, err := pc.ReadFrom(buf)
 		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
 			if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 				continue
 			}
@@ -164,7 +169,7 @@ func (s *Server) ServePacket(pc net.PacketConn, id func(net.Addr) Client) error 
 	}
 }
 
-// ServeListener answers TCP queries until l is closed.
+// ServeListener answers TCP queries until l is closed, or its deadline has passed.
 func (s *Server) ServeListener(l net.Listener, id func(net.Addr) Client) error {
 	defer s.track(l)()
 	for {
@@ -316,7 +321,9 @@ func (s *Server) begin(id string) bool {
 func (s *Server) end(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.total--
+	if s.total--; s.total == 0 {
+		s.tellDrained()
+	}
 	if s.inFlight[id]--; s.inFlight[id] == 0 {
 		delete(s.inFlight, id)
 	}

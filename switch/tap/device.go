@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,9 @@ type Device struct {
 	raw    syscall.RawConn
 	closed atomic.Bool
 	header int // first byte of Frame.Header that the TAP carries: 0, or where Ethernet begins
+
+	stopped atomic.Bool // Serve is to end
+	serving sync.Mutex  // held by Serve
 }
 
 var _ vswitch.Device = (*Device)(nil)
@@ -78,10 +82,29 @@ func (d *Device) Plain() bool { return d.header != 0 }
 // Close ends Serve and all later writes. It waits for those under way, so Serve's port must not call it.
 func (d *Device) Close() error {
 	d.closed.Store(true)
+	d.stopped.Store(true)
 	if err := d.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close TAP: %w", err)
 	}
 	return nil
+}
+
+// Stop ends Serve for good, and returns when the port has what was read. What comes from then on waits in the TAP, for
+// another process that has it open. Frames can still be written. Serve's port must not call it.
+func (d *Device) Stop() {
+	d.stopped.Store(true)
+	_ = d.file.SetReadDeadline(time.Unix(1, 0)) // long past; the error of a TAP that is closed is as good
+	d.serving.Lock()
+	defer d.serving.Unlock() // locked to wait, not to hold
+}
+
+// Copy returns another descriptor of the TAP, which is the caller's. The interface has a carrier while one is open.
+func (d *Device) Copy() (fd int, err error) {
+	closed := d.raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if closed != nil {
+		return -1, d.failed(closed)
+	}
+	return fd, err
 }
 
 // WriteFrame implements vswitch.Device.

@@ -13,6 +13,10 @@
 // are still to be done, and takes such ones, so one readv and one writev carry what would be 45 frames at an MTU of
 // 1500. A plain TAP has no such header: frames to it are cut up and completed here.
 //
+// A TAP can change hands between processes while it is open: [Device.Copy] gives a descriptor away, [Device.Stop] leaves what
+// comes from then on to whoever has it, and there [Check] says whether it is what it is said to be. The interface has a
+// carrier as long as one descriptor is open; without one the kernel drops what the sandbox sends.
+//
 // Reading is non-blocking, through Go's poller: a TAP that waits holds neither a thread nor a buffer. Frames that are
 // there are all read before the reader waits again.
 package tap

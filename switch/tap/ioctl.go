@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +70,35 @@ func carriesVirtio(fd int) (yes, known bool) {
 		return false, false
 	}
 	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, true
+}
+
+// Check says whether fd is of a TAP called name, of a kind that Open can take: another process may have had it open, and
+// inside the sandbox it may have been removed or given another name.
+func Check(fd int, name string) error {
+	var ifr unix.Ifreq
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {
+		return fmt.Errorf("descriptor of TAP %s: %w", name, translate(errnoOf(err)))
+	}
+	flags := ifr.Uint16()
+	switch {
+	case ifr.Name() != name:
+		return fmt.Errorf("descriptor of TAP %s: it is called %s", name, ifr.Name())
+	case flags&unix.IFF_TAP == 0 || flags&unix.IFF_MULTI_QUEUE != 0:
+		return fmt.Errorf("descriptor of TAP %s: flags %#x are not those of a TAP of usernet's", name, flags)
+	case flags&unix.IFF_VNET_HDR == 0:
+		return nil
+	}
+	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
+	if err != nil || size != vswitch.VirtioHeaderLen {
+		return errors.Join(fmt.Errorf("descriptor of TAP %s: a virtio header of %d bytes, want %d", name, size, vswitch.VirtioHeaderLen), err)
+	}
+	return nil
+}
+
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	_ = errors.As(err, &errno)
+	return errno
 }
 
 // ifreqAddr is struct ifreq with a hardware address, which x/sys does not let one set.

@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"net"
 	"syscall"
 	"unsafe"
 
@@ -21,11 +22,17 @@ type reader struct {
 	errno syscall.Errno
 }
 
-// Serve reads frames into the port until the device is closed (net.ErrClosed) or the TAP is gone (ErrGone).
+// Serve reads frames into the port until the device is closed or stopped (net.ErrClosed) or the TAP is gone (ErrGone).
 func (d *Device) Serve(p *vswitch.Port) error {
+	d.serving.Lock()
+	defer d.serving.Unlock()
 	r := &reader{dev: d, port: p}
 	defer r.frame.Release()
-	if err := d.raw.Read(r.drain); err != nil {
+	err := d.raw.Read(r.drain)
+	switch {
+	case d.stopped.Load():
+		return net.ErrClosed
+	case err != nil:
 		return d.failed(err)
 	}
 	return translate(r.errno)
@@ -45,6 +52,9 @@ func (r *reader) drain(fd uintptr) bool {
 	for n := 1; ; n++ {
 		if n%flushEvery == 0 {
 			r.port.Flush()
+			if r.dev.stopped.Load() {
+				return true // a flood has no end
+			}
 		}
 		buf := r.frame.Buffer()
 		r.iov[1].Base = &buf[0]
