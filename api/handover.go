@@ -5,74 +5,126 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/network"
 )
 
-// Handover is what one daemon gives to the next: the sockets that must not be closed in between.
+// Handover is what one daemon gives to the next: the descriptors that must not be closed in between.
 type Handover struct {
-	API       int   // the listener of the API
-	Published []int // of published ports
-	Inherited []int // that the daemon was itself started with
+	API       int           // the listener of the API; -1: none
+	Published []int         // sockets of published ports
+	Inherited []int         // sockets that the daemon was itself started with
+	Sandboxes []SandboxFile // what leads into sandboxes
 }
 
-// The kinds of descriptors, as a byte beside each message that carries them, and what ends them.
+// SandboxFile is a descriptor of something inside a sandbox, and what it is.
+type SandboxFile struct {
+	Kind      string // one of those below; daemons close what they do not know
+	Container string // id
+	Endpoint  string `json:",omitempty"` // id; of a TAP
+	Interface string `json:",omitempty"` // name inside; of a TAP
+	FD        int    `json:"-"`          // goes beside the message
+}
+
+// The kinds of sandboxes' descriptors.
 const (
-	kindAPI, kindPublished, kindInherited = 'a', 'p', 'i'
-	kindEnd, kindTaken                    = 'e', 't'
-	maxRights                             = 253 // descriptors in one message (SCM_MAX_FD, include/net/scm.h)
+	FileTAP         = "tap"
+	FileDNSPacket   = "dns-udp" // of the DNS stub
+	FileDNSListener = "dns-tcp"
 )
 
-// OnHandover has f called with the connection of a daemon that wants to take this one's place. It is set before Serve.
-func (s *Server) OnHandover(f func(*net.UnixConn)) { s.handover = f }
+// Close closes all descriptors. It is safe to call twice.
+func (h *Handover) Close() {
+	fds := slices.Concat(h.Published, h.Inherited)
+	for _, f := range h.Sandboxes {
+		fds = append(fds, f.FD)
+	}
+	if h.API >= 0 {
+		fds = append(fds, h.API)
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd) // copies: nothing is lost with them
+	}
+	*h = Handover{API: -1}
+}
+
+// Successor is a daemon that wants to take this one's place. Close it when the state is free.
+type Successor struct {
+	*net.UnixConn
+	labels bool // it understands messages with a body
+}
+
+// givePatience bounds how long a successor may take to read.
+const givePatience = 10 * time.Second
+
+// OnHandover has f called with each daemon that wants to take this one's place. It is set before Serve.
+func (s *Server) OnHandover(f func(*Successor)) { s.handover = f }
 
 // takeOver leaves HTTP: descriptors do not go through it.
-func (s *Server) takeOver(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) takeOver(w http.ResponseWriter, r *http.Request) {
 	h, ok := w.(http.Hijacker)
 	if !ok || s.handover == nil {
 		fail(w, network.Errorf(network.NotSupported, "this daemon does not hand over"))
 		return
 	}
+	labels := r.Header.Get(handoverHeader) != ""
 	c, _, err := h.Hijack()
 	if err != nil {
 		fail(w, err)
 		return
 	}
 	if u, ok := c.(*net.UnixConn); ok {
-		s.handover(u)
+		s.handover(&Successor{u, labels})
 		return
 	}
 	_ = c.Close()
 }
 
 // Give sends h, and returns once the other daemon has it. The descriptors stay open here.
-func (h Handover) Give(c *net.UnixConn) error {
+func (s *Successor) Give(h *Handover) error {
+	if err := s.SetDeadline(time.Now().Add(givePatience)); err != nil {
+		return err
+	}
+	if err := s.give(h); err != nil {
+		return fmt.Errorf("handing over sockets: %w", err)
+	}
+	answer := make([]byte, 1)
+	if _, err := s.Read(answer); err != nil || answer[0] != kindTaken {
+		return errors.Join(errors.New("the other daemon did not take the sockets"), err)
+	}
+	return nil
+}
+
+func (s *Successor) give(h *Handover) error {
 	for _, x := range []struct {
 		kind byte
 		fds  []int
 	}{{kindAPI, []int{h.API}}, {kindPublished, h.Published}, {kindInherited, h.Inherited}} {
 		for fds := x.fds; len(fds) > 0; {
 			n := min(len(fds), maxRights)
-			if _, _, err := c.WriteMsgUnix([]byte{x.kind}, unix.UnixRights(fds[:n]...), nil); err != nil {
-				return fmt.Errorf("handing over sockets: %w", err)
+			if err := sendRights(s.UnixConn, []byte{x.kind}, fds[:n]); err != nil {
+				return err
 			}
 			fds = fds[n:]
 		}
 	}
-	if _, err := c.Write([]byte{kindEnd}); err != nil {
-		return fmt.Errorf("handing over sockets: %w", err)
+	for files := h.Sandboxes; s.labels && len(files) > 0; {
+		n := min(len(files), maxRights)
+		if err := sendFiles(s.UnixConn, files[:n]); err != nil {
+			return err
+		}
+		files = files[n:]
 	}
-	answer := make([]byte, 1)
-	if _, err := c.Read(answer); err != nil || answer[0] != kindTaken {
-		return errors.Join(errors.New("the other daemon did not take the sockets"), err)
-	}
-	return nil
+	_, err := s.Write([]byte{kindEnd})
+	return err
 }
 
-// TakeOver asks the daemon at socket for its sockets, and returns them when it has ended. Without a daemon there the error
-// is ErrNoDaemon.
+// TakeOver asks the daemon at socket for its descriptors, and returns them when it has ended. Without a daemon there the
+// error is ErrNoDaemon.
 func TakeOver(socket string) (h Handover, err error) {
 	h.API = -1
 	conn, err := net.Dial("unix", socket)
@@ -83,67 +135,55 @@ func TakeOver(socket string) (h Handover, err error) {
 	c := conn.(*net.UnixConn) // since it was dialled so
 	defer func() {
 		if err != nil {
-			h.close()
+			h.Close()
 		}
 	}()
-	if _, err := c.Write([]byte("POST /usernet/handover HTTP/1.1\r\nHost: usernet\r\nContent-Length: 0\r\n\r\n")); err != nil {
+	if _, err := c.Write([]byte("POST /usernet/handover HTTP/1.1\r\nHost: usernet\r\n" + handoverHeader + ": 2\r\nContent-Length: 0\r\n\r\n")); err != nil {
 		return h, err
 	}
-	buf, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(maxRights*4))
+	if err := h.receive(c); err != nil {
+		return h, err
+	}
+	if _, err := c.Write([]byte{kindTaken}); err != nil {
+		return h, err
+	}
+	_, _ = c.Read(make([]byte, 1)) // returns when it has ended, and with it the lock on the state
+	return h, nil
+}
+
+// receive fills h with what comes until the end is announced. What it does not know it closes.
+func (h *Handover) receive(c *net.UnixConn) error {
 	for {
-		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
-		if err != nil || n == 0 {
-			return h, errors.Join(errors.New("the daemon ended while it handed over"), err)
-		}
-		fds, err := receivedRights(oob[:oobn])
+		m, err := receiveMessage(c)
 		if err != nil {
-			return h, err
+			return err
 		}
-		switch buf[0] {
+		switch m.kind {
 		case kindAPI:
-			h.API = fds[0]
-		case kindPublished:
-			h.Published = append(h.Published, fds...)
-		case kindInherited:
-			h.Inherited = append(h.Inherited, fds...)
-		case kindEnd:
-			if _, err := c.Write([]byte{kindTaken}); err != nil {
-				return h, err
+			if h.API >= 0 || len(m.fds) != 1 {
+				m.close()
+				return errors.New("the running daemon hands over no listener that could be used: stop it, then start this one without --takeover")
 			}
-			_, _ = c.Read(buf) // returns when it has ended, and with it the lock on the state
-			return h, nil
+			h.API = m.fds[0]
+		case kindPublished:
+			h.Published = append(h.Published, m.fds...)
+		case kindInherited:
+			h.Inherited = append(h.Inherited, m.fds...)
+		case kindSandboxes:
+			files, err := m.sandboxFiles()
+			if err != nil {
+				m.close()
+				return err
+			}
+			h.Sandboxes = append(h.Sandboxes, files...)
+		case kindEnd:
+			m.close()
+			if h.API < 0 {
+				return errors.New("the running daemon does not hand over the API's listener: stop it, then start this one without --takeover")
+			}
+			return nil
 		default:
-			return h, errors.New("the running daemon does not hand over: stop it, then start this one without --takeover")
+			m.close() // of a daemon that is newer than this one
 		}
-	}
-}
-
-func receivedRights(oob []byte) ([]int, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var all []int
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			return nil, err
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-		}
-		all = append(all, fds...)
-	}
-	return all, nil
-}
-
-func (h Handover) close() {
-	for _, list := range [][]int{h.Published, h.Inherited} {
-		for _, fd := range list {
-			_ = unix.Close(fd)
-		}
-	}
-	if h.API >= 0 {
-		_ = unix.Close(h.API)
 	}
 }

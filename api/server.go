@@ -24,7 +24,7 @@ type Server struct {
 	b        Backend
 	log      *slog.Logger
 	http     *http.Server
-	handover func(*net.UnixConn) // nil: not possible
+	handover func(*Successor) // nil: not possible
 }
 
 type uidKey struct{}

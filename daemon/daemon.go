@@ -27,18 +27,19 @@ type Config struct {
 	Version  string
 	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
 	ExitWhenIdle  time.Duration
-	DNS           []string         // upstream servers instead of the host's own
-	ResolvConf    string           // "" means /etc/resolv.conf
-	DNSCache      int              // answers from outside that are kept; 0: none
-	DNSSearch     []string         // search domains instead of the host's
-	DNSSplit      []dns.Split      // the servers of some domains
-	IPv6          bool             // new networks have IPv6 unless they say otherwise
-	NoDirectPorts bool             // published ports go through the gateways always
-	Limits        forwarder.Limits // on all containers together; 0 does not limit
-	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
-	Inherited     []int            // bound sockets that published ports may use (systemd's socket activation); New owns them
-	Keeper        forwarder.Keeper // keeps the sockets of published ports beyond the daemon's end; nil: nobody
-	Adopted       []int            // sockets of published ports of the daemon whose place this one takes; New owns them
+	DNS           []string          // upstream servers instead of the host's own
+	ResolvConf    string            // "" means /etc/resolv.conf
+	DNSCache      int               // answers from outside that are kept; 0: none
+	DNSSearch     []string          // search domains instead of the host's
+	DNSSplit      []dns.Split       // the servers of some domains
+	IPv6          bool              // new networks have IPv6 unless they say otherwise
+	NoDirectPorts bool              // published ports go through the gateways always
+	Limits        forwarder.Limits  // on all containers together; 0 does not limit
+	PerContainer  forwarder.Limits  // on each container; the zero value means forwarder.DefaultLimits
+	Inherited     []int             // bound sockets that published ports may use (systemd's socket activation); New owns them
+	Keeper        forwarder.Keeper  // keeps the sockets of published ports beyond the daemon's end; nil: nobody
+	Adopted       []int             // sockets of published ports of the daemon whose place this one takes; New owns them
+	Sandboxes     []api.SandboxFile // what that daemon had of its containers' sandboxes; New owns the descriptors
 	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Doorman *sandbox.Doorman
 }
@@ -74,6 +75,8 @@ type Daemon struct {
 // New opens the state, makes what was running run again, and returns the daemon.
 // It fails with network.ErrLocked where another daemon holds the state.
 func New(cfg Config) (*Daemon, error) {
+	sandboxes := newHanded(cfg.Sandboxes)
+	defer sandboxes.close()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -122,14 +125,10 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.ExitWhenIdle > 0 {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
-	d.restore()
+	d.restore(sandboxes)
 	d.shared.DropAdopted()
 	return d, nil
 }
-
-// HandOver returns copies of the sockets that the daemon which takes this one's place needs: of published ports, and those
-// that this one was started with.
-func (d *Daemon) HandOver() (published, inherited []int, err error) { return d.shared.HandOver() }
 
 // checkStateDir makes dir where it is missing, and refuses one that others could change.
 func checkStateDir(dir string) error {
@@ -167,12 +166,14 @@ func (d *Daemon) Close() error {
 	if d.idle != nil {
 		d.idle.Stop()
 	}
-	boxes := make([]*sandboxState, 0, len(d.sandboxes))
-	for _, s := range d.sandboxes {
-		boxes = append(boxes, s)
-	}
 	d.mu.Unlock()
 	d.cancel()
+	boxes := d.boxes()
+	for _, s := range boxes { // before the first one closes, so that what was read finds its port
+		s.mu.Lock()
+		s.quiet()
+		s.mu.Unlock()
+	}
 	for _, s := range boxes {
 		s.mu.Lock()
 		d.unwire(s)

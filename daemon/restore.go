@@ -14,17 +14,28 @@ import (
 
 // restore makes again what ran when the last daemon ended: containers that still live get their networks back, at the
 // same addresses; the others are recorded as ended. Containers that were created but never started are forgotten,
-// since the command that was about to start them failed with its daemon.
-func (d *Daemon) restore() {
+// since the command that was about to start them failed with its daemon. First of all frames flow again where that daemon
+// has handed over what it takes.
+func (d *Daemon) restore(h handed) {
+	all := d.model.Containers()
+	lives := map[string]bool{}
+	var living []*network.Container
+	for _, c := range all {
+		if c.Status == network.Running && d.alive(c) {
+			lives[c.ID] = true
+			living = append(living, c)
+		}
+	}
+	d.adopt(living, h)
 	var group sync.WaitGroup
 	slots := make(chan struct{}, 2*runtime.GOMAXPROCS(0)) // each waits for an agent process half of the time
-	for _, c := range d.model.Containers() {
+	for _, c := range all {
 		switch {
 		case c.Status == network.Created && !(c.Monitor != 0 && sandbox.Alive(c.Monitor, c.MonitorStart)):
 			if err := d.model.RemoveContainer(c.ID); err != nil {
 				d.log.Warn("container not forgotten", "container", c.Name, "error", err)
 			}
-		case c.Status == network.Running && !d.alive(c):
+		case c.Status == network.Running && !lives[c.ID]:
 			if err := d.ContainerExited(d.ctx, c.ID, d.exitStatus(c)); err != nil {
 				d.log.Warn("container's end not recorded", "container", c.Name, "error", err)
 			}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 
@@ -140,10 +141,10 @@ func (d *Daemon) serveGatewayDNS(g *segment, addrs []netip.Prefix) error {
 	return nil
 }
 
-// serveDNS answers on both sockets until they are closed; wg counts the two loops.
+// serveDNS answers on both sockets until they are closed or paused; wg counts the two loops.
 func (d *Daemon) serveDNS(wg *sync.WaitGroup, pc net.PacketConn, ln net.Listener, client func(net.Addr) dns.Client) {
 	serve := func(f func() error) {
-		if err := f(); err != nil && !errors.Is(err, net.ErrClosed) && d.ctx.Err() == nil {
+		if err := f(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) && d.ctx.Err() == nil {
 			d.log.Debug("DNS socket ended", "address", pc.LocalAddr(), "error", err)
 		}
 	}

@@ -22,12 +22,12 @@ type sandboxState struct {
 	mu      sync.Mutex       // held while the container is changed; guards what follows
 	plugs   map[string]*plug // by endpoint id
 	bound   []binding
-	stubs   []interface{ Close() error } // the DNS sockets inside the sandbox
-	sockets *sandbox.Sockets             // for direct connections; nil before the first endpoint
-	wg      sync.WaitGroup               // TAP readers and DNS loops
-	stop    context.CancelFunc           // ends the watch; nil before it starts
-	code    int                          // exit status; set before ended is closed
-	ended   chan struct{}                // closed when the container has ended
+	stub    *stub              // nil: none
+	sockets *sandbox.Sockets   // for direct connections; nil before the first endpoint
+	wg      sync.WaitGroup     // TAP readers
+	stop    context.CancelFunc // ends the watch; nil before it starts
+	code    int                // exit status; set before ended is closed
+	ended   chan struct{}      // closed when the container has ended
 }
 
 // plug is one endpoint's way onto its segment.
@@ -72,13 +72,22 @@ func (d *Daemon) wire(ctx context.Context, s *sandboxState, c *network.Container
 
 // plugMissing adds the endpoints that are not there yet. The caller holds s.mu.
 func (d *Daemon) plugMissing(ctx context.Context, s *sandboxState, c *network.Container) error {
-	var missing []*network.Endpoint
-	for _, e := range c.Endpoints {
-		if n := d.networkByID(e.NetworkID); s.plugs[e.ID] == nil && n != nil && n.Driver == network.DriverBridge {
-			missing = append(missing, e)
-		}
+	missing := d.missing(s, c)
+	if len(missing) == 0 && s.stub != nil {
+		return nil // whoever made the stub has done the rest as well
 	}
 	return d.plugIn(ctx, s, c, missing, nil)
+}
+
+// missing are the endpoints of c that are to be on a switch and are not. The caller holds s.mu.
+func (d *Daemon) missing(s *sandboxState, c *network.Container) []*network.Endpoint {
+	var list []*network.Endpoint
+	for _, e := range c.Endpoints {
+		if n := d.networkByID(e.NetworkID); s.plugs[e.ID] == nil && n != nil && n.Driver == network.DriverBridge {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // plugIn adds the endpoints add to the sandbox of c and takes the interfaces remove away, sets the default routes, and
@@ -99,7 +108,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 		}
 		req.Add = append(req.Add, interfaceOf(e, segs[i].mtu))
 	}
-	if len(s.stubs) == 0 && len(c.Endpoints) > 0 {
+	if s.stub == nil && len(c.Endpoints) > 0 {
 		req.DNSStub = stubAddr
 	}
 	reply, err := d.cfg.Doorman.Configure(ctx, target(c), req)
@@ -107,8 +116,8 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
 	}
 	if reply.DNSPacket != nil {
-		s.stubs = append(s.stubs, reply.DNSPacket, reply.DNSListener)
-		d.serveDNS(&s.wg, reply.DNSPacket, reply.DNSListener, d.stubClient(c.ID))
+		s.stub = &stub{packet: reply.DNSPacket, listener: reply.DNSListener}
+		d.serveDNS(&s.stub.serves, reply.DNSPacket, reply.DNSListener, d.stubClient(c.ID))
 	}
 	var errs []error
 	for i, e := range add {
@@ -122,9 +131,12 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 			errs = append(errs, fmt.Errorf("interface %s: %w", e.Interface, err))
 			continue
 		}
-		if err := d.plugTAP(s, c, e, segs[i], dev); err != nil {
+		p, err := d.plugTAP(s, c, e, segs[i], dev)
+		if err != nil {
 			errs = append(errs, err, dev.Close())
+			continue
 		}
+		d.read(s, c, p)
 	}
 	return errors.Join(errs...)
 }
@@ -134,11 +146,11 @@ func ownNetwork(c *network.Container) bool {
 	return c.NetworkMode != network.HostName && !strings.HasPrefix(c.NetworkMode, "container:")
 }
 
-// plugTAP connects a TAP to its segment's switch and starts reading it.
-func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpoint, g *segment, dev *tap.Device) error {
+// plugTAP connects a TAP to its segment's switch, which can write to it from then on.
+func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpoint, g *segment, dev *tap.Device) (*plug, error) {
 	policy, err := egress(g.net, c.Egress, c.AllowEgress)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	addrs := append(endpointAddrs(e), e.LinkLocal...)
 	port, err := g.sw.Connect(vswitch.PortConfig{
@@ -146,17 +158,22 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 		Guard: optionBool(e.DriverOpts, optPortGuard, true), Isolated: !g.icc,
 	}, dev)
 	if err != nil {
-		return fmt.Errorf("interface %s: %w", e.Interface, err)
+		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
 	g.own(c, addrs, net.HardwareAddr(e.MAC[:]), policy, d.stock(s, c, g.net))
 	g.plugged(c.ID, port)
-	s.plugs[e.ID] = &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
+	p := &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
+	s.plugs[e.ID] = p
+	return p, nil
+}
+
+// read starts reading a TAP.
+func (d *Daemon) read(s *sandboxState, c *network.Container, p *plug) {
 	s.wg.Go(func() {
-		if err := dev.Serve(port); err != nil && !errors.Is(err, net.ErrClosed) {
-			d.log.Debug("TAP ended", "container", c.Name, "interface", e.Interface, "error", err)
+		if err := p.dev.Serve(p.port); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Debug("TAP ended", "container", c.Name, "interface", p.ep.Interface, "error", err)
 		}
 	})
-	return nil
 }
 
 // unplug takes one endpoint off its switch. The interface inside goes with the agent's Remove, or with the sandbox.
@@ -178,10 +195,8 @@ func (d *Daemon) unwire(s *sandboxState) {
 	for id := range s.plugs {
 		s.unplug(id)
 	}
-	for _, c := range s.stubs {
-		_ = c.Close()
-	}
-	s.stubs = nil
+	s.stub.close()
+	s.stub = nil
 	if s.sockets != nil {
 		_ = s.sockets.Close() // nobody to tell
 		s.sockets = nil

@@ -25,7 +25,13 @@ type held struct {
 // hold has a container connect to address and keep the connection until the test ends.
 func (d *daemon) hold(name, address string) *held {
 	d.t.Helper()
-	cmd := exec.Command(usernet, "exec", "-i", name, helper, "tcphold", address, "stdin")
+	return d.talk(name, "tcphold", address, "stdin")
+}
+
+// talk starts a helper in a container that says "ok" when it has begun, reads lines, and ends with its standard input.
+func (d *daemon) talk(name string, args ...string) *held {
+	d.t.Helper()
+	cmd := exec.Command(usernet, append([]string{"exec", "-i", name, helper}, args...)...)
 	cmd.Env = d.environ()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -38,7 +44,7 @@ func (d *daemon) hold(name, address string) *held {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	h := &held{t: d.t, name: name + " to " + address, in: in, lines: make(chan string, 100)}
+	h := &held{t: d.t, name: name + ": " + strings.Join(args, " "), in: in, lines: make(chan string, 100)}
 	go func() {
 		for s := bufio.NewScanner(out); s.Scan(); {
 			h.lines <- s.Text()

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -79,24 +78,8 @@ func TestTakeover(t *testing.T) {
 	const rounds = 3
 	d.flags = append(d.flags, "--takeover")
 	for range rounds {
-		old, oldEnded := d.cmd, d.ended
-		d.log.Close()
 		start := time.Now()
-		d.start()
-		select {
-		case <-oldEnded:
-		case <-time.After(patience):
-			t.Fatal("the old daemon does not end")
-		}
-		if code := old.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("the old daemon ended with %d", code)
-		}
-		eventually(t, func() error {
-			if !strings.Contains(d.ok("info"), d.socket) {
-				return errors.New("no answer")
-			}
-			return nil
-		})
+		d.takeOver()
 		inside.echoes("after")
 		t.Logf("taken over in %v", time.Since(start).Round(time.Millisecond))
 		if got := d.ok("port", "web"); got != ports {

@@ -145,8 +145,8 @@ func serve(o serveOptions) error {
 	d, err := daemon.New(daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Adopted: append(kept, handed.Published...), Doorman: doorman,
-		Keeper: openFDStore(log),
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Doorman: doorman,
+		Adopted: append(kept, handed.Published...), Sandboxes: handed.Sandboxes, Keeper: openFDStore(log),
 	})
 	if err != nil {
 		return err
@@ -158,8 +158,8 @@ func serve(o serveOptions) error {
 	}
 	d.Confine(measures)
 	s := api.NewServer(d, log)
-	successors := make(chan *net.UnixConn)
-	s.OnHandover(func(c *net.UnixConn) { successors <- c })
+	successors := make(chan *api.Successor)
+	s.OnHandover(func(c *api.Successor) { successors <- c })
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())

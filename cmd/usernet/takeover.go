@@ -29,36 +29,40 @@ func takeOver(socket string, log *slog.Logger) (l net.Listener, h api.Handover, 
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(true) // as the one who made it would
 	}
-	log.Info("took over from the running daemon", "published", len(h.Published), "inherited", len(h.Inherited))
+	h.API = -1 // its owner is l from here
+	log.Info("took over from the running daemon", "published", len(h.Published), "inherited", len(h.Inherited), "sandboxes", len(h.Sandboxes))
 	return l, h, nil
 }
 
-// handOver gives the sockets to the daemon at the other end of c and ends this one. On an error this one goes on.
-func handOver(c *net.UnixConn, l net.Listener, s *api.Server, d *daemon.Daemon) (ended bool, err error) {
+// handOver gives what must stay open to the daemon at the other end of c, and ends this one. On an error this one goes on.
+func handOver(c *api.Successor, l net.Listener, s *api.Server, d *daemon.Daemon) (ended bool, err error) {
 	defer c.Close() // which is the sign that the state is free
 	u, ok := l.(*net.UnixListener)
 	if !ok {
 		return false, errors.New("the API's listener cannot be handed over")
 	}
-	f, err := u.File()
+	h, err := d.HandOver()
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
-	h := api.Handover{API: int(f.Fd())}
-	if h.Published, h.Inherited, err = d.HandOver(); err == nil {
-		err = h.Give(c)
+	defer h.Close()
+	if h.API, err = copyOf(u); err != nil {
+		return false, err
 	}
-	defer func() {
-		for _, list := range [][]int{h.Published, h.Inherited} {
-			for _, fd := range list {
-				_ = unix.Close(fd)
-			}
-		}
-	}()
-	if err != nil {
+	if err := c.Give(&h); err != nil {
 		return false, err
 	}
 	u.SetUnlinkOnClose(false)
+	d.Drain()
 	return true, errors.Join(s.Close(), d.Close())
+}
+
+// copyOf returns another descriptor of a listener.
+func copyOf(l *net.UnixListener) (fd int, err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	failed := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(failed, err)
 }

@@ -17,6 +17,8 @@ var commands = map[string]func(args []string) error{
 	"tcpsend":   tcpSend,
 	"tcpmany":   tcpMany,
 	"tcphold":   tcpHold,
+	"tcpgap":    tcpGap,
+	"dnsmany":   dnsMany,
 	"dnsserve":  dnsServe,
 	"udpserve":  udpServe,
 	"udpdial":   udpDial,

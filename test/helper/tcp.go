@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -87,22 +89,27 @@ func errorName(err error) string {
 }
 
 // tcpSend: ADDR BYTES. It sends pseudo-random bytes in pieces of random size, closes its half, and
-// compares the digest that the server then answers with its own.
+// compares the digest that the server then answers with its own. With "stdin" instead of a number it prints
+// "ok" and sends until a line comes on standard input.
 func tcpSend(args []string) error {
-	total, err := strconv.ParseInt(args[1], 10, 64)
-	if err != nil {
-		return err
-	}
 	c, err := net.Dial("tcp", args[0])
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	total, stop := int64(math.MaxInt64), new(atomic.Bool)
+	if args[1] == "stdin" {
+		fmt.Println("ok")
+		stop = lineOnStdin()
+	} else if total, err = strconv.ParseInt(args[1], 10, 64); err != nil {
+		return err
+	}
 	var seed [32]byte
 	random := rand.NewChaCha8(seed)
 	sum := sha256.New()
 	piece := make([]byte, 256<<10)
-	for left := total; left > 0; {
+	left := total
+	for left > 0 && !stop.Load() {
 		n := min(left, 1+rand.Int64N(int64(len(piece))))
 		random.Read(piece[:n])
 		sum.Write(piece[:n])
@@ -111,6 +118,7 @@ func tcpSend(args []string) error {
 		}
 		left -= n
 	}
+	total -= left
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		return err
 	}
@@ -214,4 +222,50 @@ func tcpHold(args []string) error {
 	}
 	fmt.Println("EOF")
 	return nil
+}
+
+// tcpGap: ADDR. It prints "ok", sends bytes one at a time, each when the last has come back, until a line comes on standard
+// input; then how many, the longest that one took, and how many segments were sent again.
+func tcpGap(args []string) error {
+	conn, err := net.Dial("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c := conn.(*net.TCPConn)
+	fmt.Println("ok")
+	stop := lineOnStdin()
+	b, count, longest := make([]byte, 1), 0, time.Duration(0)
+	for ; !stop.Load(); count++ {
+		start := time.Now()
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+		longest = max(longest, time.Since(start))
+		time.Sleep(time.Millisecond) // leaves the machine to what is measured
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var info *unix.TCPInfo
+	raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	if err != nil {
+		return err
+	}
+	fmt.Printf("count %d longest %v again %d\n", count, longest.Round(time.Millisecond), info.Total_retrans)
+	return nil
+}
+
+// lineOnStdin is true once there was a line on standard input, or its end.
+func lineOnStdin() *atomic.Bool {
+	var was atomic.Bool
+	go func() {
+		os.Stdin.Read(make([]byte, 1))
+		was.Store(true)
+	}()
+	return &was
 }

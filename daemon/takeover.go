@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/switch/tap"
+)
+
+// drainPatience is how long an end waits for answers to DNS queries that were sent on: longer than most servers take, and
+// shorter than any client waits before it asks again.
+const drainPatience = 250 * time.Millisecond
+
+// HandOver returns copies of the descriptors that the daemon which takes this one's place needs: of published ports, those
+// that this one was started with, and those that lead into sandboxes. They are the caller's. What
+// of a sandbox cannot be copied is left out: the other daemon gets it from inside.
+func (d *Daemon) HandOver() (api.Handover, error) {
+	h := api.Handover{API: -1}
+	var err error
+	if h.Published, h.Inherited, err = d.shared.HandOver(); err != nil {
+		h.Close()
+		return h, err
+	}
+	for _, s := range d.boxes() {
+		s.mu.Lock()
+		files, err := s.copies()
+		s.mu.Unlock()
+		if err != nil {
+			d.log.Debug("not handed over", "container", s.id, "error", err)
+		}
+		h.Sandboxes = append(h.Sandboxes, files...)
+	}
+	return h, nil
+}
+
+// boxes are the live parts of all containers.
+func (d *Daemon) boxes() []*sandboxState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]*sandboxState, 0, len(d.sandboxes))
+	for _, s := range d.sandboxes {
+		list = append(list, s)
+	}
+	return list
+}
+
+// copies returns copies of all that leads into the sandbox. The caller holds s.mu.
+func (s *sandboxState) copies() (files []api.SandboxFile, err error) {
+	var errs []error
+	for id, p := range s.plugs {
+		fd, err := p.dev.Copy()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		files = append(files, api.SandboxFile{Kind: api.FileTAP, Container: s.id, Endpoint: id, Interface: p.ep.Interface, FD: fd})
+	}
+	if s.stub != nil {
+		packet, listener, err := s.stub.copies()
+		if err == nil {
+			files = append(files, api.SandboxFile{Kind: api.FileDNSPacket, Container: s.id, FD: packet},
+				api.SandboxFile{Kind: api.FileDNSListener, Container: s.id, FD: listener})
+		}
+		errs = append(errs, err)
+	}
+	return files, errors.Join(errs...)
+}
+
+// Drain takes no more DNS queries from sandboxes, since another daemon has their sockets too, and answers those that it has
+// taken. Call it before Close.
+func (d *Daemon) Drain() {
+	for _, s := range d.boxes() {
+		s.mu.Lock()
+		s.stub.pause()
+		s.mu.Unlock()
+	}
+	d.dns.Drain(drainPatience)
+}
+
+// quiet stops reading from the sandbox, and returns when all that was read has gone its way. The caller holds s.mu.
+func (s *sandboxState) quiet() {
+	s.stub.pause()
+	for _, p := range s.plugs {
+		p.dev.Stop()
+	}
+	s.wg.Wait()
+}
+
+// handed is what the daemon before has handed over from sandboxes, by what it is: the descriptor's own field is zero.
+type handed map[api.SandboxFile]int
+
+func newHanded(files []api.SandboxFile) handed {
+	h := handed{}
+	for _, f := range files {
+		fd := f.FD
+		f.FD = 0
+		if old, twice := h[f]; twice {
+			_ = unix.Close(old)
+		}
+		h[f] = fd
+	}
+	return h
+}
+
+// take returns a descriptor, which becomes the caller's.
+func (h handed) take(f api.SandboxFile) (fd int, ok bool) {
+	fd, ok = h[f]
+	delete(h, f)
+	return fd, ok
+}
+
+// close closes what nobody has taken.
+func (h handed) close() {
+	for f, fd := range h {
+		_ = unix.Close(fd)
+		delete(h, f)
+	}
+}
+
+// adopt connects containers to what the daemon before has handed over from their sandboxes. It reads from none before all
+// are connected, so that no frame is for one that is not there yet. What is not used is closed: an interface that is
+// open here could not be opened inside.
+func (d *Daemon) adopt(containers []*network.Container, h handed) {
+	defer h.close()
+	var begin []func()
+	for _, c := range containers {
+		if !ownNetwork(c) {
+			continue
+		}
+		s := d.box(c.ID)
+		s.mu.Lock()
+		for _, e := range d.missing(s, c) {
+			fd, ok := h.take(api.SandboxFile{Kind: api.FileTAP, Container: c.ID, Endpoint: e.ID, Interface: e.Interface})
+			if !ok {
+				continue
+			}
+			p, err := d.adoptTAP(s, c, e, fd)
+			if err != nil {
+				d.log.Warn("a TAP that was handed over is of no use", "container", c.Name, "interface", e.Interface, "error", err)
+				continue
+			}
+			begin = append(begin, func() { d.read(s, c, p) })
+		}
+		if d.adoptStub(s, c, h) {
+			begin = append(begin, func() { d.serveDNS(&s.stub.serves, s.stub.packet, s.stub.listener, d.stubClient(c.ID)) })
+		}
+		s.mu.Unlock()
+	}
+	for _, f := range begin {
+		f()
+	}
+}
+
+// adoptTAP connects an endpoint by its TAP's descriptor, which it takes over, also when it fails.
+func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endpoint, fd int) (*plug, error) {
+	f := os.NewFile(uintptr(fd), e.Interface)
+	if err := tap.Check(fd, e.Interface); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	n, err := d.model.Network(e.NetworkID)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	g, err := d.segmentFor(n)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	dev, err := tap.Open(f, !offload(e))
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.plugTAP(s, c, e, g, dev)
+	if err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	return p, nil
+}
+
+// adoptStub says whether the container's stub was handed over, whole.
+func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool {
+	packet, ok := h.take(api.SandboxFile{Kind: api.FileDNSPacket, Container: c.ID})
+	if !ok {
+		return false
+	}
+	listener, ok := h.take(api.SandboxFile{Kind: api.FileDNSListener, Container: c.ID})
+	if !ok {
+		_ = unix.Close(packet)
+		return false
+	}
+	st, err := openStub(packet, listener)
+	if err != nil {
+		d.log.Warn("a DNS stub that was handed over is of no use", "container", c.Name, "error", err)
+		return false
+	}
+	s.stub = st
+	return true
+}
