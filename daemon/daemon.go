@@ -38,6 +38,7 @@ type Config struct {
 	PerContainer  forwarder.Limits  // on each container; the zero value means forwarder.DefaultLimits
 	Inherited     []int             // bound sockets that published ports may use (systemd's socket activation); New owns them
 	Keeper        forwarder.Keeper  // keeps the sockets of published ports beyond the daemon's end; nil: nobody
+	SandboxKeeper SandboxKeeper     // keeps what leads into sandboxes likewise; nil: nobody
 	Adopted       []int             // sockets of published ports of the daemon whose place this one takes; New owns them
 	Sandboxes     []api.SandboxFile // what that daemon had of its containers' sandboxes; New owns the descriptors
 	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.

@@ -48,6 +48,7 @@ func (d *Daemon) restore(h handed) {
 		}
 	}
 	group.Wait()
+	d.wg.Go(func() { d.resetAllStale(living) })
 	d.rename()
 	d.sweep()
 	d.touchIdle()
@@ -79,7 +80,6 @@ func (d *Daemon) revive(c *network.Container) {
 		}
 		d.rememberPorts(s, c)
 		d.log.Info("container has its network again", "container", c.Name)
-		d.resetStale(s, c)
 	}
 	if err := d.writeFiles(c); err != nil {
 		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)

@@ -17,6 +17,7 @@ type stub struct {
 	packet   net.PacketConn
 	listener net.Listener
 	serves   sync.WaitGroup // the two loops that read them
+	forget   func()         // the service manager keeps them no longer; nil: it does not
 }
 
 // past is a deadline that ends all reading at once.
@@ -42,6 +43,9 @@ func (s *stub) close() {
 	_ = s.packet.Close() // once more is no harm, and there is nobody to tell
 	_ = s.listener.Close()
 	s.serves.Wait()
+	if s.forget != nil {
+		s.forget()
+	}
 }
 
 // copies returns other descriptors of both sockets.

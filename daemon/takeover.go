@@ -126,7 +126,10 @@ func (h handed) close() {
 // are connected, so that no frame is for one that is not there yet. What is not used is closed: an interface that is
 // open here could not be opened inside.
 func (d *Daemon) adopt(containers []*network.Container, h handed) {
-	defer h.close()
+	if len(h) == 0 {
+		return
+	}
+	defer d.discard(h)
 	var begin []func()
 	for _, c := range containers {
 		if !ownNetwork(c) {
@@ -135,12 +138,14 @@ func (d *Daemon) adopt(containers []*network.Container, h handed) {
 		s := d.box(c.ID)
 		s.mu.Lock()
 		for _, e := range d.missing(s, c) {
-			fd, ok := h.take(api.SandboxFile{Kind: api.FileTAP, Container: c.ID, Endpoint: e.ID, Interface: e.Interface})
+			file := api.SandboxFile{Kind: api.FileTAP, Container: c.ID, Endpoint: e.ID, Interface: e.Interface}
+			fd, ok := h.take(file)
 			if !ok {
 				continue
 			}
 			p, err := d.adoptTAP(s, c, e, fd)
 			if err != nil {
+				d.drop(file)
 				d.log.Warn("a TAP that was handed over is of no use", "container", c.Name, "interface", e.Interface, "error", err)
 				continue
 			}
@@ -183,20 +188,25 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 
 // adoptStub says whether the container's stub was handed over, whole.
 func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool {
-	packet, ok := h.take(api.SandboxFile{Kind: api.FileDNSPacket, Container: c.ID})
+	one, other := api.SandboxFile{Kind: api.FileDNSPacket, Container: c.ID}, api.SandboxFile{Kind: api.FileDNSListener, Container: c.ID}
+	packet, ok := h.take(one)
 	if !ok {
 		return false
 	}
-	listener, ok := h.take(api.SandboxFile{Kind: api.FileDNSListener, Container: c.ID})
+	listener, ok := h.take(other)
 	if !ok {
+		d.drop(one)
 		_ = unix.Close(packet)
 		return false
 	}
 	st, err := openStub(packet, listener)
 	if err != nil {
+		d.drop(one)
+		d.drop(other)
 		d.log.Warn("a DNS stub that was handed over is of no use", "container", c.Name, "error", err)
 		return false
 	}
 	s.stub = st
+	d.keepStub(s)
 	return true
 }

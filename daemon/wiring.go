@@ -37,6 +37,8 @@ type plug struct {
 	dev   *tap.Device
 	ep    *network.Endpoint
 	addrs []netip.Addr
+
+	forget func() // the service manager keeps dev no longer; nil: it does not
 }
 
 // box returns the live part of a container, making an empty one where there is none.
@@ -117,6 +119,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	}
 	if reply.DNSPacket != nil {
 		s.stub = &stub{packet: reply.DNSPacket, listener: reply.DNSListener}
+		d.keepStub(s)
 		d.serveDNS(&s.stub.serves, reply.DNSPacket, reply.DNSListener, d.stubClient(c.ID))
 	}
 	var errs []error
@@ -164,6 +167,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	g.plugged(c.ID, port)
 	p := &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
 	s.plugs[e.ID] = p
+	d.keepTAP(s, p)
 	return p, nil
 }
 
@@ -186,12 +190,18 @@ func (s *sandboxState) unplug(id string) {
 	_ = p.port.Close() // closing twice is no error, and there is nobody to tell
 	_ = p.dev.Close()
 	p.seg.plugged(s.id, nil)
+	if p.forget != nil {
+		p.forget()
+	}
 	p.seg.disown(p.addrs)
 }
 
 // unwire closes all that the daemon holds of a sandbox, and waits for its readers. The caller holds s.mu.
 func (d *Daemon) unwire(s *sandboxState) {
 	d.unpublishAll(s)
+	if len(s.plugs) > 0 || s.stub != nil {
+		defer d.settle()
+	}
 	for id := range s.plugs {
 		s.unplug(id)
 	}

@@ -22,6 +22,7 @@ import (
 type manager struct {
 	mu   sync.Mutex
 	kept map[string]*os.File
+	most int // that it has kept at a time
 }
 
 // startManager listens at a path as sd_pid_notify_with_fds(3) has it, until the test ends.
@@ -77,7 +78,12 @@ func (m *manager) take(state string, oob []byte) {
 	}
 	if strings.Contains(state, "FDSTORE=1") && len(files) == 1 {
 		m.kept[name] = files[0]
+		files = nil
 	}
+	for _, f := range files { // a barrier (sd_notify_barrier(3))
+		f.Close()
+	}
+	m.most = max(m.most, len(m.kept))
 }
 
 // starts has the daemon be started with what is kept.
@@ -90,6 +96,25 @@ func (m *manager) starts(d *daemon) {
 		d.files = append(d.files, m.kept[name])
 	}
 	d.prefix = []string{"sh", "-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d LISTEN_FDNAMES=%s exec "$@"`, len(names), strings.Join(names, ":")), "sh"}
+}
+
+// holds waits until so many are kept under names that begin with prefix.
+func (m *manager) holds(t *testing.T, prefix string, want int) {
+	t.Helper()
+	eventually(t, func() error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		n := 0
+		for name := range m.kept {
+			if strings.HasPrefix(name, prefix) {
+				n++
+			}
+		}
+		if n != want {
+			return fmt.Errorf("%d of %s are kept, want %d: %v", n, prefix, want, slices.Sorted(maps.Keys(m.kept)))
+		}
+		return nil
+	})
 }
 
 // TestServiceManagerKeepsPorts kills the daemon and starts it again with the sockets that it had the service manager keep:
@@ -106,14 +131,7 @@ func TestServiceManagerKeepsPorts(t *testing.T) {
 	d.ok("port", "rm", "web", fmt.Sprintf("127.0.0.1:%d:81", gone))
 	holds := func(want int) {
 		t.Helper()
-		eventually(t, func() error {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			if len(m.kept) != want {
-				return fmt.Errorf("%d sockets are kept, want %d: %v", len(m.kept), want, slices.Sorted(maps.Keys(m.kept)))
-			}
-			return nil
-		})
+		m.holds(t, "usernet-", want)
 	}
 	holds(3)
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {

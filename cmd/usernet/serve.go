@@ -9,14 +9,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/confine"
@@ -119,7 +116,7 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	l, inherited, kept, err := activated()
+	l, passed, err := activated()
 	if err != nil {
 		return err
 	}
@@ -140,14 +137,19 @@ func serve(o serveOptions) error {
 		if l, handed, err = takeOver(o.socket, log); err != nil {
 			return err
 		}
-		inherited = append(inherited, handed.Inherited...)
 	}
-	d, err := daemon.New(daemon.Config{
+	store := openFDStore(log, passed.names)
+	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Inherited: inherited, Doorman: doorman,
-		Adopted: append(kept, handed.Published...), Sandboxes: handed.Sandboxes, Keeper: openFDStore(log),
-	})
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Doorman: doorman,
+		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
+		Sandboxes: append(passed.sandboxes, handed.Sandboxes...),
+	}
+	if store != nil {
+		cfg.Keeper, cfg.SandboxKeeper = store, sandboxStore{store}
+	}
+	d, err := daemon.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -225,33 +227,6 @@ func listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	return l, nil
-}
-
-// activated returns what the service manager has passed (sd_listen_fds(3)): the API's listener, where one of the sockets
-// is a Unix one, the descriptors of the others, which published ports may use, and of those that an earlier daemon had it
-// keep.
-func activated() (api net.Listener, rest, kept []int, err error) {
-	for _, f := range activation.Files(true) {
-		l, err := net.FileListener(f)
-		if u, ok := l.(*net.UnixListener); ok && err == nil && api == nil {
-			api = u
-			continue
-		}
-		if err == nil {
-			_ = l.Close() // a copy
-		}
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("socket %s from the service manager: %w", f.Name(), err)
-		}
-		_ = f.Close()
-		if strings.HasPrefix(f.Name(), forwarder.KeptPrefix) {
-			kept = append(kept, fd)
-		} else {
-			rest = append(rest, fd)
-		}
-	}
-	return api, rest, kept, nil
 }
 
 // notify tells the service manager how far the daemon is (sd_notify(3)).
