@@ -6,7 +6,8 @@
 // The model (package network) says what should exist and stores it first. The daemon then makes it so, and undoes
 // the stored change where it cannot. What runs is held in two kinds of objects: a segment for each network in use (switch,
 // gateway, forwarder) and a sandbox for each running container (its TAPs, stub sockets, published ports and the
-// watch on its process). Both can be thrown away and made again from the model, which is what a restart does.
+// watch on its process). Both can be thrown away and made again from the model, which is what a restart does. A daemon that
+// takes another's place, or whose service manager kept them, gets TAPs and stub sockets instead of opening them again.
 //
 // # Locks
 //

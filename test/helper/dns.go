@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -27,8 +28,8 @@ func dnsServe(args []string) error {
 }
 
 // dnsMany: SERVER NAME. It prints "ok", asks for the A record of NAME over UDP, one query at a time and none twice, until a
-// line comes on standard input; then how many were asked, how many were not answered with an address, and how long the
-// longest took.
+// line comes on standard input; then how many were asked, how many were not answered with an address, how long the
+// longest took, and what was wrong with the last of those.
 func dnsMany(args []string) error {
 	c := dns.Client{Timeout: 20 * time.Second}
 	conn, err := c.Dial(args[0])
@@ -38,17 +39,17 @@ func dnsMany(args []string) error {
 	defer conn.Close()
 	fmt.Println("ok")
 	stop := lineOnStdin()
-	asked, failed, longest := 0, 0, time.Duration(0)
+	asked, failed, longest, wrong := 0, 0, time.Duration(0), ""
 	for ; !stop.Load(); asked++ {
 		q := new(dns.Msg).SetQuestion(dns.Fqdn(args[1]), dns.TypeA)
 		r, took, err := c.ExchangeWithConn(q, conn)
 		if err != nil || len(r.Answer) == 0 {
 			failed++
-			fmt.Println("failed", err, r)
+			wrong = strings.Join(strings.Fields(fmt.Sprint(err, r)), " ")
 		}
 		longest = max(longest, took)
 		time.Sleep(time.Millisecond) // leaves the machine to what is measured
 	}
-	fmt.Printf("count %d failed %d longest %v\n", asked, failed, longest.Round(time.Millisecond))
+	fmt.Printf("count %d failed %d longest %v %s\n", asked, failed, longest.Round(time.Millisecond), wrong)
 	return nil
 }
