@@ -34,6 +34,7 @@ type Config struct {
 	DNSSplit      []dns.Split       // the servers of some domains
 	IPv6          bool              // new networks have IPv6 unless they say otherwise
 	NoDirectPorts bool              // published ports go through the gateways always
+	NoFastPath    bool              // so do TCP connections of containers
 	Limits        forwarder.Limits  // on all containers together; 0 does not limit
 	PerContainer  forwarder.Limits  // on each container; the zero value means forwarder.DefaultLimits
 	Inherited     []int             // bound sockets that published ports may use (systemd's socket activation); New owns them

@@ -3,36 +3,51 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
 
-// optDirect is a network's option: false carries published ports through the gateway always.
-const optDirect = "usernet.direct_ports"
+// Options of a network: false carries published ports, or connections to the outside, through the gateway always.
+const (
+	optDirect   = "usernet.direct_ports"
+	optFastPath = "usernet.fast_path"
+)
 
-// dialDirect connects to a container's own address, in a client's name, over a socket of the container's namespace.
-func (g *segment) dialDirect(ctx context.Context, src, dst netip.AddrPort) (*forwarder.SocketConn, error) {
-	s := g.owner(dst.Addr()).sockets
-	if s == nil {
-		return nil, forwarder.ErrNotDirect
+// socketWait is how long a container's first connection waits for sockets of its sandbox, which is entered in some 20 ms.
+const socketWait = 200 * time.Millisecond
+
+// socket returns a socket of the network namespace of the container at an address.
+func (g *segment) socket(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error) {
+	use, possible := sandbox.Publish, g.direct
+	if outbound {
+		use, possible = sandbox.Divert, g.fastPath
 	}
-	fd, err := s.Take(dst.Addr().Is6())
-	if err != nil {
-		return nil, err
+	s := g.owner(container).sockets
+	if s == nil || !possible {
+		return -1, forwarder.ErrNotDirect
 	}
-	return forwarder.ConnectFrom(ctx, fd, src, dst)
+	ctx, cancel := context.WithTimeout(ctx, socketWait)
+	defer cancel()
+	return s.Take(ctx, use, container.Is6())
+}
+
+// noAnswer leaves the fast path for a while: a packet filter of the container's is in the way, or it has removed the rules.
+func (g *segment) noAnswer(container netip.Addr) {
+	if s := g.owner(container).sockets; s != nil {
+		s.Fail(sandbox.Divert)
+	}
 }
 
 // stock returns the stock of sockets for direct connections into c's sandbox, making an empty one where there is none.
 // The caller holds s.mu.
-func (d *Daemon) stock(s *sandboxState, c *network.Container, n *network.Network) *sandbox.Sockets {
-	if !optionBool(n.Options, optDirect, !d.cfg.NoDirectPorts) {
-		return nil
-	}
+func (d *Daemon) stock(s *sandboxState, c *network.Container) *sandbox.Sockets {
 	if s.sockets == nil {
-		s.sockets = d.cfg.Doorman.Sockets(target(c))
+		s.sockets = d.cfg.Doorman.Sockets(target(c), func(err error) {
+			d.log.Debug("connections go through the gateway", "container", c.Name, "error", err)
+		})
 	}
 	return s.sockets
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // binding is one published port as it is bound now, and where.
@@ -73,8 +74,8 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 	if err != nil {
 		return network.Errorf(network.Internal, "driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
 	}
-	if s.sockets != nil && slices.ContainsFunc(ports, func(p network.PortBinding) bool { return p.Proto == network.TCP }) {
-		s.sockets.Warm(in4.IsValid(), in6.IsValid())
+	if s.sockets != nil && g.direct && slices.ContainsFunc(ports, func(p network.PortBinding) bool { return p.Proto == network.TCP }) {
+		s.sockets.Warm(sandbox.Publish, in4.IsValid(), in6.IsValid())
 	}
 	for _, b := range bound {
 		s.bound = append(s.bound, binding{g.fwd, b})

@@ -42,6 +42,8 @@ type segment struct {
 	fwd      *forwarder.Forwarder
 	mtu      int
 	icc      bool
+	direct   bool // connections to published ports go past the gateway
+	fastPath bool // so do those of containers
 	log      *slog.Logger
 	egress   *policy.Policy // of what is no container's
 	refusals refusalLog
@@ -57,12 +59,13 @@ type owner struct {
 	id, name     string
 	hostLoopback bool
 	egress       *policy.Policy
-	sockets      *sandbox.Sockets // nil: no direct connections
+	sockets      *sandbox.Sockets
 }
 
 func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 	g := &segment{net: n, mtu: optionInt(n.Options, optMTU, defaultMTU), icc: optionBool(n.Options, optICC, true),
 		owners: map[netip.Addr]owner{}, ports: map[string]*vswitch.Port{}}
+	g.direct, g.fastPath = optionBool(n.Options, optDirect, !d.cfg.NoDirectPorts), optionBool(n.Options, optFastPath, !d.cfg.NoFastPath)
 	log := d.log.With("network", n.Name)
 	g.log = log
 	var err error
@@ -83,7 +86,8 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 		HostLoopback: g.hostLoopback,
 		Allow:        g.allow,
 		Shared:       d.shared,
-		DialDirect:   g.dialDirect,
+		Socket:       g.socket,
+		NoAnswer:     g.noAnswer,
 		Limits:       d.cfg.PerContainer,
 		Owner:        func(a netip.Addr) string { return g.owner(a).id },
 	}

@@ -163,7 +163,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	g.own(c, addrs, net.HardwareAddr(e.MAC[:]), policy, d.stock(s, c, g.net))
+	g.own(c, addrs, net.HardwareAddr(e.MAC[:]), policy, d.stock(s, c))
 	g.plugged(c.ID, port)
 	p := &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
 	s.plugs[e.ID] = p

@@ -27,7 +27,7 @@ func (f *Forwarder) Flows() []Flow {
 	list := make([]Flow, 0, len(f.flows)+len(f.udp)+len(f.inbound)+len(f.echo))
 	for fl := range f.flows {
 		path, state := "gateway", "established"
-		if fl.direct != nil {
+		if fl.isDirect() {
 			path = "direct"
 		}
 		if fl.halfClosed.Load() {

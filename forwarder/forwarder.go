@@ -39,10 +39,15 @@ type Config struct {
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
 	// Owner names the container at an address, for the table of flows.
 	Owner func(netip.Addr) string
-	// DialDirect connects to a container's address in a client's name without the gateway between, over a socket of the
-	// container's own network namespace. An error, ErrNotDirect among them, means: through the gateway. Nil: always so.
-	DialDirect func(ctx context.Context, src, dst netip.AddrPort) (*SocketConn, error)
-	Limits     Limits // for each container
+	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network namespace of the
+	// container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset if it is just closed. With
+	// outbound set it answers a connection that the container asks for. An error means: through the gateway. Nil: always so.
+	Socket func(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error)
+	// NoAnswer is told that a container did not take part in a connection over such a socket.
+	NoAnswer func(container netip.Addr)
+	Limits   Limits // for each container
+
+	connect func(fd int) error // instead of connecting directly, where tests have no namespace
 }
 
 // ErrNotDirect says that a connection has to go through the gateway.
@@ -83,13 +88,14 @@ const (
 	countEchoLimit
 	countInbound
 	countDirect
+	countDiverted
 	countProhibited
 	counterKinds
 )
 
 var counterNames = [counterKinds]string{
 	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "ping_sessions", "ping_limit",
-	"published_connections", "published_direct", "egress_prohibited",
+	"published_connections", "published_direct", "tcp_direct", "egress_prohibited",
 }
 
 // New makes a forwarder.

@@ -64,9 +64,14 @@ func (f *Forwarder) take(inside netip.Addr, kind usageKind) bool {
 
 // give takes a use back.
 func (f *Forwarder) give(inside netip.Addr, kind usageKind) {
-	f.cfg.Shared.use[kind].Add(-1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.giveLocked(inside, kind)
+}
+
+// giveLocked is give; the caller holds f.mu.
+func (f *Forwarder) giveLocked(inside netip.Addr, kind usageKind) {
+	f.cfg.Shared.use[kind].Add(-1)
 	u := f.use[inside]
 	u[kind]--
 	if u == (usage{}) {

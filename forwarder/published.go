@@ -56,7 +56,7 @@ func (p *published) ready(uint32) {
 		_ = p.sock.receiveAll(p.datagram) // an error is about some client that is gone
 		return
 	}
-	for range 64 { // then others have their turn
+	for range 16 { // then others have their turn
 		var fd int
 		var sa unix.Sockaddr
 		err := p.sock.use(func(ln int) (err error) {
@@ -65,8 +65,7 @@ func (p *published) ready(uint32) {
 		})
 		switch {
 		case err == nil:
-			p.f.wg.Add(1)
-			go p.connect(fd, addrPortOf(sa))
+			p.connect(fd, addrPortOf(sa))
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 			p.pause()
 			return
@@ -85,48 +84,55 @@ func (p *published) pause() {
 	})
 }
 
-// connect dials the container in the client's name; a refusal there is a reset here.
+// connect dials the container in the client's name; a refusal there is a reset here. It owns fd.
 func (p *published) connect(fd int, client netip.AddrPort) {
 	f := p.f
-	defer f.wg.Done()
-	host := newSocketConn(fd)
 	src, dst := p.insideFor(client)
-	if !f.take(dst.Addr(), useDialling) {
-		reset(host)
+	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: localAddr(fd)}
+	if !f.begin(fl) {
+		_ = unix.Close(fd) // which resets it (setInherited)
 		return
 	}
-	fl := &flow{f: f, direction: "in", inside: dst, outside: src, host: host}
-	err := f.dialInside(fl)
-	f.give(dst.Addr(), useDialling)
-	if err != nil {
-		f.counters[countTCPRefused].Add(1)
-		reset(host)
+	ctx, cancel := context.WithTimeout(f.ctx, atOnce)
+	inside, err := f.dialDirect(ctx, dst, src, false)
+	cancel()
+	if err == nil {
+		f.counters[countInbound].Add(1)
+		f.counters[countDirect].Add(1)
+		f.carry(fl, inside, fd)
 		return
 	}
-	f.counters[countInbound].Add(1)
-	f.run(fl)
+	// Whatever it was: what the gateway makes of it counts. A service may be bound to the interface itself.
+	go p.dial(fl, fd)
 }
 
-// dialInside connects a flow's inner end, directly where that is possible.
-func (f *Forwarder) dialInside(fl *flow) error {
-	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
-	defer cancel()
-	if f.cfg.DialDirect != nil {
-		c, err := f.cfg.DialDirect(ctx, fl.outside, fl.inside)
-		if err == nil {
-			f.counters[countDirect].Add(1)
-			fl.direct = c
-			return nil
-		}
-		// Whatever it was: what the gateway makes of it counts. A service may be bound to the interface itself.
+// atOnce bounds what the reactor waits for: a connection within a namespace is there when connect(2) returns.
+const atOnce = 0
+
+// dial connects a flow by way of the gateway.
+func (p *published) dial(fl *flow, fd int) {
+	f := p.f
+	if !f.take(fl.inside.Addr(), useDialling) {
+		_ = unix.Close(fd)
+		f.finished(fl)
+		return
 	}
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	in, err := f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
 	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
 		fl.outside = netip.AddrPortFrom(fl.outside.Addr(), 0)
 		in, err = f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
 	}
-	fl.in = in
-	return err
+	cancel()
+	f.give(fl.inside.Addr(), useDialling)
+	if err != nil {
+		f.counters[countTCPRefused].Add(1)
+		_ = unix.Close(fd)
+		f.finished(fl)
+		return
+	}
+	f.counters[countInbound].Add(1)
+	f.run(fl, in, fd)
 }
 
 // inboundKey is a client as a container knows it.

@@ -42,6 +42,17 @@ func (s *socket) close(r *reactor) {
 	s.fd = -1
 }
 
+// release takes the socket off the reactor and returns its descriptor, which is the caller's then; -1 if it was closed.
+func (s *socket) release(r *reactor) (fd int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd >= 0 {
+		r.remove(s.fd)
+	}
+	fd, s.fd = s.fd, -1
+	return fd
+}
+
 // setFragment has the kernel fragment what it may, and refuse what it may not (ip(7), IP_MTU_DISCOVER).
 func (s *socket) setFragment(fd int, p stack.Packet) {
 	mode := unix.IP_PMTUDISC_WANT

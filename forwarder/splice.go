@@ -45,9 +45,14 @@ func (p *pipe) close() {
 	_ = unix.Close(p.w)
 }
 
-// splice moves what src brings to dst until src ends, passes its end on, and adds to moved what has arrived. The kernel
-// moves pages from socket to socket: nothing is copied into this process.
-func splice(dst, src stream, moved *atomic.Uint64) error {
+// splice writes first to dst, then moves what src brings until src ends, passes its end on, and adds to moved what has
+// arrived. The kernel moves pages from socket to socket: nothing is copied into this process.
+func splice(dst, src *SocketConn, first []byte, moved *atomic.Uint64) error {
+	n, err := dst.Write(first)
+	moved.Add(uint64(n))
+	if err != nil {
+		return err
+	}
 	from, err := src.SyscallConn()
 	if err != nil {
 		return err

@@ -2,24 +2,12 @@ package forwarder
 
 import (
 	"errors"
-	"io"
 	"net"
-	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// stream is a TCP connection of the kernel's: a *net.TCPConn, or a *SocketConn, which takes fewer system calls to make.
-type stream interface {
-	io.Writer
-	SyscallConn() (syscall.RawConn, error)
-	CloseWrite() error
-	SetLinger(seconds int) error
-	Close() error
-}
 
 // SocketConn is a connected, non-blocking TCP socket in the Go runtime's poller. Its options are those it was made with:
 // net.FileConn would set a dozen more, which is half of what a short connection costs.
@@ -42,32 +30,26 @@ func (c *SocketConn) CloseWrite() error {
 	return c.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
 }
 
-// SetLinger says what Close does with data that was not sent; 0 makes it a reset (socket(7), SO_LINGER).
+// SetLinger says what Close does with data that was not sent (socket(7), SO_LINGER): 0 makes it a reset, below 0 it is sent
+// in the background.
 func (c *SocketConn) SetLinger(seconds int) error {
-	return c.control(func(fd int) error {
-		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
-	})
-}
-
-// localOf is a stream's address on the host.
-func localOf(s stream) (at netip.AddrPort) {
-	switch c := s.(type) {
-	case *net.TCPConn:
-		if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
-			return netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
-		}
-	case *SocketConn:
-		_ = c.control(func(fd int) error { at = localAddr(fd); return nil }) // of a closed one there is none
+	l := &unix.Linger{Onoff: 1, Linger: int32(seconds)}
+	if seconds < 0 {
+		l = &unix.Linger{}
 	}
-	return at
+	return c.control(func(fd int) error { return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, l) })
 }
 
 // keepAlive finds peers that are gone: a connection ends after 75 s of silence and 9 probes without an answer, as in Linux (tcp(7))
 // but for the two hours. An idle connection whose peer lives is kept for ever (RFC 5382 REQ-5 asks for 2 h 4 min at least).
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 75 * time.Second, Interval: 75 * time.Second, Count: 9}
 
-// setInherited sets, on a listening socket, the options that accepted ones take over (tcp(7), Linux).
+// setInherited sets, on a listening socket, the options that accepted ones take over (tcp(7), Linux). Of a daemon that was
+// killed, the kernel closes the connections: to their peers that is a reset, and not the end of what there was to read.
 func setInherited(fd int) error {
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
 	for _, o := range [][3]int{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,19 +19,9 @@ import (
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
 const dialTimeout = 30 * time.Second
 
-// flow is one TCP connection from or to a container.
-type flow struct {
-	f                         *Forwarder
-	direction                 string
-	inside, outside, hostSide netip.AddrPort
-	created                   time.Time
-	in                        *stack.Conn // the container's end at the gateway
-	direct                    *SocketConn // or inside the container's network namespace
-	host                      stream
-	bytesIn, bytesOut         atomic.Uint64
-	halfClosed                atomic.Bool
-	once                      sync.Once
-}
+// answerTimeout is how long a container's connection may take to be answered from within its namespace. Its packets wait for
+// nobody there, and it asks again after a second (RFC 6298, 2.1); the first one may wait for a sandbox to be entered.
+const answerTimeout = 500 * time.Millisecond
 
 // HandleTCP dials the host first and completes the container's handshake only then.
 func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
@@ -70,80 +58,69 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		}
 		return
 	}
-	if !f.take(src.Addr(), useTCP) {
-		reset(host)
+	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: localAddr(host)}
+	if !f.begin(fl) {
+		_ = unix.Close(host) // which resets it (setInherited)
 		r.Refuse()
 		return
 	}
-	f.give(src.Addr(), useTCP) // run takes it again
+	if r.Plain {
+		inside, err := f.answer(fl)
+		if err == nil {
+			r.Drop() // its SYN has been answered
+			f.counters[countTCP].Add(1)
+			f.counters[countDiverted].Add(1)
+			f.carry(fl, inside, host)
+			return
+		}
+		if errors.Is(err, context.DeadlineExceeded) || f.ctx.Err() != nil {
+			r.Drop() // nothing is known of its state; it asks again
+			_ = unix.Close(host)
+			f.finished(fl)
+			return
+		}
+	}
 	in, err := r.Accept()
 	if err != nil {
-		reset(host)
+		_ = unix.Close(host)
+		f.finished(fl)
 		return
 	}
 	f.counters[countTCP].Add(1)
-	f.run(&flow{f: f, direction: "out", inside: src, outside: dst, in: in, host: host})
+	f.run(fl, in, host)
 }
 
-// dialHost connects to the outside.
-func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAliveConfig: keepAlive}
-	if local := f.outbound(to.Addr()); local.IsValid() {
-		d.LocalAddr = &net.TCPAddr{IP: local.AsSlice()}
+// run copies between the gateway's end of a connection and a socket of the host's, until both halves have ended.
+func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
+	c := newSocketConn(host)
+	if !fl.set(func() { fl.in, fl.host = in, c }) {
+		in.Endpoint.Abort()
+		_ = in.Close()
+		reset(c)
+		f.finished(fl)
+		return
 	}
-	if f.cfg.OutboundInterface != "" && !to.Addr().IsLoopback() {
-		d.Control = func(_, _ string, c syscall.RawConn) error {
-			var err error
-			return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), f.cfg.OutboundInterface) }), err)
+	f.copyBoth(fl, fl.outward, fl.inward)
+}
+
+// copyBoth runs what copies the two halves of a flow, and ends it. Of a half that has ended, there is nothing to run.
+func (f *Forwarder) copyBoth(fl *flow, out, in func() error) {
+	defer f.finished(fl)
+	run := func(half func() error) { // an error in one direction ends both
+		if half == nil {
+			return
 		}
-	}
-	c, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.TCPConn), nil
-}
-
-// run copies both ways until both directions have ended.
-func (f *Forwarder) run(fl *flow) {
-	if !f.take(fl.inside.Addr(), useTCP) {
-		fl.abort()
-		return
-	}
-	defer f.give(fl.inside.Addr(), useTCP)
-	fl.created = time.Now()
-	fl.hostSide = localOf(fl.host)
-	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
-		fl.abort()
-		return
-	}
-	f.flows[fl] = struct{}{}
-	f.wg.Add(1)
-	f.mu.Unlock()
-	defer f.wg.Done()
-	done := make(chan error, 1)
-	out, in := fl.outward, fl.inward
-	if fl.direct != nil {
-		out = func() error { return splice(fl.host, fl.direct, &fl.bytesOut) }
-		in = func() error { return splice(fl.direct, fl.host, &fl.bytesIn) }
-	}
-	half := func(copy func() error) error { // an error in one direction ends both
-		err := copy()
+		err := half()
 		fl.halfClosed.Store(true)
 		if err != nil {
 			fl.abort()
 		}
-		return err
 	}
-	go func() { done <- half(out) }()
-	_ = half(in) // an error has been acted upon
+	done := make(chan struct{})
+	go func() { run(out); close(done) }()
+	run(in)
 	<-done
 	fl.close()
-	f.mu.Lock()
-	delete(f.flows, fl)
-	f.mu.Unlock()
 }
 
 // outward copies from the container to the host, and passes its end on.
@@ -239,31 +216,14 @@ func (fl *flow) inward() error {
 	}
 }
 
-// close lets both ends finish what they have.
-func (fl *flow) close() {
-	if fl.direct != nil {
-		_ = fl.direct.Close()
-	} else {
-		_ = fl.in.Close()
-	}
-	_ = fl.host.Close()
-}
-
-// abort resets both ends: a reset on one side is one on the other.
-func (fl *flow) abort() {
-	fl.once.Do(func() {
-		if fl.direct != nil {
-			reset(fl.direct)
-		} else {
-			fl.in.Endpoint.Abort()
-			_ = fl.in.Close()
-		}
-		reset(fl.host)
-	})
+// finish closes a connection with what is still on its way.
+func finish(c *SocketConn) {
+	_ = c.SetLinger(-1)
+	_ = c.Close()
 }
 
 // reset closes a host connection with RST.
-func reset(c stream) {
+func reset(c *SocketConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
 }

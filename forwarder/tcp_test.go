@@ -8,14 +8,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // end is one end of a connection, of whichever kind.
@@ -128,11 +127,7 @@ var pairs = []struct {
 	{"direct", func(t *testing.T, w *world) (end, end) {
 		accepted := make(chan *net.TCPConn, 1)
 		port := listen(t, func(c *net.TCPConn) { accepted <- c })
-		direct := func(_, _ netip.AddrPort) (int, netip.AddrPort, error) {
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-			return fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), err
-		}
-		w.direct.Store(&direct)
+		w.direct.Store(int32(port))
 		host, err := net.Dial("tcp", w.publish(t, 80, "tcp").Host.String())
 		if err != nil {
 			t.Fatal(err)
@@ -264,4 +259,39 @@ func TestConnectionsLeaveNothing(t *testing.T) {
 	if len(w.use) > 0 {
 		t.Errorf("uses are still counted: %v", w.use)
 	}
+}
+
+// TestQuietFlowsNeedNoGoroutine: between two sockets of the kernel, the reactor passes small pieces on, whatever their number.
+func TestQuietFlowsNeedNoGoroutine(t *testing.T) {
+	w := newWorld(t, nil)
+	accepted := make(chan *net.TCPConn, 1)
+	w.direct.Store(int32(listen(t, func(c *net.TCPConn) { accepted <- c })))
+	at := w.publish(t, 80, "tcp").Host.String()
+	before := runtime.NumGoroutine()
+	for range 100 {
+		host, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		container := <-accepted
+		defer container.Close()
+		for _, way := range [][2]net.Conn{{host, container}, {container, host}, {host, container}} {
+			if _, err := way[0].Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(way[1], make([]byte, 5)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(w.Flows()); n != 100 {
+		t.Errorf("%d flows, want 100", n)
+	}
+	eventually(t, func() error { // those that accepted end
+		if n := runtime.NumGoroutine(); n > before+2 {
+			return fmt.Errorf("%d goroutines for 100 flows", n-before)
+		}
+		return nil
+	})
 }

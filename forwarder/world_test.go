@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/stack"
 	vswitch "github.com/usernet/usernet/switch"
@@ -24,8 +27,7 @@ var (
 type world struct {
 	*Forwarder
 	gateway, container *stack.Gateway
-	// direct, if set, makes the socket of a direct connection and says where to connect it.
-	direct atomic.Pointer[func(src, dst netip.AddrPort) (int, netip.AddrPort, error)]
+	direct             atomic.Int32 // a port of the host's loopback that direct connections go to, instead of the container's
 }
 
 func newWorld(t testing.TB, change func(*Config)) *world {
@@ -45,16 +47,15 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	w.gateway, w.container = station(gatewayAddr, 1), station(containerAddr, 2)
 	w.gateway.SetNeighbor(containerAddr, net.HardwareAddr{2, 0x42, 0, 0, 0, 2})
 	cfg := Config{Inside: w.gateway, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
-	cfg.DialDirect = func(ctx context.Context, src, dst netip.AddrPort) (*SocketConn, error) {
-		f := w.direct.Load()
-		if f == nil {
-			return nil, ErrNotDirect
+	cfg.Socket = func(context.Context, netip.Addr, bool) (int, error) {
+		if w.direct.Load() == 0 {
+			return -1, ErrNotDirect
 		}
-		fd, to, err := (*f)(src, dst)
-		if err != nil {
-			return nil, err
-		}
-		return ConnectFrom(ctx, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), to)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		return fd, errors.Join(err, setInherited(fd))
+	}
+	cfg.connect = func(fd int) error {
+		return w.Forwarder.connect(t.Context(), fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
 	}
 	if change != nil {
 		change(&cfg)

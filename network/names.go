@@ -41,7 +41,7 @@ func checkOptions(options map[string]string) error {
 			if n, err := strconv.Atoi(v); err != nil || n < 68 || n > 65520 {
 				return Errorf(Invalid, "invalid MTU %q: give a number from 68 (1280 with IPv6) to 65520", v)
 			}
-		case strings.HasPrefix(k, "com.docker.network.bridge.enable_"), k == "usernet.direct_ports", k == "usernet.host_loopback":
+		case strings.HasPrefix(k, "com.docker.network.bridge.enable_"), k == "usernet.direct_ports", k == "usernet.fast_path", k == "usernet.host_loopback":
 			if _, err := strconv.ParseBool(v); err != nil {
 				return Errorf(Invalid, "invalid value %q for %s: give true or false", v, k)
 			}
@@ -57,7 +57,7 @@ func checkOptions(options map[string]string) error {
 			if !ifacePrefix.MatchString(v) {
 				return Errorf(Invalid, "invalid value %q for %s: give up to 12 letters, digits, - or _ that do not end in a digit", v, k)
 			}
-		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.dns", "usernet.egress", "usernet.allow_egress"}, k):
+		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.fast_path", "usernet.dns", "usernet.egress", "usernet.allow_egress"}, k):
 			return Errorf(Invalid, "unknown option %s", k)
 		}
 	}

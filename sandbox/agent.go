@@ -154,8 +154,17 @@ func setUp(i Interface) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
+	if err := routeHere(link, netlink.FAMILY_V4); err != nil {
+		return err
+	}
+	if i.IPv6 {
+		return routeHere(link, netlink.FAMILY_V6)
+	}
 	return nil
 }
+
+// isTAP says whether a link may be one of usernet's.
+func isTAP(link netlink.Link) bool { return link.Type() == "tuntap" || link.Type() == "tun" }
 
 func addAddress(link netlink.Link, p netip.Prefix, linkScope bool) error {
 	bits := p.Addr().BitLen()
@@ -198,7 +207,7 @@ func setDefaultRoutes(want []Route) error {
 			}
 		}
 		link, err := netlink.LinkByIndex(r.LinkIndex)
-		if err != nil || link.Type() != "tuntap" && link.Type() != "tun" {
+		if err != nil || r.Table == directTable || !isTAP(link) {
 			continue
 		}
 		if err := netlink.RouteDel(&r); err != nil {

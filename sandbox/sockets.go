@@ -19,18 +19,22 @@ import (
 // without TAP and netstack between: 3 times as fast.
 //
 // The replies find their way by a mark: the sockets have directMark, connections that they are accepted into take it over
-// (net.ipv4.tcp_fwmark_accept), and a routing rule sends what has it back to the namespace's own loopback.
+// (net.ipv4.tcp_fwmark_accept), and a routing rule sends what has it back to the namespace's own loopback. Connections that
+// the container opened itself have no such mark; theirs is divertMark, and divert.go says where it comes from.
 type Sockets struct {
 	doorman *Doorman
 	target  Target
+	failed  func(error)
 
 	mu      sync.Mutex
-	free    [2][]int // by family: IPv4, IPv6
-	used    [2]bool  // the families that are asked for
-	taken   bool     // since the maker last looked
+	free    [kinds][]int
+	used    [kinds]bool // the kinds that are asked for
+	batch   [kinds]int  // how many are made at once; 0 before the first
+	taken   bool        // since the maker last looked
 	wake    chan struct{}
 	filling bool
-	broken  time.Time // when the sandbox last refused
+	filled  chan struct{}   // while filling: closed when sockets have come, or none will
+	broken  [uses]time.Time // until when none are made
 	closed  bool
 	wg      sync.WaitGroup
 	ctx     context.Context
@@ -41,67 +45,140 @@ type Sockets struct {
 // mean nothing; each is one that nobody uses by chance.
 const (
 	directMark  = 0x75736e74
+	divertMark  = directMark | 1
 	directTable = 0x75736e74
 	directRule  = 30067
 )
 
+// Use is what a socket is for.
+type Use int
+
+// The uses.
 const (
-	stockLow     = 32               // a stock below this is filled up
-	stockBatch   = 64               // sockets made at once
-	stockLinger  = 5 * time.Second  // how long the maker waits for more to do
-	stockRetry   = 30 * time.Second // after a sandbox refused
-	familyOrders = "46"             // what asks the maker for sockets of a family
+	Publish Use = iota // connections to the container
+	Divert             // connections that the container opens
+	uses
+)
+
+// kind is a use and a family.
+type kind int
+
+const kinds = 2 * int(uses)
+
+func kindOf(u Use, v6 bool) kind {
+	if v6 {
+		return kind(2*u + 1)
+	}
+	return kind(2 * u)
+}
+
+func (k kind) use() Use { return Use(k / 2) }
+func (k kind) v6() bool { return k%2 == 1 }
+
+const (
+	stockBatch  = 64               // sockets made at once; half of it left is little
+	stockMany   = 240              // the same where they were used up once: what one message can carry (maxFiles)
+	stockLinger = 5 * time.Second  // how long the maker waits for more to do
+	stockRetry  = 30 * time.Second // when to try again after something went wrong
+	stockRefuse = 10 * time.Minute // and where the sandbox's kernel lacks what is needed
 )
 
 // ErrNoSocket says that there is none now. Others may be on their way.
 var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
-// Sockets returns an empty stock for the sandbox t. It costs nothing until Warm or the first Take.
-func (d *Doorman) Sockets(t Target) *Sockets {
+// Sockets returns an empty stock for the sandbox t. It costs nothing until Warm or the first Take. Why there are none, failed
+// is told: once for each time that it is tried.
+func (d *Doorman) Sockets(t Target, failed func(error)) *Sockets {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Sockets{doorman: d, target: t, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
+	return &Sockets{doorman: d, target: t, failed: failed, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
 }
 
-// Warm fills the stock for the families that will be asked for, in the background, so that the first Take finds something.
-func (s *Sockets) Warm(v4, v6 bool) {
+// Warm fills the stock with sockets that will be asked for, in the background, so that the first Take finds something.
+func (s *Sockets) Warm(u Use, v4, v6 bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = [2]bool{s.used[0] || v4, s.used[1] || v6}
-	s.start()
+	s.used[kindOf(u, false)] = s.used[kindOf(u, false)] || v4
+	s.used[kindOf(u, true)] = s.used[kindOf(u, true)] || v6
+	s.start(u)
 }
 
-// Take returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. It never
-// waits: where the stock is low, it is filled in the background.
-func (s *Sockets) Take(v6 bool) (int, error) {
-	i := 0
-	if v6 {
-		i = 1
+// Take returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. Where the
+// stock is low, it is filled in the background. For the first sockets of their kind Take waits until ctx ends; a stock that
+// was used up is not waited for, as the gateway is faster.
+func (s *Sockets) Take(ctx context.Context, u Use, v6 bool) (int, error) {
+	k := kindOf(u, v6)
+	for {
+		fd, filled := s.take(k)
+		if fd >= 0 {
+			return fd, nil
+		}
+		if filled == nil {
+			return -1, ErrNoSocket
+		}
+		select {
+		case <-filled:
+		case <-ctx.Done():
+			return -1, ErrNoSocket
+		}
 	}
+}
+
+// take takes a socket from the stock. Without one it returns what is closed when more have come, or nil: none will.
+func (s *Sockets) take(k kind) (fd int, filled <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used[i], s.taken = true, true
-	n := len(s.free[i])
-	if n < stockLow {
-		s.start()
+	s.used[k], s.taken = true, true
+	n := len(s.free[k])
+	if s.isLow(k) {
+		s.start(k.use())
 	}
-	if n == 0 {
-		return -1, ErrNoSocket
+	if n > 0 {
+		fd = s.free[k][n-1]
+		s.free[k] = s.free[k][:n-1]
+		return fd, nil
 	}
-	fd := s.free[i][n-1]
-	s.free[i] = s.free[i][:n-1]
-	return fd, nil
+	if s.batch[k] > 0 {
+		s.batch[k] = stockMany
+	} else if s.filling && s.works(k.use()) {
+		filled = s.filled
+	}
+	return -1, filled
 }
+
+// isLow says whether sockets of a kind are to be made.
+func (s *Sockets) isLow(k kind) bool { return len(s.free[k]) < max(s.batch[k], stockBatch)/2 }
+
+// Fail says that a connection did not come about as it should have: none of this use are made for a while.
+func (s *Sockets) Fail(u Use) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail(u, stockRetry)
+}
+
+func (s *Sockets) fail(u Use, pause time.Duration) {
+	s.broken[u] = time.Now().Add(pause)
+	for _, k := range []kind{kindOf(u, false), kindOf(u, true)} {
+		for _, fd := range s.free[k] {
+			_ = unix.Close(fd)
+		}
+		s.free[k], s.used[k], s.batch[k] = nil, false, 0
+	}
+}
+
+// works says whether sockets of a use can be had. The caller holds mu.
+func (s *Sockets) works(u Use) bool { return !s.closed && time.Now().After(s.broken[u]) }
 
 // start has the stock filled, by the maker that is in the sandbox or by a new one. The caller holds mu.
-func (s *Sockets) start() {
+func (s *Sockets) start(u Use) {
 	switch {
+	case !s.works(u):
 	case s.filling:
 		select {
 		case s.wake <- struct{}{}:
 		default: // it has been told
 		}
-	case !s.closed && time.Since(s.broken) > stockRetry:
-		s.filling = true
+	default:
+		s.filling, s.filled = true, make(chan struct{})
 		s.wg.Go(s.fill)
 	}
 }
@@ -131,8 +208,12 @@ func (s *Sockets) fill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.filling = false
+	close(s.filled)
 	if err != nil && s.ctx.Err() == nil {
-		s.broken = time.Now()
+		s.failed(err)
+		for u := range uses {
+			s.fail(u, stockRetry)
+		}
 	}
 }
 
@@ -153,10 +234,9 @@ func (s *Sockets) makeSockets() error {
 	}()
 	stop := context.AfterFunc(s.ctx, maker.kill)
 	defer stop()
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
 	for {
-		family, linger := s.low()
-		if family < 0 {
+		k, count, linger := s.low()
+		if k < 0 {
 			select {
 			case <-s.wake:
 				continue
@@ -165,42 +245,61 @@ func (s *Sockets) makeSockets() error {
 			}
 			return nil
 		}
-		if _, err := ours.Write([]byte(familyOrders[family : family+1])); err != nil {
-			return err
-		}
-		n, oobn, _, _, err := ours.ReadMsgUnix(buf, oob)
-		if err != nil || n == 0 {
-			return errNoAnswer
-		}
-		fds, err := receivedDescriptors(oob[:oobn])
+		fds, refused, err := order(ours, k, count)
 		if err != nil {
 			return err
 		}
-		var a answer
-		if err := json.Unmarshal(buf[:n], &a); err == nil && a.Error != "" {
-			return errors.New(a.Error)
-		}
 		s.mu.Lock()
-		s.free[family] = append(s.free[family], fds...)
+		if refused != nil {
+			s.failed(refused)
+			s.fail(k.use(), stockRefuse)
+		}
+		s.free[k] = append(s.free[k], fds...)
+		close(s.filled)
+		s.filled = make(chan struct{})
 		s.mu.Unlock()
 	}
 }
 
-// low is a family that is in use and has few sockets left, or -1 and how long to wait for that: not at all before the first
-// Take, since most ports of most containers are not in use.
-func (s *Sockets) low() (family int, linger time.Duration) {
+// order has the maker at the other end of c make count sockets; refused is why it cannot.
+func order(c *net.UnixConn, k kind, count int) (fds []int, refused, err error) {
+	if _, err := c.Write([]byte{byte(k), byte(count)}); err != nil {
+		return nil, nil, err
+	}
+	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
+	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil || n == 0 {
+		return nil, nil, errNoAnswer
+	}
+	if fds, err = receivedDescriptors(oob[:oobn]); err != nil {
+		return nil, nil, err
+	}
+	var a answer
+	if err := json.Unmarshal(buf[:n], &a); err != nil {
+		return fds, nil, err
+	}
+	if a.Error != "" {
+		refused = errors.New(a.Error)
+	}
+	return fds, refused, nil
+}
+
+// low is a kind that is in use and of which few are left, and how many to make, or -1 and how long to wait for that: not at
+// all before the first Take, since most ports of most containers are not in use.
+func (s *Sockets) low() (k kind, count int, linger time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, list := range s.free {
-		if s.used[i] && len(list) < stockLow && !s.closed {
-			return i, 0
+	for k := range kind(kinds) {
+		if s.used[k] && s.isLow(k) && s.works(k.use()) {
+			s.batch[k] = max(s.batch[k], stockBatch)
+			return k, s.batch[k], 0
 		}
 	}
 	if s.taken {
 		linger = stockLinger
 	}
 	s.taken = false
-	return -1, linger
+	return -1, 0, linger
 }
 
 func receivedDescriptors(oob []byte) ([]int, error) {
@@ -229,17 +328,25 @@ func runSockets() error {
 		return fmt.Errorf("maker of sockets without a control socket: %w", err)
 	}
 	defer c.Close()
-	prepared := routeMarked()
-	order := make([]byte, 1)
+	var prepared [uses]error
+	ipv6, err := routeMarked()
+	prepared[Publish] = err
+	if err == nil {
+		err = divertRules(ipv6)
+	}
+	prepared[Divert] = err
+	order := make([]byte, 2) // a kind, and how many
 	for {
 		n, err := c.Read(order)
-		if err != nil || n == 0 {
+		if err != nil || n < len(order) {
 			return nil // nobody wants more
 		}
 		var a answer
 		var fds []int
-		if err = prepared; err == nil {
-			fds, err = markedSockets(order[0] == familyOrders[1])
+		if k := kind(order[0]); int(k) >= kinds {
+			err = fmt.Errorf("sockets of an unknown kind %d", k)
+		} else if err = prepared[k.use()]; err == nil {
+			fds, err = markedSockets(k, int(order[1]))
 		}
 		if err != nil {
 			a.Error = err.Error()
@@ -267,9 +374,13 @@ func sendSockets(c *net.UnixConn, a answer, fds []int) error {
 }
 
 // markedSockets makes a batch of sockets for direct connections.
-func markedSockets(v6 bool) (fds []int, err error) {
+func markedSockets(k kind, count int) (fds []int, err error) {
+	mark := directMark
+	if k.use() == Divert {
+		mark = divertMark
+	}
 	family, level, transparent := unix.AF_INET, unix.IPPROTO_IP, unix.IP_TRANSPARENT
-	if v6 {
+	if k.v6() {
 		family, level, transparent = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
 	}
 	defer func() {
@@ -280,13 +391,17 @@ func markedSockets(v6 bool) (fds []int, err error) {
 			fds = nil
 		}
 	}()
-	for range stockBatch {
+	for range count {
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return fds, os.NewSyscallError("socket", err)
 		}
 		fds = append(fds, fd)
-		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, directMark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
+		// Closed by a daemon that ends, a connection is reset; whoever ends one well says so before.
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return fds, os.NewSyscallError("setsockopt", err)
+		}
+		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, mark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
 			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 				return fds, os.NewSyscallError("setsockopt", err)
 			}

@@ -81,7 +81,7 @@ type Gateway struct {
 	neighbors  map[netip.Addr][6]byte
 
 	synMu sync.Mutex
-	syns  map[stack.TransportEndpointID][]byte // what to quote in ICMP errors about undecided connections
+	syns  map[stack.TransportEndpointID]syn // what to quote in ICMP errors about undecided connections
 }
 
 // Buffers of a connection in bytes: they begin small and grow to 4 MiB with the connection.
@@ -93,7 +93,7 @@ const (
 
 // New makes a gateway and plugs it into the switch.
 func New(cfg Config) (*Gateway, error) {
-	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID][]byte{}, neighbors: map[netip.Addr][6]byte{}}
+	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID]syn{}, neighbors: map[netip.Addr][6]byte{}}
 	g.served.Store(&map[netip.AddrPort]struct{}{})
 	g.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},

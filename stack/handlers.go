@@ -17,8 +17,17 @@ import (
 // TCPRequest is a connection that a container wants. Exactly one of its methods is called once.
 type TCPRequest struct {
 	Src, Dst netip.AddrPort
-	g        *Gateway
-	r        *tcp.ForwarderRequest
+	// Plain says that the SYN has no data, and no options but those that all kernels know: maximum segment size, window
+	// scale, selective acknowledgements and timestamps (RFC 9293, 3.2; RFC 7323; RFC 2018).
+	Plain bool
+	g     *Gateway
+	r     *tcp.ForwarderRequest
+}
+
+// syn is what is remembered of a SYN until it is answered.
+type syn struct {
+	quote []byte // what an ICMP error says of it (RFC 792: the IP header and 8 bytes)
+	plain bool
 }
 
 func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
@@ -29,9 +38,10 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	(*h).HandleTCP(&TCPRequest{
-		Src: netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
-		Dst: netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
-		g:   g, r: r,
+		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
+		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
+		Plain: g.asked(id).plain,
+		g:     g, r: r,
 	})
 }
 
@@ -94,17 +104,46 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 	if len(th) >= header.TCPMinimumSize && th.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn {
 		g.synMu.Lock()
 		if len(g.syns) < maxHandshakes {
-			g.syns[id] = append(append([]byte(nil), pkt.NetworkHeader().Slice()...), th[:8]...)
+			g.syns[id] = syn{append(append([]byte(nil), pkt.NetworkHeader().Slice()...), th[:8]...), plain(th) && pkt.Data().Size() == 0}
 		}
 		g.synMu.Unlock()
 	}
 	return g.tcp.HandlePacket(id, pkt)
 }
 
+// plain says whether a SYN has only options that all kernels know.
+func plain(th header.TCP) bool {
+	for opts := th.Options(); len(opts) > 0; {
+		switch opts[0] {
+		case header.TCPOptionEOL:
+			return true
+		case header.TCPOptionNOP:
+			opts = opts[1:]
+			continue
+		case header.TCPOptionMSS, header.TCPOptionWS, header.TCPOptionTS, header.TCPOptionSACKPermitted:
+		default:
+			return false
+		}
+		if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
+			return false
+		}
+		opts = opts[opts[1]:]
+	}
+	return true
+}
+
+// asked is what is remembered of a SYN.
+func (g *Gateway) asked(id stack.TransportEndpointID) syn {
+	g.synMu.Lock()
+	defer g.synMu.Unlock()
+	return g.syns[id]
+}
+
+// forget returns what an ICMP error about a SYN has to quote, and forgets it.
 func (g *Gateway) forget(id stack.TransportEndpointID) []byte {
 	g.synMu.Lock()
 	defer g.synMu.Unlock()
-	q := g.syns[id]
+	q := g.syns[id].quote
 	delete(g.syns, id)
 	return q
 }

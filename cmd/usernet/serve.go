@@ -30,7 +30,7 @@ type serveOptions struct {
 	dnsCache                     int
 	confine                      []string
 	ipv6                         bool
-	noDirect, takeover           bool
+	noDirect, fastPath, takeover bool
 	perContainer, total          forwarder.Limits
 }
 
@@ -48,6 +48,7 @@ func serveCommand() *cobra.Command {
 	f.IntVar(&o.dnsCache, "dns-cache", 4096, "how many answers from outside are kept; 0: none")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
 	f.BoolVar(&o.noDirect, "no-direct-ports", false, "carry published ports through the gateways always, never by splicing into the sandboxes")
+	f.BoolVar(&o.fastPath, "fast-path", true, "splice the TCP connections that containers open; --fast-path=false: carry them through the gateways")
 	for _, l := range []struct {
 		name, of string
 		set      *forwarder.Limits
@@ -142,7 +143,7 @@ func serve(o serveOptions) error {
 	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, Limits: o.total, Doorman: doorman,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, Doorman: doorman,
 		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
 		Sandboxes: append(passed.sandboxes, handed.Sandboxes...),
 	}

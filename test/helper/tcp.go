@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -52,15 +53,52 @@ func serveOne(c *net.TCPConn, mode string) {
 	}
 }
 
-// tcpDial: ADDR [TIMEOUT]. It prints "ok" and what the server says until it closes, or the name of
-// the error number, and how long it took.
+// dialer dials as args say: multipath, port=PORT, device=NAME.
+func dialer(args []string) (*net.Dialer, error) {
+	d := new(net.Dialer)
+	device := ""
+	for _, how := range args {
+		name, value, _ := strings.Cut(how, "=")
+		switch name {
+		case "multipath":
+			d.SetMultipathTCP(true)
+		case "port":
+			port, err := strconv.Atoi(value)
+			if err != nil {
+				return nil, err
+			}
+			d.LocalAddr = &net.TCPAddr{Port: port}
+		case "device":
+			device = value
+		default:
+			return nil, fmt.Errorf("unknown way to dial %q", how)
+		}
+	}
+	d.Control = func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			if err == nil && device != "" {
+				err = unix.BindToDevice(int(fd), device)
+			}
+		}), err)
+	}
+	return d, nil
+}
+
+// tcpDial: ADDR [TIMEOUT] [HOW...]. It prints "ok" and what the server says until it closes, or the name of
+// the error number, and how long it took. HOW is what dialer knows.
 func tcpDial(args []string) error {
+	d, err := dialer(args[min(len(args), 2):])
+	if err != nil {
+		return err
+	}
 	timeout, err := time.ParseDuration(arg(args, 1, "10s"))
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	c, err := net.DialTimeout("tcp", args[0], timeout)
+	d.Timeout = timeout
+	c, err := d.Dial("tcp", args[0])
 	if err != nil {
 		fmt.Println(errorName(err), time.Since(start).Round(time.Millisecond))
 		return nil
@@ -199,11 +237,15 @@ func first(err error) error {
 	return err
 }
 
-// tcpHold: ADDR [MODE]. It connects, prints "ok", sends each line of standard input, and prints what comes
+// tcpHold: ADDR [MODE] [HOW...]. It connects, prints "ok", sends each line of standard input, and prints what comes
 // back until the other side ends; then how: "EOF", or the name of the error number. With MODE "stdin" it
 // ends with its standard input.
 func tcpHold(args []string) error {
-	c, err := net.Dial("tcp", args[0])
+	d, err := dialer(args[min(len(args), 2):])
+	if err != nil {
+		return err
+	}
+	c, err := d.Dial("tcp", args[0])
 	if err != nil {
 		fmt.Println(errorName(err))
 		return nil

@@ -1,0 +1,88 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialHost returns a socket that is connected to the outside.
+func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (fd int, err error) {
+	fd, err = unix.Socket(family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+			fd = -1
+		}
+	}()
+	if err := setInherited(fd); err != nil {
+		return fd, err
+	}
+	if local := f.outbound(to.Addr()); local.IsValid() {
+		// The port is chosen when it is known where to, which leaves more of them (ip(7)).
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+			return fd, err
+		}
+	}
+	if f.cfg.OutboundInterface != "" && !to.Addr().IsLoopback() {
+		if err := unix.BindToDevice(fd, f.cfg.OutboundInterface); err != nil {
+			return fd, err
+		}
+	}
+	if err := f.connect(ctx, fd, to); err != nil {
+		return fd, err
+	}
+	if localAddr(fd) == to {
+		return fd, unix.ECONNREFUSED // nobody listens there, and the kernel happened to choose this port: it has met itself
+	}
+	return fd, nil
+}
+
+// connect connects a socket. Within one machine that is over at once; otherwise it is waited for until ctx ends.
+func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) error {
+	if err := unix.Connect(fd, sockaddr(to)); err == nil || !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	if _, err := unix.Getpeername(fd); err == nil {
+		return nil
+	}
+	return f.reactor.connected(ctx, fd)
+}
+
+// dialDirect connects a socket of the network namespace of the container at inside to it, in the name of outside: where the
+// container asks for that connection itself (outbound), as an answer to it, and else to its port.
+func (f *Forwarder) dialDirect(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
+	if f.cfg.Socket == nil {
+		return -1, ErrNotDirect
+	}
+	if fd, err = f.cfg.Socket(ctx, inside.Addr(), outbound); err != nil {
+		return -1, err
+	}
+	if f.cfg.connect != nil {
+		err = f.cfg.connect(fd)
+	} else if err = unix.Bind(fd, sockaddr(outside)); err == nil {
+		err = f.connect(ctx, fd, inside)
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// answer has the connection that a container asks for answered from within its own namespace: its SYN and ours cross, which
+// to TCP is a simultaneous open (RFC 9293, 3.5).
+func (f *Forwarder) answer(fl *flow) (fd int, err error) {
+	ctx, cancel := context.WithTimeout(f.ctx, answerTimeout)
+	defer cancel()
+	fd, err = f.dialDirect(ctx, fl.inside, fl.outside, true)
+	if errors.Is(err, context.DeadlineExceeded) && f.cfg.NoAnswer != nil {
+		f.cfg.NoAnswer(fl.inside.Addr())
+	}
+	return fd, err
+}

@@ -1,0 +1,106 @@
+package forwarder
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/usernet/usernet/stack"
+)
+
+// flow is one TCP connection from or to a container. Its two halves are copied in one of three ways: between netstack and a
+// host socket by two goroutines, between two host sockets by the reactor (pair), or once there is much to copy, spliced by two
+// goroutines.
+type flow struct {
+	f                         *Forwarder
+	direction                 string
+	inside, outside, hostSide netip.AddrPort
+	created                   time.Time
+	bytesIn, bytesOut         atomic.Uint64
+	halfClosed                atomic.Bool
+
+	mu      sync.Mutex
+	aborted bool
+	pair    *pair       // both ends, while the reactor copies
+	in      *stack.Conn // the container's end at the gateway
+	direct  *SocketConn // or in the container's own network namespace
+	host    *SocketConn
+}
+
+// begin counts and lists a flow, unless its container has too many, or the forwarder ends. It ends with finished.
+func (f *Forwarder) begin(fl *flow) bool {
+	if !f.take(fl.inside.Addr(), useTCP) {
+		return false
+	}
+	fl.created = time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		f.giveLocked(fl.inside.Addr(), useTCP)
+		return false
+	}
+	f.flows[fl] = struct{}{}
+	f.wg.Add(1)
+	return true
+}
+
+// finished is the end of a flow.
+func (f *Forwarder) finished(fl *flow) {
+	f.mu.Lock()
+	delete(f.flows, fl)
+	f.giveLocked(fl.inside.Addr(), useTCP)
+	f.mu.Unlock()
+	f.wg.Done()
+}
+
+// set gives a flow its ends, unless it was aborted before it had them.
+func (fl *flow) set(ends func()) bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if !fl.aborted {
+		ends()
+	}
+	return !fl.aborted
+}
+
+// isDirect says whether netstack has no part in the flow.
+func (fl *flow) isDirect() bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return fl.in == nil
+}
+
+// close lets both ends finish what they have.
+func (fl *flow) close() {
+	if fl.direct != nil {
+		finish(fl.direct)
+	} else {
+		_ = fl.in.Close()
+	}
+	finish(fl.host)
+}
+
+// abort resets both ends: a reset on one side is one on the other.
+func (fl *flow) abort() {
+	fl.mu.Lock()
+	if fl.aborted {
+		fl.mu.Unlock()
+		return
+	}
+	fl.aborted = true
+	p := fl.pair
+	if fl.in != nil {
+		fl.in.Endpoint.Abort()
+		_ = fl.in.Close()
+	}
+	for _, c := range []*SocketConn{fl.direct, fl.host} {
+		if c != nil {
+			reset(c)
+		}
+	}
+	fl.mu.Unlock()
+	if p != nil {
+		p.end(false)
+	}
+}

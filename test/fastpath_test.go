@@ -1,0 +1,204 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// spliced is how many connections of containers went out without the gateway's TCP between.
+func (d *daemon) spliced() int {
+	d.t.Helper()
+	match := regexp.MustCompile(`tcp_direct: (\d+)`).FindStringSubmatch(d.ok("info"))
+	if match == nil {
+		d.t.Fatal("info does not count connections on the fast path")
+	}
+	n, err := strconv.Atoi(match[1])
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return n
+}
+
+// isSpliced runs do, and wants that many connections on the fast path from it.
+func (d *daemon) isSpliced(want int, do func()) {
+	d.t.Helper()
+	before := d.spliced()
+	do()
+	if n := d.spliced() - before; n != want {
+		d.t.Errorf("%d connections took the fast path, want %d", n, want)
+	}
+}
+
+func TestFastPath(t *testing.T) {
+	d := dual(t)
+	here, there := freePort(), freePort()
+	listen(t, fmt.Sprintf("%s:%d", host4, here), func(c *net.TCPConn) {
+		fmt.Fprintln(c, "you are", c.RemoteAddr())
+		c.Close()
+	})
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, there))
+	target := fmt.Sprintf("%s:%d", host4, here)
+	for _, address := range []string{peer4, peer6} {
+		t.Run("a transfer with half-close to "+address, func(t *testing.T) {
+			d := d.in(t)
+			d.isSpliced(1, func() {
+				d.says("same 30000000", "box", helper, "tcpsend", net.JoinHostPort(address, fmt.Sprint(there)), "30000000")
+			})
+		})
+	}
+	t.Run("the source is the host", func(t *testing.T) {
+		d := d.in(t)
+		d.isSpliced(1, func() { d.says("\nyou are "+host4+":", "box", helper, "tcpdial", target) })
+	})
+	t.Run("a network without IPv6", func(t *testing.T) {
+		d := d.in(t)
+		d.ok("network", "create", "four")
+		d.idle("fourbox", "--network", "four")
+		d.isSpliced(1, func() { d.says("\nyou are "+host4+":", "fourbox", helper, "tcpdial", target) })
+	})
+	t.Run("the same ports again", func(t *testing.T) {
+		d := d.in(t)
+		for range 5 { // the server closes first: the container's port is free again at once
+			d.says("\nyou are", "box", helper, "tcphold", target, "", "port=4567")
+		}
+	})
+	t.Run("a socket bound to its interface", func(t *testing.T) {
+		d := d.in(t)
+		d.isSpliced(1, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "device=eth0") })
+	})
+	t.Run("many at once", func(t *testing.T) {
+		d := d.in(t)
+		port := freePort()
+		listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
+		d.says("echoed 500", "box", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), "500")
+	})
+	t.Run("flows tell", func(t *testing.T) {
+		d := d.in(t)
+		port := freePort()
+		listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
+		held := d.keep(usernet, "exec", "-i", "box", helper, "tcphold", fmt.Sprintf("%s:%d", host4, port), "stdin")
+		fmt.Fprint(held, "12345")
+		eventually(t, func() error {
+			if out := d.ok("flows"); !regexp.MustCompile(`box +tcp +out .* direct +5B +5B`).MatchString(out) {
+				return fmt.Errorf("%s", out)
+			}
+			return nil
+		})
+		held.Close()
+	})
+	t.Run("off for a network", func(t *testing.T) {
+		d := d.in(t)
+		d.ok("network", "create", "-o", "usernet.fast_path=false", "slow")
+		d.idle("slowbox", "--network", "slow")
+		d.isSpliced(0, func() { d.says("\nyou are "+host4+":", "slowbox", helper, "tcpdial", target) })
+	})
+}
+
+// TestFastPathGivesWay has containers in which the fast path cannot be had, and where nothing else may change.
+func TestFastPathGivesWay(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	target := fmt.Sprintf("%s:%d", host4, port)
+	listen(t, target, func(c *net.TCPConn) {
+		fmt.Fprintln(c, "you are", c.RemoteAddr())
+		c.Close()
+	})
+	dials := func(d *daemon, name string) {
+		d.t.Helper()
+		d.says("\nyou are "+host4+":", name, helper, "tcpdial", target)
+	}
+	dials(d, "box")
+	t.Run("multipath TCP", func(t *testing.T) { // of which kernels lose the first byte where SYNs have crossed
+		d := d.in(t)
+		d.isSpliced(0, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "multipath") })
+	})
+	t.Run("a service of the container at the same port", func(t *testing.T) {
+		d := d.in(t)
+		d.serve("server", []string{"--network", "dual"}, helper, "tcpserve", fmt.Sprintf(":%d", port))
+		dials(d, "server")
+	})
+	t.Run("a packet filter of the container on lo", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("filter", "--network", "dual")
+		d.says("", "filter", "nft", "add table inet own; add chain inet own in { type filter hook input priority 0; }; add rule inet own in iifname lo drop")
+		d.isSpliced(0, func() { dials(d, "filter") })
+		dials(d, "filter")
+	})
+	t.Run("rules that the container removed", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("flush", "--network", "dual")
+		dials(d, "flush")
+		d.says("", "flush", "nft", "flush", "ruleset")
+		eventually(t, func() error {
+			if r := d.exec("flush", helper, "tcpdial", target); !strings.Contains(r.stdout, "you are") {
+				return fmt.Errorf("%v", r)
+			}
+			return nil
+		})
+	})
+	t.Run("a container that changes its rules reaches no more", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("jail", "--network", "dual", "--egress", "deny", "--allow-egress", host4)
+		startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
+		dials(d, "jail")
+		d.says("ECONNREFUSED", "jail", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
+		// What goes to the peer is declared part of connections that are diverted already.
+		d.says("", "jail", "nft", "insert rule ip usernet out ip daddr "+peer4+" meta mark set 0x75736e75 accept")
+		if out := d.exec("jail", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "2s").stdout; strings.HasPrefix(out, "ok") {
+			t.Errorf("a way around the policy: %s", out)
+		}
+		d.says("", "jail", "nft", "flush table ip usernet; add rule ip usernet out ip daddr "+host4+" ip daddr set "+peer4)
+		if out := d.exec("jail", helper, "tcpdial", target, "2s").stdout; strings.HasPrefix(out, "ok") {
+			t.Errorf("a way around the policy by NAT: %s", out)
+		}
+	})
+}
+
+// TestKilledDaemonResetsConnections holds connections on the fast path and to published ports through a kill of the daemon:
+// what looks like the end of the stream would be taken for all that there was.
+func TestKilledDaemonResetsConnections(t *testing.T) {
+	d := dual(t)
+	port, published := freePort(), freePort()
+	peer := make(chan error, 1)
+	listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) {
+		buf := make([]byte, 1)
+		c.Write([]byte("x"))
+		_, err := c.Read(buf)
+		peer <- err
+	})
+	d.serve("web", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80")
+	d.makeDirect(fmt.Sprintf("127.0.0.1:%d", published))
+	client, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", published))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Write([]byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	h := d.hold("box", fmt.Sprintf("%s:%d", host4, port))
+	if d.spliced() != 1 {
+		t.Fatal("the container's connection is not on the fast path")
+	}
+	d.stop(os.Kill)
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a client of a published port reads %v, want a reset", err)
+	}
+	if err := <-peer; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the peer of a container reads %v, want a reset", err)
+	}
+	if got := h.next(); !strings.HasSuffix(got, "ECONNRESET") {
+		t.Errorf("the container's connection ended with %q, want ECONNRESET", got)
+	}
+	d.start()
+}
