@@ -208,7 +208,7 @@ func (d *Daemon) unwire(s *sandboxState) {
 	s.stub.close()
 	s.stub = nil
 	if s.sockets != nil {
-		_ = s.sockets.Close() // nobody to tell
+		s.sockets.Close()
 		s.sockets = nil
 	}
 	s.wg.Wait()

@@ -64,11 +64,20 @@ func (fl *flow) set(ends func()) bool {
 	return !fl.aborted
 }
 
-// isDirect says whether netstack has no part in the flow.
-func (fl *flow) isDirect() bool {
+// path says how a flow is carried, and how far it is, in the words of Flow.
+func (fl *flow) path() (path, state string) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	return fl.in == nil
+	path, state = "gateway", "established"
+	if fl.pair != nil || fl.direct != nil {
+		path = "direct"
+	} else if fl.in == nil {
+		state = "opening"
+	}
+	if fl.halfClosed.Load() {
+		state = "closing"
+	}
+	return path, state
 }
 
 // close lets both ends finish what they have.

@@ -9,7 +9,7 @@ import (
 type Flow struct {
 	Proto     string         // tcp, udp or icmp
 	Direction string         // who began: out (the container) or in
-	State     string         // of TCP: established, closing; of others: mapped
+	State     string         // of TCP: opening, established, closing; of others: mapped
 	Inside    netip.AddrPort // the container's end; for icmp the port is the identifier
 	Outside   netip.AddrPort // the other end as the container sees it; of an association, its last
 	HostSide  netip.AddrPort // the host's own address and port
@@ -26,13 +26,7 @@ func (f *Forwarder) Flows() []Flow {
 	defer f.mu.Unlock()
 	list := make([]Flow, 0, len(f.flows)+len(f.udp)+len(f.inbound)+len(f.echo))
 	for fl := range f.flows {
-		path, state := "gateway", "established"
-		if fl.isDirect() {
-			path = "direct"
-		}
-		if fl.halfClosed.Load() {
-			state = "closing"
-		}
+		path, state := fl.path()
 		list = append(list, Flow{
 			Proto: "tcp", Direction: fl.direction, State: state, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Path: path,
 			BytesIn: fl.bytesIn.Load(), BytesOut: fl.bytesOut.Load(), Created: fl.created,

@@ -29,12 +29,13 @@ type Sockets struct {
 	mu      sync.Mutex
 	free    [kinds][]int
 	used    [kinds]bool // the kinds that are asked for
-	batch   [kinds]int  // how many are made at once; 0 before the first
+	batch   [kinds]int  // how many are made at once; 0 before the first have come
 	taken   bool        // since the maker last looked
 	wake    chan struct{}
 	filling bool
 	filled  chan struct{}   // while filling: closed when sockets have come, or none will
 	broken  [uses]time.Time // until when none are made
+	renew   bool            // the maker has to prepare the sandbox again
 	closed  bool
 	wg      sync.WaitGroup
 	ctx     context.Context
@@ -78,6 +79,7 @@ func (k kind) v6() bool { return k%2 == 1 }
 const (
 	stockBatch  = 64               // sockets made at once; half of it left is little
 	stockMany   = 240              // the same where they were used up once: what one message can carry (maxFiles)
+	stockIdle   = 8                // what is left of each kind when nobody wants more
 	stockLinger = 5 * time.Second  // how long the maker waits for more to do
 	stockRetry  = 30 * time.Second // when to try again after something went wrong
 	stockRefuse = 10 * time.Minute // and where the sandbox's kernel lacks what is needed
@@ -148,21 +150,29 @@ func (s *Sockets) take(k kind) (fd int, filled <-chan struct{}) {
 // isLow says whether sockets of a kind are to be made.
 func (s *Sockets) isLow(k kind) bool { return len(s.free[k]) < max(s.batch[k], stockBatch)/2 }
 
-// Fail says that a connection did not come about as it should have: none of this use are made for a while.
+// Fail says that a connection did not come about as it should have: none of this use are made for a while, and then the
+// sandbox is prepared again.
 func (s *Sockets) Fail(u Use) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.renew = s.filling
 	s.fail(u, stockRetry)
 }
 
 func (s *Sockets) fail(u Use, pause time.Duration) {
 	s.broken[u] = time.Now().Add(pause)
 	for _, k := range []kind{kindOf(u, false), kindOf(u, true)} {
-		for _, fd := range s.free[k] {
-			_ = unix.Close(fd)
-		}
-		s.free[k], s.used[k], s.batch[k] = nil, false, 0
+		s.drop(k, 0)
+		s.used[k], s.batch[k] = false, 0
 	}
+}
+
+// drop closes sockets of a kind until few enough are left.
+func (s *Sockets) drop(k kind, left int) {
+	for _, fd := range s.free[k][min(left, len(s.free[k])):] {
+		_ = unix.Close(fd)
+	}
+	s.free[k] = s.free[k][:min(left, len(s.free[k]))]
 }
 
 // works says whether sockets of a use can be had. The caller holds mu.
@@ -184,7 +194,7 @@ func (s *Sockets) start(u Use) {
 }
 
 // Close closes the stock and waits for its maker. Sockets that were taken stay open.
-func (s *Sockets) Close() error {
+func (s *Sockets) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -192,14 +202,9 @@ func (s *Sockets) Close() error {
 	s.wg.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	for i, list := range s.free {
-		for _, fd := range list {
-			errs = append(errs, unix.Close(fd))
-		}
-		s.free[i] = nil
+	for k := range kind(kinds) {
+		s.drop(k, 0)
 	}
-	return errors.Join(errs...)
 }
 
 // fill sends a maker into the sandbox and has it fill the stock, until no more is needed for a while.
@@ -207,8 +212,12 @@ func (s *Sockets) fill() {
 	err := s.makeSockets()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.filling = false
+	s.filling, s.renew = false, false
 	close(s.filled)
+	for k := range kind(kinds) {
+		s.drop(k, stockIdle)
+		s.batch[k] = min(s.batch[k], stockBatch)
+	}
 	if err != nil && s.ctx.Err() == nil {
 		s.failed(err)
 		for u := range uses {
@@ -250,11 +259,11 @@ func (s *Sockets) makeSockets() error {
 			return err
 		}
 		s.mu.Lock()
+		s.free[k], s.batch[k] = append(s.free[k], fds...), max(s.batch[k], stockBatch)
 		if refused != nil {
 			s.failed(refused)
 			s.fail(k.use(), stockRefuse)
 		}
-		s.free[k] = append(s.free[k], fds...)
 		close(s.filled)
 		s.filled = make(chan struct{})
 		s.mu.Unlock()
@@ -266,7 +275,7 @@ func order(c *net.UnixConn, k kind, count int) (fds []int, refused, err error) {
 	if _, err := c.Write([]byte{byte(k), byte(count)}); err != nil {
 		return nil, nil, err
 	}
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
+	buf, oob := make([]byte, 4<<10), make([]byte, unix.CmsgSpace(maxFiles*4)) // an error, at most
 	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
 	if err != nil || n == 0 {
 		return nil, nil, errNoAnswer
@@ -290,12 +299,11 @@ func (s *Sockets) low() (k kind, count int, linger time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range kind(kinds) {
-		if s.used[k] && s.isLow(k) && s.works(k.use()) {
-			s.batch[k] = max(s.batch[k], stockBatch)
-			return k, s.batch[k], 0
+		if s.used[k] && s.isLow(k) && s.works(k.use()) && !s.renew {
+			return k, max(s.batch[k], stockBatch), 0
 		}
 	}
-	if s.taken {
+	if s.taken && !s.renew {
 		linger = stockLinger
 	}
 	s.taken = false
