@@ -9,18 +9,24 @@ import (
 	"testing"
 )
 
-// direct is how many connections went through published ports without the gateway between.
-func (d *daemon) direct() int {
+// counter is one of those that info shows.
+func (d *daemon) counter(name string) int {
 	d.t.Helper()
-	match := regexp.MustCompile(`published_direct: (\d+)`).FindStringSubmatch(d.ok("info"))
+	match := regexp.MustCompile(name + `: (\d+)`).FindStringSubmatch(d.ok("info"))
 	if match == nil {
-		d.t.Fatal("info does not count direct connections")
+		d.t.Fatalf("info does not count %s", name)
 	}
 	n, err := strconv.Atoi(match[1])
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	return n
+}
+
+// direct is how many connections went through published ports without the gateway between.
+func (d *daemon) direct() int {
+	d.t.Helper()
+	return d.counter("published_direct")
 }
 
 // makeDirect connects to a port until connections to it are direct.

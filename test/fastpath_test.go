@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,15 +14,7 @@ import (
 // spliced is how many connections of containers went out without the gateway's TCP between.
 func (d *daemon) spliced() int {
 	d.t.Helper()
-	match := regexp.MustCompile(`tcp_direct: (\d+)`).FindStringSubmatch(d.ok("info"))
-	if match == nil {
-		d.t.Fatal("info does not count connections on the fast path")
-	}
-	n, err := strconv.Atoi(match[1])
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return n
+	return d.counter("tcp_direct")
 }
 
 // isSpliced runs do, and wants that many connections on the fast path from it.
