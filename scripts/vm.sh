@@ -30,7 +30,11 @@ for lib in $(ldd "$nsenter" | grep -o '/[^ ]*'); do
 done
 install -m 755 test/vm/init "$tmp/root/init"
 install -m 644 test/vm/user "$tmp/root/user"
-cp "$tun" "$tmp/root/tun.ko"
+mkdir "$tmp/root/modules" # in the order in which they need each other; those of the fast path may be missing, or built in
+for name in tun crc32c_generic libcrc32c nfnetlink nf_tables; do
+	module=$(find "$MODULES" -name "$name.ko" | head -n1)
+	[[ -z $module ]] || install -m 644 "$module" "$tmp/root/modules/$(ls "$tmp/root/modules" | wc -l)-$name.ko"
+done
 (cd "$tmp/root" && find . | cpio --quiet -o -H newc) > "$tmp/initramfs"
 timeout 600 qemu-system-x86_64 -accel tcg -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
 	-kernel "$KERNEL" -initrd "$tmp/initramfs" -append "console=ttyS0 quiet panic=-1 lsm=landlock" </dev/null | tee "$tmp/out"
