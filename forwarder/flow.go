@@ -17,6 +17,7 @@ type flow struct {
 	direction                 string
 	inside, outside, hostSide netip.AddrPort
 	created                   time.Time
+	waited                    bool // by Close; guarded by f.mu
 	bytesIn, bytesOut         atomic.Uint64
 	halfClosed                atomic.Bool
 
@@ -28,7 +29,8 @@ type flow struct {
 	host    *SocketConn
 }
 
-// begin counts and lists a flow, unless its container has too many, or the forwarder ends. It ends with finished.
+// begin counts and lists a flow, unless its container has too many, or the forwarder ends. It ends with finished, also where it
+// does not come to be live.
 func (f *Forwarder) begin(fl *flow) bool {
 	if !f.take(fl.inside.Addr(), useTCP) {
 		return false
@@ -41,6 +43,31 @@ func (f *Forwarder) begin(fl *flow) bool {
 		return false
 	}
 	f.flows[fl] = struct{}{}
+	f.ends[fl.key()]++
+	return true
+}
+
+// key is what tells a flow from others of its network.
+func (fl *flow) key() flowKey { return flowKey{fl.inside, fl.outside} }
+
+type flowKey struct{ inside, outside netip.AddrPort }
+
+// has says whether there is a flow already between these two.
+func (f *Forwarder) has(k flowKey) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ends[k] > 0
+}
+
+// live has Close wait for a flow, which has both its ends from here. Of what is asked for, it waits for nothing: netstack
+// may take a minute to give up.
+func (f *Forwarder) live(fl *flow) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	fl.waited = true
 	f.wg.Add(1)
 	return true
 }
@@ -49,9 +76,16 @@ func (f *Forwarder) begin(fl *flow) bool {
 func (f *Forwarder) finished(fl *flow) {
 	f.mu.Lock()
 	delete(f.flows, fl)
+	k := fl.key()
+	if f.ends[k]--; f.ends[k] <= 0 {
+		delete(f.ends, k)
+	}
 	f.giveLocked(fl.inside.Addr(), useTCP)
+	waited := fl.waited
 	f.mu.Unlock()
-	f.wg.Done()
+	if waited {
+		f.wg.Done()
+	}
 }
 
 // set gives a flow its ends, unless it was aborted before it had them.

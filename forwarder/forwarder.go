@@ -65,6 +65,7 @@ type Forwarder struct {
 
 	mu       sync.Mutex
 	flows    map[*flow]struct{}
+	ends     map[flowKey]int // how many of flows are between two
 	use      map[netip.Addr]usage
 	udp      map[netip.AddrPort]*association
 	inbound  map[inboundKey]*inboundUDP
@@ -119,7 +120,7 @@ func New(cfg Config) (*Forwarder, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Forwarder{
 		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r,
-		flows: map[*flow]struct{}{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
+		flows: map[*flow]struct{}{}, ends: map[flowKey]int{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
 		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{},
 	}, nil
 }

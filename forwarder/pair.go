@@ -41,7 +41,7 @@ func (f *Forwarder) carry(fl *flow, inside, host int) {
 	for i, fd := range [2]int{inside, host} {
 		p.ends[i].p, p.ends[i].fd = p, fd
 	}
-	if !fl.set(func() { fl.pair = p }) {
+	if !f.live(fl) || !fl.set(func() { fl.pair = p }) {
 		p.end(false)
 		return
 	}

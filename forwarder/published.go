@@ -120,10 +120,7 @@ func (p *published) dial(fl *flow, fd int) {
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	in, err := f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
 	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
-		f.mu.Lock() // it is listed
-		fl.outside = netip.AddrPortFrom(fl.outside.Addr(), 0)
-		f.mu.Unlock()
-		in, err = f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
+		in, err = f.cfg.Inside.DialTCP(ctx, netip.AddrPortFrom(fl.outside.Addr(), 0), fl.inside)
 	}
 	cancel()
 	f.give(fl.inside.Addr(), useDialling)

@@ -36,6 +36,10 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		r.Unreachable(false)
 		return
 	}
+	if f.has(flowKey{src, dst}) {
+		r.Drop() // netstack knows its own: this SYN was sent again, and has been answered past it since
+		return
+	}
 	if !f.take(src.Addr(), useDialling) {
 		r.Drop() // it asks again
 		return
@@ -73,8 +77,8 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 			f.carry(fl, inside, host)
 			return
 		}
-		if errors.Is(err, context.DeadlineExceeded) || f.ctx.Err() != nil {
-			r.Drop() // nothing is known of its state; it asks again
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EADDRNOTAVAIL) || f.ctx.Err() != nil {
+			r.Drop() // nothing is known of its state, or it is connected; else it asks again
 			_ = unix.Close(host)
 			f.finished(fl)
 			return
@@ -93,7 +97,7 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 // run copies between the gateway's end of a connection and a socket of the host's, until both halves have ended.
 func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
 	c := newSocketConn(host)
-	if !fl.set(func() { fl.in, fl.host = in, c }) {
+	if !f.live(fl) || !fl.set(func() { fl.in, fl.host = in, c }) {
 		in.Endpoint.Abort()
 		_ = in.Close()
 		reset(c)
