@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,15 @@ type Handover struct {
 	Published []int         // sockets of published ports
 	Inherited []int         // sockets that the daemon was itself started with
 	Sandboxes []SandboxFile // what leads into sandboxes
+	Flows     []FlowFiles   // TCP connections that can go on; they come last of all
+}
+
+// FlowFiles are the descriptors of one TCP connection, and what the other daemon has to know to carry it on.
+type FlowFiles struct {
+	Network string // id
+	State   json.RawMessage
+	Count   int   // of descriptors
+	FDs     []int `json:"-"` // go beside the message
 }
 
 // SandboxFile is a descriptor of something inside a sandbox, and what it is.
@@ -42,6 +52,9 @@ func (h *Handover) Close() {
 	fds := slices.Concat(h.Published, h.Inherited)
 	for _, f := range h.Sandboxes {
 		fds = append(fds, f.FD)
+	}
+	for _, f := range h.Flows {
+		fds = append(fds, f.FDs...)
 	}
 	if h.API >= 0 {
 		fds = append(fds, h.API)
@@ -99,6 +112,31 @@ func (s *Successor) Give(h *Handover) error {
 	return nil
 }
 
+// GiveFlows sends connections that this daemon has let go of, after Give. The descriptors stay open here.
+func (s *Successor) GiveFlows(flows []FlowFiles) error {
+	if !s.labels {
+		return nil
+	}
+	if err := s.SetDeadline(time.Now().Add(givePatience)); err != nil {
+		return err
+	}
+	for len(flows) > 0 {
+		n, fds := 0, []int(nil)
+		for n < len(flows) && len(fds)+len(flows[n].FDs) <= maxRights {
+			fds = append(fds, flows[n].FDs...)
+			n++
+		}
+		if n == 0 {
+			return fmt.Errorf("a connection with %d descriptors", len(flows[0].FDs))
+		}
+		if err := sendBody(s.UnixConn, kindFlows, flows[:n], fds); err != nil {
+			return fmt.Errorf("handing over connections: %w", err)
+		}
+		flows = flows[n:]
+	}
+	return nil
+}
+
 func (s *Successor) give(h *Handover) error {
 	for _, x := range []struct {
 		kind byte
@@ -147,8 +185,25 @@ func TakeOver(socket string) (h Handover, err error) {
 	if _, err := c.Write([]byte{kindTaken}); err != nil {
 		return h, err
 	}
-	_, _ = c.Read(make([]byte, 1)) // returns when it has ended, and with it the lock on the state
+	h.receiveFlows(c)
 	return h, nil
+}
+
+// receiveFlows adds the connections that come until the other daemon has ended, and with it the lock on the state. What
+// cannot be used is closed: nothing that comes now is needed to take its place.
+func (h *Handover) receiveFlows(c *net.UnixConn) {
+	for {
+		m, err := receiveMessage(c)
+		if err != nil {
+			return
+		}
+		flows, err := m.flows()
+		if err != nil || len(flows) == 0 {
+			m.close()
+			continue
+		}
+		h.Flows = append(h.Flows, flows...)
+	}
 }
 
 // receive fills h with what comes until the end is announced. What it does not know it closes.

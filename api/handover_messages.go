@@ -21,6 +21,7 @@ const (
 	kindEnd, kindTaken                    = 'e', 't' // what ends a handover, and the answer to that
 
 	kindSandboxes = 's' // the body is a list of SandboxFile, one for each descriptor in their order
+	kindFlows     = 'f' // the body is a list of FlowFiles, the descriptors are those of all; after kindTaken
 	kindHTTP      = 'H' // never sent: the first byte of "HTTP/1.1", a refusal
 )
 
@@ -52,15 +53,19 @@ func sendRights(c *net.UnixConn, head []byte, fds []int) error {
 }
 
 func sendFiles(c *net.UnixConn, files []SandboxFile) error {
-	body, err := json.Marshal(files)
-	if err != nil {
-		return err
-	}
 	fds := make([]int, len(files))
 	for i, f := range files {
 		fds[i] = f.FD
 	}
-	if err := sendRights(c, binary.BigEndian.AppendUint32([]byte{kindSandboxes}, uint32(len(body))), fds); err != nil {
+	return sendBody(c, kindSandboxes, files, fds)
+}
+
+func sendBody(c *net.UnixConn, kind byte, content any, fds []int) error {
+	body, err := json.Marshal(content)
+	if err != nil {
+		return err
+	}
+	if err := sendRights(c, binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body))), fds); err != nil {
 		return err
 	}
 	_, err = c.Write(body)
@@ -126,6 +131,29 @@ func (m *message) sandboxFiles() ([]SandboxFile, error) {
 		files[i].FD = m.fds[i]
 	}
 	return files, nil
+}
+
+// flows puts descriptors and the connections that they are of together.
+func (m *message) flows() ([]FlowFiles, error) {
+	if m.kind != kindFlows {
+		return nil, nil
+	}
+	var flows []FlowFiles
+	if err := json.Unmarshal(m.body, &flows); err != nil {
+		return nil, fmt.Errorf("the connections that the running daemon hands over cannot be read: %w", err)
+	}
+	fds := m.fds
+	for i := range flows {
+		n := flows[i].Count
+		if n < 0 || n > len(fds) {
+			return nil, fmt.Errorf("%d descriptors were handed over, too few for %d connections", len(m.fds), len(flows))
+		}
+		flows[i].FDs, fds = fds[:n:n], fds[n:]
+	}
+	if len(fds) > 0 {
+		return nil, fmt.Errorf("%d descriptors were handed over, too many for %d connections", len(m.fds), len(flows))
+	}
+	return flows, nil
 }
 
 // receivedRights takes control messages apart. Descriptors in those before a damaged one are not lost.

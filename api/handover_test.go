@@ -2,12 +2,14 @@ package api
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +121,19 @@ func (h *Handover) check(t *testing.T, want *Handover) {
 	if len(h.Sandboxes) != len(want.Sandboxes) {
 		t.Fatalf("%d of sandboxes, want %d", len(h.Sandboxes), len(want.Sandboxes))
 	}
+	if len(h.Flows) != len(want.Flows) {
+		t.Fatalf("%d connections, want %d", len(h.Flows), len(want.Flows))
+	}
+	for i, got := range h.Flows {
+		if want := want.Flows[i]; string(got.State) != string(want.State) || len(got.FDs) != len(want.FDs) {
+			t.Errorf("connection %d: %+v, want %+v", i, got, want)
+		}
+		for _, fd := range got.FDs {
+			if contents(t, fd) != string(got.State) {
+				t.Errorf("connection %d has a descriptor of %s", i, contents(t, fd))
+			}
+		}
+	}
 	for i, got := range h.Sandboxes {
 		if contents(t, got.FD) != got.Kind {
 			t.Errorf("of sandboxes %d: a %s came as %s", i, contents(t, got.FD), got.Kind)
@@ -140,9 +155,16 @@ func TestHandoverOverTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent, ended := everything(t, maxRights), make(chan error, 1)
+	for i := range 200 {
+		f := FlowFiles{Network: "n", State: json.RawMessage(strconv.Itoa(i)), Count: 2 + i%3}
+		for range f.Count {
+			f.FDs = append(f.FDs, file(t, strconv.Itoa(i)))
+		}
+		sent.Flows = append(sent.Flows, f)
+	}
 	s := NewServer(nobody{}, slog.New(slog.DiscardHandler))
 	s.OnHandover(func(c *Successor) {
-		ended <- errors.Join(c.Give(sent), c.Close())
+		ended <- errors.Join(c.Give(sent), c.GiveFlows(sent.Flows), c.Close())
 	})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
@@ -305,6 +327,8 @@ func FuzzHandover(f *testing.F) {
 	f.Add([]byte("ape"))
 	f.Add([]byte(body('s', `[{"Kind":"tap"}]`) + "e"))
 	f.Add([]byte(body('z', "") + "e"))
+	f.Add([]byte("e" + body('f', `[{"Count":1}]`)))
+	f.Add([]byte("e" + body('f', `[{"Network":"n","State":{}}]`)))
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -327,6 +351,7 @@ func FuzzHandover(f *testing.F) {
 		}
 		h := Handover{API: -1}
 		_ = h.receive(c.(*net.UnixConn)) // whatever it says
+		h.receiveFlows(c.(*net.UnixConn))
 		h.Close()
 	})
 }

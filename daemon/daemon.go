@@ -42,6 +42,7 @@ type Config struct {
 	SandboxKeeper SandboxKeeper     // keeps what leads into sandboxes likewise; nil: nobody
 	Adopted       []int             // sockets of published ports of the daemon whose place this one takes; New owns them
 	Sandboxes     []api.SandboxFile // what that daemon had of its containers' sandboxes; New owns the descriptors
+	Flows         []api.FlowFiles   // connections that it has let go of; likewise
 	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Doorman *sandbox.Doorman
 }
@@ -128,6 +129,7 @@ func New(cfg Config) (*Daemon, error) {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
 	d.restore(sandboxes)
+	d.carryOn(cfg.Flows)
 	d.shared.DropAdopted()
 	return d, nil
 }

@@ -27,6 +27,10 @@ type flow struct {
 	in      *stack.Conn // the container's end at the gateway
 	direct  *SocketConn // or in the container's own network namespace
 	host    *SocketConn
+
+	over     bool         // the goroutines that splice have left it
+	stopping bool         // they are to do so
+	left     chan [2]Half // what they leave then, or nothing
 }
 
 // begin counts and lists a flow, unless its container has too many, or the forwarder ends. It ends with finished, also where it
@@ -38,7 +42,7 @@ func (f *Forwarder) begin(fl *flow) bool {
 	fl.created = time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if f.closed || f.released {
 		f.giveLocked(fl.inside.Addr(), useTCP)
 		return false
 	}

@@ -73,6 +73,7 @@ type Forwarder struct {
 	ports    map[*published]struct{}
 	sweeping bool
 	closed   bool
+	released bool // to another process
 	counters [counterKinds]atomic.Uint64
 }
 

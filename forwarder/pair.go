@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"errors"
+	"os"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ type pair struct {
 type pairEnd struct {
 	socket
 	p     *pair
-	ended bool // nothing more comes from it; of the reactor's goroutine
+	ended atomic.Bool // nothing more comes from it
 }
 
 // outcome is what became of the attempt to copy.
@@ -84,7 +85,7 @@ func (e *pairEnd) copy() (what outcome, rest []byte) {
 	if e.fd < 0 || to.fd < 0 {
 		return goesOn, nil // it has just been closed
 	}
-	if e.ended {
+	if e.ended.Load() {
 		return broken, nil // only errors and hang-ups are reported then (epoll_ctl(2))
 	}
 	buf := fl.f.reactor.buffer()
@@ -114,9 +115,9 @@ func (e *pairEnd) copy() (what outcome, rest []byte) {
 
 // end passes on that nothing more comes. The caller holds both ends.
 func (e *pairEnd) end(to *pairEnd) outcome {
-	e.ended = true
+	e.ended.Store(true)
 	e.p.fl.halfClosed.Store(true)
-	if to.ended {
+	if to.ended.Load() {
 		return ended
 	}
 	e.p.fl.f.reactor.change(e.fd, 0)
@@ -141,34 +142,85 @@ func (p *pair) end(well bool) {
 	p.fl.f.finished(p.fl)
 }
 
-// promote gives the flow to two goroutines. What e has read and could not pass on is rest.
-func (p *pair) promote(e *pairEnd, rest []byte) {
+// promote gives the flow to two goroutines. What e has read and could not pass on is left.
+func (p *pair) promote(e *pairEnd, left []byte) {
 	if !p.over.CompareAndSwap(false, true) {
 		return
 	}
-	fl, f := p.fl, p.fl.f
-	inside, host := newSocketConn(p.ends[0].release(f.reactor)), newSocketConn(p.ends[1].release(f.reactor))
-	if !fl.set(func() { fl.pair, fl.direct, fl.host = nil, inside, host }) {
-		reset(inside)
-		reset(host)
+	var halves [2]half
+	for i := range p.ends {
+		halves[i].ended = p.ends[i].ended.Load()
+		if e == &p.ends[i] {
+			halves[i].rest.bytes = append([]byte(nil), left...)
+		}
+	}
+	r := p.fl.f.reactor
+	p.fl.splice(p.ends[0].release(r), p.ends[1].release(r), halves)
+}
+
+// half is one direction of a flow that is spliced.
+type half struct {
+	ended bool
+	rest  rest
+}
+
+// splice has two goroutines copy between the sockets inside and host until both halves have ended, or the flow is stopped.
+func (fl *flow) splice(inside, host int, halves [2]half) {
+	f := fl.f
+	direct, outer := newSocketConn(inside), newSocketConn(host)
+	if !fl.set(func() { fl.pair, fl.direct, fl.host = nil, direct, outer }) {
+		reset(direct)
+		reset(outer)
 		f.finished(fl)
 		return
 	}
-	var rests [2][]byte // by the end that they came from
-	if e == &p.ends[0] {
-		rests[0] = append(rests[0], rest...)
-	} else {
-		rests[1] = append(rests[1], rest...)
+	copy := func(i int, dst, src *SocketConn, moved *atomic.Uint64) {
+		h := &halves[i]
+		if h.ended {
+			return
+		}
+		err := splice(dst, src, &h.rest, moved)
+		switch {
+		case err == nil:
+			h.ended = true
+			fl.halfClosed.Store(true)
+		case !errors.Is(err, os.ErrDeadlineExceeded): // an error in one direction ends both
+			fl.abort()
+		}
 	}
-	go f.copyBoth(fl,
-		half(p.ends[0].ended, func() error { return splice(host, inside, rests[0], &fl.bytesOut) }),
-		half(p.ends[1].ended, func() error { return splice(inside, host, rests[1], &fl.bytesIn) }))
+	go func() {
+		defer f.finished(fl)
+		done := make(chan struct{})
+		go func() { copy(0, outer, direct, &fl.bytesOut); close(done) }()
+		copy(1, direct, outer, &fl.bytesIn)
+		<-done
+		fl.spliced(halves)
+	}()
 }
 
-// half is what copies a half, or nil where that has ended.
-func half(ended bool, copy func() error) func() error {
-	if ended {
-		return nil
+// spliced is the end of a flow's goroutines: both halves have ended, or they were stopped, or the flow was aborted.
+func (fl *flow) spliced(halves [2]half) {
+	fl.mu.Lock()
+	well := halves[0].ended && halves[1].ended
+	fl.over = true
+	switch {
+	case !fl.stopping:
+	case well || fl.aborted:
+		fl.left <- nothing
+	default:
+		fl.left <- fl.leave(&halves)
 	}
-	return copy
+	fl.mu.Unlock()
+	if well {
+		finish(fl.direct)
+		finish(fl.host)
+	} else {
+		reset(fl.direct) // of copies, where it was left: nothing happens to the connections
+		reset(fl.host)
+	}
+	for i := range halves {
+		if p := halves[i].rest.p; p != nil {
+			p.close()
+		}
+	}
 }

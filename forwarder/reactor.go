@@ -21,7 +21,8 @@ type reactor struct {
 	wake int // an eventfd that ends it
 	done chan struct{}
 
-	buf []byte // of its goroutine; nil before the first use
+	buf  []byte     // of its goroutine; nil before the first use
+	turn sync.Mutex // held by its goroutine while somebody is told
 
 	mu     sync.RWMutex
 	on     map[int32]ready // by descriptor
@@ -134,6 +135,12 @@ func (r *reactor) remove(fd int) {
 	}
 }
 
+// settle returns when nobody is told any more of descriptors that were removed before. It is not for those who are told.
+func (r *reactor) settle() {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+}
+
 func (r *reactor) run() {
 	defer close(r.done)
 	var events [128]unix.EpollEvent
@@ -149,12 +156,14 @@ func (r *reactor) run() {
 			return
 		}
 		for _, e := range events[:max(n, 0)] {
+			r.turn.Lock()
 			r.mu.RLock()
 			h := r.on[e.Fd]
 			r.mu.RUnlock()
 			if h != nil {
 				h.ready(e.Events)
 			}
+			r.turn.Unlock()
 		}
 	}
 }

@@ -2,6 +2,8 @@ package forwarder
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"sync/atomic"
 	"syscall"
 
@@ -45,12 +47,66 @@ func (p *pipe) close() {
 	_ = unix.Close(p.w)
 }
 
-// splice writes first to dst, then moves what src brings until src ends, passes its end on, and adds to moved what has
-// arrived. The kernel moves pages from socket to socket: nothing is copied into this process.
-func splice(dst, src *SocketConn, first []byte, moved *atomic.Uint64) error {
-	n, err := dst.Write(first)
-	moved.Add(uint64(n))
+// rest is what was read from one socket, and the other would not take yet.
+type rest struct {
+	bytes []byte
+	p     *pipe
+	n     int64 // bytes in p
+}
+
+// pipe returns a pipe with the rest in it, for another process and no longer the rest's, and how many bytes that are; without
+// any, or where the kernel has no room, -1.
+func (r *rest) pipe() (fd int, n int64) {
+	if r.p != nil { // then all else was written before
+		p := r.p
+		r.p = nil
+		_ = unix.Close(p.w)
+		return p.r, r.n
+	}
+	if len(r.bytes) == 0 {
+		return -1, 0
+	}
+	p, err := getPipe()
 	if err != nil {
+		return -1, int64(len(r.bytes))
+	}
+	if m, err := unix.Write(p.w, r.bytes); err != nil || m < len(r.bytes) {
+		p.close()
+		return -1, int64(len(r.bytes))
+	}
+	_ = unix.Close(p.w)
+	return p.r, int64(len(r.bytes))
+}
+
+// readPipe is what pipe has stored. It closes fd.
+func readPipe(fd int, n int64) (r rest, err error) {
+	if fd < 0 {
+		return r, nil
+	}
+	defer unix.Close(fd)
+	if n < 0 || n > pipeSize {
+		return r, fmt.Errorf("a pipe of %d bytes", n)
+	}
+	r.bytes = make([]byte, n)
+	for got := 0; got < len(r.bytes); {
+		m, err := unix.Read(fd, r.bytes[got:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || m == 0 {
+			return rest{}, errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		got += m
+	}
+	return r, nil
+}
+
+// splice writes r to dst, then moves what src brings until src ends, passes its end on, and adds to moved what has arrived. The
+// kernel moves pages from socket to socket: nothing is copied into this process. After an error r is what was not moved.
+func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64) error {
+	n, err := dst.Write(r.bytes)
+	moved.Add(uint64(n))
+	if r.bytes = r.bytes[n:]; err != nil {
 		return err
 	}
 	from, err := src.SyscallConn()
@@ -70,8 +126,8 @@ func splice(dst, src *SocketConn, first []byte, moved *atomic.Uint64) error {
 			putPipe(p)
 			return dst.CloseWrite()
 		}
-		if err := drain(p, to, n, moved); err != nil {
-			p.close() // with what is left in it
+		if n, err = drain(p, to, n, moved); err != nil {
+			r.p, r.n = p, n
 			return err
 		}
 		putPipe(p)
@@ -105,8 +161,8 @@ func fill(from syscall.RawConn) (p *pipe, n int64, err error) {
 	return p, n, err
 }
 
-// drain empties a pipe that holds n bytes.
-func drain(p *pipe, to syscall.RawConn, n int64, moved *atomic.Uint64) error {
+// drain empties a pipe that holds n bytes. With an error it says how many are left.
+func drain(p *pipe, to syscall.RawConn, n int64, moved *atomic.Uint64) (left int64, err error) {
 	for n > 0 {
 		var m int64
 		var serr error
@@ -120,10 +176,10 @@ func drain(p *pipe, to syscall.RawConn, n int64, moved *atomic.Uint64) error {
 			return !errors.Is(serr, unix.EAGAIN)
 		})
 		if err = errors.Join(err, serr); err != nil {
-			return err
+			return n, err
 		}
 		n -= m
 		moved.Add(uint64(m))
 	}
-	return nil
+	return 0, nil
 }

@@ -65,7 +65,11 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: localAddr(host)}
 	if !f.begin(fl) {
 		_ = unix.Close(host) // which resets it (setInherited)
-		r.Refuse()
+		if f.isReleased() {
+			r.Drop() // it asks again, and somebody else
+		} else {
+			r.Refuse()
+		}
 		return
 	}
 	if r.Plain {

@@ -31,7 +31,13 @@ func (d *daemon) hold(name, address string) *held {
 // talk starts a helper in a container that says "ok" when it has begun, reads lines, and ends with its standard input.
 func (d *daemon) talk(name string, args ...string) *held {
 	d.t.Helper()
-	cmd := exec.Command(usernet, append([]string{"exec", "-i", name, helper}, args...)...)
+	return d.talkTo(name+": "+strings.Join(args, " "), append([]string{usernet, "exec", "-i", name, helper}, args...)...)
+}
+
+// talkTo is talk with any command.
+func (d *daemon) talkTo(name string, command ...string) *held {
+	d.t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = d.environ()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -44,7 +50,7 @@ func (d *daemon) talk(name string, args ...string) *held {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	h := &held{t: d.t, name: name + ": " + strings.Join(args, " "), in: in, lines: make(chan string, 100)}
+	h := &held{t: d.t, name: name, in: in, lines: make(chan string, 100)}
 	go func() {
 		for s := bufio.NewScanner(out); s.Scan(); {
 			h.lines <- s.Text()

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -102,4 +104,66 @@ func TestTakeoverOfNobody(t *testing.T) {
 	d := startDaemon(t, "--takeover")
 	d.idle("box")
 	d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", d.gateway("box"))
+}
+
+// TestTakeoverKeepsConnections has connections through the host go on, quiet ones and such as move what they can, when one
+// daemon after the other takes the place of the last.
+func TestTakeoverKeepsConnections(t *testing.T) {
+	d := newDaemon(t)
+	d.start()
+	port, sink := freePort(), freePort()
+	d.ok("network", "create", "--ipv6", "dual")
+	d.idle("box", "--network", "dual")
+	d.serve("web", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("%d:81", sink)},
+		"sh", "-c", fmt.Sprintf("%[1]s tcpserve :81 digest & %[1]s tcpserve :80 echo", helper))
+	d.makeDirect(fmt.Sprintf("127.0.0.1:%d", port))
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d echo", helper, port))
+	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, sink))
+
+	quiet := []*held{
+		d.hold("box", fmt.Sprintf("%s:%d", peer4, port)), d.hold("box", fmt.Sprintf("[%s]:%d", peer6, port)),
+		d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port), "stdin"),
+		d.talkTo("in, IPv6", helper, "tcphold", fmt.Sprintf("[::1]:%d", port), "stdin"),
+	}
+	busy := []*held{
+		d.talk("box", "tcpsend", fmt.Sprintf("%s:%d", peer4, sink), "stdin"),
+		d.talkTo("busy in", helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", sink), "stdin"),
+	}
+	for _, h := range quiet {
+		h.echoes("before")
+	}
+	d.flags = append(d.flags, "--takeover")
+	for range 4 {
+		before := d.flowsOf("direct")
+		d.takeOver()
+		if after := d.flowsOf("direct"); after != before {
+			t.Errorf("%d connections past the gateway were %d before", after, before)
+		}
+		for _, h := range quiet {
+			h.echoes("after")
+		}
+	}
+	for _, h := range busy {
+		io.WriteString(h.in, "\n")
+		line := h.next()
+		t.Logf("%s: %s", h.name, line)
+		if !strings.HasPrefix(line, "same ") {
+			t.Errorf("%s: %q", h.name, line)
+		}
+	}
+	for _, h := range quiet {
+		h.in.Close()
+	}
+	eventually(t, func() error {
+		if n := d.flowsOf("direct"); n > 0 {
+			return fmt.Errorf("%d flows are left", n)
+		}
+		return nil
+	})
+}
+
+// flowsOf counts the TCP connections that take a path.
+func (d *daemon) flowsOf(path string) int {
+	d.t.Helper()
+	return len(regexp.MustCompile(`(?m) tcp +(in|out) .* `+path+` `).FindAllString(d.ok("flows"), -1))
 }

@@ -60,7 +60,7 @@ func serveCommand() *cobra.Command {
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
 	}
 	f.StringSliceVar(&o.confine, "confine", confine.Names(confine.All), "what the daemon gives up once it listens; off: nothing")
-	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: no published port refuses a connection")
+	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: connections go on, and no published port refuses one")
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
 	return c
@@ -145,7 +145,7 @@ func serve(o serveOptions) error {
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
 		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, Doorman: doorman,
 		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
-		Sandboxes: append(passed.sandboxes, handed.Sandboxes...),
+		Sandboxes: append(passed.sandboxes, handed.Sandboxes...), Flows: handed.Flows,
 	}
 	if store != nil {
 		cfg.Keeper, cfg.SandboxKeeper = store, sandboxStore{store}

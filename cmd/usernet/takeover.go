@@ -30,7 +30,7 @@ func takeOver(socket string, log *slog.Logger) (l net.Listener, h api.Handover, 
 		u.SetUnlinkOnClose(true) // as the one who made it would
 	}
 	h.API = -1 // its owner is l from here
-	log.Info("took over from the running daemon", "published", len(h.Published), "inherited", len(h.Inherited), "sandboxes", len(h.Sandboxes))
+	log.Info("took over from the running daemon", "published", len(h.Published), "inherited", len(h.Inherited), "sandboxes", len(h.Sandboxes), "connections", len(h.Flows))
 	return l, h, nil
 }
 
@@ -54,7 +54,9 @@ func handOver(c *api.Successor, l net.Listener, s *api.Server, d *daemon.Daemon)
 	}
 	u.SetUnlinkOnClose(false)
 	d.Drain()
-	return true, errors.Join(s.Close(), d.Close())
+	h.Flows = d.ReleaseFlows()
+	err = c.GiveFlows(h.Flows) // without it they are reset
+	return true, errors.Join(err, s.Close(), d.Close())
 }
 
 // copyOf returns another descriptor of a listener.

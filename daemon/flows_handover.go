@@ -1,0 +1,61 @@
+package daemon
+
+import (
+	"encoding/json"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/forwarder"
+)
+
+// ReleaseFlows lets go of the TCP connections past the gateways, so that another daemon can carry them on, and begins no more.
+// The descriptors are the caller's. Call it before Close.
+func (d *Daemon) ReleaseFlows() []api.FlowFiles {
+	d.mu.Lock()
+	segments := make([]*segment, 0, len(d.segments))
+	for _, g := range d.segments {
+		segments = append(segments, g)
+	}
+	d.mu.Unlock()
+	var list []api.FlowFiles
+	for _, g := range segments {
+		for _, c := range g.fwd.Release() {
+			state, err := json.Marshal(c)
+			if err != nil {
+				d.log.Warn("connection not handed over", "inside", c.Inside, "outside", c.Outside, "error", err)
+				c.Close()
+				continue
+			}
+			fds := c.FDs()
+			list = append(list, api.FlowFiles{Network: g.net.ID, State: state, Count: len(fds), FDs: fds})
+		}
+	}
+	return list
+}
+
+// carryOn takes up connections that another daemon has let go of. Those of containers and networks that are gone are reset.
+func (d *Daemon) carryOn(flows []api.FlowFiles) {
+	for _, f := range flows {
+		c := new(forwarder.Carried)
+		err := json.Unmarshal(f.State, c)
+		if err == nil {
+			err = c.SetFDs(f.FDs)
+		}
+		if err != nil {
+			d.log.Warn("a connection that was handed over is of no use", "error", err)
+			for _, fd := range f.FDs {
+				_ = unix.Close(fd)
+			}
+			continue
+		}
+		g := d.segment(f.Network)
+		if g == nil || g.owner(c.Inside.Addr()).id == "" {
+			c.Close()
+			continue
+		}
+		if err := g.fwd.CarryOn(c); err != nil {
+			d.log.Warn("a connection that was handed over is not carried on", "inside", c.Inside, "outside", c.Outside, "error", err)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package forwarder
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Carried is a TCP connection between two sockets of the kernel, in a form that another process can carry on.
+type Carried struct {
+	Direction                 string
+	Inside, Outside, HostSide netip.AddrPort
+	Created                   time.Time
+	BytesIn, BytesOut         uint64
+	Halves                    [2]Half // what the container sends, what the host's end does
+}
+
+// Half is one direction of a connection.
+type Half struct {
+	FD    int `json:"-"` // the socket that it comes from
+	Ended bool
+	// What was read and could not be passed on yet: a pipe (-1: none), and how many bytes are in it.
+	Rest  int `json:"-"`
+	Bytes int64
+}
+
+// FDs are all descriptors, in an order that SetFDs knows.
+func (c *Carried) FDs() []int {
+	fds := []int{c.Halves[0].FD, c.Halves[1].FD}
+	for _, h := range c.Halves {
+		if h.Rest >= 0 {
+			fds = append(fds, h.Rest)
+		}
+	}
+	return fds
+}
+
+// SetFDs gives a connection that was read the descriptors that FDs had, or says that they are not of it.
+func (c *Carried) SetFDs(fds []int) error {
+	want := 2
+	for i := range c.Halves {
+		c.Halves[i].Rest = -1
+		if c.Halves[i].Bytes > 0 {
+			want++
+		}
+	}
+	if len(fds) != want {
+		return fmt.Errorf("a connection of %d descriptors came with %d", want, len(fds))
+	}
+	c.Halves[0].FD, c.Halves[1].FD, fds = fds[0], fds[1], fds[2:]
+	for i := range c.Halves {
+		if c.Halves[i].Bytes > 0 {
+			c.Halves[i].Rest, fds = fds[0], fds[1:]
+		}
+	}
+	return nil
+}
+
+// nothing is what cannot be carried on.
+var nothing = [2]Half{{FD: -1, Rest: -1}, {FD: -1, Rest: -1}}
+
+// Close closes the descriptors, which resets the connection.
+func (c *Carried) Close() {
+	for i := range c.Halves {
+		h := &c.Halves[i]
+		for _, fd := range []*int{&h.FD, &h.Rest} {
+			if *fd >= 0 {
+				_ = unix.Close(*fd)
+			}
+			*fd = -1
+		}
+	}
+}
+
+// releasePatience bounds how long a half may take to stop. It waits for the kernel only.
+const releasePatience = time.Second
+
+// Release ends the forwarder's part in all connections between two sockets of the kernel, and returns them. None is begun
+// from here on: what asks for one is left without an answer, or in the queue of its listener.
+func (f *Forwarder) Release() []*Carried {
+	f.mu.Lock()
+	ports := slices.Collect(maps.Keys(f.ports))
+	f.mu.Unlock()
+	for _, p := range ports {
+		_ = p.sock.use(func(fd int) error { f.reactor.remove(fd); return nil })
+	}
+	f.reactor.settle() // what was accepted has begun
+	f.mu.Lock()
+	f.released = true
+	flows := slices.Collect(maps.Keys(f.flows))
+	f.mu.Unlock()
+	for _, fl := range flows {
+		fl.stop()
+	}
+	var list []*Carried
+	for _, fl := range flows {
+		if c := fl.release(); c != nil {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func (f *Forwarder) isReleased() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.released
+}
+
+// stop has the goroutines of a spliced flow return.
+func (fl *flow) stop() {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.direct != nil && !fl.aborted && !fl.over {
+		fl.stopping, fl.left = true, make(chan [2]Half, 1)
+		_ = fl.direct.SetDeadline(time.Unix(1, 0))
+		_ = fl.host.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// release returns the flow if it can be carried on, and ends it here.
+func (fl *flow) release() *Carried {
+	fl.mu.Lock()
+	p, stopped := fl.pair, fl.stopping
+	fl.mu.Unlock()
+	c := &Carried{Direction: fl.direction, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Created: fl.created}
+	switch {
+	case p != nil:
+		if !p.over.CompareAndSwap(false, true) {
+			return nil // it has just ended, or is being spliced from just now: it is reset
+		}
+		for i := range p.ends {
+			e := &p.ends[i]
+			c.Halves[i] = Half{FD: e.release(fl.f.reactor), Ended: e.ended.Load(), Rest: -1}
+		}
+		fl.f.finished(fl)
+	case stopped:
+		select {
+		case c.Halves = <-fl.left:
+		case <-time.After(releasePatience):
+			return nil
+		}
+		if c.Halves[0].FD < 0 {
+			return nil
+		}
+	default:
+		return nil
+	}
+	c.BytesIn, c.BytesOut = fl.bytesIn.Load(), fl.bytesOut.Load()
+	return c
+}
+
+// leave takes the sockets out of a flow whose goroutines were stopped, with what is left between them.
+func (fl *flow) leave(halves *[2]half) [2]Half {
+	var list [2]Half
+	for i, c := range [2]*SocketConn{fl.direct, fl.host} {
+		list[i] = Half{FD: -1, Rest: -1, Ended: halves[i].ended}
+		_ = c.control(func(fd int) (err error) {
+			list[i].FD, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			return err
+		})
+	}
+	for i := range halves {
+		list[i].Rest, list[i].Bytes = halves[i].rest.pipe()
+		if list[i].Rest < 0 && list[i].Bytes > 0 || list[0].FD < 0 || list[1].FD < 0 {
+			(&Carried{Halves: list}).Close()
+			return nothing
+		}
+	}
+	return list
+}
+
+// CarryOn takes up a connection that another process has released. It owns the descriptors.
+func (f *Forwarder) CarryOn(c *Carried) error {
+	fl := &flow{f: f, direction: c.Direction, inside: c.Inside, outside: c.Outside, hostSide: c.HostSide}
+	if !f.begin(fl) {
+		c.Close()
+		return os.ErrClosed
+	}
+	if !c.Created.IsZero() {
+		fl.created = c.Created
+	}
+	fl.bytesIn.Store(c.BytesIn)
+	fl.bytesOut.Store(c.BytesOut)
+	fl.halfClosed.Store(c.Halves[0].Ended || c.Halves[1].Ended)
+	var halves [2]half
+	var errs []error
+	for i, h := range c.Halves {
+		rest, err := readPipe(h.Rest, h.Bytes)
+		errs = append(errs, err, unix.SetNonblock(h.FD, true))
+		halves[i] = half{ended: h.Ended, rest: rest}
+	}
+	err := errors.Join(errs...)
+	if err == nil && !f.live(fl) {
+		err = os.ErrClosed
+	}
+	if err != nil {
+		f.finished(fl)
+		for i := range c.Halves {
+			c.Halves[i].Rest = -1 // read, and closed
+		}
+		c.Close()
+		return err
+	}
+	// Spliced, since what carries it on knows nothing of what was on its way.
+	fl.splice(c.Halves[0].FD, c.Halves[1].FD, halves)
+	return nil
+}

@@ -1,0 +1,139 @@
+package forwarder
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// carryOver has w2 carry on what w1 carries, by way of JSON as between two processes.
+func carryOver(t *testing.T, w1, w2 *world) (rest int64) {
+	t.Helper()
+	list := w1.Release()
+	if len(list) != 1 {
+		t.Fatalf("%d connections were released, want 1", len(list))
+	}
+	state, err := json.Marshal(list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := new(Carried)
+	if err := json.Unmarshal(state, c); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetFDs(list[0].FDs()); err != nil {
+		t.Fatal(err)
+	}
+	rest = c.Halves[0].Bytes + c.Halves[1].Bytes
+	if err := w2.CarryOn(c); err != nil {
+		t.Fatal(err)
+	}
+	if flows := w1.Flows(); len(flows) > 0 {
+		t.Errorf("the first still has %+v", flows)
+	}
+	if flows := w2.Flows(); len(flows) != 1 || flows[0].Path != "direct" {
+		t.Errorf("the second has %+v", flows)
+	}
+	return rest
+}
+
+func direct(t *testing.T) (w1, w2 *world, container, host end) {
+	w1, w2 = newWorld(t, nil), newWorld(t, nil)
+	container, host = pairs[2].make(t, w1)
+	for _, c := range []end{container, host} {
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		t.Cleanup(func() { c.Close() })
+	}
+	return w1, w2, container, host
+}
+
+func TestQuietFlowIsCarriedOn(t *testing.T) {
+	w1, w2, container, host := direct(t)
+	say := func(to, from end, text string) {
+		t.Helper()
+		if _, err := io.WriteString(to, text); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(text))
+		if _, err := io.ReadFull(from, got); err != nil || string(got) != text {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	say(container, host, "before")
+	carryOver(t, w1, w2)
+	say(container, host, "after")
+	say(host, container, "and back")
+	if err := container.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the host reads %v", err)
+	}
+	// Once more, with one half at its end.
+	w3 := newWorld(t, nil)
+	carryOver(t, w2, w3)
+	say(host, container, "still")
+	if err := host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := container.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the container reads %v", err)
+	}
+	eventually(t, func() error {
+		if n := len(w3.Flows()); n > 0 {
+			return io.ErrNoProgress
+		}
+		return nil
+	})
+}
+
+// TestFullFlowIsCarriedOn has a receiver that reads nothing until the connection was handed on, twice.
+func TestFullFlowIsCarriedOn(t *testing.T) {
+	w1, w2, container, host := direct(t)
+	data := make([]byte, 40<<20)
+	var seed [32]byte
+	rand.NewChaCha8(seed).Read(data)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := container.Write(data)
+		if err == nil {
+			err = container.CloseWrite()
+		}
+		failed <- err
+	}()
+	full := func(w *world) {
+		t.Helper()
+		last, same := uint64(0), 0
+		eventually(t, func() error { // until nothing more fits
+			n := w.Flows()[0].BytesOut
+			if same++; n != last || n == 0 {
+				last, same = n, 0
+			}
+			if same < 100 {
+				return io.ErrNoProgress
+			}
+			return nil
+		})
+	}
+	full(w1)
+	if n := carryOver(t, w1, w2); n == 0 {
+		t.Error("nothing was on its way, which this test is about")
+	}
+	w3 := newWorld(t, nil)
+	carryOver(t, w2, w3)
+	sum := sha256.New()
+	n, err := io.Copy(sum, host)
+	if err != nil || n != int64(len(data)) {
+		t.Fatalf("%d bytes arrived: %v", n, err)
+	}
+	if want := sha256.Sum256(data); !bytes.Equal(sum.Sum(nil), want[:]) {
+		t.Error("other bytes arrived than were sent")
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+}
