@@ -59,7 +59,8 @@ type Forwarder struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // flows, dials
-	reactor *reactor
+	reactor *reactor       // of cfg.Shared
+	alone   bool           // cfg.Shared is this forwarder's own
 
 	gathered gathered
 
@@ -108,19 +109,20 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits
 	}
-	if cfg.Shared == nil {
+	alone := cfg.Shared == nil
+	if alone {
 		cfg.Shared = NewShared(Limits{})
 	}
 	if cfg.HostLoopback == nil {
 		cfg.HostLoopback = func(netip.Addr) bool { return false }
 	}
-	r, err := newReactor()
+	r, err := cfg.Shared.reactor()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Forwarder{
-		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r,
+		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r, alone: alone,
 		flows: map[*flow]struct{}{}, ends: map[flowKey]int{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
 		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{},
 	}, nil
@@ -134,7 +136,6 @@ func (f *Forwarder) Close() error {
 	f.closed = true
 	f.mu.Unlock()
 	f.cancel()
-	f.reactor.close()
 	f.end(func(netip.Addr) bool { return true })
 	f.mu.Lock()
 	ports := make([]*published, 0, len(f.ports))
@@ -145,7 +146,11 @@ func (f *Forwarder) Close() error {
 	for _, p := range ports {
 		f.unbind(p)
 	}
+	f.reactor.settle()
 	f.wg.Wait()
+	if f.alone {
+		return f.cfg.Shared.Close()
+	}
 	return nil
 }
 

@@ -15,7 +15,8 @@ import (
 //
 // It waits in epoll_wait(2) itself. In the Go runtime's poller, which could watch its epoll descriptor, a wake-up takes three
 // such calls and two more threads (the one that polls, and sysmon): requests through a published port went from 5100 a second
-// to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS.
+// to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS. The forwarders of a daemon
+// share some (Shared).
 type reactor struct {
 	fd   int // of epoll
 	wake int // an eventfd that ends it

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // Shared is what the forwarders of one daemon have in common: the host's ports, the sockets that the daemon was started with,
-// its knowledge of the host's addresses, and the limits on the whole.
+// its knowledge of the host's addresses, those who watch sockets, and the limits on the whole.
 type Shared struct {
 	limits Limits
 	use    [usageKinds]atomic.Int64
@@ -22,6 +23,8 @@ type Shared struct {
 	inherited map[portKey]int    // descriptors, which stay open
 	adopted   map[adoptedKey]int // descriptors of a daemon whose place this one takes
 	keeper    Keeper             // nil: nobody keeps sockets
+	reactors  []*reactor
+	next      int // which of them
 }
 
 // portKey is a host port: its address may be unspecified.
@@ -33,6 +36,22 @@ type portKey struct {
 // NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit.
 func NewShared(limits Limits) *Shared {
 	return &Shared{limits: limits, ports: map[portKey]*published{}, inherited: map[portKey]int{}, adopted: map[adoptedKey]int{}}
+}
+
+// reactor is one for another forwarder: each takes a thread, so that there are no more of them than run at once.
+func (s *Shared) reactor() (*reactor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.reactors) < runtime.GOMAXPROCS(0) {
+		r, err := newReactor()
+		if err != nil {
+			return nil, err
+		}
+		s.reactors = append(s.reactors, r)
+		return r, nil
+	}
+	s.next++
+	return s.reactors[s.next%len(s.reactors)], nil
 }
 
 // Inherit keeps a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the
@@ -131,9 +150,16 @@ func (s *Shared) published(host netip.AddrPort, proto string) bool {
 	return ok
 }
 
-// Close closes the inherited sockets.
+// Close closes the inherited sockets and ends what watches others. The forwarders are closed before.
 func (s *Shared) Close() error {
 	s.DropAdopted()
+	s.mu.Lock()
+	reactors := s.reactors
+	s.reactors = nil
+	s.mu.Unlock()
+	for _, r := range reactors {
+		r.close()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error

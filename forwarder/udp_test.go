@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -125,6 +126,7 @@ func TestTimeouts(t *testing.T) {
 
 func TestLimitsAreEachContainersOwn(t *testing.T) {
 	shared := NewShared(Limits{UDP: 5})
+	t.Cleanup(func() { _ = shared.Close() })
 	w := newWorld(t, func(c *Config) { c.Limits, c.Shared = Limits{UDP: 3}, shared })
 	send := func(host byte, port uint16) bool {
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, 0, host}), port)
@@ -224,5 +226,17 @@ func BenchmarkDatagramOutward(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestNetworksShareReactors: each takes a thread.
+func TestNetworksShareReactors(t *testing.T) {
+	shared := NewShared(Limits{})
+	t.Cleanup(func() { _ = shared.Close() })
+	for range 4 * runtime.GOMAXPROCS(0) {
+		newWorld(t, func(c *Config) { c.Shared = shared })
+	}
+	if n := len(shared.reactors); n > runtime.GOMAXPROCS(0) {
+		t.Errorf("%d reactors for %d processors", n, runtime.GOMAXPROCS(0))
 	}
 }
