@@ -143,6 +143,9 @@ func fill(from syscall.RawConn) (p *pipe, n int64, err error) {
 		}
 		for {
 			n, serr = unix.Splice(int(fd), nil, p.w, nil, pipeSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+			if n <= 0 {
+				n, serr = p.read(int(fd), n, serr)
+			}
 			if !errors.Is(serr, unix.EINTR) {
 				break
 			}
@@ -159,6 +162,19 @@ func fill(from syscall.RawConn) (p *pipe, n int64, err error) {
 		p = nil
 	}
 	return p, n, err
+}
+
+// read is for what splice(2) said is nothing, or the end: to it that is what stands behind urgent data, which read(2) passes.
+func (p *pipe) read(fd int, spliced int64, serr error) (int64, error) {
+	if serr != nil && !errors.Is(serr, unix.EAGAIN) {
+		return spliced, serr
+	}
+	var buf [512]byte // below PIPE_BUF (pipe(7)), which an empty pipe takes whole
+	n, err := unix.Read(fd, buf[:])
+	if n > 0 {
+		n, err = unix.Write(p.w, buf[:n])
+	}
+	return int64(n), err
 }
 
 // drain empties a pipe that holds n bytes. With an error it says how many are left.

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // end is one end of a connection, of whichever kind.
@@ -175,6 +177,51 @@ func TestResetsStayResets(t *testing.T) {
 			t.Errorf("the host reads %v", err)
 		}
 	})
+}
+
+// TestUrgentDataIsPartOfTheStream: splice(2) stops at it, for ever, and then takes what stands behind for the end.
+func TestUrgentDataIsPartOfTheStream(t *testing.T) {
+	for _, before := range []int{0, 3000000} { // as much as the reactor carries, and as goroutines do
+		t.Run(fmt.Sprint("after ", before), func(t *testing.T) {
+			container, host := pairs[2].make(t, newWorld(t, nil))
+			defer container.Close()
+			defer host.Close()
+			for _, c := range []end{container, host} {
+				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+			}
+			head := make([]byte, before)
+			read := make(chan error, 1)
+			go func() {
+				_, err := io.ReadFull(container, head)
+				read <- err
+			}()
+			if _, err := host.Write(head); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-read; err != nil {
+				t.Fatal(err)
+			}
+			raw, err := host.(*net.TCPConn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, piece := range []struct {
+				text  string
+				flags int
+			}{{"before ", 0}, {"!", unix.MSG_OOB}, {" behind", 0}} {
+				var serr error
+				if err := raw.Control(func(fd uintptr) { serr = unix.Sendto(int(fd), []byte(piece.text), piece.flags, nil) }); err != nil || serr != nil {
+					t.Fatal(err, serr)
+				}
+			}
+			if err := host.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(container); err != nil || string(got) != "before ! behind" {
+				t.Errorf("%q arrived, %v", got, err)
+			}
+		})
+	}
 }
 
 func TestSlowReaderHoldsTheSenderBack(t *testing.T) {

@@ -409,7 +409,7 @@ func markedSockets(k kind, count int) (fds []int, err error) {
 		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 			return fds, os.NewSyscallError("setsockopt", err)
 		}
-		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, mark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
+		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, mark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
 			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 				return fds, os.NewSyscallError("setsockopt", err)
 			}
