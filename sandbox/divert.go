@@ -18,16 +18,22 @@ import (
 // namespace instead of leaving by the TAP; that is what the rules below do, for the connections in the set live, and for
 // a while for those in closing. All sets hold connections as the container sees them.
 //
+// Ours is refused where no socket of the container has asked for it, which asked knows: where the container's own rules
+// changed the addresses of the SYN on its way out, or it came from a namespace behind. What is sent from then on could not
+// be told.
+//
 // A container may remove or change these rules. What it sends then leaves by the TAP again, where the gateway resets what
 // it does not know: it has broken its own connections, and reached nothing.
 const (
 	divertTable   = "usernet"
+	divertAsked   = "asked"
 	divertLive    = "live"
 	divertClosing = "closing"
 )
 
 // closingTime is how long the packets of a connection are brought back once its container has closed it and ours is silent,
-// or while it is being opened. They cross no network.
+// or while it is being opened. They cross no network. It is also how long ago a container's SYN may be: one that waits for
+// the destination is sent again after 16 s at most (RFC 6298), within dialTimeout of the forwarder.
 const closingTime = 20 * time.Second
 
 // maxDiverted bounds each set. Connections beyond go through the gateway's TCP. At 20 s each, 262144 are 13,000 a second.
@@ -82,8 +88,11 @@ func (f divertFamily) add(c *nftables.Conn) error {
 		return err
 	}
 	live := &nftables.Set{Table: t, Name: divertLive, KeyType: key, Concatenation: true, Dynamic: true, Size: maxDiverted}
-	closing := &nftables.Set{Table: t, Name: divertClosing, KeyType: key, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: closingTime, Size: maxDiverted}
-	for _, s := range []*nftables.Set{live, closing} {
+	timed := func(name string) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: closingTime, Size: maxDiverted}
+	}
+	asked, closing := timed(divertAsked), timed(divertClosing)
+	for _, s := range []*nftables.Set{asked, live, closing} {
 		if err := c.AddSet(s, nil); err != nil {
 			return err
 		}
@@ -91,6 +100,8 @@ func (f divertFamily) add(c *nftables.Conn) error {
 	// A chain of type route has the kernel look for the way again where the mark was changed.
 	out := c.AddChain(&nftables.Chain{Table: t, Name: "out", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle})
 	ours := c.AddChain(&nftables.Chain{Table: t, Name: "ours"})
+	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken for reset.
+	unasked := c.AddChain(&nftables.Chain{Table: t, Name: "unasked", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw})
 	rule := func(chain *nftables.Chain, parts ...[]expr.Any) {
 		r := &nftables.Rule{Table: t, Chain: chain}
 		for _, p := range parts {
@@ -100,18 +111,20 @@ func (f divertFamily) add(c *nftables.Conn) error {
 	}
 	inside, outside := f.key(false), f.key(true) // of packets from the container's socket, and from ours
 
+	rule(unasked, markIs(divertMark), protocolIs(unix.IPPROTO_TCP), flagsAre(flagSYN|flagACK, flagSYN), outside, notIn(asked),
+		[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	rule(out, protocolIsNot(unix.IPPROTO_TCP), verdict(expr.VerdictAccept, ""))
 	rule(out, markIs(divertMark), verdict(expr.VerdictGoto, ours.Name))
 	rule(out, markIs(directMark), verdict(expr.VerdictAccept, ""))
 	// A container's SYN begins anew, whatever had these ports before.
-	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(live), remove(closing), verdict(expr.VerdictAccept, ""))
+	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(live), remove(closing), put(asked), verdict(expr.VerdictAccept, ""))
 	// Its answer to ours opens the connection; its last packets close it.
 	rule(out, flagsAre(flagSYN|flagACK, flagSYN|flagACK), inside, in(closing), put(live))
 	rule(out, flagsAny(flagFIN|flagRST), inside, in(live), remove(live), put(closing))
 	rule(out, inside, in(live), setMark(divertMark), verdict(expr.VerdictAccept, ""))
 	rule(out, inside, in(closing), setMark(divertMark))
 
-	rule(ours, flagsAre(flagSYN|flagACK, flagSYN), outside, put(closing), verdict(expr.VerdictAccept, ""))
+	rule(ours, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(asked), put(closing), verdict(expr.VerdictAccept, ""))
 	// Of a reset it is not known whose it is: the kernel answers with one where a socket is gone, or not for this packet.
 	rule(ours, flagsAny(flagRST), outside, remove(live), remove(closing), inside, remove(live), remove(closing), verdict(expr.VerdictAccept, ""))
 	rule(ours, outside, in(live), verdict(expr.VerdictAccept, ""))
@@ -141,6 +154,10 @@ func in(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: s.Name, SetID: s.ID}}
 }
 
+func notIn(s *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: s.Name, SetID: s.ID, Invert: true}}
+}
+
 func put(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Dynset{SrcRegKey: register, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout}}
 }
@@ -156,12 +173,15 @@ func verdict(v expr.VerdictKind, chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: v, Chain: chain}}
 }
 
-func protocolIsNot(proto byte) []expr.Any {
+func protocol(op expr.CmpOp, proto byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: []byte{proto}},
+		&expr.Cmp{Op: op, Register: register, Data: []byte{proto}},
 	}
 }
+
+func protocolIs(proto byte) []expr.Any    { return protocol(expr.CmpOpEq, proto) }
+func protocolIsNot(proto byte) []expr.Any { return protocol(expr.CmpOpNeq, proto) }
 
 func markIs(mark uint32) []expr.Any {
 	return []expr.Any{

@@ -343,6 +343,9 @@ func runSockets() error {
 		err = divertRules(ipv6)
 	}
 	prepared[Divert] = err
+	if err == nil {
+		_ = noteAsked(ipv6) // they go through the gateway otherwise
+	}
 	order := make([]byte, 2) // a kind, and how many
 	for {
 		n, err := c.Read(order)

@@ -122,6 +122,38 @@ func TestFastPathGivesWay(t *testing.T) {
 		d.isSpliced(0, func() { dials(d, "filter") })
 		dials(d, "filter")
 	})
+	t.Run("NAT of the container", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("nat", "--network", "dual")
+		const elsewhere4, elsewhere6 = "203.0.113.9", "2001:db8:9::9" // RFC 5737, RFC 3849
+		startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
+		d.says("", "nat", "nft", "add table inet own; add chain inet own out { type nat hook output priority -100; }; "+
+			"add rule inet own out ip daddr "+elsewhere4+" dnat ip to "+host4+"; add rule inet own out ip6 daddr "+elsewhere6+" dnat ip6 to "+peer6)
+		d.isSpliced(0, func() {
+			d.says("\nyou are "+host4+":", "nat", helper, "tcpdial", fmt.Sprintf("%s:%d", elsewhere4, port))
+			d.says("ok", "nat", helper, "tcpdial", fmt.Sprintf("[%s]:%d", elsewhere6, port))
+		})
+		d.isSpliced(1, func() { dials(d, "nat") })
+	})
+	t.Run("a namespace behind the container", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("router", "--network", "dual")
+		d.says("", "router", "nft", "add table ip own; add chain ip own post { type nat hook postrouting priority 100; }; "+
+			"add rule ip own post ip saddr 192.168.77.0/24 masquerade")
+		d.isSpliced(0, func() {
+			d.says("\nyou are "+host4+":", "router", "sh", "-ec", `
+echo 1 > /proc/sys/net/ipv4/ip_forward
+unshare -n sh -ec '
+	ip link add eth9 type veth peer name behind netns $2
+	nsenter -t $2 -n ip addr add 192.168.77.1/24 dev behind
+	nsenter -t $2 -n ip link set behind up
+	ip addr add 192.168.77.2/24 dev eth9
+	ip link set eth9 up
+	ip route add default via 192.168.77.1
+	"$0" tcpdial "$1"' "$0" "$1" $$`, helper, target)
+		})
+		d.isSpliced(1, func() { dials(d, "router") })
+	})
 	t.Run("rules that the container removed", func(t *testing.T) {
 		d := d.in(t)
 		d.idle("flush", "--network", "dual")

@@ -1,0 +1,66 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// noteAsked puts those connections into the set asked that sockets of this namespace ask for already: the first of a container
+// is what the rules are made for, and its SYN was sent before them.
+func noteAsked(ipv6 bool) error {
+	families := []uint8{unix.AF_INET}
+	if ipv6 {
+		families = append(families, unix.AF_INET6) // IPv4 in disguise too (RFC 4291, 2.5.5.2)
+	}
+	for _, family := range families {
+		sockets, err := netlink.SocketDiagTCP(family)
+		if err != nil {
+			return fmt.Errorf("list of sockets: %w", err)
+		}
+		for _, f := range divertFamilies {
+			if err := f.noteAsked(sockets); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f divertFamily) noteAsked(sockets []*netlink.Socket) error {
+	var elements []nftables.SetElement
+	for _, s := range sockets {
+		from, ok1 := netip.AddrFromSlice(s.ID.Source)
+		to, ok2 := netip.AddrFromSlice(s.ID.Destination)
+		if s.State != netlink.TCP_SYN_SENT || !ok1 || !ok2 || from.Unmap().BitLen() != 8*int(f.size) {
+			continue
+		}
+		elements = append(elements, nftables.SetElement{Key: divertKey(from.Unmap(), s.ID.SourcePort, to.Unmap(), s.ID.DestinationPort)})
+	}
+	if len(elements) == 0 {
+		return nil
+	}
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	set := &nftables.Set{Table: &nftables.Table{Name: divertTable, Family: f.table}, Name: divertAsked}
+	if err := c.SetAddElements(set, elements); err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	return nil
+}
+
+// divertKey is what divertFamily.key loads; in a set, each part fills 32-bit registers.
+func divertKey(inside netip.Addr, insidePort uint16, outside netip.Addr, outsidePort uint16) []byte {
+	key := binary.BigEndian.AppendUint16(inside.AsSlice(), insidePort)
+	key = append(append(key, 0, 0), outside.AsSlice()...)
+	return append(binary.BigEndian.AppendUint16(key, outsidePort), 0, 0)
+}
