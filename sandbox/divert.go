@@ -15,8 +15,8 @@ import (
 // has reached the destination. Then a socket of the container's own namespace connects back to the container in the
 // destination's name. The two SYNs have crossed, which TCP knows as a simultaneous open (RFC 9293, 3.5): the container's
 // socket is connected to ours, and takes it for the destination. What it sends from then on has to come back to this
-// namespace instead of leaving by the TAP; that is what the rules below do, for the connections in the set live, and for
-// a while for those in closing. All sets hold connections as the container sees them.
+// namespace instead of leaving by the TAP; that is what the rules below do, for the connections in the set live, for those
+// in ended, which we have closed and the container has not, and for a while for those in closing. All sets hold connections as the container sees them.
 //
 // Ours is refused where no socket of the container has asked for it, which asked knows: where the container's own rules
 // changed the addresses of the SYN on its way out, or it came from a namespace behind. What is sent from then on could not
@@ -28,13 +28,18 @@ const (
 	divertTable   = "usernet"
 	divertAsked   = "asked"
 	divertLive    = "live"
+	divertEnded   = "ended"
 	divertClosing = "closing"
 )
 
-// closingTime is how long the packets of a connection are brought back once its container has closed it and ours is silent,
-// or while it is being opened. They cross no network. It is also how long ago a container's SYN may be: one that waits for
-// the destination is sent again after 16 s at most (RFC 6298), within dialTimeout of the forwarder.
+// closingTime is how long the packets of a connection are brought back once both ends have closed it, or while it is being
+// opened. They cross no network. It is also how long ago a container's SYN may be: one that waits for the destination is sent
+// again after 16 s at most (RFC 6298), within dialTimeout of the forwarder.
 const closingTime = 20 * time.Second
+
+// halfTime is the same where only the container has closed: its keepalive probes have to come back, however long the answer
+// takes. Our end, which sends a FIN or a reset, ends it early.
+const halfTime = 24 * time.Hour
 
 // maxDiverted bounds each set. Connections beyond go through the gateway's TCP. At 20 s each, 262144 are 13,000 a second.
 const maxDiverted = 1 << 18
@@ -87,12 +92,14 @@ func (f divertFamily) add(c *nftables.Conn) error {
 	if err != nil {
 		return err
 	}
-	live := &nftables.Set{Table: t, Name: divertLive, KeyType: key, Concatenation: true, Dynamic: true, Size: maxDiverted}
+	open := func(name string) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, Size: maxDiverted}
+	}
 	timed := func(name string) *nftables.Set {
 		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: closingTime, Size: maxDiverted}
 	}
-	asked, closing := timed(divertAsked), timed(divertClosing)
-	for _, s := range []*nftables.Set{asked, live, closing} {
+	asked, live, ended, closing := timed(divertAsked), open(divertLive), open(divertEnded), timed(divertClosing)
+	for _, s := range []*nftables.Set{asked, live, ended, closing} {
 		if err := c.AddSet(s, nil); err != nil {
 			return err
 		}
@@ -117,17 +124,24 @@ func (f divertFamily) add(c *nftables.Conn) error {
 	rule(out, markIs(divertMark), verdict(expr.VerdictGoto, ours.Name))
 	rule(out, markIs(directMark), verdict(expr.VerdictAccept, ""))
 	// A container's SYN begins anew, whatever had these ports before.
-	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(live), remove(closing), put(asked), verdict(expr.VerdictAccept, ""))
-	// Its answer to ours opens the connection; its last packets close it.
+	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(live), remove(ended), remove(closing), put(asked), verdict(expr.VerdictAccept, ""))
+	// Its answer to ours opens the connection; its last packets close it. Where a set is full, it stays in the one it is in.
 	rule(out, flagsAre(flagSYN|flagACK, flagSYN|flagACK), inside, in(closing), put(live))
-	rule(out, flagsAny(flagFIN|flagRST), inside, in(live), remove(live), put(closing))
+	rule(out, flagsAre(flagFIN|flagRST, flagFIN), inside, in(live), putFor(closing, halfTime), remove(live))
+	rule(out, flagsAny(flagFIN|flagRST), inside, in(ended), put(closing), remove(ended))
+	rule(out, flagsAny(flagRST), inside, in(live), put(closing), remove(live))
+	rule(out, flagsAny(flagRST), inside, in(closing), put(closing))
 	rule(out, inside, in(live), setMark(divertMark), verdict(expr.VerdictAccept, ""))
+	rule(out, inside, in(ended), setMark(divertMark), verdict(expr.VerdictAccept, ""))
 	rule(out, inside, in(closing), setMark(divertMark))
 
 	rule(ours, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(asked), put(closing), verdict(expr.VerdictAccept, ""))
 	// Of a reset it is not known whose it is: the kernel answers with one where a socket is gone, or not for this packet.
-	rule(ours, flagsAny(flagRST), outside, remove(live), remove(closing), inside, remove(live), remove(closing), verdict(expr.VerdictAccept, ""))
+	rule(ours, flagsAny(flagRST), outside, remove(live), remove(ended), remove(closing), inside, remove(live), remove(ended), remove(closing), verdict(expr.VerdictAccept, ""))
+	rule(ours, flagsAny(flagFIN), outside, in(live), put(ended), remove(live), verdict(expr.VerdictAccept, ""))
 	rule(ours, outside, in(live), verdict(expr.VerdictAccept, ""))
+	rule(ours, outside, in(ended), verdict(expr.VerdictAccept, ""))
+	rule(ours, flagsAre(flagFIN, 0), outside, in(closing), verdict(expr.VerdictAccept, ""))
 	rule(ours, outside, put(closing))
 	return nil
 }
@@ -158,8 +172,10 @@ func notIn(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: s.Name, SetID: s.ID, Invert: true}}
 }
 
-func put(s *nftables.Set) []expr.Any {
-	return []expr.Any{&expr.Dynset{SrcRegKey: register, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout}}
+func put(s *nftables.Set) []expr.Any { return putFor(s, s.Timeout) }
+
+func putFor(s *nftables.Set, timeout time.Duration) []expr.Any {
+	return []expr.Any{&expr.Dynset{SrcRegKey: register, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout}}
 }
 
 func remove(s *nftables.Set) []expr.Any {

@@ -84,6 +84,27 @@ func TestFastPath(t *testing.T) {
 		})
 		held.Close()
 	})
+	t.Run("a container that has closed its half waits for hours", func(t *testing.T) { // and may send keepalive probes meanwhile
+		d := d.in(t)
+		port, answer := freePort(), make(chan struct{})
+		listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) {
+			<-answer
+			c.Close()
+		})
+		d.keep(usernet, "exec", "box", helper, "tcpdial", fmt.Sprintf("%s:%d", host4, port), "1h")
+		long := func(want bool) func() error {
+			return func() error {
+				out := d.ok("exec", "box", "nft", "list set ip usernet closing")
+				if regexp.MustCompile(fmt.Sprintf(`\. %d (timeout \S+ )?expires 23h`, port)).MatchString(out) != want {
+					return fmt.Errorf("to be brought back for long: %v is wanted of port %d in %s", want, port, out)
+				}
+				return nil
+			}
+		}
+		eventually(t, long(true))
+		close(answer)
+		eventually(t, long(false))
+	})
 	t.Run("off for a network", func(t *testing.T) {
 		d := d.in(t)
 		d.ok("network", "create", "-o", "usernet.fast_path=false", "slow")
