@@ -189,13 +189,12 @@ func TestUrgentDataIsPartOfTheStream(t *testing.T) {
 			for _, c := range []end{container, host} {
 				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 			}
-			head := make([]byte, before)
 			read := make(chan error, 1)
 			go func() {
-				_, err := io.ReadFull(container, head)
+				_, err := io.ReadFull(container, make([]byte, before))
 				read <- err
 			}()
-			if _, err := host.Write(head); err != nil {
+			if _, err := host.Write(make([]byte, before)); err != nil {
 				t.Fatal(err)
 			}
 			if err := <-read; err != nil {
