@@ -16,7 +16,8 @@ import (
 // destination's name. The two SYNs have crossed, which TCP knows as a simultaneous open (RFC 9293, 3.5): the container's
 // socket is connected to ours, and takes it for the destination. What it sends from then on has to come back to this
 // namespace instead of leaving by the TAP; that is what the rules below do, for the connections in the set live, for those
-// in ended, which we have closed and the container has not, and for a while for those in closing. All sets hold connections as the container sees them.
+// in ended, which we have closed and the container has not, and for a while for those in closing. All sets hold connections
+// as the container sees them.
 //
 // Ours is refused where no socket of the container has asked for it, which asked knows: where the container's own rules
 // changed the addresses of the SYN on its way out, or it came from a namespace behind. What is sent from then on could not
@@ -75,6 +76,12 @@ func divertRules(ipv6 bool) error {
 		c, err := nftables.New()
 		if err != nil {
 			return fmt.Errorf("nftables: %w", err)
+		}
+		switch yes, err := masqueraded(c); {
+		case err != nil:
+			return err
+		case yes:
+			return errMasqueraded
 		}
 		if err := f.add(c); err != nil {
 			return err

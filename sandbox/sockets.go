@@ -36,6 +36,7 @@ type Sockets struct {
 	filled  chan struct{}   // while filling: closed when sockets have come, or none will
 	broken  [uses]time.Time // until when none are made
 	renew   bool            // the maker has to prepare the sandbox again
+	fails   [uses]int       // how often Fail was called
 	closed  bool
 	wg      sync.WaitGroup
 	ctx     context.Context
@@ -82,7 +83,7 @@ const (
 	stockIdle   = 8                // what is left of each kind when nobody wants more
 	stockLinger = 5 * time.Second  // how long the maker waits for more to do
 	stockRetry  = 30 * time.Second // when to try again after something went wrong
-	stockRefuse = 10 * time.Minute // and where the sandbox's kernel lacks what is needed
+	stockRefuse = 10 * time.Minute // and where the sandbox's kernel lacks what is needed, or its rules forbid it
 )
 
 // ErrNoSocket says that there is none now. Others may be on their way.
@@ -156,7 +157,8 @@ func (s *Sockets) Fail(u Use) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.renew = s.filling
-	s.fail(u, stockRetry)
+	s.fail(u, stockRetry<<min(s.fails[u], 10)) // to eight hours: each try may cost a connection
+	s.fails[u]++
 }
 
 func (s *Sockets) fail(u Use, pause time.Duration) {

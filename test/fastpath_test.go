@@ -175,6 +175,13 @@ unshare -n sh -ec '
 		})
 		d.isSpliced(1, func() { dials(d, "router") })
 	})
+	t.Run("masquerading", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("masquerade", "--network", "dual")
+		d.says("", "masquerade", "nft", "add table inet own; add chain inet own post { type nat hook postrouting priority 100; }; add rule inet own post oifname eth0 masquerade")
+		d.isSpliced(0, func() { dials(d, "masquerade") })
+		dials(d, "masquerade")
+	})
 	t.Run("rules that the container removed", func(t *testing.T) {
 		d := d.in(t)
 		d.idle("flush", "--network", "dual")
