@@ -31,9 +31,9 @@ done
 install -m 755 test/vm/init "$tmp/root/init"
 install -m 644 test/vm/user "$tmp/root/user"
 mkdir "$tmp/root/modules" # in the order in which they need each other; those of the fast path may be missing, or built in
-for name in tun crc32c_generic libcrc32c nfnetlink nf_tables; do
+for name in tun crc32c_generic libcrc32c nfnetlink nf_tables nf_reject_ipv4 nf_reject_ipv6 nft_reject nft_reject_ipv4 nft_reject_ipv6; do
 	module=$(find "$MODULES" -name "$name.ko" | head -n1)
-	[[ -z $module ]] || install -m 644 "$module" "$tmp/root/modules/$(ls "$tmp/root/modules" | wc -l)-$name.ko"
+	[[ -z $module ]] || install -m 644 "$module" "$tmp/root/modules/$(printf %02d "$(ls "$tmp/root/modules" | wc -l)")-$name.ko"
 done
 (cd "$tmp/root" && find . | cpio --quiet -o -H newc) > "$tmp/initramfs"
 timeout 600 qemu-system-x86_64 -accel tcg -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
