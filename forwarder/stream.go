@@ -57,7 +57,11 @@ func setInherited(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
 	} {
-		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+		err := unix.SetsockoptInt(fd, o[0], o[1], o[2])
+		if errors.Is(err, unix.EOPNOTSUPP) && o[1] == unix.SO_OOBINLINE {
+			continue // an inherited socket of multipath TCP, which knows no urgent data
+		}
+		if err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
