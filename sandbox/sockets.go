@@ -30,7 +30,7 @@ type Sockets struct {
 	free    [kinds][]int
 	used    [kinds]bool // the kinds that are asked for
 	batch   [kinds]int  // how many are made at once; 0 before the first have come
-	taken   bool        // since the maker last looked
+	taken   time.Time   // when one last was
 	wake    chan struct{}
 	filling bool
 	filled  chan struct{}   // while filling: closed when sockets have come, or none will
@@ -130,7 +130,7 @@ func (s *Sockets) Take(ctx context.Context, u Use, v6 bool) (int, error) {
 func (s *Sockets) take(k kind) (fd int, filled <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used[k], s.taken = true, true
+	s.used[k], s.taken = true, time.Now()
 	n := len(s.free[k])
 	if s.isLow(k) {
 		s.start(k.use())
@@ -305,10 +305,9 @@ func (s *Sockets) low() (k kind, count int, linger time.Duration) {
 			return k, max(s.batch[k], stockBatch), 0
 		}
 	}
-	if s.taken && !s.renew {
-		linger = stockLinger
+	if !s.renew {
+		linger = time.Until(s.taken.Add(stockLinger))
 	}
-	s.taken = false
 	return -1, 0, linger
 }
 
