@@ -95,12 +95,19 @@ func (f *Forwarder) Release() []*Carried {
 	f.released = true
 	flows := slices.Collect(maps.Keys(f.flows))
 	f.mu.Unlock()
+	var list []*Carried
+	f.reactor.pause(func() { // or one would be given to goroutines between two looks
+		for _, fl := range flows {
+			if c := fl.releasePair(); c != nil {
+				list = append(list, c)
+			}
+		}
+	})
 	for _, fl := range flows {
 		fl.stop()
 	}
-	var list []*Carried
 	for _, fl := range flows {
-		if c := fl.release(); c != nil {
+		if c := fl.releaseSpliced(); c != nil {
 			list = append(list, c)
 		}
 	}
@@ -124,36 +131,48 @@ func (fl *flow) stop() {
 	}
 }
 
-// release returns the flow if it can be carried on, and ends it here.
-func (fl *flow) release() *Carried {
+// releasePair returns a flow that the reactor carries, and ends it here; nil: it does not. The reactor pauses.
+func (fl *flow) releasePair() *Carried {
 	fl.mu.Lock()
-	p, stopped := fl.pair, fl.stopping
+	p := fl.pair
 	fl.mu.Unlock()
-	c := &Carried{Direction: fl.direction, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Created: fl.created}
-	switch {
-	case p != nil:
-		if !p.over.CompareAndSwap(false, true) {
-			return nil // it has just ended, or is being spliced from just now: it is reset
-		}
-		for i := range p.ends {
-			e := &p.ends[i]
-			c.Halves[i] = Half{FD: e.release(fl.f.reactor), Ended: e.ended.Load(), Rest: -1}
-		}
-		fl.f.finished(fl)
-	case stopped:
-		select {
-		case c.Halves = <-fl.left:
-		case <-time.After(releasePatience):
-			return nil
-		}
-		if c.Halves[0].FD < 0 {
-			return nil
-		}
-	default:
+	if p == nil || !p.over.CompareAndSwap(false, true) {
 		return nil
 	}
-	c.BytesIn, c.BytesOut = fl.bytesIn.Load(), fl.bytesOut.Load()
+	c := fl.carried()
+	for i := range p.ends {
+		e := &p.ends[i]
+		c.Halves[i] = Half{FD: e.release(fl.f.reactor), Ended: e.ended.Load(), Rest: -1}
+	}
+	fl.f.finished(fl)
 	return c
+}
+
+// releaseSpliced returns a flow whose goroutines were stopped; nil: they were not, or left nothing.
+func (fl *flow) releaseSpliced() *Carried {
+	fl.mu.Lock()
+	stopped := fl.stopping
+	fl.mu.Unlock()
+	if !stopped {
+		return nil
+	}
+	select {
+	case halves := <-fl.left:
+		if halves[0].FD < 0 {
+			return nil
+		}
+		c := fl.carried() // what they have moved is counted now
+		c.Halves = halves
+		return c
+	case <-time.After(releasePatience):
+		return nil
+	}
+}
+
+// carried is the flow without its halves.
+func (fl *flow) carried() *Carried {
+	return &Carried{Direction: fl.direction, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Created: fl.created,
+		BytesIn: fl.bytesIn.Load(), BytesOut: fl.bytesOut.Load()}
 }
 
 // leave takes the sockets out of a flow whose goroutines were stopped, with what is left between them.

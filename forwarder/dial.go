@@ -52,6 +52,9 @@ func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) erro
 	if _, err := unix.Getpeername(fd); err == nil {
 		return nil
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return f.reactor.connected(ctx, fd)
 }
 

@@ -36,14 +36,10 @@ type flow struct {
 // begin counts and lists a flow, unless its container has too many, or the forwarder ends. It ends with finished, also where it
 // does not come to be live.
 func (f *Forwarder) begin(fl *flow) bool {
-	if !f.take(fl.inside.Addr(), useTCP) {
-		return false
-	}
 	fl.created = time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.released {
-		f.giveLocked(fl.inside.Addr(), useTCP)
+	if f.released || !f.takeLocked(fl.inside.Addr(), useTCP) {
 		return false
 	}
 	f.flows[fl] = struct{}{}
@@ -116,16 +112,6 @@ func (fl *flow) path() (path, state string) {
 		state = "closing"
 	}
 	return path, state
-}
-
-// close lets both ends finish what they have.
-func (fl *flow) close() {
-	if fl.direct != nil {
-		finish(fl.direct)
-	} else {
-		_ = fl.in.Close()
-	}
-	finish(fl.host)
 }
 
 // abort resets both ends: a reset on one side is one on the other.

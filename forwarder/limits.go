@@ -43,6 +43,11 @@ var limitCounters = [usageKinds]counter{countDialLimit, countTCPLimit, countUDPL
 func (f *Forwarder) take(inside netip.Addr, kind usageKind) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.takeLocked(inside, kind)
+}
+
+// takeLocked is take; the caller holds f.mu.
+func (f *Forwarder) takeLocked(inside netip.Addr, kind usageKind) bool {
 	if f.closed {
 		return false
 	}

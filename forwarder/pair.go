@@ -9,8 +9,7 @@ import (
 )
 
 // A pair is a flow between two sockets of the kernel of which the reactor copies what comes, as long as that is little:
-// requests, answers, the beginning of everything. It needs no goroutine, and each piece three system calls. Of 230 µs that a
-// short connection cost the daemon, goroutines and their wake-ups were a third.
+// requests, answers, the beginning of everything. It needs no goroutine, and each piece three system calls.
 //
 // Where a piece fills the reactor's buffer, or cannot be written at once, two goroutines take over (flow.splice).
 type pair struct {

@@ -93,9 +93,7 @@ func (p *published) connect(fd int, client netip.AddrPort) {
 		_ = unix.Close(fd) // which resets it (setInherited)
 		return
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, atOnce)
-	inside, err := f.dialDirect(ctx, dst, src, false)
-	cancel()
+	inside, err := f.dialDirect(atOnce, dst, src, false)
 	if err == nil {
 		f.counters[countInbound].Add(1)
 		f.counters[countDirect].Add(1)
@@ -106,8 +104,12 @@ func (p *published) connect(fd int, client netip.AddrPort) {
 	go p.dial(fl, fd)
 }
 
-// atOnce bounds what the reactor waits for: a connection within a namespace is there when connect(2) returns.
-const atOnce = 0
+// atOnce has ended: the reactor waits for nothing. A connection within a namespace is there when connect(2) returns.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // dial connects a flow by way of the gateway.
 func (p *published) dial(fl *flow, fd int) {

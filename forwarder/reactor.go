@@ -136,11 +136,15 @@ func (r *reactor) remove(fd int) {
 	}
 }
 
-// settle returns when nobody is told any more of descriptors that were removed before. It is not for those who are told.
-func (r *reactor) settle() {
+// pause calls f while nobody is told anything. It is not for those who are told.
+func (r *reactor) pause(f func()) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
+	f()
 }
+
+// settle returns when nobody is told any more of descriptors that were removed before. It is not for those who are told.
+func (r *reactor) settle() { r.pause(func() {}) }
 
 func (r *reactor) run() {
 	defer close(r.done)

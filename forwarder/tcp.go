@@ -108,27 +108,20 @@ func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
 		f.finished(fl)
 		return
 	}
-	f.copyBoth(fl, fl.outward, fl.inward)
-}
-
-// copyBoth runs what copies the two halves of a flow, and ends it. Of a half that has ended, there is nothing to run.
-func (f *Forwarder) copyBoth(fl *flow, out, in func() error) {
 	defer f.finished(fl)
-	run := func(half func() error) { // an error in one direction ends both
-		if half == nil {
-			return
-		}
-		err := half()
+	half := func(copy func() error) { // an error in one direction ends both
+		err := copy()
 		fl.halfClosed.Store(true)
 		if err != nil {
 			fl.abort()
 		}
 	}
 	done := make(chan struct{})
-	go func() { run(out); close(done) }()
-	run(in)
+	go func() { half(fl.outward); close(done) }()
+	half(fl.inward)
 	<-done
-	fl.close()
+	_ = in.Close()
+	finish(c)
 }
 
 // outward copies from the container to the host, and passes its end on.
