@@ -29,8 +29,11 @@ func (g *segment) socket(ctx context.Context, container netip.Addr, outbound boo
 	if s == nil || !possible {
 		return -1, forwarder.ErrNotDirect
 	}
-	ctx, cancel := context.WithTimeout(ctx, socketWait)
-	defer cancel()
+	if ctx.Err() == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, socketWait)
+		defer cancel()
+	}
 	return s.Take(ctx, use, container.Is6())
 }
 

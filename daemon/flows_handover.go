@@ -12,14 +12,8 @@ import (
 // ReleaseFlows lets go of the TCP connections past the gateways, so that another daemon can carry them on, and begins no more.
 // The descriptors are the caller's. Call it before Close.
 func (d *Daemon) ReleaseFlows() []api.FlowFiles {
-	d.mu.Lock()
-	segments := make([]*segment, 0, len(d.segments))
-	for _, g := range d.segments {
-		segments = append(segments, g)
-	}
-	d.mu.Unlock()
 	var list []api.FlowFiles
-	for _, g := range segments {
+	for _, g := range d.segmentList() {
 		for _, c := range g.fwd.Release() {
 			state, err := json.Marshal(c)
 			if err != nil {

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,11 +52,7 @@ func (d *Daemon) Info() api.Info {
 func (d *Daemon) segmentList() []*segment {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]*segment, 0, len(d.segments))
-	for _, g := range d.segments {
-		list = append(list, g)
-	}
-	return list
+	return slices.Collect(maps.Values(d.segments))
 }
 
 // networkDetails is the verbose part of a network's inspect.

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"errors"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,11 +44,7 @@ func (d *Daemon) HandOver() (api.Handover, error) {
 func (d *Daemon) boxes() []*sandboxState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]*sandboxState, 0, len(d.sandboxes))
-	for _, s := range d.sandboxes {
-		list = append(list, s)
-	}
-	return list
+	return slices.Collect(maps.Values(d.sandboxes))
 }
 
 // copies returns copies of all that leads into the sandbox. The caller holds s.mu.
