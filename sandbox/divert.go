@@ -69,19 +69,19 @@ var divertFamilies = []divertFamily{
 
 // divertRules puts the rules in place in the network namespace that this process is in. Rules that are there stay.
 func divertRules(ipv6 bool) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	switch yes, err := masqueraded(c); {
+	case err != nil:
+		return err
+	case yes:
+		return errMasqueraded
+	}
 	for _, f := range divertFamilies {
 		if f.table == nftables.TableFamilyIPv6 && !ipv6 {
 			continue
-		}
-		c, err := nftables.New()
-		if err != nil {
-			return fmt.Errorf("nftables: %w", err)
-		}
-		switch yes, err := masqueraded(c); {
-		case err != nil:
-			return err
-		case yes:
-			return errMasqueraded
 		}
 		if err := f.add(c); err != nil {
 			return err

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -80,7 +78,8 @@ func (k kind) v6() bool { return k%2 == 1 }
 const (
 	stockBatch  = 64               // sockets made at once; half of it left is little
 	stockMany   = 240              // the same where they were used up once: what one message can carry (maxFiles)
-	stockIdle   = 8                // what is left of each kind when nobody wants more
+	stockIdle   = 16               // what is left of each kind when nobody wants more
+	stockLow    = 4                // below which a maker is sent in again then: not for each connection now and then
 	stockLinger = 5 * time.Second  // how long the maker waits for more to do
 	stockRetry  = 30 * time.Second // when to try again after something went wrong
 	stockRefuse = 10 * time.Minute // and where the sandbox's kernel lacks what is needed, or its rules forbid it
@@ -132,7 +131,7 @@ func (s *Sockets) take(k kind) (fd int, filled <-chan struct{}) {
 	defer s.mu.Unlock()
 	s.used[k], s.taken = true, time.Now()
 	n := len(s.free[k])
-	if s.isLow(k) {
+	if n < stockLow || s.filling && s.isLow(k) {
 		s.start(k.use())
 	}
 	if n > 0 {
@@ -148,7 +147,7 @@ func (s *Sockets) take(k kind) (fd int, filled <-chan struct{}) {
 	return -1, filled
 }
 
-// isLow says whether sockets of a kind are to be made.
+// isLow says whether sockets of a kind are to be made by a maker that is there. The caller holds mu.
 func (s *Sockets) isLow(k kind) bool { return len(s.free[k]) < max(s.batch[k], stockBatch)/2 }
 
 // Fail says that a connection did not come about as it should have: none of this use are made for a while, and then the
@@ -328,96 +327,4 @@ func receivedDescriptors(oob []byte) ([]int, error) {
 		all = append(all, fds...)
 	}
 	return all, nil
-}
-
-// runSockets is the maker: it prepares the namespace once, then answers each order with sockets.
-func runSockets() error {
-	c, err := unixConn(controlFD)
-	if err != nil {
-		return fmt.Errorf("maker of sockets without a control socket: %w", err)
-	}
-	defer c.Close()
-	var prepared [uses]error
-	ipv6, err := routeMarked()
-	prepared[Publish] = err
-	if err == nil {
-		err = divertRules(ipv6)
-	}
-	prepared[Divert] = err
-	if err == nil {
-		_ = noteAsked(ipv6) // they go through the gateway otherwise
-	}
-	order := make([]byte, 2) // a kind, and how many
-	for {
-		n, err := c.Read(order)
-		if err != nil || n < len(order) {
-			return nil // nobody wants more
-		}
-		var a answer
-		var fds []int
-		if k := kind(order[0]); int(k) >= kinds {
-			err = fmt.Errorf("sockets of an unknown kind %d", k)
-		} else if err = prepared[k.use()]; err == nil {
-			fds, err = markedSockets(k, int(order[1]))
-		}
-		if err != nil {
-			a.Error = err.Error()
-		}
-		if err := sendSockets(c, a, fds); err != nil {
-			return err
-		}
-	}
-}
-
-func sendSockets(c *net.UnixConn, a answer, fds []int) error {
-	b, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	_, _, err = c.WriteMsgUnix(b, rights, nil)
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-	return err
-}
-
-// markedSockets makes a batch of sockets for direct connections.
-func markedSockets(k kind, count int) (fds []int, err error) {
-	mark := directMark
-	if k.use() == Divert {
-		mark = divertMark
-	}
-	family, level, transparent := unix.AF_INET, unix.IPPROTO_IP, unix.IP_TRANSPARENT
-	if k.v6() {
-		family, level, transparent = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
-	}
-	defer func() {
-		if err != nil {
-			for _, fd := range fds {
-				_ = unix.Close(fd)
-			}
-			fds = nil
-		}
-	}()
-	for range count {
-		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return fds, os.NewSyscallError("socket", err)
-		}
-		fds = append(fds, fd)
-		// Closed by a daemon that ends, a connection is reset; whoever ends one well says so before.
-		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-			return fds, os.NewSyscallError("setsockopt", err)
-		}
-		for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_MARK, mark}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
-			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
-				return fds, os.NewSyscallError("setsockopt", err)
-			}
-		}
-	}
-	return fds, nil
 }
