@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/forwarder"
 )
 
 // stub is the DNS stub of a sandbox: sockets that were made inside, read here.
@@ -64,15 +66,7 @@ func copyOf(socket any) (fd int, err error) {
 	if !ok {
 		return -1, errors.New("a socket without a descriptor")
 	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	closed := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if closed != nil {
-		return -1, closed
-	}
-	return fd, err
+	return forwarder.CopyOf(c)
 }
 
 // openStub makes a stub of the descriptors that another daemon had of one, and takes them over, also when it fails.

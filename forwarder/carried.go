@@ -179,11 +179,8 @@ func (fl *flow) carried() *Carried {
 func (fl *flow) leave(halves *[2]half) [2]Half {
 	var list [2]Half
 	for i, c := range [2]*SocketConn{fl.direct, fl.host} {
-		list[i] = Half{FD: -1, Rest: -1, Ended: halves[i].ended}
-		_ = c.control(func(fd int) (err error) {
-			list[i].FD, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-			return err
-		})
+		fd, _ := CopyOf(c) // -1 is looked at below
+		list[i] = Half{FD: fd, Rest: -1, Ended: halves[i].ended}
 	}
 	for i := range halves {
 		list[i].Rest, list[i].Bytes = halves[i].rest.pipe()

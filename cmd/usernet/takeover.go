@@ -6,10 +6,9 @@ import (
 	"net"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/daemon"
+	"github.com/usernet/usernet/forwarder"
 )
 
 // takeOver gets the sockets of the daemon that runs at the socket, which then ends. Where none runs there is nothing to take.
@@ -46,7 +45,7 @@ func handOver(c *api.Successor, l net.Listener, s *api.Server, d *daemon.Daemon)
 		return false, err
 	}
 	defer h.Close()
-	if h.API, err = copyOf(u); err != nil {
+	if h.API, err = forwarder.CopyOf(u); err != nil {
 		return false, err
 	}
 	if err := c.Give(&h); err != nil {
@@ -57,14 +56,4 @@ func handOver(c *api.Successor, l net.Listener, s *api.Server, d *daemon.Daemon)
 	h.Flows = d.ReleaseFlows()
 	err = c.GiveFlows(h.Flows) // without it they are reset
 	return true, errors.Join(err, s.Close(), d.Close())
-}
-
-// copyOf returns another descriptor of a listener.
-func copyOf(l *net.UnixListener) (fd int, err error) {
-	raw, err := l.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	failed := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	return fd, errors.Join(failed, err)
 }
