@@ -42,6 +42,11 @@ func runAgent() error {
 		a.Files = append(a.Files, f.name)
 		fds = append(fds, int(f.file.Fd()))
 	}
+	return send(c, a, fds)
+}
+
+// send sends an answer and the descriptors that come with it.
+func send(c *net.UnixConn, a answer, fds []int) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err

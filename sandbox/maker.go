@@ -1,9 +1,7 @@
 package sandbox
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 
@@ -63,26 +61,14 @@ func runSockets() error {
 		if err != nil {
 			a.Error = err.Error()
 		}
-		if err := sendSockets(c, a, fds); err != nil {
+		err = send(c, a, fds)
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+		if err != nil {
 			return err
 		}
 	}
-}
-
-func sendSockets(c *net.UnixConn, a answer, fds []int) error {
-	b, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	_, _, err = c.WriteMsgUnix(b, rights, nil)
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-	return err
 }
 
 // markedSockets makes a batch of sockets for direct connections.
