@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 )
@@ -56,6 +57,17 @@ func (d *daemon) answers(status int, words, method, path, body string) {
 		if kind := header.Get("Content-Type"); kind != "application/json" {
 			d.t.Errorf("%s %s: the error has type %q", method, path, kind)
 		}
+	}
+}
+
+func TestAPISocketIsTheUsersAlone(t *testing.T) {
+	d := startDaemon(t)
+	info, err := os.Stat(d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := info.Mode().Perm(); mode != 0o600 {
+		t.Errorf("the socket has mode %04o, want 0600", mode)
 	}
 }
 
