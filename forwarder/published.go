@@ -44,7 +44,7 @@ func (p *published) insideFor(client netip.AddrPort) (src, dst netip.AddrPort) {
 		in = p.in6
 	}
 	src = netip.AddrPortFrom(a, client.Port())
-	if a.Is4() != in.Is4() || p.f.cfg.Inside.Contains(a) || p.f.cfg.Shared.host.has(a) {
+	if a.Is4() != in.Is4() || p.f.cfg.Inside.Contains(a) || p.f.cfg.Shared.host.Has(a) {
 		src = netip.AddrPortFrom(p.f.gateway(in), client.Port())
 	}
 	return src, netip.AddrPortFrom(in, p.bound.Port)

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/hostaddr"
 )
 
 // Shared is what the forwarders of one daemon have in common: the host's ports, the sockets that the daemon was started with,
@@ -16,7 +18,7 @@ import (
 type Shared struct {
 	limits Limits
 	use    [usageKinds]atomic.Int64
-	host   hostAddrs
+	host   *hostaddr.Set // the machine's own addresses
 
 	mu        sync.Mutex
 	ports     map[portKey]*published
@@ -33,9 +35,10 @@ type portKey struct {
 	proto string
 }
 
-// NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit.
+// NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit. It is
+// ended with Close.
 func NewShared(limits Limits) *Shared {
-	return &Shared{limits: limits, ports: map[portKey]*published{}, inherited: map[portKey]int{}, adopted: map[adoptedKey]int{}}
+	return &Shared{limits: limits, host: hostaddr.Watch(), ports: map[portKey]*published{}, inherited: map[portKey]int{}, adopted: map[adoptedKey]int{}}
 }
 
 // reactor is one for another forwarder: each takes a thread, so that there are no more of them than run at once.
@@ -160,9 +163,9 @@ func (s *Shared) Close() error {
 	for _, r := range reactors {
 		r.close()
 	}
+	errs := []error{s.host.Close()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
 	closed := map[int]bool{}
 	for _, fd := range s.inherited {
 		if !closed[fd] {
