@@ -1,18 +1,16 @@
 # The habits of this repository. `make help` lists them.
 
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS     := -s -w -X main.version=$(VERSION)
+# Nothing that git prints becomes a part of this file or of a command line: scripts/version.sh is asked by the shell that
+# needs the version, and prints letters, digits and . _ + - only. VERSION in the environment overrides it.
 PREFIX      ?= $(HOME)/.local
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 VULNDB      ?= https://vuln.go.dev
 FUZZTIME    ?= 20s
 BENCHFLAGS  ?=
 TESTFLAGS   ?=
 # Runs its arguments as an ordinary user; as root it switches to one and says so.
-AS_USER     := VERSION=$(VERSION) scripts/unprivileged.sh
-
-export VERSION
+AS_USER     := scripts/unprivileged.sh
+# Runs a tool of tools/go.mod, whose sums are in tools/go.sum.
+TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
 .PHONY: help build install man test unit e2e lint fuzz soak vm vuln bench demo clean
@@ -22,10 +20,10 @@ help: ## list the targets
 
 build: ## build bin/usernet, a static binary
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/usernet ./cmd/usernet
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(scripts/version.sh)" -o bin/usernet ./cmd/usernet
 
 install: build ## install it to $(PREFIX)/bin (~/.local by default)
-	install -D -m 0755 bin/usernet $(DESTDIR)$(PREFIX)/bin/usernet
+	install -D -m 0755 bin/usernet "$(DESTDIR)$(PREFIX)/bin/usernet"
 
 man: build ## write the manual pages to man/
 	bin/usernet man man
@@ -39,10 +37,10 @@ unit: ## run the tests that need no namespaces only
 e2e: ## run the end-to-end tests only, without the race detector; one of them: make e2e TESTFLAGS='-run TestName'
 	@$(AS_USER) scripts/test.sh --e2e $(TESTFLAGS)
 
-lint: ## gofmt, go vet and staticcheck at a pinned version
-	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (run gofmt -w):" $$files; exit 1; fi
+lint: ## gofmt, go vet and staticcheck at the version of tools/go.mod
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (run gofmt -w): $$files"; exit 1; fi
 	go vet ./...
-	go run $(STATICCHECK) ./...
+	$(TOOL) staticcheck ./...
 
 fuzz: ## run each fuzz target for $(FUZZTIME)
 	@FUZZTIME=$(FUZZTIME) $(AS_USER) scripts/fuzz.sh
@@ -54,7 +52,7 @@ vm: ## set the clock of a virtual machine, and suspend it, under load (scripts/v
 	@scripts/vm.sh
 
 vuln: ## look for known vulnerabilities in what is called, with the database at VULNDB (vuln.go.dev; file:///DIR)
-	@GOVULNCHECK=$(GOVULNCHECK) VULNDB=$(VULNDB) scripts/vuln.sh
+	@VULNDB="$(VULNDB)" scripts/vuln.sh
 
 bench: ## measure throughput with iperf3 beside slirp4netns and pasta, as an ordinary user (BENCHFLAGS='--json FILE')
 	@$(AS_USER) go run ./test/bench $(BENCHFLAGS)

@@ -58,7 +58,7 @@ wait_for() {
 
 title "usernet demo, as $(id -un) (uid $(id -u)), no privileges"
 echo "$ go build -o $work/usernet ./cmd/usernet"
-CGO_ENABLED=0 go build -ldflags "-X main.version=${VERSION:-demo}" -o "$work/usernet" ./cmd/usernet || exit 1
+CGO_ENABLED=0 go build -ldflags "-X main.version=$(scripts/version.sh)" -o "$work/usernet" ./cmd/usernet || exit 1
 export PATH=$work:$PATH USERNET_HOST=unix://$work/usernet.sock
 step "" usernet check
 

@@ -4,8 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 found=0
-for dir in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do
-	for target in $(grep -rhoP --include='*_test.go' '^func \KFuzz\w+' "$dir" | sort -u); do
+mapfile -d '' -t dirs < <(grep -rlZ --include='*_test.go' '^func Fuzz' . | xargs -0 -r dirname -z -- | sort -uz)
+for dir in "${dirs[@]}"; do
+	mapfile -t targets < <(grep -rhoP --include='*_test.go' '^func \KFuzz\w+' "$dir" | sort -u)
+	for target in "${targets[@]}"; do
 		found=1
 		echo "== $dir $target"
 		# The corpus that a run grows stays in the build cache; only a failing input is written to testdata/, and belongs

@@ -54,7 +54,7 @@ done
 
 # Nothing is written into the tree, so the user only needs to read it. git refuses to work for
 # another user's tree, so the version is found here.
-vars+=("VERSION=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo unknown)}")
+vars+=("VERSION=$(scripts/version.sh)")
 dir=$PWD
 if ! runuser -u "$user" -- test -r "$dir/go.mod" -a -x "$dir/scripts"; then
 	dir=$(mktemp -d /tmp/usernet-src.XXXXXX)

@@ -13,7 +13,7 @@ import (
 // needed are the programs that the tests run, with the Debian package that has each.
 var needed = []struct{ program, pkg string }{
 	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"docker", "docker.io"},
-	{"ip", "iproute2"},
+	{"ip", "iproute2"}, {"git", "git"}, {"make", "make"},
 	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"}, {"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
 }
 

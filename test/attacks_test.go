@@ -1,0 +1,18 @@
+package test
+
+import "testing"
+
+// attacks are attempts that once worked, each repeated as it was done. SECURITY.md says what must hold.
+var attacks = []struct {
+	number string
+	what   string
+	run    func(*testing.T)
+}{
+	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
+}
+
+func TestAttacks(t *testing.T) {
+	for _, a := range attacks {
+		t.Run(a.number+" "+a.what, a.run)
+	}
+}
