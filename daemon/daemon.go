@@ -30,6 +30,7 @@ type Config struct {
 	DNS           []string          // upstream servers instead of the host's own
 	ResolvConf    string            // "" means /etc/resolv.conf
 	DNSCache      int               // answers from outside that are kept; 0: none
+	DNSQuestions  int               // being asked outside, of each container; 0 means dns.DefaultQuestions
 	DNSSearch     []string          // search domains instead of the host's
 	DNSSplit      []dns.Split       // the servers of some domains
 	IPv6          bool              // new networks have IPv6 unless they say otherwise

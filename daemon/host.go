@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/network"
@@ -41,8 +42,27 @@ func (d *Daemon) startDNS() error {
 	}
 	d.upstream = up
 	d.rename()
-	d.dns = dns.NewServer(dns.Config{Directory: &d.names, Logger: d.log, Upstreams: up, CacheSize: d.cfg.DNSCache, Split: d.cfg.DNSSplit, Learn: d.learnEgress})
+	d.dns = dns.NewServer(dns.Config{
+		Directory:      &d.names,
+		Logger:         d.log,
+		Upstreams:      up,
+		CacheSize:      d.cfg.DNSCache,
+		Split:          d.cfg.DNSSplit,
+		Questions:      d.cfg.DNSQuestions,
+		TotalQuestions: totalQuestions(),
+		Learn:          d.learnEgress,
+	})
 	return nil
+}
+
+// totalQuestions bounds the questions that are being asked outside: each holds a socket, and an eighth of the descriptors
+// that the daemon may have are for them.
+func totalQuestions() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0
+	}
+	return int(min(r.Cur/8, dns.DefaultTotalQuestions))
 }
 
 // optDNS is a network's option: the servers that its containers' other names are asked of, separated by commas.

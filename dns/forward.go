@@ -101,17 +101,17 @@ func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 // resolve answers a question from outside: from the cache, from a query that is under way for the same, or from a server.
 // The answer is the caller's own; source says where it is from.
 func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg, source string) {
-	name := strings.ToLower(strings.TrimSuffix(m.Question[0].Name, "."))
+	name := questionName(m)
 	servers, text := s.serversFor(c, name)
 	query, shareable := forwardedQuery(m)
 	key := cacheKey{name, m.Question[0].Qtype, m.Question[0].Qclass, flagsOf(query), text}
 	if shareable {
 		if r := s.cache.get(key); r != nil {
-			s.hits.Add(1)
+			s.counters.hits.Add(1)
 			return fit(r, m), "cache"
 		}
 	}
-	s.forwarded.Add(1)
+	s.counters.forwarded.Add(1)
 	ask := func() (answer, error) {
 		r, u, err := s.ask(s.ctx, servers, query)
 		if err == nil && shareable {
@@ -127,7 +127,7 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 		a, err = ask()
 	}
 	if err != nil {
-		s.failed.Add(1)
+		s.counters.failed.Add(1)
 		s.cfg.Logger.Debug("DNS query failed", "name", name, "servers", text, "error", err)
 		r := new(dns.Msg)
 		r.SetRcode(m, dns.RcodeServerFailure)

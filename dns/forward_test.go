@@ -114,7 +114,7 @@ func TestLoopsEnd(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := s.forwarded.Load(); n > 40 {
+	if n := s.counters.forwarded.Load(); n > 40 {
 		t.Errorf("ten questions became %d in %v", n, time.Since(began))
 	}
 	if got := resolved(t, s, Client{ID: "alice"}, "web", dns.TypeA); got != "NOERROR 172.18.0.2" {
@@ -258,7 +258,7 @@ func TestOneQueryForMany(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, func() bool { return s.forwarded.Load() == 100 }, "not all have asked")
+	eventually(t, func() bool { return s.counters.forwarded.Load() == 100 }, "not all have asked")
 	close(release)
 	wg.Wait()
 	if n := asked.Load(); n > 2 { // a second, if one asked just after the first was answered
@@ -296,27 +296,6 @@ func TestEDNSAndDNSSECBits(t *testing.T) {
 	plain, _ := s.resolve(context.Background(), outsider, question("example.com", dns.TypeA))
 	if plain.IsEdns0() != nil || seen.Load().IsEdns0().Do() {
 		t.Errorf("who has no EDNS gets some: %v", plain)
-	}
-}
-
-func TestFloodsAreBounded(t *testing.T) {
-	up, _ := server(t, silent)
-	s := newServer(t, Config{Upstreams: upstreams(t, up)})
-	answered := make(chan int, 2*maxForwardClient)
-	for i := range 2 * maxForwardClient {
-		s.answer(Client{ID: "flood", Forward: true}, question(fmt.Sprintf("n%d.example", i), dns.TypeA), func(r *dns.Msg) { answered <- r.Rcode })
-	}
-	for range maxForwardClient { // beyond the limit, at once
-		if code := <-answered; code != dns.RcodeServerFailure {
-			t.Fatal(dns.RcodeToString[code])
-		}
-	}
-	if !s.begin("other") {
-		t.Error("a neighbour has no room")
-	}
-	s.end("other")
-	if n := s.limited.Load(); n != maxForwardClient {
-		t.Errorf("%d were counted", n)
 	}
 }
 

@@ -28,6 +28,7 @@ type serveOptions struct {
 	idle                         time.Duration
 	dns, dnsDomains, dnsSearch   []string
 	dnsCache                     int
+	dnsQuestions                 int
 	confine                      []string
 	ipv6                         bool
 	noDirect, fastPath, takeover bool
@@ -46,6 +47,7 @@ func serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.dnsDomains, "dns-domain", nil, "resolvers of the names in a domain: DOMAIN=SERVER[,SERVER...] (repeatable)")
 	f.StringSliceVar(&o.dnsSearch, "dns-search", nil, "search domains instead of the host's")
 	f.IntVar(&o.dnsCache, "dns-cache", 4096, "how many answers from outside are kept; 0: none")
+	f.IntVar(&o.dnsQuestions, "dns-questions", dns.DefaultQuestions, "how many names one container may have looked up outside at a time")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
 	f.BoolVar(&o.noDirect, "no-direct-ports", false, "carry published ports through the gateways always, never by splicing into the sandboxes")
 	f.BoolVar(&o.fastPath, "fast-path", true, "splice the TCP connections that containers open; --fast-path=false: carry them through the gateways")
@@ -155,7 +157,7 @@ func serve(o serveOptions) error {
 	}
 	store := openFDStore(log, passed.names)
 	cfg := daemon.Config{
-		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache,
+		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
 		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, Doorman: doorman,
 		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -52,4 +53,26 @@ func dnsMany(args []string) error {
 	}
 	fmt.Printf("count %d failed %d longest %v %s\n", asked, failed, longest.Round(time.Millisecond), wrong)
 	return nil
+}
+
+// dnsFlood: SERVER DOMAIN. It asks for ever more names in DOMAIN over UDP and reads no answer, some 2,000 in a second, until it
+// is killed. It prints "ok" once it has begun.
+func dnsFlood(args []string) error {
+	c, err := net.Dial("udp", args[0])
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		q, err := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.%s", i, dns.Fqdn(args[1])), dns.TypeA).Pack()
+		if err != nil {
+			return err
+		}
+		_, _ = c.Write(q) // the way may be full
+		if i == 100 {
+			fmt.Println("ok")
+		}
+		if i%20 == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 }

@@ -20,6 +20,7 @@ var commands = map[string]func(args []string) error{
 	"tcpgap":    tcpGap,
 	"dnsmany":   dnsMany,
 	"dnsserve":  dnsServe,
+	"dnsflood":  dnsFlood,
 	"udpserve":  udpServe,
 	"udpdial":   udpDial,
 	"udpmap":    udpMap,
