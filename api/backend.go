@@ -64,7 +64,7 @@ type Started struct {
 
 // StartReply is what the sandbox's init needs to go on.
 type StartReply struct {
-	ResolvConf string `json:"resolv_conf"` // files to mount in the sandbox
+	ResolvConf string `json:"resolv_conf"` // texts of the sandbox's files; "" leaves its own as they are
 	Hosts      string `json:"hosts"`
 	Hostname   string `json:"hostname"`
 }

@@ -78,9 +78,6 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 		return api.StartReply{}, err
 	}
 	d.rename()
-	if err := d.writeFiles(c); err != nil {
-		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
-	}
 	d.watch(s, c)
 	d.tellLinkers(c.Name)
 	for _, e := range c.Endpoints {
@@ -91,26 +88,24 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	return d.startReply(c), nil
 }
 
-// startReply names the files to mount in the sandbox: none where it uses the host's network, the owner's where it shares
-// the network of another container.
+// startReply has the texts for the sandbox: none where it uses the host's network, the owner's where it shares the network
+// of another container.
 func (d *Daemon) startReply(c *network.Container) api.StartReply {
-	files := c
-	switch owner, shared := strings.CutPrefix(c.NetworkMode, "container:"); {
+	owner := c
+	switch ref, shared := strings.CutPrefix(c.NetworkMode, "container:"); {
 	case c.NetworkMode == network.HostName:
 		return api.StartReply{Hostname: c.Hostname}
 	case shared:
-		o, err := d.model.Container(owner)
+		o, err := d.model.Container(ref)
 		if err == nil && o.NetworkMode == network.HostName {
 			return api.StartReply{}
 		}
 		if err == nil {
-			files = o
+			owner = o
 		}
 	}
-	dir := d.containerDir(files.ID)
-	return api.StartReply{
-		ResolvConf: filepath.Join(dir, "resolv.conf"), Hosts: filepath.Join(dir, "hosts"), Hostname: files.Hostname,
-	}
+	files := d.filesOf(owner)
+	return api.StartReply{ResolvConf: files.ResolvConf, Hosts: files.Hosts, Hostname: owner.Hostname}
 }
 
 // identify stores which processes a created container consists of, before anything is done in its namespaces.
@@ -220,23 +215,9 @@ func (d *Daemon) tellLinkers(names ...string) {
 			target, _, _ := strings.Cut(l, ":")
 			return slices.Contains(names, target)
 		})
-		d.mu.Lock()
-		s := d.sandboxes[o.ID]
-		d.mu.Unlock()
-		if !linked || s == nil || d.ctx.Err() != nil {
-			continue
+		if linked && d.ctx.Err() == nil {
+			d.wg.Go(func() { d.updateFiles(o.ID) }) // not here: the caller holds a container's lock
 		}
-		d.wg.Go(func() { // not here: the caller holds a container's lock, and two may be linked to each other
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			o, err := d.model.Container(o.ID)
-			if err != nil || o.Status != network.Running || d.ctx.Err() != nil {
-				return
-			}
-			if err := d.writeFiles(o); err != nil {
-				d.log.Warn("hosts not written", "container", o.Name, "error", err)
-			}
-		})
 	}
 }
 

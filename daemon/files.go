@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -10,13 +9,15 @@ import (
 	"syscall"
 
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // stubAddr is where a sandbox's resolver finds the DNS server, as in Docker. The sockets are made inside the sandbox and
 // served from here, so the address works on internal and IPv6-only networks too, and outlives the gateway's.
 var stubAddr = netip.MustParseAddrPort("127.0.0.11:53")
 
-// containerDir holds what belongs to one container: hosts, resolv.conf, and the monitor's log and exit.
+// containerDir holds what the process that started a container has of it: its log, exit status, and the socket at which it
+// takes updates of hosts and resolv.conf.
 func (d *Daemon) containerDir(id string) string {
 	return filepath.Join(d.cfg.StateDir, "containers", id)
 }
@@ -57,28 +58,40 @@ func CheckSocketDir(dir string) error {
 	return nil
 }
 
-// writeFiles brings the container's hosts and resolv.conf up to date. They are written in place, because the
-// sandbox has them mounted: a new file under the old name would not be seen there.
-func (d *Daemon) writeFiles(c *network.Container) error {
-	dir := d.containerDir(c.ID)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
+// filesOf makes the texts of the container's hosts and resolv.conf.
+func (d *Daemon) filesOf(c *network.Container) sandbox.Files {
 	nets := map[string]*network.Network{}
 	for _, n := range d.model.Networks() {
 		nets[n.ID] = n
 	}
-	return errors.Join(
-		writeInPlace(filepath.Join(dir, "hosts"), hostsFile(c, nets, d.linkTargets(c))),
-		writeInPlace(filepath.Join(dir, "resolv.conf"), d.resolvConf(c)),
-	)
+	return sandbox.Files{Hosts: hostsFile(c, nets, d.linkTargets(c)), ResolvConf: d.resolvConf(c)}
 }
 
-func writeInPlace(path, text string) error {
-	if old, err := os.ReadFile(path); err == nil && string(old) == text {
-		return nil
+// updateFiles brings hosts and resolv.conf of a running container, and of those that share its network, up to date. They
+// are written by the processes that started the sandboxes, from the daemon's text: nothing that a container may have
+// written is read. Each takes sandbox.SendFiles' time at most. The caller holds no lock.
+func (d *Daemon) updateFiles(id string) {
+	d.mu.Lock()
+	s := d.sandboxes[id]
+	d.mu.Unlock()
+	if s == nil {
+		return // removed meanwhile
 	}
-	return os.WriteFile(path, []byte(text), 0o644)
+	s.files.Lock()
+	defer s.files.Unlock()
+	c, err := d.model.Container(id)
+	if err != nil || d.ctx.Err() != nil {
+		return
+	}
+	files := d.filesOf(c)
+	for _, o := range d.model.Containers() {
+		if o.ID != c.ID && o.NetworkMode != "container:"+c.ID || o.Status != network.Running || o.Monitor == 0 {
+			continue
+		}
+		if err := sandbox.SendFiles(d.ctx, d.containerDir(o.ID), files); err != nil && sandbox.Alive(o.Monitor, o.MonitorStart) {
+			d.log.Warn("hosts and resolv.conf not written", "container", o.Name, "error", err)
+		}
+	}
 }
 
 // linkTarget is a container that another one on the default bridge has a link to.

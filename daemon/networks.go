@@ -55,6 +55,7 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 		return err
 	}
 	s := d.box(c.ID)
+	defer d.updateFiles(c.ID) // after the unlocking
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, e, err := d.model.Connect(networkRef, c.ID, spec)
@@ -84,6 +85,7 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 		return err
 	}
 	s := d.box(c.ID)
+	defer d.updateFiles(c.ID) // after the unlocking
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, e, err := d.model.Disconnect(networkRef, c.ID, force)
@@ -104,15 +106,12 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 	return nil
 }
 
-// changed brings names, files and published ports in line after an endpoint came or went. The caller holds s.mu.
+// changed brings names and published ports in line after an endpoint came or went. The caller holds s.mu.
 func (d *Daemon) changed(ctx context.Context, s *sandboxState, c *network.Container) {
 	d.rename()
 	d.tellLinkers(c.Name)
 	if c.Status != network.Running {
 		return
-	}
-	if err := d.writeFiles(c); err != nil {
-		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
 	}
 	if d.portsMoved(s, c) {
 		d.unpublishAll(s)

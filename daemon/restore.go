@@ -81,10 +81,8 @@ func (d *Daemon) revive(c *network.Container) {
 		d.rememberPorts(s, c)
 		d.log.Info("container has its network again", "container", c.Name)
 	}
-	if err := d.writeFiles(c); err != nil {
-		d.log.Warn("hosts and resolv.conf not written", "container", c.Name, "error", err)
-	}
 	d.watch(s, c)
+	d.wg.Go(func() { d.updateFiles(c.ID) }) // the host's search domains may be others now
 }
 
 // sweep deletes files of containers that no longer exist.

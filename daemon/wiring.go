@@ -19,6 +19,8 @@ import (
 type sandboxState struct {
 	id string
 
+	files sync.Mutex // held while hosts and resolv.conf are sent: they arrive in the order in which they were made
+
 	mu      sync.Mutex       // held while the container is changed; guards what follows
 	plugs   map[string]*plug // by endpoint id
 	bound   []binding

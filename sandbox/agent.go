@@ -45,8 +45,8 @@ func runAgent() error {
 	return send(c, a, fds)
 }
 
-// send sends an answer and the descriptors that come with it.
-func send(c *net.UnixConn, a answer, fds []int) error {
+// send sends a message and the descriptors that come with it.
+func send(c *net.UnixConn, a any, fds []int) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err

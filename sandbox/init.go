@@ -34,7 +34,7 @@ func runInit() error {
 	if err := json.Unmarshal(buf[:n], &o); err != nil {
 		return err
 	}
-	pid, err := furnishAndStart(o)
+	pid, err := furnishAndStart(c, o)
 	if err != nil {
 		e := &ExitError{Code: 125}
 		if !errors.As(err, &e) {
@@ -66,8 +66,12 @@ func closeStreams() {
 	}
 }
 
-func furnishAndStart(o orders) (int, error) {
-	if err := furnish(o.Spec, o.Files); err != nil {
+func furnishAndStart(c *net.UnixConn, o orders) (int, error) {
+	etc, err := furnish(o)
+	if err != nil {
+		return 0, err
+	}
+	if err := handOut(c, etc); err != nil {
 		return 0, err
 	}
 	if o.Spec.WorkingDir != "" {
@@ -100,6 +104,25 @@ func furnishAndStart(o orders) (int, error) {
 		return 0, &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
 	}
 	return pid, nil
+}
+
+// handOut gives the files of /etc to the process that started the sandbox, and returns when it has written them.
+func handOut(c *net.UnixConn, etc []*os.File) error {
+	if len(etc) == 0 {
+		return nil
+	}
+	defer closeAll(etc)
+	fds := make([]int, len(etc))
+	for i, f := range etc {
+		fds[i] = int(f.Fd())
+	}
+	if err := send(c, report{Etc: true}, fds); err != nil {
+		return err
+	}
+	if n, err := c.Read(make([]byte, maxMessage)); err != nil || n == 0 {
+		return errors.New("the command that made this sandbox is gone")
+	}
+	return nil
 }
 
 // lookPath finds a command through the PATH that it will have.

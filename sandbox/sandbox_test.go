@@ -86,13 +86,8 @@ func TestCommandsEndWithTheirOwnStatus(t *testing.T) {
 }
 
 func TestSandboxHasItsOwnNames(t *testing.T) {
-	dir := t.TempDir()
-	hosts := dir + "/hosts"
-	if err := os.WriteFile(hosts, []byte("192.0.2.7 elsewhere\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	text, code := output(t, Spec{Command: sh("hostname; id -u; cat /etc/hosts; echo $$; ls -d /proc/[0-9]* | wc -l"), Hostname: "other"},
-		Files{Hosts: hosts, Hostname: "chosen"}, nil)
+		Files{Hosts: "192.0.2.7 elsewhere\n", Hostname: "chosen"}, nil)
 	lines := strings.Split(text, "\n")
 	if code != 0 || len(lines) != 5 || lines[0] != "chosen" || lines[1] != "0" || lines[2] != "192.0.2.7 elsewhere" {
 		t.Fatalf("%d %q", code, text)

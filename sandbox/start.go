@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -35,17 +36,11 @@ type Spec struct {
 	Stderr      *os.File
 }
 
-// Files are mounted over the sandbox's own; "" leaves a file as it is.
-type Files struct {
-	ResolvConf string
-	Hosts      string
-	Hostname   string // not a file: the host name, where the daemon chose it
-}
-
 // orders is what the init reads from its control socket.
 type orders struct {
-	Spec  Spec
-	Files Files
+	Spec     Spec
+	Hostname string   // "" is the spec's
+	Etc      []string // files of /etc that the init makes and this end writes
 }
 
 // report is what the init (or the joiner) writes to it.
@@ -53,6 +48,7 @@ type report struct {
 	Pid   int    `json:",omitempty"` // of the init, from the joiner
 	Error string `json:",omitempty"`
 	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
+	Etc   bool   `json:",omitempty"` // the descriptors of the files in orders.Etc come with it; an empty message lets it go on
 	Ready bool   `json:",omitempty"` // the command runs
 }
 
@@ -75,6 +71,7 @@ type Process struct {
 	done    chan struct{} // closed when the init has ended
 	state   *os.ProcessState
 	signals sync.Mutex
+	etc     etcFiles
 }
 
 const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID
@@ -95,7 +92,7 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 		return nil, err
 	}
 	defer free()
-	p := &Process{control: ours, spec: spec, cmd: cmd, done: make(chan struct{})}
+	p := &Process{control: ours, spec: spec, cmd: cmd, done: make(chan struct{}), etc: etcFiles{files: map[string]*os.File{}}}
 	if err := p.connectStreams(); err != nil {
 		_ = ours.Close()
 		return nil, err
@@ -174,7 +171,8 @@ func (p *Process) Pid() int { return p.pid }
 
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
 func (p *Process) Proceed(files Files) error {
-	b, err := json.Marshal(orders{p.spec, files})
+	names := files.names()
+	b, err := json.Marshal(orders{p.spec, files.Hostname, names})
 	if err != nil {
 		return err
 	}
@@ -185,7 +183,17 @@ func (p *Process) Proceed(files Files) error {
 		return fmt.Errorf("the sandbox's init is gone: %w", err)
 	}
 	var r report
-	if err := p.receive(&r); err != nil {
+	err = p.receive(&r, names...)
+	if err == nil && r.Etc {
+		if err = p.WriteFiles(files); err != nil {
+			return &ExitError{125, err.Error()}
+		}
+		if _, err = p.control.Write([]byte("{}")); err == nil {
+			r = report{}
+			err = p.receive(&r)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("the sandbox's init ended before the command ran: %w", err)
 	}
 	_ = p.control.Close()
@@ -195,13 +203,33 @@ func (p *Process) Proceed(files Files) error {
 	return nil
 }
 
-func (p *Process) receive(r *report) error {
-	buf := make([]byte, maxMessage)
-	n, err := p.control.Read(buf)
+// receive reads a report, and takes the files that come with it.
+func (p *Process) receive(r *report, etc ...string) error {
+	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
+	n, oobn, _, _, err := p.control.ReadMsgUnix(buf, oob)
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(buf[:n], r)
+	if n == 0 {
+		return io.EOF
+	}
+	files, err := receivedFiles(oob[:oobn])
+	if err == nil {
+		err = json.Unmarshal(buf[:n], r)
+	}
+	if err == nil && len(files) > 0 && len(files) != len(etc) {
+		err = fmt.Errorf("%d files came from it, not %d", len(files), len(etc))
+	}
+	if err != nil {
+		closeAll(files)
+		return err
+	}
+	p.etc.Lock()
+	defer p.etc.Unlock()
+	for i, f := range files {
+		p.etc.files[etc[i]] = f
+	}
+	return nil
 }
 
 // Signal passes a signal to the command.
@@ -226,6 +254,7 @@ func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 	_ = p.control.Close()
+	p.etc.close()
 	p.term.close()
 }
 
@@ -233,6 +262,7 @@ func (p *Process) Kill() {
 // output has been passed on.
 func (p *Process) Wait() (int, error) {
 	<-p.done
+	p.etc.close()
 	p.term.drain()
 	ws, ok := p.state.Sys().(syscall.WaitStatus)
 	if !ok {

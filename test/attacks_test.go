@@ -8,6 +8,7 @@ var attacks = []struct {
 	what   string
 	run    func(*testing.T)
 }{
+	{"V6", "a hosts file of 3 GB, one without permissions, and a disk filled through it", attackHostsFile},
 	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
 }

@@ -175,6 +175,13 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 	}
 	stop := p.ForwardSignals()
 	defer stop()
+	updates, err := sandbox.ListenFiles(filepath.Join(j.StateDir, "containers", j.Container.ID))
+	if err != nil {
+		p.Kill()
+		j.forget(c)
+		return 0, runError{err}
+	}
+	defer updates.Close()
 	reply, err := c.ContainerStart(ctx, j.Container.ID, api.Started{Pid: p.Pid(), Monitor: os.Getpid()})
 	if err == nil {
 		err = p.Proceed(sandbox.Files{ResolvConf: reply.ResolvConf, Hosts: reply.Hosts, Hostname: reply.Hostname})
@@ -189,6 +196,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		j.forget(c)
 		return 0, runError{err}
 	}
+	updates.Serve(p.WriteFiles) // those that came since the start wait in the socket
 	started()
 	code, err := p.Wait()
 	ended()
