@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,8 @@ const (
 	optHostLoopback = "usernet.host_loopback"
 	optOutbound4    = "usernet.outbound_addr"
 	optOutbound6    = "usernet.outbound_addr6"
+	optHost4        = "com.docker.network.host_ipv4" // Docker's name for the same
+	optHost6        = "com.docker.network.host_ipv6"
 	optOutboundDev  = "usernet.outbound_interface"
 )
 
@@ -98,8 +101,8 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 			cfg.Gateway6 = a.Addr()
 		}
 	}
-	cfg.OutboundAddr4, _ = netip.ParseAddr(n.Options[optOutbound4])
-	cfg.OutboundAddr6, _ = netip.ParseAddr(n.Options[optOutbound6])
+	cfg.OutboundAddr4, _ = netip.ParseAddr(cmp.Or(n.Options[optOutbound4], n.Options[optHost4]))
+	cfg.OutboundAddr6, _ = netip.ParseAddr(cmp.Or(n.Options[optOutbound6], n.Options[optHost6]))
 	cfg.OutboundInterface = n.Options[optOutboundDev]
 	if g.fwd, err = forwarder.New(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("network %s: %w", n.Name, err), g.gw.Close(), g.sw.Close())

@@ -261,7 +261,7 @@ func userDefinedOnly(e *EndpointSpec) error {
 	case e.IPv4.IsValid() || e.IPv6.IsValid():
 		return Errorf(Invalid, "user specified IP address is supported on user defined networks only")
 	case len(e.Aliases) > 0:
-		return Errorf(Invalid, "network-scoped alias is supported only for containers in user defined networks")
+		return Errorf(Invalid, "network-scoped aliases are only supported for user-defined networks")
 	}
 	return nil
 }

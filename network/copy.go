@@ -11,7 +11,7 @@ import (
 // clone returns a copy of its own.
 func (n *Network) clone() *Network {
 	c := *n
-	c.Options, c.Labels = maps.Clone(n.Options), maps.Clone(n.Labels)
+	c.Options, c.Labels, c.IPAMOptions = maps.Clone(n.Options), maps.Clone(n.Labels), maps.Clone(n.IPAMOptions)
 	c.Pools = slices.Clone(n.Pools)
 	for i := range c.Pools {
 		c.Pools[i].Aux = maps.Clone(c.Pools[i].Aux)

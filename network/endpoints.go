@@ -27,32 +27,40 @@ func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (*Co
 	return next.clone(), e.clone(), nil
 }
 
-// Disconnect takes a container's endpoint on a network away.
+// Disconnect takes a container's endpoint on a network away. With force, a container that does not run is also disconnected from a
+// network that was removed meanwhile: networkRef is then the network's name or full id.
 func (m *Model) Disconnect(networkRef, containerRef string, force bool) (*Container, *Endpoint, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n, err := m.findNetwork(networkRef)
-	if err != nil {
-		return nil, nil, err
-	}
 	c, err := m.findContainer(containerRef)
 	if err != nil {
 		return nil, nil, err
 	}
-	if n.Driver == DriverHost {
-		return nil, nil, Errorf(Invalid, "container cannot be disconnected from host network or connected to host network")
+	n, err := m.findNetwork(networkRef)
+	gone := err != nil && force && c.Status != Running
+	switch {
+	case gone:
+		n = &Network{ID: networkRef, Name: networkRef}
+	case err != nil:
+		return nil, nil, err
 	}
-	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID })
-	if i < 0 {
+	if n.Driver == DriverHost {
+		return nil, nil, Errorf(Invalid, "cannot disconnect container from host network - container was created in host network mode")
+	}
+	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID || gone && e.Network == n.Name })
+	switch {
+	case i < 0 && gone:
+		return nil, nil, err
+	case i < 0:
 		return nil, nil, Errorf(Forbidden, "container %s is not connected to network %s", c.ID, n.Name)
 	}
 	next := c.clone()
-	gone := next.Endpoints[i]
+	removed := next.Endpoints[i]
 	next.Endpoints = slices.Delete(next.Endpoints, i, i+1)
 	if err := m.save(next); err != nil {
 		return nil, nil, err
 	}
-	return next.clone(), gone, nil
+	return next.clone(), removed, nil
 }
 
 // addEndpoint checks spec, chooses addresses and appends the endpoint to c.
@@ -64,6 +72,11 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	if n.ConfigOnly {
 		return nil, Errorf(Forbidden, "cannot create endpoint on configuration-only network")
 	}
+	if isPredefined(n.Name) { // before all else, as in Docker
+		if err := userDefinedOnly(&spec); err != nil {
+			return nil, err
+		}
+	}
 	for _, e := range c.Endpoints {
 		if e.NetworkID == n.ID {
 			return nil, Errorf(Forbidden, "endpoint with name %s already exists in network %s", c.Name, n.Name)
@@ -72,10 +85,8 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	if err := m.mayJoin(c, n); err != nil {
 		return nil, err
 	}
-	if isPredefined(n.Name) {
-		if err := userDefinedOnly(&spec); err != nil {
-			return nil, err
-		}
+	if err := checkOptions(spec.DriverOpts, EndpointOptions, "driver option"); err != nil {
+		return nil, err
 	}
 	e := &Endpoint{
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Aliases: spec.Aliases, Links: spec.Links, DriverOpts: spec.DriverOpts,
@@ -97,7 +108,7 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 		return Errorf(Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
 	}
 	if c.NetworkMode != HostName && n.Driver == DriverHost {
-		return Errorf(Invalid, "container cannot be disconnected from host network or connected to host network")
+		return Errorf(Invalid, "cannot connect container to host network - container must be created in host network mode")
 	}
 	for _, e := range c.Endpoints {
 		if o := m.networks[e.NetworkID]; o != nil && (o.Driver == DriverNull || n.Driver == DriverNull) {

@@ -48,7 +48,7 @@ func TestPoolsAreHandedOut(t *testing.T) {
 		{"two IPv4 subnets, one after the other", nil, nil, []Pool{pool("10.1.0.0/30", "", ""), pool("10.2.0.0/30", "", "")}, "10.1.0.2 10.2.0.2", "IPv4"},
 		{"IPv6 alone", &off, &on, []Pool{pool("fd01::/126", "", "")}, "fd01::2 fd01::3", "IPv6"},
 		{"IPv6 alone with an ip-range", &off, &on, []Pool{pool("fd01::/64", "fd01::ff00/127", "")}, "fd01::ff00 fd01::ff01", "IPv6"},
-		{"both, of which IPv6 ends first", nil, nil, []Pool{pool("10.1.0.0/24", "", ""), pool("fd01::/126", "", "")}, "10.1.0.2+fd01::2 10.1.0.3+fd01::3", "IPv6"},
+		{"both, of which IPv6 ends first", nil, &on, []Pool{pool("10.1.0.0/24", "", ""), pool("fd01::/126", "", "")}, "10.1.0.2+fd01::2 10.1.0.3+fd01::3", "IPv6"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := open(t, filepath.Join(t.TempDir(), "db"))
@@ -88,29 +88,84 @@ func TestPoolsAreHandedOut(t *testing.T) {
 func TestPoolsThatAreRefused(t *testing.T) {
 	m := open(t, filepath.Join(t.TempDir(), "db"))
 	defer m.Close()
-	off := false
+	on, off := true, false
 	for _, test := range []struct {
 		want string
 		spec NetworkSpec
 	}{
 		{"it has no room for a gateway and a container", NetworkSpec{Pools: []Pool{pool("10.1.0.0/31", "", "")}}},
 		{"it has no room for a gateway and a container", NetworkSpec{Pools: []Pool{pool("10.1.0.0/32", "", "")}}},
-		{"it has no room for a gateway and a container", NetworkSpec{Pools: []Pool{pool("fd01::/127", "", "")}}},
+		{"it has no room for a gateway and a container", NetworkSpec{EnableIPv6: &on, Pools: []Pool{pool("fd01::/127", "", "")}}},
 		{"it should be 10.1.0.0/24", NetworkSpec{Pools: []Pool{pool("10.1.0.1/24", "", "")}}},
-		{"does not lie in subnet", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "10.2.0.0/25", "")}}},
-		{"does not lie in subnet", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "10.1.0.0/16", "")}}},
-		{"no matching subnet for gateway 10.2.0.1", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "10.2.0.1")}}},
-		{"no matching subnet for aux-address", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "", "10.2.0.1")}}},
+		{"invalid ip-range 10.2.0.0/25: parent subnet 10.1.0.0/24 doesn't contain ip-range", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "10.2.0.0/25", "")}}},
+		{"invalid ip-range 10.1.0.0/16: CIDR block is bigger than its parent subnet 10.1.0.0/24", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "10.1.0.0/16", "")}}},
+		{"invalid ip-range 10.1.0.1/25: it should be 10.1.0.0/25", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "10.1.0.1/25", "")}}},
+		{"invalid ip-range fd01::/80: parent subnet is an IPv4 block", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "fd01::/80", "")}}},
+		{"invalid gateway 10.2.0.1: parent subnet 10.1.0.0/24 doesn't contain this address", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "10.2.0.1")}}},
+		{"invalid auxiliary address 10.2.0.1: parent subnet 10.1.0.0/24 doesn't contain this address", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "", "10.2.0.1")}}},
+		{"invalid network config:\ninvalid subnet 10.1.0.1/24: it should be 10.1.0.0/24\ninvalid gateway fd01::1: parent subnet is an IPv4 block\ninvalid subnet 10.2.0.0/32: it has",
+			NetworkSpec{Pools: []Pool{pool("10.1.0.1/24", "", "fd01::1"), pool("10.2.0.0/32", "", "")}}},
+		{"failed to allocate gateway (10.1.0.255): Address already in use", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "10.1.0.255")}}},
+		{"failed to allocate gateway (10.1.0.0): Address already in use", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "10.1.0.0")}}},
+		{"failed to allocate gateway (fd01::): Address already in use", NetworkSpec{EnableIPv6: &on, Pools: []Pool{pool("fd01::/64", "", "fd01::")}}},
+		{"failed to allocate secondary ip address (10.1.0.5:10.1.0.5): Address already in use", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "10.1.0.5", "10.1.0.5")}}},
+		{"failed to allocate secondary ip address (10.1.0.1:10.1.0.1): Address already in use", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "", "10.1.0.1")}}},
+		{"failed to allocate secondary ip address (10.1.0.255:10.1.0.255): Address already in use", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", "", "10.1.0.255")}}},
 		{"need a subnet", NetworkSpec{Pools: []Pool{{Gateway: netip.MustParseAddr("10.1.0.1")}}}},
 		{"Pool overlaps with other one on this address space", NetworkSpec{Pools: []Pool{pool("10.1.0.0/24", "", ""), pool("10.1.0.128/25", "", "")}}},
 		{"IPv4 or IPv6 must be enabled", NetworkSpec{EnableIPv4: &off}},
-		{"switched off", NetworkSpec{EnableIPv6: &off, Pools: []Pool{pool("fd01::/64", "", "")}}},
 	} {
 		test.spec.Name = "x"
 		_, _, err := m.CreateNetwork(test.spec)
 		if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %s", test.spec, err, test.want)
 		}
+	}
+}
+
+// TestFamiliesOfNetworks has what decides which families a network has, and the order of its subnets.
+func TestFamiliesOfNetworks(t *testing.T) {
+	on, off := true, false
+	v4, v6 := pool("10.1.0.0/24", "", ""), pool("fd01::/64", "", "")
+	for _, test := range []struct {
+		name    string
+		spec    NetworkSpec
+		want    string // subnets
+		warning string
+	}{
+		{"IPv4 subnets first", NetworkSpec{EnableIPv6: &on, Pools: []Pool{v6, v4}}, "10.1.0.0/24 fd01::/64", ""},
+		{"an IPv6 subnet without IPv6", NetworkSpec{Pools: []Pool{v6, v4}}, "10.1.0.0/24", "subnet fd01::/64 is ignored: the network has no IPv6"},
+		{"an IPv6 subnet, IPv6 off", NetworkSpec{EnableIPv6: &off, Pools: []Pool{v4, v6}}, "10.1.0.0/24", "subnet fd01::/64 is ignored"},
+		{"an IPv4 subnet, IPv4 off", NetworkSpec{EnableIPv4: &off, EnableIPv6: &on, Pools: []Pool{v4, v6}}, "fd01::/64", "subnet 10.1.0.0/24 is ignored: IPv4 is switched off"},
+		{"an IPv4-mapped subnet", NetworkSpec{Pools: []Pool{pool("::ffff:10.1.0.0/120", "::ffff:10.1.0.128/121", "::ffff:10.1.0.9", "::ffff:10.1.0.8")}}, "10.1.0.0/24", ""},
+		{"IPv6 by a driver option", NetworkSpec{Options: map[string]string{"com.docker.network.enable_ipv6": "true"}, Pools: []Pool{v6, v4}}, "10.1.0.0/24 fd01::/64", ""},
+		{"IPv4 off by a driver option", NetworkSpec{EnableIPv6: &on, Options: map[string]string{"com.docker.network.enable_ipv4": "0"}, Pools: []Pool{v6}}, "fd01::/64", ""},
+		{"a field goes before the driver option", NetworkSpec{EnableIPv6: &off, Options: map[string]string{"com.docker.network.enable_ipv6": "true"}, Pools: []Pool{v4}}, "10.1.0.0/24", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := open(t, filepath.Join(t.TempDir(), "db"))
+			defer m.Close()
+			test.spec.Name = "mynet"
+			n, warning, err := m.CreateNetwork(test.spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, p := range n.Pools {
+				got = append(got, p.Subnet.String())
+			}
+			if strings.Join(got, " ") != test.want || !strings.HasPrefix(warning, test.warning) || warning != "" && test.warning == "" {
+				t.Errorf("subnets %v with warning %q, want %s with %q", got, warning, test.want, test.warning)
+			}
+			if n.EnableIPv4 != strings.Contains(test.want, "10.") || n.EnableIPv6 != strings.Contains(test.want, "fd") {
+				t.Errorf("IPv4 %v, IPv6 %v", n.EnableIPv4, n.EnableIPv6)
+			}
+			if !n.EnableIPv6 {
+				if _, _, err := m.CreateNetwork(NetworkSpec{Name: "next", EnableIPv6: &on, Pools: []Pool{v6}}); err != nil {
+					t.Errorf("the subnet that was ignored is reserved: %v", err)
+				}
+			}
+		})
 	}
 }
 

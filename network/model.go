@@ -92,7 +92,7 @@ func (m *Model) predefine() error {
 		}
 		n := &Network{Name: p.name, Driver: p.driver}
 		if p.driver == DriverBridge {
-			if err := m.addPools(n, NetworkSpec{}); err != nil {
+			if _, err := m.addPools(n, NetworkSpec{}); err != nil {
 				return err
 			}
 		}
@@ -203,14 +203,21 @@ func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
 	if spec.Scope != "" && spec.Scope != "local" {
 		return nil, "", Errorf(Invalid, "invalid scope %q: a bridge network has scope local", spec.Scope)
 	}
-	if err := checkOptions(spec.Options); err != nil {
+	if err := checkOptions(spec.Options, NetworkOptions, "option"); err != nil {
 		return nil, "", err
+	}
+	for name := range spec.IPAMOptions {
+		return nil, "", Errorf(Invalid, "unknown IPAM option %s: the default IPAM driver has none", name)
 	}
 	n := &Network{
 		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, Attachable: spec.Attachable,
-		ConfigOnly: spec.ConfigOnly, ConfigFrom: spec.ConfigFrom, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels),
+		ConfigOnly: spec.ConfigOnly, ConfigFrom: spec.ConfigFrom, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels), IPAMOptions: maps.Clone(spec.IPAMOptions),
 	}
-	if err := m.addPools(n, spec); err != nil {
+	if err := checkIsolated(n); err != nil {
+		return nil, "", err
+	}
+	warning, err := m.addPools(n, spec)
+	if err != nil {
 		return nil, "", err
 	}
 	if mtu, err := strconv.Atoi(n.Options["com.docker.network.driver.mtu"]); err == nil && n.EnableIPv6 && mtu < minMTU6 {
@@ -219,7 +226,7 @@ func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
 	if err := m.insertNetwork(n); err != nil {
 		return nil, "", err
 	}
-	return n.clone(), "", nil
+	return n.clone(), warning, nil
 }
 
 // applyConfig fills spec from the config-only network that it names.
@@ -241,96 +248,6 @@ func (m *Model) applyConfig(spec *NetworkSpec) error {
 	}
 	spec.Pools, spec.Options, spec.Labels = slices.Clone(from.Pools), maps.Clone(from.Options), maps.Clone(from.Labels)
 	spec.EnableIPv4, spec.EnableIPv6 = &from.EnableIPv4, &from.EnableIPv6
-	return nil
-}
-
-// addPools chooses what the user left open and checks what was given.
-func (m *Model) addPools(n *Network, spec NetworkSpec) error {
-	var used []netip.Prefix
-	for _, o := range m.networks {
-		for _, p := range o.Pools {
-			if !o.ConfigOnly {
-				used = append(used, p.Subnet)
-			}
-		}
-	}
-	want4 := spec.EnableIPv4 == nil || *spec.EnableIPv4
-	want6 := spec.EnableIPv6 != nil && *spec.EnableIPv6 || spec.EnableIPv6 == nil && m.opts.DefaultIPv6
-	var have4, have6 bool
-	for _, p := range spec.Pools {
-		if !p.Subnet.IsValid() {
-			if p.Gateway.IsValid() || p.Range.IsValid() || len(p.Aux) > 0 {
-				return Errorf(Invalid, "invalid network config: gateway, ip-range and aux-address need a subnet that contains them: give one with --subnet")
-			}
-			continue
-		}
-		if err := checkPool(&p); err != nil {
-			return err
-		}
-		if overlapsAny(p.Subnet, used) && !spec.ConfigOnly {
-			return Errorf(Forbidden, "invalid pool request: Pool overlaps with other one on this address space")
-		}
-		p.Configured = true
-		used = append(used, p.Subnet)
-		have4, have6 = have4 || p.Subnet.Addr().Is4(), have6 || p.Subnet.Addr().Is6()
-		n.Pools = append(n.Pools, p)
-	}
-	if have6 && spec.EnableIPv6 == nil {
-		want6 = true
-	}
-	if have4 && !want4 || have6 && !want6 {
-		return Errorf(Invalid, "a subnet is given for an address family that the network has switched off")
-	}
-	if !want4 && !want6 {
-		return Errorf(Invalid, "IPv4 or IPv6 must be enabled")
-	}
-	if spec.ConfigOnly {
-		n.EnableIPv4, n.EnableIPv6 = want4, want6
-		return nil
-	}
-	if m.opts.HostRoutes != nil {
-		used = append(used, m.opts.HostRoutes()...)
-	}
-	if want4 && !have4 {
-		p, ok := freePool(used)
-		if !ok {
-			return Errorf(Unavailable, "all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
-		}
-		n.Pools = append([]Pool{{Subnet: p, Gateway: p.Addr().Next()}}, n.Pools...)
-	}
-	if want6 && !have6 {
-		p, ok := freeULA(m.ula, used)
-		if !ok {
-			return Errorf(Unavailable, "all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
-		}
-		n.Pools = append(n.Pools, Pool{Subnet: p, Gateway: p.Addr().Next()})
-	}
-	n.EnableIPv4, n.EnableIPv6 = want4, want6
-	return nil
-}
-
-// checkPool checks a pool that the user gave, and chooses its gateway.
-func checkPool(p *Pool) error {
-	if p.Subnet != p.Subnet.Masked() {
-		return Errorf(Invalid, "invalid subnet %s: it should be %s", p.Subnet, p.Subnet.Masked())
-	}
-	if p.Subnet.Bits() > p.Subnet.Addr().BitLen()-2 {
-		return Errorf(Invalid, "invalid subnet %s: it has no room for a gateway and a container", p.Subnet)
-	}
-	if p.Range.IsValid() && (!p.Subnet.Contains(p.Range.Addr()) || p.Range.Bits() < p.Subnet.Bits()) {
-		return Errorf(Invalid, "invalid ip-range %s: it does not lie in subnet %s", p.Range, p.Subnet)
-	}
-	if !p.Gateway.IsValid() {
-		p.Gateway = p.Subnet.Addr().Next()
-	}
-	if !p.Subnet.Contains(p.Gateway) {
-		return Errorf(Invalid, "no matching subnet for gateway %s", p.Gateway)
-	}
-	for name, a := range p.Aux {
-		if !p.Subnet.Contains(a) {
-			return Errorf(Invalid, "no matching subnet for aux-address %s=%s", name, a)
-		}
-	}
 	return nil
 }
 

@@ -3,21 +3,28 @@ package network
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-// ifacePrefix leaves room for three digits: an interface's name has 15 bytes at most (IFNAMSIZ in linux/if.h).
-var ifacePrefix = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,10}[a-zA-Z_-]$|^[a-zA-Z]$`)
+// maxNetworkName bounds a network's name, in bytes: it is a part of containers' names in DNS (RFC 1035, 2.3.4) and of log lines.
+const maxNetworkName = 255
 
+// checkNetworkName accepts what Docker accepts, apart from control characters, which a terminal could obey, and from names
+// without end.
 func checkNetworkName(name string) error {
-	if !nameForm.MatchString(name) {
-		return Errorf(Invalid, "invalid network name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	switch {
+	case strings.TrimSpace(name) == "":
+		return Errorf(Invalid, "invalid name: name is empty")
+	case len(name) > maxNetworkName:
+		return Errorf(Invalid, "invalid network name: it has %d bytes, and %d are possible", len(name), maxNetworkName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return Errorf(Invalid, "invalid network name %q: it has control characters", name)
 	}
 	return nil
 }
@@ -31,37 +38,6 @@ func checkContainerName(name string) error {
 
 func isPredefined(name string) bool {
 	return name == BridgeName || name == HostName || name == NoneName || name == "default"
-}
-
-// checkOptions refuses values that the daemon could not act on.
-func checkOptions(options map[string]string) error {
-	for k, v := range options {
-		switch {
-		case k == "com.docker.network.driver.mtu":
-			if n, err := strconv.Atoi(v); err != nil || n < 68 || n > 65520 {
-				return Errorf(Invalid, "invalid MTU %q: give a number from 68 (1280 with IPv6) to 65520", v)
-			}
-		case strings.HasPrefix(k, "com.docker.network.bridge.enable_"), k == "usernet.direct_ports", k == "usernet.fast_path", k == "usernet.host_loopback":
-			if _, err := strconv.ParseBool(v); err != nil {
-				return Errorf(Invalid, "invalid value %q for %s: give true or false", v, k)
-			}
-		case k == "usernet.outbound_addr", k == "usernet.outbound_addr6":
-			if a, err := netip.ParseAddr(v); err != nil || a.Is4() != (k == "usernet.outbound_addr") {
-				return Errorf(Invalid, "invalid value %q for %s: give one of the host's own addresses of that family", v, k)
-			}
-		case k == "com.docker.network.bridge.host_binding_ipv4":
-			if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
-				return Errorf(Invalid, "invalid value %q for %s: give an IPv4 address of the host", v, k)
-			}
-		case k == "com.docker.network.container_iface_prefix":
-			if !ifacePrefix.MatchString(v) {
-				return Errorf(Invalid, "invalid value %q for %s: give up to 12 letters, digits, - or _ that do not end in a digit", v, k)
-			}
-		case strings.HasPrefix(k, "usernet.") && !slices.Contains([]string{"usernet.host_loopback", "usernet.outbound_addr", "usernet.outbound_addr6", "usernet.outbound_interface", "usernet.direct_ports", "usernet.fast_path", "usernet.dns", "usernet.egress", "usernet.allow_egress"}, k):
-			return Errorf(Invalid, "unknown option %s", k)
-		}
-	}
-	return nil
 }
 
 // DNSNames are the names under which an endpoint is found on its network: the container's name, its short id, its

@@ -11,14 +11,16 @@ type NetworkSpec struct {
 	Driver     string // "" means bridge
 	Scope      string // "" or "local"
 	EnableIPv4 *bool  // nil means true
-	EnableIPv6 *bool  // nil means false, unless an IPv6 subnet is given
+	EnableIPv6 *bool  // nil means what the daemon gives new networks: false, or with serve --ipv6 true
 	Internal   bool
 	Attachable bool
 	ConfigOnly bool
 	ConfigFrom string
-	Pools      []Pool // Subnet invalid: choose one
-	Options    map[string]string
-	Labels     map[string]string
+	// Pools are the subnets. One without a Subnet is drawn; one of a family that the network does not have is left out.
+	Pools       []Pool
+	IPAMOptions map[string]string // has to be empty
+	Options     map[string]string
+	Labels      map[string]string
 }
 
 // EndpointSpec is what a user asks for when connecting a container to a network.

@@ -79,7 +79,7 @@ func (n *Network) check(id string) error {
 	switch {
 	case n.ID != id || !idForm.MatchString(id):
 		return fmt.Errorf("id %q", n.ID)
-	case !nameForm.MatchString(n.Name):
+	case checkNetworkName(n.Name) != nil:
 		return fmt.Errorf("name %q", n.Name)
 	case n.Driver != DriverBridge && n.Driver != DriverHost && n.Driver != DriverNull:
 		return fmt.Errorf("driver %q", n.Driver)

@@ -31,7 +31,9 @@ type Network struct {
 	ConfigFrom string            `json:"config_from,omitempty"` // name of the config-only network it was made from
 	Pools      []Pool            `json:"pools,omitempty"`
 	Options    map[string]string `json:"options,omitempty"` // com.docker.network.* and usernet.*
-	Labels     map[string]string `json:"labels,omitempty"`
+	// IPAMOptions is empty, or null where nobody gave any: Docker tells the two apart.
+	IPAMOptions map[string]string `json:"ipam_options"`
+	Labels      map[string]string `json:"labels,omitempty"`
 }
 
 // Pool is one subnet of a network and the rules for handing out its addresses.

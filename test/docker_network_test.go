@@ -255,7 +255,7 @@ func dockerNetworkConnect(t *testing.T, d *daemon) {
 		{"no configured subnet contains IP address 10.99.0.1", []string{"--ip", "10.99.0.1", "one", "c3"}},
 		{"user specified IP address is supported only when connecting to networks with user configured subnets", []string{"--ip", "172.18.0.99", "zwei", "c2"}},
 		{"user specified IP address is supported on user defined networks only", []string{"--ip", "172.17.0.99", "bridge", "c2"}},
-		{"network-scoped alias is supported only for containers in user defined networks", []string{"--alias", "x", "bridge", "c2"}},
+		{"network-scoped aliases are only supported for user-defined networks", []string{"--alias", "x", "bridge", "c2"}},
 		{"Address already in use", []string{"--ip", "10.50.0.1", "one", "c3"}},
 	} {
 		d.dockerFails(test.words, append([]string{"network", "connect"}, test.args...)...)

@@ -182,7 +182,7 @@ func familyWanted(d *daemon, f family) {
 		args = append(args, "--ipv4=false")
 	}
 	if f.v6 {
-		args, flags = append(args, "--subnet", "fd66::/64"), append(flags, "--ip6", "fd66::66")
+		args, flags = append(args, "--ipv6", "--subnet", "fd66::/64"), append(flags, "--ip6", "fd66::66")
 	}
 	d.ok(append(args, "wanted")...)
 	d.idle("w1", flags...)

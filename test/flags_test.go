@@ -147,7 +147,7 @@ func TestResolverAndHostsFlags(t *testing.T) {
 
 func TestAddressFlags(t *testing.T) {
 	d := startDaemon(t)
-	d.ok("network", "create", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "--aux-address", "router=10.77.0.2", "both")
+	d.ok("network", "create", "--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "--aux-address", "router=10.77.0.2", "both")
 	d.ok("network", "create", "--subnet", "10.78.0.0/24", "--ip-range", "10.78.0.128/25", "--gateway", "10.78.0.254", "second")
 	d.idle("c1", "--network", "name=both,ip=10.77.0.9,ip6=fd77::9,mac-address=02:00:00:00:00:09,alias=nine,link-local-ip=169.254.7.9",
 		"--network", "name=second,gw-priority=1")
@@ -180,7 +180,7 @@ func TestAddressFlags(t *testing.T) {
 	run("network \"both\" is specified multiple times", "--network", "both", "--network", "both")
 	run("invalid field key colour", "--network", "name=both,colour=red")
 	run("network name/id is not specified", "--network", "alias=red")
-	run("network-scoped alias is supported only for containers in user defined networks", "--network-alias", "x")
+	run("network-scoped aliases are only supported for user-defined networks", "--network-alias", "x")
 }
 
 func TestPublishAll(t *testing.T) {

@@ -21,7 +21,7 @@ func TestContainerModeConflicts(t *testing.T) {
 		{"conflicting options: dns and the network mode", []string{"--dns", "192.0.2.53"}},
 		{"conflicting options: custom host-to-IP mapping and the network mode", []string{"--add-host", "a:1.2.3.4"}},
 		{"conflicting options: mac-address and the network mode", []string{"--mac-address", "02:00:00:00:00:01"}},
-		{"network-scoped alias is supported only for containers in user defined networks", []string{"--network-alias", "a"}},
+		{"network-scoped aliases are only supported for user-defined networks", []string{"--network-alias", "a"}},
 		{"user specified IP address is supported on user defined networks only", []string{"--ip", "172.17.0.9"}},
 	} {
 		t.Run(strings.Join(test.flags, " "), func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestModesDoNotMix(t *testing.T) {
 	d.idle("hosted", "--network", "host", "-p", "80:80")
 	d.idle("lonely", "--network", "none")
 	for _, test := range []struct{ words, network, container string }{
-		{"container cannot be disconnected from host network or connected to host network", "host", "bridged"},
+		{"cannot connect container to host network - container must be created in host network mode", "host", "bridged"},
 		{"container sharing network namespace with another container or host cannot be connected to any other network", "mynet", "hosted"},
 		{"container cannot be connected to multiple networks with one of the networks in private (none) mode", "none", "bridged"},
 		{"container cannot be connected to multiple networks with one of the networks in private (none) mode", "mynet", "lonely"},
@@ -72,7 +72,7 @@ func TestModesDoNotMix(t *testing.T) {
 	} {
 		d.fails(test.words, "network", "connect", test.network, test.container)
 	}
-	d.fails("container cannot be disconnected from host network or connected to host network", "network", "disconnect", "host", "hosted")
+	d.fails("cannot disconnect container from host network - container was created in host network mode", "network", "disconnect", "host", "hosted")
 	d.fails("is not connected to network mynet", "network", "disconnect", "mynet", "bridged")
 	for _, mode := range []string{"host", "container:bridged"} {
 		d.fails("is not for what is attached", "attach", "--pid", fmt.Sprint(d.pid("bridged")), "--name", "box", "--network", mode)

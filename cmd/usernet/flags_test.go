@@ -97,7 +97,7 @@ func TestPoolFlags(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", f, err, want)
 		}
 	}
-	f := poolFlags{subnets: []string{"10.1.0.0/24", "fd01::/64"}, gateways: []string{"fd01::9", "10.1.0.9"}, ranges: []string{"10.1.0.65/26"}, aux: []string{"a=10.1.0.7"}}
+	f := poolFlags{subnets: []string{"10.1.0.0/24", "fd01::/64"}, gateways: []string{"fd01::9", "10.1.0.9"}, ranges: []string{"10.1.0.64/26"}, aux: []string{"a=10.1.0.7"}}
 	list, err := f.pools()
 	if err != nil || len(list) != 2 || list[0].Gateway.String() != "10.1.0.9" || list[0].Range.String() != "10.1.0.64/26" || list[1].Gateway.String() != "fd01::9" ||
 		list[0].Aux["a"].String() != "10.1.0.7" {

@@ -132,7 +132,7 @@ func (f *poolFlags) pools() ([]network.Pool, error) {
 		if p.Range.IsValid() {
 			return nil, fmt.Errorf("cannot configure multiple ranges (%s, %s) on the same subnet (%s)", r, p.Range, p.Subnet)
 		}
-		p.Range = r.Masked()
+		p.Range = r
 	}
 	for _, s := range f.gateways {
 		a, err := netip.ParseAddr(s)
