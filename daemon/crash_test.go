@@ -81,9 +81,6 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d acknowledged changes, nothing lost", done, known.changes)
-	if known.changes < done/2 {
-		t.Errorf("only %d changes were acknowledged: the kills came too early to show anything", known.changes)
-	}
 }
 
 // killOnce runs a daemon under load and kills it.
@@ -100,7 +97,7 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	client := api.NewClient(socket)
-	for deadline := time.Now().Add(20 * time.Second); client.Do(context.Background(), "GET", "/_ping", nil, nil) != nil; {
+	for deadline := time.Now().Add(2 * time.Minute); client.Do(context.Background(), "GET", "/_ping", nil, nil) != nil; {
 		select {
 		case <-ended:
 			t.Fatal("the daemon did not start on what the last one left")
@@ -112,14 +109,27 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 		}
 	}
 	var group sync.WaitGroup
+	before := known.count()
 	for i := range 3 {
 		group.Go(func() { known.churn(t, client, i) })
 	}
-	// Random instants are what is tested; nothing depends on their lengths.
-	<-time.After(time.Duration(rand.Int64N(int64(30 * time.Millisecond))))
+	// Not before the daemon has acknowledged a change, however long a busy machine takes for it; then at a random instant.
+	for deadline := time.Now().Add(2 * time.Minute); known.count() == before && !t.Failed(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("the daemon acknowledges no change")
+		}
+	}
+	<-time.After(time.Duration(rand.Int64N(int64(30 * time.Millisecond)))) // nothing depends on its length
 	_ = cmd.Process.Kill()
 	<-ended
 	group.Wait()
+}
+
+// count is how many changes were.
+func (k *acknowledged) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changes
 }
 
 // churn changes networks and containers until the daemon is gone. Each client has names of its own.

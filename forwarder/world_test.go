@@ -54,8 +54,8 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		return fd, errors.Join(err, setInherited(fd))
 	}
-	cfg.connect = func(fd int) error {
-		return w.Forwarder.connect(t.Context(), fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
+	cfg.connect = func(fd int) error { // on the reactor's goroutine, which must not wait: the context has ended
+		return w.Forwarder.connect(atOnce, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
 	}
 	if change != nil {
 		change(&cfg)
@@ -140,6 +140,14 @@ func measure(t testing.TB) resources {
 		t.Fatal(err)
 	}
 	return resources{runtime.NumGoroutine(), len(list)}
+}
+
+// noIdlePipes has no pipe be left for the next flow, so that each is counted, until the test ends.
+func noIdlePipes(t testing.TB) {
+	t.Helper()
+	before := pipes
+	pipes = make(chan *pipe)
+	t.Cleanup(func() { pipes = before })
 }
 
 // back waits until no more is in use than before, give or take idle pipes.

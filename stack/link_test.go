@@ -194,7 +194,7 @@ func TestGatewayAnswersAddressResolutionForItselfOnly(t *testing.T) {
 			before := dev.frames.Load()
 			send()
 			// Netstack answers on the goroutine that asks, or after it has asked back who asks.
-			deadline := time.Now().Add(2 * time.Second)
+			deadline := time.Now().Add(30 * time.Second)
 			for tc.want && dev.frames.Load() == before {
 				if time.Now().After(deadline) {
 					t.Fatalf("no answer; the guard dropped %v", port.Stats().Drops)
@@ -265,7 +265,7 @@ func TestDatagramSuperFrameReachesNetstackAsDatagrams(t *testing.T) {
 	f := linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(7), vswitch.EtherTypeIPv4, p)
 	f.PutVirtio(vswitch.Virtio{NeedsChecksum: true, GSO: vswitch.GSOUDP, GSOSize: size, ChecksumStart: 34, ChecksumOffset: 6})
 	port.Receive(f)
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 2000)
