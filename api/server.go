@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
 )
 
@@ -33,13 +34,22 @@ type uidKey struct{}
 func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{b: b, log: log}
 	s.http = &http.Server{
-		Handler: s.guard(withoutVersion(s.routes())), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
+		Handler: isolated(log, s.guard(withoutVersion(s.routes()))), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, uidKey{}, peerUID(c))
 		},
 	}
 	return s
+}
+
+// isolated answers a request whose handling ends in a panic with an error, and logs it.
+func isolated(log *slog.Logger, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isolate.Do(log, "answering a request", func() { h.ServeHTTP(w, r) }, "method", r.Method, "path", r.URL.Path) {
+			w.WriteHeader(http.StatusInternalServerError) // of no effect where an answer has begun
+		}
+	})
 }
 
 // Serve answers on l until Close.

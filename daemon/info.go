@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
 )
 
@@ -43,6 +44,7 @@ func (d *Daemon) Info() api.Info {
 			sum[k] += v
 		}
 	}
+	sum["panics"] = isolate.Count()
 	for k, v := range sum {
 		info.Counters[k] = json.Number(strconv.FormatUint(v, 10))
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 	vswitch "github.com/usernet/usernet/switch"
@@ -173,10 +174,17 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	return p, nil
 }
 
-// read starts reading a TAP.
+// read starts reading a TAP. A panic while one of its frames is handled takes this port off its switch, until the
+// container is connected anew: the next frame may be the same.
 func (d *Daemon) read(s *sandboxState, c *network.Container, p *plug) {
+	serve := func() error { return p.dev.Serve(p.port) }
 	s.wg.Go(func() {
-		if err := p.dev.Serve(p.port); err != nil && !errors.Is(err, net.ErrClosed) {
+		err := isolate.Call(d.log, "reading a container's frames", serve,
+			"container", c.Name, "network", p.seg.net.Name, "interface", p.ep.Interface)
+		switch {
+		case isolate.IsPanic(err):
+			_ = errors.Join(p.port.Close(), p.dev.Close()) // the rest goes when the container is disconnected
+		case err != nil && !errors.Is(err, net.ErrClosed):
 			d.log.Debug("TAP ended", "container", c.Name, "interface", p.ep.Interface, "error", err)
 		}
 	})

@@ -8,11 +8,17 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/usernet/usernet/internal/faults"
+	"github.com/usernet/usernet/internal/isolate"
 )
 
 // answer calls reply once: before it returns for what needs no server outside, later for what does.
 func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 	s.counters.queries.Add(1)
+	if faults.Enabled && len(m.Question) > 0 {
+		faults.Check(faults.Query, []byte(m.Question[0].Name))
+	}
 	if r, source := s.answerWithoutUpstream(c, m); r != nil {
 		s.log(c, m, r, source, time.Now())
 		reply(r)
@@ -27,12 +33,16 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 	s.pending.add()
 	s.wg.Go(func() {
 		defer s.pending.done()
-		began := time.Now()
-		r, source := s.resolve(s.ctx, c, m)
+		r := new(dns.Msg).SetRcode(m, dns.RcodeServerFailure) // where finding the answer ends in a panic
+		isolate.Do(s.cfg.Logger, "asking outside for a DNS client", func() {
+			began := time.Now()
+			found, source := s.resolve(s.ctx, c, m)
+			s.learn(c, found)
+			s.log(c, m, found, source, began)
+			r = found
+		}, "container", c.ID)
 		s.questions.release(c.ID) // before the reply, which a client may hold up
-		s.learn(c, r)
-		s.log(c, m, r, source, began)
-		reply(r)
+		isolate.Do(s.cfg.Logger, "replying to a DNS client", func() { reply(r) }, "container", c.ID)
 	})
 }
 

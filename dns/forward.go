@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/usernet/usernet/internal/faults"
+	"github.com/usernet/usernet/internal/isolate"
 )
 
 // How long one server may take: the last for as long as a resolver waits, those before so long that the next is still
@@ -112,12 +115,17 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 		}
 	}
 	s.counters.forwarded.Add(1)
-	ask := func() (answer, error) {
-		r, u, err := s.ask(s.ctx, servers, query)
-		if err == nil && shareable {
-			s.cache.put(key, r)
-		}
-		return answer{r, u}, err
+	ask := func() (found answer, err error) {
+		err = isolate.Call(s.cfg.Logger, "asking DNS servers", func() (err error) { // others may wait for the answer
+			if faults.Enabled {
+				faults.Check(faults.Forward, []byte(name))
+			}
+			if found.msg, found.from, err = s.ask(s.ctx, servers, query); err == nil && shareable {
+				s.cache.put(key, found.msg)
+			}
+			return err
+		})
+		return found, err
 	}
 	var a answer
 	var err error

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/usernet/usernet/internal/isolate"
 )
 
 // Bounds of what clients hold by TCP.
@@ -55,28 +57,35 @@ func (s *Server) ServePacket(pc net.PacketConn, id func(net.Addr) Client) error 
 			}
 			return err
 		}
-		m := new(dns.Msg)
-		if err := m.Unpack(buf[:n]); err != nil {
-			s.counters.malformed.Add(1)
-			if refusal := formatError(buf[:n]); refusal != nil {
-				reply(refusal, from)
-			}
-			continue
-		}
-		if m.Response {
-			continue
-		}
-		size := dns.MinMsgSize
-		if o := m.IsEdns0(); o != nil {
-			size = max(size, int(o.UDPSize()))
-		}
-		s.answer(id(from), m, func(r *dns.Msg) {
-			r.Truncate(size)
-			if b, err := r.Pack(); err == nil {
-				reply(b, from)
-			}
-		})
+		isolate.Do(s.cfg.Logger, "answering a DNS query", func() {
+			s.answerDatagram(buf[:n], id(from), func(b []byte) { reply(b, from) })
+		}, "from", from)
 	}
+}
+
+// answerDatagram answers the query b of a client.
+func (s *Server) answerDatagram(b []byte, c Client, reply func([]byte)) {
+	m := new(dns.Msg)
+	if err := m.Unpack(b); err != nil {
+		s.counters.malformed.Add(1)
+		if refusal := formatError(b); refusal != nil {
+			reply(refusal)
+		}
+		return
+	}
+	if m.Response {
+		return
+	}
+	size := dns.MinMsgSize
+	if o := m.IsEdns0(); o != nil {
+		size = max(size, int(o.UDPSize()))
+	}
+	s.answer(c, m, func(r *dns.Msg) {
+		r.Truncate(size)
+		if b, err := r.Pack(); err == nil {
+			reply(b)
+		}
+	})
 }
 
 // formatError is the answer to a message that makes no sense: the header alone. nil where it is none to a question.
@@ -104,7 +113,7 @@ func (s *Server) ServeListener(l net.Listener, id func(net.Addr) Client) error {
 		}
 		s.wg.Go(func() {
 			defer s.connections.release(client)
-			s.serveConn(c, id)
+			isolate.Do(s.cfg.Logger, "serving a DNS connection", func() { s.serveConn(c, id) }, "container", client)
 		})
 	}
 }
@@ -129,8 +138,9 @@ func (s *Server) serveConn(c net.Conn, id func(net.Addr) Client) {
 			return
 		}
 		pending <- struct{}{}
-		s.answer(id(c.RemoteAddr()), m, func(r *dns.Msg) {
-			defer func() { <-pending }()
+		answered := sync.OnceFunc(func() { <-pending })
+		reply := func(r *dns.Msg) {
+			defer answered()
 			write.Lock()
 			defer write.Unlock()
 			_ = c.SetWriteDeadline(time.Now().Add(tcpWriteTimeout))
@@ -138,7 +148,11 @@ func (s *Server) serveConn(c net.Conn, id func(net.Addr) Client) {
 				s.counters.unsent.Add(1)
 				_ = c.Close() // so that the answers behind it do not wait as well
 			}
-		})
+		}
+		if !isolate.Do(s.cfg.Logger, "answering a DNS query", func() { s.answer(id(c.RemoteAddr()), m, reply) }) {
+			answered()
+			return
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/isolate"
 )
 
 // dialHost returns a socket that is connected to the outside.
@@ -64,7 +66,11 @@ func (f *Forwarder) dialDirect(ctx context.Context, inside, outside netip.AddrPo
 	if f.cfg.Socket == nil {
 		return -1, ErrNotDirect
 	}
-	if fd, err = f.cfg.Socket(ctx, inside.Addr(), outbound); err != nil {
+	err = isolate.Call(f.cfg.Logger, "getting a socket of a sandbox", func() (err error) {
+		fd, err = f.cfg.Socket(ctx, inside.Addr(), outbound)
+		return err
+	}, "container", inside.Addr())
+	if err != nil {
 		return -1, err
 	}
 	if f.cfg.connect != nil {

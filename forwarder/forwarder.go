@@ -116,7 +116,7 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.HostLoopback == nil {
 		cfg.HostLoopback = func(netip.Addr) bool { return false }
 	}
-	r, err := cfg.Shared.reactor()
+	r, err := cfg.Shared.takeReactor()
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +148,7 @@ func (f *Forwarder) Close() error {
 	}
 	f.reactor.settle()
 	f.wg.Wait()
+	f.cfg.Shared.giveReactor(f.reactor)
 	if f.alone {
 		return f.cfg.Shared.Close()
 	}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/faults"
 )
 
 // A pair is a flow between two sockets of the kernel of which the reactor copies what comes, as long as that is little:
@@ -97,6 +99,9 @@ func (e *pairEnd) copy() (what outcome, rest []byte) {
 	case n == 0:
 		return e.end(to), nil
 	}
+	if faults.Enabled {
+		faults.Check(faults.Relay, buf[:n])
+	}
 	moved := &fl.bytesOut
 	if to == &e.p.ends[0] {
 		moved = &fl.bytesIn
@@ -178,7 +183,7 @@ func (fl *flow) splice(inside, host int, halves [2]half) {
 		if h.ended {
 			return
 		}
-		err := splice(dst, src, &h.rest, moved)
+		err := fl.call(func() error { return splice(dst, src, &h.rest, moved) })
 		switch {
 		case err == nil:
 			h.ended = true

@@ -120,9 +120,9 @@ func (p *published) dial(fl *flow, fd int) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
-	in, err := f.cfg.Inside.DialTCP(ctx, fl.outside, fl.inside)
+	in, err := f.dialInside(ctx, fl.outside, fl.inside)
 	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
-		in, err = f.cfg.Inside.DialTCP(ctx, netip.AddrPortFrom(fl.outside.Addr(), 0), fl.inside)
+		in, err = f.dialInside(ctx, netip.AddrPortFrom(fl.outside.Addr(), 0), fl.inside)
 	}
 	cancel()
 	f.give(fl.inside.Addr(), useDialling)

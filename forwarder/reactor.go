@@ -15,8 +15,8 @@ import (
 //
 // It waits in epoll_wait(2) itself. In the Go runtime's poller, which could watch its epoll descriptor, a wake-up takes three
 // such calls and two more threads (the one that polls, and sysmon): requests through a published port went from 5100 a second
-// to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS. The forwarders of a daemon
-// share some (Shared).
+// to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS. Each network's
+// forwarder has its own (Shared.takeReactor): a handler that hangs stops one network only, one that panics one flow.
 type reactor struct {
 	fd   int // of epoll
 	wake int // an eventfd that ends it
@@ -166,7 +166,7 @@ func (r *reactor) run() {
 			h := r.on[e.Fd]
 			r.mu.RUnlock()
 			if h != nil {
-				h.ready(e.Events)
+				handle(h, e.Events)
 			}
 			r.turn.Unlock()
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -25,8 +24,7 @@ type Shared struct {
 	inherited map[portKey]int    // descriptors, which stay open
 	adopted   map[adoptedKey]int // descriptors of a daemon whose place this one takes
 	keeper    Keeper             // nil: nobody keeps sockets
-	reactors  []*reactor
-	next      int // which of them
+	reactors  map[*reactor]int   // how many forwarders use each
 }
 
 // portKey is a host port: its address may be unspecified.
@@ -38,23 +36,48 @@ type portKey struct {
 // NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit. It is
 // ended with Close.
 func NewShared(limits Limits) *Shared {
-	return &Shared{limits: limits, host: hostaddr.Watch(), ports: map[portKey]*published{}, inherited: map[portKey]int{}, adopted: map[adoptedKey]int{}}
+	return &Shared{
+		limits:    limits,
+		host:      hostaddr.Watch(),
+		ports:     map[portKey]*published{},
+		inherited: map[portKey]int{},
+		adopted:   map[adoptedKey]int{},
+		reactors:  map[*reactor]int{},
+	}
 }
 
-// reactor is one for another forwarder: each takes a thread, so that there are no more of them than run at once.
-func (s *Shared) reactor() (*reactor, error) {
+// maxReactors is how many networks have a reactor of their own, so that one which hangs is one network's. Each waits in a
+// thread: some 20 KiB with its stacks. Networks beyond that share them.
+const maxReactors = 64
+
+// takeReactor returns the reactor of another forwarder: one that no other uses, or else the one with the fewest users.
+func (s *Shared) takeReactor() (*reactor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.reactors) < runtime.GOMAXPROCS(0) {
+	var least *reactor
+	for r, users := range s.reactors {
+		if least == nil || users < s.reactors[least] {
+			least = r
+		}
+	}
+	if least == nil || s.reactors[least] > 0 && len(s.reactors) < maxReactors {
 		r, err := newReactor()
 		if err != nil {
 			return nil, err
 		}
-		s.reactors = append(s.reactors, r)
-		return r, nil
+		least = r
 	}
-	s.next++
-	return s.reactors[s.next%len(s.reactors)], nil
+	s.reactors[least]++
+	return least, nil
+}
+
+// giveReactor is the end of a forwarder's use. The reactor stays for the next one.
+func (s *Shared) giveReactor(r *reactor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.reactors[r]; ok {
+		s.reactors[r]--
+	}
 }
 
 // Inherit keeps a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the
@@ -160,7 +183,7 @@ func (s *Shared) Close() error {
 	reactors := s.reactors
 	s.reactors = nil
 	s.mu.Unlock()
-	for _, r := range reactors {
+	for r := range reactors {
 		r.close()
 	}
 	errs := []error{s.host.Close()}

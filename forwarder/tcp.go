@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/usernet/usernet/internal/faults"
 	"github.com/usernet/usernet/stack"
 )
 
@@ -26,6 +27,9 @@ const answerTimeout = 500 * time.Millisecond
 // HandleTCP dials the host first and completes the container's handshake only then.
 func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 	src, dst := r.Src, r.Dst
+	if faults.Enabled {
+		faults.Check(faults.SYN, []byte(dst.String()))
+	}
 	target, err := f.hostTarget(src.Addr(), unix.IPPROTO_TCP, dst)
 	if errors.Is(err, errProhibited) {
 		r.Refuse()
@@ -110,7 +114,7 @@ func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
 	}
 	defer f.finished(fl)
 	half := func(copy func() error) { // an error in one direction ends both
-		err := copy()
+		err := fl.call(copy)
 		fl.halfClosed.Store(true)
 		if err != nil {
 			fl.abort()
@@ -156,6 +160,9 @@ type countingWriter struct {
 }
 
 func (c *countingWriter) Write(b []byte) (int, error) {
+	if faults.Enabled {
+		faults.Check(faults.Copy, b)
+	}
 	n, err := c.w.Write(b)
 	c.n.Add(uint64(n))
 	c.err = err

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/faults"
 	"github.com/usernet/usernet/stack"
 )
 
@@ -57,6 +58,9 @@ func (f *Forwarder) HandleUDP(p stack.Packet) bool {
 		return true
 	}
 	f.mu.Lock()
+	if faults.Enabled {
+		faults.Check(faults.Locked, p.Payload)
+	}
 	a := f.udp[p.Src]
 	f.mu.Unlock()
 	if a == nil {
@@ -235,6 +239,9 @@ func (a *association) ready(events uint32) {
 // reply carries a datagram from the outside to the container.
 func (a *association) reply(d datagram) {
 	src := d.from
+	if faults.Enabled {
+		faults.Check(faults.Reply, d.payload[0])
+	}
 	if src.Addr().IsLoopback() {
 		src = netip.AddrPortFrom(a.f.gateway(a.inside.Addr()), src.Port())
 	}

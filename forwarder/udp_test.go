@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -229,14 +228,42 @@ func BenchmarkDatagramOutward(b *testing.B) {
 	}
 }
 
-// TestNetworksShareReactors: each takes a thread.
-func TestNetworksShareReactors(t *testing.T) {
+// TestNetworksHaveReactorsOfTheirOwn holds that one network's sockets do not wait for another's handlers, that networks
+// beyond the bound share, and that a reactor is used again.
+func TestNetworksHaveReactorsOfTheirOwn(t *testing.T) {
 	shared := NewShared(Limits{})
 	t.Cleanup(func() { _ = shared.Close() })
-	for range 4 * runtime.GOMAXPROCS(0) {
-		newWorld(t, func(c *Config) { c.Shared = shared })
+	var list []*Forwarder
+	for range maxReactors + 6 {
+		f, err := New(Config{Shared: shared})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, f)
 	}
-	if n := len(shared.reactors); n > runtime.GOMAXPROCS(0) {
-		t.Errorf("%d reactors for %d processors", n, runtime.GOMAXPROCS(0))
+	users := map[*reactor]int{}
+	for _, f := range list {
+		users[f.reactor]++
+	}
+	if len(users) != maxReactors || len(shared.reactors) != maxReactors {
+		t.Errorf("%d networks have %d reactors of %d", len(list), len(users), len(shared.reactors))
+	}
+	for r, n := range users {
+		if n > 2 || shared.reactors[r] != n {
+			t.Errorf("a reactor has %d users and counts %d", n, shared.reactors[r])
+		}
+	}
+	for _, f := range list {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	f, err := New(Config{Shared: shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if len(shared.reactors) != maxReactors || users[f.reactor] == 0 {
+		t.Errorf("a network after others has a new reactor; there are %d", len(shared.reactors))
 	}
 }

@@ -110,6 +110,7 @@ func New(cfg Config) (*Gateway, error) {
 		own = append(own, p.Addr())
 	}
 	g.link = newLinkEndpoint(tcpip.LinkAddress(cfg.MAC), cfg.MTU)
+	g.link.log = cfg.Logger
 	if err := g.s.CreateNIC(nic, g.link); err != nil {
 		return nil, errors.New(err.String())
 	}

@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/usernet/usernet/internal/isolate"
 )
 
 // TCPRequest is a connection that a container wants. Exactly one of its methods is called once.
@@ -37,12 +39,15 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	(*h).HandleTCP(&TCPRequest{
+	t := &TCPRequest{
 		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
 		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
 		Plain: g.asked(id).plain,
 		g:     g, r: r,
-	})
+	}
+	if !isolate.Do(g.link.log, "deciding about a connection", func() { (*h).HandleTCP(t) }, "from", t.Src, "to", t.Dst) {
+		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
+	}
 }
 
 // Accept completes the handshake.

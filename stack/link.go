@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/usernet/usernet/internal/faults"
+	"github.com/usernet/usernet/internal/isolate"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -21,6 +24,7 @@ const maxGSO = 64 << 10
 type linkEndpoint struct {
 	mac tcpip.LinkAddress
 	mtu atomic.Uint32
+	log *slog.Logger // nil: slog's default
 
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil while no NIC is attached
 	port       atomic.Pointer[vswitch.Port]            // nil until connected, and after Close
@@ -66,13 +70,16 @@ func (e *linkEndpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Err
 	if port == nil {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
-	f := framePool.Get().(*outFrame)
-	for _, pkt := range pkts.AsSlice() {
-		f.load(pkt)
-		port.Receive(&f.Frame)
-	}
-	f.unload()
-	framePool.Put(f)
+	// Netstack calls from goroutines of its own as well, where nobody else could recover.
+	isolate.Do(e.log, "sending a gateway's frames", func() {
+		f := framePool.Get().(*outFrame)
+		for _, pkt := range pkts.AsSlice() {
+			f.load(pkt)
+			port.Receive(&f.Frame)
+		}
+		f.unload()
+		framePool.Put(f)
+	})
 	return pkts.Len(), nil
 }
 
@@ -139,6 +146,9 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 	d := e.dispatcher.Load()
 	if d == nil {
 		return net.ErrClosed
+	}
+	if faults.Enabled && len(f.Payload) > 0 {
+		faults.Check(faults.Gateway, f.Payload[0])
 	}
 	if !e.own.Load().wants(f) {
 		return nil

@@ -1,6 +1,10 @@
 package vswitch
 
-import "maps"
+import (
+	"maps"
+
+	"github.com/usernet/usernet/internal/faults"
+)
 
 // maxLearned bounds the MACs behind a port without guard: a nested bridge of a few dozen containers or VMs.
 const maxLearned = 64
@@ -13,6 +17,9 @@ const reservedGroup macKey = 0x0180c2000000
 func (p *Port) Receive(f *Frame) {
 	if p.closed.Load() {
 		return
+	}
+	if faults.Enabled {
+		faults.Check(faults.Frame, f.firstPiece())
 	}
 	r := p.rules.Load()
 	p.in.add(f.Len())

@@ -105,6 +105,14 @@ func (f *Frame) Take() *buffer.View {
 	return v
 }
 
+// firstPiece is the payload, or its first piece; nil where there is none.
+func (f *Frame) firstPiece() []byte {
+	if len(f.Payload) == 0 {
+		return nil
+	}
+	return f.Payload[0]
+}
+
 // PayloadLen is the number of bytes after the Ethernet header.
 func (f *Frame) PayloadLen() int {
 	n := 0

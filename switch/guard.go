@@ -11,10 +11,7 @@ func (p *Port) guard(r *rules, f *Frame) Reason {
 	if f.src() != r.mac {
 		return DropMAC
 	}
-	var payload []byte
-	if len(f.Payload) > 0 {
-		payload = f.Payload[0]
-	}
+	payload := f.firstPiece()
 	switch f.EtherType() {
 	case EtherTypeIPv4:
 		return p.guardIPv4(r, f, payload)

@@ -32,9 +32,11 @@ type daemon struct {
 	dockerCLI string
 	prefix    []string   // command under which everything runs, for other namespaces than the world's
 	files     []*os.File // that the daemon inherits
-	cmd       *exec.Cmd
-	log       *os.File
-	ended     chan struct{} // closed when cmd has been waited for
+	// faulty says that panics are injected: without it one that the daemon survived fails the test, too.
+	faulty bool
+	cmd    *exec.Cmd
+	log    *os.File
+	ended  chan struct{} // closed when cmd has been waited for
 }
 
 // startDaemon starts one for the length of a test, which it fails if the daemon does not end cleanly.
@@ -154,7 +156,11 @@ func (d *daemon) end() {
 		text, _ := os.ReadFile(file)
 		d.t.Errorf("data race:\n%s", text)
 	}
-	if text := d.logText(); strings.Contains(text, "panic:") || strings.Contains(text, "goroutine 1 [") {
+	text := d.logText()
+	if !d.faulty && strings.Contains(text, "a fault in usernet ended") {
+		d.t.Errorf("the daemon survived a panic:\n%s", text)
+	}
+	if strings.Contains(text, "panic:") || strings.Contains(text, "goroutine 1 [") {
 		d.t.Errorf("the daemon panicked:\n%s", text)
 	} else if d.t.Failed() {
 		d.t.Logf("the daemon's log:\n%s", text)

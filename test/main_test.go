@@ -66,7 +66,8 @@ func outside() (int, error) {
 			return 1, err
 		}
 	}
-	if err := build(filepath.Join(dir, "daemon"), "./cmd/usernet", race); err != nil {
+	// Faults can be injected into the daemon, where USERNET_FAULTS says so (package internal/faults).
+	if err := build(filepath.Join(dir, "daemon"), "./cmd/usernet", race, "-tags", "faults"); err != nil {
 		return 1, err
 	}
 	return startStage(stageRoot, "USERNET_TEST_BIN="+dir, fmt.Sprint("USERNET_TEST_BUILT_RACE=", race))
@@ -90,8 +91,8 @@ func checkMachine() error {
 }
 
 // build makes a program of this module.
-func build(path, pkg string, race bool) error {
-	args := []string{"build", "-o", path}
+func build(path, pkg string, race bool, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
 	cgo := "CGO_ENABLED=0"
 	if race {
 		args = append(args, "-race")

@@ -12,6 +12,7 @@ import (
 
 // commands are the subcommands; each gets its own arguments and returns what makes the process fail.
 var commands = map[string]func(args []string) error{
+	"ask":       ask,
 	"tcpserve":  tcpServe,
 	"tcpdial":   tcpDial,
 	"tcpsend":   tcpSend,

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// ask sends a text to a server and prints what comes back at first: NETWORK ADDRESS TEXT TIMEOUT. Without an answer in
+// time, or with an error in its place, it prints nothing.
+func ask(args []string) error {
+	if len(args) < 4 {
+		return errors.New("usage: ask NETWORK ADDRESS TEXT TIMEOUT")
+	}
+	timeout, err := time.ParseDuration(args[3])
+	if err != nil {
+		return err
+	}
+	c, err := net.DialTimeout(args[0], args[1], timeout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return nil
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte(args[2])); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return nil
+	}
+	buf := make([]byte, 64<<10)
+	n, err := c.Read(buf)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return nil
+	}
+	fmt.Printf("%s\n", buf[:n])
+	return nil
+}
