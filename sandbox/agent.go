@@ -169,7 +169,7 @@ func setUp(i Interface) error {
 }
 
 // isTAP says whether a link may be one of usernet's.
-func isTAP(link netlink.Link) bool { return link.Type() == "tuntap" || link.Type() == "tun" }
+func isTAP(link netlink.Link) bool { return tap.IsLink(link) }
 
 func addAddress(link netlink.Link, p netip.Prefix, linkScope bool) error {
 	bits := p.Addr().BitLen()

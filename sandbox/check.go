@@ -68,16 +68,17 @@ func checkUserNS() Requirement {
 }
 
 func checkTun() Requirement {
-	r := Requirement{Name: "/dev/net/tun", Needed: true}
+	r := Requirement{Name: "/dev/net/tun"}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case err == nil:
 		_ = unix.Close(fd)
 		r.OK, r.Detail = true, "can be opened"
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
-		r.Detail, r.Fix = "is missing", "as root: modprobe tun; inside a container: pass the device in (--device /dev/net/tun)"
+		r.Detail, r.Fix = "is missing: interfaces are veth pairs with packet sockets, which are slower", "as root: modprobe tun; inside a container: pass the device in (--device /dev/net/tun)"
 	default:
-		r.Detail, r.Fix = fmt.Sprintf("cannot be opened: %v", err), "as root: chmod 0666 /dev/net/tun"
+		r.Detail = fmt.Sprintf("cannot be opened (%v): interfaces are veth pairs with packet sockets, which are slower", err)
+		r.Fix = "as root: chmod 0666 /dev/net/tun"
 	}
 	return r
 }

@@ -18,11 +18,26 @@ type Options struct {
 	Offload bool
 	// Persist lets the TAP and its configuration outlive its descriptor.
 	Persist bool
+	// Veth makes a veth pair with a packet socket, which is otherwise the way only where /dev/net/tun cannot be opened.
+	Veth bool
 }
 
 // Create makes a TAP in the network namespace of the caller, or opens a persistent one of that name again, and sets
 // its MAC and MTU (0: leaves it). The interface is left down. An empty name lets the kernel choose.
 func Create(name string, mac net.HardwareAddr, mtu int, opts Options) (*os.File, error) {
+	if !opts.Veth {
+		opts.Veth = name != "" && unusableTUN(access())
+	}
+	if opts.Veth {
+		if len(name) >= unix.IFNAMSIZ {
+			return nil, fmt.Errorf("interface %q: a name has at most %d characters", name, unix.IFNAMSIZ-1)
+		}
+		f, err := createVeth(name, mac, mtu)
+		if err != nil {
+			return nil, errors.Join(err, access()) // what to do about the TAP is the better advice
+		}
+		return f, nil
+	}
 	f, err := create(name, opts)
 	if err != nil {
 		return nil, err

@@ -138,7 +138,7 @@ func translate(errno syscall.Errno) error {
 	switch errno {
 	case 0:
 		return nil
-	case unix.EBADFD, unix.ENODEV:
+	case unix.EBADFD, unix.ENODEV, unix.ENETDOWN, unix.ENXIO: // the latter two of packet sockets
 		return fmt.Errorf("%w: %w", ErrGone, errno)
 	}
 	return errno

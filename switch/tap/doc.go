@@ -13,6 +13,9 @@
 // are still to be done, and takes such ones, so one readv and one writev carry what would be 45 frames at an MTU of
 // 1500. A plain TAP has no such header: frames to it are cut up and completed here.
 //
+// Where /dev/net/tun cannot be opened, Create makes a veth pair with a packet socket on its other end (veth.go). The
+// descriptor is used as a TAP's is.
+//
 // A TAP can change hands between processes while it is open: [Device.Copy] gives a descriptor away, [Device.Stop] leaves what
 // comes from then on to whoever has it, and there [Check] says whether it is what it is said to be. The interface has a
 // carrier as long as one descriptor is open; without one the kernel drops what the sandbox sends.

@@ -67,7 +67,7 @@ func noOffload(f *os.File) error {
 func carriesVirtio(fd int) (yes, known bool) {
 	var ifr unix.Ifreq
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {
-		return false, false
+		return isPacketSocket(fd)
 	}
 	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, true
 }
@@ -75,6 +75,12 @@ func carriesVirtio(fd int) (yes, known bool) {
 // Check says whether fd is of a TAP called name, of a kind that Open can take: another process may have had it open, and
 // inside the sandbox it may have been removed or given another name.
 func Check(fd int, name string) error {
+	if virtio, yes := isPacketSocket(fd); yes {
+		if !virtio {
+			return fmt.Errorf("descriptor of interface %s: a packet socket without virtio headers", name)
+		}
+		return nil // its name is the sandbox's affair, whose namespace this process is not in
+	}
 	var ifr unix.Ifreq
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {
 		return fmt.Errorf("descriptor of TAP %s: %w", name, translate(errnoOf(err)))

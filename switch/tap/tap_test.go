@@ -24,6 +24,7 @@ import (
 var kinds = map[string]Options{
 	"offloaded": {Offload: true, Persist: true},
 	"plain":     {},
+	"veth":      {Veth: true, Persist: true},
 }
 
 func newSwitch(t testing.TB) *vswitch.Switch {
@@ -153,8 +154,13 @@ func TestDatagramSuperFramesAreCutForPlainTAPs(t *testing.T) {
 }
 
 func TestPersistentTAPIsOpenedAgainWithItsAddresses(t *testing.T) {
+	for _, kind := range []string{"offloaded", "veth"} {
+		t.Run(kind, func(t *testing.T) { openAgain(t, kinds[kind]) })
+	}
+}
+
+func openAgain(t *testing.T, opts Options) {
 	sw := newSwitch(t)
-	opts := kinds["offloaded"]
 	a, b := newStation(t, sw, 1, 1500, opts), newStation(t, sw, 2, 1500, opts)
 	if err := errors.Join(b.port.Close(), b.dev.Close()); err != nil {
 		t.Fatal(err)
@@ -172,8 +178,14 @@ func TestPersistentTAPIsOpenedAgainWithItsAddresses(t *testing.T) {
 }
 
 func TestServeEndsWhenTheTAPIsRemovedInside(t *testing.T) {
+	for _, kind := range []string{"offloaded", "veth"} {
+		t.Run(kind, func(t *testing.T) { removeInside(t, kinds[kind]) })
+	}
+}
+
+func removeInside(t *testing.T, opts Options) {
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	f, err := Create("gone0", mac, 1500, Options{Offload: true})
+	f, err := Create("gone0", mac, 1500, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +230,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		strings.Repeat("x", 16): "at most 15 characters",
 		"lo":                    "is no TAP",
 	} {
-		for kind, opts := range kinds {
+		for _, kind := range []string{"offloaded", "plain"} {
+			opts := kinds[kind]
 			if _, err := Create(name, mac, 0, opts); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("Create(%q) of a %s TAP returned %v, want it to say %q", name, kind, err, want)
 			}
@@ -331,5 +344,32 @@ func TestFloodDoesNotKeepOthersWaiting(t *testing.T) {
 	}
 	if f.left != 0 || f.kept != 0 || f.most < 2 || f.most > flushEvery {
 		t.Errorf("%d frames did not come, %d are still kept, %d were at a time", f.left, f.kept, f.most)
+	}
+}
+
+// TestVethPairsOfOthersAreLeftAlone: only a pair whose other end has usernet's name for it, here, is opened again.
+func TestVethPairsOfOthersAreLeftAlone(t *testing.T) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "their0"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "their1"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"their0", "lo", strings.Repeat("x", 16)} {
+		if f, err := Create(name, nil, 0, kinds["veth"]); err == nil {
+			t.Errorf("%s was opened: %v", name, f.Close())
+		}
+	}
+	link, err := netlink.LinkByName("their0")
+	if err != nil || IsLink(link) {
+		t.Errorf("their0 is taken for one of usernet's (%v)", err)
+	}
+	f, err := Create("ours0", net.HardwareAddr{2, 0, 0, 0, 0, 9}, 1400, kinds["veth"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	link, err = netlink.LinkByName("ours0")
+	if err != nil || !IsLink(link) || link.Attrs().MTU != 1400 || link.Attrs().HardwareAddr.String() != "02:00:00:00:00:09" {
+		t.Errorf("made %+v (%v)", link.Attrs(), err)
 	}
 }
