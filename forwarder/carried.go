@@ -126,8 +126,8 @@ func (fl *flow) stop() {
 	defer fl.mu.Unlock()
 	if fl.direct != nil && !fl.aborted && !fl.over {
 		fl.stopping, fl.left = true, make(chan [2]Half, 1)
-		_ = fl.direct.SetDeadline(time.Unix(1, 0))
-		_ = fl.host.SetDeadline(time.Unix(1, 0))
+		fl.direct.interrupt()
+		fl.host.interrupt()
 	}
 }
 

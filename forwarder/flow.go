@@ -114,26 +114,33 @@ func (fl *flow) path() (path, state string) {
 	return path, state
 }
 
-// abort resets both ends: a reset on one side is one on the other.
+// abort resets both ends: a reset on one side is one on the other. It waits for nobody: the goroutines of a flow, which are
+// interrupted, close its sockets.
 func (fl *flow) abort() {
 	fl.mu.Lock()
-	if fl.aborted {
-		fl.mu.Unlock()
+	p, in := fl.pair, fl.in
+	again := fl.aborted
+	fl.aborted = true
+	sockets := [2]*SocketConn{fl.direct, fl.host}
+	fl.mu.Unlock()
+	if again {
 		return
 	}
-	fl.aborted = true
-	p := fl.pair
-	if fl.in != nil {
-		fl.in.Endpoint.Abort()
-		_ = fl.in.Close()
-	}
-	for _, c := range []*SocketConn{fl.direct, fl.host} {
+	for _, c := range sockets {
 		if c != nil {
-			reset(c)
+			c.interrupt()
 		}
 	}
-	fl.mu.Unlock()
+	if in != nil {
+		in.Abort()
+	}
 	if p != nil {
 		p.end(false)
 	}
+}
+
+func (fl *flow) wasAborted() bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return fl.aborted
 }

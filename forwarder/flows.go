@@ -1,7 +1,9 @@
 package forwarder
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -22,17 +24,19 @@ type Flow struct {
 
 // Flows lists what is live.
 func (f *Forwarder) Flows() []Flow {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	list := make([]Flow, 0, len(f.flows)+len(f.udp)+len(f.inbound)+len(f.echo))
-	for fl := range f.flows {
+	f.mu.Lock() // for no longer than a copy takes: each packet of the network may need it
+	flows, udp := slices.Collect(maps.Keys(f.flows)), slices.Collect(maps.Values(f.udp))
+	inbound, echo := slices.Collect(maps.Values(f.inbound)), slices.Collect(maps.Values(f.echo))
+	f.mu.Unlock()
+	list := make([]Flow, 0, len(flows)+len(udp)+len(inbound)+len(echo))
+	for _, fl := range flows {
 		path, state := fl.path()
 		list = append(list, Flow{
 			Proto: "tcp", Direction: fl.direction, State: state, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Path: path,
 			BytesIn: fl.bytesIn.Load(), BytesOut: fl.bytesOut.Load(), Created: fl.created,
 		})
 	}
-	for _, a := range f.udp {
+	for _, a := range udp {
 		a.mu.Lock()
 		outside := a.outside
 		a.mu.Unlock()
@@ -41,7 +45,7 @@ func (f *Forwarder) Flows() []Flow {
 			BytesIn: a.bytesIn.Load(), BytesOut: a.bytesOut.Load(), PacketsIn: a.packetsIn.Load(), PacketsOut: a.packetsOut.Load(), Created: a.created,
 		})
 	}
-	for _, in := range f.inbound {
+	for _, in := range inbound {
 		hostSide := in.p.bound.Host
 		if in.client.local.IsValid() {
 			hostSide = netip.AddrPortFrom(in.client.local.Unmap(), hostSide.Port())
@@ -51,9 +55,9 @@ func (f *Forwarder) Flows() []Flow {
 			BytesIn: in.bytesIn.Load(), BytesOut: in.bytesOut.Load(), PacketsIn: in.packetsIn.Load(), PacketsOut: in.packetsOut.Load(), Created: in.created,
 		})
 	}
-	for k, s := range f.echo {
+	for _, s := range echo {
 		list = append(list, Flow{
-			Proto: "icmp", Direction: "out", State: "mapped", Inside: netip.AddrPortFrom(k.src, k.id), Path: "gateway",
+			Proto: "icmp", Direction: "out", State: "mapped", Inside: netip.AddrPortFrom(s.key.src, s.key.id), Path: "gateway",
 			PacketsIn: s.in.Load(), PacketsOut: s.out.Load(), Created: s.created,
 		})
 	}

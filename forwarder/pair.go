@@ -183,7 +183,10 @@ func (fl *flow) splice(inside, host int, halves [2]half) {
 		if h.ended {
 			return
 		}
-		err := fl.call(func() error { return splice(dst, src, &h.rest, moved) })
+		st := &stall{interrupt: fl.abort}
+		st.watch = func() { st.watchSocket(f.reactor, src.fd) }
+		err := fl.call(func() error { return splice(dst, src, &h.rest, moved, st) })
+		st.unwatch()
 		switch {
 		case err == nil:
 			h.ended = true

@@ -102,13 +102,9 @@ func readPipe(fd int, n int64) (r rest, err error) {
 }
 
 // splice writes r to dst, then moves what src brings until src ends, passes its end on, and adds to moved what has arrived. The
-// kernel moves pages from socket to socket: nothing is copied into this process. After an error r is what was not moved.
-func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64) error {
-	n, err := dst.Write(r.bytes)
-	moved.Add(uint64(n))
-	if r.bytes = r.bytes[n:]; err != nil {
-		return err
-	}
+// kernel moves pages from socket to socket: nothing is copied into this process. After an error r is what was not moved. st ends
+// it where src is reset while dst takes nothing.
+func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64, st *stall) error {
 	from, err := src.SyscallConn()
 	if err != nil {
 		return err
@@ -116,6 +112,14 @@ func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64) error {
 	to, err := dst.SyscallConn()
 	if err != nil {
 		return err
+	}
+	for len(r.bytes) > 0 {
+		n, err := push(to, st, func(fd int) (int64, error) { n, err := unix.Write(fd, r.bytes); return int64(n), err })
+		if err != nil {
+			return err
+		}
+		moved.Add(uint64(n))
+		r.bytes = r.bytes[n:]
 	}
 	for {
 		p, n, err := fill(from)
@@ -126,12 +130,37 @@ func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64) error {
 			putPipe(p)
 			return dst.CloseWrite()
 		}
-		if n, err = drain(p, to, n, moved); err != nil {
+		if n, err = drain(p, to, n, moved, st); err != nil {
 			r.p, r.n = p, n
 			return err
 		}
 		putPipe(p)
 	}
+}
+
+// push calls write once it does not say EAGAIN.
+func push(to syscall.RawConn, st *stall, write func(fd int) (int64, error)) (n int64, err error) {
+	waited := false
+	werr := to.Write(func(fd uintptr) bool {
+		if waited {
+			st.end()
+		}
+		n, err = write(int(fd))
+		for errors.Is(err, unix.EINTR) {
+			n, err = write(int(fd))
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return true
+		}
+		if waited = st.begin(); !waited {
+			err = unix.ECONNRESET
+		}
+		return !waited
+	})
+	if err = errors.Join(err, werr); err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // fill waits for data, and only then takes a pipe and fills it. n is 0 at the end of the stream.
@@ -178,20 +207,12 @@ func (p *pipe) read(fd int, spliced int64, serr error) (int64, error) {
 }
 
 // drain empties a pipe that holds n bytes. With an error it says how many are left.
-func drain(p *pipe, to syscall.RawConn, n int64, moved *atomic.Uint64) (left int64, err error) {
+func drain(p *pipe, to syscall.RawConn, n int64, moved *atomic.Uint64, st *stall) (left int64, err error) {
 	for n > 0 {
-		var m int64
-		var serr error
-		err := to.Write(func(fd uintptr) bool {
-			for {
-				m, serr = unix.Splice(p.r, nil, int(fd), nil, int(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-				if !errors.Is(serr, unix.EINTR) {
-					break
-				}
-			}
-			return !errors.Is(serr, unix.EAGAIN)
+		m, err := push(to, st, func(fd int) (int64, error) {
+			return unix.Splice(p.r, nil, fd, nil, int(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 		})
-		if err = errors.Join(err, serr); err != nil {
+		if err != nil {
 			return n, err
 		}
 		n -= m

@@ -11,9 +11,28 @@ import (
 
 // SocketConn is a connected, non-blocking TCP socket in the Go runtime's poller. Its options are those it was made with:
 // net.FileConn would set a dozen more, which is half of what a short connection costs.
-type SocketConn struct{ *os.File }
+type SocketConn struct {
+	*os.File
+	fd int // for those who are done before Close
+}
 
-func newSocketConn(fd int) *SocketConn { return &SocketConn{os.NewFile(uintptr(fd), "tcp")} }
+func newSocketConn(fd int) *SocketConn { return &SocketConn{os.NewFile(uintptr(fd), "tcp"), fd} }
+
+// interrupt ends what waits for the socket, now and from now on, with os.ErrDeadlineExceeded. It does not block, unlike Close,
+// which returns only when nobody uses the socket any more.
+func (c *SocketConn) interrupt() { _ = c.SetDeadline(time.Unix(1, 0)) }
+
+// waitWritable waits until the socket takes data, or has an error.
+func (c *SocketConn) waitWritable() error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Write(func(fd uintptr) bool { // which asks after it has told the poller to watch
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+}
 
 func (c *SocketConn) control(f func(fd int) error) error {
 	raw, err := c.SyscallConn()

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/usernet/usernet/internal/faults"
 	"github.com/usernet/usernet/stack"
@@ -105,14 +103,13 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 // run copies between the gateway's end of a connection and a socket of the host's, until both halves have ended.
 func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
 	c := newSocketConn(host)
+	defer f.finished(fl)
 	if !f.live(fl) || !fl.set(func() { fl.in, fl.host = in, c }) {
-		in.Endpoint.Abort()
+		in.Abort()
 		_ = in.Close()
 		reset(c)
-		f.finished(fl)
 		return
 	}
-	defer f.finished(fl)
 	half := func(copy func() error) { // an error in one direction ends both
 		err := fl.call(copy)
 		fl.halfClosed.Store(true)
@@ -125,47 +122,66 @@ func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
 	half(fl.inward)
 	<-done
 	_ = in.Close()
-	finish(c)
+	if fl.wasAborted() {
+		reset(c)
+	} else {
+		finish(c)
+	}
 }
 
 // outward copies from the container to the host, and passes its end on.
 func (fl *flow) outward() error {
-	w := &countingWriter{w: fl.host, n: &fl.bytesOut}
-	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
-	fl.in.Queue.EventRegister(&entry)
-	defer fl.in.Queue.EventUnregister(&entry)
+	w := &tryWriter{fd: fl.host.fd, n: &fl.bytesOut}
+	s := &stall{interrupt: fl.host.interrupt}
+	stop := func() {}
+	s.watch = func() { stop = fl.in.OnReset(s.sourceReset) }
+	defer func() { stop() }()
 	for {
-		_, err := fl.in.Endpoint.Read(w, tcpip.ReadOptions{})
-		switch err.(type) {
-		case nil:
-			if w.err != nil {
-				return w.err
+		err := fl.in.TryRead(w)
+		switch {
+		case errors.Is(w.err, unix.EAGAIN):
+			w.err = nil
+			if !s.begin() {
+				return unix.ECONNRESET
 			}
-			continue
-		case *tcpip.ErrWouldBlock:
-			<-readable // an abort makes it readable too
-			continue
-		case *tcpip.ErrClosedForReceive:
+			err := fl.host.waitWritable()
+			s.end()
+			if err != nil {
+				return err
+			}
+		case w.err != nil:
+			return w.err
+		case errors.Is(err, stack.ErrWouldBlock):
+			<-fl.in.Readable() // an abort makes it readable too
+		case errors.Is(err, io.EOF):
 			return fl.host.CloseWrite()
-		default:
-			return errors.New(err.String())
+		case err != nil:
+			return err
 		}
 	}
 }
 
-type countingWriter struct {
-	w   io.Writer
+// tryWriter writes to a non-blocking socket as much as it takes. err is EAGAIN where it took less.
+type tryWriter struct {
+	fd  int
 	n   *atomic.Uint64
 	err error
 }
 
-func (c *countingWriter) Write(b []byte) (int, error) {
+func (w *tryWriter) Write(b []byte) (int, error) {
 	if faults.Enabled {
 		faults.Check(faults.Copy, b)
 	}
-	n, err := c.w.Write(b)
-	c.n.Add(uint64(n))
-	c.err = err
+	n, err := unix.Write(w.fd, b)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Write(w.fd, b)
+	}
+	n = max(n, 0)
+	w.n.Add(uint64(n))
+	if err == nil && n < len(b) {
+		err = unix.EAGAIN
+	}
+	w.err = err
 	return n, err
 }
 
@@ -184,6 +200,9 @@ func (fl *flow) inward() error {
 	if err != nil {
 		return err
 	}
+	s := &stall{interrupt: fl.abort}
+	s.watch = func() { s.watchSocket(fl.f.reactor, fl.host.fd) }
+	defer s.unwatch()
 	for {
 		var n int
 		var rerr error
@@ -216,10 +235,30 @@ func (fl *flow) inward() error {
 			return fl.in.CloseWrite()
 		}
 		fl.bytesIn.Add(uint64(n))
-		_, werr := fl.in.Write((*buf)[:n])
+		werr := fl.deliver((*buf)[:n], s)
 		buffers.Put(buf)
 		if werr != nil {
 			return werr
+		}
+	}
+}
+
+// deliver queues b for the container, and waits where there is no room.
+func (fl *flow) deliver(b []byte, s *stall) error {
+	for {
+		n, err := fl.in.TryWrite(b)
+		if b = b[n:]; len(b) == 0 {
+			return nil
+		}
+		switch {
+		case errors.Is(err, stack.ErrWouldBlock):
+			if !s.begin() {
+				return unix.ECONNRESET
+			}
+			<-fl.in.Writable() // an abort makes it writable too
+			s.end()
+		case err != nil:
+			return err
 		}
 	}
 }

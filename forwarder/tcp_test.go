@@ -108,14 +108,14 @@ func exchange(t *testing.T, a, b end, seed uint64) {
 // pairs makes the two ends of a connection in each way that there is through a forwarder.
 var pairs = []struct {
 	name string
-	make func(t *testing.T, w *world) (container, host end)
+	make func(t testing.TB, w *world) (container, host end)
 }{
-	{"outbound", func(t *testing.T, w *world) (end, end) {
+	{"outbound", func(t testing.TB, w *world) (end, end) {
 		accepted := make(chan *net.TCPConn, 1)
 		port := listen(t, func(c *net.TCPConn) { accepted <- c })
 		return w.dial(t, port), <-accepted
 	}},
-	{"published", func(t *testing.T, w *world) (end, end) {
+	{"published", func(t testing.TB, w *world) (end, end) {
 		l, err := w.container.ListenTCP(netip.AddrPortFrom(containerAddr, 80))
 		if err != nil {
 			t.Fatal(err)
@@ -131,7 +131,7 @@ var pairs = []struct {
 		}
 		return inside.(end), host.(*net.TCPConn)
 	}},
-	{"direct", func(t *testing.T, w *world) (end, end) {
+	{"direct", func(t testing.TB, w *world) (end, end) {
 		accepted := make(chan *net.TCPConn, 1)
 		port := listen(t, func(c *net.TCPConn) { accepted <- c })
 		w.direct.Store(int32(port))
@@ -190,7 +190,7 @@ func abort(t *testing.T, container, host end) {
 	case *net.TCPConn:
 		_ = c.SetLinger(0)
 	case *stack.Conn:
-		c.Endpoint.Abort()
+		c.Abort()
 	default: // of netstack, which resets a connection that is closed with bytes unread (RFC 1122, 4.2.2.13)
 		_ = container.SetDeadline(time.Now().Add(30 * time.Second))
 		if _, err := host.Write([]byte("xy")); err != nil {

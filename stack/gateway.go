@@ -218,14 +218,14 @@ var ErrPortInUse = errors.New("port is in use")
 
 // DialTCP connects to a container at dst in the name of src. Port 0 of src is any.
 func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, error) {
-	c := &Conn{}
-	ep, terr := g.s.NewEndpoint(tcp.ProtocolNumber, protoOf(dst.Addr()), &c.Queue)
+	var queue waiter.Queue
+	ep, terr := g.s.NewEndpoint(tcp.ProtocolNumber, protoOf(dst.Addr()), &queue)
 	if terr != nil {
 		return nil, &tcpipError{terr}
 	}
 	entry, writable := waiter.NewChannelEntry(waiter.WritableEvents)
-	c.Queue.EventRegister(&entry)
-	defer c.Queue.EventUnregister(&entry)
+	queue.EventRegister(&entry)
+	defer queue.EventUnregister(&entry)
 	terr = ep.Bind(fullAddr(src))
 	if terr == nil {
 		terr = ep.Connect(fullAddr(dst))
@@ -247,6 +247,5 @@ func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, 
 		return nil, &tcpipError{terr}
 	}
 	ep.SocketOptions().SetKeepAlive(true)
-	c.Endpoint, c.TCPConn = ep, gonet.NewTCPConn(&c.Queue, ep)
-	return c, nil
+	return newConn(&queue, ep), nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -52,8 +51,8 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 
 // Accept completes the handshake.
 func (t *TCPRequest) Accept() (*Conn, error) {
-	c := &Conn{}
-	ep, err := t.r.CreateEndpoint(&c.Queue)
+	var queue waiter.Queue
+	ep, err := t.r.CreateEndpoint(&queue)
 	t.g.forget(t.r.ID())
 	if err != nil {
 		t.r.Complete(true)
@@ -61,16 +60,7 @@ func (t *TCPRequest) Accept() (*Conn, error) {
 	}
 	t.r.Complete(false)
 	ep.SocketOptions().SetKeepAlive(true)
-	c.Endpoint = ep
-	c.TCPConn = gonet.NewTCPConn(&c.Queue, ep)
-	return c, nil
-}
-
-// Conn is a connection to a container, with its netstack endpoint for those who copy without a buffer between.
-type Conn struct {
-	*gonet.TCPConn
-	Endpoint tcpip.Endpoint
-	Queue    waiter.Queue
+	return newConn(&queue, ep), nil
 }
 
 // Unreachable answers with ICMP destination unreachable: the host's, or its network's.

@@ -10,6 +10,8 @@ var attacks = []struct {
 }{
 	{"V6", "a hosts file of 3 GB, one without permissions, and a disk filled through it", attackHostsFile},
 	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
+	{"V3", "a connection to a peer that does not read, and its container ends", attackStalledOutbound},
+	{"V3b", "the same by a client of a published port", attackStalledPublished},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
 }
 

@@ -37,6 +37,21 @@ func (d *daemon) talk(name string, args ...string) *held {
 // talkTo is talk with any command.
 func (d *daemon) talkTo(name string, command ...string) *held {
 	d.t.Helper()
+	h := d.startTalk(name, command...)
+	h.wants("ok")
+	return h
+}
+
+// starts is talk with another first line than "ok".
+func (d *daemon) starts(line, name string, args ...string) *held {
+	d.t.Helper()
+	h := d.startTalk(name+": "+strings.Join(args, " "), append([]string{usernet, "exec", "-i", name, helper}, args...)...)
+	h.wants(line)
+	return h
+}
+
+func (d *daemon) startTalk(name string, command ...string) *held {
+	d.t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = d.environ()
 	in, err := cmd.StdinPipe()
@@ -61,7 +76,6 @@ func (d *daemon) talkTo(name string, command ...string) *held {
 		in.Close() // it ends by itself: killed, its child would be left to a parent that does not wait for it
 		cmd.Wait()
 	})
-	h.wants("ok")
 	return h
 }
 

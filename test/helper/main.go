@@ -19,6 +19,7 @@ var commands = map[string]func(args []string) error{
 	"tcpmany":   tcpMany,
 	"tcphold":   tcpHold,
 	"tcpgap":    tcpGap,
+	"tcpstall":  tcpStall,
 	"dnsmany":   dnsMany,
 	"dnsserve":  dnsServe,
 	"dnsflood":  dnsFlood,

@@ -266,6 +266,47 @@ func tcpHold(args []string) error {
 	return nil
 }
 
+// tcpStall: MODE ADDR [HOW...]. It connects, or with a MODE that begins with "serve-" takes one connection, and prints "ok". A
+// MODE that ends in "send" then sends until nothing more is taken for a second, and prints "stalled"; with "receive" it reads
+// nothing. A line on standard input has it reset the connection; it ends with its standard input.
+func tcpStall(args []string) error {
+	mode, serve := strings.CutPrefix(args[0], "serve-")
+	var c net.Conn
+	d, err := dialer(args[2:])
+	if err == nil && serve {
+		var l net.Listener
+		if l, err = net.Listen("tcp", args[1]); err == nil {
+			fmt.Println("listening")
+			c, err = l.Accept()
+		}
+	} else if err == nil {
+		c, err = d.Dial("tcp", args[1])
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println("ok")
+	if mode == "send" {
+		for piece := make([]byte, 64<<10); ; {
+			c.SetWriteDeadline(time.Now().Add(time.Second))
+			if n, err := c.Write(piece); n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			} else if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
+		}
+		fmt.Println("stalled")
+	}
+	in := make([]byte, 1)
+	if n, _ := os.Stdin.Read(in); n > 0 {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		fmt.Println("reset")
+	}
+	io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
 // tcpGap: ADDR. It prints "ok", sends bytes one at a time, each when the last has come back, until a line comes on standard
 // input; then how many, the longest that one took, and how many segments were sent again.
 func tcpGap(args []string) error {

@@ -1,0 +1,117 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fill sends on c until nothing more is taken for a second.
+func fill(c net.Conn) error {
+	for piece := make([]byte, 64<<10); ; {
+		c.SetWriteDeadline(time.Now().Add(time.Second))
+		n, err := c.Write(piece)
+		switch {
+		case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		}
+	}
+}
+
+// stalled is a container with one connection whose receiver reads nothing, in each path and direction.
+func (d *daemon) stalled(name, path, direction string) *held {
+	d.t.Helper()
+	port, mode := freePort(), map[string]string{"out": "send", "in": "receive"}[direction]
+	host := make(chan net.Conn, 1)
+	network := map[bool]string{true: "bypassed", false: "gateway"}[strings.HasPrefix(path, "bypassed")]
+	var talk *held
+	if strings.HasSuffix(path, "published") {
+		d.idle(name, "--network", network, "-p", fmt.Sprintf("127.0.0.1:%d:80", port))
+		talk = d.starts("listening", name, "tcpstall", "serve-"+mode, ":80")
+		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		host <- c
+	} else {
+		d.idle(name, "--network", network)
+		address := fmt.Sprintf("%s:%d", host4, port)
+		listen(d.t, address, func(c *net.TCPConn) { host <- c })
+		args := []string{"tcpstall", mode, address}
+		if network == "gateway" { // whose SYN the bypass does not take
+			args = append(args, "multipath")
+		}
+		talk = d.starts("ok", name, args...)
+	}
+	c := <-host
+	d.t.Cleanup(func() { c.Close() })
+	if strings.HasSuffix(path, "published") {
+		talk.wants("ok")
+	}
+	if direction == "out" {
+		talk.wants("stalled")
+	} else if err := fill(c); err != nil {
+		d.t.Fatal(err)
+	}
+	return talk
+}
+
+// answersSoon runs a command, which must not take long.
+func (d *daemon) answersSoon(args ...string) string {
+	d.t.Helper()
+	r := d.command("timeout", append([]string{"30", usernet}, args...)...)
+	if r.code != 0 {
+		d.t.Fatalf("no answer: %v", r)
+	}
+	return r.stdout
+}
+
+func attackStalledOutbound(t *testing.T) { attackStalled(t, "gateway outbound", "bypassed outbound") }
+func attackStalledPublished(t *testing.T) {
+	attackStalled(t, "gateway published", "bypassed published")
+}
+
+// attackStalled ends containers, connections and the daemon itself while data waits for a receiver that reads nothing.
+func attackStalled(t *testing.T, paths ...string) {
+	d := startDaemon(t)
+	d.ok("network", "create", "gateway", "-o", "usernet.direct_ports=false", "-o", "usernet.fast_path=false")
+	d.ok("network", "create", "bypassed")
+	for _, path := range paths {
+		for _, direction := range []string{"out", "in"} {
+			name := strings.ReplaceAll(path, " ", "-") + "-" + direction
+			t.Run(path+", "+direction+", the container ends", func(t *testing.T) {
+				d := d.in(t)
+				d.stalled(name, path, direction)
+				d.answersSoon("flows")
+				d.answersSoon("rm", "-f", name)
+				d.answersSoon("ps")
+				eventually(t, func() error {
+					if out := d.answersSoon("flows"); strings.Contains(out, name) {
+						return fmt.Errorf("flows of a container that has ended:\n%s", out)
+					}
+					return nil
+				})
+			})
+			t.Run(path+", "+direction+", the container resets it", func(t *testing.T) {
+				d := d.in(t)
+				talk := d.stalled(name+"-r", path, direction)
+				fmt.Fprintln(talk.in, "reset")
+				talk.wants("reset")
+				eventually(t, func() error {
+					if out := d.answersSoon("flows"); strings.Contains(out, name+"-r") {
+						return fmt.Errorf("a flow that its container has reset:\n%s", out)
+					}
+					return nil
+				})
+				d.answersSoon("rm", "-f", name+"-r")
+			})
+			d.stalled(name+"-s", path, direction) // SIGTERM meets these
+		}
+	}
+}
