@@ -228,6 +228,7 @@ func (d *Daemon) remove(s *sandboxState, c *network.Container) error {
 	}
 	d.mu.Lock()
 	delete(d.sandboxes, s.id)
+	s.unwatch()
 	d.mu.Unlock()
 	d.containerEvent("destroy", c, nil)
 	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/internal/watchdog"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -46,6 +47,8 @@ type Config struct {
 	Flows         []api.FlowFiles   // connections that it has let go of; likewise
 	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Doorman *sandbox.Doorman
+	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
+	Watchdog watchdog.Config
 }
 
 // Daemon is one running daemon. Make it with New, end it with Close.
@@ -58,6 +61,7 @@ type Daemon struct {
 	names    directory
 	naming   sync.Mutex // held while names are made, so that those stored last are the latest
 	events   *eventLog
+	watchdog *watchdog.Watchdog
 	shared   *forwarder.Shared // host ports and limits, over all networks
 	started  time.Time
 	ping4    bool
@@ -125,6 +129,8 @@ func New(cfg Config) (*Daemon, error) {
 		cancel()
 		return nil, errors.Join(err, d.shared.Close(), model.Close())
 	}
+	d.cfg.Watchdog.Logger = d.log
+	d.startWatchdog()
 	d.checkPing()
 	if cfg.ExitWhenIdle > 0 {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
@@ -192,7 +198,7 @@ func (d *Daemon) Close() error {
 	for _, g := range segs {
 		errs = append(errs, g.close())
 	}
-	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close())
+	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())
 	return errors.Join(errs...)

@@ -51,6 +51,7 @@ type segment struct {
 	egress   *policy.Policy // of what is no container's
 	refusals refusalLog
 	serves   sync.WaitGroup // DNS on the gateway's addresses
+	unwatch  func()         // its locks are not watched any more
 
 	mu     sync.RWMutex
 	owners map[netip.Addr]owner     // by inside address
@@ -108,6 +109,7 @@ func (d *Daemon) newSegment(n *network.Network) (*segment, error) {
 		return nil, errors.Join(fmt.Errorf("network %s: %w", n.Name, err), g.gw.Close(), g.sw.Close())
 	}
 	g.gw.SetHandler(g.fwd)
+	g.unwatch = d.watchSegment(g)
 	if err := d.serveGatewayDNS(g, addrs); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
@@ -162,6 +164,7 @@ func (d *Daemon) serveDNS(wg *sync.WaitGroup, pc net.PacketConn, ln net.Listener
 func (g *segment) close() error {
 	err := errors.Join(g.fwd.Close(), g.gw.Close(), g.sw.Close())
 	g.serves.Wait()
+	g.unwatch()
 	return err
 }
 

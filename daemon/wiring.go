@@ -29,6 +29,7 @@ type sandboxState struct {
 	sockets *sandbox.Sockets   // for direct connections; nil before the first endpoint
 	wg      sync.WaitGroup     // TAP readers
 	stop    context.CancelFunc // ends the watch; nil before it starts
+	unwatch func()             // mu is not watched any more
 	code    int                // exit status; set before ended is closed
 	ended   chan struct{}      // closed when the container has ended
 }
@@ -51,6 +52,7 @@ func (d *Daemon) box(id string) *sandboxState {
 	s := d.sandboxes[id]
 	if s == nil {
 		s = &sandboxState{id: id, plugs: map[string]*plug{}, ended: make(chan struct{})}
+		s.unwatch = d.watchContainer(s)
 		d.sandboxes[id] = s
 	}
 	return s

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/watchdog"
 	"github.com/usernet/usernet/stack"
 )
 
@@ -245,6 +246,15 @@ func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
 		return f.cfg.OutboundAddr4
 	}
 	return f.cfg.OutboundAddr6
+}
+
+// Locks are what has to be watched for hanging. A handler that hangs holds the reactor's.
+func (f *Forwarder) Locks() []watchdog.Lock {
+	return []watchdog.Lock{
+		watchdog.Mutex("forwarder", &f.mu, 0),
+		watchdog.Mutex("socket handlers", &f.reactor.turn, 0),
+		watchdog.Mutex("gathered datagrams", &f.gathered.mu, 0),
+	}
 }
 
 // Counters returns what was counted since the start.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/hostaddr"
+	"github.com/usernet/usernet/internal/watchdog"
 )
 
 // Shared is what the forwarders of one daemon have in common: the host's ports, the sockets that the daemon was started with,
@@ -78,6 +79,11 @@ func (s *Shared) giveReactor(r *reactor) {
 	if _, ok := s.reactors[r]; ok {
 		s.reactors[r]--
 	}
+}
+
+// Locks are what has to be watched for hanging.
+func (s *Shared) Locks() []watchdog.Lock {
+	return []watchdog.Lock{watchdog.Mutex("host ports", &s.mu, 0)}
 }
 
 // Inherit keeps a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the

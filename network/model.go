@@ -14,6 +14,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/usernet/usernet/internal/watchdog"
 )
 
 // Options say what the model cannot know by itself.
@@ -67,6 +69,11 @@ func (m *Model) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.db.Close()
+}
+
+// Locks are what has to be watched for hanging; they are held while the disk writes, for bound at most.
+func (m *Model) Locks(bound time.Duration) []watchdog.Lock {
+	return []watchdog.Lock{watchdog.RWMutex("store", &m.mu, bound)}
 }
 
 // loadULA reads the installation's /48, or draws one (RFC 4193, 3.2.2: fd and 40 random bits).

@@ -23,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/usernet/usernet/internal/watchdog"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -162,6 +163,14 @@ func (g *Gateway) Close() error {
 	g.s.Close()
 	g.s.Wait()
 	return nil
+}
+
+// Locks are what has to be watched for hanging.
+func (g *Gateway) Locks() []watchdog.Lock {
+	return []watchdog.Lock{
+		watchdog.RWMutex("gateway's neighbours", &g.neighborMu, 0),
+		watchdog.Mutex("gateway's handshakes", &g.synMu, 0),
+	}
 }
 
 // Owns says whether a is one of the gateway's own addresses.

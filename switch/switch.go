@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/usernet/usernet/internal/watchdog"
 )
 
 // ErrClosed is returned by what is done to a closed switch or port.
@@ -129,6 +131,11 @@ func (s *Switch) rebuild(ports []*Port) {
 		}
 	}
 	s.table.Store(t)
+}
+
+// Locks are what has to be watched for hanging.
+func (s *Switch) Locks() []watchdog.Lock {
+	return []watchdog.Lock{watchdog.Mutex("switch", &s.mu, 0)}
 }
 
 // PortInfo is a port as `network inspect` shows it.

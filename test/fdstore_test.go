@@ -23,6 +23,7 @@ type manager struct {
 	mu   sync.Mutex
 	kept map[string]*os.File
 	most int // that it has kept at a time
+	fed  int // how often it was told that the daemon lives (sd_notify(3), WATCHDOG=1)
 }
 
 // startManager listens at a path as sd_pid_notify_with_fds(3) has it, until the test ends.
@@ -66,6 +67,10 @@ func (m *manager) take(state string, oob []byte) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if state == "WATCHDOG=1" {
+		m.fed++
+		return
+	}
 	name := ""
 	for _, line := range strings.Split(state, "\n") {
 		if value, ok := strings.CutPrefix(line, "FDNAME="); ok {

@@ -163,6 +163,9 @@ func serve(o serveOptions) error {
 		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
 		Sandboxes: append(passed.sandboxes, handed.Sandboxes...), Flows: handed.Flows,
 	}
+	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {
+		return err
+	}
 	if store != nil {
 		cfg.Keeper, cfg.SandboxKeeper = store, sandboxStore{store}
 	}

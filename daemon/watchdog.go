@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/usernet/usernet/internal/watchdog"
+)
+
+// How long a lock may be held that is held while something is waited for: the store while the disk writes, a container
+// while its sandbox is entered, several times at most (agentTimeout each).
+const (
+	storeBound     = time.Minute
+	containerBound = 5 * time.Minute
+)
+
+// startWatchdog watches the daemon's own locks. Those of networks and containers are added as these come to be.
+func (d *Daemon) startWatchdog() {
+	d.watchdog = watchdog.New(d.cfg.Watchdog)
+	d.watchdog.Watch(
+		watchdog.Mutex("daemon", &d.mu, 0),
+		watchdog.Mutex("names", &d.naming, 0),
+		watchdog.Mutex("events", &d.events.mu, 0),
+	)
+	d.watchdog.Watch(d.model.Locks(storeBound)...)
+	d.watchdog.Watch(d.shared.Locks()...)
+}
+
+// watchSegment watches what one network consists of, until what it returns is called.
+func (d *Daemon) watchSegment(g *segment) (unwatch func()) {
+	locks := []watchdog.Lock{watchdog.RWMutex("network", &g.mu, 0)}
+	locks = append(locks, g.sw.Locks()...)
+	locks = append(locks, g.gw.Locks()...)
+	locks = append(locks, g.fwd.Locks()...)
+	for i := range locks {
+		locks[i] = locks[i].Prefixed("network " + g.net.Name + ": ")
+	}
+	return d.watchdog.Watch(locks...)
+}
+
+// watchContainer watches one container's lock, until what it returns is called.
+func (d *Daemon) watchContainer(s *sandboxState) (unwatch func()) {
+	return d.watchdog.Watch(watchdog.Mutex("container "+s.id, &s.mu, containerBound))
+}
