@@ -17,6 +17,9 @@ type cacheKey struct {
 	servers       string
 }
 
+// flagEDNS is one more bit than those of flagsOf: with EDNS.
+const flagEDNS = 1 << 7
+
 // flagsOf are the bits of a query that its answer depends on.
 func flagsOf(q *dns.Msg) uint8 {
 	var f uint8

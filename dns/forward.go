@@ -71,6 +71,13 @@ func (h *health) failed(u upstream) {
 	h.dead[u] = f
 }
 
+// forget forgets all failures: the servers have changed.
+func (h *health) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.dead)
+}
+
 func (h *health) answered(u upstream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -130,7 +137,11 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 	var a answer
 	var err error
 	if shareable {
-		a, err = s.flights.do(ctx, key, ask)
+		joined := key // one with EDNS is the client's own question, which a server may leave unanswered
+		if query.IsEdns0() != nil {
+			joined.flags |= flagEDNS
+		}
+		a, err = s.flights.do(ctx, joined, ask)
 	} else {
 		a, err = ask()
 	}
@@ -156,7 +167,7 @@ var errNoServers = errors.New("no DNS servers: the host's resolv.conf names none
 // ask asks servers one after another.
 func (s *Server) ask(ctx context.Context, servers []upstream, q *dns.Msg) (*dns.Msg, string, error) {
 	last := errNoServers
-	var worst *dns.Msg // better than no answer
+	var fallback *dns.Msg // better than no answer
 	var from string
 	servers = s.health.order(servers)
 	for i, u := range servers {
@@ -179,12 +190,12 @@ func (s *Server) ask(ctx context.Context, servers []upstream, q *dns.Msg) (*dns.
 		if r.Rcode != dns.RcodeServerFailure && r.Rcode != dns.RcodeRefused && r.Rcode != dns.RcodeNotImplemented {
 			return r, u.String(), nil
 		}
-		if worst == nil {
-			worst, from = r, u.String()
+		if fallback == nil {
+			fallback, from = r, u.String()
 		}
 	}
-	if worst != nil {
-		return worst, from, nil
+	if fallback != nil {
+		return fallback, from, nil
 	}
 	return nil, "", last
 }
@@ -203,11 +214,10 @@ func forwardedQuery(m *dns.Msg) (*dns.Msg, bool) {
 	q := new(dns.Msg)
 	q.Question = []dns.Question{m.Question[0]}
 	q.RecursionDesired, q.CheckingDisabled, q.AuthenticatedData = m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData
-	q.SetEdns0(ednsSize, false)
 	shareable := true
 	if o := m.IsEdns0(); o != nil {
+		q.SetEdns0(ednsSize, o.Do())
 		own := q.IsEdns0()
-		own.SetDo(o.Do())
 		for _, option := range o.Option {
 			if !hopByHop(option.Option()) {
 				own.Option = append(own.Option, option)
@@ -223,7 +233,6 @@ func fit(r, m *dns.Msg) *dns.Msg {
 	r.Id = m.Id
 	r.Question = m.Question
 	r.Response, r.RecursionAvailable, r.RecursionDesired = true, true, m.RecursionDesired
-	r.Truncated = false // toward the client that is another question
 	extra := r.Extra[:0]
 	var theirs *dns.OPT
 	for _, rr := range r.Extra {

@@ -34,7 +34,7 @@ func TestDeadServersAreAskedLast(t *testing.T) {
 			t.Errorf("query %d: %s", i, got)
 		}
 	}
-	if n := tries.Load(); n != 1 {
+	if n := tries.Load(); n > maxForms { // one exchange
 		t.Errorf("the dead server was asked %d times", n)
 	}
 }
@@ -114,7 +114,7 @@ func TestLoopsEnd(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := s.counters.forwarded.Load(); n > 40 {
+	if n := s.counters.forwarded.Load(); n > 80 { // each is sent in some forms, with EDNS and without
 		t.Errorf("ten questions became %d in %v", n, time.Since(began))
 	}
 	if got := resolved(t, s, Client{ID: "alice"}, "web", dns.TypeA); got != "NOERROR 172.18.0.2" {
@@ -273,7 +273,9 @@ func TestEDNSAndDNSSECBits(t *testing.T) {
 		r := new(dns.Msg)
 		r.SetReply(m)
 		r.AuthenticatedData = true
-		r.SetEdns0(4096, m.IsEdns0().Do())
+		if o := m.IsEdns0(); o != nil {
+			r.SetEdns0(4096, o.Do())
+		}
 		w.WriteMsg(r)
 	})
 	s := newServer(t, Config{Upstreams: upstreams(t, up), CacheSize: 10})
@@ -294,7 +296,7 @@ func TestEDNSAndDNSSECBits(t *testing.T) {
 		t.Errorf("answered: %v", r)
 	}
 	plain, _ := s.resolve(context.Background(), outsider, question("example.com", dns.TypeA))
-	if plain.IsEdns0() != nil || seen.Load().IsEdns0().Do() {
+	if o := seen.Load().IsEdns0(); plain.IsEdns0() != nil || o != nil && o.Do() {
 		t.Errorf("who has no EDNS gets some: %v", plain)
 	}
 }

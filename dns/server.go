@@ -118,7 +118,11 @@ func NewServer(cfg Config) *Server {
 	}
 	s.sockets.open = map[io.Closer]struct{}{}
 	if cfg.Upstreams != nil {
-		cfg.Upstreams.OnChange(s.cache.clear)
+		cfg.Upstreams.OnChange(func() {
+			s.cache.clear()
+			s.health.forget()
+			s.transport.abilities.forget()
+		})
 	}
 	return s
 }

@@ -4,11 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,60 +13,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// upstream is one server that queries are forwarded to.
-type upstream struct {
-	addr netip.AddrPort
-	name string // of its certificate; empty: not over TLS
-}
-
-// Ports of servers whose address names none (RFC 1035, RFC 7858).
-const (
-	portDNS = 53
-	portTLS = 853
-)
-
-// ParseUpstream reads an upstream server: an address, address:port, or tls://address[:port][#name] for DNS over TLS
-// (RFC 7858), where name is that of the server's certificate, by default its address.
-func ParseUpstream(s string) (string, error) {
-	u, err := parseUpstream(s)
-	return u.String(), err
-}
-
-func parseUpstream(s string) (upstream, error) {
-	rest, overTLS := strings.CutPrefix(s, "tls://")
-	rest, name, _ := strings.Cut(rest, "#")
-	port := uint16(portDNS)
-	if overTLS {
-		port = portTLS
-	} else if name != "" {
-		return upstream{}, fmt.Errorf("DNS server %q: a name of a certificate goes with tls:// only", s)
-	}
-	u := upstream{name: name}
-	if a, err := netip.ParseAddr(strings.Trim(rest, "[]")); err == nil {
-		u.addr = netip.AddrPortFrom(a, port)
-	} else if u.addr, err = netip.ParseAddrPort(rest); err != nil || u.addr.Port() == 0 {
-		return upstream{}, fmt.Errorf("DNS server %q: give an IP address, address:port, or tls://address[:port][#name]", s)
-	}
-	if overTLS && name == "" {
-		u.name = u.addr.Addr().WithZone("").String()
-	}
-	return u, nil
-}
-
-// String is what ParseUpstream reads.
-func (u upstream) String() string {
-	switch {
-	case !u.addr.IsValid():
-		return ""
-	case u.name == "":
-		return u.addr.String()
-	}
-	return "tls://" + u.addr.String() + "#" + u.name
-}
-
 // transport carries queries to upstream servers.
 type transport struct {
-	roots *tls.Config // what certificates are checked with
+	roots     *tls.Config // what certificates are checked with
+	abilities *abilities
 
 	mu   sync.Mutex
 	idle map[upstream]idleConn // TLS connections for the next query
@@ -85,33 +32,32 @@ type idleConn struct {
 const tlsIdle = 10 * time.Second
 
 func newTransport() *transport {
-	return &transport{roots: &tls.Config{MinVersion: tls.VersionTLS12}, idle: map[upstream]idleConn{}}
+	return &transport{
+		roots:     &tls.Config{MinVersion: tls.VersionTLS12},
+		abilities: newAbilities(),
+		idle:      map[upstream]idleConn{},
+	}
 }
 
-// exchange asks u and returns its answer to m, which has been checked against the question. m is not changed.
-func (t *transport) exchange(ctx context.Context, u upstream, m *dns.Msg) (*dns.Msg, error) {
-	q := m.Copy()
-	q.Id = dns.Id()
-	if u.name != "" {
-		return t.overTLS(ctx, u, q)
+// exchange asks u and returns its answer to own, a client's question, which has been checked against it. own is not changed.
+// The context has a deadline.
+func (t *transport) exchange(ctx context.Context, u upstream, own *dns.Msg) (*dns.Msg, error) {
+	if u.name == "" {
+		return t.overUDP(ctx, u, own)
 	}
-	asked := q.Question[0].Name
-	q.Question[0].Name = mixCase(asked)
-	r, err := oneQuery(ctx, "udp", u, q)
-	if err == nil && (r.Truncated || r.Question[0].Name != q.Question[0].Name) {
-		// Too long; or not as asked to the letter, which may be a forger, or a server that keeps no case: over TCP nobody
-		// can forge what he does not see.
-		var full *dns.Msg
-		if full, err = oneQuery(ctx, "tcp", u, q); err != nil && r.Truncated && r.Question[0].Name == q.Question[0].Name {
-			full, err = r, nil // what there is of it
-		}
-		r = full
+	f := form{edns: own.IsEdns0() == nil && t.abilities.tries(u, improveEDNS)}
+	r, err := t.overTLS(ctx, u, f.query(own))
+	if err != nil || !f.edns || !ednsRefused(r.Rcode, t.abilities.proven(u, improveEDNS)) {
+		return r, err
 	}
+	plain, err := t.overTLS(ctx, u, form{}.query(own))
 	if err != nil {
-		return nil, err
+		return r, nil
 	}
-	restoreCase(r, asked)
-	return r, nil
+	if plain.Rcode != r.Rcode {
+		t.abilities.failed(u, improveEDNS, r.Rcode != dns.RcodeServerFailure)
+	}
+	return plain, nil
 }
 
 // mixCase changes letters' case at random: an answer has to repeat it, which makes forging harder
@@ -131,6 +77,9 @@ func mixCase(name string) string {
 func restoreCase(r *dns.Msg, asked string) {
 	mixed := r.Question[0].Name
 	r.Question[0].Name = asked
+	if mixed == asked {
+		return
+	}
 	for _, section := range [][]dns.RR{r.Answer, r.Ns, r.Extra} {
 		for _, rr := range section {
 			if h := rr.Header(); h.Name == mixed {
@@ -174,14 +123,25 @@ func converse(ctx context.Context, c *dns.Conn, q *dns.Msg) (*dns.Msg, error) {
 			return nil, err
 		}
 	}
-	return nil, errors.New("the server answers other questions")
+	return nil, errNoSense
 }
 
-// answers says whether r is an answer to q.
+var errNoSense = errors.New("the server answers other questions")
+
+// answers says whether r is an answer to q. Servers that do not understand a question may leave it out (RFC 1035, 4.1.1: format
+// error).
 func answers(r, q *dns.Msg) bool {
-	return r.Response && r.Id == q.Id && r.Opcode == q.Opcode && len(r.Question) == 1 &&
-		r.Question[0].Qtype == q.Question[0].Qtype && r.Question[0].Qclass == q.Question[0].Qclass &&
-		strings.EqualFold(r.Question[0].Name, q.Question[0].Name)
+	if !r.Response || r.Id != q.Id || r.Opcode != q.Opcode {
+		return false
+	}
+	switch len(r.Question) {
+	case 0:
+		return r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError
+	case 1:
+		return r.Question[0].Qtype == q.Question[0].Qtype && r.Question[0].Qclass == q.Question[0].Qclass &&
+			strings.EqualFold(r.Question[0].Name, q.Question[0].Name)
+	}
+	return false
 }
 
 // overTLS asks over a connection that is there, or else over a new one.
@@ -242,33 +202,4 @@ func (t *transport) close() {
 		_ = i.conn.Close()
 	}
 	t.idle = nil
-}
-
-// ParseSplit reads DOMAIN=SERVER[,SERVER...]: the servers that names in a domain are asked of.
-func ParseSplit(s string) (Split, error) {
-	domain, list, ok := strings.Cut(s, "=")
-	domain = strings.ToLower(strings.Trim(domain, "."))
-	if _, valid := dns.IsDomainName(domain); !ok || domain == "" || !valid {
-		return Split{}, fmt.Errorf("split DNS %s: give DOMAIN=SERVER[,SERVER...]", strconv.Quote(s))
-	}
-	split := Split{Domain: domain}
-	for _, server := range strings.Split(list, ",") {
-		u, err := ParseUpstream(server)
-		if err != nil {
-			return Split{}, err
-		}
-		split.Servers = append(split.Servers, u)
-	}
-	return split, nil
-}
-
-// Split says which servers are asked for the names in a domain.
-type Split struct {
-	Domain  string // in lower case, without dots at its ends
-	Servers []string
-}
-
-// contains says whether a name, in lower case and without a final dot, is in the domain.
-func (s Split) contains(name string) bool {
-	return name == s.Domain || strings.HasSuffix(name, s.Domain) && name[len(name)-len(s.Domain)-1] == '.'
 }
