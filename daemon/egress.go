@@ -20,7 +20,7 @@ const (
 // egress makes the policy of a container on a network: its own mode or else the network's, and the rules of both. The
 // zero container has the network's alone.
 func egress(n *network.Network, mode string, allow []string) (*policy.Policy, error) {
-	m, err := policy.ParseMode(modeOf(n, mode))
+	m, err := egressMode(n, mode)
 	if err != nil {
 		return nil, network.Errorf(network.Invalid, "%w", err)
 	}
@@ -88,9 +88,12 @@ func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Networ
 	open := false
 	for _, e := range c.Endpoints {
 		n := nets[e.NetworkID]
+		if n == nil || n.Internal {
+			continue
+		}
+		mode, err := egressMode(n, c.Egress)
 		switch {
-		case n == nil || n.Internal:
-		case modeOf(n, c.Egress) == string(policy.Deny):
+		case err != nil || mode.Denies():
 			denied = append(denied, e)
 		default:
 			open = open || optionBool(n.Options, optMasquerade, true)
@@ -104,13 +107,8 @@ func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Networ
 		var refuses *segment
 		var who owner
 		for _, e := range denied {
-			g := d.segment(e.NetworkID)
-			addrs := endpointAddrs(e)
-			if g == nil || len(addrs) == 0 {
-				continue
-			}
-			o := g.owner(addrs[0])
-			if o.id != c.ID {
+			g, o := d.ownerOf(c, e)
+			if g == nil {
 				continue
 			}
 			if err = o.egress.Asks(name, addr); err == nil {
@@ -125,15 +123,70 @@ func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Networ
 	}
 }
 
+// answerName makes the DNS server's question whether a container may be answered an address for a name; nil where it may be
+// answered all. Each of its networks may refuse, as the address is reached over any of them. The names in search are the
+// user's own and no public ones.
+func (d *Daemon) answerName(c *network.Container, nets map[string]*network.Network, search []string) func(string, netip.Addr) error {
+	var strict []*network.Endpoint
+	for _, e := range c.Endpoints {
+		if n := nets[e.NetworkID]; n != nil {
+			if mode, err := egressMode(n, c.Egress); err != nil || mode.NoRebind() {
+				strict = append(strict, e)
+			}
+		}
+	}
+	if len(strict) == 0 {
+		return nil
+	}
+	return func(name string, addr netip.Addr) error {
+		for _, domain := range search {
+			if policy.Within(name, strings.ToLower(strings.Trim(domain, "."))) {
+				return nil
+			}
+		}
+		for _, e := range strict {
+			g, who := d.ownerOf(c, e)
+			if g == nil {
+				return errNotPlugged
+			}
+			if err := who.egress.Answer(name, addr, d.shared.OwnsAddr); err != nil {
+				if g.refusals.next() {
+					g.log.Info("egress refused", "container", who.name, "name", name, "answer", addr, "rule", err)
+				}
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// ownerOf returns the segment of an endpoint, and what it knows of the container there; nil: it is not plugged in.
+func (d *Daemon) ownerOf(c *network.Container, e *network.Endpoint) (*segment, owner) {
+	g, addrs := d.segment(e.NetworkID), endpointAddrs(e)
+	if g == nil || len(addrs) == 0 {
+		return nil, owner{}
+	}
+	o := g.owner(addrs[0])
+	if o.id != c.ID {
+		return nil, owner{}
+	}
+	return g, o
+}
+
 // errNotPlugged is for names asked for while the container's interfaces are being made.
 var errNotPlugged = errors.New("the container's network is not there yet")
 
-// modeOf is a container's mode on a network: its own or else the network's.
-func modeOf(n *network.Network, own string) string {
-	if own != "" {
-		return own
+// egressMode is a container's mode on a network, made of its own and the network's.
+func egressMode(n *network.Network, own string) (policy.Mode, error) {
+	ofNetwork, err := policy.ParseMode(n.Options[optEgress])
+	if err != nil {
+		return "", err
 	}
-	return n.Options[optEgress]
+	m, err := policy.ParseMode(own)
+	if err != nil {
+		return "", err
+	}
+	return m.Over(ofNetwork), nil
 }
 
 // refusalLog bounds what is logged about refused flows, so that a container cannot fill the disk.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -178,14 +179,8 @@ func (d *Daemon) resolvConf(c *network.Container) string {
 	if len(c.Endpoints) > 0 {
 		fmt.Fprintf(&b, "nameserver %s\n", stubAddr.Addr())
 	}
-	search, options := c.DNSSearch, c.DNSOptions
-	if len(search) == 0 {
-		search = d.cfg.DNSSearch
-	}
-	if len(search) == 0 {
-		search = d.upstream.Search()
-	}
-	if len(search) > 0 && search[0] != "." {
+	search, options := d.searchDomains(c), c.DNSOptions
+	if len(search) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	ndots := false
@@ -197,4 +192,31 @@ func (d *Daemon) resolvConf(c *network.Container) string {
 	}
 	fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
 	return b.String()
+}
+
+// searchDomains are the domains that the resolver of c adds to names: its own, else the daemon's, else the host's. A dot stands
+// for none.
+func (d *Daemon) searchDomains(c *network.Container) []string {
+	for _, list := range [][]string{c.DNSSearch, d.cfg.DNSSearch, d.upstream.Search()} {
+		if len(list) == 0 {
+			continue
+		}
+		if list[0] == "." {
+			return nil
+		}
+		return list
+	}
+	return nil
+}
+
+// setsNdots says whether options have the resolver add its search domains before it asks for a name of one label (ndots in
+// resolv.conf(5)). Such names are not forwarded then, as in Docker.
+func setsNdots(options []string) bool {
+	for _, o := range options {
+		if text, ok := strings.CutPrefix(o, "ndots:"); ok {
+			n, err := strconv.Atoi(text)
+			return err == nil && n > 0
+		}
+	}
+	return false
 }

@@ -133,6 +133,7 @@ func (d *Daemon) rename() {
 	for _, c := range running {
 		v.clients[c.ID] = v.client(c, nets, d.cfg.DNS)
 		v.clients[c.ID].dns.Allow = d.allowName(c, nets)
+		v.clients[c.ID].dns.Answer = d.answerName(c, nets, d.searchDomains(c))
 	}
 	d.names.now.Store(v)
 	d.relink(running)
@@ -156,7 +157,7 @@ func (n *networkView) add(c *network.Container, e *network.Endpoint) {
 
 func (v *view) client(c *network.Container, nets map[string]*network.Network, upstreams []string) *clientView {
 	cv := &clientView{own: map[string][]netip.Addr{}}
-	cv.dns = dns.Client{ID: c.ID, Upstreams: upstreams}
+	cv.dns = dns.Client{ID: c.ID, Upstreams: upstreams, NoShort: setsNdots(c.DNSOptions)}
 	if len(c.DNS) > 0 {
 		cv.dns.Upstreams = c.DNS
 	}

@@ -37,6 +37,7 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 		isolate.Do(s.cfg.Logger, "asking outside for a DNS client", func() {
 			began := time.Now()
 			found, source := s.resolve(s.ctx, c, m)
+			s.filter(c, m, found)
 			s.learn(c, found)
 			s.log(c, m, found, source, began)
 			r = found
@@ -184,6 +185,7 @@ func (s *Server) Query(ctx context.Context, c Client, name string, qtype uint16)
 	r, source := s.answerWithoutUpstream(c, m)
 	if r == nil {
 		r, source = s.resolve(ctx, c, m)
+		s.filter(c, m, r)
 	}
 	return Result{r.Rcode, r.Answer, source, time.Since(begin)}, nil
 }

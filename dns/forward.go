@@ -87,13 +87,8 @@ func (h *health) answered(u upstream) {
 // serversFor are the servers that a client's question goes to, and their text, which tells apart what may not share answers.
 func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 	servers := c.Upstreams
-	longest := -1
-	for _, list := range [][]Split{s.cfg.Split, c.Split} {
-		for _, split := range list {
-			if split.contains(name) && len(split.Domain) >= longest {
-				servers, longest = split.Servers, len(split.Domain)
-			}
-		}
+	if split := s.splitOf(c, name); split != nil {
+		servers = split.Servers
 	}
 	if len(servers) == 0 {
 		servers = s.cfg.Upstreams.Servers()
@@ -106,6 +101,19 @@ func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 		}
 	}
 	return list, strings.Join(servers, ",")
+}
+
+// splitOf is the longest domain with servers of its own that name is in; nil: none. Among equal ones the client's counts.
+func (s *Server) splitOf(c Client, name string) *Split {
+	var best *Split
+	for _, list := range [][]Split{s.cfg.Split, c.Split} {
+		for i := range list {
+			if list[i].contains(name) && (best == nil || len(list[i].Domain) >= len(best.Domain)) {
+				best = &list[i]
+			}
+		}
+	}
+	return best
 }
 
 // resolve answers a question from outside: from the cache, from a query that is under way for the same, or from a server.

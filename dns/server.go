@@ -30,11 +30,15 @@ type Service struct {
 type Client struct {
 	ID        string
 	Forward   bool     // other names go upstream
+	NoShort   bool     // but not those of hosts with one label: the client's resolver adds a domain (ndots, resolv.conf(5))
 	Upstreams []string // instead of the host's
 	Split     []Split  // for some domains, besides the server's own
 	// Allow is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in lower case
 	// without a final dot; addr is the address whose name is asked for, else invalid. The error says why not, to the client too.
 	Allow func(name string, addr netip.Addr) error
+	// Answer is asked for each address in an answer from outside to a question for name, unless a Split has the name; nil: all are
+	// passed on. Records with an address for which it returns an error are left out. It is called by many goroutines at once.
+	Answer func(name string, addr netip.Addr) error
 }
 
 // Config says how a server works.
@@ -90,6 +94,7 @@ type counters struct {
 	malformed atomic.Uint64
 	limited   atomic.Uint64 // refused because of a bound
 	refused   atomic.Uint64 // by a client's policy
+	filtered  atomic.Uint64 // answers that a client's policy left addresses out of
 	unsent    atomic.Uint64 // replies that the client's socket did not take
 }
 
@@ -153,6 +158,7 @@ func (s *Server) Counters() map[string]uint64 {
 		"malformed":  c.malformed.Load(),
 		"limited":    c.limited.Load(),
 		"refused":    c.refused.Load(),
+		"filtered":   c.filtered.Load(),
 		"unsent":     c.unsent.Load(),
 		"asking":     uint64(s.questions.used()), // now
 	}

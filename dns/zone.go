@@ -51,15 +51,14 @@ func (s *Server) fromDirectory(c Client, m *dns.Msg) *dns.Msg {
 	if addrs, ok := s.cfg.Directory.LookupName(c.ID, name); ok {
 		return addresses(r, q, addrs)
 	}
-	if !strings.Contains(name, ".") && singleLabel(q.Qtype) && name != "" {
+	if c.NoShort && ofHost(q.Qtype) && name != "" && !strings.Contains(name, ".") {
 		return r.SetRcode(m, dns.RcodeNameError)
 	}
 	return nil
 }
 
-// singleLabel says whether names of one label are not to be asked for outside: those of hosts, which are nobody's there.
-// The records of top-level domains are.
-func singleLabel(qtype uint16) bool {
+// ofHost says whether a type of record is one that hosts have. The others are those of top-level domains.
+func ofHost(qtype uint16) bool {
 	switch qtype {
 	case dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeDNSKEY:
 		return false

@@ -12,7 +12,7 @@ import (
 func TestWhatIsKnownHere(t *testing.T) {
 	up, asked := server(t, answerWith("192.0.2.9", 60))
 	s := newServer(t, Config{Upstreams: upstreams(t, up)})
-	alice, bob, inner := Client{ID: "alice", Forward: true}, Client{ID: "bob", Forward: true}, Client{ID: "alice"}
+	alice, bob, inner := Client{ID: "alice", Forward: true}, Client{ID: "bob", Forward: true, NoShort: true}, Client{ID: "alice"}
 	for _, test := range []struct {
 		who   Client
 		name  string
@@ -43,8 +43,20 @@ func TestWhatIsKnownHere(t *testing.T) {
 	if n := asked.Load(); n != 0 {
 		t.Errorf("%d queries went outside", n)
 	}
-	if got := resolved(t, s, bob, "example.com", dns.TypeA); got != "NOERROR 192.0.2.9" || asked.Load() != 1 {
-		t.Errorf("a name from outside: %q", got)
+	for n, test := range []struct {
+		who   Client
+		name  string
+		qtype uint16
+		want  string
+	}{
+		{bob, "example.com", dns.TypeA, "NOERROR 192.0.2.9"},
+		{alice, "printer", dns.TypeA, "NOERROR 192.0.2.9"}, // of one label
+		{bob, "com", dns.TypeNS, "NOERROR 192.0.2.9"},      // no host's
+	} {
+		before := asked.Load()
+		if got := resolved(t, s, test.who, test.name, test.qtype); got != test.want || asked.Load() == before {
+			t.Errorf("%d: a name from outside: %q", n, got)
+		}
 	}
 }
 

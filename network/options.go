@@ -40,7 +40,7 @@ var NetworkOptions = []Option{
 	{"usernet.allow_egress", "destinations outside that are allowed, separated by commas", nil, nil}, // checked by the daemon
 	{"usernet.direct_ports", "false: published ports always pass the gateway", truth, checkBool},
 	{"usernet.dns", "resolvers of its containers, separated by commas", nil, nil}, // checked by the daemon
-	{"usernet.egress", "what happens to other destinations outside", []string{"allow", "deny"}, nil},
+	{"usernet.egress", "what happens to other destinations outside", []string{"allow", "deny", "no-rebind", "allow,no-rebind", "deny,no-rebind"}, nil},
 	{"usernet.fast_path", "false: connections to the outside always pass the gateway", truth, checkBool},
 	{"usernet.host_loopback", "whether containers reach the host's loopback at the gateway", truth, checkBool},
 	{"usernet.outbound_addr", "host address that IPv4 connections to the outside come from", nil, checkIPv4},

@@ -12,23 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mode is what happens to destinations that no rule is about.
-type Mode string
-
-// The modes. The zero Mode means Allow, or in a container's policy the network's.
-const (
-	Allow Mode = "allow"
-	Deny  Mode = "deny"
-)
-
-// ParseMode reads a mode.
-func ParseMode(s string) (Mode, error) {
-	if m := Mode(s); m == Allow || m == Deny || m == "" {
-		return m, nil
-	}
-	return "", fmt.Errorf("egress %q: give allow or deny", s)
-}
-
 // special are addresses that stand for the machine or its cloud rather than for somebody: link-local ones (RFC 3927, RFC
 // 4291), at which clouds have their metadata services with the machine's credentials, and the one that EC2 has on IPv6.
 // Rules open them only when they name addresses within.
@@ -160,7 +143,7 @@ func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 		}
 		return nil
 	}
-	if !out && p.mode != Deny {
+	if !out && !p.mode.Denies() {
 		return nil
 	}
 	for i := range p.rules {
@@ -181,7 +164,7 @@ func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 // Asks returns nil where the container may ask servers outside for name, which is in lower case and has no dot at its end,
 // else a *Refusal. Where the question is which name an address has, addr is that address, else it is invalid.
 func (p *Policy) Asks(name string, addr netip.Addr) error {
-	if p == nil || p.mode != Deny {
+	if p == nil || !p.mode.Denies() {
 		return nil
 	}
 	addr = addr.Unmap()

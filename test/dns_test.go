@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -91,7 +92,7 @@ func TestCacheAndQuery(t *testing.T) {
 		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from upstream " + resolver + ":53"}}, // dig asks with another bit
 		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from cache"}},
 		{[]string{"--as", "box", "example.test", "MX"}, []string{"10 www.example.test.", "from upstream " + resolver + ":53"}},
-		{[]string{"web"}, []string{"NXDOMAIN", "from zone"}},
+		{[]string{"web"}, []string{"NXDOMAIN", "from upstream " + resolver}}, // no container is asked as
 		{[]string{"--json", "--as", "box", "web"}, []string{`"source": "zone"`}},
 	} {
 		out := d.ok(append([]string{"dns", "query"}, test.args...)...)
@@ -128,8 +129,8 @@ func TestOtherServersAddresses(t *testing.T) {
 func TestWhatNeverLeaves(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
-	d.idle("box", "--network", "mynet")
-	d.idle("plain") // on the default bridge
+	d.idle("box", "--network", "mynet", "--dns-option", "ndots:1")
+	d.idle("plain", "--dns-option", "ndots:1") // on the default bridge
 	before := queries.Load()
 	for _, container := range []string{"box", "plain"} {
 		for _, question := range []string{"unknown", "localhost", "a.localhost", "-x 172.18.0.99", "-x 172.17.0.99"} {
@@ -138,6 +139,62 @@ func TestWhatNeverLeaves(t *testing.T) {
 	}
 	if n := queries.Load() - before; n != 0 {
 		t.Errorf("%d of them reached the host's resolver", n)
+	}
+}
+
+// TestNamesOfOneLabel is about names that the local network's server knows, as with Docker.
+func TestNamesOfOneLabel(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	d.idle("plain")
+	d.idle("box", "--network", "mynet")
+	d.idle("dots", "--network", "mynet", "--dns-option", "ndots:1")
+	d.idle("nodots", "--network", "mynet", "--dns-option", "ndots:0")
+	for _, container := range []string{"plain", "box", "nodots"} {
+		for _, tool := range [][]string{{"getent", "ahostsv4", "printer"}, {"dig", "+short", "printer"}, {"dig", "+short", "+tcp", "printer"}} {
+			d.says("192.0.2.77", container, tool...)
+		}
+	}
+	d.says("status: NXDOMAIN", "dots", "dig", "printer")
+	d.says(d.address("box"), "dots", "dig", "+short", "box")
+	d.says("status: NXDOMAIN", "box", "dig", "unknown") // the server's word
+	d.ok("network", "create", "--internal", "inner")
+	d.idle("inside", "--network", "inner")
+	d.says("status: NXDOMAIN", "inside", "dig", "printer")
+}
+
+// TestNoRebind is about public names that lead into private networks.
+func TestNoRebind(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "--egress", "no-rebind", "strict")
+	d.idle("open")
+	d.idle("strict", "--network", "strict")
+	d.idle("knows", "--network", "strict", "--allow-egress", "rebind.example.com")
+	d.idle("both", "--egress", "deny,no-rebind", "--allow-egress", "dns")
+	d.says("192.168.77.7", "open", "dig", "+short", "rebind.example.com")
+	d.says("192.168.77.7", "knows", "dig", "+short", "rebind.example.com")
+	for _, container := range []string{"strict", "both"} {
+		for _, server := range []string{"127.0.0.11", d.gateway(container)} {
+			r := d.exec(container, "dig", "@"+server, "rebind.example.com")
+			if !strings.Contains(r.stdout, "status: NOERROR") || !strings.Contains(r.stdout, peer4) || strings.Contains(r.stdout, "192.168.77.7") ||
+				!strings.Contains(r.stdout, "EDE: 17 (Filtered): (egress policy: --egress no-rebind") {
+				t.Errorf("%s asks %s: %v", container, server, r)
+			}
+		}
+		if r := d.exec(container, "dig", "+short", "own.example.com"); r.stdout != "" {
+			t.Errorf("%s: the host's own address is the answer for a public name: %v", container, r)
+		}
+		d.says(host4, container, "dig", "+short", "www.example.test") // no public name
+	}
+	if out := d.ok("dns", "query", "--as", "strict", "rebind.example.com"); strings.Contains(out, "192.168.77.7") {
+		t.Errorf("dns query: %s", out)
+	}
+	d.fails("give allow or deny", "network", "create", "--egress", "no-rebind,deny", "bad")
+	d.fails("give allow or deny", "run", "--rm", "--egress", "rebind", "--", "true")
+	d.stop(syscall.SIGKILL)
+	d.start()
+	if r := d.exec("strict", "dig", "+short", "own.example.com"); r.stdout != "" {
+		t.Errorf("after a kill, the host's own address is the answer for a public name: %v", r)
 	}
 }
 

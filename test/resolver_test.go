@@ -16,6 +16,10 @@ var records = []string{
 	"www.example.test. 60 IN AAAA 2001:db8::1",
 	"peer.example.test. 60 IN A 192.0.2.100",
 	"example.test. 60 IN MX 10 www.example.test.",
+	"printer. 60 IN A 192.0.2.77",
+	"rebind.example.com. 60 IN A 192.168.77.7",
+	"rebind.example.com. 60 IN A 192.0.2.100",
+	"own.example.com. 60 IN A 192.0.2.1",
 	"100.2.0.192.in-addr.arpa. 60 IN PTR peer.example.test.",
 }
 

@@ -42,7 +42,7 @@ func (n *netFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&n.linkLocal, "link-local-ip", nil, "further link-local address")
 	f.StringVar(&n.mac, "mac-address", "", "MAC address")
 	f.BoolVar(&n.noPortGuard, "no-port-guard", false, "let a nested bridge or VM send from other addresses, on the first network")
-	f.StringVar(&n.egress, "egress", "", "destinations outside that --allow-egress does not name: allow or deny (the network's)")
+	f.StringVar(&n.egress, "egress", "", "destinations outside that --allow-egress does not name: allow or deny (the network's); no-rebind, also behind one of them with a comma: public names may not have private addresses")
 	f.StringArrayVar(&n.allowEgress, "allow-egress", nil, "allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns")
 	f.BoolVar(&n.hostLoopback, "host-loopback", false, "let the container reach the host's loopback at the gateway")
 }

@@ -86,7 +86,7 @@ func networkCreate() *cobra.Command {
 		options = append(options, "usernet.host_loopback="+v)
 		return nil
 	})
-	f.StringVar(&egress, "egress", "", "destinations outside that --allow-egress does not name: allow (unless told otherwise) or deny")
+	f.StringVar(&egress, "egress", "", "destinations outside that --allow-egress does not name: allow (unless told otherwise) or deny; no-rebind, also behind one of them with a comma: public names may not have private addresses")
 	f.StringArrayVar(&allowEgress, "allow-egress", nil, "allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns")
 	f.StringArrayVar(&labels, "label", nil, "label: KEY=VALUE")
 	f.BoolVar(&spec.Internal, "internal", false, "no way out of the network")
