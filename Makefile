@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test unit e2e lint fuzz soak vm vuln bench demo clean
+.PHONY: help build install man test smoke unit e2e lint fuzz soak vm vuln bench demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ man: build ## write the manual pages to man/
 
 test: ## run every test with the race detector, as an ordinary user
 	@$(AS_USER) scripts/test.sh $(TESTFLAGS)
+
+smoke: ## run the end-to-end tests that show in less than a minute that nothing is badly broken
+	@$(AS_USER) scripts/test.sh --smoke $(TESTFLAGS)
 
 unit: ## run the tests that need no namespaces only
 	@$(AS_USER) scripts/test.sh --unit $(TESTFLAGS)

@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,11 +17,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/usernet/usernet/api"
 )
 
-// patience is how long a test waits for something that happens at once on a machine with nothing else
-// to do.
-const patience = 30 * time.Second
+// patience is how long a test waits for something that happens at once on a machine with nothing else to do: long enough for two
+// processors that have thirty other things to do. commandLimit ends a program that waits for ever.
+const (
+	patience     = 2 * time.Minute
+	commandLimit = 5 * time.Minute
+)
 
 // A daemon is a running `usernet serve` with a private socket and state.
 type daemon struct {
@@ -207,7 +213,7 @@ func (d *daemon) command(name string, args ...string) result {
 
 func (d *daemon) commandInput(stdin, name string, args ...string) result {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "env", append(append(slices.Clone(d.prefix), name), args...)...)
 	cmd.WaitDelay = time.Second // a detached container must not keep our pipes; if it does, the test sees it
@@ -218,7 +224,7 @@ func (d *daemon) commandInput(stdin, name string, args ...string) result {
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		d.t.Fatalf("no end after two minutes: %v", r)
+		d.t.Fatalf("no end after %v: %v", commandLimit, r)
 	case errors.As(err, &exit):
 		r.code = exit.ExitCode()
 	case err != nil:
@@ -260,6 +266,38 @@ func (d *daemon) ok(args ...string) string {
 		d.t.Fatalf("failed: %v", r)
 	}
 	return strings.TrimSuffix(r.stdout, "\n")
+}
+
+// json runs usernet with --json, which has to succeed, and decodes what it prints into v.
+func (d *daemon) json(v any, args ...string) {
+	d.t.Helper()
+	r := d.try(append(args, "--json")...)
+	if r.code != 0 {
+		d.t.Fatalf("failed: %v", r)
+	}
+	if err := json.Unmarshal([]byte(r.stdout), v); err != nil {
+		d.t.Fatalf("no JSON for %T: %v: %v", v, err, r)
+	}
+}
+
+// ask sends the daemon a GET request and decodes its answer into v.
+func (d *daemon) ask(path string, v any) {
+	d.t.Helper()
+	if err := api.NewClient(d.socket).Do(d.t.Context(), "GET", path, nil, v); err != nil {
+		d.t.Fatalf("GET %s: %v", path, err)
+	}
+}
+
+// flows lists the flows of a container, of all with "".
+func (d *daemon) flows(container string) []api.Flow {
+	d.t.Helper()
+	args := []string{"flows"}
+	if container != "" {
+		args = append(args, container)
+	}
+	var list []api.Flow
+	d.json(&list, args...)
+	return list
 }
 
 // fails runs usernet, which has to fail and to say words on standard error.
@@ -362,14 +400,10 @@ func (d *daemon) field(pattern, name string, command ...string) string {
 // pid is the process id of a container's first process.
 func (d *daemon) pid(name string) int {
 	d.t.Helper()
-	out := d.ok("inspect", name)
-	match := regexp.MustCompile(`(?i)"pid": ?(\d+)`).FindStringSubmatch(out)
-	if match == nil {
-		d.t.Fatalf("inspect shows no pid: %s", out)
-	}
-	pid, err := strconv.Atoi(match[1])
+	out := d.ok("inspect", "--type", "container", "-f", "{{.State.Pid}}", name)
+	pid, err := strconv.Atoi(out)
 	if err != nil || pid <= 0 {
-		d.t.Fatalf("the pid of %s is %q", name, match[1])
+		d.t.Fatalf("the pid of %s is %q", name, out)
 	}
 	return pid
 }

@@ -15,5 +15,27 @@
 // Each test starts a daemon of its own on a private socket (see daemon_test.go); when the test ends, the
 // daemon has to end cleanly, leave no process behind, and have met no data race.
 //
-// One test: make e2e TESTFLAGS='-run TestPublishedPort -v'
+//	d := startDaemon(t)                                a daemon for the length of the test; dual(t): with an IPv6 network and "box"
+//	d.in(t)                                            the same daemon, for a subtest
+//	d.ok, d.try, d.fails(words, args...)               usernet has to succeed; may do as it likes; has to fail with these words
+//	d.json(&v, args...), d.ask(path, &v)               usernet --json and a GET request, decoded: no table is read by a pattern
+//	d.idle(name, flags...), d.container(name, f, cmd)  a container that sleeps, or runs a command
+//	d.serve(name, flags, cmd...)                       the same, and waits until it says "listening"
+//	d.exec, d.says(words, name, cmd...)                a command in a container; one that has to succeed and print words
+//	d.hold(name, address), d.talk(name, args...)       a connection that a container keeps: h.echoes(line), h.wants(line), h.next()
+//	d.pastTheGateway(connect), d.once(counter, do)     a busy machine may fall back to the gateway: these try until one does not
+//	d.flows(name), d.counter(name), d.address(name)    what the daemon says
+//	d.stop(signal), d.start(), d.takeOver()            the daemon ends, or is killed; starts again; is replaced
+//	helper ...                                         clients and servers (test/helper; without arguments it lists them)
+//	listen, listenUDP, startAtPeer, atPeer, asRoot     the host's and the peer's servers; commands of the world's root
+//	eventually(t, check)                               the only way to wait: a condition, until patience is over
+//
+// A test may be run on a machine with a load of thirty. Nothing waits for a time, nothing that is to happen is given less than
+// patience, and only what must not happen ("no answer within 1 s") has a short limit.
+//
+// Tests that leave the world as it is call t.Parallel and run four at a time, when all others are over. Those others change
+// what tests share: addresses, routes, resolv.conf (asRoot and atPeer other than for clients), the environment (t.Setenv), or
+// they count what reaches the resolver.
+//
+// One test: make e2e TESTFLAGS='-run TestPublishedPort -v'. Sixteen of them in less than a minute: make smoke.
 package test

@@ -2,6 +2,7 @@ package test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse() // for testing.Short
 	stage := os.Getenv(stageVariable)
 	code, err := 1, error(nil)
 	switch stage {
@@ -35,6 +37,9 @@ func TestMain(m *testing.M) {
 		code, err = buildWorld()
 	case stageUser:
 		if err = enterWorld(); err == nil {
+			if testing.Short() {
+				err = flag.Set("test.run", smokePattern())
+			}
 			code = m.Run()
 		}
 	}

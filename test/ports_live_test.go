@@ -112,16 +112,12 @@ func TestTenThousandPorts(t *testing.T) {
 // descriptors is how many the daemon has open, by its own count: /proc does not show those of a process that is not dumpable.
 func (d *daemon) descriptors() int {
 	d.t.Helper()
-	out := d.command("curl", "-sS", "--unix-socket", d.socket, "http://usernet/info").stdout
-	match := regexp.MustCompile(`"NFd":(\d+)`).FindStringSubmatch(out)
-	if match == nil {
-		d.t.Fatalf("no NFd in %s", out)
+	var info struct{ NFd int }
+	d.ask("/info", &info)
+	if info.NFd == 0 {
+		d.t.Fatal("the daemon does not count its descriptors")
 	}
-	n, err := strconv.Atoi(match[1])
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return n
+	return info.NFd
 }
 
 // memory is the daemon's resident memory in bytes.

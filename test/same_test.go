@@ -44,7 +44,7 @@ func TestSameOutputAsDocker(t *testing.T) {
 		{"inspect", "-f", "{{.Id}} {{.Name}} {{.State.Status}} {{.State.ExitCode}} {{.Path}} {{.Args}}", "done"},
 		{"inspect", "-f", "{{.Config.Hostname}} {{json .Config.Env}} {{.Config.Cmd}}", "web"},
 		{"inspect", "--type", "network", "-f", "{{.Name}}", "host"},
-		{"events", "--since", "1h", "--until=-2s", "--filter", "container=done"},
+		{"events", "--since", "1h", "--until=0s", "--filter", "container=done"},
 		{"events", "--since", "1h", "--until=-1s", "--filter", "type=network", "--format", "{{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}}"},
 	} {
 		docker, ours := d.docker(args...), d.try(args...)

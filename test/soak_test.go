@@ -239,10 +239,11 @@ func (s *soak) level() level {
 		}
 		return n
 	}
-	info := s.d.command("curl", "-s", "--unix-socket", s.d.socket, "http://usernet/info").stdout
+	var info struct{ NGoroutines, NFd int }
+	s.d.ask("/info", &info)
 	status := readFile(s.d.t, fmt.Sprintf("/proc/%d/status", s.d.cmd.Process.Pid))
 	return level{
-		goroutines: number(`"NGoroutines":(\d+)`, info), descriptors: number(`"NFd":(\d+)`, info),
+		goroutines: info.NGoroutines, descriptors: info.NFd,
 		threads: number(`Threads:\s+(\d+)`, status), memory: number(`VmRSS:\s+(\d+) kB`, status) / 1024,
 	}
 }

@@ -49,7 +49,7 @@ func TestSwitchCarriesEveryKindOfFrame(t *testing.T) {
 			if strings.HasPrefix(test.destination, "03") {
 				d.ok("exec", "lan-b", "ip", "link", "set", "eth0", "allmulticast", "on")
 			}
-			got := d.background("lan-b", helper, "l2recv", "eth0", test.etherType, "20")
+			got := d.background("lan-b", helper, "l2recv", "eth0", test.etherType, "100")
 			d.ok("exec", "lan-a", helper, "l2send", "eth0", test.etherType, test.destination, "hello frame")
 			if out := got(); !strings.Contains(out, macA+" hello frame") {
 				t.Errorf("received: %s", out)
@@ -73,7 +73,7 @@ func TestSwitchCarriesEveryKindOfFrame(t *testing.T) {
 func TestForgedSourceAddressIsDropped(t *testing.T) {
 	d := startDaemon(t)
 	twoOn(d, "lan")
-	got := d.background("lan-b", helper, "l2recv", "eth0", "0x88b5", "20")
+	got := d.background("lan-b", helper, "l2recv", "eth0", "0x88b5", "100")
 	d.ok("exec", "lan-a", helper, "l2send", "eth0", "0x88b5", "ff:ff:ff:ff:ff:ff", "forged", "02:00:00:00:00:99")
 	d.ok("exec", "lan-a", helper, "l2send", "eth0", "0x88b5", "ff:ff:ff:ff:ff:ff", "honest")
 	if out := got(); !strings.Contains(out, "honest") {

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -30,9 +30,9 @@ func TestTakeover(t *testing.T) {
 	inside.echoes("before")
 
 	var connected, refused, broken, unanswered atomic.Int64
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	clients.Go(func() {
 		for {
 			select {
 			case <-stop:
@@ -57,8 +57,8 @@ func TestTakeover(t *testing.T) {
 			}
 			c.Close()
 		}
-	}()
-	go func() {
+	})
+	clients.Go(func() {
 		for {
 			select {
 			case <-stop:
@@ -75,7 +75,7 @@ func TestTakeover(t *testing.T) {
 			io.Copy(io.Discard, c) // waits for its turn; what the old daemon had accepted it may not answer any more
 			c.Close()
 		}
-	}()
+	})
 
 	const rounds = 3
 	d.flags = append(d.flags, "--takeover")
@@ -89,12 +89,13 @@ func TestTakeover(t *testing.T) {
 		}
 	}
 	close(stop)
-	<-done
+	clients.Wait()
 	if refused.Load() > 0 || unanswered.Load() > 0 {
 		t.Errorf("of %d connections to the port %d were refused; to the API %d", connected.Load(), refused.Load(), unanswered.Load())
 	}
 	t.Logf("%d takeovers: %d connections to a published port, none refused, %d broken off within", rounds, connected.Load(), broken.Load())
-	if n := broken.Load(); n > 2*rounds {
+	// There is one connection at a time, so that each takeover breaks off one at most, where the gateway had it.
+	if n := broken.Load(); n > rounds {
 		t.Errorf("%d connections were broken off by %d takeovers", n, rounds)
 	}
 }
@@ -120,23 +121,28 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d echo", helper, port))
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, sink))
 
+	// All of them go past the gateway, which connections of a busy machine need not; those by the gateway end with its daemon.
+	connect := func(connect func() *held) *held { return d.pastTheGateway(connect) }
 	quiet := []*held{
-		d.hold("box", fmt.Sprintf("%s:%d", peer4, port)), d.hold("box", fmt.Sprintf("[%s]:%d", peer6, port)),
-		d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port), "stdin"),
-		d.talkTo("in, IPv6", helper, "tcphold", fmt.Sprintf("[::1]:%d", port), "stdin"),
+		connect(func() *held { return d.hold("box", fmt.Sprintf("%s:%d", peer4, port)) }),
+		connect(func() *held { return d.hold("box", fmt.Sprintf("[%s]:%d", peer6, port)) }),
+		connect(func() *held { return d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port), "stdin") }),
+		connect(func() *held { return d.talkTo("in, IPv6", helper, "tcphold", fmt.Sprintf("[::1]:%d", port), "stdin") }),
 	}
 	busy := []*held{
-		d.talk("box", "tcpsend", fmt.Sprintf("%s:%d", peer4, sink), "stdin"),
-		d.talkTo("busy in", helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", sink), "stdin"),
+		connect(func() *held { return d.talk("box", "tcpsend", fmt.Sprintf("%s:%d", peer4, sink), "stdin") }),
+		connect(func() *held {
+			return d.talkTo("busy in", helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", sink), "stdin")
+		}),
 	}
 	for _, h := range quiet {
 		h.echoes("before")
 	}
 	d.flags = append(d.flags, "--takeover")
 	for range 4 {
-		before := d.flowsOf("direct")
+		before := d.flowsOf(directPath)
 		d.takeOver()
-		if after := d.flowsOf("direct"); after != before {
+		if after := d.flowsOf(directPath); after != before {
 			t.Errorf("%d connections past the gateway were %d before", after, before)
 		}
 		for _, h := range quiet {
@@ -155,7 +161,7 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 		h.in.Close()
 	}
 	eventually(t, func() error {
-		if n := d.flowsOf("direct"); n > 0 {
+		if n := d.flowsOf(directPath); n > 0 {
 			return fmt.Errorf("%d flows are left", n)
 		}
 		return nil
@@ -163,7 +169,12 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 }
 
 // flowsOf counts the TCP connections that take a path.
-func (d *daemon) flowsOf(path string) int {
+func (d *daemon) flowsOf(path string) (n int) {
 	d.t.Helper()
-	return len(regexp.MustCompile(`(?m) tcp +(in|out) .* `+path+` `).FindAllString(d.ok("flows"), -1))
+	for _, f := range d.tcpFlows("") {
+		if f.Path == path {
+			n++
+		}
+	}
+	return n
 }

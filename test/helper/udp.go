@@ -57,7 +57,7 @@ func udpDial(args []string) error {
 		if _, err = c.Write(sent); err != nil {
 			break
 		}
-		c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
 		if n, err = c.Read(got); err == nil || errorName(err) != "timeout" {
 			break
 		}
