@@ -2,7 +2,6 @@ package stack
 
 import (
 	"encoding/binary"
-	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -106,29 +105,27 @@ func FuzzGateway(f *testing.F) {
 	header.TCP(syn).Encode(&header.TCPFields{SrcPort: 1000, DstPort: 80, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagSyn, WindowSize: 1000})
 	f.Add(uint8(0), syn)
 	f.Add(uint8(1), syn)
+	for offset := range byte(16) { // data offsets that are too small, too large, or right
+		f.Add(uint8(0), append(append(append([]byte(nil), syn[:header.TCPDataOffset]...), offset<<4), syn[header.TCPDataOffset+1:]...))
+	}
 	f.Add(uint8(0x80), append([]byte{0x4f}, make([]byte, 60)...))
 	f.Add(uint8(0x81), solicitation(netip.MustParseAddr("fd09::7"), netip.MustParseAddr("fd09::1")))
-	sw := vswitch.New(vswitch.Config{MTU: 1500})
-	g, err := New(Config{
-		Name: "fuzz", MAC: linkMAC(1), MTU: 1500, Switch: sw, Logger: slog.New(slog.DiscardHandler),
-		Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64")},
-	})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { _ = g.Close() })
-	port, err := sw.Connect(vswitch.PortConfig{
-		MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd09::7")},
-	}, new(tapLike))
-	if err != nil {
-		f.Fatal(err)
-	}
+	g, sw := newNetwork(f)
+	guarded, unguarded := station(f, sw, 7, true), station(f, sw, 8, false)
 	f.Fuzz(func(t *testing.T, how uint8, b []byte) {
 		if len(b) > 2000 {
 			return
 		}
 		g.SetHandler(&mirror{t, g})
 		etherType, p := fuzzPacket(how, b)
-		port.Receive(linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(7), etherType, p))
+		frame := func(from byte) *vswitch.Frame {
+			f := linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(from), etherType, p)
+			if how&0x40 != 0 {
+				copy(f.Header[:vswitch.VirtioHeaderLen], b) // a super-frame, or what pretends to be one
+			}
+			return f
+		}
+		guarded.Receive(frame(7))
+		unguarded.Receive(frame(8))
 	})
 }

@@ -81,20 +81,17 @@ type Gateway struct {
 	neighborMu sync.RWMutex
 	neighbors  map[netip.Addr][6]byte
 
-	synMu sync.Mutex
-	syns  map[stack.TransportEndpointID]syn // what to quote in ICMP errors about undecided connections
+	syns *pendingSYNs
 }
 
 // Buffers of a connection in bytes: they begin small and grow to 4 MiB with the connection.
 const (
 	bufferMin, bufferDefault, bufferMax = 4 << 10, 256 << 10, 4 << 20
-	// maxHandshakes is how many new connections may be undecided at once; the forwarder has lower limits for each container.
-	maxHandshakes = 16384
 )
 
 // New makes a gateway and plugs it into the switch.
 func New(cfg Config) (*Gateway, error) {
-	g := &Gateway{own: map[netip.Addr]bool{}, syns: map[stack.TransportEndpointID]syn{}, neighbors: map[netip.Addr][6]byte{}}
+	g := &Gateway{own: map[netip.Addr]bool{}, syns: newPendingSYNs(maxHandshakes, maxHandshakesEach), neighbors: map[netip.Addr][6]byte{}}
 	g.served.Store(&map[netip.AddrPort]struct{}{})
 	g.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},

@@ -21,14 +21,9 @@ type TCPRequest struct {
 	// Plain says that the SYN has no data, and no options but those that all kernels know: maximum segment size, window
 	// scale, selective acknowledgements and timestamps (RFC 9293, 3.2; RFC 7323; RFC 2018).
 	Plain bool
+	quote []byte // what an ICMP error repeats of the SYN
 	g     *Gateway
 	r     *tcp.ForwarderRequest
-}
-
-// syn is what is remembered of a SYN until it is answered.
-type syn struct {
-	quote []byte // what an ICMP error says of it (RFC 792: the IP header and 8 bytes)
-	plain bool
 }
 
 func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
@@ -36,13 +31,17 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 	h := g.handler.Load()
 	if h == nil {
 		r.Complete(true)
+		g.syns.remove(id)
 		return
 	}
+	s := g.syns.get(id)
 	t := &TCPRequest{
 		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
 		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
-		Plain: g.asked(id).plain,
-		g:     g, r: r,
+		Plain: s.plain,
+		quote: s.quote,
+		g:     g,
+		r:     r,
 	}
 	if !isolate.Do(g.link.log, "deciding about a connection", func() { (*h).HandleTCP(t) }, "from", t.Src, "to", t.Dst) {
 		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
@@ -53,34 +52,36 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 func (t *TCPRequest) Accept() (*Conn, error) {
 	var queue waiter.Queue
 	ep, err := t.r.CreateEndpoint(&queue)
-	t.g.forget(t.r.ID())
 	if err != nil {
-		t.r.Complete(true)
+		t.complete(true)
 		return nil, &tcpipError{err}
 	}
-	t.r.Complete(false)
+	t.complete(false)
 	ep.SocketOptions().SetKeepAlive(true)
 	return newConn(&queue, ep), nil
 }
 
 // Unreachable answers with ICMP destination unreachable: the host's, or its network's.
 func (t *TCPRequest) Unreachable(host bool) {
-	quote := t.g.forget(t.r.ID())
-	if quote != nil {
-		code := byte(0)
+	kind, code := byte(3), byte(0) // net unreachable (RFC 792)
+	switch v4 := t.Src.Addr().Is4(); {
+	case v4 && host:
+		code = 1
+	case !v4:
+		kind = 1 // no route to destination, or address unreachable (RFC 4443)
 		if host {
-			code = 1
-		}
-		if t.Src.Addr().Is4() {
-			_ = t.g.WriteICMP(t.g.errorSource(t.Src.Addr()), t.Src.Addr(), append([]byte{3, code, 0, 0, 0, 0, 0, 0}, quote...))
-		} else {
-			if host {
-				code = 3
-			}
-			_ = t.g.WriteICMP(t.g.errorSource(t.Src.Addr()), t.Src.Addr(), append([]byte{1, code, 0, 0, 0, 0, 0, 0}, quote...))
+			code = 3
 		}
 	}
-	t.r.Complete(quote == nil)
+	_ = t.g.WriteICMP(t.g.errorSource(t.Src.Addr()), t.Src.Addr(), append([]byte{kind, code, 0, 0, 0, 0, 0, 0}, t.quote...))
+	t.complete(false)
+}
+
+// complete tells netstack the decision, and only then lets another SYN between the same ends through.
+func (t *TCPRequest) complete(reset bool) {
+	id := t.r.ID()
+	t.r.Complete(reset)
+	t.g.syns.remove(id)
 }
 
 // errorSource is the gateway's address of the same family as to.
@@ -93,65 +94,15 @@ func (g *Gateway) errorSource(to netip.Addr) netip.Addr {
 	return to
 }
 
-// takeTCP remembers what an ICMP error would have to quote, then lets the forwarder have the segment.
-func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-	th := header.TCP(pkt.TransportHeader().Slice())
-	if len(th) >= header.TCPMinimumSize && th.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn {
-		g.synMu.Lock()
-		if len(g.syns) < maxHandshakes {
-			g.syns[id] = syn{append(append([]byte(nil), pkt.NetworkHeader().Slice()...), th[:8]...), plain(th) && pkt.Data().Size() == 0}
-		}
-		g.synMu.Unlock()
-	}
-	return g.tcp.HandlePacket(id, pkt)
-}
-
-// plain says whether a SYN has only options that all kernels know.
-func plain(th header.TCP) bool {
-	for opts := th.Options(); len(opts) > 0; {
-		switch opts[0] {
-		case header.TCPOptionEOL:
-			return true
-		case header.TCPOptionNOP:
-			opts = opts[1:]
-			continue
-		case header.TCPOptionMSS, header.TCPOptionWS, header.TCPOptionTS, header.TCPOptionSACKPermitted:
-		default:
-			return false
-		}
-		if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
-			return false
-		}
-		opts = opts[opts[1]:]
-	}
-	return true
-}
-
-// asked is what is remembered of a SYN.
-func (g *Gateway) asked(id stack.TransportEndpointID) syn {
-	g.synMu.Lock()
-	defer g.synMu.Unlock()
-	return g.syns[id]
-}
-
-// forget returns what an ICMP error about a SYN has to quote, and forgets it.
-func (g *Gateway) forget(id stack.TransportEndpointID) []byte {
-	g.synMu.Lock()
-	defer g.synMu.Unlock()
-	q := g.syns[id].quote
-	delete(g.syns, id)
-	return q
-}
-
 type tcpipError struct{ e tcpip.Error }
 
 func (e *tcpipError) Error() string { return e.e.String() }
 
 // Refuse answers with a reset: connection refused.
-func (t *TCPRequest) Refuse() { t.g.forget(t.r.ID()); t.r.Complete(true) }
+func (t *TCPRequest) Refuse() { t.complete(true) }
 
 // Drop answers nothing: the container times out, as it would on a real network.
-func (t *TCPRequest) Drop() { t.g.forget(t.r.ID()); t.r.Complete(false) }
+func (t *TCPRequest) Drop() { t.complete(false) }
 
 func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	h := g.handler.Load()

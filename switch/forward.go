@@ -74,6 +74,9 @@ func (p *Port) check(t *table, r *rules, f *Frame) Reason {
 	case r.cfg.Guard:
 		return p.guard(r, f)
 	}
+	if !wellFormed(f) {
+		return DropMalformed
+	}
 	if src == r.mac {
 		return passed
 	}

@@ -25,6 +25,18 @@ func (p *Port) guard(r *rules, f *Frame) Reason {
 	return passed
 }
 
+// wellFormed is what is checked of a frame from a port without the guard: addresses may be anybody's, headers that are cut
+// short or contradict themselves reach neither netstack nor a kernel. The first fragment may be shorter than its transport
+// header, as whoever puts a packet together checks it again.
+func wellFormed(f *Frame) bool {
+	switch t := f.EtherType(); t {
+	case EtherTypeIPv4, EtherTypeIPv6:
+		h, ok := parseTransport(t, f.firstPiece())
+		return ok || h.fragment && !h.later
+	}
+	return true
+}
+
 // guardARP checks an ARP packet for IPv4 over Ethernet (RFC 826): whatever it says about the sender is learnt by
 // those who hear it, in requests as in replies.
 func (r *rules) guardARP(p []byte) Reason {

@@ -1,9 +1,12 @@
 package test
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -113,5 +116,34 @@ func attackStalled(t *testing.T, paths ...string) {
 			})
 			d.stalled(name+"-s", path, direction) // SIGTERM meets these
 		}
+	}
+}
+
+// attackMalformedTCP sends SYNs with every data offset from containers with and without the port guard.
+func attackMalformedTCP(t *testing.T) {
+	d := startDaemon(t)
+	for _, flags := range [][]string{{"--no-port-guard"}, {}} {
+		name := fmt.Sprint("box", len(flags))
+		d.idle(name, flags...)
+		d.exec(name, "ping", "-c1", "-W1", d.gateway(name)) // so that its MAC address is known
+		gateway, err := net.ParseMAC(d.field(`lladdr (\S+)`, name, "ip", "neigh", "show", d.gateway(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		mac, err := net.ParseMAC(d.mac(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"exec", name, helper, "l2raw", "eth0", "1"}
+		for offset := range byte(16) {
+			syn := make([]byte, 20)
+			binary.BigEndian.PutUint16(syn, 1000+uint16(offset))
+			syn[3], syn[12], syn[13] = 80, offset<<4, 2 // to port 80, SYN
+			packet := ip4(netip.MustParseAddr(d.address(name)), netip.MustParseAddr(host4), 6, 0, nil, syn)
+			args = append(args, hex.EncodeToString(frameOf(gateway, mac, 0x0800, packet)))
+		}
+		d.ok(args...)
+		d.answersSoon("ps")
+		d.says(" 0% packet loss", name, "ping", "-c1", "-W5", d.gateway(name))
 	}
 }

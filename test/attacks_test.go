@@ -8,10 +8,11 @@ var attacks = []struct {
 	what   string
 	run    func(*testing.T)
 }{
-	{"V6", "a hosts file of 3 GB, one without permissions, and a disk filled through it", attackHostsFile},
-	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
 	{"V3", "a connection to a peer that does not read, and its container ends", attackStalledOutbound},
 	{"V3b", "the same by a client of a published port", attackStalledPublished},
+	{"V6", "a hosts file of 3 GB, one without permissions, and a disk filled through it", attackHostsFile},
+	{"V7", "a SYN whose data offset is 0, from a port without the guard", attackMalformedTCP},
+	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
 }
 
