@@ -166,7 +166,7 @@ func (g *Gateway) Close() error {
 func (g *Gateway) Locks() []watchdog.Lock {
 	return []watchdog.Lock{
 		watchdog.RWMutex("gateway's neighbours", &g.neighborMu, 0),
-		watchdog.Mutex("gateway's handshakes", &g.synMu, 0),
+		watchdog.Mutex("gateway's handshakes", &g.syns.mu, 0),
 	}
 }
 
