@@ -83,8 +83,8 @@ type Daemon struct {
 // New opens the state, makes what was running run again, and returns the daemon.
 // It fails with network.ErrLocked where another daemon holds the state.
 func New(cfg Config) (*Daemon, error) {
-	sandboxes := newHanded(cfg.Sandboxes)
-	defer sandboxes.close()
+	received := takeReceived(&cfg)
+	defer received.close()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -111,20 +111,7 @@ func New(cfg Config) (*Daemon, error) {
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		segments: map[string]*segment{}, sandboxes: map[string]*sandboxState{},
 	}
-	for _, fd := range cfg.Inherited {
-		at, proto, err := d.shared.Inherit(fd)
-		if err != nil {
-			d.log.Warn("a socket that the daemon was started with is of no use", "error", err)
-			continue
-		}
-		d.log.Info("published ports can use an inherited socket", "address", at, "proto", proto)
-	}
-	d.shared.KeepIn(cfg.Keeper)
-	for _, fd := range cfg.Adopted {
-		if err := d.shared.Adopt(fd); err != nil {
-			d.log.Warn("a socket that was handed over is of no use", "error", err)
-		}
-	}
+	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
 		cancel()
 		return nil, errors.Join(err, d.shared.Close(), model.Close())
@@ -135,8 +122,8 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.ExitWhenIdle > 0 {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
-	d.restore(sandboxes)
-	d.carryOn(cfg.Flows)
+	d.restore(received.sandboxes)
+	d.carryOn(received.takeFlows())
 	d.shared.DropAdopted()
 	return d, nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -30,29 +31,53 @@ func nowhere(t *testing.T) int {
 	return fd
 }
 
-// TestWhatNobodyTakesIsClosed starts a daemon with descriptors of containers that it does not have, and of kinds that it does
-// not know.
+// TestWhatNobodyTakesIsClosed starts a daemon with descriptors of containers and connections that it does not have, with
+// sockets that are none, and with files of kinds that it does not know; also one that fails to start, at each point at
+// which it can fail.
 func TestWhatNobodyTakesIsClosed(t *testing.T) {
-	for name, dir := range map[string]string{"a daemon": t.TempDir(), "one that cannot start": os.DevNull} {
+	damaged := t.TempDir()
+	if err := os.WriteFile(filepath.Join(damaged, "usernet.db"), []byte("no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		cfg   Config
+		fails bool
+	}{
+		"a daemon":                    {cfg: Config{StateDir: t.TempDir()}},
+		"one without a directory":     {cfg: Config{}, fails: true},
+		"one whose directory is none": {cfg: Config{StateDir: os.DevNull}, fails: true},
+		"one with a damaged store":    {cfg: Config{StateDir: damaged}, fails: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			tap := api.SandboxFile{Kind: api.FileTAP, Container: "c", Endpoint: "e", Interface: "eth0"}
-			files := []api.SandboxFile{tap, tap, {Kind: api.FileDNSPacket, Container: "c"}, {Kind: api.FileDNSListener, Container: "c"}, {Kind: "new", Container: "c"}}
+			files := []api.SandboxFile{
+				tap, tap, {Kind: api.FileDNSPacket, Container: "c"}, {Kind: api.FileDNSListener, Container: "c"}, {Kind: "new", Container: "c"},
+			}
+			all := map[string]int{}
 			for i := range files {
 				files[i].FD = nowhere(t)
+				all[fmt.Sprintf("%d of a sandbox, %s", i, files[i].Kind)] = files[i].FD
 			}
-			d, err := New(Config{StateDir: dir, Sandboxes: files, Logger: slog.New(slog.DiscardHandler)})
-			for _, f := range files {
-				if isOpen(f.FD) {
-					t.Errorf("%+v is open", f)
-					_ = unix.Close(f.FD)
+			cfg := test.cfg
+			cfg.Logger, cfg.Sandboxes = slog.New(slog.DiscardHandler), files
+			cfg.Inherited, cfg.Adopted = []int{nowhere(t)}, []int{nowhere(t)}
+			cfg.Flows = []api.FlowFiles{{Network: "n", State: []byte("{}"), Count: 2, FDs: []int{nowhere(t), nowhere(t)}}}
+			all["inherited"], all["adopted"] = cfg.Inherited[0], cfg.Adopted[0]
+			all["inside of a connection"], all["outside of a connection"] = cfg.Flows[0].FDs[0], cfg.Flows[0].FDs[1]
+			d, err := New(cfg)
+			for what, fd := range all {
+				if isOpen(fd) {
+					t.Errorf("%s is open", what)
+					_ = unix.Close(fd)
 				}
+			}
+			if (err != nil) != test.fails {
+				t.Errorf("starting: %v", err)
 			}
 			if err == nil {
 				if err := d.Close(); err != nil {
 					t.Error(err)
 				}
-			} else if dir != os.DevNull {
-				t.Error(err)
 			}
 		})
 	}

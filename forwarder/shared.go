@@ -90,14 +90,19 @@ func (s *Shared) Locks() []watchdog.Lock {
 }
 
 // Inherit keeps a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the
-// published port that asks for its address; the way to have a port that this user may not bind. It owns fd from here.
-func (s *Shared) Inherit(fd int) (netip.AddrPort, string, error) {
+// published port that asks for its address; the way to have a port that this user may not bind. It owns fd from here, also
+// when it fails.
+func (s *Shared) Inherit(fd int) (at netip.AddrPort, proto string, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unix.Close(fd))
+		}
+	}()
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
 		return netip.AddrPort{}, "", fmt.Errorf("descriptor %d is not a socket: %w", fd, err)
 	}
-	at := localAddr(fd)
-	proto := "tcp"
+	at, proto = localAddr(fd), "tcp"
 	if kind == unix.SOCK_DGRAM {
 		proto = "udp"
 	}
@@ -110,6 +115,9 @@ func (s *Shared) Inherit(fd int) (netip.AddrPort, string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, twice := s.inherited[portKey{at, proto}]; twice {
+		return at, proto, fmt.Errorf("two sockets for %s were inherited", at)
+	}
 	s.inherited[portKey{at, proto}] = fd
 	if at.Addr() == netip.IPv6Unspecified() {
 		if only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err == nil && only == 0 {
