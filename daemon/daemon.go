@@ -104,6 +104,9 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := model.CopyError(); err != nil {
+		cfg.Logger.Warn("a damaged state could not be put back", "error", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Daemon{
 		cfg: cfg, log: cfg.Logger, model: model,

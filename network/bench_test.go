@@ -14,7 +14,7 @@ func BenchmarkThousandContainers(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer m.Close()
-	m.db.NoSync = true // the disk is not what is measured
+	m.db.NoSync() // the disk is not what is measured
 	if _, _, err := m.CreateNetwork(NetworkSpec{Name: "mynet"}); err != nil {
 		b.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/usernet/usernet/internal/watchdog"
+	"github.com/usernet/usernet/network/boltstore"
 )
 
 // Options say what the model cannot know by itself.
@@ -29,7 +30,7 @@ type Options struct {
 // Model is the stored state. Its methods may be called at the same time. Make it with Open.
 type Model struct {
 	opts Options
-	db   *bolt.DB
+	db   *boltstore.DB
 	ula  netip.Prefix // the installation's /48
 
 	mu         sync.RWMutex
@@ -46,10 +47,10 @@ func Open(path string, opts Options) (*Model, error) {
 	}
 	m := &Model{opts: opts, db: db, networks: map[string]*Network{}, containers: map[string]*Container{}}
 	err = db.Update(func(tx *bolt.Tx) error {
-		if err := load(tx, bucketNetworks, func(n *Network) { m.networks[n.ID] = n }); err != nil {
+		if err := load(db, tx, bucketNetworks, func(n *Network) { m.networks[n.ID] = n }); err != nil {
 			return err
 		}
-		if err := load(tx, bucketContainers, func(c *Container) { m.containers[c.ID] = c }); err != nil {
+		if err := load(db, tx, bucketContainers, func(c *Container) { m.containers[c.ID] = c }); err != nil {
 			return err
 		}
 		return m.loadULA(tx)
@@ -63,6 +64,9 @@ func Open(path string, opts Options) (*Model, error) {
 	}
 	return m, nil
 }
+
+// CopyError is why no copy of the store was made when it was opened; nil where there is one.
+func (m *Model) CopyError() error { return m.db.CopyError() }
 
 // Close closes the store.
 func (m *Model) Close() error {
@@ -81,8 +85,11 @@ func (m *Model) loadULA(tx *bolt.Tx) error {
 	meta := tx.Bucket(bucketMeta)
 	if v := meta.Get(keyULA); v != nil {
 		p, err := netip.ParsePrefix(string(v))
+		if err != nil || p.Bits() != 48 || !p.Addr().Is6() {
+			return m.db.Damaged(fmt.Errorf("the prefix of IPv6 networks is %q", v))
+		}
 		m.ula = p
-		return err
+		return nil
 	}
 	b := [16]byte{0xfd}
 	if _, err := rand.Read(b[1:6]); err != nil {

@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/usernet/usernet/network/boltstore"
 )
 
-// ErrLocked says that another process has the store open.
-var ErrLocked = errors.New("the state is in use by another usernet daemon")
-
-// lockWait is how long Open waits for another process to give the store up: a daemon that is just ending.
-const lockWait = 2 * time.Second
+// Errors of Open that a caller may act on: another process has the store open, or it makes no sense.
+var (
+	ErrLocked  = boltstore.ErrLocked
+	ErrDamaged = boltstore.ErrDamaged
+)
 
 var (
 	bucketNetworks   = []byte("networks")   // id -> Network
@@ -27,18 +27,15 @@ var (
 
 const schema = "1"
 
-func openStore(path string) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", ErrLocked, path)
-	case err != nil:
-		return nil, fmt.Errorf("state %s cannot be opened: %w", path, err)
+func openStore(path string) (*boltstore.DB, error) {
+	db, err := boltstore.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketNetworks, bucketContainers, bucketMeta} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
+				return db.Damaged(fmt.Errorf("%s: %w", name, err))
 			}
 		}
 		meta := tx.Bucket(bucketMeta)
@@ -57,7 +54,7 @@ func openStore(path string) (*bolt.DB, error) {
 func load[T any, P interface {
 	*T
 	check(id string) error
-}](tx *bolt.Tx, bucket []byte, add func(P)) error {
+}](db *boltstore.DB, tx *bolt.Tx, bucket []byte, add func(P)) error {
 	return tx.Bucket(bucket).ForEach(func(k, v []byte) error {
 		t := P(new(T))
 		err := json.Unmarshal(v, t)
@@ -65,7 +62,7 @@ func load[T any, P interface {
 			err = t.check(string(k))
 		}
 		if err != nil {
-			return fmt.Errorf("record %s in %s is damaged (%w): move the state directory away to start anew", k, bucket, err)
+			return db.Damaged(fmt.Errorf("record %q in %s: %w", k, bucket, err))
 		}
 		add(t)
 		return nil

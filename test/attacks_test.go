@@ -14,6 +14,7 @@ var attacks = []struct {
 	{"V7", "a SYN whose data offset is 0, from a port without the guard", attackMalformedTCP},
 	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
+	{"V18", "a damaged store, which made the daemon panic at its start", attackDamagedStore},
 }
 
 func TestAttacks(t *testing.T) {

@@ -1,0 +1,138 @@
+package boltstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Errors of Open that a caller may act on.
+var (
+	// ErrLocked says that another process has the file open.
+	ErrLocked = errors.New("the state is in use by another usernet daemon")
+	// ErrDamaged says that the file holds no sound database. The error's text names the file and the way out.
+	ErrDamaged = errors.New("the state is damaged")
+)
+
+// lockWait is how long Open waits for another process to give the file up: a daemon that is just ending.
+const lockWait = 2 * time.Second
+
+// lockRetry is how often it tries meanwhile. flock(2) can wait, but not for a limited time.
+const lockRetry = 20 * time.Millisecond
+
+// DB is an open file. Its methods may be called at the same time. Make it with Open.
+type DB struct {
+	path string
+	bolt *bolt.DB
+
+	copyErr error // why there is no copy of what was opened; nil: there is one
+
+	mu     sync.Mutex // one change at a time; guards broken
+	broken error      // why nothing is written any more; nil: it is
+}
+
+// Open opens the file at path, making it where it is missing. Where its structure is sound it puts a copy of it at GoodCopy.
+// It fails with ErrLocked where another process has it open, and with ErrDamaged where it makes no sense.
+func Open(path string) (*DB, error) {
+	f, err := lock(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &DB{path: path}
+	if d.copyErr, err = checkAndCopy(f, path); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	err = guarded(func() error {
+		d.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
+			// The file that is locked and was read is the one to be used, whatever is at path now. bbolt owns it from here,
+			// and closes it where it fails.
+			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
+			Timeout:  lockWait,
+		})
+		return err
+	})
+	if err != nil {
+		_ = f.Close() // bbolt has closed it, unless it panicked
+		return nil, d.Damaged(err)
+	}
+	return d, nil
+}
+
+// CopyError is why Open could not copy the file; nil where it did, or where the file is new.
+func (d *DB) CopyError() error { return d.copyErr }
+
+// lock opens the file at path and locks it against other processes (flock(2), as bbolt does).
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state %s cannot be opened: %w", path, err)
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockRetry) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return nil, errors.Join(fmt.Errorf("state %s cannot be locked: %w", path, err), f.Close())
+		case time.Now().After(deadline):
+			return nil, errors.Join(fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", ErrLocked, path), f.Close())
+		}
+	}
+}
+
+// guarded calls f, and makes an error of a panic and of an access to memory that is not there: bbolt maps the file, and has
+// what is past its end read as such (SIGBUS).
+func guarded(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return f()
+}
+
+// NoSync leaves it to the kernel when changes reach the disk. It is for benchmarks: a crash of the machine may damage the file.
+func (d *DB) NoSync() { d.bolt.NoSync = true }
+
+// Update calls f with a transaction, and stores it where f returns nil. After the file turned out to be damaged it always
+// fails.
+func (d *DB) Update(f func(*bolt.Tx) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		return d.broken
+	}
+	var own error // f's, which says nothing of the file
+	err := guarded(func() error {
+		return d.bolt.Update(func(tx *bolt.Tx) error {
+			own = f(tx)
+			return own
+		})
+	})
+	if own != nil || err == nil {
+		return own
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) { // the disk is full, or fails: nothing was changed, and the next time may do
+		return fmt.Errorf("state %s cannot be written: %w", d.path, err)
+	}
+	d.broken = d.Damaged(err)
+	return d.broken
+}
+
+// Close closes the file.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		return nil // bbolt may hold locks of its own for ever; the process's end closes what it has
+	}
+	return guarded(d.bolt.Close)
+}
