@@ -98,6 +98,9 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
+// Path is the path that Open was given.
+func (d *DB) Path() string { return d.path }
+
 // NoSync leaves it to the kernel when changes reach the disk. It is for benchmarks: a crash of the machine may damage the file.
 func (d *DB) NoSync() { d.bolt.NoSync = true }
 
