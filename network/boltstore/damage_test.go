@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // filled makes a database with records of all sizes, of which some were changed and removed.
@@ -56,7 +57,7 @@ func change(t testing.TB, d *DB, r *rand.Rand) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, bolt.ErrIncompatibleValue) {
+	if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, bolterrors.ErrIncompatibleValue) {
 		t.Fatal(err)
 	}
 }
