@@ -17,6 +17,8 @@ type Backend interface {
 	Network(ref string) (*network.Network, error)
 	CreateNetwork(ctx context.Context, spec network.NetworkSpec) (n *network.Network, warning string, err error)
 	RemoveNetwork(ctx context.Context, ref string) error
+	// PruneNetworks removes the user-defined networks that nothing uses and that match lets pass, and returns their names.
+	PruneNetworks(ctx context.Context, match func(*network.Network) bool) ([]string, error)
 	// NetworkDetails is the verbose part of an inspect (switch ports, drops by reason, flows), ready to be encoded.
 	NetworkDetails(ref string) (any, error)
 	Connect(ctx context.Context, networkRef, containerRef string, spec network.EndpointSpec) error
@@ -29,13 +31,13 @@ type Backend interface {
 	StartContainer(ctx context.Context, ref string, p Started) (StartReply, error)
 	// ContainerExited records the exit status, and removes the container where AutoRemove is set.
 	ContainerExited(ctx context.Context, ref string, code int) error
-	// StopContainer asks the container to end, and kills it after the timeout.
+	// StopContainer asks the container to end, and kills it after the timeout; never where that is negative.
 	StopContainer(ctx context.Context, ref string, signal string, timeout time.Duration) error
 	KillContainer(ctx context.Context, ref string, signal string) error
 	RemoveContainer(ctx context.Context, ref string, force bool) error
 	RenameContainer(ctx context.Context, ref, name string) error
-	// WaitContainer returns the exit status once the container has ended.
-	WaitContainer(ctx context.Context, ref string) (int, error)
+	// WaitContainer returns the exit status once the condition is met. It fails where the daemon ends first.
+	WaitContainer(ctx context.Context, ref string, condition WaitCondition) (int, error)
 	// LogPath is the file that holds the container's output (docker's json-file lines), or "".
 	LogPath(ref string) (string, error)
 
@@ -49,7 +51,8 @@ type Backend interface {
 	// QueryDNS answers as the embedded server would answer that container.
 	QueryDNS(ctx context.Context, container, name, qtype string) (DNSAnswer, error)
 
-	// Events calls send for each event from since on until ctx ends or send fails.
+	// Events calls send for each event from since on. It returns nil where until is reached or ctx ends, and an error where send
+	// fails or the daemon ends.
 	Events(ctx context.Context, since time.Time, until time.Time, send func(Event) error) error
 	Info() Info
 	// Shutdown asks the daemon to end, as SIGTERM does.

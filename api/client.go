@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 )
 
 // Client speaks to a daemon. Its methods may be called at the same time.
@@ -43,6 +44,9 @@ func (e *Error) Error() string { return e.Msg }
 // ErrNoDaemon says that nothing answers at the socket.
 var ErrNoDaemon = errors.New("no usernet daemon answers")
 
+// ErrDaemonEnded says that the daemon ended, or another took its place, while a request was being answered.
+var ErrDaemonEnded = errors.New("the usernet daemon ended")
+
 // NotFound says whether err is the daemon's answer that there is no such container or network.
 func NotFound(err error) bool {
 	var e *Error
@@ -60,7 +64,19 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 		_, err = io.Copy(io.Discard, res.Body)
 		return err
 	}
-	return json.NewDecoder(res.Body).Decode(out)
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+		return c.broken(ctx, err)
+	}
+	return nil
+}
+
+// broken is err, or ErrDaemonEnded where err says that the connection ended in the middle of an answer.
+func (c *Client) broken(ctx context.Context, err error) error {
+	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	if cut && ctx.Err() == nil {
+		return fmt.Errorf("%w (%s) before its answer was whole", ErrDaemonEnded, c.Socket)
+	}
+	return err
 }
 
 // send returns a successful response, whose body the caller closes.
@@ -86,7 +102,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		if errors.As(err, &op) && op.Op == "dial" {
 			return nil, fmt.Errorf("%w at %s (%w): start one with `usernet serve`", ErrNoDaemon, c.Socket, op.Err)
 		}
-		return nil, err
+		return nil, c.broken(ctx, err)
 	}
 	if res.StatusCode < 300 {
 		return res, nil

@@ -64,9 +64,9 @@ func (c *Client) NetworkDetails(ctx context.Context, ref string) (v any, err err
 }
 
 // NetworkCreate makes a network.
-func (c *Client) NetworkCreate(ctx context.Context, spec network.NetworkSpec) (*network.Network, error) {
-	n := new(network.Network)
-	return n, c.Do(ctx, "POST", "/usernet/networks", spec, n)
+func (c *Client) NetworkCreate(ctx context.Context, spec network.NetworkSpec) (n CreatedNetwork, err error) {
+	err = c.Do(ctx, "POST", "/usernet/networks", spec, &n)
+	return n, err
 }
 
 // NetworkRemove removes a network that has no endpoints.
@@ -166,10 +166,15 @@ func (c *Client) ContainerRename(ctx context.Context, ref, name string) error {
 	return c.Do(ctx, "POST", withQuery(path("/containers", ref, "rename"), url.Values{"name": {name}}), nil, nil)
 }
 
-// ContainerWait returns a container's exit status once it has ended.
+// ContainerWait returns a container's exit status once it has ended. It goes on with the daemon that takes the place of the one
+// that was asked first.
 func (c *Client) ContainerWait(ctx context.Context, ref string) (code int, err error) {
-	err = c.Do(ctx, "POST", path("/usernet/containers", ref, "wait"), nil, &code)
-	return code, err
+	for {
+		err = c.Do(ctx, "POST", path("/usernet/containers", ref, "wait"), nil, &code)
+		if !errors.Is(err, ErrDaemonEnded) || c.Ping(ctx) != nil {
+			return code, err
+		}
+	}
 }
 
 // ContainerLog returns the path of the file with a detached container's output.
@@ -218,7 +223,8 @@ type EventOptions struct {
 	Filters      Filters
 }
 
-// Events calls f for each event until ctx ends, Until is reached, the daemon ends or f fails.
+// Events calls f for each event until ctx ends or Until is reached, which is no error, until f fails, or until the daemon ends,
+// which is ErrDaemonEnded.
 func (c *Client) Events(ctx context.Context, o EventOptions, f func(events.Message) error) error {
 	q := o.Filters.query(url.Values{})
 	for k, v := range map[string]string{"since": o.Since, "until": o.Until} {
@@ -234,10 +240,10 @@ func (c *Client) Events(ctx context.Context, o EventOptions, f func(events.Messa
 	for d := json.NewDecoder(res.Body); ; {
 		var m events.Message
 		switch err := d.Decode(&m); {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), err != nil && ctx.Err() != nil:
+		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return err
+			return c.broken(ctx, err)
 		}
 		if err := f(m); err != nil {
 			return err

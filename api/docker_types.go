@@ -14,20 +14,28 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// This file says the model's records in Docker's shapes (module github.com/moby/moby/api).
+// The model's records as Docker's types (module github.com/moby/moby/api), and Docker's requests as the model's.
 
 // dockerNetwork is a network as GET /networks shows it.
 func dockerNetwork(n *network.Network) dockernet.Network {
 	d := dockernet.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: n.Driver, EnableIPv4: n.EnableIPv4, EnableIPv6: n.EnableIPv6,
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: shownDriver(n), EnableIPv4: n.EnableIPv4, EnableIPv6: n.EnableIPv6,
 		Internal: n.Internal, Attachable: n.Attachable, ConfigOnly: n.ConfigOnly, ConfigFrom: dockernet.ConfigReference{Network: n.ConfigFrom},
 		Options: nonNil(n.Options), Labels: nonNil(n.Labels),
-		IPAM: dockernet.IPAM{Driver: "default", Options: map[string]string{}, Config: []dockernet.IPAMConfig{}},
+		IPAM: dockernet.IPAM{Driver: "default", Options: n.IPAMOptions, Config: []dockernet.IPAMConfig{}},
 	}
 	for _, p := range n.Pools {
 		d.IPAM.Config = append(d.IPAM.Config, dockernet.IPAMConfig{Subnet: p.Subnet, IPRange: p.Range, Gateway: p.Gateway, AuxAddress: p.Aux})
 	}
 	return d
+}
+
+// shownDriver is a network's driver as Docker shows it: a config-only network has none.
+func shownDriver(n *network.Network) string {
+	if n.ConfigOnly {
+		return network.DriverNull
+	}
+	return n.Driver
 }
 
 func nonNil(m map[string]string) map[string]string {
@@ -201,6 +209,12 @@ func withBridgeFields(r container.InspectResponse) (any, error) {
 	if err := json.Unmarshal(b, &fields); err != nil {
 		return nil, err
 	}
+	for k, v := range map[string]any{ // of what usernet's networks do not have
+		"Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+		"SecondaryIPAddresses": nil, "SecondaryIPv6Addresses": nil,
+	} {
+		settings[k] = v
+	}
 	for _, k := range []string{"EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen", "IPv6Gateway", "MacAddress"} {
 		settings[k] = fields[k]
 	}
@@ -227,6 +241,7 @@ func networkSpec(r dockernet.CreateRequest) network.NetworkSpec {
 		s.ConfigFrom = r.ConfigFrom.Network
 	}
 	if r.IPAM != nil {
+		s.IPAMOptions = r.IPAM.Options
 		for _, c := range r.IPAM.Config {
 			s.Pools = append(s.Pools, network.Pool{Subnet: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
 		}

@@ -16,8 +16,8 @@ import (
 // filters are those of a list request: any value of a key may match, and each key has to.
 type filters map[string][]string
 
-// parseFilters reads ?filters= in both of Docker's forms, {"name":["x"]} and {"name":{"x":true}}, and refuses unknown keys.
-func parseFilters(r *http.Request, known ...string) (filters, error) {
+// readFilters reads ?filters= in both of Docker's forms, {"name":["x"]} and {"name":{"x":true}}.
+func readFilters(r *http.Request) (filters, error) {
 	text := r.URL.Query().Get("filters")
 	if text == "" {
 		return nil, nil
@@ -33,12 +33,67 @@ func parseFilters(r *http.Request, known ...string) (filters, error) {
 	} else if err := json.Unmarshal([]byte(text), (*map[string][]string)(&f)); err != nil {
 		return nil, network.Errorf(network.Invalid, "invalid filters: %w", err)
 	}
-	for k := range f {
-		if !slices.Contains(known, k) {
-			return nil, network.Errorf(network.Invalid, "invalid filter '%s'", k)
+	return f, nil
+}
+
+// checkFilters lets requests pass to next whose filters are among known.
+func checkFilters(known []string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		f, err := readFilters(r)
+		for k := range f {
+			if !slices.Contains(known, k) {
+				err = network.Errorf(network.Invalid, "invalid filter '%s'", k)
+			}
+		}
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		next(w, r)
+	}
+}
+
+// checkNetworks refuses values that no network could match, with Docker's texts.
+func (f filters) checkNetworks() error {
+	if len(f["dangling"]) > 1 {
+		return network.Errorf(network.Invalid, "got more than one value for filter key \"dangling\"")
+	}
+	for _, v := range f["dangling"] {
+		if !slices.Contains([]string{"true", "1", "false", "0"}, v) {
+			return network.Errorf(network.Invalid, `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`)
 		}
 	}
-	return f, nil
+	for _, v := range f["type"] {
+		if v != "builtin" && v != "custom" {
+			return network.Errorf(network.Invalid, "invalid filter: 'type'='%s'", v)
+		}
+	}
+	return nil
+}
+
+// containerStates are Docker's; usernet knows the three of network.Status.
+var containerStates = []string{"created", "running", "paused", "restarting", "removing", "exited", "dead"}
+
+// checkContainers refuses values that no container could match.
+func (f filters) checkContainers() error {
+	oneOf := func(list ...string) func(string) bool {
+		return func(v string) bool { return slices.Contains(list, v) }
+	}
+	for key, is := range map[string]func(string) bool{
+		"status":  oneOf(containerStates...),
+		"health":  oneOf("none", "starting", "healthy", "unhealthy"),
+		"is-task": oneOf("true", "1", "false", "0"),
+		"exited":  func(v string) bool { _, err := strconv.Atoi(v); return err == nil },
+		"publish": func(v string) bool { _, ok := parsePortFilter(v); return ok },
+		"expose":  func(v string) bool { _, ok := parsePortFilter(v); return ok },
+	} {
+		for _, v := range f[key] {
+			if !is(v) {
+				return network.Errorf(network.Invalid, "invalid filter '%s=%s'", key, v)
+			}
+		}
+	}
+	return nil
 }
 
 // any says whether a value of key satisfies match, or there is none.
@@ -61,14 +116,14 @@ func (f filters) matchLabels(labels map[string]string) bool {
 }
 
 func (f filters) matchNetwork(n *network.Network, containers []*network.Container) bool {
-	predefined := n.Driver != network.DriverBridge || n.Name == network.BridgeName
+	predefined := n.Predefined()
 	return f.any("name", matches(n.Name)) && f.any("id", matches(n.ID)) &&
-		f.any("driver", func(v string) bool { return n.Driver == v }) &&
+		f.any("driver", func(v string) bool { return shownDriver(n) == v }) &&
 		f.any("scope", func(v string) bool { return n.Scope == v }) &&
 		f.any("type", func(v string) bool { return v == "builtin" && predefined || v == "custom" && !predefined }) &&
 		f.any("dangling", func(v string) bool {
-			want, _ := strconv.ParseBool(v)
-			return want == (!predefined && !inUse(n, containers))
+			want, _ := strconv.ParseBool(v) // checkNetworks has seen it
+			return want == (!predefined && !n.InUse(containers))
 		}) && f.matchLabels(n.Labels)
 }
 
@@ -77,7 +132,7 @@ func (f filters) matchContainer(c *network.Container) bool {
 		f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
 		f.any("status", func(v string) bool { return string(c.Status) == v }) &&
 		f.any("ancestor", never) && f.any("volume", never) && f.any("isolation", never) && f.any("health", func(v string) bool { return v == "none" }) &&
-		f.any("is-task", func(v string) bool { return v == "false" }) &&
+		f.any("is-task", func(v string) bool { return v == "false" || v == "0" }) &&
 		f.any("exited", func(v string) bool { return c.Status == network.Exited && fmt.Sprint(c.ExitCode) == v }) &&
 		f.any("network", func(v string) bool {
 			return slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Network == v || strings.HasPrefix(e.NetworkID, v) })
@@ -118,10 +173,34 @@ func (f filters) age(list []*network.Container, find func(string) (*network.Cont
 	return list, nil
 }
 
-// portIs matches PORT or PORT/PROTO.
+// portRange is a value of the filters publish and expose: PORT[-PORT][/PROTO], TCP unless it says otherwise.
+type portRange struct {
+	first, last uint64
+	proto       network.Protocol
+}
+
+func parsePortFilter(v string) (p portRange, ok bool) {
+	ports, proto, given := strings.Cut(v, "/")
+	p.proto = network.Protocol(strings.ToLower(proto))
+	if !given {
+		p.proto = network.TCP
+	}
+	first, last, isRange := strings.Cut(ports, "-")
+	if !isRange {
+		last = first
+	}
+	var err1, err2 error
+	p.first, err1 = strconv.ParseUint(first, 10, 16)
+	p.last, err2 = strconv.ParseUint(last, 10, 16)
+	known := p.proto == network.TCP || p.proto == network.UDP || p.proto == network.SCTP
+	return p, err1 == nil && err2 == nil && p.first <= p.last && known
+}
+
+// portIs matches ports against a value of the filters publish and expose.
 func portIs(v string) func(network.PortProto) bool {
+	p, ok := parsePortFilter(v)
 	return func(x network.PortProto) bool {
-		return v == fmt.Sprint(x.Port) && x.Proto == network.TCP || v == fmt.Sprintf("%d/%s", x.Port, x.Proto)
+		return ok && x.Proto == p.proto && uint64(x.Port) >= p.first && uint64(x.Port) <= p.last
 	}
 }
 
@@ -144,8 +223,12 @@ func (f filters) matchEvent(e Event) bool {
 
 // until is the time of an until filter: what is younger stays.
 func (f filters) until() (time.Time, error) {
-	if len(f["until"]) == 0 {
+	switch len(f["until"]) {
+	case 0:
 		return time.Time{}, nil
+	case 1:
+	default:
+		return time.Time{}, network.Errorf(network.Invalid, "more than one until filter specified")
 	}
 	return parseTime(f["until"][0])
 }

@@ -2,12 +2,8 @@ package api
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"reflect"
-	"strconv"
-	"time"
 
 	"github.com/usernet/usernet/network"
 )
@@ -22,12 +18,6 @@ type route struct {
 	handle       http.HandlerFunc
 }
 
-// parameter is one of a request's query.
-type parameter struct {
-	name, kind, text string // kind: string, integer or boolean
-	required         bool
-}
-
 // none stands for a body that is not there.
 type none struct{}
 
@@ -37,14 +27,8 @@ func on[In, Out any](method, path, summary string, f func(*http.Request, In) (Ou
 	return route{method: method, path: path, summary: summary, query: query, in: in, out: out, handle: func(w http.ResponseWriter, r *http.Request) {
 		var body In
 		if in != reflect.TypeFor[none]() {
-			d := json.NewDecoder(r.Body)
-			d.DisallowUnknownFields()
-			if err := d.Decode(&body); err != nil {
-				fail(w, network.Errorf(network.Invalid, "invalid body: %w", err))
-				return
-			}
-			if _, err := d.Token(); !errors.Is(err, io.EOF) {
-				fail(w, network.Errorf(network.Invalid, "invalid body: more than one JSON value"))
+			if err := readBody(r, &body); err != nil {
+				fail(w, err)
 				return
 			}
 		}
@@ -85,9 +69,12 @@ func (s *Server) daemonRoutes() []route {
 func (s *Server) networkRoutes() []route {
 	return []route{
 		on("GET", "/usernet/networks", "All networks, by name", func(*http.Request, none) ([]*network.Network, error) { return s.b.Networks(), nil }),
-		on("POST", "/usernet/networks", "Make a network", func(r *http.Request, spec network.NetworkSpec) (*network.Network, error) {
-			n, _, err := s.b.CreateNetwork(r.Context(), spec)
-			return n, err
+		on("POST", "/usernet/networks", "Make a network", func(r *http.Request, spec network.NetworkSpec) (CreatedNetwork, error) {
+			n, warning, err := s.b.CreateNetwork(r.Context(), spec)
+			if err != nil {
+				return CreatedNetwork{}, err
+			}
+			return CreatedNetwork{*n, warning}, nil
 		}),
 		on("GET", "/usernet/networks/{ref}", "One network", func(r *http.Request, _ none) (*network.Network, error) { return s.b.Network(ref(r)) }),
 		on("DELETE", "/usernet/networks/{ref}", "Remove a network that has no endpoints", func(r *http.Request, _ none) (none, error) {
@@ -116,32 +103,26 @@ func (s *Server) containerRoutes() []route {
 		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute", s.createContainer),
 		on("GET", "/usernet/containers/{ref}", "One container", func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
 		on("DELETE", "/usernet/containers/{ref}", "Forget a container; an attached one is detached", func(r *http.Request, _ none) (none, error) {
-			force, _ := strconv.ParseBool(r.URL.Query().Get("force"))
-			return none{}, s.b.RemoveContainer(r.Context(), ref(r), force)
+			return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
 		}, parameter{"force", "boolean", "kill it first where it runs", false}),
 		on("POST", "/usernet/containers/{ref}/start", "Tell the daemon which processes a created container consists of, and make its network",
 			func(r *http.Request, p Started) (StartReply, error) {
 				return s.b.StartContainer(r.Context(), ref(r), p)
 			}),
 		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended", func(r *http.Request, _ none) (none, error) {
-			code, err := strconv.Atoi(r.URL.Query().Get("code"))
-			if err != nil {
-				return none{}, network.Errorf(network.Invalid, "code: a number is needed")
-			}
-			return none{}, s.b.ContainerExited(r.Context(), ref(r), code)
+			return none{}, s.b.ContainerExited(r.Context(), ref(r), intParam(r, "code", 0))
 		}, parameter{"code", "integer", "exit status", true}),
 		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time", func(r *http.Request, _ none) (none, error) {
-			t, err := strconv.Atoi(r.URL.Query().Get("t"))
-			if err != nil || t < 0 {
-				t = 10
-			}
-			return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), time.Duration(t)*time.Second)
-		}, parameter{"t", "integer", "seconds until KILL; 10 where there is none", false}, signal("TERM")),
+			return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
+		}, parameter{"t", "integer", "seconds until KILL; 10 where there is none, and without end where it is negative", false}, signal("TERM")),
 		on("POST", "/usernet/containers/{ref}/kill", "Send a signal to a container's first process", func(r *http.Request, _ none) (none, error) {
 			return none{}, s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
 		}, signal("KILL")),
-		on("POST", "/usernet/containers/{ref}/wait", "Answer with the exit status once the container has ended",
-			func(r *http.Request, _ none) (int, error) { return s.b.WaitContainer(r.Context(), ref(r)) }),
+		{
+			method: "POST", path: "/usernet/containers/{ref}/wait",
+			summary: "Answer with the exit status once the container has ended; the header comes at once",
+			in:      reflect.TypeFor[none](), out: reflect.TypeFor[int](), handle: s.waitStatus,
+		},
 		on("GET", "/usernet/containers/{ref}/log", "Path of the file with a detached container's output, a line of JSON for each line",
 			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) }),
 		on("GET", "/usernet/containers/{ref}/ports", "Published ports as they are bound now",
@@ -157,6 +138,21 @@ func (s *Server) containerRoutes() []route {
 	}
 }
 
+// waitStatus sends the header at once, so that a client knows that it waits, and the exit status when the container has ended.
+// Where the daemon ends first, the answer breaks off.
+func (s *Server) waitStatus(w http.ResponseWriter, r *http.Request) {
+	if _, err := s.b.Container(ref(r)); err != nil {
+		fail(w, err)
+		return
+	}
+	flushHeader(w)
+	code, err := s.b.WaitContainer(r.Context(), ref(r), WaitNotRunning)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	_ = json.NewEncoder(w).Encode(code) // a client that is gone
+}
+
 func (s *Server) createContainer(r *http.Request, spec network.ContainerSpec) (Created, error) {
 	c, warnings, err := s.b.CreateContainer(r.Context(), spec)
 	if err != nil {
@@ -170,6 +166,12 @@ type Created struct {
 	Container *network.Container
 	Warnings  []string
 	Env       []string // for its command: what links on the default bridge add
+}
+
+// CreatedNetwork is the answer to a network's creation.
+type CreatedNetwork struct {
+	network.Network
+	Warning string `json:"warning,omitempty"` // names what was asked for and is ignored, as Docker ignores it
 }
 
 // Attachment asks for an endpoint, or for its end.

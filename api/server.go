@@ -43,11 +43,28 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	return s
 }
 
-// isolated answers a request whose handling ends in a panic with an error, and logs it.
+// isolated answers a request whose handling ends in a panic with an error, and logs it. The panic by which a handler breaks off its
+// answer, http.ErrAbortHandler, goes on to net/http, which closes the connection.
 func isolated(log *slog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isolate.Do(log, "answering a request", func() { h.ServeHTTP(w, r) }, "method", r.Method, "path", r.URL.Path) {
+		aborted := false
+		serve := func() {
+			defer func() {
+				switch p := recover(); p {
+				case nil:
+				case http.ErrAbortHandler:
+					aborted = true
+				default:
+					panic(p)
+				}
+			}()
+			h.ServeHTTP(w, r)
+		}
+		if !isolate.Do(log, "answering a request", serve, "method", r.Method, "path", r.URL.Path) {
 			w.WriteHeader(http.StatusInternalServerError) // of no effect where an answer has begun
+		}
+		if aborted {
+			panic(http.ErrAbortHandler)
 		}
 	})
 }
@@ -82,16 +99,19 @@ func peerUID(c net.Conn) int {
 	return uid
 }
 
-// guard lets in only this user and root, bounds bodies, and keeps a panic in one request from ending the daemon.
+// crossOrigin refuses what a browser sends for a page from elsewhere, by the headers Sec-Fetch-Site and Origin. The socket may be
+// reachable by one where the user has put a proxy before it.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// guard lets in only this user and root, refuses web pages, and bounds bodies.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			if p := recover(); p != nil {
-				s.log.Error("request failed", "path", r.URL.Path, "panic", p)
-			}
-		}()
 		if uid, known := r.Context().Value(uidKey{}).(int); !known || uid != os.Geteuid() && uid != 0 {
 			fail(w, network.Errorf(network.Forbidden, "this daemon belongs to another user"))
+			return
+		}
+		if err := crossOrigin.Check(r); err != nil {
+			fail(w, network.Errorf(network.Forbidden, "request of a web page: %w", err))
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -101,14 +121,16 @@ func (s *Server) guard(next http.Handler) http.Handler {
 
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
-	m.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) {
+	m.HandleFunc("GET /_ping", checkQuery(nil, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache, no-store, must-revalidate")
 		w.Header().Set("Pragma", "no-cache")
 		_, _ = io.WriteString(w, "OK")
-	})
-	s.dockerRoutes(m)
+	}))
+	for _, r := range s.dockerRoutes() {
+		m.HandleFunc(r.pattern, checkQuery(r.query, checkFilters(r.filters, r.handle)))
+	}
 	for _, r := range s.usernetRoutes() {
-		m.HandleFunc(r.method+" "+r.path, r.handle)
+		m.HandleFunc(r.method+" "+r.path, checkQuery(r.query, r.handle))
 	}
 	m.HandleFunc("POST /usernet/handover", s.takeOver) // which is no HTTP any more
 	m.HandleFunc("/", unknown)

@@ -230,6 +230,7 @@ func (d *Daemon) remove(s *sandboxState, c *network.Container) error {
 	delete(d.sandboxes, s.id)
 	s.unwatch()
 	d.mu.Unlock()
+	close(s.removed)
 	d.containerEvent("destroy", c, nil)
 	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {
 		d.log.Warn("files of container left behind", "container", c.Name, "error", err)
@@ -253,7 +254,7 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 		if err := d.kill(c, syscall.SIGKILL); err != nil {
 			return err
 		}
-		if _, err := d.WaitContainer(ctx, c.ID); err != nil {
+		if _, err := d.WaitContainer(ctx, c.ID, api.WaitNotRunning); err != nil {
 			return err
 		}
 		if c, err = d.model.Container(c.ID); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
 )
 
 // keptEvents is how many past events `events --since` can still show, as in Docker.
@@ -44,7 +45,8 @@ func (l *eventLog) from(next uint64) ([]api.Event, uint64, <-chan struct{}) {
 	return append([]api.Event(nil), l.recent[skip:]...), l.first + uint64(len(l.recent)), l.wake
 }
 
-// Events calls send for each event from since on (a zero since: from now on) until ctx ends, until is reached or send fails.
+// Events calls send for each event from since on (a zero since: from now on). It returns nil where until is reached or ctx ends,
+// and an error where send fails or the daemon ends.
 func (d *Daemon) Events(ctx context.Context, since, until time.Time, send func(api.Event) error) error {
 	if !until.IsZero() {
 		var cancel context.CancelFunc
@@ -74,7 +76,7 @@ func (d *Daemon) Events(ctx context.Context, since, until time.Time, send func(a
 		case <-ctx.Done():
 			return nil
 		case <-d.ctx.Done():
-			return nil
+			return network.Errorf(network.Unavailable, "the daemon ends")
 		}
 	}
 }

@@ -48,6 +48,22 @@ func (d *Daemon) RemoveNetwork(_ context.Context, ref string) error {
 	return nil
 }
 
+// PruneNetworks removes the user-defined networks that nothing uses and that match lets pass, and returns their names.
+func (d *Daemon) PruneNetworks(ctx context.Context, match func(*network.Network) bool) ([]string, error) {
+	var removed []string
+	containers := d.model.Containers()
+	for _, n := range d.model.Networks() {
+		if n.Predefined() || n.ConfigOnly || n.InUse(containers) || !match(n) {
+			continue
+		}
+		if d.RemoveNetwork(ctx, n.ID) == nil { // it fails where somebody has connected meanwhile
+			removed = append(removed, n.Name)
+		}
+	}
+	d.events.add("network", "prune", "", map[string]string{"reclaimed": "0"}) // bytes, as of Docker's other kinds
+	return removed, nil
+}
+
 // Connect gives a container an interface on one more network, at once where it runs.
 func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, spec network.EndpointSpec) error {
 	c, err := d.model.Container(containerRef)

@@ -11,26 +11,43 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
 
-// WaitContainer returns the exit status once the container has ended.
-func (d *Daemon) WaitContainer(ctx context.Context, ref string) (int, error) {
+// WaitContainer returns the exit status once the condition is met. A container that has ended does not start again, so its next
+// exit never comes, and its removal ends that wait.
+func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.WaitCondition) (int, error) {
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return 0, err
 	}
-	if c.Status == network.Exited {
+	if c.Status == network.Exited && condition == api.WaitNotRunning {
 		return c.ExitCode, nil
 	}
 	s := d.box(c.ID)
+	if _, err := d.model.Container(c.ID); err != nil { // removed meanwhile, perhaps before s was made
+		d.mu.Lock()
+		delete(d.sandboxes, c.ID)
+		s.unwatch()
+		d.mu.Unlock()
+		return c.ExitCode, nil
+	}
+	until := s.ended
+	if c.Status == network.Exited || condition == api.WaitRemoved {
+		until = s.removed
+	}
 	select {
-	case <-s.ended:
+	case <-until:
+	case <-s.removed: // without having started
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-d.ctx.Done():
 		return 0, network.Errorf(network.Unavailable, "the daemon ends; container %s goes on", c.Name)
+	}
+	if c.Status == network.Exited {
+		return c.ExitCode, nil
 	}
 	if after, err := d.model.Container(c.ID); err == nil {
 		return after.ExitCode, nil
@@ -69,7 +86,8 @@ func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
 	return nil
 }
 
-// StopContainer sends signal ("" means SIGTERM), and SIGKILL after the timeout.
+// StopContainer sends signal ("" means SIGTERM), and SIGKILL after the timeout; never where that is
+// negative.
 func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout time.Duration) error {
 	c, err := d.model.Container(ref)
 	if err != nil {
@@ -84,16 +102,19 @@ func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout 
 	if err := d.KillContainer(ctx, c.ID, signal); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, timeout)
+	wait, cancel := ctx, context.CancelFunc(func() {})
+	if timeout >= 0 {
+		wait, cancel = context.WithTimeout(ctx, timeout)
+	}
 	defer cancel()
-	if _, err := d.WaitContainer(wait, c.ID); err != nil {
+	if _, err := d.WaitContainer(wait, c.ID, api.WaitNotRunning); err != nil {
 		if wait.Err() == nil || ctx.Err() != nil {
 			return err
 		}
 		if err := d.kill(c, syscall.SIGKILL); err != nil {
 			return err
 		}
-		if _, err := d.WaitContainer(ctx, c.ID); err != nil {
+		if _, err := d.WaitContainer(ctx, c.ID, api.WaitNotRunning); err != nil {
 			return err
 		}
 	}

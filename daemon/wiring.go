@@ -32,6 +32,7 @@ type sandboxState struct {
 	unwatch func()             // mu is not watched any more
 	code    int                // exit status; set before ended is closed
 	ended   chan struct{}      // closed when the container has ended
+	removed chan struct{}      // closed when the container has been removed
 }
 
 // plug is one endpoint's way onto its segment.
@@ -51,7 +52,7 @@ func (d *Daemon) box(id string) *sandboxState {
 	defer d.mu.Unlock()
 	s := d.sandboxes[id]
 	if s == nil {
-		s = &sandboxState{id: id, plugs: map[string]*plug{}, ended: make(chan struct{})}
+		s = &sandboxState{id: id, plugs: map[string]*plug{}, ended: make(chan struct{}), removed: make(chan struct{})}
 		s.unwatch = d.watchContainer(s)
 		d.sandboxes[id] = s
 	}

@@ -40,6 +40,16 @@ func isPredefined(name string) bool {
 	return name == BridgeName || name == HostName || name == NoneName || name == "default"
 }
 
+// Predefined says whether n is one of the networks that always exist.
+func (n *Network) Predefined() bool { return isPredefined(n.Name) }
+
+// InUse says whether one of containers that has not ended is on n.
+func (n *Network) InUse(containers []*Container) bool {
+	return slices.ContainsFunc(containers, func(c *Container) bool {
+		return c.Status != Exited && slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID })
+	})
+}
+
 // DNSNames are the names under which an endpoint is found on its network: the container's name, its short id, its
 // hostname where one was set, and its aliases.
 func DNSNames(c *Container, e *Endpoint) []string {

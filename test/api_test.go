@@ -92,7 +92,7 @@ func TestAPIVersions(t *testing.T) {
 	}
 	d.answers(400, "client version 1.23 is too old. Minimum supported API version is 1.24", "GET", "/v1.23/networks", "")
 	d.answers(400, "client version 1.999 is too new. Maximum supported API version is", "GET", "/v1.999/networks", "")
-	for _, request := range []string{"GET /images/json", "POST /containers/create", "GET /swarm", "POST /v1.40/build", "GET /nothing", "PUT /networks/bridge"} {
+	for _, request := range []string{"GET /images/json", "POST /containers/create", "POST /swarm/init", "POST /v1.40/build", "GET /nothing", "PUT /networks/bridge"} {
 		method, path, _ := strings.Cut(request, " ")
 		d.answers(501, "", method, path, "")
 	}
@@ -115,7 +115,15 @@ func TestAPIStatusCodes(t *testing.T) {
 	create(201, `"Id":"`, `{"Name":"a b"}`)
 	d.answers(204, "", "DELETE", "/networks/a%20b", "")
 	create(400, "", `{"Name":`)
-	create(400, "", ``)
+	create(400, "invalid name: name is empty", ``)
+	create(400, "unexpected content after JSON", `{"Name":"x"} trailing`)
+	create(400, `unknown IPAM option a`, `{"Name":"x","IPAM":{"Options":{"a":"b"}}}`)
+	create(400, `driver-opt is not a valid bool`, `{"Name":"x","Options":{"com.docker.network.enable_ipv4":"foo"}}`)
+	create(400, "invalid network config:\ninvalid ip-range 10.9.0.1/25: it should be 10.9.0.0/25", `{"Name":"x","IPAM":{"Config":[{"Subnet":"10.9.0.0/24","IPRange":"10.9.0.1/25"}]}}`)
+	create(400, "failed to allocate gateway (10.9.0.255): Address already in use", `{"Name":"x","IPAM":{"Config":[{"Subnet":"10.9.0.0/24","Gateway":"10.9.0.255"}]}}`)
+	create(201, `"Warning":"subnet fd09::/64 is ignored`, `{"Name":"six","IPAM":{"Config":[{"Subnet":"fd09::/64"}]}}`)
+	d.answers(200, `"IPAM":{"Driver":"default","Options":null`, "GET", "/networks/six", "")
+	d.answers(204, "", "DELETE", "/networks/six", "")
 	create(400, "", `{"Name":"x","IPAM":{"Config":[{"Subnet":"10.61.0.1/33"}]}}`)
 	create(400, "invalid gateway 10.62.0.1: parent subnet 10.61.0.0/24 doesn't contain this address", `{"Name":"x","IPAM":{"Config":[{"Subnet":"10.61.0.0/24","Gateway":"10.62.0.1"}]}}`)
 
@@ -154,6 +162,8 @@ func TestAPIStatusCodes(t *testing.T) {
 	d.answers(200, `"StatusCode":137`, "POST", "/containers/c3/wait", "")
 	d.answers(409, "is not running", "POST", "/containers/c3/kill", "")
 	d.answers(304, "", "POST", "/containers/c3/stop", "")
+	d.answers(400, `invalid condition: "foo"`, "POST", "/containers/c3/wait?condition=foo", "")
+	d.answers(404, "No such container: nobody", "POST", "/containers/nobody/wait", "")
 	d.answers(204, "", "POST", "/containers/c2/stop?t=0", "")
 	d.answers(204, "", "DELETE", "/containers/c3", "")
 	d.answers(404, "No such container: c3", "DELETE", "/containers/c3", "")

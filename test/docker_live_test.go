@@ -2,10 +2,13 @@ package test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
+	"io"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -33,6 +36,69 @@ func TestDockerSeesWhatIsAttached(t *testing.T) {
 		d.ok("detach", "ext")
 		d.dockerFails("No such", "inspect", id)
 	})
+}
+
+// TestDockerAttachFailsAtOnce has what usernet cannot do refused while the container runs: the client waits for the header of the
+// request for the exit status before it attaches.
+func TestDockerAttachFailsAtOnce(t *testing.T) {
+	eachDocker(t, func(t *testing.T, d *daemon) {
+		d.idle("c1")
+		d.dockerFails("501", "attach", "c1")
+		d.dockerFails("This node is not", "swarm", "leave", "--force")
+		d.dockerSays("inactive", "info", "-f", "{{.Swarm.LocalNodeState}}")
+		d.dockerSays(" false", "inspect", "-f", "{{.NetworkSettings.Bridge}} {{.NetworkSettings.HairpinMode}}", "c1")
+	})
+}
+
+// TestNobodyTakesTheDaemonsEndForSuccess has commands that wait fail when the daemon goes, in whatever way it goes.
+func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
+	waiting := [][]string{{"wait", "c1"}, {"logs", "-f", "c1"}, {"events"}, {"network", "events"}, {"flows", "--watch"}}
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			d := startDaemon(t)
+			d.container("c1", nil, "sh", "-c", "echo ready; exec sleep 1000000")
+			d.logged("c1", "ready")
+			results := make(chan result, len(waiting))
+			for _, args := range waiting {
+				cmd := exec.Command(usernet, args...)
+				cmd.Env = d.environ()
+				var stderr bytes.Buffer
+				cmd.Stderr = &stderr
+				out, err := cmd.StdoutPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					text, _ := io.ReadAll(out)
+					cmd.Wait()
+					results <- result{args: args, stdout: string(text), stderr: stderr.String(), code: cmd.ProcessState.ExitCode()}
+				}()
+			}
+			// Each has asked once its connection is there.
+			eventually(t, func() error {
+				out := d.command("ss", "-xH", "state", "connected").stdout
+				if n := strings.Count(out, d.socket); n < 3 {
+					return fmt.Errorf("%d connections to the daemon:\n%s", n, out)
+				}
+				return nil
+			})
+			d.stop(signal)
+			for range waiting {
+				select {
+				case r := <-results:
+					if r.code == 0 || !strings.Contains(r.stderr, "daemon") {
+						t.Errorf("ends as if all were well: %v", r)
+					}
+				case <-time.After(patience):
+					t.Fatal("a command does not end")
+				}
+			}
+			d.start()
+		})
+	}
 }
 
 // TestEventsArriveAsTheyHappen watches with the docker CLI and with usernet.

@@ -61,7 +61,13 @@ func logsCommand() *cobra.Command {
 // show prints the older file, which is there where the log was turned over, and the current one, and follows it.
 func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string) error {
 	// Whether it runs is asked before the log is read: what was written before the answer is then in the log.
-	running := o.follow && o.running(ctx, cl, id)
+	running := o.follow
+	if running {
+		var err error
+		if running, err = o.running(ctx, cl, id); err != nil {
+			return err
+		}
+	}
 	old, now := logReader{path: path + ".1"}, logReader{path: path}
 	defer old.close()
 	defer now.close()
@@ -84,19 +90,34 @@ func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string)
 			return nil
 		case <-time.After(logPoll):
 		}
-		running = o.running(ctx, cl, id)
+		var gone error
+		running, gone = o.running(ctx, cl, id)
 		lines, err := now.read()
 		if err != nil {
 			return err
 		}
 		o.print(lines)
+		if gone != nil {
+			return gone
+		}
 	}
 	return nil
 }
 
-func (o *logsOptions) running(ctx context.Context, cl *api.Client, id string) bool {
+// running says whether the container runs. A daemon that took the place of another is asked in its place; where none answers,
+// nobody knows, and that is an error.
+func (o *logsOptions) running(ctx context.Context, cl *api.Client, id string) (bool, error) {
 	k, err := cl.Container(ctx, id)
-	return err == nil && k.Status == network.Running
+	if errors.Is(err, api.ErrDaemonEnded) && cl.Ping(ctx) == nil {
+		k, err = cl.Container(ctx, id)
+	}
+	switch {
+	case err == nil:
+		return k.Status == network.Running, nil
+	case api.NotFound(err):
+		return false, nil // it was removed at its end
+	}
+	return false, fmt.Errorf("the log is followed no further: %w", err)
 }
 
 // logReader reads a log file that grows, and may be turned over meanwhile.

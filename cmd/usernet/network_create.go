@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,7 @@ func networkCreate() *cobra.Command {
 			options = append(options, "usernet.dns="+strings.Join(servers, ","))
 		}
 		spec.Name, spec.Options, spec.Labels = args[0], keyValues(options), keyValues(labels)
+		spec.IPAMOptions = map[string]string{} // as docker shows it
 		if c.Flags().Changed("ipv4") {
 			spec.EnableIPv4 = &ipv4
 		}
@@ -60,6 +62,9 @@ func networkCreate() *cobra.Command {
 		n, err := cl.NetworkCreate(c.Context(), spec)
 		if err != nil {
 			return err
+		}
+		if n.Warning != "" {
+			fmt.Fprintln(os.Stderr, "WARNING:", n.Warning)
 		}
 		fmt.Println(n.ID)
 		return nil
