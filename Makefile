@@ -20,7 +20,7 @@ help: ## list the targets
 
 build: ## build bin/usernet, a static binary
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(scripts/version.sh)" -o bin/usernet ./cmd/usernet
+	scripts/build.sh bin/usernet -ldflags "-s -w -X main.version=$$(scripts/version.sh)"
 
 install: build ## install it to $(PREFIX)/bin (~/.local by default)
 	install -D -m 0755 bin/usernet "$(DESTDIR)$(PREFIX)/bin/usernet"

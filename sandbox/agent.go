@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/sandbox/entry"
 	"github.com/usernet/usernet/switch/tap"
 )
 
@@ -22,6 +23,9 @@ func runAgent() error {
 		return fmt.Errorf("agent without a control socket: %w", err)
 	}
 	defer c.Close()
+	if err := entry.Result(); err != nil {
+		return err
+	}
 	buf := make([]byte, maxMessage)
 	n, err := c.Read(buf)
 	if err != nil {

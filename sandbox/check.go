@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +22,7 @@ type Requirement struct {
 
 // Check tests the machine by trying what the program will do.
 func Check() []Requirement {
-	return []Requirement{checkUserNS(), checkTun(), checkNsenter(), checkPing()}
+	return []Requirement{checkUserNS(), checkTun(), checkPing()}
 }
 
 func sysctl(name string) string {
@@ -36,12 +35,13 @@ func sysctl(name string) string {
 
 func checkUserNS() Requirement {
 	r := Requirement{Name: "user namespaces", Needed: true}
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{"usernet-init", roleInit}, Env: ownEnv, SysProcAttr: &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}}
-	err := cmd.Start()
+	cmd, err := role{name: roleInit}.command()
+	if err == nil {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		err = cmd.Start()
+	}
 	if err == nil {
 		_ = cmd.Wait() // it ends at once: it has no control socket
 		r.OK, r.Detail = true, "can be made"
@@ -80,17 +80,6 @@ func checkTun() Requirement {
 		r.Detail = fmt.Sprintf("cannot be opened (%v): interfaces are veth pairs with packet sockets, which are slower", err)
 		r.Fix = "as root: chmod 0666 /dev/net/tun"
 	}
-	return r
-}
-
-func checkNsenter() Requirement {
-	r := Requirement{Name: "nsenter", Needed: true}
-	path, err := exec.LookPath("nsenter")
-	if err != nil {
-		r.Detail, r.Fix = "is missing", "install util-linux"
-		return r
-	}
-	r.OK, r.Detail = true, path
 	return r
 }
 

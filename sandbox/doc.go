@@ -3,8 +3,10 @@
 // # The central idea
 //
 // A multi-threaded process cannot enter a user namespace, and every Go program is multi-threaded. What has to happen
-// inside a sandbox is therefore done by this same binary, started again in a role: as the init of a sandbox that Start
-// makes with clone flags, or, through nsenter (util-linux), as a short-lived agent that Configure sends in. The agent makes
+// inside a sandbox is therefore done by a program that is started in a role: as the init of a sandbox that Start makes with
+// clone flags, as a short-lived agent that Configure sends in, or as what becomes the command of Exec. The last two enter
+// namespaces before their Go runtime starts (package entry). The program is a sealed copy in memory of Program, or of the
+// one that runs: no executable of the host's is that of a process in a sandbox. An agent makes
 // TAPs, addresses, routes and DNS sockets, and passes their descriptors out over a socket (SCM_RIGHTS, unix(7)). So does the
 // maker of the sockets by which connections pass the TAPs by (Sockets), for as long as they are in demand.
 //

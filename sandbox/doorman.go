@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,10 +45,12 @@ func StartDoorman() (*Doorman, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{"usernet-doorman", roleDoorman}, ExtraFiles: []*os.File{theirs}, Stderr: os.Stderr,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true}, // signals from a terminal are for the daemon
+	cmd, err := role{name: roleDoorman, control: theirs}.command()
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
 	}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr.Setsid = true // signals from a terminal are for the daemon
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the process that enters sandboxes: %w", err), ours.Close())
 	}
@@ -178,24 +179,27 @@ func hear(c *net.UnixConn) (end, error) {
 const maxStderr = 16 << 10
 
 // enter starts an agent as a child of this process.
-func enter(t Target, role string, control *os.File) (*visit, error) {
-	if !slices.Contains(visitors, role) {
-		return nil, fmt.Errorf("no sandbox is entered as %q", role)
+func enter(t Target, name string, control *os.File) (*visit, error) {
+	if !slices.Contains(visitors, name) {
+		return nil, fmt.Errorf("no sandbox is entered as %q", name)
 	}
-	cmd, done, err := nsenter(t, role, control)
+	inside, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(inside)
+	cmd, err := role{name: name, control: control, namespaces: inside}.command()
 	if err != nil {
 		return nil, err
 	}
 	stderr := new(bytes.Buffer)
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
-		done()
-		return nil, fmt.Errorf("nsenter: %w", err)
+		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
 	return &visit{
 		kill: func() { _ = cmd.Process.Kill() },
 		wait: func() (string, error) {
-			defer done()
 			err := cmd.Wait()
 			return strings.TrimSpace(string(stderr.Bytes()[:min(stderr.Len(), maxStderr)])), err
 		},

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,58 +15,32 @@ type Target struct {
 	UserNS string // path; "" is the owner of the network namespace
 }
 
-// nsenter makes a command that runs this binary in role inside t's user and network namespaces. files become
-// descriptors from controlFD on.
-func nsenter(t Target, role string, files ...*os.File) (*exec.Cmd, func(), error) {
-	tool, err := exec.LookPath("nsenter")
-	if err != nil {
-		return nil, nil, errors.New("nsenter is missing: install util-linux")
-	}
-	var opened []*os.File
-	done := func() {
-		for _, f := range opened {
-			_ = f.Close()
-		}
-	}
-	open := func(path string) (*os.File, error) {
-		f, err := os.Open(path)
-		if err == nil {
-			opened = append(opened, f)
-		}
-		return f, err
-	}
+// open opens the namespaces of t that a role enters to work in its network, in the order in which they are entered: the
+// user namespace, unless it is this process's, and the network namespace.
+func (t Target) open() ([]*os.File, error) {
 	path := t.NetNS
 	if path == "" {
 		path = fmt.Sprintf("/proc/%d/ns/net", t.Pid)
 	}
-	netns, err := open(path)
+	netns, err := os.Open(path)
 	if err != nil {
-		done()
-		return nil, nil, fmt.Errorf("network namespace %s: %w; it must belong to a user namespace of this user", path, err)
+		return nil, fmt.Errorf("network namespace %s: %w; it must belong to a user namespace of this user", path, err)
 	}
 	var userns *os.File
 	if t.UserNS != "" {
-		userns, err = open(t.UserNS)
-	} else if userns, err = owner(netns); err == nil {
-		opened = append(opened, userns)
+		userns, err = os.Open(t.UserNS)
+	} else {
+		userns, err = owner(netns)
 	}
 	if err != nil {
-		done()
-		return nil, nil, fmt.Errorf("user namespace of %s: %w", path, err)
+		_ = netns.Close()
+		return nil, fmt.Errorf("user namespace of %s: %w", path, err)
 	}
-	self, err := open("/proc/self/exe")
-	if err != nil {
-		done()
-		return nil, nil, err
+	if same, err := sameNamespace(userns, "/proc/self/ns/user"); err == nil && same {
+		_ = userns.Close()
+		return []*os.File{netns}, nil
 	}
-	cmd := &exec.Cmd{Path: tool, Env: append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, ownEnv...), ExtraFiles: append(files, netns, userns, self)}
-	fd := func(i int) string { return "/proc/self/fd/" + strconv.Itoa(controlFD+len(files)+i) }
-	cmd.Args = []string{tool, "--preserve-credentials", "--net=" + fd(0)}
-	if same, err := sameNamespace(userns, "/proc/self/ns/user"); err != nil || !same {
-		cmd.Args = append(cmd.Args, "--user="+fd(1))
-	}
-	cmd.Args = append(cmd.Args, "--", fd(2), role)
-	return cmd, done, nil
+	return []*os.File{userns, netns}, nil
 }
 
 // owner opens the user namespace that owns a namespace (ioctl_ns(2)).

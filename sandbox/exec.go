@@ -2,64 +2,166 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// namespaces are those that a sandbox may have of its own: their names in /proc/PID/ns and nsenter's options, in the order
-// in which it enters them.
-var namespaces = [...]struct{ name, option string }{
-	{"user", "--user"}, {"mnt", "--mount"}, {"uts", "--uts"}, {"ipc", "--ipc"}, {"net", "--net"}, {"pid", "--pid"},
+// namespaces are those that a sandbox may have of its own, by their names in /proc/PID/ns, in the order in which they are
+// entered: the user namespace first, since its privileges open the others.
+var namespaces = [...]string{"user", "mnt", "uts", "ipc", "net", "cgroup", "pid"}
+
+// execOrders is what the entry of one more command reads from its control socket.
+type execOrders struct {
+	Spec Spec
+	Root int // descriptor of the sandbox's root directory
 }
 
 // Exec starts one more command in all the namespaces of a running sandbox. It needs no Proceed.
+//
+// The process that enters is not dumpable before it does, and the next program that it executes is the command: at no time
+// can the sandbox's root trace it, or reach the host by it (CVE-2016-9962).
 func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if len(spec.Command) == 0 {
 		return nil, &ExitError{125, "no command specified"}
 	}
-	tool, err := exec.LookPath("nsenter")
+	if spec.WorkingDir == "" {
+		spec.WorkingDir = "/"
+	}
+	inside, root, err := openAll(t.Pid)
+	defer closeAll(append(inside, root))
 	if err != nil {
-		return nil, errors.New("nsenter is missing: install util-linux")
-	}
-	args := []string{tool, "--preserve-credentials", "--target=" + strconv.Itoa(t.Pid), "--root"}
-	for _, ns := range namespaces {
-		if !shares(t.Pid, ns.name) {
-			args = append(args, ns.option)
-		}
-	}
-	dir := spec.WorkingDir
-	if dir == "" {
-		dir = "/"
-	}
-	args = append(args, "--wdns="+dir, "--")
-	cmd := &exec.Cmd{Path: tool, Args: append(args, spec.Command...), Env: spec.Env,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: spec.TTY, Pdeathsig: syscall.SIGKILL}}
-	p := &Process{spec: spec, cmd: cmd, done: make(chan struct{})}
-	if p.control, _, err = socketPair(); err != nil {
 		return nil, err
 	}
-	if err := p.connectStreams(); err != nil {
+	r := role{name: roleExec, namespaces: inside, cloneFlags: unix.CLONE_PARENT, files: []*os.File{root}}
+	p, err := startRole(r, spec)
+	if err != nil {
 		return nil, err
 	}
-	if err := p.launch(); err != nil {
-		p.term.close()
+	if err := p.order(execOrders{spec, entry.FirstNamespaceFD + len(inside)}); err != nil {
+		p.Kill()
 		return nil, err
 	}
-	p.term.started()
-	p.pid = cmd.Process.Pid
+	var end report
+	if err := p.receive(&end); err == nil { // the descriptor is closed when the command runs
+		_, _ = p.Wait()
+		return nil, &ExitError{end.Code, end.Error}
+	}
+	_ = p.control.Close()
 	return p, ctx.Err()
 }
 
-// shares says whether a process is in this one's namespace of a kind, which may not be entered again: the network in host
-// mode, and whatever a process that was attached has not made for itself.
-func shares(pid int, kind string) bool {
-	own, err := os.Stat("/proc/self/ns/" + kind)
-	if err != nil {
-		return false
+// openAll opens the namespaces of a process that are not this one's as well, and its root directory.
+func openAll(pid int) (inside []*os.File, root *os.File, err error) {
+	for _, kind := range namespaces {
+		f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/" + kind)
+		if err != nil {
+			return inside, nil, fmt.Errorf("namespaces of process %d: %w", pid, err)
+		}
+		// What is shared may not be entered again: the network in host mode, and whatever a process that was attached
+		// has not made for itself.
+		if same, err := sameNamespace(f, "/proc/self/ns/"+kind); err != nil || same {
+			_ = f.Close()
+			continue
+		}
+		inside = append(inside, f)
 	}
-	other, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/ns/" + kind)
-	return err == nil && os.SameFile(own, other)
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return inside, nil, fmt.Errorf("root directory of process %d: %w", pid, err)
+	}
+	return inside, os.NewFile(uintptr(fd), "root"), nil
+}
+
+// runExec becomes a command. The process is in the sandbox's namespaces; nothing else of it is yet.
+func runExec() error {
+	c, err := unixConn(controlFD)
+	if err != nil {
+		return fmt.Errorf("exec without a control socket: %w", err)
+	}
+	failed := func(err error) error {
+		e := &ExitError{Code: 125}
+		if !errors.As(err, &e) {
+			e = &ExitError{125, err.Error()}
+		}
+		tell(c, report{Error: e.Msg, Code: e.Code})
+		os.Exit(e.Code)
+		return nil
+	}
+	if err := entry.Result(); err != nil {
+		return failed(err)
+	}
+	buf := make([]byte, maxMessage)
+	n, err := c.Read(buf)
+	if err != nil || n == 0 {
+		return errors.New("nothing to run: the command that entered this sandbox is gone")
+	}
+	var o execOrders
+	if err := json.Unmarshal(buf[:n], &o); err != nil {
+		return failed(err)
+	}
+	return failed(becomeCommand(o))
+}
+
+// becomeCommand returns what is wrong, or not at all.
+func becomeCommand(o execOrders) error {
+	if err := changeRoot(o.Root); err != nil {
+		return err
+	}
+	if err := enterDir(o.Spec.WorkingDir); err != nil {
+		return err
+	}
+	path, err := lookPath(o.Spec.Command[0], o.Spec.Env)
+	if err != nil {
+		return err
+	}
+	if _, err := syscall.Setsid(); err != nil {
+		return os.NewSyscallError("setsid", err)
+	}
+	if o.Spec.TTY {
+		if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
+			return os.NewSyscallError("ioctl TIOCSCTTY", err)
+		}
+	}
+	err = syscall.Exec(path, o.Spec.Command, o.Spec.Env)
+	return &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
+}
+
+// changeRoot makes the directory at fd the root, where it is another: that of a process that was attached after chroot(2).
+func changeRoot(fd int) error {
+	var want, have unix.Stat_t
+	if err := errors.Join(unix.Fstat(fd, &want), unix.Stat("/", &have)); err != nil {
+		return fmt.Errorf("root directory: %w", err)
+	}
+	if want.Dev == have.Dev && want.Ino == have.Ino {
+		return nil
+	}
+	if err := unix.Fchdir(fd); err != nil {
+		return fmt.Errorf("root directory: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("root directory: %w", err)
+	}
+	return nil
+}
+
+// enterDir makes dir the working directory, which has to be below the root: a container's file system may hold a link
+// that leads to a directory of the host's by a descriptor (CVE-2024-21626).
+func enterDir(dir string) error {
+	if err := os.Chdir(dir); err != nil {
+		return &ExitError{126, fmt.Sprintf("working directory: %v", err)}
+	}
+	buf := make([]byte, unix.PathMax)
+	// getcwd(2): a directory that cannot be reached from the root is "(unreachable)" and its path.
+	if n, err := unix.Getcwd(buf); err != nil || n == 0 || buf[0] != '/' {
+		return &ExitError{126, fmt.Sprintf("working directory: %s is outside of the root file system", dir)}
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/sandbox/entry"
 )
 
 // runInit is PID 1 of a sandbox: it furnishes it, starts the command, passes signals on, reaps what is left behind,
@@ -22,6 +23,10 @@ func runInit() error {
 	c, err := unixConn(controlFD)
 	if err != nil {
 		return fmt.Errorf("init without a control socket: %w", err)
+	}
+	if err := entry.Result(); err != nil {
+		tell(c, report{Error: err.Error(), Code: 125})
+		return err
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
@@ -75,8 +80,8 @@ func furnishAndStart(c *net.UnixConn, o orders) (int, error) {
 		return 0, err
 	}
 	if o.Spec.WorkingDir != "" {
-		if err := os.Chdir(o.Spec.WorkingDir); err != nil {
-			return 0, &ExitError{126, fmt.Sprintf("working directory: %v", err)}
+		if err := enterDir(o.Spec.WorkingDir); err != nil {
+			return 0, err
 		}
 	}
 	path, err := lookPath(o.Spec.Command[0], o.Spec.Env)
@@ -95,9 +100,10 @@ func furnishAndStart(c *net.UnixConn, o orders) (int, error) {
 			attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: 0, Size: 1}}
 		}
 	}
-	// What usernet itself was started with beyond the standard streams is not the command's.
-	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return 0, &ExitError{125, fmt.Sprintf("descriptors cannot be kept from the command: %v", err)}
+	// The process has nothing left that leads out of the sandbox. Others of it may see it again: their user namespaces
+	// are written in its name.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return 0, os.NewSyscallError("prctl", err)
 	}
 	pid, err := syscall.ForkExec(path, o.Spec.Command, attr)
 	if err != nil {
@@ -184,40 +190,4 @@ func reap(pid int, signals <-chan os.Signal) int {
 			return e.ws.ExitStatus()
 		}
 	}
-}
-
-// runJoin stands in another sandbox's user and network namespaces: it starts an init in new namespaces of the other
-// kinds, says which process that is, and ends with its status.
-func runJoin() error {
-	c, err := unixConn(controlFD)
-	if err != nil {
-		return fmt.Errorf("joiner without a control socket: %w", err)
-	}
-	f, err := c.File()
-	if err != nil {
-		return err
-	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"usernet-init", roleInit}, &syscall.ProcAttr{
-		Env: ownEnv, Files: []uintptr{0, 1, 2, f.Fd()},
-		Sys: &syscall.SysProcAttr{Cloneflags: allNamespaces, Pdeathsig: syscall.SIGKILL},
-	})
-	if err != nil {
-		tell(c, report{Error: fmt.Sprintf("namespaces cannot be made: %v", err)})
-		return err
-	}
-	tell(c, report{Pid: pid})
-	_ = f.Close()
-	_ = c.Close()
-	closeStreams()
-	var ws syscall.WaitStatus
-	for {
-		if _, err := syscall.Wait4(pid, &ws, 0, nil); !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if ws.Signaled() {
-		os.Exit(128 + int(ws.Signal()))
-	}
-	os.Exit(ws.ExitStatus())
-	return nil
 }

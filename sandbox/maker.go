@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/sandbox/entry"
 )
 
 // preparations are what a namespace needs for sockets of each use. Each is asked for once.
@@ -44,6 +46,9 @@ func runSockets() error {
 		return fmt.Errorf("maker of sockets without a control socket: %w", err)
 	}
 	defer c.Close()
+	if err := entry.Result(); err != nil {
+		return err
+	}
 	namespace := newPreparations()
 	order := make([]byte, 2) // a kind, and how many
 	for {

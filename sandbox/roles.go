@@ -1,35 +1,73 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/sandbox/entry"
 )
 
 // The roles, as first argument of the binary. No command has such a name.
 const (
 	roleAgent   = "__agent"   // configures a network namespace, then ends
 	roleInit    = "__init"    // PID 1 of a sandbox
-	roleJoin    = "__join"    // starts an init beside another sandbox's network
+	roleExec    = "__exec"    // becomes one more command in a sandbox
 	roleSockets = "__sockets" // makes sockets in a network namespace until nobody wants more
 	roleDoorman = "__doorman" // enters sandboxes for a daemon that is confined
 )
 
 // controlFD is the descriptor at which a role finds its socket: the first behind the standard streams.
-const controlFD = 3
+const controlFD = entry.ControlFD
 
-// Main runs the role that the binary was started in and ends the process; started in none, it returns.
+// Main runs the role that the binary was started in and ends the process; started in none, it returns. In each case what
+// the process has inherited beyond the standard streams is closed in every program that it starts: a descriptor of the
+// caller's would lead a container's command out of its root file system (CVE-2024-21626).
 func Main() {
+	if err := closeOnExec(controlFD); err != nil {
+		fmt.Fprintln(os.Stderr, "usernet:", err)
+		os.Exit(125)
+	}
 	if len(os.Args) < 2 {
 		return
 	}
-	roles := map[string]func() error{roleAgent: runAgent, roleInit: runInit, roleJoin: runJoin, roleSockets: runSockets, roleDoorman: runDoorman}
+	roles := map[string]func() error{
+		roleAgent:   runAgent,
+		roleInit:    runInit,
+		roleExec:    runExec,
+		roleSockets: runSockets,
+		roleDoorman: runDoorman,
+	}
 	run := roles[os.Args[1]]
 	if run == nil {
 		return
 	}
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // for a program that was not patched: a test's
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 		os.Exit(125)
 	}
 	os.Exit(0)
+}
+
+// closeOnExec has all descriptors from first on closed in programs that are started later.
+func closeOnExec(first uint) error {
+	err := unix.CloseRange(first, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) { // Linux 5.11
+		return err
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("descriptors cannot be kept from programs: %w", err)
+	}
+	for _, e := range entries {
+		var fd int
+		if _, err := fmt.Sscan(e.Name(), &fd); err == nil && fd >= int(first) {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }

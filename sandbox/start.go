@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,9 +44,8 @@ type orders struct {
 	Etc      []string // files of /etc that the init makes and this end writes
 }
 
-// report is what the init (or the joiner) writes to it.
+// report is what the init writes to it.
 type report struct {
-	Pid   int    `json:",omitempty"` // of the init, from the joiner
 	Error string `json:",omitempty"`
 	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
 	Etc   bool   `json:",omitempty"` // the descriptors of the files in orders.Etc come with it; an empty message lets it go on
@@ -68,8 +68,8 @@ type Process struct {
 	spec    Spec
 	cmd     *exec.Cmd
 	term    *terminal
-	done    chan struct{} // closed when the init has ended
-	state   *os.ProcessState
+	done    chan struct{}      // closed when the init has ended
+	status  syscall.WaitStatus // once done
 	signals sync.Mutex
 	etc     etcFiles
 }
@@ -81,78 +81,111 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	if len(spec.Command) == 0 {
 		return nil, &ExitError{125, "no command specified"}
 	}
+	r := role{name: roleInit, makes: unix.CLONE_NEWUSER | allNamespaces}
+	switch {
+	case spec.JoinNet != nil:
+		inside, err := spec.JoinNet.open()
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(inside)
+		r.makes, r.namespaces, r.cloneFlags = 0, inside, allNamespaces
+	case !spec.HostNetwork:
+		r.makes |= unix.CLONE_NEWNET
+	}
+	p, err := startRole(r, spec)
+	if err != nil {
+		return nil, startError(err)
+	}
+	return p, ctx.Err()
+}
+
+// startRole starts a role that lives as long as this process at most, with the streams of spec.
+func startRole(r role, spec Spec) (*Process, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd, free, err := initCommand(spec, theirs)
-	if err != nil {
-		_ = ours.Close()
-		return nil, err
+	r.control = theirs
+	p := &Process{control: ours, spec: spec, done: make(chan struct{}), etc: etcFiles{files: map[string]*os.File{}}}
+	if p.cmd, err = r.command(); err != nil {
+		return nil, errors.Join(err, ours.Close())
 	}
-	defer free()
-	p := &Process{control: ours, spec: spec, cmd: cmd, done: make(chan struct{}), etc: etcFiles{files: map[string]*os.File{}}}
+	attr := p.cmd.SysProcAttr
+	attr.Setsid, attr.Pdeathsig, attr.Cloneflags = true, syscall.SIGKILL, r.makes
+	if r.makes&unix.CLONE_NEWUSER != 0 {
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
 	if err := p.connectStreams(); err != nil {
-		_ = ours.Close()
-		return nil, err
+		return nil, errors.Join(err, ours.Close())
 	}
-	if err := p.launch(); err != nil {
-		_ = ours.Close()
+	if err := p.launch(r.cloneFlags != 0, theirs); err != nil {
 		p.term.close()
-		return nil, startError(err)
+		return nil, errors.Join(err, ours.Close())
 	}
 	p.term.started()
-	p.pid = cmd.Process.Pid
-	if spec.JoinNet != nil {
-		var r report
-		if err := p.receive(&r); err != nil || r.Error != "" || r.Pid == 0 {
-			p.Kill()
-			return nil, fmt.Errorf("network of the other container: %s", r.Error)
-		}
-		p.pid = r.Pid
-	}
-	return p, ctx.Err()
+	return p, nil
 }
 
-// initCommand is the command that becomes the init: cloned into new namespaces, or sent beside another sandbox's network.
-func initCommand(spec Spec, control *os.File) (*exec.Cmd, func(), error) {
-	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if spec.JoinNet != nil {
-		cmd, free, err := nsenter(*spec.JoinNet, roleJoin, control)
-		if err == nil {
-			cmd.SysProcAttr = attr
-		}
-		return cmd, free, err
-	}
-	attr.Cloneflags = unix.CLONE_NEWUSER | allNamespaces
-	if !spec.HostNetwork {
-		attr.Cloneflags |= unix.CLONE_NEWNET
-	}
-	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	return &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{"usernet-init", roleInit}, Env: ownEnv, ExtraFiles: []*os.File{control}, SysProcAttr: attr,
-	}, func() {}, nil
-}
-
-// launch starts the init and waits for it on one thread: the kernel sends the death signal when the thread that
-// made the child ends, not the process (prctl(2), PR_SET_PDEATHSIG).
-func (p *Process) launch() error {
+// launch starts the role and waits for it on one thread: the kernel sends the death signal when the thread that made the
+// child ends, not the process (prctl(2), PR_SET_PDEATHSIG).
+func (p *Process) launch(inChild bool, theirs *os.File) error {
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
+		if err == nil {
+			p.pid = p.cmd.Process.Pid
+			_ = theirs.Close()
+		}
+		if err == nil && inChild {
+			err = p.awaitChild()
+		}
 		started <- err
 		if err != nil {
 			return
 		}
-		_ = p.cmd.Wait() // the state tells more than the error
-		p.state = p.cmd.ProcessState
+		p.status = p.await(inChild)
 		close(p.done)
 	}()
 	return <-started
+}
+
+// awaitChild learns the process id of the child in which the role goes on, and waits for the process that made it.
+func (p *Process) awaitChild() error {
+	buf := make([]byte, maxMessage)
+	n, err := p.control.Read(buf)
+	var r report
+	switch {
+	case err == nil && n == 4: // entry.Steps
+		p.pid = int(binary.NativeEndian.Uint32(buf))
+		_ = p.cmd.Wait()
+		return nil
+	case err == nil && json.Unmarshal(buf[:n], &r) == nil && r.Error != "":
+		err = errors.New(r.Error)
+	case err == nil:
+		err = errNoAnswer
+	}
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	return err
+}
+
+// await waits for the end of the role.
+func (p *Process) await(inChild bool) (ws syscall.WaitStatus) {
+	if !inChild {
+		_ = p.cmd.Wait() // the state tells more than the error
+		ws, _ = p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		return ws
+	}
+	for {
+		if _, err := syscall.Wait4(p.pid, &ws, 0, nil); !errors.Is(err, syscall.EINTR) {
+			return ws
+		}
+	}
 }
 
 func startError(err error) error {
@@ -172,18 +205,11 @@ func (p *Process) Pid() int { return p.pid }
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
 func (p *Process) Proceed(files Files) error {
 	names := files.names()
-	b, err := json.Marshal(orders{p.spec, files.Hostname, names})
-	if err != nil {
+	if err := p.order(orders{p.spec, files.Hostname, names}); err != nil {
 		return err
 	}
-	if len(b) > maxMessage {
-		return &ExitError{125, fmt.Sprintf("command and environment have %d bytes; %d are possible", len(b), maxMessage)}
-	}
-	if _, err := p.control.Write(b); err != nil {
-		return fmt.Errorf("the sandbox's init is gone: %w", err)
-	}
 	var r report
-	err = p.receive(&r, names...)
+	err := p.receive(&r, names...)
 	if err == nil && r.Etc {
 		if err = p.WriteFiles(files); err != nil {
 			return &ExitError{125, err.Error()}
@@ -199,6 +225,21 @@ func (p *Process) Proceed(files Files) error {
 	_ = p.control.Close()
 	if r.Error != "" {
 		return &ExitError{r.Code, r.Error}
+	}
+	return nil
+}
+
+// order sends the role what it is to do.
+func (p *Process) order(o any) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxMessage {
+		return &ExitError{125, fmt.Sprintf("command and environment have %d bytes; %d are possible", len(b), maxMessage)}
+	}
+	if _, err := p.control.Write(b); err != nil {
+		return fmt.Errorf("the sandbox's init is gone: %w", err)
 	}
 	return nil
 }
@@ -251,7 +292,6 @@ func (p *Process) Signal(sig os.Signal) error {
 // Kill ends the sandbox with all processes in it, and waits for that.
 func (p *Process) Kill() {
 	_ = p.Signal(syscall.SIGKILL)
-	_ = p.cmd.Process.Kill()
 	<-p.done
 	_ = p.control.Close()
 	p.etc.close()
@@ -264,14 +304,10 @@ func (p *Process) Wait() (int, error) {
 	<-p.done
 	p.etc.close()
 	p.term.drain()
-	ws, ok := p.state.Sys().(syscall.WaitStatus)
-	if !ok {
-		return 125, errors.New("no exit status")
+	if p.status.Signaled() {
+		return 128 + int(p.status.Signal()), nil
 	}
-	if ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return ws.ExitStatus(), nil
+	return p.status.ExitStatus(), nil
 }
 
 // connectStreams gives the init its standard streams: the caller's, or one end of a new terminal.

@@ -10,7 +10,7 @@ need() { # PROGRAM PACKAGE
 	exit 1
 }
 need go golang && need busybox busybox-static && need curl curl && need ping iputils-ping
-need ip iproute2 && need nsenter util-linux
+need ip iproute2
 
 work=$(mktemp -d /tmp/usernet-demo.XXXXXX)
 daemon= host=
@@ -57,8 +57,8 @@ wait_for() {
 }
 
 title "usernet demo, as $(id -un) (uid $(id -u)), no privileges"
-echo "$ go build -o $work/usernet ./cmd/usernet"
-CGO_ENABLED=0 go build -ldflags "-X main.version=$(scripts/version.sh)" -o "$work/usernet" ./cmd/usernet || exit 1
+echo "$ scripts/build.sh $work/usernet"
+scripts/build.sh "$work/usernet" -ldflags "-X main.version=$(scripts/version.sh)" || exit 1
 export PATH=$work:$PATH USERNET_HOST=unix://$work/usernet.sock
 step "" usernet check
 

@@ -20,14 +20,9 @@ fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/root/bin"
-CGO_ENABLED=0 go build -o "$tmp/root/bin/usernet" ./cmd/usernet
+scripts/build.sh "$tmp/root/bin/usernet"
 CGO_ENABLED=0 go build -o "$tmp/root/bin/helper" ./test/helper
 install -m 755 "$(command -v busybox)" "$tmp/root/bin/busybox"
-nsenter=$(command -v nsenter) # of util-linux, which usernet exec needs, with its libraries
-install -m 755 "$nsenter" "$tmp/root/bin/nsenter"
-for lib in $(ldd "$nsenter" | grep -o '/[^ ]*'); do
-	install -D "$(readlink -f "$lib")" "$tmp/root$lib"
-done
 install -m 755 test/vm/init "$tmp/root/init"
 install -m 644 test/vm/user "$tmp/root/user"
 mkdir "$tmp/root/modules" # in the order in which they need each other; those of the fast path may be missing, or built in

@@ -13,6 +13,13 @@ var attacks = []struct {
 	{"V6", "a hosts file of 3 GB, one without permissions, and a disk filled through it", attackHostsFile},
 	{"V7", "a SYN whose data offset is 0, from a port without the guard", attackMalformedTCP},
 	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
+	{"V1", "the executable of a sandbox's init has its mode changed, is written to and is replaced", attackExecutable},
+	{"V2, V11", "what enters a sandbox is traced, with the host's processes in sight", attackEntering},
+	{"V6", "a hosts file of 3 GB, one without permissions, and a disk filled through it", attackHostsFile},
+	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
+	{"V3", "a connection to a peer that does not read, and its container ends", attackStalledOutbound},
+	{"V3b", "the same by a client of a published port", attackStalledPublished},
+	{"V12", "descriptors and a working directory of the caller's lead out of a root file system", attackDescriptors},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
 	{"V18", "a damaged store, which made the daemon panic at its start", attackDamagedStore},
 }

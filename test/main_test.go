@@ -65,14 +65,21 @@ func outside() (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	race := raceEnabled || os.Getenv("USERNET_TEST_RACE") == "1"
-	// Commands start by the thousand, and do one thing after the other: the race detector is for the daemon.
-	for name, pkg := range map[string]string{"usernet": "./cmd/usernet", "helper": "./test/helper"} {
-		if err := build(filepath.Join(dir, name), pkg, false); err != nil {
-			return 1, err
-		}
+	if err := build(filepath.Join(dir, "helper"), "./test/helper", false); err != nil {
+		return 1, err
+	}
+	// As make build does, with the program of sandboxes inside. Commands start by the thousand, and do one thing after the
+	// other: the race detector is for the daemon, which then also shows that usernet works without that program.
+	if err := buildWhole(filepath.Join(dir, "usernet")); err != nil {
+		return 1, err
 	}
 	// Faults can be injected into the daemon, where USERNET_FAULTS says so (package internal/faults).
-	if err := build(filepath.Join(dir, "daemon"), "./cmd/usernet", race, "-tags", "faults"); err != nil {
+	if race {
+		err = build(filepath.Join(dir, "daemon"), "./cmd/usernet", true, "-tags", "faults")
+	} else {
+		err = buildWhole(filepath.Join(dir, "daemon"), "-tags", "faults")
+	}
+	if err != nil {
 		return 1, err
 	}
 	return startStage(stageRoot, "USERNET_TEST_BIN="+dir, fmt.Sprint("USERNET_TEST_BUILT_RACE=", race))
@@ -93,6 +100,14 @@ func checkMachine() error {
 		return fmt.Errorf("%w; as root: chmod 0666 /dev/net/tun", err)
 	}
 	return tun.Close()
+}
+
+// buildWhole makes usernet as make build does.
+func buildWhole(path string, flags ...string) error {
+	if out, err := exec.Command("../scripts/build.sh", append([]string{path}, flags...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("scripts/build.sh: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // build makes a program of this module.

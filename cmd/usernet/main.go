@@ -24,6 +24,7 @@ type exitCode int
 func (e exitCode) Error() string { return "exit status " + strconv.Itoa(int(e)) }
 
 func main() {
+	sandbox.Program = sandboxProgram
 	sandbox.Main()
 	os.Exit(run())
 }

@@ -106,10 +106,9 @@ func outside(o options) error {
 			return err
 		}
 	} else {
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+os.Getenv("VERSION"), "-o", binary, "./cmd/usernet")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build := exec.Command("scripts/build.sh", binary, "-ldflags", "-s -w -X main.version="+os.Getenv("VERSION"))
 		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w\n%s", err, out)
+			return fmt.Errorf("scripts/build.sh: %w\n%s", err, out)
 		}
 	}
 	self, err := os.Executable()

@@ -40,6 +40,7 @@ var commands = map[string]struct {
 	"mcsend":    {multicastSend, "IFACE GROUP:PORT WORD: sends WORD to a multicast group"},
 	"mcrecv":    {multicastRecv, "IFACE GROUP:PORT: joins a multicast group, prints the first datagram"},
 	"winsize":   {windowSize, "(no argument): prints the terminal's columns and rows"},
+	"trace":     {trace, "(no argument): tries to trace what usernet sends into sandboxes until its standard input ends, prints a report"},
 }
 
 func main() {

@@ -1,0 +1,133 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/sandbox/entry"
+)
+
+// Program returns a copy of the executable of the roles, where the main program carries a smaller one than itself; nil
+// where it does not, as without Program: the program that runs plays them then. Set it first thing in main.
+var Program func() []byte
+
+// role is a start of the program in one of its roles.
+type role struct {
+	name string
+	// control is the role's end of its socket; it becomes descriptor controlFD.
+	control *os.File
+	// makes are the namespaces that the process gets of its own, flags of clone(2).
+	makes uintptr
+	// namespaces are entered before the role runs, in this order.
+	namespaces []*os.File
+	// cloneFlags, where not 0, has the role run in a child that is the caller's own, after the namespaces were entered
+	// (entry.Steps). The process that is started then ends at once.
+	cloneFlags uintptr
+	// files follow the namespaces.
+	files []*os.File
+}
+
+// command is the command that starts the role: the sealed program, and nothing inherited beyond what the role names and
+// the program itself.
+func (r role) command() (*exec.Cmd, error) {
+	program, err := sealedProgram()
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	if r.control != nil {
+		files = append(append(append(files, r.control), r.namespaces...), r.files...)
+	}
+	steps := entry.Steps{Namespaces: len(r.namespaces), CloneFlags: r.cloneFlags}
+	return &exec.Cmd{
+		// By its number in the child, to which it is copied: another could be overwritten by what is inherited.
+		Path:        fmt.Sprintf("/proc/self/fd/%d", controlFD+len(files)),
+		Args:        []string{"usernet-" + strings.Trim(r.name, "_"), r.name, steps.Argument()},
+		Env:         ownEnv,
+		ExtraFiles:  append(files, program),
+		SysProcAttr: new(syscall.SysProcAttr),
+	}, nil
+}
+
+// sealed is the program of the roles that this process has made.
+var sealed struct {
+	sync.Mutex
+	file *os.File
+}
+
+// sealedProgram is the roles' executable: a file in memory that nobody can write to or change the mode of. A process in a
+// sandbox reaches the executable of the sandbox's init by /proc/1/exe, and root there may be the user itself: what it
+// finds is this copy, and not a file of the host's (CVE-2019-5736).
+func sealedProgram() (*os.File, error) {
+	sealed.Lock()
+	defer sealed.Unlock()
+	if sealed.file == nil {
+		f, err := seal()
+		if err != nil {
+			return nil, fmt.Errorf("the executable of sandboxes: %w", err)
+		}
+		sealed.file = f
+	}
+	return sealed.file, nil
+}
+
+// allSeals are those of the file: neither its content nor who may execute it changes, and the seals stay.
+const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_EXEC
+
+// seal makes the file in memory and returns it open for reading: what is open for writing cannot be executed.
+func seal() (*os.File, error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	if seals, err := unix.FcntlInt(self.Fd(), unix.F_GET_SEALS, 0); err == nil && seals&unix.F_SEAL_WRITE != 0 {
+		return self, nil // this process plays a role itself
+	}
+	defer self.Close()
+	var image []byte
+	if Program != nil {
+		image = Program()
+	}
+	if image == nil {
+		if image, err = io.ReadAll(self); err != nil {
+			return nil, err
+		}
+	}
+	if err := entry.Patch(image); err != nil {
+		return nil, err
+	}
+	// A child forked meanwhile would have the file open for writing until it executes something.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.MemfdCreate("usernet", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("usernet", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "usernet")
+	defer f.Close()
+	if _, err := f.Write(image); err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(0o500); err != nil {
+		return nil, err
+	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, allSeals)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, allSeals&^unix.F_SEAL_EXEC)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
