@@ -125,4 +125,16 @@ type Info struct {
 	Confined                    []string // what the daemon has given up (package confine)
 	Warnings                    []string // what the machine lacks, e.g. ping sockets
 	Counters                    map[string]json.Number
+	Budgets                     Budgets
+}
+
+// Budgets are how descriptors and memory are divided among containers. No container gets more than leaves as much free.
+type Budgets struct {
+	Descriptors        int64 // for containers' traffic; 0: no limit
+	DescriptorsReserve int64 // kept for the API, agents, interfaces and published ports
+	DescriptorsUsed    int64 // by containers' traffic
+	Memory             int64 // in bytes, for buffers of connections through the gateways; 0: no limit
+	MemoryPerContainer int64 // in bytes; 0: no limit
+	MemoryUsed         int64 // in bytes, that is set aside
+	GoMemoryLimit      int64 // in bytes, at which the daemon collects garbage more often (GOMEMLIMIT); 0: none
 }

@@ -110,7 +110,7 @@ func New(cfg Config) (*Daemon, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Daemon{
 		cfg: cfg, log: cfg.Logger, model: model,
-		events: newEventLog(), shared: forwarder.NewShared(cfg.Limits), started: time.Now(),
+		events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		segments: map[string]*segment{}, sandboxes: map[string]*sandboxState{},
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"math"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +32,7 @@ func (d *Daemon) Info() api.Info {
 			info.Exited++
 		}
 	}
+	info.Budgets = d.budgets()
 	info.Networks = len(d.model.Networks())
 	info.Confined, info.Warnings = d.confined.report()
 	if !d.ping4 {
@@ -49,6 +52,24 @@ func (d *Daemon) Info() api.Info {
 		info.Counters[k] = json.Number(strconv.FormatUint(v, 10))
 	}
 	return info
+}
+
+// budgets says how descriptors and memory are divided.
+func (d *Daemon) budgets() api.Budgets {
+	b := d.shared.Budgets()
+	limit := debug.SetMemoryLimit(-1) // reads it
+	if limit == math.MaxInt64 {
+		limit = 0
+	}
+	return api.Budgets{
+		Descriptors:        b.Descriptors,
+		DescriptorsReserve: b.DescriptorsReserve,
+		DescriptorsUsed:    b.DescriptorsUsed,
+		Memory:             b.Memory,
+		MemoryPerContainer: b.MemoryPerContainer,
+		MemoryUsed:         b.MemoryUsed,
+		GoMemoryLimit:      limit,
+	}
 }
 
 func (d *Daemon) segmentList() []*segment {

@@ -195,7 +195,7 @@ func (fl *flow) leave(halves *[2]half) [2]Half {
 // CarryOn takes up a connection that another process has released. It owns the descriptors.
 func (f *Forwarder) CarryOn(c *Carried) error {
 	fl := &flow{f: f, direction: c.Direction, inside: c.Inside, outside: c.Outside, hostSide: c.HostSide}
-	if !f.begin(fl) {
+	if !f.begin(fl, 0) { // it has its descriptors
 		c.Close()
 		return os.ErrClosed
 	}

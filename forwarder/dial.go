@@ -10,8 +10,8 @@ import (
 	"github.com/usernet/usernet/internal/isolate"
 )
 
-// dialHost returns a socket that is connected to the outside.
-func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (fd int, err error) {
+// dialHost returns a socket that is connected to the outside for the container at inside.
+func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.AddrPort) (fd int, err error) {
 	fd, err = unix.Socket(family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
@@ -22,6 +22,11 @@ func (f *Forwarder) dialHost(ctx context.Context, to netip.AddrPort) (fd int, er
 			fd = -1
 		}
 	}()
+	dialling, ok := f.claimDescriptors(inside, 1, fd)
+	if !ok {
+		return fd, unix.EMFILE
+	}
+	defer dialling.release() // the flow, if one comes of it, claims its own
 	if err := setInherited(fd); err != nil {
 		return fd, err
 	}

@@ -20,6 +20,8 @@ type flow struct {
 	waited                    bool // by Close; guarded by f.mu
 	bytesIn, bytesOut         atomic.Uint64
 	halfClosed                atomic.Bool
+	descriptors               claim
+	memory                    *connBuffers // of netstack's end; nil where there is none
 
 	mu      sync.Mutex
 	aborted bool
@@ -33,15 +35,21 @@ type flow struct {
 	left     chan [2]Half // what they leave then, or nothing
 }
 
-// begin counts and lists a flow, unless its container has too many, or the forwarder ends. It ends with finished, also where it
-// does not come to be live.
-func (f *Forwarder) begin(fl *flow) bool {
+// begin counts and lists a flow, unless its container has too many or no share of the descriptors, of which fd was opened last, is
+// left for it, or the forwarder ends. It ends with finished, also where it does not come to be live.
+func (f *Forwarder) begin(fl *flow, fd int) bool {
 	fl.created = time.Now()
+	c, ok := f.claimDescriptors(fl.inside.Addr(), connectionDescriptors, fd)
+	if !ok {
+		return false
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.released || !f.takeLocked(fl.inside.Addr(), useTCP) {
+		c.release()
 		return false
 	}
+	fl.descriptors = c
 	f.flows[fl] = struct{}{}
 	f.ends[fl.key()]++
 	return true
@@ -81,6 +89,7 @@ func (f *Forwarder) finished(fl *flow) {
 		delete(f.ends, k)
 	}
 	f.giveLocked(fl.inside.Addr(), useTCP)
+	fl.descriptors.release()
 	waited := fl.waited
 	f.mu.Unlock()
 	if waited {

@@ -38,7 +38,7 @@ type Config struct {
 	HostLoopback func(container netip.Addr) bool
 	// Allow refuses destinations of a container by returning an error; nil allows all. proto is that of the IP header.
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
-	// Owner names the container at an address, for the table of flows.
+	// Owner names the container at an address: what is divided among containers is so by this name. "": by address.
 	Owner func(netip.Addr) string
 	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network namespace of the
 	// container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset if it is just closed. With
@@ -94,12 +94,14 @@ const (
 	countDirect
 	countDiverted
 	countProhibited
+	countDescriptorLimit
+	countMemoryLimit
 	counterKinds
 )
 
 var counterNames = [counterKinds]string{
 	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "ping_sessions", "ping_limit",
-	"published_connections", "published_direct", "tcp_direct", "egress_prohibited",
+	"published_connections", "published_direct", "tcp_direct", "egress_prohibited", "descriptor_limit", "memory_limit",
 }
 
 // New makes a forwarder.
@@ -112,7 +114,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	alone := cfg.Shared == nil
 	if alone {
-		cfg.Shared = NewShared(Limits{})
+		cfg.Shared = NewShared(Limits{}, cfg.Limits)
 	}
 	if cfg.HostLoopback == nil {
 		cfg.HostLoopback = func(netip.Addr) bool { return false }

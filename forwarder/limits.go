@@ -12,10 +12,12 @@ type Limits struct {
 	TCP      int // TCP connections
 	UDP      int // UDP associations, outbound and through published ports
 	Echo     int // identifiers being pinged with
+	// Memory bounds the buffers of TCP connections through the gateway, in bytes.
+	Memory int64
 }
 
 // DefaultLimits, for a container, serve a busy one and leave room for others.
-var DefaultLimits = Limits{Dialling: 1024, TCP: 16384, UDP: 4096, Echo: 64}
+var DefaultLimits = Limits{Dialling: 1024, TCP: 16384, UDP: 4096, Echo: 64, Memory: 128 << 20}
 
 // usageKind is what a limit counts.
 type usageKind int

@@ -28,12 +28,13 @@ type echoKey struct {
 // of its own, which is replaced in replies.
 type pinger struct {
 	idle
-	f       *Forwarder
-	key     echoKey
-	sock    socket
-	created time.Time
-	in, out atomic.Uint64
-	tooLong atomic.Pointer[lastEcho]
+	f           *Forwarder
+	key         echoKey
+	sock        socket
+	created     time.Time
+	descriptors claim
+	in, out     atomic.Uint64
+	tooLong     atomic.Pointer[lastEcho]
 }
 
 // lastEcho is the request that was too long: what the kernel's error about it does not say.
@@ -102,6 +103,12 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		return nil
 	}
 	s := &pinger{f: f, key: key, created: time.Now()}
+	var ok bool
+	if s.descriptors, ok = f.claimDescriptors(key.src, mappingDescriptors, fd); !ok {
+		_ = unix.Close(fd)
+		f.give(key.src, useEcho)
+		return nil
+	}
 	s.sock.fd = fd
 	s.used(pingTimeout)
 	f.mu.Lock()
@@ -109,6 +116,7 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		other := f.echo[key]
 		f.mu.Unlock()
 		_ = unix.Close(fd)
+		s.descriptors.release()
 		f.give(key.src, useEcho)
 		return other
 	}
@@ -156,6 +164,7 @@ func (s *pinger) end() {
 	f.mu.Unlock()
 	s.sock.close(f.reactor)
 	if live {
+		s.descriptors.release()
 		f.give(s.key.src, useEcho)
 	}
 }

@@ -89,7 +89,7 @@ func (p *published) connect(fd int, client netip.AddrPort) {
 	f := p.f
 	src, dst := p.insideFor(client)
 	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: localAddr(fd)}
-	if !f.begin(fl) {
+	if !f.begin(fl, fd) {
 		_ = unix.Close(fd) // which resets it (setInherited)
 		return
 	}
@@ -119,6 +119,14 @@ func (p *published) dial(fl *flow, fd int) {
 		f.finished(fl)
 		return
 	}
+	memory, ok := f.claimBuffers(fl.inside.Addr())
+	if !ok {
+		f.give(fl.inside.Addr(), useDialling)
+		_ = unix.Close(fd)
+		f.finished(fl)
+		return
+	}
+	defer memory.release()
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	in, err := f.dialInside(ctx, fl.outside, fl.inside)
 	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
@@ -133,6 +141,8 @@ func (p *published) dial(fl *flow, fd int) {
 		return
 	}
 	f.counters[countInbound].Add(1)
+	memory.use(in)
+	fl.memory = memory
 	f.run(fl, in, fd)
 }
 

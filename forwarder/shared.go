@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/budget"
 	"github.com/usernet/usernet/internal/hostaddr"
 	"github.com/usernet/usernet/internal/watchdog"
 )
@@ -18,7 +19,10 @@ import (
 type Shared struct {
 	limits Limits
 	use    [usageKinds]atomic.Int64
-	host   *hostaddr.Set // the machine's own addresses
+	// descriptors and memory are divided among containers (budgets.go).
+	descriptors, memory *budget.Budget
+
+	host *hostaddr.Set // the machine's own addresses
 
 	mu        sync.Mutex
 	ports     map[portKey]*published
@@ -34,16 +38,18 @@ type portKey struct {
 	proto string
 }
 
-// NewShared makes what forwarders share. The limits are on the daemon as a whole; those that are 0 do not limit. It is
-// ended with Close.
-func NewShared(limits Limits) *Shared {
+// NewShared makes what forwarders share. total is on the daemon as a whole, perContainer on a container on all of its
+// networks, as far as Memory goes; what is 0 does not limit. It is ended with Close.
+func NewShared(total, perContainer Limits) *Shared {
 	return &Shared{
-		limits:    limits,
-		host:      hostaddr.Watch(),
-		ports:     map[portKey]*published{},
-		inherited: map[portKey]int{},
-		adopted:   map[adoptedKey]int{},
-		reactors:  map[*reactor]int{},
+		limits:      total,
+		descriptors: newDescriptors(),
+		memory:      budget.New(perContainer.Memory, total.Memory),
+		host:        hostaddr.Watch(),
+		ports:       map[portKey]*published{},
+		inherited:   map[portKey]int{},
+		adopted:     map[adoptedKey]int{},
+		reactors:    map[*reactor]int{},
 	}
 }
 

@@ -30,6 +30,9 @@ func getPipe() (*pipe, error) {
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, err
 	}
+	if !pipeFits(fds[1]) {
+		return nil, errors.Join(unix.EMFILE, unix.Close(fds[0]), unix.Close(fds[1]))
+	}
 	_, _ = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize) // refused where the user has many pipes
 	return &pipe{fds[0], fds[1]}, nil
 }
@@ -113,16 +116,23 @@ func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64, st *stall) erro
 	if err != nil {
 		return err
 	}
-	for len(r.bytes) > 0 {
-		n, err := push(to, st, func(fd int) (int64, error) { n, err := unix.Write(fd, r.bytes); return int64(n), err })
-		if err != nil {
-			return err
-		}
-		moved.Add(uint64(n))
-		r.bytes = r.bytes[n:]
+	if err := pushBytes(to, r, moved, st); err != nil {
+		return err
 	}
 	for {
 		p, n, err := fill(from)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // copied, until there are descriptors again
+			if r.bytes, err = readSome(from); err == nil && len(r.bytes) == 0 {
+				return dst.CloseWrite()
+			}
+			if err == nil {
+				err = pushBytes(to, r, moved, st)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -136,6 +146,42 @@ func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64, st *stall) erro
 		}
 		putPipe(p)
 	}
+}
+
+// pushBytes writes the bytes of r. What could not be written is left in it.
+func pushBytes(to syscall.RawConn, r *rest, moved *atomic.Uint64, st *stall) error {
+	for len(r.bytes) > 0 {
+		n, err := push(to, st, func(fd int) (int64, error) { n, err := unix.Write(fd, r.bytes); return int64(n), err })
+		if err != nil {
+			return err
+		}
+		moved.Add(uint64(n))
+		r.bytes = r.bytes[n:]
+	}
+	return nil
+}
+
+// readSome waits for data and reads it, for want of a pipe; nothing at the end of the stream.
+func readSome(from syscall.RawConn) (b []byte, err error) {
+	var serr error
+	err = from.Read(func(fd uintptr) bool {
+		if b == nil {
+			b = make([]byte, reactorBuffer)
+		}
+		var n int
+		for {
+			if n, serr = unix.Read(int(fd), b); !errors.Is(serr, unix.EINTR) {
+				break
+			}
+		}
+		if errors.Is(serr, unix.EAGAIN) {
+			b, serr = nil, nil
+			return false
+		}
+		b = b[:max(n, 0)]
+		return true
+	})
+	return b, errors.Join(err, serr)
 }
 
 // push calls write once it does not say EAGAIN.

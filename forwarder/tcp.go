@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -47,7 +48,7 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
-	host, err := f.dialHost(ctx, target)
+	host, err := f.dialHost(ctx, src.Addr(), target)
 	cancel()
 	f.give(src.Addr(), useDialling)
 	if err != nil {
@@ -65,7 +66,7 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		return
 	}
 	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: localAddr(host)}
-	if !f.begin(fl) {
+	if !f.begin(fl, host) {
 		_ = unix.Close(host) // which resets it (setInherited)
 		if f.isReleased() {
 			r.Drop() // it asks again, and somebody else
@@ -90,6 +91,14 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 			return
 		}
 	}
+	memory, ok := f.claimBuffers(src.Addr())
+	if !ok {
+		r.Refuse()
+		_ = unix.Close(host)
+		f.finished(fl)
+		return
+	}
+	defer memory.release()
 	in, err := r.Accept()
 	if err != nil {
 		_ = unix.Close(host)
@@ -97,6 +106,8 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		return
 	}
 	f.counters[countTCP].Add(1)
+	memory.use(in)
+	fl.memory = memory
 	f.run(fl, in, host)
 }
 
@@ -138,6 +149,7 @@ func (fl *flow) outward() error {
 	defer func() { stop() }()
 	for {
 		err := fl.in.TryRead(w)
+		fl.memory.moved(int64(fl.bytesOut.Load() + fl.bytesIn.Load()))
 		switch {
 		case errors.Is(w.err, unix.EAGAIN):
 			w.err = nil
@@ -212,7 +224,7 @@ func (fl *flow) inward() error {
 				buf = buffers.Get().(*[]byte)
 			}
 			for {
-				n, rerr = syscall.Read(int(fd), (*buf)[:streamChunk])
+				n, rerr = syscall.Read(int(fd), (*buf)[:fl.memory.chunk()])
 				if rerr != syscall.EINTR {
 					break
 				}
@@ -234,22 +246,27 @@ func (fl *flow) inward() error {
 			buffers.Put(buf)
 			return fl.in.CloseWrite()
 		}
-		fl.bytesIn.Add(uint64(n))
-		werr := fl.deliver((*buf)[:n], s)
+		fl.memory.moved(int64(fl.bytesIn.Add(uint64(n)) + fl.bytesOut.Load()))
+		m, err := fl.in.TryWrite((*buf)[:n])
+		var rest []byte
+		if m < n {
+			rest = bytes.Clone((*buf)[m:n]) // it may wait for long: no more than that is held meanwhile
+		}
 		buffers.Put(buf)
-		if werr != nil {
-			return werr
+		if err != nil && !errors.Is(err, stack.ErrWouldBlock) {
+			return err
+		}
+		if err := fl.deliver(rest, s); err != nil {
+			return err
 		}
 	}
 }
 
 // deliver queues b for the container, and waits where there is no room.
 func (fl *flow) deliver(b []byte, s *stall) error {
-	for {
+	for len(b) > 0 {
 		n, err := fl.in.TryWrite(b)
-		if b = b[n:]; len(b) == 0 {
-			return nil
-		}
+		b = b[n:]
 		switch {
 		case errors.Is(err, stack.ErrWouldBlock):
 			if !s.begin() {
@@ -261,6 +278,7 @@ func (fl *flow) deliver(b []byte, s *stall) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // finish closes a connection with what is still on its way.

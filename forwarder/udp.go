@@ -29,6 +29,7 @@ type association struct {
 	sock                                     socket
 	hostSide                                 netip.AddrPort
 	created                                  time.Time
+	descriptors                              claim
 	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
 
 	mu      sync.Mutex // over what follows, which sending uses
@@ -167,6 +168,12 @@ func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *associatio
 		f.cfg.Logger.Debug("UDP association", "error", err)
 		return nil
 	}
+	var ok bool
+	if a.descriptors, ok = f.claimDescriptors(p.Src.Addr(), mappingDescriptors, fd); !ok {
+		_ = unix.Close(fd)
+		f.give(p.Src.Addr(), useUDP)
+		return nil
+	}
 	a.sock.fd, a.hostSide = fd, localAddr(fd)
 	a.used(udpTimeout)
 	f.mu.Lock()
@@ -174,6 +181,7 @@ func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *associatio
 		other := f.udp[p.Src]
 		f.mu.Unlock()
 		_ = unix.Close(fd)
+		a.descriptors.release()
 		f.give(p.Src.Addr(), useUDP)
 		return other
 	}
@@ -222,6 +230,7 @@ func (a *association) end() {
 	f.mu.Unlock()
 	a.sock.close(f.reactor)
 	if live {
+		a.descriptors.release()
 		f.give(a.inside.Addr(), useUDP)
 	}
 }

@@ -124,7 +124,7 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestLimitsAreEachContainersOwn(t *testing.T) {
-	shared := NewShared(Limits{UDP: 5})
+	shared := NewShared(Limits{UDP: 5}, Limits{})
 	t.Cleanup(func() { _ = shared.Close() })
 	w := newWorld(t, func(c *Config) { c.Limits, c.Shared = Limits{UDP: 3}, shared })
 	send := func(host byte, port uint16) bool {
@@ -231,7 +231,7 @@ func BenchmarkDatagramOutward(b *testing.B) {
 // TestNetworksHaveReactorsOfTheirOwn holds that one network's sockets do not wait for another's handlers, that networks
 // beyond the bound share, and that a reactor is used again.
 func TestNetworksHaveReactorsOfTheirOwn(t *testing.T) {
-	shared := NewShared(Limits{})
+	shared := NewShared(Limits{}, Limits{})
 	t.Cleanup(func() { _ = shared.Close() })
 	var list []*Forwarder
 	for range maxReactors + 6 {

@@ -84,5 +84,11 @@ func (c *Conn) OnReset(f func()) (stop func()) {
 	return func() { c.queue.EventUnregister(&e) }
 }
 
+// SetBuffers sets how much may wait in each direction, in bytes, at least 4 KiB and at most 4 MiB. What waits already stays.
+func (c *Conn) SetBuffers(size int) {
+	c.ep.SocketOptions().SetReceiveBufferSize(int64(size), true)
+	c.ep.SocketOptions().SetSendBufferSize(int64(size), true)
+}
+
 // Abort resets the connection. It is closed nevertheless.
 func (c *Conn) Abort() { c.ep.Abort() }

@@ -20,6 +20,8 @@ var attacks = []struct {
 	{"V3", "a connection to a peer that does not read, and its container ends", attackStalledOutbound},
 	{"V3b", "the same by a client of a published port", attackStalledPublished},
 	{"V12", "descriptors and a working directory of the caller's lead out of a root file system", attackDescriptors},
+	{"V13", "one container opens more connections than there are descriptors", attackBudgetOfDescriptors},
+	{"V14", "one container opens 400 connections through its gateway that it does not read", attackBudgetOfMemory},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
 	{"V18", "a damaged store, which made the daemon panic at its start", attackDamagedStore},
 }

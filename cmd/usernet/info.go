@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -22,8 +24,10 @@ func infoCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("Version: %s\nSocket: %s\nState: %s\nRunning since: %s\nContainers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\nCounters:\n",
+		fmt.Printf("Version: %s\nSocket: %s\nState: %s\nRunning since: %s\nContainers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\n",
 			i.Version, i.Socket, i.StateDir, i.Started.Format(time.RFC3339), i.Containers, i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
+		printBudgets(i.Budgets)
+		fmt.Println("Counters:")
 		var names []string
 		for k := range i.Counters {
 			names = append(names, k)
@@ -37,6 +41,20 @@ func infoCommand() *cobra.Command {
 		}
 		return nil
 	}}
+}
+
+// printBudgets shows how descriptors and memory are divided.
+func printBudgets(b api.Budgets) {
+	size := func(n int64) string {
+		if n == 0 {
+			return "no limit"
+		}
+		return units.BytesSize(float64(n))
+	}
+	fmt.Printf("Descriptors for connections: %d of %d used, %d more kept for all else\n", b.DescriptorsUsed, b.Descriptors, b.DescriptorsReserve)
+	fmt.Printf("Memory for connections through gateways: %s of %s set aside; each container: %s\n",
+		units.BytesSize(float64(b.MemoryUsed)), size(b.Memory), size(b.MemoryPerContainer))
+	fmt.Printf("Memory of the daemon (GOMEMLIMIT): %s\n", size(b.GoMemoryLimit))
 }
 
 func checkCommand() *cobra.Command {

@@ -55,11 +55,13 @@ func serveCommand() *cobra.Command {
 		name, of string
 		set      *forwarder.Limits
 		def      forwarder.Limits
-	}{{"limit", "each container", &o.perContainer, forwarder.DefaultLimits}, {"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{}}} {
+	}{{"limit", "each container", &o.perContainer, forwarder.DefaultLimits}, {"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{Memory: aQuarter}}} {
 		f.IntVar(&l.set.TCP, l.name+"-tcp", l.def.TCP, "TCP connections of "+l.of)
 		f.IntVar(&l.set.Dialling, l.name+"-dials", l.def.Dialling, "TCP connections being set up of "+l.of)
 		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
+		l.set.Memory = l.def.Memory
+		f.Var(byteSize{&l.set.Memory}, l.name+"-memory", "memory for buffers of connections through the gateways, of "+l.of)
 	}
 	f.StringSliceVar(&o.confine, "confine", confine.Names(confine.All), "what the daemon gives up once it listens; off: nothing")
 	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: connections go on, and no published port refuses one")
@@ -108,6 +110,8 @@ func processorsFor(n int, variable string) int {
 
 func serve(o serveOptions) error {
 	shareProcessors()
+	limitGoMemory()
+	o.total.Memory = totalMemory(o.total.Memory)
 	log, err := logger(o.level, o.format)
 	if err != nil {
 		return err

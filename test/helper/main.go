@@ -17,6 +17,7 @@ var commands = map[string]struct {
 	usage string
 }{
 	"ask":       {ask, "NETWORK ADDRESS TEXT TIMEOUT: sends a text, prints what comes back at first"},
+	"greedy":    {greedy, "ADDRESS COUNT: opens as many connections as it gets, reads nothing, and keeps them"},
 	"tcpserve":  {tcpServe, "ADDR echo|addr|digest: serves until it is killed: sends back, tells the client its address, or answers with count and SHA-256"},
 	"tcpdial":   {tcpDial, "ADDR [TIMEOUT] [multipath|port=PORT|device=NAME...]: connects, prints ok and what the server says, or the error's name"},
 	"tcpsend":   {tcpSend, "ADDR BYTES|stdin: sends random bytes (until a line comes on standard input), compares the digest that comes back"},
