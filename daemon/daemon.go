@@ -114,6 +114,7 @@ func New(cfg Config) (*Daemon, error) {
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		segments: map[string]*segment{}, sandboxes: map[string]*sandboxState{},
 	}
+	d.tellSubnets()
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
 		cancel()

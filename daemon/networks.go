@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/usernet/usernet/network"
@@ -12,6 +13,25 @@ const agentTimeout = 10 * time.Second
 
 // Networks returns all networks.
 func (d *Daemon) Networks() []*network.Network { return d.model.Networks() }
+
+// tellSubnets has the forwarders know the subnets of all networks, which lead nowhere outside.
+func (d *Daemon) tellSubnets() {
+	d.shared.SetNetworks(func() (list []netip.Prefix) {
+		for _, n := range d.model.Networks() {
+			if n.ConfigOnly {
+				continue
+			}
+			for _, s := range n.Pools {
+				if s.Gateway.IsValid() {
+					list = append(list, netip.PrefixFrom(s.Gateway, s.Subnet.Bits()))
+				} else {
+					list = append(list, s.Subnet)
+				}
+			}
+		}
+		return list
+	})
+}
 
 // Network finds one by id, name or unique id prefix.
 func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.Network(ref) }
@@ -28,6 +48,7 @@ func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*ne
 	if err != nil {
 		return nil, "", err
 	}
+	d.tellSubnets()
 	d.rename()
 	d.networkEvent("create", n.ID, n.Name, map[string]string{"type": n.Driver})
 	return n, warning, nil
@@ -43,6 +64,7 @@ func (d *Daemon) RemoveNetwork(_ context.Context, ref string) error {
 		return err
 	}
 	d.dropSegment(n.ID)
+	d.tellSubnets()
 	d.rename()
 	d.networkEvent("destroy", n.ID, n.Name, map[string]string{"type": n.Driver})
 	return nil

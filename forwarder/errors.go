@@ -183,9 +183,7 @@ func (a *association) passErrors() {
 		if !to.IsValid() || to.Addr().Is4() != a.inside.Addr().Is4() || e.v6 == to.Addr().Is4() {
 			return
 		}
-		if to.Addr().IsLoopback() {
-			to = netip.AddrPortFrom(a.f.gateway(to.Addr()), to.Port())
-		}
+		to = a.known(to)
 		_ = a.f.cfg.Inside.WriteICMP(e.from(a.f, to.Addr()), a.inside.Addr(), append(e.message(), quoteUDP(a.inside, to, size)...))
 	})
 }

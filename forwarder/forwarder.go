@@ -133,11 +133,15 @@ func New(cfg Config) (*Forwarder, error) {
 
 var _ stack.Handler = (*Forwarder)(nil)
 
-// Close ends all flows and published ports and waits for them.
+// Close ends all flows and published ports and waits for them. Closing again does nothing.
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
+	again := f.closed
 	f.closed = true
 	f.mu.Unlock()
+	if again {
+		return nil
+	}
 	f.cancel()
 	f.end(func(netip.Addr) bool { return true })
 	f.mu.Lock()
@@ -206,37 +210,6 @@ func loopback(a netip.Addr) netip.Addr {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	return netip.IPv6Loopback()
-}
-
-// Why a destination is kept from a container.
-var (
-	errUnreachable = errors.New("network is unreachable")
-	errProhibited  = errors.New("prohibited by the egress policy")
-)
-
-// hostTarget decides where on the host a container's destination is: itself, or for the gateway's own address the host's
-// loopback, where that is allowed or a container's port is published there.
-func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
-	a := dst.Addr()
-	switch {
-	case f.cfg.Internal:
-		return dst, errUnreachable
-	case f.cfg.Inside.Owns(a):
-		hairpin := proto == unix.IPPROTO_TCP && f.cfg.Shared.published(dst, "tcp") || proto == unix.IPPROTO_UDP && f.cfg.Shared.published(dst, "udp")
-		if !hairpin && !f.cfg.HostLoopback(src) {
-			return dst, errUnreachable
-		}
-		return netip.AddrPortFrom(loopback(a), dst.Port()), nil
-	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || f.cfg.Inside.Contains(a):
-		return dst, errUnreachable
-	}
-	if f.cfg.Allow != nil {
-		if err := f.cfg.Allow(src, proto, dst); err != nil {
-			f.counters[countProhibited].Add(1)
-			return dst, errors.Join(errProhibited, err)
-		}
-	}
-	return dst, nil
 }
 
 // outbound is where sockets towards a destination are bound; the zero address leaves it to the kernel.

@@ -22,7 +22,8 @@ type Shared struct {
 	// descriptors and memory are divided among containers (budgets.go).
 	descriptors, memory *budget.Budget
 
-	host *hostaddr.Set // the machine's own addresses
+	host     *hostaddr.Set // the machine's own addresses
+	networks ownNetworks
 
 	mu        sync.Mutex
 	ports     map[portKey]*published
@@ -51,6 +52,14 @@ func NewShared(total, perContainer Limits) *Shared {
 		adopted:     map[adoptedKey]int{},
 		reactors:    map[*reactor]int{},
 	}
+}
+
+// SetNetworks says which networks the daemon has, whether they have a forwarder or not: list returns their subnets, of which
+// the addresses are the gateways'. Of several calls at once the last one's list is the one that counts.
+func (s *Shared) SetNetworks(list func() []netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.networks.set(list())
 }
 
 // OwnsAddr says whether an address is the machine\'s.
@@ -187,8 +196,9 @@ func (s *Shared) drop(p *published) {
 }
 
 // published says whether some container has a port at all of the host's addresses of a family: those that the gateway's
-// address stands for.
-func (s *Shared) published(host netip.AddrPort, proto string) bool {
+// address stands for. proto is that of the IP header.
+func (s *Shared) published(host netip.AddrPort, protocol uint8) bool {
+	proto := map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[protocol]
 	any := netip.IPv4Unspecified()
 	if host.Addr().Is6() {
 		any = netip.IPv6Unspecified()

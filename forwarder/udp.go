@@ -31,12 +31,14 @@ type association struct {
 	created                                  time.Time
 	descriptors                              claim
 	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
+	aliased                                  atomic.Bool // aliases has something
 
 	mu      sync.Mutex // over what follows, which sending uses
 	outside netip.AddrPort
 	to      rawAddr
-	ttl     uint8  // that control is for
-	control []byte // sets the TTL of datagrams whose own is not the default
+	aliases map[netip.AddrPort]netip.AddrPort // from targets to what the container calls them, where that is another
+	ttl     uint8                             // that control is for
+	control []byte                            // sets the TTL of datagrams whose own is not the default
 	sent    struct {
 		target netip.AddrPort
 		size   int
@@ -99,6 +101,9 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 	if a.outside != p.Dst {
 		a.outside = p.Dst
 		a.to.set(target)
+		if target != p.Dst {
+			a.alias(target, p.Dst)
+		}
 	}
 	if more {
 		a.first.keep(p)
@@ -247,14 +252,39 @@ func (a *association) ready(events uint32) {
 
 // reply carries a datagram from the outside to the container.
 func (a *association) reply(d datagram) {
-	src := d.from
+	src := a.known(d.from)
 	if faults.Enabled {
 		faults.Check(faults.Reply, d.payload[0])
-	}
-	if src.Addr().IsLoopback() {
-		src = netip.AddrPortFrom(a.f.gateway(a.inside.Addr()), src.Port())
 	}
 	a.packetsIn.Add(d.count())
 	a.bytesIn.Add(uint64(d.size))
 	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.payload, d.segment) // a datagram may be lost
+}
+
+// maxAliases is how many of a gateway's ports an association remembers to have sent to.
+const maxAliases = 64
+
+// alias notes what the container calls a target. The caller holds a.mu.
+func (a *association) alias(target, name netip.AddrPort) {
+	if a.aliases == nil || len(a.aliases) >= maxAliases {
+		a.aliases = map[netip.AddrPort]netip.AddrPort{}
+	}
+	a.aliases[target] = name
+	a.aliased.Store(true)
+}
+
+// known is a peer as the container knows it: what it sent to, or the gateway in the place of the host's loopback.
+func (a *association) known(from netip.AddrPort) netip.AddrPort {
+	if a.aliased.Load() {
+		a.mu.Lock()
+		name, ok := a.aliases[from]
+		a.mu.Unlock()
+		if ok {
+			return name
+		}
+	}
+	if from.Addr().IsLoopback() {
+		return netip.AddrPortFrom(a.f.gateway(a.inside.Addr()), from.Port())
+	}
+	return from
 }

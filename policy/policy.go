@@ -13,10 +13,16 @@ import (
 )
 
 // special are addresses that stand for the machine or its cloud rather than for somebody: link-local ones (RFC 3927, RFC
-// 4291), at which clouds have their metadata services with the machine's credentials, and the one that EC2 has on IPv6.
-// Rules open them only when they name addresses within.
+// 4291), at which clouds have their metadata services with the machine's credentials, and those that some clouds have
+// elsewhere. Rules open them only when they name addresses within.
 var special = []netip.Prefix{
-	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("fd00:ec2::254/128"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("fd00:ec2::254/128"),  // Amazon EC2 over IPv6
+	netip.MustParsePrefix("fd20:ce::254/128"),   // Google Compute Engine over IPv6
+	netip.MustParsePrefix("168.63.129.16/32"),   // Azure's WireServer, with the machine's certificates
+	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba Cloud
+	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle Cloud's older machines
 }
 
 // Refusal says why a destination is refused. Refusals are made in advance, so that refusing costs nothing.

@@ -147,7 +147,7 @@ func TestDatagramsGoOnBeyondTheAnswer(t *testing.T) {
 
 func TestNamesDoNotOpenSpecialAddresses(t *testing.T) {
 	p, _ := made(t, Deny, "*")
-	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
+	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
 		a := netip.MustParseAddr(s)
 		p.Learn("rebound.test", []netip.Addr{a}, time.Hour)
 		if p.Decide(tcp, netip.AddrPortFrom(a, 80)) == nil {

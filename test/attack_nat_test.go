@@ -147,3 +147,32 @@ func attackMalformedTCP(t *testing.T) {
 		d.says(" 0% packet loss", name, "ping", "-c1", "-W5", d.gateway(name))
 	}
 }
+
+// attackHairpin goes around a policy by way of the host: its own addresses, those of gateways, and the published ports there.
+func attackHairpin(t *testing.T) {
+	d := startDaemon(t)
+	port := freePort()
+	listen(t, fmt.Sprintf("0.0.0.0:%d", port+1), echo)
+	d.ok("network", "create", "--ipv6", "--egress", "deny", "jail")
+	d.ok("network", "create", "--ipv6", "open")
+	d.serve("web", []string{"--network", "open", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
+	d.idle("box", "--network", "jail")
+	d.idle("free", "--network", "open")
+	gateway6 := strings.Fields(d.field(`default via (\S+)`, "box", "ip", "-6", "route"))[0]
+	hosts := []string{host4, "[" + host6 + "]", d.gateway("box"), "[" + gateway6 + "]", d.gateway("web"), "172.17.0.1"}
+	for _, service := range []int{port, port + 1} {
+		for _, host := range hosts {
+			target := fmt.Sprintf("%s:%d", host, service)
+			if out := d.ok("exec", "box", helper, "tcpdial", target, "2s"); strings.HasPrefix(out, "ok") {
+				t.Errorf("%s: %s", target, out)
+			}
+		}
+		d.says("ok", "free", helper, "tcpdial", fmt.Sprintf("%s:%d", d.gateway("free"), service))
+	}
+	d.idle("ruled", "--network", "jail", "--allow-egress", fmt.Sprintf("%s:%d", d.gateway("box"), port))
+	d.says("ok", "ruled", helper, "tcpdial", fmt.Sprintf("%s:%d", d.gateway("box"), port))
+	for _, metadata := range []string{"169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192"} {
+		d.says("ECONNREFUSED", "free", helper, "tcpdial", metadata+":80", "2s")
+	}
+	d.says("ECONNREFUSED", "free", helper, "tcpdial", "[fd20:ce::254]:80", "2s")
+}

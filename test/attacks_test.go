@@ -22,6 +22,7 @@ var attacks = []struct {
 	{"V12", "descriptors and a working directory of the caller's lead out of a root file system", attackDescriptors},
 	{"V13", "one container opens more connections than there are descriptors", attackBudgetOfDescriptors},
 	{"V14", "one container opens 400 connections through its gateway that it does not read", attackBudgetOfMemory},
+	{"V15", "published ports and services of the host at gateways' addresses, under --egress deny; metadata services", attackHairpin},
 	{"V17", "a git tag whose text is a shell command, in make and the scripts", attackHostileTag},
 	{"V18", "a damaged store, which made the daemon panic at its start", attackDamagedStore},
 }

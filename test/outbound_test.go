@@ -105,9 +105,26 @@ func TestHostLoopbackIsClosedUnlessAllowed(t *testing.T) {
 	listen(t, fmt.Sprintf("127.0.0.1:%d", port), echo)
 	d.idle("trusted", "--network", "dual", "--host-loopback")
 	target := fmt.Sprintf("host.usernet.internal:%d", port)
-	d.says("ENETUNREACH", "box", helper, "tcpdial", target)
+	d.says("ECONNREFUSED", "box", helper, "tcpdial", target)
 	d.says(" 0% packet loss", "box", "ping", "-4", "-c1", "-W5", "host.usernet.internal")
 	d.says("ok", "trusted", helper, "tcpdial", target)
+}
+
+// TestHostName: the name leads to what listens on the host's addresses, as its own addresses do.
+func TestHostName(t *testing.T) {
+	d := dual(t)
+	port := freePort()
+	listen(t, fmt.Sprintf(":%d", port), echo)
+	listenUDP(t, fmt.Sprintf("0.0.0.0:%d", port))
+	for _, host := range []string{"host.docker.internal", d.gateway("box"), "172.17.0.1"} { // the last is another network's gateway
+		target := fmt.Sprintf("%s:%d", host, port)
+		d.says("ok", "box", helper, "tcpdial", target)
+		d.says("same 10", "box", helper, "udpdial", target, "10")
+	}
+	if r := d.exec("box", "ping", "-c1", "-W1", "172.17.0.1"); r.code == 0 {
+		t.Errorf("another network's gateway answers: %v", r)
+	}
+	d.says("ENETUNREACH", "box", helper, "tcpdial", fmt.Sprintf("172.17.0.9:%d", port)) // one of another network
 }
 
 func TestPingSocketsForbidden(t *testing.T) {

@@ -44,8 +44,9 @@ type Set struct {
 
 // list is what was found at one time. It never changes once it is stored.
 type list struct {
-	own  map[netip.Addr]struct{}
-	read time.Time
+	own              map[netip.Addr]struct{}
+	global4, global6 netip.Addr // the first of each family; zero: there is none
+	read             time.Time
 }
 
 // Watch lists the addresses and follows their changes. It does not fail: without announcements it reads the list more
@@ -69,14 +70,35 @@ func (s *Set) Has(a netip.Addr) bool {
 	if a.IsLoopback() {
 		return true
 	}
-	l := s.now.Load()
-	if l == nil || s.changes == nil && time.Since(l.read) > maxAge {
-		if l = s.refresh(); l == nil {
-			return true
-		}
+	l := s.current()
+	if l == nil {
+		return true
 	}
 	_, ok := l.own[a.WithZone("")]
 	return ok
+}
+
+// Global is an address of this machine that others may reach it at, the first in the order of interfaces: one that leads to
+// services at all addresses, unlike a loopback address, which leads to those of the machine's own programs as well. It is
+// the zero address where there is none of the family.
+func (s *Set) Global(v6 bool) netip.Addr {
+	l := s.current()
+	switch {
+	case l == nil:
+		return netip.Addr{}
+	case v6:
+		return l.global6
+	}
+	return l.global4
+}
+
+// current is the list; nil where it cannot be read.
+func (s *Set) current() *list {
+	l := s.now.Load()
+	if l == nil || s.changes == nil && time.Since(l.read) > maxAge {
+		return s.refresh()
+	}
+	return l
 }
 
 // Close ends the subscription and waits for its goroutine. Has goes on with what is known. Closing again does nothing.
@@ -100,7 +122,15 @@ func (s *Set) refresh() *list {
 	for _, x := range addrs {
 		if n, ok := x.(*net.IPNet); ok {
 			if own, ok := netip.AddrFromSlice(n.IP); ok {
-				l.own[own.Unmap()] = struct{}{}
+				own = own.Unmap()
+				l.own[own] = struct{}{}
+				first := &l.global4
+				if own.Is6() {
+					first = &l.global6
+				}
+				if own.IsGlobalUnicast() && !first.IsValid() {
+					*first = own
+				}
 			}
 		}
 	}
