@@ -22,7 +22,7 @@ type Requirement struct {
 
 // Check tests the machine by trying what the program will do.
 func Check() []Requirement {
-	return []Requirement{checkUserNS(), checkTun(), checkPing()}
+	return []Requirement{checkUserNS(), checkTun(), checkSubordinateIDs(), checkPing()}
 }
 
 func sysctl(name string) string {
@@ -93,5 +93,21 @@ func checkPing() Requirement {
 	}
 	r.Detail = "not allowed for group " + strconv.Itoa(os.Getegid()) + " (net.ipv4.ping_group_range is " + sysctl("net.ipv4.ping_group_range") + "): containers can ping their gateway and each other only"
 	r.Fix = `as root: sysctl net.ipv4.ping_group_range="0 2147483647"`
+	return r
+}
+
+func checkSubordinateIDs() Requirement {
+	r := Requirement{Name: "subordinate ids"}
+	uids, _, err := subordinateIDs()
+	if err != nil {
+		r.Detail = "root in containers is this user, and has no other users"
+		r.Fix = err.Error()
+		return r
+	}
+	n := 0
+	for _, u := range uids {
+		n += u.count
+	}
+	r.OK, r.Detail = true, fmt.Sprintf("%d: containers with --rootfs have users of their own, and root there is nobody here unless the directory is this user's", n)
 	return r
 }

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A sandbox's /etc/hosts and /etc/resolv.conf lie on a tmpfs of their own. The container may write to them, as in Docker;
-// what it writes costs no more than etcSize of memory, no disk, and is never read by usernet. The process that started the
-// sandbox holds both files open from before the command runs, so that it can replace their text whatever the container
+// A sandbox's /etc/hosts, /etc/resolv.conf and /etc/hostname lie on a tmpfs of their own. The container may write to them,
+// as in Docker; what it writes costs no more than etcSize of memory, no disk, and is never read by usernet. The process that
+// started the sandbox holds them open from before the command runs, so that it can replace their text whatever the container
 // does to their modes. The daemon sends that process new text over a socket in the container's directory:
 //
 //	daemon --- SendFiles ---> DIR/files.sock --- FileUpdates.Serve ---> Process.WriteFiles ---> tmpfs in the sandbox
@@ -38,6 +38,9 @@ const (
 	// updateTimeout bounds an update on both of its sides: writing to a tmpfs takes microseconds.
 	updateTimeout = 2 * time.Second
 	updatesSocket = "files.sock"
+	// etcStage is where the tmpfs stands meanwhile: a directory that is there on every Linux, and that nothing needs before
+	// the sandbox's own /proc is mounted.
+	etcStage = "/proc"
 )
 
 // names lists the files of /etc that have a text.
@@ -49,6 +52,9 @@ func (f Files) names() []string {
 	if f.Hosts != "" {
 		names = append(names, "hosts")
 	}
+	if f.Hostname != "" {
+		names = append(names, "hostname")
+	}
 	return names
 }
 
@@ -58,31 +64,33 @@ func (f Files) text(name string) string {
 		return f.ResolvConf
 	case "hosts":
 		return f.Hosts
+	case "hostname":
+		if f.Hostname != "" {
+			return f.Hostname + "\n"
+		}
 	}
 	return ""
 }
 
 // stageEtc makes an empty file for each name on a new tmpfs, calls mount with the path of each, and returns them open for
-// writing. The tmpfs is then left without a path: what mount has bound keeps it. It stands on /proc meanwhile, a directory
-// that is there on every Linux and that nothing in mount needs.
+// writing. The tmpfs is then left without a path: what mount has bound keeps it.
 func stageEtc(names []string, mount func(path, name string) error) (files []*os.File, err error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
-	const stage = "/proc"
-	options := "mode=0755,nr_inodes=8,size=" + strconv.Itoa(etcSize)
-	if err := unix.Mount("tmpfs", stage, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+	options := "mode=0755,nr_inodes=64,size=" + strconv.Itoa(etcSize)
+	if err := unix.Mount("tmpfs", etcStage, "tmpfs", mountFlags, options); err != nil {
 		return nil, fmt.Errorf("tmpfs for /etc/hosts and /etc/resolv.conf: %w", err)
 	}
 	defer func() {
-		err = errors.Join(err, unix.Unmount(stage, unix.MNT_DETACH))
+		err = errors.Join(err, unix.Unmount(etcStage, unix.MNT_DETACH))
 		if err != nil {
 			closeAll(files)
 			files = nil
 		}
 	}()
 	for _, name := range names {
-		path := filepath.Join(stage, name)
+		path := filepath.Join(etcStage, name)
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 		if err != nil {
 			return files, err

@@ -49,12 +49,12 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 		p.Kill()
 		return nil, err
 	}
-	var end report
-	if err := p.receive(&end); err == nil { // the descriptor is closed when the command runs
+	if end, _, err := p.receive(); err == nil { // the descriptor is closed when the command runs
 		_, _ = p.Wait()
 		return nil, &ExitError{end.Code, end.Error}
 	}
 	_ = p.control.Close()
+	p.runs()
 	return p, ctx.Err()
 }
 
@@ -114,6 +114,18 @@ func runExec() error {
 func becomeCommand(o execOrders) error {
 	if err := changeRoot(o.Root); err != nil {
 		return err
+	}
+	if err := becomeRoot(); err != nil {
+		return err
+	}
+	if o.Spec.User != "" {
+		uid, gid, err := userIDs(o.Spec.User)
+		if err != nil {
+			return &ExitError{125, err.Error()}
+		}
+		if err := becomeUser(uid, gid); err != nil {
+			return &ExitError{125, fmt.Sprintf("user %s: %v", o.Spec.User, err)}
+		}
 	}
 	if err := enterDir(o.Spec.WorkingDir); err != nil {
 		return err

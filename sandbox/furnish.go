@@ -9,34 +9,135 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// furnish gives the new namespaces their mounts and names, and returns the files of /etc that are to be written.
-func furnish(o orders) (etc []*os.File, err error) {
-	s := o.Spec
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("making mounts private: %w", err)
-	}
-	if s.Rootfs != "" {
-		if etc, err = enterRoot(s.Rootfs, o.Etc); err != nil {
-			return nil, err
-		}
-	} else {
-		etc, err = stageEtc(o.Etc, func(path, name string) error { return overFile(path, "/etc/"+name) })
-		if err != nil {
-			return nil, err
-		}
-		mountProc("/proc")
-	}
-	return etc, name(o)
+// furniture is what of a new sandbox the process that started it needs.
+type furniture struct {
+	etc     []*os.File // files of /etc that it writes
+	master  *os.File   // its end of the terminal; nil: there is none that was made inside
+	console *os.File   // the command's end
 }
 
-// name gives the sandbox its host and domain name.
-func name(o orders) error {
-	s := o.Spec
-	if !s.HostNetwork && s.JoinNet == nil {
-		// Interfaces of this namespace in /sys/class/net; nested containers may not have a sysfs of their own.
-		_ = unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "")
+// furnish gives the new namespaces their mounts and names. Nobody else is in them yet.
+func furnish(o orders) (f furniture, err error) {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return f, fmt.Errorf("making mounts private: %w", err)
 	}
-	name := s.Hostname
+	gids := mappedIDs("/proc/self/gid_map")
+	if o.Spec.Rootfs != "" {
+		f, err = furnishRoot(o)
+	} else {
+		f, err = furnishCallers(o)
+	}
+	if err != nil {
+		return f, err
+	}
+	if o.Spec.ownsNet() {
+		allowLowPorts(gids)
+	}
+	if !o.Spec.AllSystemPaths {
+		if err := restrictSystemPaths(); err != nil {
+			return f, err
+		}
+	}
+	return f, setNames(o)
+}
+
+// ownsNet says whether the sandbox has a network namespace of its own.
+func (s Spec) ownsNet() bool { return !s.HostNetwork && s.JoinNet == nil }
+
+// furnishCallers furnishes a sandbox that has the caller's files.
+func furnishCallers(o orders) (f furniture, err error) {
+	if err := becomeRoot(); err != nil { // in the namespaces of another sandbox, or where it was asked for
+		return f, err
+	}
+	if err := hideAll(o.Spec.Hidden, "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"); err != nil {
+		return f, err
+	}
+	f.etc, err = stageEtc(o.Etc, new(etcOverlay).mount)
+	if err != nil {
+		return f, err
+	}
+	_ = mountProc() // else the caller's stays, some of which is masked already
+	if !o.Spec.HostNetwork {
+		mountSys()
+	}
+	return f, nil
+}
+
+// furnishRoot makes the spec's directory the root file system, and all else of it the sandbox's own. The directory is
+// entered first: links in it, which an earlier container may have made, then lead nowhere outside.
+func furnishRoot(o orders) (f furniture, err error) {
+	dir := o.Spec.Rootfs
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return f, fmt.Errorf("root file system %s: not a directory that can be read", dir)
+	}
+	opened, err := openDevices(o.Spec.Devices)
+	if err != nil {
+		return f, err
+	}
+	defer closeTrees(opened)
+	if err := bind(dir, dir); err != nil {
+		return f, fmt.Errorf("root file system: %w", err)
+	}
+	if err := os.Chdir(dir); err != nil {
+		return f, err
+	}
+	// Up to here the caller's permissions count, from here on the sandbox's.
+	if err := becomeRoot(); err != nil {
+		return f, err
+	}
+	// pivot_root(2), NOTES: with the same directory twice the old root ends up on top of the new one, where no path leads
+	// to. It has to stay until the new /proc and /sys are mounted: the kernel looks for others that show as much.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return f, fmt.Errorf("pivot_root to %s: %w", dir, err)
+	}
+	if f.etc, err = furnishNewRoot(o, opened); err != nil {
+		return f, err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return f, fmt.Errorf("leaving the old root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return f, err
+	}
+	if o.Spec.TTY {
+		f.master, f.console, err = console()
+	}
+	return f, err
+}
+
+// furnishNewRoot mounts what a root file system needs.
+func furnishNewRoot(o orders, opened map[string]tree) (etc []*os.File, err error) {
+	for _, path := range []string{"/proc", "/sys", "/tmp", "/etc"} {
+		if err := directory(path); err != nil {
+			return nil, err
+		}
+	}
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return nil, fmt.Errorf("/tmp: %w", err)
+	}
+	etc, err = stageEtc(o.Etc, func(path, name string) error {
+		at, err := mountPoint("/etc/" + name)
+		if err != nil {
+			return err
+		}
+		return bind(path, at)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := mountProc(); err != nil && !o.Spec.NoProc {
+		return nil, fmt.Errorf("%w; is this itself a container, with a /proc of which parts are masked? Start that one with "+
+			"--security-opt systempaths=unconfined, or this one with --security-opt proc=none, which leaves /proc empty", err)
+	}
+	if !o.Spec.HostNetwork {
+		mountSys() // else it has none
+	}
+	return etc, mountDev(opened)
+}
+
+// setNames gives the sandbox its host and domain name.
+func setNames(o orders) error {
+	name := o.Spec.Hostname
 	if o.Hostname != "" {
 		name = o.Hostname
 	}
@@ -45,105 +146,45 @@ func name(o orders) error {
 			return fmt.Errorf("host name %q: %w", name, err)
 		}
 	}
-	if s.Domainname != "" {
-		if err := unix.Setdomainname([]byte(s.Domainname)); err != nil {
-			return fmt.Errorf("domain name %q: %w", s.Domainname, err)
+	if o.Spec.Domainname != "" {
+		if err := unix.Setdomainname([]byte(o.Spec.Domainname)); err != nil {
+			return fmt.Errorf("domain name %q: %w", o.Spec.Domainname, err)
 		}
 	}
 	return nil
 }
 
-// mountProc mounts a fresh /proc. Where the kernel refuses one, since parts of the caller's are masked (mount_too_revealing
-// in fs/namespace.c), the caller's stays.
-func mountProc(at string) {
-	if unix.Mount("proc", at, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") != nil && at != "/proc" {
-		_ = unix.Mount("/proc", at, "", unix.MS_BIND|unix.MS_REC, "")
-	}
+// etcOverlay mounts files over those of the caller's /etc.
+type etcOverlay struct {
+	made bool // /etc is covered by an overlay
 }
 
-// overFile mounts src over the file at, or what at is a link to. Where that does not exist, /etc is covered by an overlay
-// in which it does.
-func overFile(src, at string) error {
+// mount mounts src over the file of that name, or what that is a link to. Where it does not exist, /etc is covered by an
+// overlay in which it does (Linux 5.11 allows that without privileges); what is written there lies on the tmpfs that
+// stageEtc has made.
+func (e *etcOverlay) mount(src, name string) error {
+	at := "/etc/" + name
 	real, err := filepath.EvalSymlinks(at)
-	if errors.Is(err, os.ErrNotExist) {
-		if err := overlay(filepath.Dir(at)); err != nil {
+	if err == nil {
+		return bind(src, real)
+	}
+	if !errors.Is(err, os.ErrNotExist) || name == "hostname" {
+		return nil // a host without the file does not miss it
+	}
+	if !e.made {
+		upper, work := etcStage+"/upper", etcStage+"/work"
+		err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755))
+		if err == nil {
+			err = unix.Mount("overlay", "/etc", "overlay", 0, "userxattr,lowerdir=/etc,upperdir="+upper+",workdir="+work)
+		}
+		if err != nil {
 			return fmt.Errorf("%s does not exist here and cannot be made: %w; create an empty file at that place", at, err)
 		}
-		_ = os.Remove(at) // a link to nowhere
-		if err := os.WriteFile(at, nil, 0o644); err != nil {
-			return fmt.Errorf("%s: %w", at, err)
-		}
-		real = at
-	} else if err != nil {
-		return err
+		e.made = true
 	}
-	if err := unix.Mount(src, real, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("mounting %s over %s: %w", src, real, err)
+	_ = os.Remove(at) // a link to nowhere
+	if err := os.WriteFile(at, nil, 0o644); err != nil {
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	return nil
-}
-
-// overlay makes dir writable in this mount namespace only (Linux 5.11 allows it without privileges).
-func overlay(dir string) error {
-	tmp, err := os.MkdirTemp("", "usernet-etc-")
-	if err != nil {
-		return err
-	}
-	if err := unix.Mount("tmpfs", tmp, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m"); err != nil {
-		return err
-	}
-	upper, work := filepath.Join(tmp, "upper"), filepath.Join(tmp, "work")
-	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
-		return err
-	}
-	return unix.Mount("overlay", dir, "overlay", 0, "userxattr,lowerdir="+dir+",upperdir="+upper+",workdir="+work)
-}
-
-// enterRoot makes dir the root file system, with /proc, /dev, /sys and /tmp of its own.
-func enterRoot(dir string, etc []string) (files []*os.File, err error) {
-	dir, err = filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("root file system %s: not a directory that can be read", dir)
-	}
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return nil, fmt.Errorf("root file system %s: %w", dir, err)
-	}
-	for _, d := range []string{"proc", "dev", "sys", "tmp", "etc"} {
-		_ = os.MkdirAll(filepath.Join(dir, d), 0o755) // a read-only root may have them
-	}
-	mountProc(filepath.Join(dir, "proc"))
-	if err := unix.Mount("/dev", filepath.Join(dir, "dev"), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return nil, fmt.Errorf("%s/dev: %w", dir, err)
-	}
-	_ = unix.Mount("/sys", filepath.Join(dir, "sys"), "", unix.MS_BIND|unix.MS_REC, "")
-	if err := unix.Mount("tmpfs", filepath.Join(dir, "tmp"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
-		return nil, fmt.Errorf("%s/tmp: %w", dir, err)
-	}
-	files, err = stageEtc(etc, func(path, name string) error {
-		at := filepath.Join(dir, "etc", name)
-		if _, err := os.Lstat(at); err != nil {
-			_ = os.WriteFile(at, nil, 0o644)
-		}
-		if err := unix.Mount(path, at, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mounting over %s: %w", at, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chdir(dir); err != nil {
-		return nil, err
-	}
-	// pivot_root(2), NOTES: with the same directory twice the old root ends up on top and is then detached.
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return nil, fmt.Errorf("pivot_root to %s: %w", dir, err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return nil, fmt.Errorf("leaving the old root: %w", err)
-	}
-	return files, os.Chdir("/")
+	return bind(src, at)
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -17,41 +18,86 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// runInit is PID 1 of a sandbox: it furnishes it, starts the command, passes signals on, reaps what is left behind,
-// and ends with the command's status.
+// runInit is the first part of a sandbox's PID 1: it furnishes the sandbox, hands out what the process that started it
+// needs, locks the mounts, and goes on as runCommand.
 func runInit() error {
 	c, err := unixConn(controlFD)
 	if err != nil {
 		return fmt.Errorf("init without a control socket: %w", err)
 	}
 	if err := entry.Result(); err != nil {
-		tell(c, report{Error: err.Error(), Code: 125})
+		return refuse(c, err)
+	}
+	var o orders
+	if err := readOrders(c, &o); err != nil {
 		return err
+	}
+	program, err := os.Open("/proc/self/exe") // while there is a /proc
+	if err != nil {
+		return refuse(c, err)
+	}
+	f, err := furnish(o)
+	if err != nil {
+		return refuse(c, err)
+	}
+	if err := f.handOut(c); err != nil {
+		return refuse(c, err)
+	}
+	control, err := c.File()
+	if err != nil {
+		return refuse(c, err)
+	}
+	runtime.LockOSThread()
+	if !o.Spec.NoProc { // else nothing of the host's is below any mount, and there is no /proc to work with
+		if err := lockMounts(); err != nil {
+			return refuse(c, err)
+		}
+	}
+	return refuse(c, become(roleCommand, program, control))
+}
+
+// runCommand is the second part of a sandbox's PID 1: it starts the command, passes signals on, reaps what is left behind,
+// and ends with the command's status.
+func runCommand() error {
+	c, err := unixConn(controlFD)
+	if err != nil {
+		return fmt.Errorf("init without a control socket: %w", err)
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
-	buf := make([]byte, maxMessage)
-	n, err := c.Read(buf)
-	if err != nil || n == 0 {
-		return errors.New("nothing to run: the command that made this sandbox is gone")
-	}
 	var o orders
-	if err := json.Unmarshal(buf[:n], &o); err != nil {
+	if err := readOrders(c, &o); err != nil {
 		return err
 	}
-	pid, err := furnishAndStart(c, o)
+	pid, err := startCommand(o)
 	if err != nil {
-		e := &ExitError{Code: 125}
-		if !errors.As(err, &e) {
-			e = &ExitError{125, err.Error()}
-		}
-		tell(c, report{Error: e.Msg, Code: e.Code})
-		os.Exit(e.Code)
+		return refuse(c, err)
 	}
 	tell(c, report{Ready: true})
 	_ = c.Close()
 	closeStreams()
 	os.Exit(reap(pid, signals))
+	return nil
+}
+
+// readOrders waits for orders. They come twice: runCommand is another program than runInit.
+func readOrders(c *net.UnixConn, o *orders) error {
+	buf := make([]byte, maxMessage)
+	n, err := c.Read(buf)
+	if err != nil || n == 0 {
+		return errors.New("nothing to run: the command that made this sandbox is gone")
+	}
+	return json.Unmarshal(buf[:n], o)
+}
+
+// refuse reports an error, and ends the process with the status that goes with it.
+func refuse(c *net.UnixConn, err error) error {
+	e := &ExitError{Code: 125}
+	if !errors.As(err, &e) {
+		e = &ExitError{125, err.Error()}
+	}
+	tell(c, report{Error: e.Msg, Code: e.Code})
+	os.Exit(e.Code)
 	return nil
 }
 
@@ -71,14 +117,8 @@ func closeStreams() {
 	}
 }
 
-func furnishAndStart(c *net.UnixConn, o orders) (int, error) {
-	etc, err := furnish(o)
-	if err != nil {
-		return 0, err
-	}
-	if err := handOut(c, etc); err != nil {
-		return 0, err
-	}
+// startCommand starts the command of a sandbox that is furnished.
+func startCommand(o orders) (int, error) {
 	if o.Spec.WorkingDir != "" {
 		if err := enterDir(o.Spec.WorkingDir); err != nil {
 			return 0, err
@@ -94,7 +134,12 @@ func furnishAndStart(c *net.UnixConn, o orders) (int, error) {
 		if err != nil {
 			return 0, &ExitError{125, err.Error()}
 		}
-		if uid != 0 || gid != 0 {
+		switch n, m := mappedIDs("/proc/self/uid_map"), mappedIDs("/proc/self/gid_map"); {
+		case uid < n && gid < m:
+			attr.Sys.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: n == 1}
+		case n > 1:
+			return 0, &ExitError{125, fmt.Sprintf("user %s: the sandbox has the ids 0 to %d and the groups 0 to %d", o.Spec.User, n-1, m-1)}
+		default:
 			attr.Sys.Cloneflags = unix.CLONE_NEWUSER
 			attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: 0, Size: 1}}
 			attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: 0, Size: 1}}
@@ -112,23 +157,25 @@ func furnishAndStart(c *net.UnixConn, o orders) (int, error) {
 	return pid, nil
 }
 
-// handOut gives the files of /etc to the process that started the sandbox, and returns when it has written them.
-func handOut(c *net.UnixConn, etc []*os.File) error {
-	if len(etc) == 0 {
-		return nil
+// handOut gives the files of /etc and the terminal to the process that started the sandbox; the terminal's other end becomes
+// the standard streams.
+func (f furniture) handOut(c *net.UnixConn) error {
+	files := f.etc
+	if f.master != nil {
+		files = append(files, f.master)
+		for fd := range controlFD {
+			if err := unix.Dup3(int(f.console.Fd()), fd, 0); err != nil {
+				return os.NewSyscallError("dup3", err)
+			}
+		}
+		_ = f.console.Close()
 	}
-	defer closeAll(etc)
-	fds := make([]int, len(etc))
-	for i, f := range etc {
+	defer closeAll(files)
+	fds := make([]int, len(files))
+	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	if err := send(c, report{Etc: true}, fds); err != nil {
-		return err
-	}
-	if n, err := c.Read(make([]byte, maxMessage)); err != nil || n == 0 {
-		return errors.New("the command that made this sandbox is gone")
-	}
-	return nil
+	return send(c, report{Furnished: true}, fds)
 }
 
 // lookPath finds a command through the PATH that it will have.

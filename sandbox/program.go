@@ -119,7 +119,8 @@ func seal() (*os.File, error) {
 	if _, err := f.Write(image); err != nil {
 		return nil, err
 	}
-	if err := f.Chmod(0o500); err != nil {
+	// Root in a sandbox that is not the caller executes it as well.
+	if err := f.Chmod(0o555); err != nil {
 		return nil, err
 	}
 	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, allSeals)

@@ -14,7 +14,9 @@ import (
 // The roles, as first argument of the binary. No command has such a name.
 const (
 	roleAgent   = "__agent"   // configures a network namespace, then ends
-	roleInit    = "__init"    // PID 1 of a sandbox
+	roleInit    = "__init"    // PID 1 of a sandbox, which furnishes it
+	roleCommand = "__command" // PID 1 of a sandbox that is furnished, parent of the command
+	roleHold    = "__hold"    // holds namespaces until it is killed
 	roleExec    = "__exec"    // becomes one more command in a sandbox
 	roleSockets = "__sockets" // makes sockets in a network namespace until nobody wants more
 	roleDoorman = "__doorman" // enters sandboxes for a daemon that is confined
@@ -37,6 +39,8 @@ func Main() {
 	roles := map[string]func() error{
 		roleAgent:   runAgent,
 		roleInit:    runInit,
+		roleCommand: runCommand,
+		roleHold:    runHold,
 		roleExec:    runExec,
 		roleSockets: runSockets,
 		roleDoorman: runDoorman,

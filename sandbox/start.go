@@ -29,12 +29,22 @@ type Spec struct {
 	Hostname    string
 	Domainname  string
 	User        string // "UID[:GID]" to run the command as; "" is root in the sandbox
+	UserNS      string // UserNSAuto, which "" is as well, UserNSHost or UserNSRange
 	TTY         bool   // a terminal of its own; Stdin and Stdout are then this end of it
 	HostNetwork bool   // the caller's network namespace
 	JoinNet     *Target
-	Stdin       *os.File // nil is /dev/null
-	Stdout      *os.File
-	Stderr      *os.File
+	// AllSystemPaths shows all of /proc and /sys, and lets root in the sandbox write there what the kernel allows it.
+	AllSystemPaths bool
+	// NoProc leaves /proc empty where Rootfs is set and the kernel refuses a fresh one. The mounts are not locked then.
+	NoProc bool
+	// Devices are further devices of the host's that a sandbox with a Rootfs has.
+	Devices []string
+	// Hidden are files and directories that a sandbox without Rootfs finds empty.
+	Hidden []string
+
+	Stdin  *os.File // nil is /dev/null
+	Stdout *os.File
+	Stderr *os.File
 }
 
 // orders is what the init reads from its control socket.
@@ -48,8 +58,9 @@ type orders struct {
 type report struct {
 	Error string `json:",omitempty"`
 	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
-	Etc   bool   `json:",omitempty"` // the descriptors of the files in orders.Etc come with it; an empty message lets it go on
-	Ready bool   `json:",omitempty"` // the command runs
+	// Furnished: the descriptors of the files in orders.Etc come with it, and that of a terminal; it waits for orders again.
+	Furnished bool `json:",omitempty"`
+	Ready     bool `json:",omitempty"` // the command runs
 }
 
 // ExitError says that the command could not be started; Code is the exit status a shell would give.
@@ -70,11 +81,15 @@ type Process struct {
 	term    *terminal
 	done    chan struct{}      // closed when the init has ended
 	status  syscall.WaitStatus // once done
-	signals sync.Mutex
-	etc     etcFiles
+	signals struct {
+		sync.Mutex
+		running bool             // the command has started
+		early   []syscall.Signal // came before
+	}
+	etc etcFiles
 }
 
-const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID
+const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 
 // Start makes the namespaces. The init in them waits for Proceed; nothing of the command runs yet.
 func Start(ctx context.Context, spec Spec) (*Process, error) {
@@ -114,14 +129,21 @@ func startRole(r role, spec Spec) (*Process, error) {
 	}
 	attr := p.cmd.SysProcAttr
 	attr.Setsid, attr.Pdeathsig, attr.Cloneflags = true, syscall.SIGKILL, r.makes
+	var ids idMaps
 	if r.makes&unix.CLONE_NEWUSER != 0 {
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		if ids, err = mapsFor(spec); err != nil {
+			return nil, errors.Join(err, ours.Close())
+		}
+		if ids.subordinate {
+			attr.AmbientCaps, attr.Ptrace = allCapabilities(), mayTrace()
+		} else {
+			attr.UidMappings, attr.GidMappings = ids.uids, ids.gids
+		}
 	}
 	if err := p.connectStreams(); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
-	if err := p.launch(r.cloneFlags != 0, theirs); err != nil {
+	if err := p.launch(r.cloneFlags != 0, theirs, ids); err != nil {
 		p.term.close()
 		return nil, errors.Join(err, ours.Close())
 	}
@@ -131,7 +153,7 @@ func startRole(r role, spec Spec) (*Process, error) {
 
 // launch starts the role and waits for it on one thread: the kernel sends the death signal when the thread that made the
 // child ends, not the process (prctl(2), PR_SET_PDEATHSIG).
-func (p *Process) launch(inChild bool, theirs *os.File) error {
+func (p *Process) launch(inChild bool, theirs *os.File, ids idMaps) error {
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -140,6 +162,12 @@ func (p *Process) launch(inChild bool, theirs *os.File) error {
 		if err == nil {
 			p.pid = p.cmd.Process.Pid
 			_ = theirs.Close()
+		}
+		if err == nil && ids.subordinate {
+			if err = ids.install(p.pid, p.cmd.SysProcAttr.Ptrace); err != nil {
+				_ = p.cmd.Process.Kill()
+				_ = p.cmd.Wait()
+			}
 		}
 		if err == nil && inChild {
 			err = p.awaitChild()
@@ -204,21 +232,24 @@ func (p *Process) Pid() int { return p.pid }
 
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
 func (p *Process) Proceed(files Files) error {
-	names := files.names()
-	if err := p.order(orders{p.spec, files.Hostname, names}); err != nil {
+	o := orders{p.spec, files.Hostname, files.names()}
+	if err := p.order(o); err != nil {
 		return err
 	}
-	var r report
-	err := p.receive(&r, names...)
-	if err == nil && r.Etc {
-		if err = p.WriteFiles(files); err != nil {
+	r, received, err := p.receive()
+	if err == nil && r.Furnished {
+		if err := p.takeFiles(o.Etc, received); err != nil {
 			return &ExitError{125, err.Error()}
 		}
-		if _, err = p.control.Write([]byte("{}")); err == nil {
-			r = report{}
-			err = p.receive(&r)
+		if err := p.WriteFiles(files); err != nil {
+			return &ExitError{125, err.Error()}
 		}
+		if err := p.order(o); err != nil {
+			return err
+		}
+		r, received, err = p.receive()
 	}
+	closeAll(received)
 	if err != nil {
 		return fmt.Errorf("the sandbox's init ended before the command ran: %w", err)
 	}
@@ -226,8 +257,33 @@ func (p *Process) Proceed(files Files) error {
 	if r.Error != "" {
 		return &ExitError{r.Code, r.Error}
 	}
+	p.runs()
 	return nil
 }
+
+// takeFiles takes what the init has handed out: the files of /etc by these names, and a terminal where one was made inside.
+func (p *Process) takeFiles(names []string, files []*os.File) error {
+	want := len(names)
+	if p.spec.terminalInside() {
+		want++
+	}
+	if len(files) != want {
+		closeAll(files)
+		return fmt.Errorf("%d files came from the sandbox's init, not %d", len(files), want)
+	}
+	p.etc.Lock()
+	for i, name := range names {
+		p.etc.files[name] = files[i]
+	}
+	p.etc.Unlock()
+	if p.spec.terminalInside() {
+		p.term.attach(files[want-1])
+	}
+	return nil
+}
+
+// terminalInside says whether the command's terminal is one of the sandbox's own /dev/pts.
+func (s Spec) terminalInside() bool { return s.TTY && s.Rootfs != "" }
 
 // order sends the role what it is to do.
 func (p *Process) order(o any) error {
@@ -244,36 +300,38 @@ func (p *Process) order(o any) error {
 	return nil
 }
 
-// receive reads a report, and takes the files that come with it.
-func (p *Process) receive(r *report, etc ...string) error {
+// receive reads a report and the files that come with it, which are the caller's.
+func (p *Process) receive() (r report, files []*os.File, err error) {
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
 	n, oobn, _, _, err := p.control.ReadMsgUnix(buf, oob)
 	if err != nil {
-		return err
+		return r, nil, err
 	}
 	if n == 0 {
-		return io.EOF
+		return r, nil, io.EOF
 	}
-	files, err := receivedFiles(oob[:oobn])
-	if err == nil {
-		err = json.Unmarshal(buf[:n], r)
+	if files, err = receivedFiles(oob[:oobn]); err != nil {
+		return r, nil, err
 	}
-	if err == nil && len(files) > 0 && len(files) != len(etc) {
-		err = fmt.Errorf("%d files came from it, not %d", len(files), len(etc))
-	}
-	if err != nil {
+	if err := json.Unmarshal(buf[:n], &r); err != nil {
 		closeAll(files)
-		return err
+		return r, nil, err
 	}
-	p.etc.Lock()
-	defer p.etc.Unlock()
-	for i, f := range files {
-		p.etc.files[etc[i]] = f
-	}
-	return nil
+	return r, files, nil
 }
 
-// Signal passes a signal to the command.
+// runs says that the command runs, and sends it the signals that came before.
+func (p *Process) runs() {
+	p.signals.Lock()
+	defer p.signals.Unlock()
+	p.signals.running = true
+	for _, s := range p.signals.early {
+		_ = syscall.Kill(p.pid, s)
+	}
+	p.signals.early = nil
+}
+
+// Signal passes a signal to the command, once it runs.
 func (p *Process) Signal(sig os.Signal) error {
 	s, ok := sig.(syscall.Signal)
 	if !ok {
@@ -285,9 +343,18 @@ func (p *Process) Signal(sig os.Signal) error {
 	case <-p.done:
 		return os.ErrProcessDone // its pid may be somebody else's
 	default:
-		return syscall.Kill(p.pid, s)
 	}
+	if !p.signals.running && s != syscall.SIGKILL {
+		if len(p.signals.early) < maxEarlySignals {
+			p.signals.early = append(p.signals.early, s)
+		}
+		return nil
+	}
+	return syscall.Kill(p.pid, s)
 }
+
+// maxEarlySignals bounds the signals that wait for the command.
+const maxEarlySignals = 64
 
 // Kill ends the sandbox with all processes in it, and waits for that.
 func (p *Process) Kill() {
@@ -312,6 +379,10 @@ func (p *Process) Wait() (int, error) {
 
 // connectStreams gives the init its standard streams: the caller's, or one end of a new terminal.
 func (p *Process) connectStreams() error {
+	if p.spec.terminalInside() {
+		p.term = newTerminal(nil, nil, p.spec.Stdin, p.spec.Stdout) // Proceed attaches it
+		return nil
+	}
 	if !p.spec.TTY {
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = nilFile(p.spec.Stdin), nilFileW(p.spec.Stdout), nilFileW(p.spec.Stderr)
 		return nil

@@ -11,11 +11,11 @@ import (
 
 // terminal joins the caller's standard streams to the sandbox's terminal. A nil terminal does nothing.
 type terminal struct {
-	master, slave *os.File
+	master, slave *os.File // nil master: it comes with attach; nil slave: it is not ours to close
 	in, out       *os.File
 	old           *term.State   // of in, to be restored; nil where in is no terminal
 	copied        chan struct{} // closed when all output has been passed on
-	mu            sync.Mutex    // over closed, and the size of a master that is open
+	mu            sync.Mutex    // over master, closed, and the size of a master that is open
 	closed        bool
 }
 
@@ -23,12 +23,22 @@ func newTerminal(master, slave, in, out *os.File) *terminal {
 	return &terminal{master: master, slave: slave, in: in, out: out, copied: make(chan struct{})}
 }
 
+// attach gives a terminal its end, which was made inside the sandbox, and begins copying.
+func (t *terminal) attach(master *os.File) {
+	t.mu.Lock()
+	t.master = master
+	t.mu.Unlock()
+	t.started()
+}
+
 // started begins copying, once the other end belongs to the child.
 func (t *terminal) started() {
-	if t == nil {
+	if t == nil || t.master == nil {
 		return
 	}
-	_ = t.slave.Close()
+	if t.slave != nil {
+		_ = t.slave.Close()
+	}
 	t.resize()
 	if t.in != nil {
 		if term.IsTerminal(int(t.in.Fd())) {
@@ -56,7 +66,7 @@ func (t *terminal) resize() {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed || t.master == nil {
 		return
 	}
 	if ws, err := pty.GetsizeFull(t.out); err == nil {
@@ -79,14 +89,16 @@ func (t *terminal) close() {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed || t.master == nil {
 		return
 	}
 	t.closed = true
 	if t.old != nil {
 		_ = term.Restore(int(t.in.Fd()), t.old)
 	}
-	_ = t.slave.Close()
+	if t.slave != nil {
+		_ = t.slave.Close()
+	}
 	_ = t.master.Close()
 }
 

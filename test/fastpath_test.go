@@ -189,7 +189,7 @@ func TestFastPathGivesWay(t *testing.T) {
 	})
 	t.Run("a namespace behind the container", func(t *testing.T) {
 		d := d.in(t)
-		d.idle("router", "--network", "dual")
+		d.idle("router", "--network", "dual", "--privileged")
 		d.says("", "router", "nft", "add table ip own; add chain ip own post { type nat hook postrouting priority 100; }; "+
 			"add rule ip own post ip saddr 192.168.77.0/24 masquerade")
 		d.isSpliced(0, func() {

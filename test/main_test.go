@@ -16,6 +16,7 @@ var needed = []struct{ program, pkg string }{
 	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"docker", "docker.io"},
 	{"ip", "iproute2"}, {"git", "git"}, {"make", "make"},
 	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"}, {"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
+	{"newuidmap", "uidmap"},
 }
 
 // Set in TestMain for all tests.

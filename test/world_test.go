@@ -48,19 +48,17 @@ func startStage(stage string, env ...string) (int, error) {
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), append(env, stageVariable+"="+stage)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Pdeathsig: syscall.SIGKILL}
 	if stage == stageRoot {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
+		if err := startRoot(cmd); err != nil {
+			return 1, fmt.Errorf("the world's namespaces could not be made: %w (see docs/troubleshooting.md)", err)
+		}
 		return run(cmd)
 	}
 	// An ordinary user: exec drops the capabilities of one who is not root.
-	cmd.SysProcAttr.UidMappings[0].ContainerID = userID
-	cmd.SysProcAttr.GidMappings[0].ContainerID = userID
+	cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = userMaps(userID), userMaps(userID)
+	cmd.SysProcAttr.GidMappingsEnableSetgroups = true
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 1, err
@@ -69,18 +67,22 @@ func startStage(stage string, env ...string) (int, error) {
 	defer theirs.Close()
 	cmd.ExtraFiles = []*os.File{theirs}
 	go serveControl(ours)
+	if err := cmd.Start(); err != nil {
+		return 1, fmt.Errorf("the tests could not be started: %w", err)
+	}
 	return run(cmd)
 }
 
+// run waits for a stage.
 func run(cmd *exec.Cmd) (int, error) {
 	signal.Ignore(os.Interrupt) // the tests get it as well, and end
-	err := cmd.Run()
+	err := cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return max(exit.ExitCode(), 1), nil
 	}
 	if err != nil {
-		return 1, fmt.Errorf("namespaces could not be made: %w (see docs/troubleshooting.md)", err)
+		return 1, err
 	}
 	return 0, nil
 }
@@ -117,6 +119,7 @@ mount --bind "$BIN/resolv.conf" "$(readlink -f /etc/resolv.conf)"
 
 // buildWorld is the second stage.
 func buildWorld() (int, error) {
+	awaitIDs()
 	// What tests leave behind becomes this process's child, so that it can be ended.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 1, err
@@ -133,8 +136,11 @@ func buildWorld() (int, error) {
 		return 1, err
 	}
 	peerPid = peer.Process.Pid
-	if out, err := rootCommand(worldScript, 0).CombinedOutput(); err != nil {
+	if out, err := rootCommand(worldScript+subordinateScript, 0).CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("setting up the tests' network: %w\n%s", err, out)
+	}
+	if err := grantTools(bin); err != nil {
+		return 1, err
 	}
 	return startStage(stageUser)
 }
@@ -223,7 +229,7 @@ func enterWorld() error {
 	for _, name := range []string{stageVariable, "USERNET_TEST_BIN", "USERNET_HOST", "DOCKER_HOST", "XDG_STATE_HOME"} {
 		os.Unsetenv(name)
 	}
-	os.Setenv("PATH", bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	os.Setenv("PATH", bin+":"+filepath.Join(bin, "uidmap")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	return startResolver()
 }
 

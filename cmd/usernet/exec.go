@@ -75,16 +75,19 @@ func (o *execOptions) spec(k *network.Container, links, command []string) (sandb
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
+	user := ""
 	if o.dir == "" {
 		o.dir = k.WorkingDir
 	}
-	if o.user != "" {
+	if o.user != "" && sandbox.HasSubordinateIDs(k.Pid) {
+		user = o.user
+	} else if o.user != "" {
 		if command, err = asUser(o.user, command); err != nil {
 			return sandbox.Spec{}, err
 		}
 	}
 	spec := sandbox.Spec{
-		Command: command, WorkingDir: o.dir, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
+		Command: command, WorkingDir: o.dir, User: user, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
 		Env: lastOfEach(append(links, environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})...)),
 	}
 	if o.interactive || o.tty {

@@ -25,6 +25,7 @@ type runOptions struct {
 	name, hostname, domainname, workdir, rootfs, usr string
 	env, envFiles                                    []string
 	detach, rm, interactive, tty                     bool
+	guard                                            guardFlags
 }
 
 func runCommand() *cobra.Command {
@@ -48,6 +49,7 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&o.rm, "rm", false, "remove the container when it ends")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "keep standard input open")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	o.guard.add(f)
 	f.Bool("help", false, "help for run")
 	return c
 }
@@ -95,10 +97,14 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	if err != nil {
 		return runError{err}
 	}
-	job := job{Socket: api.Socket, Container: made.Container, Sandbox: sandbox.Spec{
+	job := job{Socket: api.Socket, Container: made.Container, ShareAPI: o.guard.shareAPI, Sandbox: sandbox.Spec{
 		Command: args, Env: lastOfEach(append(made.Env, environment(o)...)), WorkingDir: o.workdir, Rootfs: o.rootfs, Domainname: o.domainname, User: o.usr,
 		TTY: o.tty,
 	}}
+	if err := o.guard.apply(&job.Sandbox); err != nil {
+		job.forget(api)
+		return runError{err}
+	}
 	if err := job.mode(ctx, api); err != nil {
 		job.forget(api)
 		return runError{err}
@@ -135,6 +141,7 @@ type job struct {
 	StateDir  string
 	Container *network.Container
 	Sandbox   sandbox.Spec
+	ShareAPI  bool
 }
 
 // mode makes the sandbox fit the container's network mode.
@@ -144,6 +151,9 @@ func (j *job) mode(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	j.StateDir = info.StateDir
+	if !j.ShareAPI {
+		j.Sandbox.Hidden = append(j.Sandbox.Hidden, apiPaths(j.Socket, j.StateDir)...)
+	}
 	if j.Container.NetworkMode == network.HostName {
 		j.Sandbox.HostNetwork = true
 	}

@@ -78,7 +78,7 @@ func roleOf(pid int) string {
 		return ""
 	}
 	args := bytes.Split(line, []byte{0})
-	if len(args) < 3 || !bytes.HasPrefix(args[1], []byte("__")) || string(args[1]) == "__init" {
+	if len(args) < 3 || !bytes.HasPrefix(args[1], []byte("__")) || string(args[1]) == "__init" || string(args[1]) == "__command" {
 		return ""
 	}
 	return string(args[1])
