@@ -42,6 +42,7 @@ func TestDockerSeesWhatIsAttached(t *testing.T) {
 // TestDockerAttachFailsAtOnce has what usernet cannot do refused while the container runs: the client waits for the header of the
 // request for the exit status before it attaches.
 func TestDockerAttachFailsAtOnce(t *testing.T) {
+	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.idle("c1")
 		d.dockerFails("501", "attach", "c1")
@@ -53,6 +54,7 @@ func TestDockerAttachFailsAtOnce(t *testing.T) {
 
 // TestNobodyTakesTheDaemonsEndForSuccess has commands that wait fail when the daemon goes, in whatever way it goes.
 func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
+	t.Parallel()
 	waiting := [][]string{{"wait", "c1"}, {"logs", "-f", "c1"}, {"events"}, {"network", "events"}, {"flows", "--watch"}}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
