@@ -300,7 +300,7 @@ func (d *Daemon) RenameContainer(_ context.Context, ref, name string) error {
 	s := d.box(c.ID)
 	s.mu.Lock()
 	for _, p := range s.plugs { // flows and logs show the new name too
-		p.seg.renameOwner(c.Name, p.addrs)
+		p.at.Rename(c.Name)
 	}
 	s.mu.Unlock()
 	d.tellLinkers(old.Name, c.Name)

@@ -75,7 +75,7 @@ type Daemon struct {
 	wg     sync.WaitGroup // watches and TAP readers
 
 	mu        sync.Mutex
-	segments  map[string]*segment // by network id
+	bridges   map[string]*bridgeSlot // by network id
 	sandboxes map[string]*sandboxState
 	idle      *time.Timer // runs while no container does; nil where ExitWhenIdle is zero
 }
@@ -112,7 +112,7 @@ func New(cfg Config) (*Daemon, error) {
 		cfg: cfg, log: cfg.Logger, model: model,
 		events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		segments: map[string]*segment{}, sandboxes: map[string]*sandboxState{},
+		bridges: map[string]*bridgeSlot{}, sandboxes: map[string]*sandboxState{},
 	}
 	d.tellSubnets()
 	d.addReceivedPorts(received)
@@ -181,14 +181,7 @@ func (d *Daemon) Close() error {
 		d.unwire(s)
 		s.mu.Unlock()
 	}
-	d.mu.Lock()
-	segs := d.segments
-	d.segments = map[string]*segment{}
-	d.mu.Unlock()
-	var errs []error
-	for _, g := range segs {
-		errs = append(errs, g.close())
-	}
+	errs := d.closeBridges()
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())

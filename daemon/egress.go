@@ -4,9 +4,9 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/policy"
 )
@@ -49,35 +49,10 @@ func checkEgress(mode string, allow []string, options map[string]string) error {
 	return err
 }
 
-// allow is the forwarder's question whether a container may send to dst.
-func (g *segment) allow(container netip.Addr, proto uint8, dst netip.AddrPort) error {
-	o := g.owner(container)
-	p := o.egress
-	if p == nil {
-		p = g.egress
-	}
-	err := p.Decide(proto, dst)
-	if err != nil && g.refusals.next() {
-		g.log.Info("egress refused", "container", o.name, "inside", container, "protocol", proto, "destination", dst, "rule", err)
-	}
-	return err
-}
-
-// learn tells the policies of a container on this network what it was answered.
-func (g *segment) learn(container, name string, addrs []netip.Addr, ttl time.Duration) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	for _, o := range g.owners {
-		if o.id == container {
-			o.egress.Learn(name, addrs, ttl)
-		}
-	}
-}
-
 // learnEgress is what the DNS server tells.
 func (d *Daemon) learnEgress(container, name string, addrs []netip.Addr, ttl time.Duration) {
-	for _, g := range d.segmentList() {
-		g.learn(container, name, addrs, ttl)
+	for _, b := range d.bridgeList() {
+		b.Learn(container, name, addrs, ttl)
 	}
 }
 
@@ -103,21 +78,22 @@ func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Networ
 		return nil
 	}
 	return func(name string, addr netip.Addr) error {
-		err := errNotPlugged
-		var refuses *segment
-		var who owner
+		err := engine.ErrNotAttached
+		var refuses *bridge
 		for _, e := range denied {
-			g, o := d.ownerOf(c, e)
-			if g == nil {
+			b := d.bridge(e.NetworkID)
+			if b == nil {
 				continue
 			}
-			if err = o.egress.Asks(name, addr); err == nil {
+			switch why := b.AllowQuery(c.ID, name, addr); {
+			case why == nil:
 				return nil
+			case !errors.Is(why, engine.ErrNotAttached):
+				err, refuses = why, b
 			}
-			refuses, who = g, o
 		}
-		if refuses != nil && refuses.refusals.next() {
-			refuses.log.Info("egress refused", "container", who.name, "name", name, "rule", err)
+		if refuses != nil {
+			refuses.LogRefusedQuery(c.ID, name, err)
 		}
 		return err
 	}
@@ -145,36 +121,17 @@ func (d *Daemon) answerName(c *network.Container, nets map[string]*network.Netwo
 			}
 		}
 		for _, e := range strict {
-			g, who := d.ownerOf(c, e)
-			if g == nil {
-				return errNotPlugged
+			b := d.bridge(e.NetworkID)
+			if b == nil {
+				return engine.ErrNotAttached
 			}
-			if err := who.egress.Answer(name, addr, d.shared.OwnsAddr); err != nil {
-				if g.refusals.next() {
-					g.log.Info("egress refused", "container", who.name, "name", name, "answer", addr, "rule", err)
-				}
+			if err := b.AllowAnswer(c.ID, name, addr); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 }
-
-// ownerOf returns the segment of an endpoint, and what it knows of the container there; nil: it is not plugged in.
-func (d *Daemon) ownerOf(c *network.Container, e *network.Endpoint) (*segment, owner) {
-	g, addrs := d.segment(e.NetworkID), endpointAddrs(e)
-	if g == nil || len(addrs) == 0 {
-		return nil, owner{}
-	}
-	o := g.owner(addrs[0])
-	if o.id != c.ID {
-		return nil, owner{}
-	}
-	return g, o
-}
-
-// errNotPlugged is for names asked for while the container's interfaces are being made.
-var errNotPlugged = errors.New("the container's network is not there yet")
 
 // egressMode is a container's mode on a network, made of its own and the network's.
 func egressMode(n *network.Network, own string) (policy.Mode, error) {
@@ -187,24 +144,4 @@ func egressMode(n *network.Network, own string) (policy.Mode, error) {
 		return "", err
 	}
 	return m.Over(ofNetwork), nil
-}
-
-// refusalLog bounds what is logged about refused flows, so that a container cannot fill the disk.
-type refusalLog struct {
-	mu    sync.Mutex
-	since time.Time
-	count int
-}
-
-// maxRefusals is how many refusals each network logs in a second; others are only counted.
-const maxRefusals = 10
-
-func (l *refusalLog) next() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.since) > time.Second {
-		l.since, l.count = now, 0
-	}
-	l.count++
-	return l.count <= maxRefusals
 }

@@ -13,8 +13,8 @@ import (
 // The descriptors are the caller's. Call it before Close.
 func (d *Daemon) ReleaseFlows() []api.FlowFiles {
 	var list []api.FlowFiles
-	for _, g := range d.segmentList() {
-		for _, c := range g.fwd.Release() {
+	for _, b := range d.bridgeList() {
+		for _, c := range b.Release() {
 			state, err := json.Marshal(c)
 			if err != nil {
 				d.log.Warn("connection not handed over", "inside", c.Inside, "outside", c.Outside, "error", err)
@@ -22,7 +22,7 @@ func (d *Daemon) ReleaseFlows() []api.FlowFiles {
 				continue
 			}
 			fds := c.FDs()
-			list = append(list, api.FlowFiles{Network: g.net.ID, State: state, Count: len(fds), FDs: fds})
+			list = append(list, api.FlowFiles{Network: b.record.ID, State: state, Count: len(fds), FDs: fds})
 		}
 	}
 	return list
@@ -43,12 +43,12 @@ func (d *Daemon) carryOn(flows []api.FlowFiles) {
 			}
 			continue
 		}
-		g := d.segment(f.Network)
-		if g == nil || g.owner(c.Inside.Addr()).id == "" {
+		b := d.bridge(f.Network)
+		if b == nil {
 			c.Close()
 			continue
 		}
-		if err := g.fwd.CarryOn(c); err != nil {
+		if err := b.CarryOn(c); err != nil {
 			d.log.Warn("a connection that was handed over is not carried on", "inside", c.Inside, "outside", c.Outside, "error", err)
 		}
 	}

@@ -3,10 +3,8 @@ package daemon
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"math"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -42,8 +40,8 @@ func (d *Daemon) Info() api.Info {
 	for k, v := range d.dns.Counters() {
 		sum["dns_"+k] += v
 	}
-	for _, g := range d.segmentList() {
-		for k, v := range g.fwd.Counters() {
+	for _, b := range d.bridgeList() {
+		for k, v := range b.Stats().Counters {
 			sum[k] += v
 		}
 	}
@@ -72,12 +70,6 @@ func (d *Daemon) budgets() api.Budgets {
 	}
 }
 
-func (d *Daemon) segmentList() []*segment {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Collect(maps.Values(d.segments))
-}
-
 // networkDetails is the verbose part of a network's inspect.
 type networkDetails struct {
 	Ports    any               // the switch's ports with their counters and drops by reason
@@ -90,11 +82,12 @@ func (d *Daemon) NetworkDetails(ref string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := d.segment(n.ID)
-	if g == nil {
+	b := d.bridge(n.ID)
+	if b == nil {
 		return nil, nil
 	}
-	return networkDetails{Ports: g.sw.Ports(), Counters: g.fwd.Counters()}, nil
+	stats := b.Stats()
+	return networkDetails{Ports: stats.Ports, Counters: stats.Counters}, nil
 }
 
 // Flows lists the connections and associations through the gateways, of one container or ("") of all.
@@ -108,14 +101,13 @@ func (d *Daemon) Flows(ref string) ([]api.Flow, error) {
 		id = c.ID
 	}
 	var out []api.Flow
-	for _, g := range d.segmentList() {
-		for _, f := range g.fwd.Flows() {
-			own := g.owner(f.Inside.Addr())
-			if id != "" && own.id != id {
+	for _, b := range d.bridgeList() {
+		for _, f := range b.Flows() {
+			if id != "" && f.ID != id {
 				continue
 			}
 			out = append(out, api.Flow{
-				Container: own.name, Network: g.net.Name, Proto: f.Proto, Direction: f.Direction,
+				Container: f.Name, Network: b.record.Name, Proto: f.Proto, Direction: f.Direction,
 				Inside: f.Inside, Outside: f.Outside, HostSide: f.HostSide, State: f.State, Path: f.Path,
 				BytesIn: f.BytesIn, BytesOut: f.BytesOut, PacketsIn: f.PacketsIn, PacketsOut: f.PacketsOut, Created: f.Created,
 			})

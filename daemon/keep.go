@@ -77,13 +77,13 @@ func (d *Daemon) keepStub(s *sandboxState) {
 	if d.cfg.SandboxKeeper == nil {
 		return
 	}
-	packet, listener, err := s.stub.copies()
+	packet, listener, err := s.stub.Copies()
 	if err != nil {
 		return // as above
 	}
 	one := d.keep(api.SandboxFile{Kind: api.FileDNSPacket, Container: s.id, FD: packet})
 	other := d.keep(api.SandboxFile{Kind: api.FileDNSListener, Container: s.id, FD: listener})
-	s.stub.forget = func() { one(); other() }
+	s.forgetStub = func() { one(); other() }
 }
 
 // discard closes what was handed over and nobody has taken. As long as a TAP or a stub is open anywhere, neither can be made

@@ -1,10 +1,10 @@
 package daemon
 
 import (
-	"maps"
 	"strings"
 	"syscall"
 
+	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -12,20 +12,19 @@ import (
 // relink tells the switches of networks without inter-container connectivity which ports of which containers the running
 // ones may reach by their links. It is a part of rename: links lead where their aliases resolve to.
 func (d *Daemon) relink(running []*network.Container) {
-	for _, g := range d.segmentList() {
-		if !g.icc {
-			g.sw.SetLinks(d.linksOn(g, running))
+	for _, b := range d.bridgeList() {
+		if b.Isolated() {
+			b.SetLinks(d.linksOn(b.record, running))
 		}
 	}
 }
 
-// linksOn finds the links between containers that are on the segment g.
-func (d *Daemon) linksOn(g *segment, running []*network.Container) []vswitch.Link {
-	ports := g.portsByContainer()
+// linksOn finds the links between containers that have an endpoint on n.
+func (d *Daemon) linksOn(n *network.Network, running []*network.Container) []engine.LinkRule {
 	named := map[string][]*network.Container{} // as the network's DNS names are
 	for _, c := range running {
 		for _, e := range c.Endpoints {
-			if e.NetworkID != g.net.ID || ports[c.ID] == nil {
+			if e.NetworkID != n.ID {
 				continue
 			}
 			for _, name := range network.DNSNames(c, e) {
@@ -35,16 +34,14 @@ func (d *Daemon) linksOn(g *segment, running []*network.Container) []vswitch.Lin
 			}
 		}
 	}
-	var links []vswitch.Link
+	var links []engine.LinkRule
 	add := func(from, to *network.Container) {
-		if ports[from.ID] != nil && ports[to.ID] != nil && from.ID != to.ID {
-			links = append(links, vswitch.Link{From: ports[from.ID], To: ports[to.ID], Ports: reachable(to)})
-		}
+		links = append(links, engine.LinkRule{From: from.ID, To: to.ID, Ports: reachable(to)})
 	}
 	for _, c := range running {
 		for _, e := range c.Endpoints {
 			switch {
-			case e.NetworkID != g.net.ID:
+			case e.NetworkID != n.ID:
 			case e.Network == network.BridgeName:
 				for _, t := range d.linkTargets(c) {
 					add(c, t.c)
@@ -80,21 +77,4 @@ func reachable(c *network.Container) []vswitch.PortRange {
 		add(b.Proto, b.Port, max(b.Port, b.End))
 	}
 	return list
-}
-
-// plugged notes which port of the switch is a container's; nil: it has none any more.
-func (g *segment) plugged(id string, port *vswitch.Port) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if port == nil {
-		delete(g.ports, id)
-		return
-	}
-	g.ports[id] = port
-}
-
-func (g *segment) portsByContainer() map[string]*vswitch.Port {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return maps.Clone(g.ports)
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -206,9 +205,9 @@ func (d *Daemon) dnsClient(id string) dns.Client {
 // hostClient sees what is outside, and no names of containers.
 func (d *Daemon) hostClient() dns.Client { return dns.Client{Forward: true, Upstreams: d.cfg.DNS} }
 
-// stubClient is dnsClient for a stub socket, which belongs to one container.
-func (d *Daemon) stubClient(id string) func(net.Addr) dns.Client {
-	return func(net.Addr) dns.Client { return d.dnsClient(id) }
+// stubClient is dnsClient for a stub, which belongs to one container.
+func (d *Daemon) stubClient(id string) func() dns.Client {
+	return func() dns.Client { return d.dnsClient(id) }
 }
 
 // endpointAddrs are the addresses at which e is reached, IPv4 first.

@@ -63,7 +63,7 @@ func (d *Daemon) RemoveNetwork(_ context.Context, ref string) error {
 	if err := d.model.RemoveNetwork(n.ID); err != nil {
 		return err
 	}
-	d.dropSegment(n.ID)
+	d.dropBridge(n.ID)
 	d.tellSubnets()
 	d.rename()
 	d.networkEvent("destroy", n.ID, n.Name, map[string]string{"type": n.Driver})
@@ -172,7 +172,7 @@ func (d *Daemon) portsMoved(s *sandboxState, c *network.Container) bool {
 	if len(s.bound) == 0 {
 		return len(c.Ports) > 0 || c.PublishAll
 	}
-	return s.bound[0].fwd != s.plugs[e.ID].seg.fwd
+	return s.bound[0].on != s.plugs[e.ID].on
 }
 
 func (d *Daemon) networkEvent(action, id, name string, attributes map[string]string) {

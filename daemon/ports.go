@@ -7,14 +7,14 @@ import (
 	"slices"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/sandbox"
 )
 
 // binding is one published port as it is bound now, and where.
 type binding struct {
-	fwd   *forwarder.Forwarder
+	on    *bridge
 	bound forwarder.Bound
 }
 
@@ -53,7 +53,7 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 		d.log.Warn("ports not published: the container is on internal networks only", "container", c.Name)
 		return nil
 	}
-	g := s.plugs[e.ID].seg
+	p := s.plugs[e.ID]
 	var in4, in6 netip.Addr
 	if e.IPv4.IsValid() {
 		in4 = e.IPv4.Addr()
@@ -61,24 +61,21 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 	if e6 != nil && e6.NetworkID == e.NetworkID && e6.IPv6.IsValid() {
 		in6 = e6.IPv6.Addr()
 	}
-	def, _ := netip.ParseAddr(g.net.Options[optHostBinding4])
+	def, _ := netip.ParseAddr(p.on.record.Options[optHostBinding4])
 	maps := make([]forwarder.Mapping, len(ports))
-	for i, p := range ports {
-		host := p.HostIP
+	for i, b := range ports {
+		host := b.HostIP
 		if !host.IsValid() {
 			host = def
 		}
-		maps[i] = forwarder.Mapping{HostIP: host, HostPort: p.HostPort, HostEnd: p.HostEnd, Port: p.Port, End: p.End, Proto: string(p.Proto)}
+		maps[i] = forwarder.Mapping{HostIP: host, HostPort: b.HostPort, HostEnd: b.HostEnd, Port: b.Port, End: b.End, Proto: string(b.Proto)}
 	}
-	bound, err := g.fwd.Publish(ctx, in4, in6, maps)
+	bound, err := p.on.Publish(ctx, p.at, engine.Publication{IPv4: in4, IPv6: in6, Ports: maps})
 	if err != nil {
 		return network.Errorf(network.Internal, "driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
 	}
-	if s.sockets != nil && g.direct && slices.ContainsFunc(ports, func(p network.PortBinding) bool { return p.Proto == network.TCP }) {
-		s.sockets.Warm(sandbox.Publish, in4.IsValid(), in6.IsValid())
-	}
 	for _, b := range bound {
-		s.bound = append(s.bound, binding{g.fwd, b})
+		s.bound = append(s.bound, binding{p.on, b})
 	}
 	return nil
 }
@@ -89,16 +86,16 @@ func (d *Daemon) unpublishAll(s *sandboxState) {
 
 // unpublish closes the bindings that match.
 func (d *Daemon) unpublish(s *sandboxState, match func(binding) bool) {
-	byFwd := map[*forwarder.Forwarder][]forwarder.Bound{}
+	byBridge := map[*bridge][]forwarder.Bound{}
 	s.bound = slices.DeleteFunc(s.bound, func(b binding) bool {
 		if !match(b) {
 			return false
 		}
-		byFwd[b.fwd] = append(byFwd[b.fwd], b.bound)
+		byBridge[b.on] = append(byBridge[b.on], b.bound)
 		return true
 	})
-	for f, list := range byFwd {
-		if err := f.Unpublish(list); err != nil {
+	for b, list := range byBridge {
+		if err := b.Unpublish(list); err != nil {
 			d.log.Debug("unpublish", "error", err)
 		}
 	}

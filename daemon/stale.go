@@ -45,8 +45,8 @@ func (d *Daemon) resetStale(s *sandboxState, c *network.Container) {
 		}
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			local, remote, ok := establishedTCP(lines.Text())
-			if p := s.plugOf(local.Addr()); ok && p != nil && throughGateway(p, remote.Addr()) {
-				if err := p.seg.gw.Probe(remote, local); err != nil {
+			if p := s.plugOf(local.Addr()); ok && p != nil && p.at.Network().BeyondGateway(remote.Addr()) {
+				if err := p.at.Network().Probe(remote, local); err != nil {
 					d.log.Debug("stale connection not reset", "container", c.Name, "inside", local, "outside", remote, "error", err)
 				}
 			}
@@ -58,27 +58,11 @@ func (d *Daemon) resetStale(s *sandboxState, c *network.Container) {
 // plugOf finds the endpoint with an address.
 func (s *sandboxState) plugOf(a netip.Addr) *plug {
 	for _, p := range s.plugs {
-		for _, own := range p.addrs {
-			if own == a {
-				return p
-			}
+		if p.at.Has(a) {
+			return p
 		}
 	}
 	return nil
-}
-
-// throughGateway says whether a peer at remote is reached through the gateway's netstack: it is outside the network, or
-// is the gateway itself, in whose name connections to published ports may come.
-func throughGateway(p *plug, remote netip.Addr) bool {
-	if p.seg.gw.Owns(remote) {
-		return true
-	}
-	for _, pool := range p.seg.net.Pools {
-		if pool.Subnet.Contains(remote) {
-			return false
-		}
-	}
-	return !remote.IsLinkLocalUnicast()
 }
 
 // establishedTCP reads a line of /proc/PID/net/tcp or tcp6 (proc_pid_net(5)). ok is false for the heading, and for

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -59,7 +60,7 @@ func (s *sandboxState) copies() (files []api.SandboxFile, err error) {
 		files = append(files, api.SandboxFile{Kind: api.FileTAP, Container: s.id, Endpoint: id, Interface: p.ep.Interface, FD: fd})
 	}
 	if s.stub != nil {
-		packet, listener, err := s.stub.copies()
+		packet, listener, err := s.stub.Copies()
 		if err == nil {
 			files = append(files, api.SandboxFile{Kind: api.FileDNSPacket, Container: s.id, FD: packet},
 				api.SandboxFile{Kind: api.FileDNSListener, Container: s.id, FD: listener})
@@ -74,7 +75,7 @@ func (s *sandboxState) copies() (files []api.SandboxFile, err error) {
 func (d *Daemon) Drain() {
 	for _, s := range d.boxes() {
 		s.mu.Lock()
-		s.stub.pause()
+		s.stub.Pause()
 		s.mu.Unlock()
 	}
 	d.dns.Drain(drainPatience)
@@ -82,11 +83,10 @@ func (d *Daemon) Drain() {
 
 // quiet stops reading from the sandbox, and returns when all that was read has gone its way. The caller holds s.mu.
 func (s *sandboxState) quiet() {
-	s.stub.pause()
+	s.stub.Pause()
 	for _, p := range s.plugs {
-		p.dev.Stop()
+		p.at.Quiesce()
 	}
-	s.wg.Wait()
 }
 
 // handed is what the daemon before has handed over from sandboxes, by what it is: the descriptor's own field is zero.
@@ -147,10 +147,10 @@ func (d *Daemon) adopt(containers []*network.Container, h handed) {
 				d.log.Warn("a TAP that was handed over is of no use", "container", c.Name, "interface", e.Interface, "error", err)
 				continue
 			}
-			begin = append(begin, func() { d.read(s, c, p) })
+			begin = append(begin, p.at.Start)
 		}
 		if d.adoptStub(s, c, h) {
-			begin = append(begin, func() { d.serveDNS(&s.stub.serves, s.stub.packet, s.stub.listener, d.stubClient(c.ID)) })
+			begin = append(begin, func() { s.stub.Serve(d.dns, d.stubClient(c.ID), d.log) })
 		}
 		s.mu.Unlock()
 	}
@@ -169,7 +169,7 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	g, err := d.segmentFor(n)
+	b, err := d.bridgeFor(n)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -177,7 +177,7 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.plugTAP(s, c, e, g, dev)
+	p, err := d.plugTAP(s, c, e, b, dev)
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
@@ -197,7 +197,7 @@ func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool
 		_ = unix.Close(packet)
 		return false
 	}
-	st, err := openStub(packet, listener)
+	st, err := engine.OpenStub(packet, listener, stubAddr)
 	if err != nil {
 		d.drop(one)
 		d.drop(other)

@@ -25,18 +25,6 @@ func (d *Daemon) startWatchdog() {
 	d.watchdog.Watch(d.shared.Locks()...)
 }
 
-// watchSegment watches what one network consists of, until what it returns is called.
-func (d *Daemon) watchSegment(g *segment) (unwatch func()) {
-	locks := []watchdog.Lock{watchdog.RWMutex("network", &g.mu, 0)}
-	locks = append(locks, g.sw.Locks()...)
-	locks = append(locks, g.gw.Locks()...)
-	locks = append(locks, g.fwd.Locks()...)
-	for i := range locks {
-		locks[i] = locks[i].Prefixed("network " + g.net.Name + ": ")
-	}
-	return d.watchdog.Watch(locks...)
-}
-
 // watchContainer watches one container's lock, until what it returns is called.
 func (d *Daemon) watchContainer(s *sandboxState) (unwatch func()) {
 	return d.watchdog.Watch(watchdog.Mutex("container "+s.id, &s.mu, containerBound))

@@ -9,10 +9,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
-	vswitch "github.com/usernet/usernet/switch"
 	"github.com/usernet/usernet/switch/tap"
 )
 
@@ -22,26 +21,25 @@ type sandboxState struct {
 
 	files sync.Mutex // held while hosts and resolv.conf are sent: they arrive in the order in which they were made
 
-	mu      sync.Mutex       // held while the container is changed; guards what follows
-	plugs   map[string]*plug // by endpoint id
-	bound   []binding
-	stub    *stub              // nil: none
-	sockets *sandbox.Sockets   // for direct connections; nil before the first endpoint
-	wg      sync.WaitGroup     // TAP readers
-	stop    context.CancelFunc // ends the watch; nil before it starts
-	unwatch func()             // mu is not watched any more
-	code    int                // exit status; set before ended is closed
-	ended   chan struct{}      // closed when the container has ended
-	removed chan struct{}      // closed when the container has been removed
+	mu         sync.Mutex       // held while the container is changed; guards what follows
+	plugs      map[string]*plug // by endpoint id
+	bound      []binding
+	stub       *engine.Stub       // nil: none
+	forgetStub func()             // the service manager keeps it no longer; nil: it does not
+	sockets    *sandbox.Sockets   // for direct connections; nil before the first endpoint
+	stop       context.CancelFunc // ends the watch; nil before it starts
+	unwatch    func()             // mu is not watched any more
+	code       int                // exit status; set before ended is closed
+	ended      chan struct{}      // closed when the container has ended
+	removed    chan struct{}      // closed when the container has been removed
 }
 
-// plug is one endpoint's way onto its segment.
+// plug is one endpoint's way onto its bridge.
 type plug struct {
-	seg   *segment
-	port  *vswitch.Port
-	dev   *tap.Device
-	ep    *network.Endpoint
-	addrs []netip.Addr
+	on  *bridge
+	at  *engine.Attachment // owns dev
+	dev *tap.Device
+	ep  *network.Endpoint
 
 	forget func() // the service manager keeps dev no longer; nil: it does not
 }
@@ -105,16 +103,16 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 		return nil
 	}
 	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c)}
-	segs := make([]*segment, len(add))
+	bridges := make([]*bridge, len(add))
 	for i, e := range add {
 		n, err := d.model.Network(e.NetworkID)
 		if err != nil {
 			return err
 		}
-		if segs[i], err = d.segmentFor(n); err != nil {
+		if bridges[i], err = d.bridgeFor(n); err != nil {
 			return err
 		}
-		req.Add = append(req.Add, interfaceOf(e, segs[i].mtu))
+		req.Add = append(req.Add, interfaceOf(e, bridges[i].MTU()))
 	}
 	if s.stub == nil && len(c.Endpoints) > 0 {
 		req.DNSStub = stubAddr
@@ -124,9 +122,9 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
 	}
 	if reply.DNSPacket != nil {
-		s.stub = &stub{packet: reply.DNSPacket, listener: reply.DNSListener}
+		s.stub = engine.NewStub(reply.DNSPacket, reply.DNSListener)
 		d.keepStub(s)
-		d.serveDNS(&s.stub.serves, reply.DNSPacket, reply.DNSListener, d.stubClient(c.ID))
+		s.stub.Serve(d.dns, d.stubClient(c.ID), d.log)
 	}
 	var errs []error
 	for i, e := range add {
@@ -140,12 +138,12 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 			errs = append(errs, fmt.Errorf("interface %s: %w", e.Interface, err))
 			continue
 		}
-		p, err := d.plugTAP(s, c, e, segs[i], dev)
+		p, err := d.plugTAP(s, c, e, bridges[i], dev)
 		if err != nil {
 			errs = append(errs, err, dev.Close())
 			continue
 		}
-		d.read(s, c, p)
+		p.at.Start()
 	}
 	return errors.Join(errs...)
 }
@@ -155,58 +153,44 @@ func ownNetwork(c *network.Container) bool {
 	return c.NetworkMode != network.HostName && !strings.HasPrefix(c.NetworkMode, "container:")
 }
 
-// plugTAP connects a TAP to its segment's switch, which can write to it from then on.
-func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpoint, g *segment, dev *tap.Device) (*plug, error) {
-	policy, err := egress(g.net, c.Egress, c.AllowEgress)
+// plugTAP connects a TAP to its bridge, which can write to it from then on. It is read once the attachment starts. Where it
+// fails dev stays the caller's.
+func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpoint, b *bridge, dev *tap.Device) (*plug, error) {
+	policy, err := egress(b.record, c.Egress, c.AllowEgress)
 	if err != nil {
 		return nil, err
 	}
-	addrs := append(endpointAddrs(e), e.LinkLocal...)
-	port, err := g.sw.Connect(vswitch.PortConfig{
-		Name: c.Name, MAC: net.HardwareAddr(e.MAC[:]), Addrs: addrs,
-		Guard: optionBool(e.DriverOpts, optPortGuard, true), Isolated: !g.icc,
+	at, err := b.Attach(engine.AttachConfig{
+		ID:           c.ID,
+		Name:         c.Name,
+		MAC:          net.HardwareAddr(e.MAC[:]),
+		Addrs:        append(endpointAddrs(e), e.LinkLocal...),
+		Unguarded:    !optionBool(e.DriverOpts, optPortGuard, true),
+		HostLoopback: c.HostLoopback,
+		Policy:       policy,
+		Sockets:      d.socketsOf(s, c),
+		Paused:       true,
 	}, dev)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	g.own(c, addrs, net.HardwareAddr(e.MAC[:]), policy, d.stock(s, c))
-	g.plugged(c.ID, port)
-	p := &plug{seg: g, port: port, dev: dev, ep: e, addrs: addrs}
+	p := &plug{on: b, at: at, dev: dev, ep: e}
 	s.plugs[e.ID] = p
 	d.keepTAP(s, p)
 	return p, nil
 }
 
-// read starts reading a TAP. A panic while one of its frames is handled takes this port off its switch, until the
-// container is connected anew: the next frame may be the same.
-func (d *Daemon) read(s *sandboxState, c *network.Container, p *plug) {
-	serve := func() error { return p.dev.Serve(p.port) }
-	s.wg.Go(func() {
-		err := isolate.Call(d.log, "reading a container's frames", serve,
-			"container", c.Name, "network", p.seg.net.Name, "interface", p.ep.Interface)
-		switch {
-		case isolate.IsPanic(err):
-			_ = errors.Join(p.port.Close(), p.dev.Close()) // the rest goes when the container is disconnected
-		case err != nil && !errors.Is(err, net.ErrClosed):
-			d.log.Debug("TAP ended", "container", c.Name, "interface", p.ep.Interface, "error", err)
-		}
-	})
-}
-
-// unplug takes one endpoint off its switch. The interface inside goes with the agent's Remove, or with the sandbox.
+// unplug takes one endpoint off its bridge. The interface inside goes with the agent's Remove, or with the sandbox.
 func (s *sandboxState) unplug(id string) {
 	p := s.plugs[id]
 	if p == nil {
 		return
 	}
 	delete(s.plugs, id)
-	_ = p.port.Close() // closing twice is no error, and there is nobody to tell
-	_ = p.dev.Close()
-	p.seg.plugged(s.id, nil)
+	_ = p.at.Detach() // there is nobody to tell what a TAP that is gone says when it is closed
 	if p.forget != nil {
 		p.forget()
 	}
-	p.seg.disown(p.addrs)
 }
 
 // unwire closes all that the daemon holds of a sandbox, and waits for its readers. The caller holds s.mu.
@@ -218,13 +202,16 @@ func (d *Daemon) unwire(s *sandboxState) {
 	for id := range s.plugs {
 		s.unplug(id)
 	}
-	s.stub.close()
+	s.stub.Close()
+	if s.forgetStub != nil {
+		s.forgetStub()
+		s.forgetStub = nil
+	}
 	s.stub = nil
 	if s.sockets != nil {
 		s.sockets.Close()
 		s.sockets = nil
 	}
-	s.wg.Wait()
 }
 
 const (

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/policy"
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// Link carries Ethernet frames between a switch port and whatever is behind it. *tap.Device is one; Pipe is one without a
+// kernel.
+type Link interface {
+	// WriteFrame takes a frame out of the switch (see vswitch.Device). After Close it fails.
+	vswitch.Device
+	// Serve gives the port each frame that comes from the other end, until the link is closed or stopped (net.ErrClosed) or
+	// the other end is gone (another error). It is called once.
+	Serve(p *vswitch.Port) error
+	// Stop ends Serve for good, and returns when the port has what was read. Frames can still be written. Stopping again, or
+	// after Close, does nothing.
+	Stop()
+	// Close ends Serve and all later writes, and frees what the link has. Closing again is no error.
+	Close() error
+}
+
+// SocketSource makes TCP sockets inside an attachment's network namespace, by which a connection bypasses its link and the
+// gateway: the kernel moves the bytes.
+type SocketSource interface {
+	// Socket returns an unconnected, non-blocking socket for a connection to the attachment, or one that it opens (outbound).
+	// The descriptor is the caller's. An error means that the connection takes the way through the gateway.
+	Socket(ctx context.Context, outbound, ipv6 bool) (fd int, err error)
+	// Prefill makes sockets for connections to the attachment ahead of the first one. It does not wait.
+	Prefill(ipv4, ipv6 bool)
+	// Unanswered is called where the attachment took no part in a connection over such an outbound socket.
+	Unanswered()
+}
+
+// AttachConfig says who is behind a link and what it may do.
+type AttachConfig struct {
+	ID   string // not empty, and not that of another attachment of this network
+	Name string // for people
+	MAC  net.HardwareAddr
+	// Addrs are the addresses that the attachment has, and may send from. The link-local IPv6 address that follows from the
+	// MAC is allowed without being named.
+	Addrs []netip.Addr
+	// Unguarded lets it send from other MACs and addresses too: a bridge or a virtual machine is behind it.
+	Unguarded bool
+	// HostLoopback lets it reach services on the host's loopback at the gateway's address.
+	HostLoopback bool
+	// Policy is where it may connect to; nil: the network's.
+	Policy *policy.Policy
+	// Sockets are for TCP that bypasses the link; nil: none does. Their owner closes them, after Detach.
+	Sockets SocketSource
+	// Paused leaves the link unread until Start.
+	Paused bool
+}
+
+// Attachment is something on a network. It ends with Detach, or with the network.
+type Attachment struct {
+	n    *Network
+	cfg  AttachConfig // Name is guarded by n.attached
+	link Link
+	port *vswitch.Port
+
+	start  sync.Once
+	detach sync.Once
+	reader sync.WaitGroup
+	err    error // of Detach; set by detach
+}
+
+// Errors of Attach that a caller may act on.
+var (
+	ErrClosed   = errors.New("the network is closed")
+	ErrAttached = errors.New("it is attached already")
+)
+
+// Attach connects a link to the network, which owns it from then on. Where it fails the link stays the caller's.
+func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
+	a := &Attachment{n: n, cfg: cfg, link: link}
+	fail := func(err error) (*Attachment, error) {
+		return nil, fmt.Errorf("attaching %s to network %s: %w", cfg.Name, n.cfg.Name, err)
+	}
+	if cfg.ID == "" {
+		return fail(errors.New("it has no id"))
+	}
+	n.attached.Lock()
+	defer n.attached.Unlock()
+	if n.attached.closed {
+		return fail(ErrClosed)
+	}
+	if n.attached.byID[cfg.ID] != nil {
+		return fail(ErrAttached)
+	}
+	port, err := n.sw.Connect(vswitch.PortConfig{
+		Name:     cfg.Name,
+		MAC:      cfg.MAC,
+		Addrs:    cfg.Addrs,
+		Guard:    !cfg.Unguarded,
+		Isolated: n.cfg.Isolated,
+	}, link)
+	if err != nil {
+		return fail(err)
+	}
+	a.port = port
+	n.attached.byID[cfg.ID] = a
+	for _, addr := range cfg.Addrs {
+		n.attached.byAddr[addr] = a
+		n.gw.SetNeighbor(addr, cfg.MAC)
+	}
+	if !cfg.Paused {
+		a.Start()
+	}
+	return a, nil
+}
+
+// Start reads from the link of an attachment that was attached with Paused. Starting again does nothing.
+func (a *Attachment) Start() {
+	a.start.Do(func() { a.reader.Go(a.serve) })
+}
+
+// serve reads until the link ends. A panic while one of its frames is handled takes the port off the switch: the next frame
+// may be the same.
+func (a *Attachment) serve() {
+	serve := func() error { return a.link.Serve(a.port) }
+	err := isolate.Call(a.n.log, "reading frames", serve, "attachment", a.Name(), "id", a.cfg.ID)
+	switch {
+	case isolate.IsPanic(err):
+		_ = errors.Join(a.port.Close(), a.link.Close()) // the rest goes with Detach
+	case err != nil && !errors.Is(err, net.ErrClosed):
+		a.n.log.Debug("link ended", "attachment", a.Name(), "error", err)
+	}
+}
+
+// Quiesce stops reading from the link for good, and returns when all that was read has gone its way.
+func (a *Attachment) Quiesce() {
+	a.start.Do(func() {}) // it was never started, and will not be
+	a.link.Stop()
+	a.reader.Wait()
+}
+
+// Detach takes the attachment off the network, ends its flows, and closes its link. Detaching again does nothing.
+func (a *Attachment) Detach() error {
+	a.detach.Do(func() {
+		a.start.Do(func() {})
+		a.err = errors.Join(a.port.Close(), a.link.Close())
+		n := a.n
+		n.attached.Lock()
+		delete(n.attached.byID, a.cfg.ID)
+		for _, addr := range a.cfg.Addrs {
+			if n.attached.byAddr[addr] == a {
+				delete(n.attached.byAddr, addr)
+			}
+		}
+		n.attached.Unlock()
+		for _, addr := range a.cfg.Addrs {
+			n.gw.DropNeighbor(addr)
+			n.fwd.DropContainer(addr)
+		}
+		a.reader.Wait()
+	})
+	return a.err
+}
+
+// ID is the attachment's, from its AttachConfig.
+func (a *Attachment) ID() string { return a.cfg.ID }
+
+// Network is the one that it is on.
+func (a *Attachment) Network() *Network { return a.n }
+
+// Name is what people call it.
+func (a *Attachment) Name() string {
+	a.n.attached.RLock()
+	defer a.n.attached.RUnlock()
+	return a.cfg.Name
+}
+
+// Rename gives it another name, for flows and logs.
+func (a *Attachment) Rename(name string) {
+	a.n.attached.Lock()
+	defer a.n.attached.Unlock()
+	a.cfg.Name = name
+}
+
+// Has says whether addr is one of the attachment's addresses.
+func (a *Attachment) Has(addr netip.Addr) bool {
+	for _, own := range a.cfg.Addrs {
+		if own == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// byAddr is the attachment behind an inside address, or nil.
+func (n *Network) byAddr(addr netip.Addr) *Attachment {
+	n.attached.RLock()
+	defer n.attached.RUnlock()
+	return n.attached.byAddr[addr]
+}
+
+// byID is an attachment, or nil.
+func (n *Network) byID(id string) *Attachment {
+	n.attached.RLock()
+	defer n.attached.RUnlock()
+	return n.attached.byID[id]
+}
+
+// Owner says whose an inside address is; id is "" where it is nobody's.
+func (n *Network) Owner(addr netip.Addr) (id, name string) {
+	n.attached.RLock()
+	defer n.attached.RUnlock()
+	if a := n.attached.byAddr[addr]; a != nil {
+		return a.cfg.ID, a.cfg.Name
+	}
+	return "", ""
+}

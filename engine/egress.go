@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxRefusals is how many refusals each network logs in a second; others are only counted.
+const maxRefusals = 10
+
+// ErrNotAttached is for names that are asked for before the asking attachment is on the network.
+var ErrNotAttached = errors.New("the container's network is not there yet")
+
+// allow is the forwarder's question whether an inside address may send to dst. proto is that of the IP header.
+func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) error {
+	p, name := n.cfg.Policy, ""
+	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
+		p = a.cfg.Policy
+	}
+	if p == nil {
+		return nil
+	}
+	err := p.Decide(proto, dst)
+	if err != nil && n.refusals.next() {
+		_, name = n.Owner(inside)
+		n.log.Info("egress refused", "container", name, "inside", inside, "protocol", proto, "destination", dst, "rule", err)
+	}
+	return err
+}
+
+// Learn tells the policy of an attachment the addresses that a name was answered with, for ttl.
+func (n *Network) Learn(id, name string, addrs []netip.Addr, ttl time.Duration) {
+	if a := n.byID(id); a != nil && a.cfg.Policy != nil {
+		a.cfg.Policy.Learn(name, addrs, ttl)
+	}
+}
+
+// AllowQuery says why an attachment may not ask outside for a name, or for the name of an address; nil where it may.
+func (n *Network) AllowQuery(id, name string, addr netip.Addr) error {
+	a := n.byID(id)
+	if a == nil {
+		return ErrNotAttached
+	}
+	if a.cfg.Policy == nil {
+		return nil
+	}
+	return a.cfg.Policy.Asks(name, addr)
+}
+
+// AllowAnswer says why an attachment may not be answered an address for a name; nil where it may.
+func (n *Network) AllowAnswer(id, name string, addr netip.Addr) error {
+	a := n.byID(id)
+	if a == nil {
+		return ErrNotAttached
+	}
+	if a.cfg.Policy == nil {
+		return nil
+	}
+	err := a.cfg.Policy.Answer(name, addr, n.shared.OwnsAddr)
+	if err != nil && n.refusals.next() {
+		n.log.Info("egress refused", "container", a.Name(), "name", name, "answer", addr, "rule", err)
+	}
+	return err
+}
+
+// LogRefusedQuery writes down that an attachment was refused a name.
+func (n *Network) LogRefusedQuery(id, name string, rule error) {
+	if a := n.byID(id); a != nil && n.refusals.next() {
+		n.log.Info("egress refused", "container", a.Name(), "name", name, "rule", rule)
+	}
+}
+
+func (n *Network) mayReachHostLoopback(inside netip.Addr) bool {
+	if n.cfg.HostLoopback {
+		return true
+	}
+	a := n.byAddr(inside)
+	return a != nil && a.cfg.HostLoopback
+}
+
+// refusalLog bounds what is logged about refused flows, so that a container cannot fill the disk.
+type refusalLog struct {
+	mu    sync.Mutex // guards the rest
+	since time.Time
+	count int
+}
+
+// next says whether one more refusal may be logged now.
+func (l *refusalLog) next() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.since) > time.Second {
+		l.since, l.count = now, 0
+	}
+	l.count++
+	return l.count <= maxRefusals
+}
