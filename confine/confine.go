@@ -7,8 +7,9 @@
 // privileges (no_new_privs), and being read by others of its user (not dumpable). All of it holds for every thread and
 // every later child, and cannot be taken back.
 //
-// `usernet serve` calls Apply once it listens. What needs more than is left, entering sandboxes, is done by a process that
-// was started before (sandbox.Doorman). The package knows nothing of containers.
+// `usernet serve` calls Daemon.Apply once it listens. What needs more than is left, entering sandboxes, is done by processes
+// that were started before (sandbox.Helper), and that confine themselves by profiles of their own. The package knows nothing
+// of containers.
 package confine
 
 import (
@@ -60,29 +61,48 @@ func Names(list []Measure) []string {
 	return names
 }
 
-// NeedsDoorman says whether a process with these measures cannot enter sandboxes itself.
-func NeedsDoorman(list []Measure) bool {
+// NeedsHelper says whether a process with these measures cannot enter sandboxes itself.
+func NeedsHelper(list []Measure) bool {
 	return slices.Contains(list, Landlock) || slices.Contains(list, Seccomp)
 }
 
 // Paths are what Landlock leaves of the file system. What does not exist is left out.
 type Paths struct {
-	Write []string // directories, with everything in them
-	Read  []string // files, and directories with everything in them
+	Write    []string // directories, with everything in them
+	Read     []string // files, and directories with everything in them
+	Modify   []string // directories, whose files may be read and written, but neither made nor removed
+	Devices  []string // device files, to be read, written and controlled (ioctl(2))
+	Programs []string // files and directories that may be read and executed
+}
+
+// Profile is what a kind of process needs, and keeps.
+type Profile struct {
+	name     string
+	measures []Measure
+	calls    []uint32 // system calls besides those of the Go runtime and of glibc
+	families []uint32 // of socket(2)
+	children bool     // processes of its own, and programs, but no namespaces for them
+	readOnly bool     // opens files for reading only
 }
 
 // errUnsupported says that the kernel or the architecture has no such measure.
 var errUnsupported = errors.New("not supported here")
 
-// Apply takes the measures in their order and returns those that are in force. What the machine lacks is a warning: the
-// process goes on without it. Landlock and Seccomp imply NoNewPrivileges, which the kernel wants for them.
-func Apply(list []Measure, p Paths) (inForce []Measure, warnings []error) {
+// With is the profile with these measures only.
+func (p Profile) With(list []Measure) Profile {
+	p.measures = list
+	return p
+}
+
+// Apply takes the profile's measures in their order and returns those that are in force. What the machine lacks is a
+// warning: the process goes on without it. Landlock and Seccomp imply NoNewPrivileges, which the kernel wants for them.
+func (p Profile) Apply(paths Paths) (inForce []Measure, warnings []error) {
 	for _, m := range All {
-		if !slices.Contains(list, m) && !(m == NoNewPrivileges && NeedsDoorman(list)) {
+		if !slices.Contains(p.measures, m) && !(m == NoNewPrivileges && NeedsHelper(p.measures)) {
 			continue
 		}
-		if err := apply(m, p); err != nil {
-			warnings = append(warnings, fmt.Errorf("the daemon runs without %s: %w", m, err))
+		if err := p.take(m, paths); err != nil {
+			warnings = append(warnings, fmt.Errorf("%s runs without %s: %w", p.name, m, err))
 			continue
 		}
 		inForce = append(inForce, m)
@@ -90,15 +110,15 @@ func Apply(list []Measure, p Paths) (inForce []Measure, warnings []error) {
 	return inForce, warnings
 }
 
-func apply(m Measure, p Paths) error {
+func (p Profile) take(m Measure, paths Paths) error {
 	switch m {
 	case NoNewPrivileges:
 		return ll.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	case NotDumpable:
 		return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	case Landlock:
-		return restrictFiles(p)
+		return restrictFiles(paths)
 	default:
-		return filterSystemCalls()
+		return p.filterSystemCalls()
 	}
 }

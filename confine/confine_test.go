@@ -56,7 +56,14 @@ func attempt(names []string) {
 		}()
 	}
 	ready.Wait()
-	inForce, warnings := Apply(list, Paths{Write: []string{filepath.Join(dir, "state")}, Read: []string{"/proc", "/etc", filepath.Join(dir, "missing")}})
+	profile := Daemon
+	if os.Getenv("USERNET_CONFINE_PROFILE") == "helper" {
+		profile = Helper
+	}
+	inForce, warnings := profile.With(list).Apply(Paths{
+		Write: []string{filepath.Join(dir, "state")}, Read: []string{"/proc", "/etc", filepath.Join(dir, "missing")},
+		Modify: []string{filepath.Join(dir, "settings")}, Devices: []string{"/dev/net/tun"},
+	})
 	o := outcome{InForce: inForce, Failed: map[string]string{}}
 	for _, w := range warnings {
 		o.Warnings = append(o.Warnings, w.Error())
@@ -123,6 +130,13 @@ var attempts = map[string]func(dir string) error{
 		return err
 	},
 
+	"change a setting": func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "settings", "one"), []byte("1"), 0o600)
+	},
+	"add a setting": func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "settings", "two"), []byte("1"), 0o600)
+	},
+
 	"read a secret":   func(dir string) error { _, err := os.ReadFile(filepath.Join(dir, "secret")); return err },
 	"write elsewhere": func(dir string) error { return os.WriteFile(filepath.Join(dir, "new"), nil, 0o600) },
 	"list elsewhere":  func(dir string) error { _, err := os.ReadDir(dir); return err },
@@ -145,14 +159,15 @@ var attempts = map[string]func(dir string) error{
 // permitted are the attempts that have to succeed whatever the measures.
 var permitted = []string{"write state", "read /etc", "read /proc", "connect", "start a thread", "listen on a unix socket"}
 
-func confined(t *testing.T, measures string) outcome {
+func confined(t *testing.T, measures string, profile ...string) outcome {
 	t.Helper()
 	dir := t.TempDir()
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600),
+		os.Mkdir(filepath.Join(dir, "settings"), 0o700), os.WriteFile(filepath.Join(dir, "settings", "one"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVariable+"="+measures, "USERNET_CONFINE_DIR="+dir)
+	cmd.Env = append(os.Environ(), roleVariable+"="+measures, "USERNET_CONFINE_DIR="+dir, "USERNET_CONFINE_PROFILE="+strings.Join(profile, ""))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -199,6 +214,23 @@ func TestForbiddenThingsFail(t *testing.T) {
 	}
 }
 
+// TestHelperMayStartAgentsOnly is what the helper and the agents that inherit its profile can do.
+func TestHelperMayStartAgentsOnly(t *testing.T) {
+	o := confined(t, strings.Join(Names(All), ","), "helper")
+	for _, name := range []string{
+		"read a secret", "write elsewhere", "list elsewhere", "run a program", "make a namespace", "read memory", "trace", "add a setting",
+	} {
+		if o.Failed[name] == "" {
+			t.Errorf("%s: succeeded", name)
+		}
+	}
+	for _, name := range []string{"change a setting"} {
+		if e, failed := o.Failed[name]; failed {
+			t.Errorf("%s: %s", name, e)
+		}
+	}
+}
+
 func TestOffLeavesEverything(t *testing.T) {
 	o := confined(t, "off")
 	for _, name := range []string{"read a secret", "write elsewhere", "list elsewhere", "run a program"} {
@@ -224,7 +256,13 @@ func TestParse(t *testing.T) {
 
 // TestFilterTreatsEveryNumberAsListed runs the filter as the kernel would.
 func TestFilterTreatsEveryNumberAsListed(t *testing.T) {
-	raw, err := seccompProgram()
+	for _, p := range []Profile{Daemon, Helper, Opener} {
+		t.Run(p.name, func(t *testing.T) { testFilter(t, p) })
+	}
+}
+
+func testFilter(t *testing.T, p Profile) {
+	raw, err := p.seccompProgram()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +275,7 @@ func TestFilterTreatsEveryNumberAsListed(t *testing.T) {
 		for pc := 0; ; pc++ {
 			switch i := program[pc].(type) {
 			case bpf.LoadAbsolute:
-				acc = map[uint32]uint32{offNumber: number, offArch: arch, offArg0: arg}[i.Off]
+				acc = map[uint32]uint32{offNumber: number, offArch: arch, offArg0: arg, offArg2: arg}[i.Off]
 			case bpf.JumpIf:
 				hit := map[bpf.JumpTest]bool{bpf.JumpEqual: acc == i.Val, bpf.JumpNotEqual: acc != i.Val, bpf.JumpBitsSet: acc&i.Val != 0, bpf.JumpBitsNotSet: acc&i.Val == 0}[i.Cond]
 				if hit {
@@ -256,7 +294,9 @@ func TestFilterTreatsEveryNumberAsListed(t *testing.T) {
 	for n := range uint32(600) {
 		want := eperm
 		switch {
-		case slices.Contains(systemCalls, n):
+		case slices.Contains(slices.Concat(runtimeCalls, p.calls), n) || p.readOnly && n == unix.SYS_OPENAT:
+			want = unix.SECCOMP_RET_ALLOW
+		case n == unix.SYS_CLONE && p.children:
 			want = unix.SECCOMP_RET_ALLOW
 		case n == unix.SYS_CLONE3:
 			want = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
@@ -268,14 +308,30 @@ func TestFilterTreatsEveryNumberAsListed(t *testing.T) {
 			t.Errorf("system call %d of another architecture: %#x", n, got)
 		}
 	}
-	for arg, want := range map[uint32]uint32{unix.CLONE_THREAD | unix.CLONE_VM: unix.SECCOMP_RET_ALLOW, unix.CLONE_VM: eperm} {
+	process := eperm
+	if p.children {
+		process = unix.SECCOMP_RET_ALLOW
+	}
+	for arg, want := range map[uint32]uint32{
+		unix.CLONE_THREAD | unix.CLONE_VM: unix.SECCOMP_RET_ALLOW, unix.CLONE_VM: process, unix.CLONE_NEWUSER: eperm, unix.CLONE_NEWNET | unix.CLONE_VM: eperm,
+	} {
 		if got := run(auditArch, unix.SYS_CLONE, arg); got != want {
 			t.Errorf("clone with %#x: %#x", arg, got)
 		}
 	}
+	if p.readOnly {
+		for flags, want := range map[uint32]uint32{
+			unix.O_RDONLY | unix.O_CLOEXEC: unix.SECCOMP_RET_ALLOW, unix.O_PATH | unix.O_DIRECTORY: unix.SECCOMP_RET_ALLOW,
+			unix.O_WRONLY: eperm, unix.O_RDWR: eperm, unix.O_CREAT: eperm, unix.O_TRUNC: eperm, unix.O_TMPFILE: eperm,
+		} {
+			if got := run(auditArch, unix.SYS_OPENAT, flags); got != want {
+				t.Errorf("openat with %#x: %#x", flags, got)
+			}
+		}
+	}
 	for family := range uint32(64) {
 		want := eperm
-		if slices.Contains(families, family) {
+		if slices.Contains(p.families, family) {
 			want = unix.SECCOMP_RET_ALLOW
 		}
 		if got := run(auditArch, unix.SYS_SOCKET, family); got != want {

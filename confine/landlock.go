@@ -12,10 +12,14 @@ const (
 	readRights  = ll.AccessFSReadFile | ll.AccessFSReadDir
 	writeRights = readRights | ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSRemoveDir | ll.AccessFSRemoveFile |
 		ll.AccessFSMakeDir | ll.AccessFSMakeReg | ll.AccessFSMakeSock | ll.AccessFSMakeSym
-	fileRights = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate
+	fileRights    = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate
+	modifyRights  = fileRights | ll.AccessFSReadDir
+	deviceRights  = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSIoctlDev
+	programRights = readRights | ll.AccessFSExecute
 )
 
-// restrictFiles leaves the process the files of p. Nothing may be executed. Ports are not restricted: which ones a
+// restrictFiles leaves the process the files of p. Nothing else may be executed but files in memory, which no Landlock
+// covers. Ports are not restricted: which ones a
 // container will publish, and where it will connect to, is not known when the daemon starts. Signals are not restricted
 // either: the daemon ends containers, which are outside of its domain.
 func restrictFiles(p Paths) error {
@@ -28,14 +32,19 @@ func restrictFiles(p Paths) error {
 			rules = append(rules, landlock.PathAccess(writeRights, path).WithRefer())
 		}
 	}
-	for _, path := range p.Read {
-		info, err := os.Stat(path)
-		switch {
-		case err != nil: // nothing to read
-		case info.IsDir():
-			rules = append(rules, landlock.PathAccess(readRights, path))
-		default:
-			rules = append(rules, landlock.PathAccess(ll.AccessFSReadFile, path))
+	for _, kind := range []struct {
+		paths  []string
+		rights landlock.AccessFSSet
+	}{{p.Read, readRights}, {p.Modify, modifyRights}, {p.Devices, deviceRights}, {p.Programs, programRights}} {
+		for _, path := range kind.paths {
+			info, err := os.Stat(path)
+			switch {
+			case err != nil: // there is nothing
+			case info.IsDir():
+				rules = append(rules, landlock.PathAccess(kind.rights, path))
+			default:
+				rules = append(rules, landlock.PathAccess(kind.rights&^ll.AccessFSReadDir, path))
+			}
 		}
 	}
 	rules = append(rules, landlock.PathAccess(fileRights, "/dev/null"))

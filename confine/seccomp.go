@@ -2,6 +2,7 @@ package confine
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -14,19 +15,24 @@ const (
 	offNumber = 0
 	offArch   = 4
 	offArg0   = 16
+	offArg2   = 32
 )
 
-// families are the kinds of sockets that the daemon opens.
-var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+// newNamespaces are the flags of clone(2) that make namespaces. CLONE_NEWTIME is one of clone3(2) only.
+const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
+	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
-// filterSystemCalls allows the system calls of this architecture's list; others fail with EPERM. The program is put
+// toWrite are the flags of openat(2) with which a file may be changed.
+const toWrite = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC | unix.O_TMPFILE&^unix.O_DIRECTORY
+
+// filterSystemCalls allows the system calls of the profile; others fail with EPERM. The program is put
 // together here with x/net/bpf: one list whose members are treated alike needs no compiler of policies, which is what
 // modules for seccomp are.
-func filterSystemCalls() error {
+func (p Profile) filterSystemCalls() error {
 	if auditArch == 0 {
 		return fmt.Errorf("%w: no list of system calls for this architecture", errUnsupported)
 	}
-	program, err := seccompProgram()
+	program, err := p.seccompProgram()
 	if err != nil {
 		return err
 	}
@@ -52,7 +58,7 @@ func filterSystemCalls() error {
 // seccompProgram is the filter. Calls whose arguments matter come first: it runs for each of them. The others are compared
 // with one number after the other, which the kernel does once for each and remembers (seccomp_cache_prepare in
 // kernel/seccomp.c).
-func seccompProgram() ([]bpf.RawInstruction, error) {
+func (p Profile) seccompProgram() ([]bpf.RawInstruction, error) {
 	deny := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
 	allow := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
 	program := []bpf.Instruction{
@@ -61,25 +67,39 @@ func seccompProgram() ([]bpf.RawInstruction, error) {
 		deny, // a call of another architecture, with other numbers
 		bpf.LoadAbsolute{Off: offNumber, Size: 4},
 	}
+	// Threads, but no processes; or both, but no namespaces.
+	clone := bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.CLONE_THREAD, SkipTrue: 1}
+	if p.children {
+		clone = bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: newNamespaces, SkipTrue: 1}
+	}
 	program = append(program,
-		// Threads, but no processes.
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE, SkipTrue: 4},
 		bpf.LoadAbsolute{Off: offArg0, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.CLONE_THREAD, SkipTrue: 1},
+		clone,
 		allow,
 		deny,
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: uint8(2 + 2*len(families))},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: uint8(2 + 2*len(p.families))},
 		bpf.LoadAbsolute{Off: offArg0, Size: 4},
 	)
-	for _, f := range families {
+	for _, f := range p.families {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: f, SkipTrue: 1}, allow)
 	}
-	program = append(program, deny,
+	program = append(program, deny)
+	if p.readOnly {
+		program = append(program,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_OPENAT, SkipTrue: 4},
+			bpf.LoadAbsolute{Off: offArg2, Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: toWrite, SkipTrue: 1},
+			allow,
+			deny,
+		)
+	}
+	program = append(program,
 		// glibc tries clone3(2) first and takes clone(2) where there is none; its flags are in memory, out of sight.
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1},
 		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
 	)
-	for _, n := range systemCalls {
+	for _, n := range slices.Concat(runtimeCalls, p.calls) {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: 1}, allow)
 	}
 	return bpf.Assemble(append(program, deny))

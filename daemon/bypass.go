@@ -32,7 +32,7 @@ func (s bypassSockets) Unanswered() { s.Fail(sandbox.Divert) }
 // socketsOf returns the stock of sockets of c's sandbox, making an empty one where there is none. The caller holds s.mu.
 func (d *Daemon) socketsOf(s *sandboxState, c *network.Container) engine.SocketSource {
 	if s.sockets == nil {
-		s.sockets = d.cfg.Doorman.Sockets(target(c), func(err error) {
+		s.sockets = d.cfg.Helper.Sockets(target(c), func(err error) {
 			d.log.Debug("connections go through the gateway", "container", c.Name, "error", err)
 		})
 	}

@@ -23,7 +23,7 @@ func (c *confinement) report() (inForce, warnings []string) {
 }
 
 // Confine takes from this process, for good, what a running daemon does not need. A daemon that is to be confined by
-// Landlock or seccomp needs a Doorman.
+// Landlock or seccomp needs a Helper.
 func (d *Daemon) Confine(measures []confine.Measure) {
 	if len(measures) == 0 {
 		return
@@ -40,7 +40,7 @@ func (d *Daemon) Confine(measures []confine.Measure) {
 	if d.cfg.Socket != "" {
 		write = append(write, filepath.Dir(d.cfg.Socket))
 	}
-	inForce, warnings := confine.Apply(measures, confine.Paths{Write: write, Read: read})
+	inForce, warnings := confine.Daemon.With(measures).Apply(confine.Paths{Write: write, Read: read})
 	d.confined.mu.Lock()
 	defer d.confined.mu.Unlock()
 	d.confined.inForce = confine.Names(inForce)

@@ -198,7 +198,7 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
-		_, err := d.cfg.Doorman.Configure(ctx, target(c), sandbox.Request{Remove: names})
+		_, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names})
 		cancel()
 		if err == nil {
 			return // all guests are in the same namespace
@@ -279,7 +279,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	for _, e := range c.Endpoints {
 		names = append(names, e.Interface)
 	}
-	if _, err := d.cfg.Doorman.Configure(ctx, target(c), sandbox.Request{Remove: names}); err != nil {
+	if _, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}
 	s.mu.Unlock()

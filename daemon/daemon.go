@@ -45,8 +45,8 @@ type Config struct {
 	Adopted       []int             // sockets of published ports of the daemon whose place this one takes; New owns them
 	Sandboxes     []api.SandboxFile // what that daemon had of its containers' sandboxes; New owns the descriptors
 	Flows         []api.FlowFiles   // connections that it has let go of; likewise
-	// Doorman enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
-	Doorman *sandbox.Doorman
+	// Helper enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
+	Helper *sandbox.Helper
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
 	Watchdog watchdog.Config
 }

@@ -59,7 +59,7 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Pid != 0 {
 		return sandbox.Alive(c.Pid, c.PidStart)
 	}
-	_, _, err := d.cfg.Doorman.Namespace(c.NetNS)
+	_, _, err := d.cfg.Helper.Namespace(c.NetNS)
 	return !errors.Is(err, os.ErrNotExist)
 }
 

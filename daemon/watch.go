@@ -55,7 +55,7 @@ func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
 
 // waitPath returns when the namespace bound to path is no longer the one it is now.
 func (d *Daemon) waitPath(ctx context.Context, path string) error {
-	dev, ino, err := d.cfg.Doorman.Namespace(path)
+	dev, ino, err := d.cfg.Helper.Namespace(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (d *Daemon) waitPath(ctx context.Context, path string) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		nowDev, nowIno, err := d.cfg.Doorman.Namespace(path)
+		nowDev, nowIno, err := d.cfg.Helper.Namespace(path)
 		if errors.Is(err, os.ErrNotExist) || err == nil && (nowDev != dev || nowIno != ino) {
 			return nil
 		}

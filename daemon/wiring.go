@@ -117,7 +117,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	if s.stub == nil && len(c.Endpoints) > 0 {
 		req.DNSStub = stubAddr
 	}
-	reply, err := d.cfg.Doorman.Configure(ctx, target(c), req)
+	reply, err := d.cfg.Helper.Configure(ctx, target(c), req)
 	if err != nil {
 		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
 	}

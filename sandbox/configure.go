@@ -69,7 +69,7 @@ const (
 )
 
 // Configure sends an agent into the sandbox t to carry out r. On an error what it began is undone.
-func (d *Doorman) Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
+func (d *Helper) Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err

@@ -22,13 +22,13 @@ func (t Target) open() ([]*os.File, error) {
 	if path == "" {
 		path = fmt.Sprintf("/proc/%d/ns/net", t.Pid)
 	}
-	netns, err := os.Open(path)
+	netns, err := openNamespace(path)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace %s: %w; it must belong to a user namespace of this user", path, err)
 	}
 	var userns *os.File
 	if t.UserNS != "" {
-		userns, err = os.Open(t.UserNS)
+		userns, err = openNamespace(t.UserNS)
 	} else {
 		userns, err = owner(netns)
 	}

@@ -132,3 +132,18 @@ func seal() (*os.File, error) {
 	}
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
+
+// libraries are the files and directories that the program of the roles needs to start besides itself: none, unless it was
+// linked with the C library, which a plain go build may do.
+func libraries() []string {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(f, head); err != nil || !entry.Dynamic(head) {
+		return nil
+	}
+	return []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/nix/store"}
+}

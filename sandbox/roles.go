@@ -19,7 +19,8 @@ const (
 	roleHold    = "__hold"    // holds namespaces until it is killed
 	roleExec    = "__exec"    // becomes one more command in a sandbox
 	roleSockets = "__sockets" // makes sockets in a network namespace until nobody wants more
-	roleDoorman = "__doorman" // enters sandboxes for a daemon that is confined
+	roleHelper  = "__helper"  // enters sandboxes for a daemon that is confined
+	roleOpener  = "__opener"  // opens namespaces for the helper
 )
 
 // controlFD is the descriptor at which a role finds its socket: the first behind the standard streams.
@@ -43,7 +44,8 @@ func Main() {
 		roleHold:    runHold,
 		roleExec:    runExec,
 		roleSockets: runSockets,
-		roleDoorman: runDoorman,
+		roleHelper:  runHelper,
+		roleOpener:  runOpener,
 	}
 	run := roles[os.Args[1]]
 	if run == nil {

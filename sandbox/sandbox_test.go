@@ -134,7 +134,7 @@ func TestConfigureFurnishesTheNetwork(t *testing.T) {
 	var reply *Reply
 	text, code := output(t, Spec{Command: sh("ip -o addr show eth0; ip route; ip -o link show lo")}, Files{}, func(p *Process) {
 		var err error
-		reply, err = (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
+		reply, err = (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
 			Add: []Interface{{
 				Name: "eth0", MAC: net.HardwareAddr{2, 0x42, 10, 1, 0, 2}, MTU: 1400, Offload: true, IPv6: true,
 				Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16"), netip.MustParsePrefix("fd00::2/64")},
@@ -159,7 +159,7 @@ func TestConfigureFurnishesTheNetwork(t *testing.T) {
 
 func TestConfigureUndoesWhatItBegan(t *testing.T) {
 	text, _ := output(t, Spec{Command: sh("ip -o link")}, Files{}, func(p *Process) {
-		_, err := (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
+		_, err := (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
 			Add:           []Interface{{Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, MTU: 1500, Offload: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16")}}},
 			DefaultRoutes: []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1"), Interface: "eth0"}},
 		})

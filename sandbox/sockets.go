@@ -20,9 +20,9 @@ import (
 // (net.ipv4.tcp_fwmark_accept), and a routing rule sends what has it back to the namespace's own loopback. Connections that
 // the container opened itself have no such mark; theirs is divertMark, and divert.go says where it comes from.
 type Sockets struct {
-	doorman *Doorman
-	target  Target
-	failed  func(error)
+	helper *Helper
+	target Target
+	failed func(error)
 
 	mu      sync.Mutex
 	free    [kinds][]int
@@ -90,9 +90,9 @@ var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
 // Sockets returns an empty stock for the sandbox t. It costs nothing until Warm or the first Take. Why there are none, failed
 // is told: once for each time that it is tried.
-func (d *Doorman) Sockets(t Target, failed func(error)) *Sockets {
+func (d *Helper) Sockets(t Target, failed func(error)) *Sockets {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Sockets{doorman: d, target: t, failed: failed, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
+	return &Sockets{helper: d, target: t, failed: failed, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
 }
 
 // Warm fills the stock with sockets that will be asked for, in the background, so that the first Take finds something.
@@ -233,7 +233,7 @@ func (s *Sockets) makeSockets() error {
 		return err
 	}
 	defer ours.Close()
-	maker, err := s.doorman.enter(s.target, roleSockets, theirs)
+	maker, err := s.helper.enter(s.target, roleSockets, theirs)
 	_ = theirs.Close()
 	if err != nil {
 		return err

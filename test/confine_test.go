@@ -34,6 +34,26 @@ func TestDaemonIsConfined(t *testing.T) {
 	d.says(" 0% packet loss", "one", "ping", "-c1", "-W5", "mynet-a")
 	d.ok("network", "disconnect", "mynet", "one")
 	d.ok("rm", "-f", "one")
+	// The processes that did it for the daemon.
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []string
+	for _, file := range children {
+		pids = append(pids, strings.Fields(readFile(t, file))...)
+	}
+	if len(pids) != 2 {
+		t.Errorf("the daemon has processes %v, want a helper and an opener", pids)
+	}
+	for _, pid := range pids {
+		if text := readFile(t, "/proc/"+pid+"/status"); !strings.Contains(text, "NoNewPrivs:\t1") || !strings.Contains(text, "Seccomp:\t2") {
+			t.Errorf("process %s of the daemon is not confined: %s", pid, text)
+		}
+		if _, err := os.ReadFile("/proc/" + pid + "/environ"); err == nil {
+			t.Errorf("process %s of the daemon can be read by its user's other programs", pid)
+		}
+	}
 }
 
 func TestConfinementCanBeSwitchedOff(t *testing.T) {

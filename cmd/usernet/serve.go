@@ -141,13 +141,13 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	var doorman *sandbox.Doorman
-	if confine.NeedsDoorman(measures) {
+	var helper *sandbox.Helper
+	if confine.NeedsHelper(measures) {
 		// After activated, which keeps the sockets that it found from programs started later.
-		if doorman, err = sandbox.StartDoorman(); err != nil {
+		if helper, err = sandbox.StartHelper(); err != nil {
 			return err
 		}
-		defer doorman.Close()
+		defer helper.Close()
 	}
 	split, err := o.resolvers()
 	if err != nil {
@@ -163,7 +163,7 @@ func serve(o serveOptions) error {
 	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, Doorman: doorman,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, Helper: helper,
 		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
 		Sandboxes: append(passed.sandboxes, handed.Sandboxes...), Flows: handed.Flows,
 	}

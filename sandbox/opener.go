@@ -1,0 +1,99 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/confine"
+	"github.com/usernet/usernet/sandbox/entry"
+)
+
+// The helper of a confined daemon is two processes, since Landlock closes the namespaces of all processes outside of its
+// domain to a process (hook_ptrace_access_check, security/landlock/task.c), so that who opens them cannot have it:
+//
+//	daemon --- request ---> helper --- target ---> opener
+//	                          | starts     descriptors of two namespaces
+//	                        agent, enters these
+//
+// The opener opens namespaces and nothing else: what is not one is never opened for reading, and its filter on system calls
+// has no sockets, programs, processes or writing to files. The helper and its agents have Landlock and such a filter, and
+// may open of all files /dev/net/tun and settings below /proc/sys alone for writing.
+
+// openerFD is the helper's end of the opener's socket.
+const openerFD = entry.FirstNamespaceFD
+
+// openReply is what the opener answers; the descriptors come with it.
+type openReply struct {
+	Error string `json:",omitempty"`
+}
+
+// runOpener opens namespaces until nobody is there who could ask.
+func runOpener() error {
+	c, err := unixConn(controlFD)
+	if err != nil {
+		return fmt.Errorf("opener without a control socket: %w", err)
+	}
+	defer c.Close()
+	confine.Opener.Apply(confine.Paths{})
+	return serveRequests(c, func(body []byte, answer *net.UnixConn, _ []*os.File) {
+		var t Target
+		var r openReply
+		err := json.Unmarshal(body, &t)
+		var files []*os.File
+		if err == nil {
+			files, err = t.open()
+		}
+		defer closeAll(files)
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		if err != nil {
+			r.Error = err.Error()
+		}
+		_ = send(answer, r, fds) // who asked may be gone
+	})
+}
+
+// open has the opener, at the other end of c, open t's namespaces.
+func (c *requester) open(t Target) ([]*os.File, error) {
+	answer, err := c.request(t)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	var r openReply
+	files, err := receive(answer, &r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Error != "" || len(files) == 0 {
+		closeAll(files)
+		return nil, errors.New(r.Error)
+	}
+	return files, nil
+}
+
+// openNamespace opens a namespace by its path. What is there is looked at before it is opened for reading, so that nothing
+// happens to files, devices and pipes of that name.
+func openNamespace(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return nil, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return nil, fmt.Errorf("%s is not a namespace", path)
+	}
+	return os.Open(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
+}
