@@ -22,8 +22,8 @@ build: ## build bin/usernet, a static binary
 	@mkdir -p bin
 	scripts/build.sh bin/usernet -ldflags "-s -w -X main.version=$$(scripts/version.sh)"
 
-install: build ## install it to $(PREFIX)/bin (~/.local by default)
-	install -D -m 0755 bin/usernet "$(DESTDIR)$(PREFIX)/bin/usernet"
+install: build man ## install it below $(PREFIX) (~/.local by default): binary, manual pages, completions, systemd user units
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/install.sh
 
 man: build ## write the manual pages to man/
 	bin/usernet man man

@@ -117,6 +117,7 @@ type Event struct {
 // Info is the daemon's state in numbers.
 type Info struct {
 	Version                     string
+	Pid                         int // of the daemon, as its own pid namespace sees it
 	StateDir                    string
 	Socket                      string
 	Started                     time.Time

@@ -45,6 +45,11 @@ func (c *Client) Info(ctx context.Context) (i Info, err error) {
 	return i, err
 }
 
+// Shutdown asks the daemon to end; its containers go on. It may end before it has answered, which is ErrDaemonEnded.
+func (c *Client) Shutdown(ctx context.Context) error {
+	return c.Do(ctx, "POST", "/usernet/shutdown", nil, nil)
+}
+
 // Networks lists networks in Docker's form, by name.
 func (c *Client) Networks(ctx context.Context, f Filters) (list []dockernet.Summary, err error) {
 	err = c.Do(ctx, "GET", withQuery("/networks", f.query(url.Values{})), nil, &list)
@@ -152,7 +157,8 @@ func (c *Client) ContainerKill(ctx context.Context, ref, signal string) error {
 	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "kill"), url.Values{"signal": {signal}}), nil, nil)
 }
 
-// ContainerRemove forgets a container; a running one is killed first where force is set, an attached one is detached.
+// ContainerRemove forgets a container. A running one is killed first where force is set, or detached where it is attached; else it
+// is an error.
 func (c *Client) ContainerRemove(ctx context.Context, ref string, force bool) error {
 	p := path("/usernet/containers", ref)
 	if force {

@@ -102,9 +102,9 @@ func (s *Server) containerRoutes() []route {
 			func(*http.Request, none) ([]*network.Container, error) { return s.b.Containers(), nil }),
 		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute", s.createContainer),
 		on("GET", "/usernet/containers/{ref}", "One container", func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
-		on("DELETE", "/usernet/containers/{ref}", "Forget a container; an attached one is detached", func(r *http.Request, _ none) (none, error) {
+		on("DELETE", "/usernet/containers/{ref}", "Forget a container; with force, an attached one is detached", func(r *http.Request, _ none) (none, error) {
 			return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
-		}, parameter{"force", "boolean", "kill it first where it runs", false}),
+		}, parameter{"force", "boolean", "kill it first where it runs, detach it where it is attached", false}),
 		on("POST", "/usernet/containers/{ref}/start", "Tell the daemon which processes a created container consists of, and make its network",
 			func(r *http.Request, p Started) (StartReply, error) {
 				return s.b.StartContainer(r.Context(), ref(r), p)

@@ -238,16 +238,18 @@ func (d *Daemon) remove(s *sandboxState, c *network.Container) error {
 	return nil
 }
 
-// RemoveContainer forgets a container. A running one is killed first where force is set, else it is an error;
-// an attached one is detached: its interfaces go, its processes stay.
+// RemoveContainer forgets a container. For a running one it is an error unless force is set: then it is killed first, or where it is
+// attached detached, so that its interfaces go and its processes stay.
 func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) error {
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return err
 	}
 	switch {
-	case c.Status == network.Running && c.Attached:
+	case c.Status == network.Running && c.Attached && force:
 		return d.detach(ctx, c.ID)
+	case c.Status == network.Running && c.Attached:
+		return network.Errorf(network.Conflict, "cannot remove container %q: it is attached and running: take usernet out of it with `usernet detach %s`, or force remove", "/"+c.Name, c.Name)
 	case c.Status == network.Running && !force:
 		return network.Errorf(network.Conflict, "cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
 	case c.Status == network.Running:

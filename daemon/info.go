@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -13,12 +14,13 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
+	vswitch "github.com/usernet/usernet/switch"
 )
 
 // Info is the daemon's state in numbers.
 func (d *Daemon) Info() api.Info {
 	info := api.Info{
-		Version: d.cfg.Version, StateDir: d.cfg.StateDir, Socket: d.cfg.Socket, Started: d.started,
+		Version: d.cfg.Version, Pid: os.Getpid(), StateDir: d.cfg.StateDir, Socket: d.cfg.Socket, Started: d.started,
 		Counters: map[string]json.Number{},
 	}
 	for _, c := range d.model.Containers() {
@@ -72,8 +74,26 @@ func (d *Daemon) budgets() api.Budgets {
 
 // networkDetails is the verbose part of a network's inspect.
 type networkDetails struct {
-	Ports    any               // the switch's ports with their counters and drops by reason
+	Ports    []portDetails
 	Counters map[string]uint64 // of the forwarder
+}
+
+// portDetails is a switch port with its counters and drops by reason. MAC addresses are texts: package json would write base64.
+type portDetails struct {
+	vswitch.PortInfo
+	MAC     string
+	Learned []string `json:",omitempty"`
+}
+
+func newPortDetails(ports []vswitch.PortInfo) []portDetails {
+	list := make([]portDetails, len(ports))
+	for i, p := range ports {
+		list[i] = portDetails{PortInfo: p, MAC: p.MAC.String()}
+		for _, m := range p.Learned {
+			list[i].Learned = append(list[i].Learned, m.String())
+		}
+	}
+	return list
 }
 
 // NetworkDetails returns what runs behind a network; nil where nothing does.
@@ -87,7 +107,7 @@ func (d *Daemon) NetworkDetails(ref string) (any, error) {
 		return nil, nil
 	}
 	stats := b.Stats()
-	return networkDetails{Ports: stats.Ports, Counters: stats.Counters}, nil
+	return networkDetails{Ports: newPortDetails(stats.Ports), Counters: stats.Counters}, nil
 }
 
 // Flows lists the connections and associations through the gateways, of one container or ("") of all.

@@ -30,7 +30,10 @@ func checkNetworkName(name string) error {
 }
 
 func checkContainerName(name string) error {
-	if len(name) < 2 || !nameForm.MatchString(name) {
+	if len(name) == 1 && nameForm.MatchString(name) {
+		return Errorf(Invalid, "Invalid container name (%s), it needs two characters at least", name)
+	}
+	if !nameForm.MatchString(name) {
 		return Errorf(Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	return nil

@@ -69,8 +69,14 @@ func (t *terminal) resize() {
 	if t.closed || t.master == nil {
 		return
 	}
-	if ws, err := pty.GetsizeFull(t.out); err == nil {
-		_ = pty.Setsize(t.master, ws)
+	for _, f := range []*os.File{t.out, t.in} { // out may be a pipe to the container's log
+		if f == nil {
+			continue
+		}
+		if ws, err := pty.GetsizeFull(f); err == nil {
+			_ = pty.Setsize(t.master, ws)
+			return
+		}
 	}
 }
 

@@ -27,7 +27,11 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-title() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
+bold= plain=
+if [[ -t 1 ]]; then
+	bold=$'\033[1m' plain=$'\033[0m' # ECMA-48; not in a pipe or a log
+fi
+title() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 
 # step EXPECTED COMMAND...: shows the command and its output, and checks that the output contains EXPECTED.
 step() {

@@ -181,6 +181,11 @@ func TestCompletion(t *testing.T) {
 		{[]string{"network", "ls", "--filter", "d"}, "dangling= driver="},
 		{[]string{"kill", "-s", "U"}, "USR1 USR2"},
 		{[]string{"network", "create", ""}, ""},
+		{[]string{"network", "create", "--egress", "d"}, "deny deny,no-rebind"},
+		{[]string{"network", "create", "-o", "usernet.host"}, "usernet.host_loopback=false usernet.host_loopback=true"},
+		{[]string{"network", "create", "-o", "com.docker.network.driver"}, "com.docker.network.driver.mtu="},
+		{[]string{"run", "--egress", "a"}, "allow allow,no-rebind"},
+		{[]string{"network", "connect", "--driver-opt", "usernet.o"}, "usernet.offload=false usernet.offload=true"},
 	} {
 		var got []string
 		for _, line := range strings.Split(d.ok(append([]string{"__completeNoDesc"}, test.args...)...), "\n") {

@@ -59,6 +59,6 @@ func detachCommand() *cobra.Command {
 		if !k.Attached {
 			return fmt.Errorf("container %s was not attached: stop it with `usernet stop %s`", k.Name, k.Name)
 		}
-		return cl.ContainerRemove(c.Context(), k.ID, false)
+		return cl.ContainerRemove(c.Context(), k.ID, true)
 	})
 }

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,6 +19,13 @@ import (
 
 // startWait is how long a daemon that was just started may take to answer.
 const startWait = 10 * time.Second
+
+// exitInUse is serve's exit status where another daemon has the state or the socket: EX_TEMPFAIL of sysexits.h.
+const exitInUse = 75
+
+// maxDaemonLog is the size in bytes at which the background daemon's log is turned over when a daemon starts. One older file is kept, so
+// that a panic can still be read after the next start.
+const maxDaemonLog = 1 << 20
 
 // startedClient is client, with a daemon behind it: where none answers on the default socket, one is started.
 func startedClient(ctx context.Context) (*api.Client, error) {
@@ -32,14 +42,76 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("no directory for the state: %w. Set XDG_STATE_HOME to a directory that is private to this user", err)
 	}
-	logPath := filepath.Join(state, "daemon.log")
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	log, begin, err := openDaemonLog(state)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
+	cmd, err := backgroundDaemon(log)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting a daemon: %w", err)
+	}
+	ended := make(chan int, 1)
+	go func() { _ = cmd.Wait(); ended <- cmd.ProcessState.ExitCode() }()
+	return awaitDaemon(ctx, ended, func() string {
+		text, _ := io.ReadAll(io.NewSectionReader(log, begin, maxDaemonLog)) // "" says as much
+		return fmt.Sprintf("%s\n(its whole log is %s)", bytes.TrimSpace(text), log.Name())
+	})
+}
+
+// awaitDaemon returns a client of the daemon that answers first: the one that was started or, where that ends since another has the
+// state, the other. A daemon that ends for another reason is told at once.
+func awaitDaemon(ctx context.Context, ended <-chan int, said func() string) (*api.Client, error) {
+	deadline := time.After(startWait)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for over := false; ; {
+		c, err := client() // follows the state to another daemon's socket
+		if err != nil {
+			return nil, err
+		}
+		if c.Ping(ctx) == nil {
+			return c, nil
+		}
+		if over {
+			return nil, fmt.Errorf("the daemon did not start:\n%s", said())
+		}
+		select {
+		case code := <-ended:
+			over = code != exitInUse
+		case <-deadline:
+			over = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// openDaemonLog opens the background daemon's log for appending, and says where this daemon's part of it begins.
+func openDaemonLog(state string) (log *os.File, begin int64, err error) {
+	path := filepath.Join(state, "daemon.log")
+	if info, err := os.Stat(path); err == nil && info.Size() > maxDaemonLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, 0, err
+		}
+	}
+	if log, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600); err != nil {
+		return nil, 0, err
+	}
+	if begin, err = log.Seek(0, io.SeekEnd); err != nil {
+		return nil, 0, errors.Join(err, log.Close())
+	}
+	return log, begin, nil
+}
+
+// backgroundDaemon is the daemon that outlives the command which starts it.
+func backgroundDaemon(log *os.File) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -47,29 +119,44 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 	cmd := exec.Command(self, "serve", "--exit-when-idle", "5m")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting a daemon: %w", err)
+	return cmd, nil
+}
+
+// socketFile is the file in the state directory that names the socket of the daemon which has the state.
+const socketFile = "socket"
+
+// noteSocket writes down where the daemon listens, for commands with another XDG_RUNTIME_DIR.
+func noteSocket(state, socket string) error {
+	path := filepath.Join(state, socketFile)
+	if err := os.WriteFile(path+".new", []byte(socket+"\n"), 0o600); err != nil {
+		return err
 	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	deadline := time.After(startWait)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for over := false; ; {
-		if err := c.Ping(ctx); err == nil {
-			return c, nil // perhaps another's: whoever was first serves both
-		}
-		if over {
-			text, _ := os.ReadFile(logPath)
-			return nil, fmt.Errorf("the daemon did not start:\n%s", bytes.TrimSpace(text))
-		}
-		select {
-		case <-ended:
-			// It may have ended because another run's daemon was first; that one may need a moment to answer.
-			ended = nil
-		case <-deadline:
-			over = true
-		case <-tick.C:
-		}
+	return os.Rename(path+".new", path)
+}
+
+// socketOf is the socket at which a daemon is to be looked for: the default one, or the one that the state names where nothing
+// listens at the default one. There is one daemon for a state, whatever the environment of its commands.
+func socketOf(defaultSocket string) string {
+	if listens(defaultSocket) {
+		return defaultSocket
 	}
+	state, err := stateDir()
+	if err != nil {
+		return defaultSocket
+	}
+	text, err := os.ReadFile(filepath.Join(state, socketFile))
+	if other := strings.TrimSuffix(string(text), "\n"); err == nil && filepath.IsAbs(other) && listens(other) {
+		return other
+	}
+	return defaultSocket
+}
+
+// listens says whether something accepts connections at a unix socket.
+func listens(socket string) bool {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }

@@ -38,10 +38,27 @@ var (
 		}
 		return list
 	}}
-	signals = words("HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2")
-	options = completer{space: true, names: words("com.docker.network.driver.mtu=", "com.docker.network.bridge.enable_icc=", "com.docker.network.bridge.enable_ip_masquerade=",
-		"com.docker.network.bridge.host_binding_ipv4=", "com.docker.network.container_iface_prefix=").names}
+	signals         = words("HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2")
+	options         = optionNames(network.NetworkOptions)
+	endpointOptions = optionNames(network.EndpointOptions)
+	egressModes     = words("allow", "allow,no-rebind", "deny", "deny,no-rebind", "no-rebind")
 )
+
+// optionNames completes to options, and with their values where they have few.
+func optionNames(list []network.Option) completer {
+	var names []string
+	for _, o := range list {
+		if len(o.Values) == 0 {
+			names = append(names, o.Name+"=")
+		}
+		for _, v := range o.Values {
+			names = append(names, o.Name+"="+v)
+		}
+	}
+	c := words(names...)
+	c.space = true
+	return c
+}
 
 // words completes to one of list.
 func words(list ...string) completer {

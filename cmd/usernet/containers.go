@@ -68,9 +68,14 @@ func killCommand() *cobra.Command {
 func rmCommand() *cobra.Command {
 	var force bool
 	c := each("rm CONTAINER...", "Remove containers", func(c *cobra.Command, cl *api.Client, ref string) error {
-		return cl.ContainerRemove(c.Context(), ref, force)
+		err := cl.ContainerRemove(c.Context(), ref, force)
+		if force && api.NotFound(err) { // it is as it was to be; docker says so too
+			fmt.Fprintln(os.Stderr, "usernet:", err)
+			return errSilent
+		}
+		return err
 	})
-	c.Flags().BoolVarP(&force, "force", "f", false, "kill a running container first")
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill a running container first, detach an attached one; no error where there is none")
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,8 +23,11 @@ type execOptions struct {
 
 func execCommand() *cobra.Command {
 	var o execOptions
-	c := &cobra.Command{Use: "exec [flags] CONTAINER COMMAND [ARG...]", Short: "Run one more command in a running container", Args: cobra.MinimumNArgs(2),
+	c := &cobra.Command{Use: "exec [flags] CONTAINER [--] COMMAND [ARG...]", Short: "Run one more command in a running container", Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args = withoutDashes(args, 1); len(args) < 2 {
+				return runError{errors.New("no command: give one behind the container's name")}
+			}
 			cl, err := client()
 			if err != nil {
 				return runError{err}

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
-	"unicode/utf8"
 
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/term"
@@ -155,9 +153,6 @@ func (tb table) print(format string, rows []any) error {
 	return w.Flush()
 }
 
-// columnGap is the number of blanks between columns, and narrowest the width below which no column is cut.
-const columnGap, narrowest = 3, 12
-
 // terminalWidth is the number of columns of the terminal on standard output, or 0 where that is none.
 func terminalWidth() int {
 	width, _, err := term.GetSize(int(os.Stdout.Fd()))
@@ -165,53 +160,4 @@ func terminalWidth() int {
 		return 0
 	}
 	return width
-}
-
-// fit shortens the cells of the widest columns of a table, whose cells are separated by tabs, until it is no wider than width; 0
-// leaves it as it is, and so does a table of too many columns.
-func fit(text string, width int) string {
-	if width == 0 {
-		return text
-	}
-	var rows [][]string
-	var widths []int
-	for line := range strings.Lines(text) {
-		row := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		for i, cell := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-		rows = append(rows, row)
-	}
-	full := slices.Clone(widths)
-	sum := columnGap * (len(widths) - 1)
-	for _, w := range widths {
-		sum += w
-	}
-	for ; sum > width; sum-- {
-		widest := 0
-		for i, w := range widths {
-			if w > widths[widest] {
-				widest = i
-			}
-		}
-		if widths[widest] <= narrowest {
-			break
-		}
-		widths[widest]--
-	}
-	var b strings.Builder
-	for _, row := range rows {
-		for i, cell := range row {
-			if widths[i] < full[i] {
-				if r := []rune(cell); len(r) > widths[i] {
-					row[i] = string(r[:widths[i]-1]) + "…"
-				}
-			}
-		}
-		b.WriteString(strings.Join(row, "\t") + "\n")
-	}
-	return b.String()
 }

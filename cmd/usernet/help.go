@@ -33,12 +33,12 @@ usernet run -d --name web -p 8080:80 -- python3 -m http.server 80
 usernet run --rm --network mynet --network name=second,ip=10.7.0.9 -- ip addr
 usernet run --rm --egress deny --allow-egress 10.1.0.0/16 --allow-egress dns -- make
 usernet run --rm --network container:web -- curl localhost`,
-		flags: map[string]completer{"network": networkModes, "link": running, "env-file": files, "label-file": files, "rootfs": files, "workdir": files}},
+		flags: map[string]completer{"network": networkModes, "link": running, "egress": egressModes, "env-file": files, "label-file": files, "rootfs": files, "workdir": files}},
 	"attach": {group: groupContainers, long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
 unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again.`,
 		examples: `usernet attach --pid 4711 --name box --network mynet
 usernet attach --netns /run/user/1000/netns/box --name box -p 8080:80`,
-		flags: map[string]completer{"network": networkModes, "link": running, "netns": files, "userns": files}},
+		flags: map[string]completer{"network": networkModes, "link": running, "egress": egressModes, "netns": files, "userns": files}},
 	"detach": {group: groupContainers, examples: "usernet detach box", args: []completer{running}, more: true},
 	"exec": {group: groupContainers, examples: `usernet exec -it web sh
 usernet exec -e DEBUG=1 -w /srv web ./reload`, args: []completer{running, files}, more: true, flags: map[string]completer{"env-file": files}},
@@ -68,7 +68,7 @@ usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address p
 usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend
 usernet network create --egress deny --allow-egress '*.debian.org:443' build
 usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
-		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge"), "scope": words("local"), "config-from": networks, "opt": options}},
+		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge"), "scope": words("local"), "config-from": networks, "opt": options, "egress": egressModes}},
 	"network ls": {examples: `usernet network ls --filter type=custom --format '{{.Name}} {{.Labels}}'`,
 		flags: map[string]completer{"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type")}},
 	"network inspect": {examples: `usernet network inspect mynet
@@ -76,7 +76,7 @@ usernet network inspect --verbose mynet    # switch ports, and what was dropped 
 	"network rm":    {examples: "usernet network rm mynet", args: []completer{networks}, more: true},
 	"network prune": {examples: "usernet network prune -f --filter until=24h", flags: map[string]completer{"filter": filterKeys("label", "until")}},
 	"network connect": {examples: `usernet network connect --alias db mynet web
-usernet network connect --ip 10.7.0.9 --gw-priority 1 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running}},
+usernet network connect --ip 10.7.0.9 --gw-priority 1 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
 	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
 	"network events":     {examples: "usernet network events --since 10m --until 0s", flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network")}},
 	"events": {group: groupDaemon, examples: `usernet events --filter type=network
@@ -86,9 +86,10 @@ there again. Without one, run starts a daemon in the background, which ends five
 		examples: `usernet serve
 usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug`, flags: map[string]completer{
 			"socket": files, "state-dir": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")}},
-	"info":    {group: groupDaemon},
-	"check":   {group: groupDaemon},
-	"version": {group: groupDaemon},
+	"info":     {group: groupDaemon, examples: "usernet info --json"},
+	"check":    {group: groupDaemon, examples: "usernet check --json"},
+	"shutdown": {group: groupDaemon, examples: "usernet shutdown"},
+	"version":  {group: groupDaemon, examples: "usernet version --json"},
 }
 
 // furnish gives each command its page.
@@ -98,6 +99,7 @@ func furnish(root *cobra.Command) {
 	root.SetHelpCommandGroupID(groupDaemon)
 	root.SetCompletionCommandGroupID(groupDaemon)
 	each := func(c *cobra.Command, p page) {
+		nameValues(c.Flags())
 		c.GroupID, c.Long = p.group, strings.ReplaceAll(p.long, "\n", " ")
 		if p.examples != "" {
 			c.Example = "  " + strings.ReplaceAll(p.examples, "\n", "\n  ")

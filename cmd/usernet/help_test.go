@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // commands calls f for each command that is shown, with its words behind `usernet`.
@@ -51,6 +52,49 @@ func TestEachCommandHasItsPage(t *testing.T) {
 	}
 }
 
+// TestHelpNamesValues finds flags whose values help calls by a type of Go's.
+func TestHelpNamesValues(t *testing.T) {
+	commands(rootCommand(), func(path string, c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if kind, _ := pflag.UnquoteUsage(f); !f.Hidden && (strings.HasPrefix(kind, "string") && kind != "string" || kind == "list") {
+				t.Errorf("%s --%s: help calls its value %q", path, f.Name, kind)
+			}
+		})
+	})
+}
+
+func TestFlagErrorsAreForUsers(t *testing.T) {
+	for _, test := range []struct {
+		args  []string
+		words string
+	}{
+		{[]string{"ps", "-n", "foo"}, `invalid argument "foo" for "-n, --last" flag: give a whole number`},
+		{[]string{"ps", "--all=perhaps"}, "give true or false"},
+		{[]string{"serve", "--limit-tcp", "99999999999999999999"}, "the number is out of range"},
+		{[]string{"flows", "--interval", "5"}, "give a duration"},
+		{[]string{"flows", "--interval", "soon"}, "give a duration"},
+		{[]string{"pull", "busybox"}, "usernet has no command pull: there are no images"},
+		{[]string{"start", "--attach", "x"}, "a container does not start again"},
+		{[]string{"pul"}, `unknown command "pul" for "usernet"`},
+		{[]string{"netwrk"}, "network"},
+	} {
+		root := rootCommand()
+		root.SetArgs(test.args)
+		err := root.Execute()
+		if err == nil || !strings.Contains(err.Error(), test.words) || strings.Contains(err.Error(), "strconv") || strings.Contains(err.Error(), "kill") {
+			t.Errorf("%q: %v, want %s", test.args, err, test.words)
+		}
+	}
+}
+
+func TestWithoutDashes(t *testing.T) {
+	for _, test := range [][2]string{{"c ls -l", "c ls -l"}, {"c -- ls -l", "c ls -l"}, {"c -- -- ls", "c -- ls"}, {"c ls --", "c ls --"}, {"c", "c"}} {
+		if got := strings.Join(withoutDashes(strings.Fields(test[0]), 1), " "); got != test[1] {
+			t.Errorf("%s becomes %s, want %s", test[0], got, test[1])
+		}
+	}
+}
+
 // TestExamplesParse holds the flags of all examples against the commands.
 func TestExamplesParse(t *testing.T) {
 	for path, p := range pages {
@@ -91,7 +135,7 @@ func TestManPages(t *testing.T) {
 		}
 	})
 	b, err := os.ReadFile(filepath.Join(dir, "usernet-run.1"))
-	if err != nil || !strings.Contains(string(b), ".TP\n.B \\-e, \\-\\-env stringArray\n") {
+	if err != nil || !strings.Contains(string(b), ".TP\n.B \\-e, \\-\\-env NAME[=VALUE]\n") {
 		t.Errorf("the page of run: %v %s", err, b)
 	}
 	if got := roff(".a\n'b\n\\c -d"); got != "\\&.a\n\\&'b\n\\ec \\-d" {

@@ -2,20 +2,27 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/sandbox"
 )
 
 func infoCommand() *cobra.Command {
-	return &cobra.Command{Use: "info", Short: "Show the daemon's state", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+	var asJSON bool
+	c := &cobra.Command{Use: "info", Short: "Show the daemon's state", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		cl, err := client()
 		if err != nil {
 			return err
@@ -24,23 +31,34 @@ func infoCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("Version: %s\nSocket: %s\nState: %s\nRunning since: %s\nContainers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\n",
-			i.Version, i.Socket, i.StateDir, i.Started.Format(time.RFC3339), i.Containers, i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
-		printBudgets(i.Budgets)
-		fmt.Println("Counters:")
-		var names []string
-		for k := range i.Counters {
-			names = append(names, k)
+		if asJSON {
+			return printJSON(i)
 		}
-		slices.Sort(names)
-		for _, k := range names {
-			fmt.Printf(" %s: %s\n", k, i.Counters[k])
-		}
-		for _, w := range i.Warnings {
-			fmt.Println("WARNING:", w)
-		}
+		printInfo(i)
 		return nil
 	}}
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return c
+}
+
+func printInfo(i api.Info) {
+	fmt.Printf("Version: %s\nPid: %d\nSocket: %s\nState: %s\nRunning since: %s\n",
+		i.Version, i.Pid, i.Socket, i.StateDir, i.Started.Format(time.RFC3339))
+	fmt.Printf("Containers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\n",
+		i.Containers, i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
+	printBudgets(i.Budgets)
+	fmt.Println("Counters:")
+	var names []string
+	for k := range i.Counters {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	for _, k := range names {
+		fmt.Printf(" %s: %s\n", k, i.Counters[k])
+	}
+	for _, w := range i.Warnings {
+		fmt.Println("WARNING:", w)
+	}
 }
 
 // printBudgets shows how descriptors and memory are divided.
@@ -58,28 +76,103 @@ func printBudgets(b api.Budgets) {
 }
 
 func checkCommand() *cobra.Command {
-	return &cobra.Command{Use: "check", Short: "Test what usernet needs of this machine", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		failed := false
-		for _, r := range sandbox.Check() {
-			switch {
-			case r.OK:
-				fmt.Printf("ok       %s: %s\n", r.Name, r.Detail)
-			case r.Needed:
-				failed = true
-				fmt.Printf("MISSING  %s: %s; %s\n", r.Name, r.Detail, r.Fix)
-			default:
-				fmt.Printf("limited  %s: %s; %s\n", r.Name, r.Detail, r.Fix)
+	var asJSON bool
+	c := &cobra.Command{Use: "check", Short: "Test what usernet needs of this machine", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		results := sandbox.Check()
+		missing := slices.ContainsFunc(results, func(r sandbox.Requirement) bool { return !r.OK && r.Needed })
+		if asJSON {
+			if err := printJSON(results); err != nil {
+				return err
 			}
+		} else {
+			printCheck(results)
 		}
-		if failed {
+		if missing {
 			return exitCode(1)
 		}
 		return nil
 	}}
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return c
+}
+
+func printCheck(results []sandbox.Requirement) {
+	for _, r := range results {
+		switch {
+		case r.OK:
+			fmt.Printf("ok       %s: %s\n", r.Name, r.Detail)
+		case r.Needed:
+			fmt.Printf("MISSING  %s: %s; %s\n", r.Name, r.Detail, r.Fix)
+		default:
+			fmt.Printf("limited  %s: %s; %s\n", r.Name, r.Detail, r.Fix)
+		}
+	}
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, Run: func(*cobra.Command, []string) {
+	var asJSON bool
+	c := &cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		if asJSON {
+			return printJSON(map[string]string{
+				"version": version, "go": runtime.Version(), "arch": runtime.GOARCH,
+				"docker_api": api.APIVersion, "docker_api_min": api.MinAPIVersion,
+			})
+		}
 		fmt.Println("usernet", version)
+		return nil
 	}}
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON, with the versions of Docker's API that are spoken")
+	return c
+}
+
+// exitWait is how long the daemon's process may take to end behind its last answer.
+const exitWait = 10 * time.Second
+
+// shutdownPoll is how often a daemon that is ending is looked at again.
+const shutdownPoll = 20 * time.Millisecond
+
+func shutdownCommand() *cobra.Command {
+	return &cobra.Command{Use: "shutdown", Short: "End the daemon; containers go on", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := client()
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		before, err := cl.Info(ctx)
+		if err != nil {
+			return err
+		}
+		process, err := unix.PidfdOpen(before.Pid, 0)
+		if err != nil {
+			process = -1 // of another pid namespace
+		}
+		if err := cl.Shutdown(ctx); err != nil && !errors.Is(err, api.ErrDaemonEnded) {
+			return err
+		}
+		if err := awaitEnd(ctx, cl, before.Pid); err != nil || process < 0 {
+			return err
+		}
+		// The rest is short. Bounded, since the number may be another process's in this pid namespace.
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitWait.Milliseconds()))
+		return err
+	}}
+}
+
+// awaitEnd returns when the daemon with process id pid answers no more. Where a service manager starts another, that one answers.
+func awaitEnd(ctx context.Context, cl *api.Client, pid int) error {
+	for {
+		now, err := cl.Info(ctx)
+		switch {
+		case errors.Is(err, api.ErrNoDaemon), err == nil && now.Pid != pid:
+			return nil
+		case err != nil && !errors.Is(err, api.ErrDaemonEnded):
+			return err
+		}
+		select {
+		case <-time.After(shutdownPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -45,6 +47,8 @@ func run() int {
 		return start.Code
 	case errors.As(err, new(runError)):
 		return 125
+	case errors.Is(err, network.ErrLocked), errors.Is(err, errInUse):
+		return exitInUse
 	}
 	return 1
 }
@@ -64,11 +68,12 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
 		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
-		checkCommand(), serveCommand(), versionCommand(), monitorCommand(), manCommand(),
+		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
 	)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return runError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())} // 125, as docker
-	})
+	addDockerOnly(root)
+	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.
+	root.SuggestionsMinimumDistance = 1
+	root.SetFlagErrorFunc(flagError)
 	furnish(root)
 	return root
 }
@@ -86,7 +91,7 @@ func client() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.NewClient(filepath.Join(dir, "usernet.sock")), nil
+	return api.NewClient(socketOf(filepath.Join(dir, "usernet.sock"))), nil
 }
 
 func trimScheme(s string) (string, bool) {
@@ -115,6 +120,7 @@ func runtimeDir() (string, error) {
 	return d, nil
 }
 
+// private says whether dir is a directory that only this user can read and write.
 func private(dir string) bool {
 	info, err := os.Lstat(dir)
 	if err != nil || !info.IsDir() {
@@ -124,13 +130,19 @@ func private(dir string) bool {
 	return ok && int(st.Uid) == os.Getuid() && info.Mode().Perm()&0o077 == 0
 }
 
+// stateDir is where the daemon keeps its state unless it is told otherwise.
 func stateDir() (string, error) {
 	if d := os.Getenv("XDG_STATE_HOME"); d != "" {
 		return filepath.Join(d, "usernet"), nil
 	}
 	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("no state directory: set XDG_STATE_HOME, or give --state-dir: %w", err)
+	if err != nil { // HOME is not set, as under some service managers
+		u, lookup := user.LookupId(strconv.Itoa(os.Getuid()))
+		if lookup != nil || !filepath.IsAbs(u.HomeDir) {
+			return "", errors.New("no directory for the state: neither HOME is set nor has this user a home in /etc/passwd. " +
+				"Set XDG_STATE_HOME to a directory that is private to this user")
+		}
+		home = u.HomeDir
 	}
 	return filepath.Join(home, ".local", "state", "usernet"), nil
 }

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/sandbox"
@@ -25,6 +24,27 @@ type monitorReport struct {
 // maxLog is the size in bytes at which a container's log is turned over; one older file is kept.
 const maxLog = 10 << 20
 
+// log gives the sandbox pipes for its output, whose content goes to the container's log and, where they are not nil, to stdout and
+// stderr. The function that it returns is to be called when the sandbox has ended: after it the log is whole.
+func (j *job) log(stdout, stderr *os.File) (ended func(), err error) {
+	out, w1, err := pipeOutput("stdout", stdout)
+	if err != nil {
+		return nil, err
+	}
+	errs, w2, err := pipeOutput("stderr", stderr)
+	if err != nil {
+		return nil, errors.Join(err, w1.Close(), unix.Close(out.fd))
+	}
+	j.Sandbox.Stdout, j.Sandbox.Stderr = w1, w2
+	log := &logFile{path: filepath.Join(j.StateDir, "containers", j.Container.ID, "log")}
+	var copying sync.WaitGroup
+	copying.Go(func() { log.follow(out, errs) })
+	return func() {
+		_, _ = w1.Close(), w2.Close()
+		copying.Wait()
+	}, nil
+}
+
 func monitorCommand() *cobra.Command {
 	return &cobra.Command{Use: "monitor", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		var j job
@@ -38,30 +58,17 @@ func monitorCommand() *cobra.Command {
 				os.Stdout = null
 			}
 		}
-		log := &logFile{path: filepath.Join(j.StateDir, "containers", j.Container.ID, "log")}
-		var copies sync.WaitGroup
-		for _, s := range []struct {
-			name string
-			to   **os.File
-		}{{"stdout", &j.Sandbox.Stdout}, {"stderr", &j.Sandbox.Stderr}} {
-			r, w, err := os.Pipe()
-			if err != nil {
-				report(monitorReport{err.Error(), 125})
-				return err
-			}
-			*s.to = w
-			copies.Go(func() { log.copy(s.name, r) })
+		ended, err := j.log(nil, nil)
+		if err != nil {
+			report(monitorReport{err.Error(), 125})
+			return err
 		}
 		stdout := os.Stdout
 		code, err := j.run(c.Context(), api.NewClient(j.Socket), func() {
 			report(monitorReport{})
 			_ = stdout.Close()
 			_ = os.Stdin.Close()
-		}, func() { // whoever hears of the end finds the whole log
-			_ = j.Sandbox.Stdout.Close()
-			_ = j.Sandbox.Stderr.Close()
-			copies.Wait()
-		})
+		}, ended)
 		if err != nil {
 			r := monitorReport{err.Error(), 125}
 			var e *sandbox.ExitError
@@ -87,19 +94,6 @@ type logLine struct {
 	Log    string    `json:"log"`
 	Stream string    `json:"stream"`
 	Time   time.Time `json:"time"`
-}
-
-func (l *logFile) copy(stream string, r io.Reader) {
-	b := bufio.NewReaderSize(r, 16<<10)
-	for {
-		line, err := b.ReadSlice('\n')
-		if len(line) > 0 {
-			l.write(logLine{string(line), stream, time.Now()})
-		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return
-		}
-	}
 }
 
 func (l *logFile) write(line logLine) {

@@ -115,8 +115,12 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	if o.interactive || o.tty {
 		job.Sandbox.Stdin = os.Stdin
 	}
-	job.Sandbox.Stdout, job.Sandbox.Stderr = os.Stdout, os.Stderr
-	code, err := job.run(ctx, api, func() {}, func() {})
+	ended, err := job.log(os.Stdout, os.Stderr)
+	if err != nil {
+		job.forget(api)
+		return runError{err}
+	}
+	code, err := job.run(ctx, api, func() {}, ended)
 	if err != nil {
 		return err
 	}

@@ -131,6 +131,9 @@ func serve(o serveOptions) error {
 		}
 		o.socket = filepath.Join(dir, "usernet.sock")
 	}
+	if o.socket, err = filepath.Abs(o.socket); err != nil {
+		return err
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	measures, err := confine.Parse(o.confine)
@@ -182,6 +185,9 @@ func serve(o serveOptions) error {
 			return errors.Join(err, d.Close())
 		}
 	}
+	if err := noteSocket(o.state, l.Addr().String()); err != nil {
+		log.Warn("commands with another XDG_RUNTIME_DIR will not find this daemon", "error", err)
+	}
 	d.Confine(measures)
 	s := api.NewServer(d, log)
 	successors := make(chan *api.Successor)
@@ -230,6 +236,8 @@ func (o *serveOptions) resolvers() ([]dns.Split, error) {
 	return split, nil
 }
 
+var errInUse = errors.New("another daemon answers at")
+
 // listen binds the socket, and takes a dead daemon's place.
 func listen(path string) (net.Listener, error) {
 	if len(path) > 107 {
@@ -240,7 +248,7 @@ func listen(path string) (net.Listener, error) {
 	}
 	if c, err := net.Dial("unix", path); err == nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("another daemon answers at %s: stop it, or choose another --socket", path)
+		return nil, fmt.Errorf("%w %s: stop it, or choose another --socket", errInUse, path)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		_ = os.Remove(path)
 	}

@@ -1,0 +1,26 @@
+#!/bin/bash
+# Installs what `make build man` has made below $DESTDIR$PREFIX (make install). The directories are those in which bash, zsh, fish, man
+# and systemd look for the files of a prefix.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+prefix=${PREFIX:-$HOME/.local}
+to=${DESTDIR:-}$prefix
+
+install -D -m 0755 bin/usernet "$to/bin/usernet"
+for page in man/*.1; do
+	install -D -m 0644 "$page" "$to/share/man/man1/$(basename "$page")"
+done
+completion() { # SHELL FILE
+	install -d "$to/$(dirname "$2")"
+	bin/usernet completion "$1" >"$to/$2"
+}
+completion bash share/bash-completion/completions/usernet
+completion zsh share/zsh/site-functions/_usernet
+completion fish share/fish/vendor_completions.d/usernet.fish
+install -D -m 0644 dist/usernet.socket "$to/share/systemd/user/usernet.socket"
+install -d "$to/share/systemd/user"
+# A backslash, a slash's delimiter or & in the path would have a meaning for sed.
+bindir=$(printf '%s' "$prefix/bin" | sed 's/[\\|&]/\\&/g')
+sed "s|@BINDIR@|$bindir|" dist/usernet.service >"$to/share/systemd/user/usernet.service"
+echo "installed below $to; the daemon as a service: systemctl --user enable --now usernet.socket"
