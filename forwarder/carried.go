@@ -85,7 +85,11 @@ const releasePatience = time.Second
 // from here on: what asks for one is left without an answer, or in the queue of its listener.
 func (f *Forwarder) Release() []*Carried {
 	f.mu.Lock()
+	f.releasing = true
 	ports := slices.Collect(maps.Keys(f.ports))
+	for _, p := range ports {
+		p.stayPaused()
+	}
 	f.mu.Unlock()
 	for _, p := range ports {
 		_ = p.sock.use(func(fd int) error { f.reactor.remove(fd); return nil })

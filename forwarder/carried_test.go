@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -149,5 +150,39 @@ func TestFullFlowIsCarriedOn(t *testing.T) {
 	}
 	if err := <-failed; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPausedPortIsReleased: a port that is left alone for want of descriptors is not watched again once it is released, so that what
+// waits there is accepted by the next daemon.
+func TestPausedPortIsReleased(t *testing.T) {
+	w := newWorld(t, nil)
+	w.publish(t, 80, "tcp")
+	var p *published
+	for p = range w.ports {
+	}
+	watched := func() error {
+		w.reactor.mu.RLock()
+		defer w.reactor.mu.RUnlock()
+		if w.reactor.on[int32(p.sock.fd)] == nil {
+			return errors.New("it is not watched")
+		}
+		return nil
+	}
+	p.pause()
+	if watched() == nil {
+		t.Error("a paused port is watched")
+	}
+	eventually(t, watched)
+	p.pause()
+	w.Release()
+	p.watchAgain() // as by a timer that was late
+	if watched() == nil {
+		t.Error("a port is watched again after it was released")
+	}
+	p.pause() // as by a handler that was late
+	p.watchAgain()
+	if watched() == nil {
+		t.Error("a pause after the release had an end")
 	}
 }

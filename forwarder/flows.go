@@ -58,7 +58,7 @@ func (f *Forwarder) Flows() []Flow {
 	for _, s := range echo {
 		list = append(list, Flow{
 			Proto: "icmp", Direction: "out", State: "mapped", Inside: netip.AddrPortFrom(s.key.src, s.key.id), Path: "gateway",
-			PacketsIn: s.in.Load(), PacketsOut: s.out.Load(), Created: s.created,
+			PacketsIn: s.packetsIn.Load(), PacketsOut: s.packetsOut.Load(), Created: s.created,
 		})
 	}
 	return list

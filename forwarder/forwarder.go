@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,17 +66,22 @@ type Forwarder struct {
 
 	gathered gathered
 
-	mu       sync.Mutex
-	flows    map[*flow]struct{}
-	ends     map[flowKey]int // how many of flows are between two
-	use      map[netip.Addr]usage
-	udp      map[netip.AddrPort]*association
-	inbound  map[inboundKey]*inboundUDP
-	echo     map[echoKey]*pinger
-	ports    map[*published]struct{}
-	sweeping bool
-	closed   bool
-	released bool // to another process
+	mu      sync.Mutex
+	flows   map[*flow]struct{}
+	ends    map[flowKey]int // how many of flows are between two
+	use     map[netip.Addr]usage
+	udp     map[netip.AddrPort]*association
+	inbound map[inboundKey]*inboundUDP
+	echo    map[echoKey]*pinger
+	ports   map[*published]struct{}
+	queues  map[queueKey]*queue // of udp, inbound and echo
+
+	sweeping   bool
+	sweepTimer *time.Timer
+	closed     bool
+	releasing  bool // Release has begun: no published port is watched again
+	released   bool // to another process
+
 	counters [counterKinds]atomic.Uint64
 }
 
@@ -88,6 +94,7 @@ const (
 	countDialLimit
 	countUDP
 	countUDPLimit
+	countClientsLimit
 	countEcho
 	countEchoLimit
 	countInbound
@@ -100,7 +107,7 @@ const (
 )
 
 var counterNames = [counterKinds]string{
-	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "ping_sessions", "ping_limit",
+	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "published_udp_limit", "ping_sessions", "ping_limit",
 	"published_connections", "published_direct", "tcp_direct", "egress_prohibited", "descriptor_limit", "memory_limit",
 }
 
@@ -127,7 +134,7 @@ func New(cfg Config) (*Forwarder, error) {
 	return &Forwarder{
 		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r, alone: alone,
 		flows: map[*flow]struct{}{}, ends: map[flowKey]int{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
-		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{},
+		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{}, queues: map[queueKey]*queue{},
 	}, nil
 }
 
@@ -142,6 +149,11 @@ func (f *Forwarder) Close() error {
 	if again {
 		return nil
 	}
+	f.mu.Lock()
+	if f.sweepTimer != nil {
+		f.sweepTimer.Stop()
+	}
+	f.mu.Unlock()
 	f.cancel()
 	f.end(func(netip.Addr) bool { return true })
 	f.mu.Lock()

@@ -10,14 +10,15 @@ import (
 type Limits struct {
 	Dialling int // TCP connections being set up
 	TCP      int // TCP connections
-	UDP      int // UDP associations, outbound and through published ports
+	UDP      int // UDP associations
+	Clients  int // clients of published UDP ports
 	Echo     int // identifiers being pinged with
 	// Memory bounds the buffers of TCP connections through the gateway, in bytes.
 	Memory int64
 }
 
 // DefaultLimits, for a container, serve a busy one and leave room for others.
-var DefaultLimits = Limits{Dialling: 1024, TCP: 16384, UDP: 4096, Echo: 64, Memory: 128 << 20}
+var DefaultLimits = Limits{Dialling: 1024, TCP: 16384, UDP: 4096, Clients: 4096, Echo: 64, Memory: 128 << 20}
 
 // usageKind is what a limit counts.
 type usageKind int
@@ -26,20 +27,21 @@ const (
 	useDialling usageKind = iota
 	useTCP
 	useUDP
+	useClients
 	useEcho
 	usageKinds
 )
 
 // of is the limit on a kind.
 func (l Limits) of(k usageKind) int {
-	return [usageKinds]int{l.Dialling, l.TCP, l.UDP, l.Echo}[k]
+	return [usageKinds]int{l.Dialling, l.TCP, l.UDP, l.Clients, l.Echo}[k]
 }
 
 // usage is what one container has at once.
 type usage [usageKinds]int
 
 // limitCounters say where a use beyond a limit is counted.
-var limitCounters = [usageKinds]counter{countDialLimit, countTCPLimit, countUDPLimit, countEchoLimit}
+var limitCounters = [usageKinds]counter{countDialLimit, countTCPLimit, countUDPLimit, countClientsLimit, countEchoLimit}
 
 // take counts one more use of a kind for the container at an inside address, unless that passes its limit or the daemon's.
 func (f *Forwarder) take(inside netip.Addr, kind usageKind) bool {

@@ -12,9 +12,6 @@ import (
 	"github.com/usernet/usernet/stack"
 )
 
-// pingTimeout is how long a ping session without requests is kept; RFC 5508 REQ-2 wants 60 s at least.
-const pingTimeout = 60 * time.Second
-
 // echoHeader is the length in bytes of an ICMP echo message's header (RFC 792, RFC 4443).
 const echoHeader = 8
 
@@ -27,14 +24,10 @@ type echoKey struct {
 // pinger is the ping socket of one container's identifier (icmp(7), "ping sockets"); the kernel gives it an identifier
 // of its own, which is replaced in replies.
 type pinger struct {
-	idle
-	f           *Forwarder
-	key         echoKey
-	sock        socket
-	created     time.Time
-	descriptors claim
-	in, out     atomic.Uint64
-	tooLong     atomic.Pointer[lastEcho]
+	mapping
+	key     echoKey
+	sock    socket
+	tooLong atomic.Pointer[lastEcho]
 }
 
 // lastEcho is the request that was too long: what the kernel's error about it does not say.
@@ -67,8 +60,8 @@ func (f *Forwarder) HandleEcho(p stack.Packet) bool {
 			return true
 		}
 	}
-	s.used(pingTimeout)
-	s.out.Add(1)
+	s.used()
+	s.packetsOut.Add(1)
 	var control []byte
 	if p.TTL != defaultTTL {
 		control = ttlControl(p.TTL-1, p.Src.Addr().Is6())
@@ -94,7 +87,7 @@ func (f *Forwarder) HandleEcho(p stack.Packet) bool {
 }
 
 func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
-	if !f.take(key.src, useEcho) {
+	if !f.admit(key.src, useEcho) {
 		return nil
 	}
 	fd, err := f.openPing(to)
@@ -102,15 +95,15 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		f.give(key.src, useEcho)
 		return nil
 	}
-	s := &pinger{f: f, key: key, created: time.Now()}
+	s := &pinger{mapping: mapping{f: f, kind: useEcho, owner: key.src, created: time.Now()}, key: key}
 	var ok bool
-	if s.descriptors, ok = f.claimDescriptors(key.src, mappingDescriptors, fd); !ok {
+	if s.descriptors, ok = f.claimMapping(key.src, useEcho, fd); !ok {
 		_ = unix.Close(fd)
 		f.give(key.src, useEcho)
 		return nil
 	}
 	s.sock.fd = fd
-	s.used(pingTimeout)
+	s.used()
 	f.mu.Lock()
 	if f.closed || f.echo[key] != nil {
 		other := f.echo[key]
@@ -121,7 +114,7 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		return other
 	}
 	f.echo[key] = s
-	f.sweepLater()
+	f.register(s)
 	f.mu.Unlock()
 	f.counters[countEcho].Add(1)
 	if err := f.reactor.add(fd, s); err != nil {
@@ -164,8 +157,9 @@ func (s *pinger) end() {
 	f.mu.Unlock()
 	s.sock.close(f.reactor)
 	if live {
-		s.descriptors.release()
-		f.give(s.key.src, useEcho)
+		f.mu.Lock()
+		f.unregister(&s.mapping)
+		f.mu.Unlock()
 	}
 }
 
@@ -189,7 +183,8 @@ func (s *pinger) reply(d datagram) {
 			continue
 		}
 		binary.BigEndian.PutUint16(message[4:], s.key.id)
-		s.in.Add(1)
+		s.answer()
+		s.packetsIn.Add(1)
 		_ = s.f.cfg.Inside.WriteICMP(src, s.key.src, message) // a reply may be lost
 	}
 }

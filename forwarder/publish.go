@@ -226,13 +226,14 @@ func (p *published) open() error {
 func (f *Forwarder) unbind(p *published) {
 	f.cfg.Shared.drop(p)
 	f.cfg.Shared.unkeep(p)
-	p.sock.close(f.reactor)
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	p.stayPaused()
 	delete(f.ports, p)
 	for _, in := range p.clients {
-		go in.end() // takes f.mu
+		in.endLocked()
 	}
+	f.mu.Unlock()
+	p.sock.close(f.reactor)
 }
 
 // Unpublish closes published ports. Connections through them go on.

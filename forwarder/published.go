@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +21,7 @@ type published struct {
 	in4, in6 netip.Addr // the container
 	sock     socket
 	clients  map[clientKey]*inboundUDP // of UDP; guarded by f.mu
+	resume   *time.Timer               // ends a pause; nil: there is none. Guarded by f.mu
 }
 
 func (p *published) key() portKey { return portKey{p.bound.Host, p.bound.Proto} }
@@ -78,10 +78,31 @@ func (p *published) ready(uint32) {
 // pause leaves a listener alone for a moment: there is nothing to accept with, and it would be ready all the time.
 func (p *published) pause() {
 	_ = p.sock.use(func(fd int) error { p.f.reactor.remove(fd); return nil })
+	p.f.mu.Lock()
+	if !p.f.closed && !p.f.releasing {
+		p.resume = time.AfterFunc(100*time.Millisecond, p.watchAgain) // which unbind and Release stop
+	}
+	p.f.mu.Unlock()
 	p.f.cfg.Logger.Warn("no descriptors left for connections to a published port; they wait", "host", p.bound.Host, "limit", FileLimit())
-	time.AfterFunc(100*time.Millisecond, func() {
-		_ = p.sock.use(func(fd int) error { return p.f.reactor.add(fd, p) })
-	})
+}
+
+// watchAgain is the end of a pause, unless the port was unbound or released meanwhile: what waits is the next daemon's.
+func (p *published) watchAgain() {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	if p.resume == nil {
+		return
+	}
+	p.resume = nil
+	_ = p.sock.use(func(fd int) error { return p.f.reactor.add(fd, p) })
+}
+
+// stayPaused ends a pause without the port being watched again. The caller holds f.mu.
+func (p *published) stayPaused() {
+	if p.resume != nil {
+		p.resume.Stop()
+		p.resume = nil
+	}
 }
 
 // connect dials the container in the client's name; a refusal there is a reset here. It owns fd.
@@ -157,14 +178,12 @@ type clientKey struct {
 
 // inboundUDP is a client of a published UDP port. Its replies leave by the port and address that it came in by.
 type inboundUDP struct {
-	idle
-	p                                        *published
-	key                                      inboundKey
-	client                                   clientKey
-	to                                       rawAddr
-	control                                  []byte // chooses the address that replies leave by
-	created                                  time.Time
-	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
+	mapping
+	p       *published
+	key     inboundKey
+	client  clientKey
+	to      rawAddr
+	control []byte // chooses the address that replies leave by
 
 	mu     sync.Mutex // guards gather
 	gather gather
@@ -182,7 +201,7 @@ func (p *published) datagram(d datagram) {
 			return // over the limit: lost, as in a full queue
 		}
 	}
-	in.used(udpTimeout)
+	in.used()
 	in.packetsIn.Add(d.count())
 	in.bytesIn.Add(uint64(d.size))
 	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.payload, d.segment) // a datagram may be lost
@@ -191,16 +210,22 @@ func (p *published) datagram(d datagram) {
 func (p *published) newClient(client clientKey) *inboundUDP {
 	f := p.f
 	src, dst := p.insideFor(client.from)
-	if !f.take(dst.Addr(), useUDP) {
+	if !f.admit(dst.Addr(), useClients) {
 		return nil
 	}
-	in := &inboundUDP{p: p, key: inboundKey{dst, src}, client: client, control: sourceControl(client.local), created: time.Now()}
+	in := &inboundUDP{
+		mapping: mapping{f: f, kind: useClients, owner: dst.Addr(), created: time.Now()},
+		p:       p,
+		key:     inboundKey{dst, src},
+		client:  client,
+		control: sourceControl(client.local),
+	}
 	to := client.from
 	if p.dual { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
 		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
 	}
 	in.to.set(to)
-	in.used(udpTimeout)
+	in.used()
 	f.mu.Lock()
 	// Clients that share the gateway's address need ports of their own.
 	for tries := 0; f.inbound[in.key] != nil && tries < 64; tries++ {
@@ -208,7 +233,7 @@ func (p *published) newClient(client clientKey) *inboundUDP {
 	}
 	if f.inbound[in.key] != nil {
 		f.mu.Unlock()
-		f.give(dst.Addr(), useUDP)
+		f.give(dst.Addr(), useClients)
 		return nil
 	}
 	f.inbound[in.key] = in
@@ -216,23 +241,27 @@ func (p *published) newClient(client clientKey) *inboundUDP {
 		p.clients = map[clientKey]*inboundUDP{}
 	}
 	p.clients[client] = in
-	f.sweepLater()
+	f.register(in)
 	f.mu.Unlock()
 	return in
 }
 
+// end ends the mapping. Ending it again does nothing.
 func (in *inboundUDP) end() {
-	f := in.p.f
-	f.mu.Lock()
-	live := f.inbound[in.key] == in
-	if live {
-		delete(f.inbound, in.key)
-		delete(in.p.clients, in.client)
+	in.f.mu.Lock()
+	defer in.f.mu.Unlock()
+	in.endLocked()
+}
+
+// endLocked is end; the caller holds f.mu.
+func (in *inboundUDP) endLocked() {
+	f := in.f
+	if f.inbound[in.key] != in {
+		return
 	}
-	f.mu.Unlock()
-	if live {
-		f.give(in.key.inside.Addr(), useUDP)
-	}
+	delete(f.inbound, in.key)
+	delete(in.p.clients, in.client)
+	f.unregister(&in.mapping)
 }
 
 // replyPublished sends a container's datagram through the published port that its peer came in by.
@@ -243,7 +272,7 @@ func (f *Forwarder) replyPublished(d stack.Packet) bool {
 	if in == nil {
 		return false
 	}
-	in.used(udpTimeout)
+	in.answer()
 	in.packetsOut.Add(count(len(d.Payload), d.Segment))
 	in.bytesOut.Add(uint64(len(d.Payload)))
 	in.send(d)

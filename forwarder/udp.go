@@ -13,25 +13,14 @@ import (
 	"github.com/usernet/usernet/stack"
 )
 
-// How long an association without traffic from the container is kept. RFC 4787 REQ-5 wants 120 s at least and
-// recommends 5 minutes; a question to port 53 needs no more than a resolver waits (RFC 4787, REQ-5 c).
-const (
-	udpTimeout = 5 * time.Minute
-	dnsTimeout = 20 * time.Second
-)
-
 // association is the host socket of one container source address and port: the same for every destination (RFC 4787
 // REQ-1), open to replies from anywhere (REQ-8).
 type association struct {
-	idle
-	f                                        *Forwarder
-	inside                                   netip.AddrPort
-	sock                                     socket
-	hostSide                                 netip.AddrPort
-	created                                  time.Time
-	descriptors                              claim
-	bytesIn, bytesOut, packetsIn, packetsOut atomic.Uint64
-	aliased                                  atomic.Bool // aliases has something
+	mapping
+	inside   netip.AddrPort
+	sock     socket
+	hostSide netip.AddrPort
+	aliased  atomic.Bool // aliases has something
 
 	mu      sync.Mutex // over what follows, which sending uses
 	outside netip.AddrPort
@@ -71,13 +60,10 @@ func (f *Forwarder) HandleUDP(p stack.Packet) bool {
 			return true // over the limit: lost, as in a full queue
 		}
 	}
-	timeout := udpTimeout
-	if p.Dst.Port() == 53 && a.packetsOut.Load() == 0 {
-		timeout = dnsTimeout
-	} else if p.Dst.Port() == 53 {
-		timeout = time.Duration(a.timeout.Load())
+	if dns := p.Dst.Port() == 53; dns != a.brief.Load() && (!dns || a.packetsOut.Load() == 0) {
+		a.brief.Store(dns)
 	}
-	a.used(timeout)
+	a.used()
 	a.packetsOut.Add(count(len(p.Payload), p.Segment))
 	a.bytesOut.Add(uint64(len(p.Payload)))
 	if err := a.send(p, target); err != nil {
@@ -163,10 +149,10 @@ func (a *association) sendGathered() {
 
 // associate makes the association of a datagram's source.
 func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *association {
-	if !f.take(p.Src.Addr(), useUDP) {
+	if !f.admit(p.Src.Addr(), useUDP) {
 		return nil
 	}
-	a := &association{f: f, inside: p.Src, created: time.Now()}
+	a := &association{mapping: mapping{f: f, kind: useUDP, owner: p.Src.Addr(), created: time.Now()}, inside: p.Src}
 	fd, err := f.openUDP(target.Addr())
 	if err != nil {
 		f.give(p.Src.Addr(), useUDP)
@@ -174,13 +160,13 @@ func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *associatio
 		return nil
 	}
 	var ok bool
-	if a.descriptors, ok = f.claimDescriptors(p.Src.Addr(), mappingDescriptors, fd); !ok {
+	if a.descriptors, ok = f.claimMapping(p.Src.Addr(), useUDP, fd); !ok {
 		_ = unix.Close(fd)
 		f.give(p.Src.Addr(), useUDP)
 		return nil
 	}
 	a.sock.fd, a.hostSide = fd, localAddr(fd)
-	a.used(udpTimeout)
+	a.used()
 	f.mu.Lock()
 	if f.closed || f.udp[p.Src] != nil {
 		other := f.udp[p.Src]
@@ -191,7 +177,7 @@ func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *associatio
 		return other
 	}
 	f.udp[p.Src] = a
-	f.sweepLater()
+	f.register(a)
 	f.mu.Unlock()
 	f.counters[countUDP].Add(1)
 	if err := f.reactor.add(fd, a); err != nil {
@@ -234,9 +220,10 @@ func (a *association) end() {
 	}
 	f.mu.Unlock()
 	a.sock.close(f.reactor)
-	if live {
-		a.descriptors.release()
-		f.give(a.inside.Addr(), useUDP)
+	if live { // what it had may be another's when it is closed, not before
+		f.mu.Lock()
+		f.unregister(&a.mapping)
+		f.mu.Unlock()
 	}
 }
 
@@ -256,6 +243,7 @@ func (a *association) reply(d datagram) {
 	if faults.Enabled {
 		faults.Check(faults.Reply, d.payload[0])
 	}
+	a.answer()
 	a.packetsIn.Add(d.count())
 	a.bytesIn.Add(uint64(d.size))
 	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.payload, d.segment) // a datagram may be lost

@@ -90,7 +90,7 @@ func TestAssociationsExpire(t *testing.T) {
 	}
 	w.mu.Lock()
 	for _, a := range w.udp {
-		a.idle.timeout.Store(0)
+		a.last.Store(clock() - int64(time.Hour))
 	}
 	w.mu.Unlock()
 	w.sweep()
@@ -107,18 +107,18 @@ func TestTimeouts(t *testing.T) {
 		w.HandleUDP(stack.Packet{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64, Payload: []byte("x")})
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return time.Duration(w.udp[from].idle.timeout.Load())
+		return w.udp[from].timeout()
 	}
-	if got := timeout(1, 5000); got != udpTimeout {
+	if got := timeout(1, 5000); got != unansweredTimeout {
 		t.Errorf("an association is kept for %v", got)
 	}
 	if got := timeout(2, 53); got != dnsTimeout {
 		t.Errorf("a question is kept for %v", got)
 	}
-	if got := timeout(1, 53); got != udpTimeout {
+	if got := timeout(1, 53); got != unansweredTimeout {
 		t.Errorf("a question shortens an association to %v", got)
 	}
-	if got := timeout(2, 5000); got != udpTimeout {
+	if got := timeout(2, 5000); got != unansweredTimeout {
 		t.Errorf("an association that began with a question is kept for %v", got)
 	}
 }
@@ -134,21 +134,32 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 		defer w.mu.Unlock()
 		return w.udp[src] != nil
 	}
-	for i, want := range []bool{true, true, true, false} {
-		if got := send(2, uint16(1+i)); got != want {
-			t.Errorf("association %d of the first container: %v", i, got)
+	have := func(host byte) (n int) {
+		for src := range w.udp {
+			if src.Addr().As4()[3] == host {
+				n++
+			}
+		}
+		return n
+	}
+	for i, want := range []int{1, 2, 3, 3} { // the fourth takes another's place
+		if got := send(2, uint16(1+i)); !got || have(2) != want {
+			t.Errorf("association %d of the first container: %v, and %d are there", i, got, have(2))
 		}
 	}
-	for i, want := range []bool{true, true, false} { // the third is beyond the daemon's limit
-		if got := send(3, uint16(1+i)); got != want {
-			t.Errorf("association %d of the second container: %v", i, got)
+	for i, want := range []int{1, 2, 2} { // the third is beyond the daemon's limit
+		if got := send(3, uint16(1+i)); !got || have(3) != want {
+			t.Errorf("association %d of the second container: %v, and %d are there", i, got, have(3))
 		}
+	}
+	if send(4, 1) {
+		t.Error("a container that has none to give up is beyond the daemon's limit")
 	}
 	w.DropContainer(containerAddr)
 	if !send(3, 9) {
 		t.Error("what the first container had is not free again")
 	}
-	if n := w.Counters()["udp_limit"]; n != 2 {
+	if n := w.Counters()["udp_limit"]; n != 3 {
 		t.Errorf("%d were counted as beyond a limit", n)
 	}
 }

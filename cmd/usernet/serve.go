@@ -59,6 +59,7 @@ func serveCommand() *cobra.Command {
 		f.IntVar(&l.set.TCP, l.name+"-tcp", l.def.TCP, "TCP connections of "+l.of)
 		f.IntVar(&l.set.Dialling, l.name+"-dials", l.def.Dialling, "TCP connections being set up of "+l.of)
 		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
+		f.IntVar(&l.set.Clients, l.name+"-udp-clients", l.def.Clients, "clients of the published UDP ports of "+l.of)
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
 		l.set.Memory = l.def.Memory
 		f.Var(byteSize{&l.set.Memory}, l.name+"-memory", "memory for buffers of connections through the gateways, of "+l.of)
