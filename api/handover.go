@@ -45,6 +45,7 @@ const (
 	FileTAP         = "tap"
 	FileDNSPacket   = "dns-udp" // of the DNS stub
 	FileDNSListener = "dns-tcp"
+	FileDNSRules    = "dns-rules" // keeps the rules in place that lead to the stub
 )
 
 // Close closes all descriptors. It is safe to call twice.

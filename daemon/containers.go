@@ -198,7 +198,7 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
-		_, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names})
+		_, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names, NoDNSStub: true})
 		cancel()
 		if err == nil {
 			return // all guests are in the same namespace
@@ -281,7 +281,9 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	for _, e := range c.Endpoints {
 		names = append(names, e.Interface)
 	}
-	if _, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names}); err != nil {
+	s.closeStub() // the rules that lead to it belong to whoever has them open
+	d.settle()
+	if _, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}
 	s.mu.Unlock()

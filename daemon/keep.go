@@ -77,13 +77,19 @@ func (d *Daemon) keepStub(s *sandboxState) {
 	if d.cfg.SandboxKeeper == nil {
 		return
 	}
-	packet, listener, err := s.stub.Copies()
+	files, err := s.stubFiles()
 	if err != nil {
 		return // as above
 	}
-	one := d.keep(api.SandboxFile{Kind: api.FileDNSPacket, Container: s.id, FD: packet})
-	other := d.keep(api.SandboxFile{Kind: api.FileDNSListener, Container: s.id, FD: listener})
-	s.forgetStub = func() { one(); other() }
+	var forget []func()
+	for _, f := range files {
+		forget = append(forget, d.keep(f))
+	}
+	s.forgetStub = func() {
+		for _, f := range forget {
+			f()
+		}
+	}
 }
 
 // discard closes what was handed over and nobody has taken. As long as a TAP or a stub is open anywhere, neither can be made

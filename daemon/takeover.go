@@ -60,11 +60,8 @@ func (s *sandboxState) copies() (files []api.SandboxFile, err error) {
 		files = append(files, api.SandboxFile{Kind: api.FileTAP, Container: s.id, Endpoint: id, Interface: p.ep.Interface, FD: fd})
 	}
 	if s.stub != nil {
-		packet, listener, err := s.stub.Copies()
-		if err == nil {
-			files = append(files, api.SandboxFile{Kind: api.FileDNSPacket, Container: s.id, FD: packet},
-				api.SandboxFile{Kind: api.FileDNSListener, Container: s.id, FD: listener})
-		}
+		copies, err := s.stubFiles()
+		files = append(files, copies...)
 		errs = append(errs, err)
 	}
 	return files, errors.Join(errs...)
@@ -184,24 +181,48 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 	return p, nil
 }
 
-// adoptStub says whether the container's stub was handed over, whole.
-func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool {
-	one, other := api.SandboxFile{Kind: api.FileDNSPacket, Container: c.ID}, api.SandboxFile{Kind: api.FileDNSListener, Container: c.ID}
-	packet, ok := h.take(one)
-	if !ok {
-		return false
-	}
-	listener, ok := h.take(other)
-	if !ok {
-		d.drop(one)
-		_ = unix.Close(packet)
-		return false
-	}
-	st, err := engine.OpenStub(packet, listener, stubAddr)
+// stubFiles returns copies of the stub's descriptors.
+func (s *sandboxState) stubFiles() ([]api.SandboxFile, error) {
+	copies, err := s.stub.Copies()
 	if err != nil {
-		d.drop(one)
-		d.drop(other)
-		d.log.Warn("a DNS stub that was handed over is of no use", "container", c.Name, "error", err)
+		return nil, err
+	}
+	var files []api.SandboxFile
+	for _, f := range []api.SandboxFile{
+		{Kind: api.FileDNSPacket, FD: copies.Packet},
+		{Kind: api.FileDNSListener, FD: copies.Listener},
+		{Kind: api.FileDNSRules, FD: copies.Rules},
+	} {
+		if f.FD >= 0 {
+			f.Container = s.id
+			files = append(files, f)
+		}
+	}
+	return files, nil
+}
+
+// adoptStub says whether the container's stub was handed over, whole. What was not is of no use, and is kept no longer.
+func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool {
+	kinds := []string{api.FileDNSPacket, api.FileDNSListener, api.FileDNSRules}
+	fds := []int{-1, -1, -1}
+	found := false
+	for i, kind := range kinds {
+		if fd, ok := h.take(api.SandboxFile{Kind: kind, Container: c.ID}); ok {
+			fds[i], found = fd, true
+		}
+	}
+	if !found {
+		return false
+	}
+	st, err := engine.OpenStub(engine.StubFiles{Packet: fds[0], Listener: fds[1], Rules: fds[2]}, stubAddr.Addr())
+	if err != nil {
+		for _, kind := range kinds {
+			d.drop(api.SandboxFile{Kind: kind, Container: c.ID})
+		}
+		d.settle()
+		if !errors.Is(err, engine.ErrPartOfStub) {
+			d.log.Warn("a DNS stub that was handed over is of no use", "container", c.Name, "error", err)
+		}
 		return false
 	}
 	s.stub = st

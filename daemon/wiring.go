@@ -122,7 +122,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
 	}
 	if reply.DNSPacket != nil {
-		s.stub = engine.NewStub(reply.DNSPacket, reply.DNSListener)
+		s.stub = engine.NewStub(reply.DNSPacket, reply.DNSListener, reply.DNSRules)
 		d.keepStub(s)
 		s.stub.Serve(d.dns, d.stubClient(c.ID), d.log)
 	}
@@ -202,15 +202,20 @@ func (d *Daemon) unwire(s *sandboxState) {
 	for id := range s.plugs {
 		s.unplug(id)
 	}
-	s.stub.Close()
-	if s.forgetStub != nil {
-		s.forgetStub()
-		s.forgetStub = nil
-	}
-	s.stub = nil
+	s.closeStub()
 	if s.sockets != nil {
 		s.sockets.Close()
 		s.sockets = nil
+	}
+}
+
+// closeStub closes the DNS stub, where there is one. The caller holds s.mu.
+func (s *sandboxState) closeStub() {
+	s.stub.Close()
+	s.stub = nil
+	if s.forgetStub != nil {
+		s.forgetStub()
+		s.forgetStub = nil
 	}
 }
 

@@ -22,16 +22,45 @@ import (
 type Stub struct {
 	packet   net.PacketConn
 	listener net.Listener
+	rules    *os.File       // keeps the rules in place that lead to the sockets; nil: there are none
 	serves   sync.WaitGroup // the two goroutines that read them
 }
 
-// NewStub makes a stub of two sockets, which it owns.
-func NewStub(packet net.PacketConn, listener net.Listener) *Stub {
-	return &Stub{packet: packet, listener: listener}
+// StubFiles are the descriptors of a stub; -1: it has none.
+type StubFiles struct{ Packet, Listener, Rules int }
+
+// NewStub makes a stub of two sockets, and of what keeps the rules in place that lead to them (nil: there are none). It owns all.
+func NewStub(packet net.PacketConn, listener net.Listener, rules *os.File) *Stub {
+	return &Stub{packet: packet, listener: listener, rules: rules}
 }
 
-// OpenStub makes a stub of two descriptors of sockets at an address, which it owns, also when it fails.
-func OpenStub(packet, listener int, at netip.AddrPort) (*Stub, error) {
+// ErrPartOfStub is OpenStub's error where one of the sockets is missing.
+var ErrPartOfStub = errors.New("one of the DNS stub's sockets is missing")
+
+// OpenStub makes a stub of descriptors of sockets at one port of an address. It owns them, also when it fails.
+func OpenStub(f StubFiles, at netip.Addr) (s *Stub, err error) {
+	if f.Rules >= 0 {
+		rules := os.NewFile(uintptr(f.Rules), "dns-rules")
+		defer func() {
+			if err != nil {
+				_ = rules.Close()
+				return
+			}
+			s.rules = rules
+		}()
+	}
+	if f.Packet < 0 || f.Listener < 0 {
+		for _, fd := range []int{f.Packet, f.Listener} {
+			if fd >= 0 {
+				_ = unix.Close(fd)
+			}
+		}
+		return nil, ErrPartOfStub
+	}
+	return openSockets(f.Packet, f.Listener, at)
+}
+
+func openSockets(packet, listener int, at netip.Addr) (*Stub, error) {
 	pf, lf := os.NewFile(uintptr(packet), "dns-udp"), os.NewFile(uintptr(listener), "dns-tcp")
 	defer pf.Close()
 	defer lf.Close()
@@ -46,12 +75,11 @@ func OpenStub(packet, listener int, at netip.AddrPort) (*Stub, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the DNS stub's TCP socket: %w", err), pc.Close())
 	}
-	s := NewStub(pc, ln)
-	for _, is := range []net.Addr{pc.LocalAddr(), ln.Addr()} {
-		if is.String() != at.String() {
-			s.Close()
-			return nil, fmt.Errorf("the DNS stub's sockets are at %s instead of %s", is, at)
-		}
+	s := NewStub(pc, ln, nil)
+	is, err := netip.ParseAddrPort(pc.LocalAddr().String())
+	if err != nil || is.Addr() != at || ln.Addr().String() != is.String() {
+		s.Close()
+		return nil, fmt.Errorf("the DNS stub's sockets are at %s and %s instead of one port of %s", pc.LocalAddr(), ln.Addr(), at)
 	}
 	return s, nil
 }
@@ -82,18 +110,34 @@ func (s *Stub) Close() {
 	}
 	_ = s.packet.Close() // once more is no harm, and there is nobody to tell
 	_ = s.listener.Close()
+	if s.rules != nil {
+		_ = s.rules.Close()
+	}
 	s.serves.Wait()
 }
 
-// Copies returns other descriptors of both sockets, which are the caller's.
-func (s *Stub) Copies() (packet, listener int, err error) {
-	if packet, err = copyOf(s.packet); err != nil {
-		return -1, -1, err
+// Copies returns other descriptors of all that the stub has, which are the caller's.
+func (s *Stub) Copies() (f StubFiles, err error) {
+	f = StubFiles{-1, -1, -1}
+	defer func() {
+		if err != nil {
+			for _, fd := range []int{f.Packet, f.Listener, f.Rules} {
+				if fd >= 0 {
+					_ = unix.Close(fd)
+				}
+			}
+		}
+	}()
+	if f.Packet, err = copyOf(s.packet); err != nil {
+		return f, err
 	}
-	if listener, err = copyOf(s.listener); err != nil {
-		return -1, -1, errors.Join(err, unix.Close(packet))
+	if f.Listener, err = copyOf(s.listener); err != nil {
+		return f, err
 	}
-	return packet, listener, nil
+	if s.rules != nil {
+		f.Rules, err = copyOf(s.rules)
+	}
+	return f, err
 }
 
 func copyOf(socket any) (fd int, err error) {

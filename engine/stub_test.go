@@ -56,14 +56,14 @@ func TestOpenStubRefuses(t *testing.T) {
 		packet, listener int
 		says             string
 	}{
-		"elsewhere":             {packet(), listener(), "instead of 127.0.0.11:53"},
+		"elsewhere":             {packet(), listener(), "instead of one port of 127.0.0.11"},
 		"the other way round":   {listener(), packet(), "does not listen"},
 		"no socket for packets": {listener(), listener(), "UDP socket"},
 		"no sockets":            {nowhere(t), nowhere(t), "does not listen"},
 		"no socket and one":     {nowhere(t), listener(), "UDP socket"},
 	} {
 		before := descriptors(t)
-		s, err := OpenStub(test.packet, test.listener, netip.MustParseAddrPort("127.0.0.11:53"))
+		s, err := OpenStub(StubFiles{test.packet, test.listener, -1}, netip.MustParseAddr("127.0.0.11"))
 		if err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v, %v, want an error with %q", name, s, err, test.says)
 		}
@@ -74,4 +74,54 @@ func TestOpenStubRefuses(t *testing.T) {
 	var none *Stub
 	none.Pause()
 	none.Close()
+}
+
+// TestStubsAreTakenWhole gives parts of a stub, and looks for descriptors that are left open.
+func TestStubsAreTakenWhole(t *testing.T) {
+	for _, has := range [][3]bool{{true}, {false, true}, {false, false, true}, {true, false, true}, {false, true, true}, {true, true, true}} {
+		before := descriptors(t)
+		fds := [3]int{-1, -1, -1}
+		for i, one := range has {
+			if one {
+				fds[i] = nowhere(t)
+			}
+		}
+		if s, err := OpenStub(StubFiles{fds[0], fds[1], fds[2]}, netip.MustParseAddr("127.0.0.11")); err == nil {
+			t.Errorf("%v: a stub %v", has, s)
+		}
+		if now := descriptors(t); now != before {
+			t.Errorf("%v: %d descriptors are open, %d were before", has, now, before)
+		}
+	}
+}
+
+// TestStubCopiesAreAStub opens a stub of the copies of another.
+func TestStubCopiesAreAStub(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := os.NewFile(uintptr(nowhere(t)), "rules")
+	before := descriptors(t)
+	s := NewStub(pc, ln, rules)
+	f, err := s.Copies()
+	if err != nil || f.Rules < 0 {
+		t.Fatal(f, err)
+	}
+	other, err := OpenStub(f, netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := descriptors(t); now != before+3 {
+		t.Errorf("%d descriptors, %d were before", now, before)
+	}
+	s.Close()
+	other.Close()
+	if now := descriptors(t); now != before-3 {
+		t.Errorf("%d descriptors are left of %d", now, before)
+	}
 }

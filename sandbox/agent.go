@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,6 +109,11 @@ func carryOut(r Request) (files []namedFile, err error) {
 	}
 	if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
 		return nil, err
+	}
+	if r.NoDNSStub {
+		if err := removeRedirect(); err != nil {
+			return nil, fmt.Errorf("DNS stub: %w", err)
+		}
 	}
 	if r.DNSStub.IsValid() {
 		stub, err := listenDNS(r.DNSStub)
@@ -237,33 +241,4 @@ func setDefaultRoutes(want []Route) error {
 		}
 	}
 	return nil
-}
-
-// listenDNS makes the sockets of the sandbox's DNS stub. They stay in this namespace wherever they are used.
-func listenDNS(at netip.AddrPort) ([]namedFile, error) {
-	var cfg net.ListenConfig
-	fail := func(err error) ([]namedFile, error) {
-		if errors.Is(err, unix.EADDRINUSE) {
-			return nil, nil // something in an attached sandbox serves DNS there itself
-		}
-		return nil, fmt.Errorf("DNS stub at %s: %w", at, err)
-	}
-	pc, err := cfg.ListenPacket(context.Background(), "udp", at.String())
-	if err != nil {
-		return fail(err)
-	}
-	ln, err := cfg.Listen(context.Background(), "tcp", at.String())
-	if err != nil {
-		_ = pc.Close()
-		return fail(err)
-	}
-	uf, err := pc.(*net.UDPConn).File()
-	if err != nil {
-		return fail(err)
-	}
-	tf, err := ln.(*net.TCPListener).File()
-	if err != nil {
-		return fail(err)
-	}
-	return []namedFile{{fileDNSPacket, uf}, {fileDNSListener, tf}}, nil
 }

@@ -38,8 +38,11 @@ type Request struct {
 	Remove []string
 	// DefaultRoutes replace the default routes over usernet's interfaces.
 	DefaultRoutes []Route
-	// DNSStub is where to listen for DNS, UDP and TCP; zero: nowhere.
+	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port where the
+	// kernel's packet filter can lead to them.
 	DNSStub netip.AddrPort
+	// NoDNSStub takes away what leads to a stub, whose sockets the caller closes.
+	NoDNSStub bool
 }
 
 // Reply holds what came out of the sandbox. The caller owns it all.
@@ -47,6 +50,8 @@ type Reply struct {
 	TAPs        map[string]*os.File // by interface name
 	DNSPacket   net.PacketConn      // nil without DNSStub
 	DNSListener net.Listener
+	// DNSRules keeps the rules that lead to them in place where they have another port than DNSStub says; nil: they have not.
+	DNSRules *os.File
 }
 
 // answer is what the agent sends: an error, or the names of the descriptors that come with it.
@@ -59,6 +64,7 @@ type answer struct {
 const (
 	fileDNSPacket   = "dns/udp"
 	fileDNSListener = "dns/tcp"
+	fileDNSRules    = "dns/rules"
 )
 
 // maxMessage bounds a message between the daemon and the agent, in bytes; maxFiles is the kernel's limit for one
@@ -145,6 +151,8 @@ func sortFiles(names []string, files []*os.File) (*Reply, error) {
 		case fileDNSListener:
 			reply.DNSListener, err = net.FileListener(f)
 			_ = f.Close()
+		case fileDNSRules:
+			reply.DNSRules = f
 		default:
 			reply.TAPs[names[i]] = f
 		}
@@ -165,6 +173,9 @@ func (r *Reply) close() {
 	}
 	if r.DNSListener != nil {
 		_ = r.DNSListener.Close()
+	}
+	if r.DNSRules != nil {
+		_ = r.DNSRules.Close()
 	}
 }
 

@@ -17,7 +17,7 @@ func TestServiceManagerKeepsSandboxes(t *testing.T) {
 	notify := filepath.Join(d.dir, "notify")
 	m := startManager(t, notify)
 	t.Setenv("NOTIFY_SOCKET", notify)
-	const limit = 15
+	const limit = 20
 	t.Setenv("FDSTORE", fmt.Sprint(limit))
 	d.start()
 	d.ok("network", "create", "one")
@@ -27,7 +27,7 @@ func TestServiceManagerKeepsSandboxes(t *testing.T) {
 	d.idle("both", "--network", "one", "--network", "two")
 	d.idle("gone", "--network", "one")
 	const sandboxes, ports = "usernet-sandbox/", "usernet-published-"
-	m.holds(t, sandboxes, 5+4*2) // interfaces, and the stubs' sockets
+	m.holds(t, sandboxes, 5+4*3) // interfaces, and the stubs' sockets and rules
 	inside := d.hold("client", "web:80")
 	inside.echoes("before")
 	carriers := func(names ...string) string {
@@ -47,7 +47,7 @@ func TestServiceManagerKeepsSandboxes(t *testing.T) {
 		d.start()
 		inside.wants("while it was away")
 		d.says("web", "client", "getent", "hosts", "web")
-		m.holds(t, sandboxes, 5+4*2)
+		m.holds(t, sandboxes, 5+4*3)
 	}
 	if after := carriers("web", "client", "both"); after != before {
 		t.Errorf("carriers were\n%s\nare\n%s", before, after)
@@ -59,16 +59,16 @@ func TestServiceManagerKeepsSandboxes(t *testing.T) {
 	syscall.Kill(pid, syscall.SIGKILL)
 	m.starts(d)
 	d.start()
-	m.holds(t, sandboxes, 4+3*2)
+	m.holds(t, sandboxes, 4+3*3)
 	d.ok("network", "disconnect", "two", "both")
-	m.holds(t, sandboxes, 3+3*2)
+	m.holds(t, sandboxes, 3+3*3)
 	d.ok("network", "connect", "two", "both")
-	m.holds(t, sandboxes, 4+3*2)
+	m.holds(t, sandboxes, 4+3*3)
 	d.says(" 0% packet loss", "both", "ping", "-c1", "-W5", d.address("web"))
 
 	// Ports take the place of sandboxes where the store is full, and no more than fit are kept.
 	var flags []string
-	const published = limit - (4 + 3*2) + 2
+	const published = limit - (4 + 3*3) + 2
 	first := freePort()
 	for i := range published {
 		flags = append(flags, "-p", fmt.Sprintf("127.0.0.1:%d:80", first+i))
