@@ -1,10 +1,86 @@
 package sandbox
 
 import (
+	"bufio"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 )
+
+// documented is the ruleset in dnsTable's comment, a line for each, with the given port.
+func documented(t *testing.T, port int) []string {
+	t.Helper()
+	f, err := os.Open("dnsredirect.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var lines []string
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if line, ok := strings.CutPrefix(s.Text(), "//\t"); ok {
+			line = strings.NewReplacer("PORT", fmt.Sprint(port), "priority -310", "priority raw - 10").Replace(strings.TrimSpace(line))
+			if !strings.HasPrefix(line, "flags ") { // nft before 1.0.9 does not know the second
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
+}
+
+// TestRulesAreThoseDocumented compares what the kernel has with the comment, and adds the rules twice.
+func TestRulesAreThoseDocumented(t *testing.T) {
+	var replies [2]*Reply
+	text, code := output(t, Spec{Command: sh("nft list ruleset")}, Files{}, func(p *Process) {
+		for i := range replies {
+			var err error
+			replies[i], err = (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if replies[i].DNSRules == nil {
+				t.Fatal("there is no owner of the rules")
+			}
+			if i == 0 {
+				replies[i].close() // or they could not be replaced
+			}
+		}
+	})
+	defer replies[1].close()
+	var got []string
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, " #") // nft says who owns a table
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "flags") {
+			got = append(got, line)
+		}
+	}
+	port := replies[1].DNSListener.Addr().(*net.TCPAddr).Port
+	if want := documented(t, port); code != 0 || strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("status %d, the rules are\n%s\nwant\n%s", code, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestWithoutRulesTheStubIsAtPort53 has somebody else own the table.
+func TestWithoutRulesTheStubIsAtPort53(t *testing.T) {
+	output(t, Spec{Command: sh("true")}, Files{}, func(p *Process) {
+		request := Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")}
+		first, err := (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer first.close()
+		second, err := (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer second.close()
+		if at := second.DNSPacket.LocalAddr().String(); at != "127.0.0.11:53" || second.DNSRules != nil {
+			t.Errorf("the stub is at %s, owner of rules %v", at, second.DNSRules)
+		}
+	})
+}
 
 func TestBoundExactlyTellsOneAddressFromAll(t *testing.T) {
 	for _, network := range []string{"udp4", "tcp4"} {
