@@ -36,7 +36,7 @@ func TestRulesAreThoseDocumented(t *testing.T) {
 	text, code := output(t, Spec{Command: sh("nft list ruleset")}, Files{}, func(p *Process) {
 		for i := range replies {
 			var err error
-			replies[i], err = (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")})
+			replies[i], err = (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,12 +66,12 @@ func TestRulesAreThoseDocumented(t *testing.T) {
 func TestWithoutRulesTheStubIsAtPort53(t *testing.T) {
 	output(t, Spec{Command: sh("true")}, Files{}, func(p *Process) {
 		request := Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")}
-		first, err := (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, request)
+		first, err := (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, request)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer first.close()
-		second, err := (*Doorman)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, request)
+		second, err := (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, request)
 		if err != nil {
 			t.Fatal(err)
 		}
