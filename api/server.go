@@ -1,17 +1,13 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
@@ -26,19 +22,17 @@ type Server struct {
 	log      *slog.Logger
 	http     *http.Server
 	handover func(*Successor) // nil: not possible
-}
 
-type uidKey struct{}
+	checkPeer func(pid int) error // nil: each process of this user may ask
+}
 
 // NewServer makes a server in front of b.
 func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{b: b, log: log}
 	s.http = &http.Server{
 		Handler: isolated(log, s.guard(withoutVersion(s.routes()))), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, uidKey{}, peerUID(c))
-		},
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext: s.withPeer,
 	}
 	return s
 }
@@ -80,34 +74,15 @@ func (s *Server) Serve(l net.Listener) error {
 // Close ends all connections.
 func (s *Server) Close() error { return s.http.Close() }
 
-// peerUID is the user at the other end (unix(7), SO_PEERCRED), or -1.
-func peerUID(c net.Conn) int {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return -1
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return -1
-	}
-	uid := -1
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid = int(cred.Uid)
-		}
-	})
-	return uid
-}
-
 // crossOrigin refuses what a browser sends for a page from elsewhere, by the headers Sec-Fetch-Site and Origin. The socket may be
 // reachable by one where the user has put a proxy before it.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// guard lets in only this user and root, refuses web pages, and bounds bodies.
+// guard lets in only this user and root, and no process that CheckPeers refuses; it refuses web pages, and bounds bodies.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if uid, known := r.Context().Value(uidKey{}).(int); !known || uid != os.Geteuid() && uid != 0 {
-			fail(w, network.Errorf(network.Forbidden, "this daemon belongs to another user"))
+		if err := mayAsk(r.Context()); err != nil {
+			fail(w, err)
 			return
 		}
 		if err := crossOrigin.Check(r); err != nil {

@@ -63,7 +63,7 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	s := d.box(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, err = d.identify(c.ID, p); err != nil {
+	if c, err = d.identify(c, p); err != nil {
 		return api.StartReply{}, err
 	}
 	if err := d.wire(ctx, s, c); err != nil {
@@ -109,26 +109,37 @@ func (d *Daemon) startReply(c *network.Container) api.StartReply {
 }
 
 // identify stores which processes a created container consists of, before anything is done in its namespaces.
-func (d *Daemon) identify(id string, p api.Started) (*network.Container, error) {
-	return d.model.UpdateContainer(id, func(c *network.Container) error {
+func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Container, error) {
+	if p.Pid == 0 && c.NetNS == "" {
+		return nil, network.Errorf(network.Invalid, "container %s: neither a pid nor a network namespace was given", c.Name)
+	}
+	fail := func(pid int, err error) (*network.Container, error) {
+		return nil, network.Errorf(network.Invalid, "process %d of container %s: %w", pid, c.Name, err)
+	}
+	var start, monitorStart uint64
+	var userns network.NamespaceID
+	var err error
+	if p.Pid != 0 {
+		if start, err = sandbox.StartTime(p.Pid); err != nil {
+			return fail(p.Pid, err)
+		}
+	}
+	if p.Pid != 0 && !c.Attached {
+		if userns, err = d.userNamespaceOf(p.Pid); err != nil {
+			return fail(p.Pid, err)
+		}
+	}
+	if p.Monitor != 0 {
+		if monitorStart, err = sandbox.StartTime(p.Monitor); err != nil {
+			return fail(p.Monitor, err)
+		}
+	}
+	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
 		if c.Status != network.Created {
 			return network.Errorf(network.Conflict, "container %s was started before", c.Name)
 		}
-		var err error
-		c.Pid, c.Monitor = p.Pid, p.Monitor
-		if c.Pid == 0 && c.NetNS == "" {
-			return network.Errorf(network.Invalid, "container %s: neither a pid nor a network namespace was given", c.Name)
-		}
-		if c.Pid != 0 {
-			if c.PidStart, err = sandbox.StartTime(c.Pid); err != nil {
-				return network.Errorf(network.Invalid, "process %d of container %s: %w", c.Pid, c.Name, err)
-			}
-		}
-		if c.Monitor != 0 {
-			if c.MonitorStart, err = sandbox.StartTime(c.Monitor); err != nil {
-				return network.Errorf(network.Invalid, "process %d of container %s: %w", c.Monitor, c.Name, err)
-			}
-		}
+		c.Pid, c.PidStart, c.UserNSID = p.Pid, start, userns
+		c.Monitor, c.MonitorStart = p.Monitor, monitorStart
 		return nil
 	})
 }

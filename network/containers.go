@@ -89,7 +89,7 @@ func (m *Model) CreateContainer(spec ContainerSpec) (*Container, []string, error
 		Attached: spec.Attached, NetNS: spec.NetNS, UserNS: spec.UserNS,
 		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,
 		ExtraHosts: spec.ExtraHosts, Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
-		HostLoopback: spec.HostLoopback, Egress: spec.Egress, AllowEgress: spec.AllowEgress,
+		HostLoopback: spec.HostLoopback, ShareAPI: spec.ShareAPI, Egress: spec.Egress, AllowEgress: spec.AllowEgress,
 	}
 	warnings, err := m.setMode(c, &spec)
 	if err != nil {

@@ -63,6 +63,7 @@ type ContainerSpec struct {
 	Exposed      []PortProto
 	PublishAll   bool
 	HostLoopback bool
+	ShareAPI     bool
 	Egress       string
 	AllowEgress  []string
 	// Networks are the endpoints to make, in order; the first is the one of NetworkMode.

@@ -105,6 +105,11 @@ type Container struct {
 	Bound       []PortBinding `json:"bound,omitempty"` // as they were bound last, so that chosen host ports are chosen again
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
+	// UserNSID tells the user namespace of a container that usernet runs from all others while Pid lives; zero: it is the
+	// daemon's own.
+	UserNSID NamespaceID `json:"userns_id,omitzero"`
+	// ShareAPI lets what runs in the container use the daemon's API, as the user outside can.
+	ShareAPI bool `json:"share_api,omitempty"`
 	// Egress is what happens to destinations outside that AllowEgress does not name: "allow", "deny", or "" for what the
 	// network says. With "deny" only names that a rule is for are asked for outside.
 	Egress string `json:"egress,omitempty"`
@@ -136,6 +141,12 @@ type Endpoint struct {
 	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`
 	WantIPv6 netip.Addr `json:"want_ipv6,omitzero"`
 	WantMAC  MAC        `json:"want_mac,omitzero"`
+}
+
+// NamespaceID tells a namespace from all others, as long as it exists: device and inode of its file (namespaces(7)).
+type NamespaceID struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
 }
 
 // MAC is a 48-bit Ethernet address.

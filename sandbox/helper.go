@@ -146,11 +146,13 @@ func namespace(path string) (dev, ino uint64, err error) {
 // agentRoles are the roles in which a sandbox may be entered for the daemon.
 var agentRoles = []string{roleAgent, roleSockets}
 
-// helperRequest asks for an agent in Target, or where Path is set, for the namespace at it.
+// helperRequest asks for an agent in Target, or where Path is set, for the namespace at it, or where Pid is set, for the user
+// namespaces of that process.
 type helperRequest struct {
 	Target Target
 	Role   string
 	Path   string
+	Pid    int
 }
 
 // helperReply is how a request ended.
@@ -158,6 +160,7 @@ type helperReply struct {
 	Stderr, Error string
 	Dev, Ino      uint64
 	Missing       bool // there is nothing at the path
+	UserNS        []NamespaceID
 }
 
 // reply waits for the end of a request.
@@ -229,6 +232,8 @@ func runHelper() error {
 		case err != nil:
 		case len(files) == 1:
 			r.Stderr, err = runAgentFor(opener, q, answer, files[0])
+		case q.Pid != 0:
+			r.UserNS, err = opener.userNamespaces(q.Pid)
 		default:
 			r.Dev, r.Ino, err = namespace(q.Path)
 			r.Missing = errors.Is(err, os.ErrNotExist)

@@ -28,9 +28,16 @@ import (
 // openerFD is the helper's end of the opener's socket.
 const openerFD = entry.FirstNamespaceFD
 
+// openRequest asks for the namespaces of a target, or where Pid is set, what the user namespaces of that process are.
+type openRequest struct {
+	Target Target
+	Pid    int `json:",omitempty"`
+}
+
 // openReply is what the opener answers; the descriptors come with it.
 type openReply struct {
-	Error string `json:",omitempty"`
+	Error  string        `json:",omitempty"`
+	UserNS []NamespaceID `json:",omitempty"`
 }
 
 // runOpener opens namespaces until nobody is there who could ask.
@@ -42,12 +49,16 @@ func runOpener() error {
 	defer c.Close()
 	confine.Opener.Apply(confine.Paths{})
 	return serveRequests(c, func(body []byte, answer *net.UnixConn, _ []*os.File) {
-		var t Target
+		var q openRequest
 		var r openReply
-		err := json.Unmarshal(body, &t)
+		err := json.Unmarshal(body, &q)
 		var files []*os.File
-		if err == nil {
-			files, err = t.open()
+		switch {
+		case err != nil:
+		case q.Pid != 0:
+			r.UserNS, err = userNamespaces(q.Pid)
+		default:
+			files, err = q.Target.open()
 		}
 		defer closeAll(files)
 		fds := make([]int, len(files))
@@ -63,7 +74,7 @@ func runOpener() error {
 
 // open has the opener, at the other end of c, open t's namespaces.
 func (c *requester) open(t Target) ([]*os.File, error) {
-	answer, err := c.request(t)
+	answer, err := c.request(openRequest{Target: t})
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (g *guardFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&g.privileged, "privileged", false, "all of what root in a user namespace may do, for sandboxes in the sandbox")
 	f.StringArrayVar(&g.securityOpts, "security-opt", nil, "systempaths=unconfined, proc=none")
 	f.StringArrayVar(&g.devices, "device", nil, "further device of the host in a --rootfs, such as /dev/net/tun")
-	f.BoolVar(&g.shareAPI, "share-api", false, "show usernet's socket and state to a command with the caller's files")
+	f.BoolVar(&g.shareAPI, "share-api", false, "let the container use usernet's API: show its socket and state to a command with the caller's files, and answer it")
 	f.StringVar(&g.userns, "userns", sandbox.UserNSAuto, "who root in the sandbox is: auto, host (the caller) or range (a subordinate id)")
 	f.BoolVar(&g.shareServices, "share-services", false, "show it the host's D-Bus, resolvers and container engines")
 }

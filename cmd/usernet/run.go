@@ -93,6 +93,7 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	if err != nil {
 		return runError{err}
 	}
+	spec.ShareAPI = o.guard.shareAPI
 	made, err := create(ctx, api, spec)
 	if err != nil {
 		return runError{err}

@@ -191,6 +191,7 @@ func serve(o serveOptions) error {
 	}
 	d.Confine(measures)
 	s := api.NewServer(d, log)
+	s.CheckPeers(d.AllowPeer)
 	successors := make(chan *api.Successor)
 	s.OnHandover(func(c *api.Successor) { successors <- c })
 	served := make(chan error, 1)

@@ -1,0 +1,101 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/network"
+)
+
+// Under what a request's context has the peer's user, an int, and what checks its process, once: a func() error.
+type (
+	uidKey     struct{}
+	processKey struct{}
+)
+
+// CheckPeers has f asked about the process behind each connection of this user, by its pid as the daemon sees it, before its
+// first request. An error of f is the answer to all requests of that connection. It is set before Serve.
+func (s *Server) CheckPeers(f func(pid int) error) { s.checkPeer = f }
+
+// withPeer adds to a connection's context who is at its other end, as the kernel says it (unix(7)).
+func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return context.WithValue(ctx, uidKey{}, -1)
+	}
+	cred, err := peerCredentials(u)
+	if err != nil {
+		return context.WithValue(ctx, uidKey{}, -1)
+	}
+	if uid := int(cred.Uid); s.checkPeer != nil && uid == os.Geteuid() {
+		// In the goroutine of the first request: whoever connects must not hold up the others.
+		ctx = context.WithValue(ctx, processKey{}, sync.OnceValue(func() error { return checkProcess(u, int(cred.Pid), s.checkPeer) }))
+	}
+	return context.WithValue(ctx, uidKey{}, int(cred.Uid))
+}
+
+// mayAsk says why the peer of a request gets nothing; nil: it may ask.
+func mayAsk(ctx context.Context) error {
+	if uid, known := ctx.Value(uidKey{}).(int); !known || uid != os.Geteuid() && uid != 0 {
+		return network.Errorf(network.Forbidden, "this daemon belongs to another user")
+	}
+	if check, ok := ctx.Value(processKey{}).(func() error); ok {
+		return check()
+	}
+	return nil
+}
+
+// peerCredentials are those that the peer had when it connected (SO_PEERCRED).
+func peerCredentials(c *net.UnixConn) (cred *unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	closed := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(closed, err)
+}
+
+// checkProcess calls check with the pid of the process that has connected. A pid can be another process's by the time that it
+// is looked at, so the process has to be alive afterwards: it is held by SO_PEERPIDFD where the kernel has that (Linux 6.5).
+func checkProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
+	ended := network.Errorf(network.Forbidden, "the process that has connected has ended, so that nobody knows who asks")
+	pidfd, err := peerPidfd(c)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return check(pid)
+	}
+	if err != nil || pid <= 0 {
+		return ended
+	}
+	defer func() { _ = unix.Close(pidfd) }()
+	if err := check(pid); err != nil {
+		return err
+	}
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}} // readable: it has ended (pidfd_open(2))
+	if n, err := unix.Poll(poll, 0); err != nil || n > 0 {
+		return ended
+	}
+	return nil
+}
+
+// peerPidfd returns a descriptor of the process that has connected, which is the caller's.
+func peerPidfd(c *net.UnixConn) (pidfd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	closed := raw.Control(func(fd uintptr) {
+		pidfd, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	})
+	if err = errors.Join(closed, err); err != nil {
+		return -1, fmt.Errorf("process of the peer: %w", err)
+	}
+	return pidfd, nil
+}
