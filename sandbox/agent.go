@@ -69,8 +69,10 @@ type namedFile struct {
 
 // carryOut does what r asks for, in the network namespace this process is in.
 func carryOut(r Request) (files []namedFile, err error) {
-	if err := loopbackUp(); err != nil {
-		return nil, err
+	if !r.onlyGiven() {
+		if err := loopbackUp(); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range r.Remove {
 		if link, err := netlink.LinkByName(name); err == nil {
@@ -92,7 +94,7 @@ func carryOut(r Request) (files []namedFile, err error) {
 	}()
 	for _, i := range r.Add {
 		_, missing := netlink.LinkByName(i.Name)
-		f, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{Offload: i.Offload, Persist: true})
+		f, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{Offload: i.Offload, Persist: !i.Given})
 		if errors.Is(err, unix.EBUSY) {
 			return nil, fmt.Errorf("interface %s is in use in this sandbox already, by another usernet or another tool", i.Name)
 		}
@@ -102,13 +104,17 @@ func carryOut(r Request) (files []namedFile, err error) {
 		if missing != nil {
 			made = append(made, i.Name)
 		}
-		if err := setUp(i); err != nil {
-			return nil, fmt.Errorf("interface %s: %w", i.Name, err)
+		if !i.Given {
+			if err := setUp(i); err != nil {
+				return nil, fmt.Errorf("interface %s: %w", i.Name, err)
+			}
 		}
 		files = append(files, namedFile{i.Name, f})
 	}
-	if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
-		return nil, err
+	if !r.onlyGiven() {
+		if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
+			return nil, err
+		}
 	}
 	if r.NoDNSStub {
 		if err := removeRedirect(); err != nil {
@@ -145,7 +151,7 @@ func setUp(i Interface) error {
 	if err != nil {
 		return err
 	}
-	if link.Attrs().HardwareAddr.String() != i.MAC.String() {
+	if i.MAC != nil && link.Attrs().HardwareAddr.String() != i.MAC.String() {
 		if err := netlink.LinkSetHardwareAddr(link, i.MAC); err != nil {
 			return fmt.Errorf("MAC %s: %w", i.MAC, err)
 		}
@@ -199,6 +205,9 @@ func addAddress(link netlink.Link, p netip.Prefix, linkScope bool) error {
 func ipv6Sysctls(i Interface) {
 	dir := "/proc/sys/net/ipv6/conf/" + i.Name + "/"
 	values := map[string]string{"accept_ra": "0", "autoconf": "0", "addr_gen_mode": "0", "accept_dad": "0", "disable_ipv6": "0"}
+	if i.Autoconf {
+		values["accept_ra"], values["autoconf"] = "1", "1"
+	}
 	if !i.IPv6 {
 		values["disable_ipv6"] = "1"
 	}

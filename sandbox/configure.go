@@ -21,6 +21,11 @@ type Interface struct {
 	LinkLocal []netip.Addr
 	Offload   bool // super-frames; false makes a plain TAP
 	IPv6      bool // false switches IPv6 off on the interface
+	// Autoconf lets the interface take addresses and routes from router advertisements, beside Addrs.
+	Autoconf bool
+	// Given leaves the interface as it is, or, where there is none of its name, makes it and leaves all else to others. It
+	// goes with the descriptor, unless it was there before.
+	Given bool
 }
 
 // Route is a route out of the sandbox.
@@ -43,6 +48,16 @@ type Request struct {
 	DNSStub netip.AddrPort
 	// NoDNSStub takes away what leads to a stub, whose sockets the caller closes.
 	NoDNSStub bool
+}
+
+// onlyGiven says whether nothing of the namespace is to be changed but interfaces that others configure.
+func (r *Request) onlyGiven() bool {
+	for _, i := range r.Add {
+		if !i.Given {
+			return false
+		}
+	}
+	return len(r.Add) > 0 && len(r.DefaultRoutes) == 0
 }
 
 // Reply holds what came out of the sandbox. The caller owns it all.

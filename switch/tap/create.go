@@ -16,7 +16,7 @@ const clonePath = "/dev/net/tun"
 type Options struct {
 	// Offload makes a TAP that carries super-frames, if the kernel can; else a plain one.
 	Offload bool
-	// Persist lets the TAP and its configuration outlive its descriptor.
+	// Persist lets the TAP and its configuration outlive its descriptor. Without it a TAP that is there stays as it is.
 	Persist bool
 	// Veth makes a veth pair with a packet socket, which is otherwise the way only where /dev/net/tun cannot be opened.
 	Veth bool
@@ -100,12 +100,10 @@ func createOffloaded(name string, persist bool) (f *os.File, err error) {
 	if err := setOffload(fd); err != nil {
 		return nil, err
 	}
-	keep := 0
 	if persist {
-		keep = 1
-	}
-	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, keep); err != nil {
-		return nil, explain(name, fmt.Errorf("make persistent: %w", err))
+		if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+			return nil, explain(name, fmt.Errorf("make persistent: %w", err))
+		}
 	}
 	return os.NewFile(uintptr(fd), clonePath), nil
 }

@@ -161,3 +161,22 @@ func configureFD(fd int, mac net.HardwareAddr, mtu int) error {
 	}
 	return nil
 }
+
+// HardwareAddr returns the MAC address of the TAP behind f, or a made-up one where f is another kind of descriptor.
+func HardwareAddr(f *os.File) (net.HardwareAddr, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var req ifreqAddr
+	var errno syscall.Errno
+	if err := raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, unix.SIOCGIFHWADDR, uintptr(unsafe.Pointer(&req)))
+	}); err != nil {
+		return nil, err
+	}
+	if errno != 0 {
+		return net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}, nil
+	}
+	return net.HardwareAddr(req.addr[:6]), nil
+}
