@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
+	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/policy"
@@ -26,6 +29,8 @@ type Config struct {
 	Gateways []netip.Prefix
 	// Subnets are those of the network; nil means the gateways'. What is in none of them is reached through the gateway.
 	Subnets []netip.Prefix
+	// Aliases are further addresses in the subnets at which the gateway is found, for NameServers that are not its own.
+	Aliases []netip.Addr
 	// MAC is the gateway's; nil means GatewayMAC(Gateways).
 	MAC net.HardwareAddr
 	// MTU is that of all links, in bytes of layer 3; 0 means DefaultMTU.
@@ -50,6 +55,10 @@ type Config struct {
 	NameServers []netip.Addr
 	// Client says how the attachment with an id ("": none) is to be answered. It is needed with Names.
 	Client func(attachment string) dns.Client
+
+	// Autoconf configures attachments that ask by DHCP or router solicitation, in the gateway's name; nil: nobody does. The
+	// router's MAC address in it is not used.
+	Autoconf *autoconf.Config
 
 	// NoInboundBypass and NoOutboundBypass carry TCP through the gateway always, whatever sockets attachments offer:
 	// connections to published ports, and those that attachments open.
@@ -80,7 +89,9 @@ type Network struct {
 	shared   *forwarder.Shared
 	alone    bool // shared is this network's own
 	refusals refusalLog
-	serves   sync.WaitGroup // name service at the gateway's addresses
+	serves   sync.WaitGroup // name service at the gateway's addresses, and autoconf
+
+	stopAutoconf context.CancelFunc // nil without it
 
 	attached struct {
 		sync.RWMutex
@@ -117,7 +128,7 @@ func New(cfg Config) (*Network, error) {
 		Name:      cfg.Name,
 		MAC:       cfg.MAC,
 		MTU:       uint32(cfg.MTU),
-		Addresses: cfg.Gateways,
+		Addresses: n.gatewayAddrs(),
 		Switch:    n.sw,
 		Logger:    n.log,
 	})
@@ -128,10 +139,23 @@ func New(cfg Config) (*Network, error) {
 		return nil, errors.Join(fmt.Errorf("network %s: %w", cfg.Name, err), n.gw.Close(), n.sw.Close(), n.closeShared())
 	}
 	n.gw.SetHandler(n.fwd)
-	if err := n.serveNames(); err != nil {
+	if err := errors.Join(n.serveNames(), n.serveAutoconf()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
+}
+
+// gatewayAddrs are all addresses of the gateway, each with the length of its subnet.
+func (n *Network) gatewayAddrs() []netip.Prefix {
+	list := slices.Clone(n.cfg.Gateways)
+	for _, a := range n.cfg.Aliases {
+		for _, s := range n.cfg.Subnets {
+			if s.Contains(a) {
+				list = append(list, netip.PrefixFrom(a, s.Bits()))
+			}
+		}
+	}
+	return list
 }
 
 func (n *Network) forwarderConfig() forwarder.Config {
@@ -183,6 +207,9 @@ func (n *Network) Close() error {
 	var errs []error
 	for _, a := range all {
 		errs = append(errs, a.Detach())
+	}
+	if n.stopAutoconf != nil {
+		n.stopAutoconf()
 	}
 	errs = append(errs, n.fwd.Close(), n.gw.Close(), n.sw.Close())
 	n.serves.Wait()

@@ -11,6 +11,7 @@ const (
 	groupContainers = "containers"
 	groupNetworks   = "networks"
 	groupDaemon     = "daemon"
+	groupRuntimes   = "runtimes"
 )
 
 // page is what a command has beside its flags: where it stands in the help text, examples, and what completes its arguments.
@@ -90,12 +91,19 @@ usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug`, f
 	"check":    {group: groupDaemon, examples: "usernet check --json"},
 	"shutdown": {group: groupDaemon, examples: "usernet shutdown"},
 	"version":  {group: groupDaemon, examples: "usernet version --json"},
+	"slirp4netns": {group: groupRuntimes, long: `Connect one network namespace to the host's network, without a daemon, with the command line, descriptors and API socket of
+slirp4netns 1.3. A symbolic link called slirp4netns to usernet does the same; usernet slirp4netns --help lists the options.`,
+		examples: "usernet slirp4netns --configure --mtu=65520 4711 tap0", args: []completer{nothing}},
+	"integrate": {group: groupRuntimes, long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
+by usernet is changed.`,
+		examples: `usernet integrate podman
+usernet integrate podman --write`, args: []completer{words("docker", "podman", "rootlesskit")}},
 }
 
 // furnish gives each command its page.
 func furnish(root *cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: groupContainers, Title: "Containers:"}, &cobra.Group{ID: groupNetworks, Title: "Networks:"},
-		&cobra.Group{ID: groupDaemon, Title: "The daemon and this machine:"})
+		&cobra.Group{ID: groupRuntimes, Title: "For container engines:"}, &cobra.Group{ID: groupDaemon, Title: "The daemon and this machine:"})
 	root.SetHelpCommandGroupID(groupDaemon)
 	root.SetCompletionCommandGroupID(groupDaemon)
 	each := func(c *cobra.Command, p page) {

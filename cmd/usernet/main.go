@@ -28,6 +28,7 @@ func (e exitCode) Error() string { return "exit status " + strconv.Itoa(int(e)) 
 func main() {
 	sandbox.Program = sandboxProgram
 	sandbox.Main()
+	place()
 	os.Exit(run())
 }
 
@@ -69,6 +70,7 @@ func rootCommand() *cobra.Command {
 		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
 		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
 		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
+		placeCommand("slirp4netns", "Take the place of slirp4netns"), integrateCommand(),
 	)
 	addDockerOnly(root)
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// An integration is what has to be in place for another program to use usernet: links, files, and what a person does then.
+type integration struct {
+	short string
+	links map[string]string // by path: what each leads to
+	files map[string]string // by path: the text of each
+	after string            // for people
+}
+
+// integrationsOf says what to write where, for a home directory's configuration and data, and a binary.
+func integrationsOf(config, data, binary string) map[string]integration {
+	slirp := filepath.Join(data, "usernet", "bin", "slirp4netns")
+	links := map[string]string{slirp: binary}
+	return map[string]integration{
+		"podman": {
+			short: "rootless Podman 4 and 5 call usernet in slirp4netns's place",
+			links: links,
+			files: map[string]string{
+				filepath.Join(config, "containers/containers.conf.d/usernet.conf"): "# Written by `usernet integrate podman --write`; `--undo` removes it.\n" +
+					"[engine]\nnetwork_cmd_path = \"" + slirp + "\"\n",
+			},
+			after: "Containers that are started from now on use it: podman run --network slirp4netns ...",
+		},
+		"docker": {
+			short: "rootless Docker's RootlessKit calls usernet in slirp4netns's place",
+			links: links,
+			files: map[string]string{
+				filepath.Join(config, "systemd/user/docker.service.d/usernet.conf"): "# Written by `usernet integrate docker --write`; `--undo` removes it.\n" +
+					"[Service]\nEnvironment=DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns\n" +
+					"Environment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--slirp4netns-binary=" + slirp + "\"\n",
+			},
+			after: "It counts from the next start: systemctl --user daemon-reload && systemctl --user restart docker",
+		},
+		"rootlesskit": {
+			short: "RootlessKit calls usernet in slirp4netns's place",
+			links: links,
+			after: "Give RootlessKit the option: --net=slirp4netns --slirp4netns-binary=" + slirp,
+		},
+	}
+}
+
+func integrateCommand() *cobra.Command {
+	var write, undo bool
+	c := &cobra.Command{
+		Use:       "integrate podman|docker|rootlesskit",
+		Short:     "Set another program up to use usernet, or show how",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: []string{"docker", "podman", "rootlesskit"},
+		RunE: func(c *cobra.Command, args []string) error {
+			if write && undo {
+				return errors.New("--write and --undo contradict each other")
+			}
+			i, err := integrationFor(args[0])
+			if err != nil {
+				return err
+			}
+			switch {
+			case write:
+				return i.write(c.OutOrStdout())
+			case undo:
+				return i.undo(c.OutOrStdout())
+			}
+			i.show(c.OutOrStdout())
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&write, "write", false, "write the files")
+	c.Flags().BoolVar(&undo, "undo", false, "remove the files again")
+	return c
+}
+
+func integrationFor(name string) (integration, error) {
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return integration{}, fmt.Errorf("where configuration is written is not known: set HOME or XDG_CONFIG_HOME: %w", err)
+	}
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return integration{}, fmt.Errorf("where programs are linked is not known: set HOME or XDG_DATA_HOME: %w", err)
+		}
+		data = filepath.Join(home, ".local/share")
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return integration{}, err
+	}
+	all := integrationsOf(config, data, binary)
+	i, ok := all[name]
+	if !ok {
+		var names []string
+		for n := range all {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		return i, fmt.Errorf("no integration is called %q: give one of %s", name, strings.Join(names, ", "))
+	}
+	return i, nil
+}
+
+// show prints what write would do.
+func (i integration) show(w io.Writer) {
+	fmt.Fprintf(w, "# %s; with --write these are made:\n", i.short)
+	for _, path := range sorted(i.links) {
+		fmt.Fprintf(w, "ln -s %s %s\n", i.links[path], path)
+	}
+	for _, path := range sorted(i.files) {
+		fmt.Fprintf(w, "# %s\n%s", path, i.files[path])
+	}
+	fmt.Fprintf(w, "# %s\n", i.after)
+}
+
+// write makes links and files. It refuses, before it changes anything, to overwrite what is not its own.
+func (i integration) write(w io.Writer) error {
+	for path := range i.links {
+		if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink == 0 {
+			return fmt.Errorf("%s is there and is no link: move it away first", path)
+		}
+	}
+	for path, text := range i.files {
+		if b, err := os.ReadFile(path); err == nil && string(b) != text && !strings.Contains(string(b), "Written by `usernet integrate") {
+			return fmt.Errorf("%s is there and was not written by usernet: move it away first, or add to it by hand:\n%s", path, text)
+		}
+	}
+	for _, path := range sorted(i.links) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(i.links[path], path); err != nil {
+			return err
+		}
+		fmt.Fprintln(w, "linked", path)
+	}
+	for _, path := range sorted(i.files) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(i.files[path]), 0o644); err != nil {
+			return err
+		}
+		fmt.Fprintln(w, "wrote", path)
+	}
+	fmt.Fprintln(w, i.after)
+	return nil
+}
+
+// undo removes the files that write made. The links stay where another integration may use them; they harm nobody.
+func (i integration) undo(w io.Writer) error {
+	for _, path := range sorted(i.files) {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(b), "Written by `usernet integrate") {
+			return fmt.Errorf("%s was not written by usernet, and stays", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		fmt.Fprintln(w, "removed", path)
+	}
+	return nil
+}
+
+func sorted(m map[string]string) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/runtimes/slirp4netns"
+)
+
+// places are the programs whose places usernet takes: each is its whole command line, and returns the exit status. A
+// symbolic link of that name to usernet is the program, as is `usernet NAME`.
+var places = map[string]func(program string, args []string) int{
+	"slirp4netns": func(program string, args []string) int {
+		return slirp4netns.Main(program, version, args, os.Stdout, os.Stderr)
+	},
+}
+
+// place runs the program that the binary was called as, and ends the process; called as usernet, it returns.
+func place() {
+	if run := places[filepath.Base(os.Args[0])]; run != nil {
+		os.Exit(run(os.Args[0], os.Args[1:]))
+	}
+}
+
+// placeCommand is `usernet NAME`.
+func placeCommand(name, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:                name + " [OPTION]... PID|PATH|FD [TAPNAME]",
+		Short:              short,
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			return exitCode(places[name]("usernet "+name, args))
+		},
+	}
+}

@@ -1,0 +1,162 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/usernet/usernet/autoconf"
+	"github.com/usernet/usernet/dns"
+	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/forwarder"
+	vswitch "github.com/usernet/usernet/switch"
+	"github.com/usernet/usernet/switch/tap"
+)
+
+// Config says how the network is to be. Log and Gateways are needed.
+type Config struct {
+	Log *slog.Logger
+	MTU int // bytes
+	// Gateways are the gateway's addresses, one of each family, with the subnet's length.
+	Gateways []netip.Prefix
+	// DNS are where names are answered, in the subnets of Gateways.
+	DNS []netip.Addr
+	// HostLoopback says that the gateway's addresses lead to the host's loopback.
+	HostLoopback bool
+	Outbound     engine.Outbound
+	// GuestMAC is the MAC address of the interface in the namespace.
+	GuestMAC net.HardwareAddr
+	// Autoconf configures guests that ask, in the name of the gateway; nil: nobody does.
+	Autoconf *autoconf.Config
+	// ResolvConf is where the host's name servers are found; "": /etc/resolv.conf.
+	ResolvConf string
+}
+
+// Network is a namespace's network. Its methods may be called by many goroutines at once.
+type Network struct {
+	net   *engine.Network
+	guest *engine.Attachment
+	names *dns.Server    // nil where no names are answered
+	up    *dns.Upstreams // of names
+	gone  chan struct{}  // closed when the TAP is not served any more
+}
+
+// guestID is the attachment's id, and what flows and logs call it.
+const guestID = "guest"
+
+// Start serves the TAP f, which it owns from here, also when it fails.
+func Start(cfg Config, f *os.File) (*Network, error) {
+	dev, err := tap.Open(f, true)
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{gone: make(chan struct{})}
+	if err := n.start(cfg, dev); err != nil {
+		return nil, errors.Join(err, n.Close(), dev.Close())
+	}
+	return n, nil
+}
+
+func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
+	ec := engine.Config{
+		Name:         "standalone",
+		Gateways:     cfg.Gateways,
+		MTU:          cfg.MTU,
+		HostLoopback: cfg.HostLoopback,
+		Outbound:     cfg.Outbound,
+		Autoconf:     cfg.Autoconf,
+		Logger:       cfg.Log,
+	}
+	if len(cfg.DNS) > 0 {
+		if err := n.startNames(cfg); err != nil {
+			return err
+		}
+		ec.Names, ec.NameServers, ec.Aliases = n.names, cfg.DNS, cfg.DNS
+		ec.Client = func(string) dns.Client { return dns.Client{ID: guestID, Forward: true} }
+	}
+	if n.net, err = engine.New(ec); err != nil {
+		return err
+	}
+	link := &watchedLink{Device: dev, gone: sync.OnceFunc(func() { close(n.gone) })}
+	n.guest, err = n.net.Attach(engine.AttachConfig{ID: guestID, Name: guestID, MAC: cfg.GuestMAC, Unguarded: true}, link)
+	return err
+}
+
+// watchedLink tells when its TAP is not served any more.
+type watchedLink struct {
+	*tap.Device
+	gone func()
+}
+
+// Serve implements engine.Link.
+func (l *watchedLink) Serve(p *vswitch.Port) error {
+	defer l.gone()
+	return l.Device.Serve(p)
+}
+
+// nobody is a directory without names: what is asked for is outside.
+type nobody struct{}
+
+func (nobody) LookupName(string, string) ([]netip.Addr, bool)                     { return nil, false }
+func (nobody) LookupAddr(string, netip.Addr) (string, bool)                       { return "", false }
+func (nobody) LookupService(string, string, string, string) ([]dns.Service, bool) { return nil, false }
+
+// cacheSize is how many answers are kept.
+const cacheSize = 1000
+
+func (n *Network) startNames(cfg Config) (err error) {
+	path := cfg.ResolvConf
+	if path == "" {
+		path = "/etc/resolv.conf"
+	}
+	if n.up, err = dns.NewUpstreams(path, cfg.Log); err != nil {
+		return fmt.Errorf("host's resolvers: %w", err)
+	}
+	n.names = dns.NewServer(dns.Config{Directory: nobody{}, Logger: cfg.Log, Upstreams: n.up, CacheSize: cacheSize})
+	return nil
+}
+
+// Gone is closed when the TAP is not served any more: its namespace has ended, or Close was called.
+func (n *Network) Gone() <-chan struct{} { return n.gone }
+
+// Publish forwards a host port to a port of the guest until it is unpublished. proto is tcp or udp.
+func (n *Network) Publish(ctx context.Context, proto string, host, guest netip.AddrPort) (unpublish func() error, err error) {
+	p := engine.Publication{Ports: []forwarder.Mapping{{
+		HostIP:   host.Addr(),
+		HostPort: host.Port(),
+		HostEnd:  host.Port(),
+		Port:     guest.Port(),
+		End:      guest.Port(),
+		Proto:    proto,
+	}}}
+	if guest.Addr().Is4() {
+		p.IPv4 = guest.Addr()
+	} else {
+		p.IPv6 = guest.Addr()
+	}
+	bound, err := n.net.Publish(ctx, n.guest, p)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return n.net.Unpublish(bound) }, nil
+}
+
+// Close ends the network and waits for everything that it started.
+func (n *Network) Close() error {
+	var errs []error
+	if n.names != nil {
+		errs = append(errs, n.names.Close())
+	}
+	if n.up != nil {
+		errs = append(errs, n.up.Close())
+	}
+	if n.net != nil {
+		errs = append(errs, n.net.Close())
+	}
+	return errors.Join(errs...)
+}
