@@ -14,7 +14,6 @@ import (
 )
 
 func TestDockerSeesWhatIsAttached(t *testing.T) {
-	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.dockerOK("network", "create", "mynet")
 		f := startForeign(d)
@@ -42,7 +41,6 @@ func TestDockerSeesWhatIsAttached(t *testing.T) {
 // TestDockerAttachFailsAtOnce has what usernet cannot do refused while the container runs: the client waits for the header of the
 // request for the exit status before it attaches.
 func TestDockerAttachFailsAtOnce(t *testing.T) {
-	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.idle("c1")
 		d.dockerFails("501", "attach", "c1")
@@ -54,7 +52,6 @@ func TestDockerAttachFailsAtOnce(t *testing.T) {
 
 // TestNobodyTakesTheDaemonsEndForSuccess has commands that wait fail when the daemon goes, in whatever way it goes.
 func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
-	t.Parallel()
 	waiting := [][]string{{"wait", "c1"}, {"logs", "-f", "c1"}, {"events"}, {"network", "events"}, {"flows", "--watch"}}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -106,7 +103,6 @@ func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
 
 // TestEventsArriveAsTheyHappen watches with the docker CLI and with usernet.
 func TestEventsArriveAsTheyHappen(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.dockerCLI = dockerClients(t)[0]
 	watch := func(name string, args ...string) (line func() string) {
@@ -166,7 +162,6 @@ func TestEventsArriveAsTheyHappen(t *testing.T) {
 }
 
 func TestPruneAsks(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "one")
 	if r := d.commandInput("n\n", usernet, "network", "prune"); !strings.Contains(r.stdout, "WARNING! This will remove all custom networks not used by at least one container.") ||
@@ -189,7 +184,6 @@ func TestPruneAsks(t *testing.T) {
 }
 
 func TestConnectWithAMAC(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("c1")
@@ -205,7 +199,6 @@ func TestConnectWithAMAC(t *testing.T) {
 
 // TestDockerSpeaksEachVersion makes the client speak older versions of the API.
 func TestDockerSpeaksEachVersion(t *testing.T) {
-	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		for _, version := range []string{"1.24", "1.30", "1.40", "1.41"} {
 			run := func(args ...string) string {

@@ -46,7 +46,6 @@ func (f family) options() []string {
 }
 
 func TestEachFeatureInEachFamily(t *testing.T) {
-	t.Parallel()
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
 			d := startDaemon(t)

@@ -9,7 +9,6 @@ import (
 
 // TestNoPathBetweenNetworks tries everything that a container could reach another network by.
 func TestNoPathBetweenNetworks(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "red")
 	d.ok("network", "create", "--ipv6", "blue")
@@ -87,7 +86,6 @@ func TestInternalNetworkWithRoutesOfItsOwnHasNoWayOut(t *testing.T) {
 }
 
 func TestNeighboursKeptApartReachPublishedPortsOnly(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "apart")

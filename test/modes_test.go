@@ -7,7 +7,6 @@ import (
 )
 
 func TestContainerModeConflicts(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.idle("owner")
 	for _, test := range []struct {
@@ -37,7 +36,6 @@ func TestContainerModeConflicts(t *testing.T) {
 }
 
 func TestContainerModeOutlivesItsOwner(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.idle("owner")
 	d.idle("guest", "--network", "container:owner")
@@ -60,7 +58,6 @@ func TestContainerModeOutlivesItsOwner(t *testing.T) {
 }
 
 func TestModesDoNotMix(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("bridged")

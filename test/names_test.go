@@ -6,7 +6,6 @@ import (
 )
 
 func TestContainersPingEachOtherByName(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("one", "--network", "mynet", "--hostname", "first", "--network-alias", "uno")
@@ -18,7 +17,6 @@ func TestContainersPingEachOtherByName(t *testing.T) {
 }
 
 func TestEmbeddedResolver(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "mynet")
 	id := d.idle("one", "--network", "mynet", "--network-alias", "uno")
@@ -55,7 +53,6 @@ func TestEmbeddedResolver(t *testing.T) {
 }
 
 func TestNamesFollowContainers(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("one", "--network", "mynet")
@@ -70,7 +67,6 @@ func TestNamesFollowContainers(t *testing.T) {
 }
 
 func TestDefaultBridgeResolvesNoNames(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.idle("one")
 	d.idle("two")
@@ -120,7 +116,6 @@ func TestContainersOwnFiles(t *testing.T) {
 // TestLinksOnTheDefaultBridge is Docker's transcript: addresses work, names only through a link, and
 // only in its direction.
 func TestLinksOnTheDefaultBridge(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.idle("tomcat81")
 	d.idle("tomcat82", "--link", "tomcat81")

@@ -13,7 +13,6 @@ import (
 )
 
 func TestPortsOfARunningContainer(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.serve("web", nil, "sh", "-c", helper+" tcpserve :81 & exec "+helper+" tcpserve :80 addr")
@@ -137,7 +136,6 @@ func (d *daemon) memory() int {
 }
 
 func TestUDPPorts(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "mynet")

@@ -17,7 +17,6 @@ import (
 )
 
 func TestExitStatus(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	for _, test := range []struct {
 		name    string
@@ -46,7 +45,6 @@ func TestExitStatus(t *testing.T) {
 }
 
 func TestStandardStreams(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	input := strings.Repeat("a line of text\n", 50000)
 	r := d.commandInput(input, usernet, "run", "--rm", "-i", "--", "sh", "-c", "cat; echo to stderr >&2")
@@ -60,7 +58,6 @@ func TestStandardStreams(t *testing.T) {
 }
 
 func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.idle("box", "-e", "COLOUR=blue", "-w", "/usr", "--hostname", "box")
 	for _, ns := range []string{"user", "net", "mnt", "uts", "ipc", "pid"} {
@@ -85,7 +82,6 @@ func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
 }
 
 func TestRootfs(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	root := filepath.Join(d.dir, "rootfs")
 	busybox, err := exec.LookPath("busybox")
@@ -118,7 +114,6 @@ func TestRootfs(t *testing.T) {
 }
 
 func TestSignalsReachTheCommand(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	cmd := exec.Command(usernet, "run", "--rm", "--", "sh", "-c",
 		`trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
@@ -186,7 +181,6 @@ func (d *daemon) terminal(size *pty.Winsize, args ...string) (*exec.Cmd, *os.Fil
 }
 
 func TestTerminal(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	cmd, tty, sees := d.terminal(&pty.Winsize{Cols: 132, Rows: 40}, "run", "--rm", "-it", "--", "sh")
 	fmt.Fprintf(tty, "%s winsize\n", helper)
@@ -217,7 +211,6 @@ func TestTerminal(t *testing.T) {
 }
 
 func TestDetachedLife(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	id := d.container("web", []string{"-e", "A=b"}, "sh", "-c",
 		`echo out; echo err >&2; trap 'echo stopping; exit 3' TERM; while :; do sleep 0.1; done`)
@@ -260,7 +253,6 @@ func TestDetachedLife(t *testing.T) {
 }
 
 func TestStopKillsWhatIgnoresIt(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	d.container("deaf", nil, "sh", "-c", `trap "" TERM; echo ready; while :; do sleep 0.1; done`)
 	d.logged("deaf", "ready")
@@ -271,7 +263,6 @@ func TestStopKillsWhatIgnoresIt(t *testing.T) {
 }
 
 func TestNetworkModes(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	t.Run("none", func(t *testing.T) {
 		d := d.in(t)

@@ -1,0 +1,77 @@
+#!/bin/bash
+# Runs the tests beside real container engines (test/engines) as an ordinary user, in a network of its own.
+#
+#   scripts/engines.sh [go test flags]
+#
+# It is started as root, which is needed for the world around the engines alone: a network namespace as the host, with the
+# addresses 192.0.2.2 and 2001:db8::2 on eth0; a second one as a machine outside, 192.0.2.1 and 2001:db8::1, with a web
+# server (port 8000), a service that says who asks (port 7000, TCP and UDP), one that fetches a page (7001), and a name server; and a cgroup2 mount, without
+# which Debian's crun does not start on machines that mount cgroups the old way. The tests and engines run as the user.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "engines: $*" >&2; }
+
+if [[ $(id -u) -ne 0 ]]; then
+	say "the network that the engines run in is made as root: sudo $0"
+	exit 1
+fi
+
+if [[ ${1:-} != --inside ]]; then
+	scripts/unprivileged.sh go list -deps -test ./... >/dev/null # inside, no module can be downloaded
+	exec unshare --mount --net --propagation private "$0" --inside "$@"
+fi
+shift
+
+peer=
+resolv=$(mktemp)
+www=$(mktemp -d)
+served=()
+finish() {
+	for pid in "${served[@]}" $peer; do kill "$pid" 2>/dev/null || true; done
+	rm -rf "$resolv" "$www"
+}
+trap finish EXIT
+
+# The machine outside.
+unshare --net sleep infinity </dev/null >/dev/null 2>&1 &
+peer=$!
+until [[ $(readlink /proc/$peer/ns/net) != "$(readlink /proc/self/ns/net)" ]]; do sleep 0.05; done
+ip link add eth0 type veth peer name eth0 netns "$peer"
+ip link set lo up
+ip addr add 192.0.2.2/24 dev eth0
+ip addr add 2001:db8::2/64 dev eth0 nodad
+ip link set eth0 up
+outside() { nsenter --net=/proc/$peer/ns/net -- "$@"; }
+serve() { # runs in the background, as a process of its own whose end can be asked for
+	(exec nsenter --net=/proc/$peer/ns/net -- "$@") </dev/null >/dev/null 2>&1 &
+	served+=($!)
+}
+outside ip link set lo up
+outside ip addr add 192.0.2.1/24 dev eth0
+outside ip addr add 2001:db8::1/64 dev eth0 nodad
+outside ip link set eth0 up
+ip route add default via 192.0.2.1
+ip -6 route add default via 2001:db8::1
+
+chmod 0755 "$www"
+echo outside >"$www/index.html"
+serve busybox httpd -f -p '[::]:8000' -h "$www"
+serve socat TCP4-LISTEN:7000,fork,reuseaddr,bind=192.0.2.1 'SYSTEM:echo $SOCAT_PEERADDR'
+serve socat UDP4-RECVFROM:7000,fork,bind=192.0.2.1 'SYSTEM:echo $SOCAT_PEERADDR'
+serve socat TCP6-LISTEN:7000,fork,reuseaddr,bind='[2001:db8::1]' 'SYSTEM:echo $SOCAT_PEERADDR'
+serve socat UDP6-RECVFROM:7000,fork,bind='[2001:db8::1]' 'SYSTEM:echo $SOCAT_PEERADDR'
+serve socat TCP4-LISTEN:7001,fork,reuseaddr,bind=192.0.2.1 'SYSTEM:read url; exec curl -s -m 10 "$url"'
+serve dnsmasq --keep-in-foreground --no-resolv --no-hosts --conf-file=/dev/null --user=root --pid-file= \
+	--address=/outside.example/192.0.2.1 --address=/outside.example/2001:db8::1
+echo 'nameserver 192.0.2.1' >"$resolv"
+chmod 0644 "$resolv"
+mount --bind "$resolv" "$(readlink -f /etc/resolv.conf)"
+
+# Containers may ping as Docker's may, and crun finds cgroups.
+sysctl -qw net.ipv4.ping_group_range='0 2147483647'
+if ! mountpoint -q /sys/fs/cgroup || [[ $(stat -fc %T /sys/fs/cgroup) != cgroup2fs ]]; then
+	mount -t cgroup2 none /sys/fs/cgroup
+fi
+
+USERNET_ENGINES=1 scripts/unprivileged.sh env USERNET_ENGINES=1 go test -count=1 -timeout 30m "$@" ./test/engines

@@ -1,0 +1,246 @@
+package engines
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// podman is rootless Podman of one user, with slirp4netns's place taken.
+type podman struct {
+	*user
+	runtime string
+}
+
+func newPodman(t testing.TB, runtime string) *podman {
+	t.Helper()
+	p := &podman{newUser(t), runtime}
+	dir := filepath.Join(p.dir, "home/.config/containers")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"containers.conf": fmt.Sprintf("[engine]\nruntime=%q\nnetwork_cmd_path=%q\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n", runtime, slirp4netns),
+		"storage.conf":    "[storage]\ndriver=\"vfs\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		p.try("podman", "rm", "--all", "--force", "--time", "0")
+		p.try("podman", "system", "migrate") // ends the pause process
+	})
+	if v := p.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}"); slirp4netns != os.Getenv("USERNET_ENGINES_SLIRP4NETNS") && !strings.Contains(v, "usernet") {
+		t.Fatalf("podman does not call usernet in slirp4netns's place: %s", v)
+	}
+	p.ok("podman", "import", "--change", "ENV PATH=/bin", image, "bb:1")
+	return p
+}
+
+// podman runs a container to its end and returns its output.
+func (p *podman) run(args ...string) string {
+	p.t.Helper()
+	return p.ok("podman", append([]string{"run", "--rm"}, args...)...)
+}
+
+// TestPodmanOverSlirp4netns has each row of what Podman calls slirp4netns with.
+func TestPodmanOverSlirp4netns(t *testing.T) {
+	for _, runtime := range []string{"crun", "runc"} {
+		t.Run(runtime, func(t *testing.T) {
+			p := newPodman(t, runtime)
+			for _, c := range []struct {
+				name    string
+				network string
+				command string
+				want    []string
+				without []string
+			}{
+				{"plain", "slirp4netns", "ip addr show tap0; cat /etc/resolv.conf; ip route",
+					[]string{"10.0.2.100/24", "fd00::", "mtu 65520", "nameserver 10.0.2.3", "default via 10.0.2.2"}, nil},
+				{"without IPv6", "slirp4netns:enable_ipv6=false", "ip addr show tap0", []string{"10.0.2.100/24"}, []string{"inet6 fd00:"}},
+				{"another network", "slirp4netns:cidr=10.9.0.0/24", "ip addr show tap0; ip route; cat /etc/resolv.conf",
+					[]string{"10.9.0.100/24", "via 10.9.0.2", "nameserver 10.9.0.3"}, nil},
+				{"another MTU", "slirp4netns:mtu=1400", "ip addr show tap0", []string{"mtu 1400"}, nil},
+				{"out by address", "slirp4netns", "wget -qO- http://192.0.2.1:8000/; sleep 1 | nc 192.0.2.1 7000", []string{"outside", "192.0.2.2"}, nil},
+				{"out by IPv6", "slirp4netns", "wget -qO- http://[2001:db8::1]:8000/", []string{"outside"}, nil},
+				{"out by name", "slirp4netns", "wget -qO- http://outside.example:8000/", []string{"outside"}, nil},
+				{"from an address", "slirp4netns:outbound_addr=192.0.2.2", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
+				{"from an interface", "slirp4netns:outbound_addr=eth0", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
+				{"ping", "slirp4netns", "ping -c 1 -W 5 192.0.2.1; ping -c 1 -W 5 10.0.2.2", []string{"1 packets received"}, nil},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					q := &podman{&user{t, p.dir, p.environ}, runtime}
+					out := q.run("--cap-add", "NET_RAW", "--network", c.network, "bb:1", "sh", "-c", c.command)
+					for _, w := range c.want {
+						if !strings.Contains(out, w) {
+							t.Errorf("%q is not in:\n%s", w, out)
+						}
+					}
+					for _, w := range c.without {
+						if strings.Contains(out, w) {
+							t.Errorf("%q is in:\n%s", w, out)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestPodmanHostLoopback: the gateway leads to the host's loopback where that is asked for, and only there.
+func TestPodmanHostLoopback(t *testing.T) {
+	p := newPodman(t, "crun")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "loopback") })}
+	go srv.Serve(l)
+	t.Cleanup(func() { srv.Close() })
+	url := fmt.Sprintf("http://10.0.2.2:%d/", l.Addr().(*net.TCPAddr).Port)
+	if out := p.run("--network", "slirp4netns:allow_host_loopback=true", "bb:1", "wget", "-qO-", url); out != "loopback" {
+		t.Errorf("the host's loopback says %q", out)
+	}
+	if r := p.try("podman", "run", "--rm", "--network", "slirp4netns", "bb:1", "wget", "-T", "5", "-qO-", url); r.code == 0 {
+		t.Errorf("the host's loopback is reached unasked: %v", r)
+	}
+}
+
+// TestPodmanPublishes has both ways in which Podman publishes ports beside slirp4netns, TCP and UDP, and a range.
+func TestPodmanPublishes(t *testing.T) {
+	for handler, seen := range map[string]string{"rootlesskit": "", "slirp4netns": "192.0.2.1"} {
+		t.Run(handler, func(t *testing.T) {
+			p := newPodman(t, "crun")
+			p.ok("podman", "run", "-d", "--name", "web", "--network", "slirp4netns:port_handler="+handler,
+				"-p", "18480:80", "-p", "18481-18482:81-82", "bb:1",
+				"sh", "-c", "httpd -p 81 -h /var/www; exec httpd -f -v -p 80 -h /var/www")
+			for _, url := range []string{"http://127.0.0.1:18480/", "http://192.0.2.2:18480/", "http://192.0.2.2:18481/"} {
+				eventually(t, func() error { return says(url, "container\n") })
+			}
+			if seen != "" && slirp4netns != os.Getenv("USERNET_ENGINES_SLIRP4NETNS") { // the original does not keep it
+				fetchFromOutside(t, "http://192.0.2.2:18480/")
+				eventually(t, func() error {
+					if log := p.try("podman", "logs", "web"); !strings.Contains(log.stdout+log.stderr, seen) {
+						return fmt.Errorf("the service does not see the client's address %s: %v", seen, log)
+					}
+					return nil
+				})
+			}
+			p.ok("podman", "restart", "--time", "0", "web")
+			eventually(t, func() error { return says("http://127.0.0.1:18480/", "container\n") })
+			p.ok("podman", "rm", "--force", "--time", "0", "web")
+			eventually(t, func() error {
+				c, err := net.DialTimeout("tcp", "127.0.0.1:18480", time.Second)
+				if err == nil {
+					c.Close()
+					return fmt.Errorf("the port is open after the container's end")
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// fetchFromOutside has the machine outside fetch a page.
+func fetchFromOutside(t *testing.T, url string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", "192.0.2.1:7001", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, url+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); err != nil || string(b) != "container\n" {
+		t.Errorf("%s says to a machine outside: %q, %v", url, b, err)
+	}
+}
+
+// says fetches a page and compares it.
+func says(url, want string) error {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err == nil && string(b) != want {
+		err = fmt.Errorf("%s says %q, want %q", url, b, want)
+	}
+	return err
+}
+
+// TestPodmanUserNamespaces: the network namespace belongs to a user namespace below that of Podman's pause process.
+func TestPodmanUserNamespaces(t *testing.T) {
+	p := newPodman(t, "crun")
+	for _, mode := range []string{"keep-id", "auto", "nomap"} {
+		out := p.run("--userns", mode, "--network", "slirp4netns", "bb:1", "sh", "-c", "ip addr show tap0; wget -qO- http://192.0.2.1:8000/")
+		if !strings.Contains(out, "10.0.2.100/24") || !strings.Contains(out, "outside") {
+			t.Errorf("--userns %s: %s", mode, out)
+		}
+	}
+}
+
+// TestPodmanBridge: named networks are kernel bridges in a namespace that slirp4netns connects.
+func TestPodmanBridge(t *testing.T) {
+	p := newPodman(t, "crun")
+	p.ok("podman", "network", "create", "lan")
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18490:80", "bb:1", "httpd", "-f", "-p", "80", "-h", "/var/www")
+	eventually(t, func() error { return says("http://127.0.0.1:18490/", "container\n") })
+	out := p.run("--network", "lan", "bb:1", "sh", "-c", "wget -qO- http://192.0.2.1:8000/")
+	if out != "outside" {
+		t.Errorf("out of the bridge: %q", out)
+	}
+	p.ok("podman", "rm", "--force", "--time", "0", "web")
+}
+
+const pod = `apiVersion: v1
+kind: Pod
+metadata: {name: pair}
+spec:
+  containers:
+  - {name: web, image: localhost/bb:1, command: [httpd, -f, -p, "80", -h, /var/www], ports: [{containerPort: 80, hostPort: 18495}]}
+  - {name: idle, image: localhost/bb:1, command: [sleep, "600"]}
+`
+
+// TestPodmanPlaysAPod: two containers share one namespace.
+func TestPodmanPlaysAPod(t *testing.T) {
+	p := newPodman(t, "crun")
+	file := filepath.Join(p.dir, "pod.yaml")
+	if err := os.WriteFile(file, []byte(pod), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.ok("podman", "play", "kube", "--network", "slirp4netns", file)
+	eventually(t, func() error { return says("http://127.0.0.1:18495/", "container\n") })
+	if out := p.ok("podman", "exec", "pair-idle", "wget", "-qO-", "http://127.0.0.1/"); out != "container" {
+		t.Errorf("the neighbour in the pod says %q", out)
+	}
+	p.ok("podman", "play", "kube", "--down", file)
+}
+
+// TestIntegratePodman: what `usernet integrate podman --write` writes is enough, and --undo takes it back.
+func TestIntegratePodman(t *testing.T) {
+	u := newUser(t)
+	version := func() string { return u.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}") }
+	if v := version(); strings.Contains(v, "usernet") {
+		t.Fatalf("before: %s", v)
+	}
+	u.ok(usernet, "integrate", "podman", "--write")
+	if v := version(); !strings.Contains(v, "usernet") {
+		t.Errorf("podman does not call usernet: %s", v)
+	}
+	u.ok(usernet, "integrate", "podman", "--undo")
+	if v := version(); strings.Contains(v, "usernet") {
+		t.Errorf("after --undo: %s", v)
+	}
+	u.try("podman", "system", "migrate")
+}
