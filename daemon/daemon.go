@@ -38,6 +38,7 @@ type Config struct {
 	NoDirectPorts bool              // published ports go through the gateways always
 	NoFastPath    bool              // so do TCP connections of containers
 	Limits        forwarder.Limits  // on all containers together; 0 does not limit
+	PeerTimeout   time.Duration     // how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it
 	PerContainer  forwarder.Limits  // on each container; the zero value means forwarder.DefaultLimits
 	Inherited     []int             // bound sockets that published ports may use (systemd's socket activation); New owns them
 	Keeper        forwarder.Keeper  // keeps the sockets of published ports beyond the daemon's end; nil: nobody
@@ -115,6 +116,7 @@ func New(cfg Config) (*Daemon, error) {
 		bridges: map[string]*bridgeSlot{}, sandboxes: map[string]*sandboxState{},
 	}
 	d.tellSubnets()
+	d.shared.SetPeerTimeout(cfg.PeerTimeout)
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
 		cancel()

@@ -27,7 +27,7 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 		return fd, unix.EMFILE
 	}
 	defer dialling.release() // the flow, if one comes of it, claims its own
-	if err := setInherited(fd); err != nil {
+	if err := setInherited(fd, f.cfg.Shared.keepAlive); err != nil {
 		return fd, err
 	}
 	if local := f.outbound(to.Addr()); local.IsValid() {

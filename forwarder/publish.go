@@ -205,7 +205,7 @@ func (p *published) open() error {
 	p.f.cfg.Shared.put(p)
 	if p.bound.Proto == "udp" {
 		mergeDatagrams(fd)
-	} else if err := setInherited(fd); err != nil {
+	} else if err := setInherited(fd, p.f.cfg.Shared.keepAlive); err != nil {
 		p.f.unbind(p)
 		return err
 	}

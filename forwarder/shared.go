@@ -3,9 +3,11 @@ package forwarder
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +26,8 @@ type Shared struct {
 
 	host     *hostaddr.Set // the machine's own addresses
 	networks ownNetworks
+
+	keepAlive net.KeepAliveConfig // of the host's ends of TCP connections; set before the first forwarder
 
 	mu        sync.Mutex
 	ports     map[portKey]*published
@@ -47,12 +51,17 @@ func NewShared(total, perContainer Limits) *Shared {
 		descriptors: newDescriptors(),
 		memory:      budget.New(perContainer.Memory, total.Memory),
 		host:        hostaddr.Watch(),
+		keepAlive:   keepAliveFor(DefaultPeerTimeout),
 		ports:       map[portKey]*published{},
 		inherited:   map[portKey]int{},
 		adopted:     map[adoptedKey]int{},
 		reactors:    map[*reactor]int{},
 	}
 }
+
+// SetPeerTimeout says how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it, which is
+// hours. It is called before the first forwarder is made.
+func (s *Shared) SetPeerTimeout(d time.Duration) { s.keepAlive = keepAliveFor(d) }
 
 // SetNetworks says which networks the daemon has, whether they have a forwarder or not: list returns their subnets, of which
 // the addresses are the gateways'. Of several calls at once the last one's list is the one that counts.

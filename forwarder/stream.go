@@ -59,23 +59,45 @@ func (c *SocketConn) SetLinger(seconds int) error {
 	return c.control(func(fd int) error { return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, l) })
 }
 
-// keepAlive finds peers that are gone: a connection ends after 75 s of silence and 9 probes without an answer, as in Linux (tcp(7))
-// but for the two hours. An idle connection whose peer lives is kept for ever (RFC 5382 REQ-5 asks for 2 h 4 min at least).
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 75 * time.Second, Interval: 75 * time.Second, Count: 9}
+// DefaultPeerTimeout is how long a connection may wait for a peer that is gone: programs whose own keepalive finds out in seconds are
+// behind the host's socket, which has to find out for them. An idle connection whose peer lives is kept for ever (RFC 5382
+// REQ-5 asks for 2 h 4 min at least).
+const DefaultPeerTimeout = 30 * time.Second
+
+// keepAliveProbes is how many probes without an answer end a connection.
+const keepAliveProbes = 3
+
+// keepAliveFor is a socket's keepalive (tcp(7)) that ends a connection after half of timeout in silence and probes in the other half;
+// 0: what the kernel has, 2 hours and more. The kernel counts in seconds.
+func keepAliveFor(timeout time.Duration) net.KeepAliveConfig {
+	if timeout <= 0 {
+		return net.KeepAliveConfig{}
+	}
+	return net.KeepAliveConfig{
+		Enable:   true,
+		Idle:     max(timeout/2, time.Second).Round(time.Second),
+		Interval: max(timeout/2/keepAliveProbes, time.Second).Round(time.Second),
+		Count:    keepAliveProbes,
+	}
+}
 
 // setInherited sets, on a listening socket, the options that accepted ones take over (tcp(7), Linux). Of a daemon that was
 // killed, the kernel closes the connections: to their peers that is a reset, and not the end of what there was to read.
-func setInherited(fd int) error {
+func setInherited(fd int, keepAlive net.KeepAliveConfig) error {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	for _, o := range [][3]int{
+	options := [][3]int{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, // or urgent data would be lost (RFC 6093, 3.4)
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
-	} {
+	}
+	if keepAlive.Enable {
+		options = append(options,
+			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
+			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
+			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count})
+	}
+	for _, o := range options {
 		err := unix.SetsockoptInt(fd, o[0], o[1], o[2])
 		if errors.Is(err, unix.EOPNOTSUPP) && o[1] == unix.SO_OOBINLINE {
 			continue // an inherited socket of multipath TCP, which knows no urgent data

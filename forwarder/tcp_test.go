@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -400,4 +401,65 @@ func TestQuietFlowsNeedNoGoroutine(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestPortsAreUsedAgain: the other side closes first, and the container connects from the same port at once.
+func TestPortsAreUsedAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	port := listen(t, func(c *net.TCPConn) { c.Close() })
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		var c *stack.Conn
+		eventually(t, func() (err error) { // the last one's acknowledgement of the end may be on its way
+			c, err = w.container.DialTCP(ctx, netip.AddrPortFrom(containerAddr, 4567), netip.AddrPortFrom(gatewayAddr, port))
+			if err != nil && !errors.Is(err, stack.ErrPortInUse) {
+				t.Fatalf("connection %d: %v", i, err)
+			}
+			return err
+		})
+		cancel()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		c.Close()
+	}
+}
+
+func TestKeepAlive(t *testing.T) {
+	for _, test := range []struct{ timeout, idle, interval time.Duration }{
+		{30 * time.Second, 15 * time.Second, 5 * time.Second},
+		{time.Hour, 30 * time.Minute, 10 * time.Minute},
+		{time.Second, time.Second, time.Second},
+	} {
+		k := keepAliveFor(test.timeout)
+		if !k.Enable || k.Idle != test.idle || k.Interval != test.interval || k.Count != keepAliveProbes {
+			t.Errorf("for %v: %+v", test.timeout, k)
+		}
+	}
+	if keepAliveFor(0).Enable {
+		t.Error("0 does not leave it to the kernel")
+	}
+	w := newWorld(t, nil)
+	port := listen(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	w.dial(t, port)
+	var host *SocketConn
+	eventually(t, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for fl := range w.flows {
+			fl.mu.Lock()
+			host = fl.host
+			fl.mu.Unlock()
+		}
+		if host == nil {
+			return errors.New("the flow has no socket yet")
+		}
+		return nil
+	})
+	for option, want := range map[int]int{unix.TCP_KEEPIDLE: 15, unix.TCP_KEEPINTVL: 5, unix.TCP_KEEPCNT: 3} {
+		if got, err := unix.GetsockoptInt(host.fd, unix.IPPROTO_TCP, option); err != nil || got != want {
+			t.Errorf("the host's socket has %d for option %d, want %d (%v)", got, option, want, err)
+		}
+	}
 }

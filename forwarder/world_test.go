@@ -52,7 +52,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 			return -1, ErrNotDirect
 		}
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		return fd, errors.Join(err, setInherited(fd))
+		return fd, errors.Join(err, setInherited(fd, keepAliveFor(DefaultPeerTimeout)))
 	}
 	cfg.connect = func(fd int) error { // on the reactor's goroutine, which must not wait: the context has ended
 		return w.Forwarder.connect(atOnce, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))

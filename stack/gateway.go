@@ -142,7 +142,11 @@ func (g *Gateway) tune() error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd} {
+	// TIME_WAIT is there for segments that the network has delayed (RFC 9293, 3.4.1): a switch port delays none. With it a
+	// container could not use a port again for a minute where the other side had closed first, as netstack knows no other way
+	// to reopen a connection than a listener's.
+	wait := tcpip.TCPTimeWaitTimeoutOption(0)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd, &wait} {
 		if err := g.s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("TCP option: %s", err)
 		}

@@ -33,6 +33,7 @@ type serveOptions struct {
 	ipv6                         bool
 	noDirect, fastPath, takeover bool
 	perContainer, total          forwarder.Limits
+	peerTimeout                  time.Duration
 }
 
 func serveCommand() *cobra.Command {
@@ -64,6 +65,7 @@ func serveCommand() *cobra.Command {
 		l.set.Memory = l.def.Memory
 		f.Var(byteSize{&l.set.Memory}, l.name+"-memory", "memory for buffers of connections through the gateways, of "+l.of)
 	}
+	f.DurationVar(&o.peerTimeout, "peer-timeout", forwarder.DefaultPeerTimeout, "how long a TCP connection may wait for a peer outside that is gone; 0: hours, as the kernel has it")
 	f.StringSliceVar(&o.confine, "confine", confine.Names(confine.All), "what the daemon gives up once it listens; off: nothing")
 	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: connections go on, and no published port refuses one")
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
@@ -167,7 +169,7 @@ func serve(o serveOptions) error {
 	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, Helper: helper,
+		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, PeerTimeout: o.peerTimeout, Helper: helper,
 		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
 		Sandboxes: append(passed.sandboxes, handed.Sandboxes...), Flows: handed.Flows,
 	}
