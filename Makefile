@@ -13,10 +13,10 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test smoke unit e2e engines lint fuzz soak vm vuln bench demo clean
+.PHONY: help build install man test smoke unit e2e engines lint fuzz soak vm vuln bench bench-neighbour demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/usernet, a static binary
 	@mkdir -p bin
@@ -62,6 +62,9 @@ vuln: ## look for known vulnerabilities in what is called, with the database at 
 
 bench: ## measure throughput with iperf3 beside slirp4netns and pasta, as an ordinary user (BENCHFLAGS='--json FILE')
 	@$(AS_USER) go run ./test/bench $(BENCHFLAGS)
+
+bench-neighbour: ## measure what a neighbour notices of floods: p50 and p99 of its requests, as an ordinary user
+	@USERNET_NEIGHBOUR=200 $(AS_USER) go test -count=1 -timeout 20m -run '^TestNeighboursOfFloods$$' -v ./test
 
 demo: ## see it work: two named containers, a published port, the host, as an ordinary user
 	@$(AS_USER) scripts/demo.sh

@@ -44,5 +44,7 @@ type Stats struct {
 
 // Stats returns the counters as they are now.
 func (n *Network) Stats() Stats {
-	return Stats{Ports: n.sw.Ports(), Counters: n.fwd.Counters()}
+	counters := n.fwd.Counters()
+	counters["tcp_attempt_limit"] = n.gw.LimitedSYNs()
+	return Stats{Ports: n.sw.Ports(), Counters: counters}
 }

@@ -78,7 +78,7 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 	if r.Plain {
 		inside, err := f.answer(fl)
 		if err == nil {
-			r.Drop() // its SYN has been answered
+			r.Answered()
 			f.counters[countTCP].Add(1)
 			f.counters[countDiverted].Add(1)
 			f.carry(fl, inside, host)

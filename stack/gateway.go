@@ -166,6 +166,9 @@ func (g *Gateway) Close() error {
 	return nil
 }
 
+// LimitedSYNs is how many SYNs were dropped since their senders had too many connections refused, or not answered.
+func (g *Gateway) LimitedSYNs() uint64 { return g.syns.limited.Load() }
+
 // Locks are what has to be watched for hanging.
 func (g *Gateway) Locks() []watchdog.Lock {
 	return []watchdog.Lock{

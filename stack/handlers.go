@@ -31,7 +31,7 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 	h := g.handler.Load()
 	if h == nil {
 		r.Complete(true)
-		g.syns.remove(id)
+		g.syns.remove(id, false)
 		return
 	}
 	s := g.syns.get(id)
@@ -56,7 +56,7 @@ func (t *TCPRequest) Accept() (*Conn, error) {
 		t.complete(true)
 		return nil, &tcpipError{err}
 	}
-	t.complete(false)
+	t.end(false, true)
 	ep.SocketOptions().SetKeepAlive(true)
 	return newConn(&queue, ep), nil
 }
@@ -78,10 +78,12 @@ func (t *TCPRequest) Unreachable(host bool) {
 }
 
 // complete tells netstack the decision, and only then lets another SYN between the same ends through.
-func (t *TCPRequest) complete(reset bool) {
+func (t *TCPRequest) complete(reset bool) { t.end(reset, false) }
+
+func (t *TCPRequest) end(reset, connected bool) {
 	id := t.r.ID()
 	t.r.Complete(reset)
-	t.g.syns.remove(id)
+	t.g.syns.remove(id, connected)
 }
 
 // errorSource is the gateway's address of the same family as to.
@@ -100,6 +102,9 @@ func (e *tcpipError) Error() string { return e.e.String() }
 
 // Refuse answers with a reset: connection refused.
 func (t *TCPRequest) Refuse() { t.complete(true) }
+
+// Answered says that the container has its connection by another way than the gateway.
+func (t *TCPRequest) Answered() { t.end(false, true) }
 
 // Drop answers nothing: the container times out, as it would on a real network.
 func (t *TCPRequest) Drop() { t.complete(false) }

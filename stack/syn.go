@@ -3,9 +3,13 @@ package stack
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/usernet/usernet/internal/rate"
 )
 
 const (
@@ -14,12 +18,21 @@ const (
 	// maxHandshakesEach is how many one address may have of them: twice what the forwarder dials for a container by default, so
 	// that some can be refused while others are dialled, and an eighth of the whole.
 	maxHandshakesEach = maxHandshakes / 8
+
+	// How many attempts to connect an address may make at once and a second. One that leads to a connection is given
+	// back, so this bounds only such as are refused or not answered: a flood of SYNs, a scan of ports. Each costs some 0.1 ms.
+	// A SYN beyond that is dropped, and comes again after a second (RFC 6298, 2.1).
+	attemptRate, attemptBurst = 500, 1024
+	// maxSources is how many addresses have a count of their own; containers without port guard may have many. Others share
+	// one.
+	maxSources = 4096
 )
 
 // syn is what a SYN says that is needed once it is decided about.
 type syn struct {
 	quote []byte // what an ICMP error repeats of it (RFC 792: the IP header and 8 bytes)
 	plain bool   // TCPRequest.Plain
+	by    *source
 }
 
 // pendingSYNs are the SYNs that nobody has decided about yet. A SYN is added before netstack's forwarder is given it, and
@@ -31,11 +44,45 @@ type pendingSYNs struct {
 
 	mu   sync.Mutex
 	byID map[stack.TransportEndpointID]syn // guarded by mu, as is each
-	each map[netip.Addr]int                // how many of byID an address has
+	each map[netip.Addr]*source
+	rest source // of those beyond maxSources
+
+	limited atomic.Uint64 // SYNs beyond attemptRate
+}
+
+// source is who sends SYNs.
+type source struct {
+	pending  int // how many of byID it has
+	attempts rate.Bucket
+}
+
+func newSource() *source {
+	return &source{attempts: rate.Bucket{PerSecond: attemptRate, Burst: attemptBurst}}
+}
+
+// source returns that of an address. The caller holds mu.
+func (p *pendingSYNs) source(from netip.Addr) *source {
+	if s := p.each[from]; s != nil {
+		return s
+	}
+	if len(p.each) >= maxSources {
+		now := time.Now()
+		for a, old := range p.each {
+			if old.pending == 0 && old.attempts.Full(now) {
+				delete(p.each, a)
+			}
+		}
+		if len(p.each) >= maxSources {
+			return &p.rest
+		}
+	}
+	s := newSource()
+	p.each[from] = s
+	return s
 }
 
 func newPendingSYNs(max, maxEach int) *pendingSYNs {
-	return &pendingSYNs{max: max, maxEach: maxEach, byID: map[stack.TransportEndpointID]syn{}, each: map[netip.Addr]int{}}
+	return &pendingSYNs{max: max, maxEach: maxEach, byID: map[stack.TransportEndpointID]syn{}, each: map[netip.Addr]*source{}, rest: *newSource()}
 }
 
 // add adds a SYN. False: one between the same ends is there, or there are too many; it will be sent again.
@@ -43,11 +90,20 @@ func (p *pendingSYNs) add(id stack.TransportEndpointID, s syn) bool {
 	from := addrOf(id.RemoteAddress)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, again := p.byID[id]; again || len(p.byID) >= p.max || p.each[from] >= p.maxEach {
+	if _, again := p.byID[id]; again || len(p.byID) >= p.max {
 		return false
 	}
+	by := p.source(from)
+	if by.pending >= p.maxEach {
+		return false
+	}
+	if !by.attempts.Allow(time.Now(), 1) {
+		p.limited.Add(1)
+		return false
+	}
+	s.by = by
 	p.byID[id] = s
-	p.each[from]++
+	by.pending++
 	return true
 }
 
@@ -58,17 +114,18 @@ func (p *pendingSYNs) get(id stack.TransportEndpointID) syn {
 	return p.byID[id]
 }
 
-// remove removes a SYN that was added.
-func (p *pendingSYNs) remove(id stack.TransportEndpointID) {
-	from := addrOf(id.RemoteAddress)
+// remove removes a SYN that was added. Where it led to a connection, it was no attempt that counts.
+func (p *pendingSYNs) remove(id stack.TransportEndpointID, connected bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.byID[id]; !ok {
+	s, ok := p.byID[id]
+	if !ok {
 		return
 	}
 	delete(p.byID, id)
-	if p.each[from]--; p.each[from] == 0 {
-		delete(p.each, from)
+	s.by.pending--
+	if connected {
+		s.by.attempts.Refund(1)
 	}
 }
 
@@ -90,7 +147,7 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 		return true
 	}
 	if !g.tcp.HandlePacket(id, pkt) { // it launched no request, which would remove the SYN
-		g.syns.remove(id)
+		g.syns.remove(id, true)
 		return false
 	}
 	return true

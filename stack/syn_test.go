@@ -28,7 +28,7 @@ func TestPendingSYNs(t *testing.T) {
 				RemoteAddress: tcpip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(4))}), RemotePort: uint16(r.IntN(12)), LocalPort: 80,
 			}
 			if r.IntN(2) == 0 {
-				p.remove(id)
+				p.remove(id, true)
 				delete(model, id)
 				continue
 			}
@@ -47,11 +47,70 @@ func TestPendingSYNs(t *testing.T) {
 			}
 		}
 		for id := range maps.Clone(model) {
-			p.remove(id)
+			p.remove(id, true)
 		}
-		if len(p.byID) > 0 || len(p.each) > 0 {
-			t.Fatalf("seed %d: left are %v, %v", seed, p.byID, p.each)
+		if len(p.byID) > 0 {
+			t.Fatalf("seed %d: left are %v", seed, p.byID)
 		}
+		for from, s := range p.each {
+			if s.pending != 0 {
+				t.Fatalf("seed %d: %d of %s are still pending", seed, s.pending, from)
+			}
+		}
+	}
+}
+
+func synOf(host, port int) stack.TransportEndpointID {
+	return stack.TransportEndpointID{
+		RemoteAddress: tcpip.AddrFrom4([4]byte{10, byte(host >> 16), byte(host >> 8), byte(host)}),
+		RemotePort:    uint16(port), LocalPort: 80,
+	}
+}
+
+// TestFailedAttemptsAreLimitedForEachAddress has one address send SYNs that lead to nothing, and others that connect.
+func TestFailedAttemptsAreLimitedForEachAddress(t *testing.T) {
+	p := newPendingSYNs(maxHandshakes, maxHandshakesEach)
+	attempts := func(host int, connected bool) (n int) {
+		for i := range 3 * attemptBurst {
+			if id := synOf(host, i); p.add(id, syn{}) {
+				n++
+				p.remove(id, connected)
+			}
+		}
+		return n
+	}
+	began := time.Now()
+	n := attempts(1, false)
+	if most := attemptBurst + int(time.Since(began).Seconds()*attemptRate) + 1; n < attemptBurst || n > most {
+		t.Errorf("%d failed attempts went through, want %d to %d", n, attemptBurst, most)
+	}
+	if got := int(p.limited.Load()); got != 3*attemptBurst-n {
+		t.Errorf("%d are counted, want %d", got, 3*attemptBurst-n)
+	}
+	if n := attempts(2, true); n != 3*attemptBurst {
+		t.Errorf("of connections that came to be %d went through", n)
+	}
+	if n := attempts(3, false); n < attemptBurst {
+		t.Errorf("another address had %d attempts", n)
+	}
+}
+
+// TestSourcesAreBounded has more addresses than are counted one by one.
+func TestSourcesAreBounded(t *testing.T) {
+	p := newPendingSYNs(maxHandshakes, maxHandshakesEach)
+	for host := range 3 * maxSources {
+		id := synOf(host, 1)
+		p.add(id, syn{})
+		p.remove(id, false)
+	}
+	if len(p.each) > maxSources {
+		t.Errorf("%d addresses are counted", len(p.each))
+	}
+	for _, s := range p.each {
+		s.attempts.Refund(1)
+	}
+	if id := synOf(1<<20, 1); !p.add(id, syn{}) || p.each[addrOf(id.RemoteAddress)] == nil {
+		t.Error("addresses that send nothing more keep others out")
 	}
 }
 

@@ -154,6 +154,10 @@ func (p *Port) unknown(t *table, r *rules, f *Frame) {
 
 // flood writes a frame to all given ports but its own.
 func (p *Port) flood(ports []*Port, r *rules, f *Frame) {
+	if !r.cfg.Trusted && !p.mayFlood(len(ports)) {
+		p.drops[DropRate].Add(1)
+		return
+	}
 	f.shared = true
 	for _, q := range ports {
 		if q != p && p.mayReach(r, q, f) {

@@ -24,6 +24,7 @@ const (
 	DropDHCP                    // a DHCP server's messages
 	DropIsolated                // to a port that this one may not talk to, or not about this
 	DropUnknown                 // to a MAC that no port has
+	DropRate                    // more frames to groups, or to MACs that no port has, than a port may send
 	DropDevice                  // the receiving device did not take it
 	numReasons
 )
@@ -33,7 +34,8 @@ var reasonNames = [numReasons]string{
 	DropMAC: "mac", DropReserved: "reserved-group", DropVLAN: "vlan", DropMalformed: "malformed", DropIPv4: "ipv4-source",
 	DropIPv6: "ipv6-source", DropOptions: "ip-options", DropFragment: "fragment", DropARP: "arp",
 	DropNeighbour: "neighbour-discovery", DropRouter: "router-advertisement", DropRedirect: "redirect", DropDHCP: "dhcp-server",
-	DropIsolated: "isolated", DropUnknown: "unknown-destination", DropDevice: "device",
+	DropIsolated: "isolated", DropUnknown: "unknown-destination",
+	DropRate: "flood-rate", DropDevice: "device",
 }
 
 func (r Reason) String() string {

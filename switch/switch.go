@@ -95,6 +95,7 @@ func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
 		return nil, err
 	}
 	p := &Port{sw: s, dev: dev}
+	p.floods.PerSecond, p.floods.Burst = floodRate, floodBurst
 	p.rules.Store(rules)
 	p.learned.Store(&map[macKey]struct{}{})
 	s.mu.Lock()

@@ -20,6 +20,7 @@ type reader struct {
 	frame vswitch.Frame
 	iov   [2]unix.Iovec
 	errno syscall.Errno
+	turn  yielder
 }
 
 // Serve reads frames into the port until the device is closed or stopped (net.ErrClosed) or the TAP is gone (ErrGone).
@@ -28,6 +29,7 @@ func (d *Device) Serve(p *vswitch.Port) error {
 	defer d.serving.Unlock()
 	r := &reader{dev: d, port: p}
 	defer r.frame.Release()
+	defer r.turn.close()
 	err := d.raw.Read(r.drain)
 	switch {
 	case d.stopped.Load():
@@ -38,10 +40,6 @@ func (d *Device) Serve(p *vswitch.Port) error {
 	return translate(r.errno)
 }
 
-// flushEvery is after how many frames those who gather have to let go, also while there are more: a lone datagram must not
-// wait for a neighbour's flood to end, and what is kept stays little.
-const flushEvery = 64
-
 // drain reads all frames that are there, and says whether to stop; false waits for more.
 func (r *reader) drain(fd uintptr) bool {
 	header := r.dev.header
@@ -49,9 +47,11 @@ func (r *reader) drain(fd uintptr) bool {
 	r.iov[0].SetLen(vswitch.HeaderLen - header)
 	r.frame.More = true
 	defer r.port.Flush()
-	for n := 1; ; n++ {
-		if n%flushEvery == 0 {
+	for used := 0; ; {
+		if used >= quota { // those who gather let go as well: a lone datagram must not wait for a flood to end
+			used = 0
 			r.port.Flush()
+			r.turn.yield()
 			if r.dev.stopped.Load() {
 				return true // a flood has no end
 			}
@@ -64,11 +64,13 @@ func (r *reader) drain(fd uintptr) bool {
 		case errno == 0 && int(size) >= vswitch.HeaderLen-header && size > 0:
 			r.frame.Fill(int(size) - (vswitch.HeaderLen - header))
 			r.port.Receive(&r.frame)
+			used += 1 + int(size)/quotaBytes
 		case errno == 0 && size == 0: // not from a TAP: the other end of a test's socket was closed
 			r.errno = unix.ENODEV
 			return true
 		case errno == 0:
 			r.port.Drop(vswitch.DropShort)
+			used++
 		case errno == unix.EAGAIN:
 			r.iov[1].Base = nil
 			r.frame.Release()

@@ -342,7 +342,7 @@ func TestFloodDoesNotKeepOthersWaiting(t *testing.T) {
 	if err := raw.Control(func(fd uintptr) { r.drain(fd) }); err != nil {
 		t.Fatal(err)
 	}
-	if f.left != 0 || f.kept != 0 || f.most < 2 || f.most > flushEvery {
+	if f.left != 0 || f.kept != 0 || f.most < 2 || f.most > quota {
 		t.Errorf("%d frames did not come, %d are still kept, %d were at a time", f.left, f.kept, f.most)
 	}
 }

@@ -17,6 +17,8 @@ var commands = map[string]struct {
 	usage string
 }{
 	"ask":       {ask, "NETWORK ADDRESS TEXT TIMEOUT: sends a text, prints what comes back at first"},
+	"flood":     {flood, "KIND INTERFACE GATEWAY-MAC OWN-ADDRESS TARGET: sends frames as fast as it can until its standard input ends"},
+	"latency":   {latency, "NETWORK ADDRESS COUNT: makes requests one after another, prints how long they took in microseconds"},
 	"greedy":    {greedy, "ADDRESS COUNT: opens as many connections as it gets, reads nothing, and keeps them"},
 	"tcpserve":  {tcpServe, "ADDR echo|addr|digest: serves until it is killed: sends back, tells the client its address, or answers with count and SHA-256"},
 	"tcpdial":   {tcpDial, "ADDR [TIMEOUT] [multipath|port=PORT|device=NAME...]: connects, prints ok and what the server says, or the error's name"},
