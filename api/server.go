@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
 )
@@ -21,7 +22,7 @@ type Server struct {
 	b        Backend
 	log      *slog.Logger
 	http     *http.Server
-	handover func(*Successor) // nil: not possible
+	handover func(*handover.Peer) // nil: not possible
 
 	checkPeer func(pid int) error // nil: each process of this user may ask
 }
@@ -107,9 +108,29 @@ func (s *Server) routes() http.Handler {
 	for _, r := range s.usernetRoutes() {
 		m.HandleFunc(r.method+" "+r.path, checkQuery(r.query, r.handle))
 	}
-	m.HandleFunc("POST /usernet/handover", s.takeOver) // which is no HTTP any more
+	m.HandleFunc("POST "+handover.Path, s.serveHandover) // which is no HTTP any more
 	m.HandleFunc("/", unknown)
 	return m
+}
+
+// OnHandover has f called with each daemon that wants to take this one's place. It is set before Serve.
+func (s *Server) OnHandover(f func(*handover.Peer)) { s.handover = f }
+
+// serveHandover gives the connection to the function of OnHandover.
+func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request) {
+	if s.handover == nil {
+		fail(w, network.Errorf(network.NotSupported, "this daemon does not hand over"))
+		return
+	}
+	p, err := handover.Serve(w, r)
+	switch {
+	case errors.Is(err, http.ErrAbortHandler):
+		panic(http.ErrAbortHandler)
+	case err != nil:
+		fail(w, network.Errorf(network.NotSupported, "%w", err))
+	default:
+		s.handover(p)
+	}
 }
 
 // unknown answers requests for what Docker has and usernet does not, and for what nobody has.

@@ -293,7 +293,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 		names = append(names, e.Interface)
 	}
 	s.closeStub() // the rules that lead to it belong to whoever has them open
-	d.settle()
+	d.awaitStore()
 	if _, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/watchdog"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
@@ -28,24 +29,24 @@ type Config struct {
 	Version  string
 	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
 	ExitWhenIdle  time.Duration
-	DNS           []string          // upstream servers instead of the host's own
-	ResolvConf    string            // "" means /etc/resolv.conf
-	DNSCache      int               // answers from outside that are kept; 0: none
-	DNSQuestions  int               // being asked outside, of each container; 0 means dns.DefaultQuestions
-	DNSSearch     []string          // search domains instead of the host's
-	DNSSplit      []dns.Split       // the servers of some domains
-	IPv6          bool              // new networks have IPv6 unless they say otherwise
-	NoDirectPorts bool              // published ports go through the gateways always
-	NoFastPath    bool              // so do TCP connections of containers
-	Limits        forwarder.Limits  // on all containers together; 0 does not limit
-	PeerTimeout   time.Duration     // how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it
-	PerContainer  forwarder.Limits  // on each container; the zero value means forwarder.DefaultLimits
-	Inherited     []int             // bound sockets that published ports may use (systemd's socket activation); New owns them
-	Keeper        forwarder.Keeper  // keeps the sockets of published ports beyond the daemon's end; nil: nobody
-	SandboxKeeper SandboxKeeper     // keeps what leads into sandboxes likewise; nil: nobody
-	Adopted       []int             // sockets of published ports of the daemon whose place this one takes; New owns them
-	Sandboxes     []api.SandboxFile // what that daemon had of its containers' sandboxes; New owns the descriptors
-	Flows         []api.FlowFiles   // connections that it has let go of; likewise
+	DNS           []string         // upstream servers instead of the host's own
+	ResolvConf    string           // "" means /etc/resolv.conf
+	DNSCache      int              // answers from outside that are kept; 0: none
+	DNSQuestions  int              // being asked outside, of each container; 0 means dns.DefaultQuestions
+	DNSSearch     []string         // search domains instead of the host's
+	DNSSplit      []dns.Split      // the servers of some domains
+	IPv6          bool             // new networks have IPv6 unless they say otherwise
+	NoDirectPorts bool             // published ports go through the gateways always
+	NoFastPath    bool             // so do TCP connections of containers
+	Limits        forwarder.Limits // on all containers together; 0 does not limit
+	PeerTimeout   time.Duration    // how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it
+	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
+	// FDStore stores copies of what has to stay open while no daemon runs: sockets of published ports, TAPs, DNS stubs. Nil: nothing does.
+	FDStore handover.Sink
+	// Received are the descriptors that the service manager or the daemon before has left to this one; New owns them. The API's
+	// listener is not among them.
+	Received *handover.Set
+	Flows    []handover.Flow // connections that the daemon before has let go of; New owns them
 	// Helper enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Helper *sandbox.Helper
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
@@ -128,7 +129,7 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.ExitWhenIdle > 0 {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
-	d.restore(received.sandboxes)
+	d.restore(received)
 	d.carryOn(received.takeFlows())
 	d.shared.DropAdopted()
 	return d, nil
@@ -165,7 +166,7 @@ func (d *Daemon) Shutdown() { d.ask.Do(func() { close(d.done) }) }
 // a daemon with the same state takes them up again; their addresses stay reserved.
 func (d *Daemon) Close() error {
 	d.Shutdown()
-	d.shared.KeepIn(nil) // what is closed now is to be there for the next daemon
+	d.shared.SetFDStore(nil) // what is closed now is to be there for the next daemon
 	d.mu.Lock()
 	if d.idle != nil {
 		d.idle.Stop()

@@ -3,16 +3,14 @@ package daemon
 import (
 	"encoding/json"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/handover"
 )
 
 // ReleaseFlows lets go of the TCP connections past the gateways, so that another daemon can carry them on, and begins no more.
 // The descriptors are the caller's. Call it before Close.
-func (d *Daemon) ReleaseFlows() []api.FlowFiles {
-	var list []api.FlowFiles
+func (d *Daemon) ReleaseFlows() []handover.Flow {
+	var list []handover.Flow
 	for _, b := range d.bridgeList() {
 		for _, c := range b.Release() {
 			state, err := json.Marshal(c)
@@ -22,14 +20,14 @@ func (d *Daemon) ReleaseFlows() []api.FlowFiles {
 				continue
 			}
 			fds := c.FDs()
-			list = append(list, api.FlowFiles{Network: b.record.ID, State: state, Count: len(fds), FDs: fds})
+			list = append(list, handover.Flow{Network: b.record.ID, State: state, Count: len(fds), FDs: fds})
 		}
 	}
 	return list
 }
 
 // carryOn takes up connections that another daemon has let go of. Those of containers and networks that are gone are reset.
-func (d *Daemon) carryOn(flows []api.FlowFiles) {
+func (d *Daemon) carryOn(flows []handover.Flow) {
 	for _, f := range flows {
 		c := new(forwarder.Carried)
 		err := json.Unmarshal(f.State, c)
@@ -38,9 +36,7 @@ func (d *Daemon) carryOn(flows []api.FlowFiles) {
 		}
 		if err != nil {
 			d.log.Warn("a connection that was handed over is of no use", "error", err)
-			for _, fd := range f.FDs {
-				_ = unix.Close(fd)
-			}
+			f.Close()
 			continue
 		}
 		b := d.bridge(f.Network)

@@ -16,7 +16,7 @@ import (
 // same addresses; the others are recorded as ended. Containers that were created but never started are forgotten,
 // since the command that was about to start them failed with its daemon. First of all frames flow again where that daemon
 // has handed over what it takes.
-func (d *Daemon) restore(h handed) {
+func (d *Daemon) restore(r *received) {
 	all := d.model.Containers()
 	lives := map[string]bool{}
 	var living []*network.Container
@@ -26,7 +26,7 @@ func (d *Daemon) restore(h handed) {
 			living = append(living, c)
 		}
 	}
-	d.adopt(living, h)
+	d.adopt(living, r)
 	var group sync.WaitGroup
 	slots := make(chan struct{}, 2*runtime.GOMAXPROCS(0)) // each waits for an agent process half of the time
 	for _, c := range all {

@@ -7,10 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -19,26 +17,22 @@ import (
 // shorter than any client waits before it asks again.
 const drainPatience = 250 * time.Millisecond
 
-// HandOver returns copies of the descriptors that the daemon which takes this one's place needs: of published ports, those
-// that this one was started with, and those that lead into sandboxes. They are the caller's. What
-// of a sandbox cannot be copied is left out: the other daemon gets it from inside.
-func (d *Daemon) HandOver() (api.Handover, error) {
-	h := api.Handover{API: -1}
-	var err error
-	if h.Published, h.Inherited, err = d.shared.HandOver(); err != nil {
-		h.Close()
-		return h, err
+// HandOver puts copies of the descriptors into set that the daemon which takes this one's place needs: of published ports, those
+// that this one was started with, and those that lead into sandboxes. What of a sandbox cannot be copied is left out: the other
+// daemon gets it from inside.
+func (d *Daemon) HandOver(set *handover.Set) error {
+	if err := d.shared.HandOver(set); err != nil {
+		return err
 	}
 	for _, s := range d.boxes() {
 		s.mu.Lock()
-		files, err := s.copies()
+		err := s.copyTo(set)
 		s.mu.Unlock()
 		if err != nil {
 			d.log.Debug("not handed over", "container", s.id, "error", err)
 		}
-		h.Sandboxes = append(h.Sandboxes, files...)
 	}
-	return h, nil
+	return nil
 }
 
 // boxes are the live parts of all containers.
@@ -48,23 +42,35 @@ func (d *Daemon) boxes() []*sandboxState {
 	return slices.Collect(maps.Values(d.sandboxes))
 }
 
-// copies returns copies of all that leads into the sandbox. The caller holds s.mu.
-func (s *sandboxState) copies() (files []api.SandboxFile, err error) {
+// copyTo puts copies of all that leads into the sandbox into set. The caller holds s.mu.
+func (s *sandboxState) copyTo(set *handover.Set) error {
 	var errs []error
-	for id, p := range s.plugs {
+	for _, p := range s.plugs {
 		fd, err := p.dev.Copy()
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		files = append(files, api.SandboxFile{Kind: api.FileTAP, Container: s.id, Endpoint: id, Interface: p.ep.Interface, FD: fd})
+		set.Put(tapID(s.id, p.ep), fd)
 	}
 	if s.stub != nil {
-		copies, err := s.stubFiles()
-		files = append(files, copies...)
+		copies, err := s.stubCopies()
+		for id, fd := range copies {
+			set.Put(id, fd)
+		}
 		errs = append(errs, err)
 	}
-	return files, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// tapID names the TAP of a container's endpoint.
+func tapID(container string, e *network.Endpoint) handover.ID {
+	return handover.ID{Kind: handover.TAP, Container: container, Endpoint: e.ID, Name: e.Interface}
+}
+
+// stubID names a part of a container's DNS stub.
+func stubID(kind handover.Kind, container string) handover.ID {
+	return handover.ID{Kind: kind, Container: container}
 }
 
 // Drain takes no more DNS queries from sandboxes, since another daemon has their sockets too, and answers those that it has
@@ -86,45 +92,11 @@ func (s *sandboxState) quiet() {
 	}
 }
 
-// handed is what the daemon before has handed over from sandboxes, by what it is: the descriptor's own field is zero.
-type handed map[api.SandboxFile]int
-
-func newHanded(files []api.SandboxFile) handed {
-	h := handed{}
-	for _, f := range files {
-		fd := f.FD
-		f.FD = 0
-		if old, twice := h[f]; twice {
-			_ = unix.Close(old)
-		}
-		h[f] = fd
-	}
-	return h
-}
-
-// take returns a descriptor, which becomes the caller's.
-func (h handed) take(f api.SandboxFile) (fd int, ok bool) {
-	fd, ok = h[f]
-	delete(h, f)
-	return fd, ok
-}
-
-// close closes what nobody has taken.
-func (h handed) close() {
-	for f, fd := range h {
-		_ = unix.Close(fd)
-		delete(h, f)
-	}
-}
-
 // adopt connects containers to what the daemon before has handed over from their sandboxes. It reads from none before all
 // are connected, so that no frame is for one that is not there yet. What is not used is closed: an interface that is
 // open here could not be opened inside.
-func (d *Daemon) adopt(containers []*network.Container, h handed) {
-	if len(h) == 0 {
-		return
-	}
-	defer d.discard(h)
+func (d *Daemon) adopt(containers []*network.Container, r *received) {
+	defer d.discard(r)
 	var begin []func()
 	for _, c := range containers {
 		if !ownNetwork(c) {
@@ -133,20 +105,20 @@ func (d *Daemon) adopt(containers []*network.Container, h handed) {
 		s := d.box(c.ID)
 		s.mu.Lock()
 		for _, e := range d.missing(s, c) {
-			file := api.SandboxFile{Kind: api.FileTAP, Container: c.ID, Endpoint: e.ID, Interface: e.Interface}
-			fd, ok := h.take(file)
+			id := tapID(c.ID, e)
+			fd, ok := r.Take(id)
 			if !ok {
 				continue
 			}
 			p, err := d.adoptTAP(s, c, e, fd)
 			if err != nil {
-				d.drop(file)
+				d.removeStored(id)
 				d.log.Warn("a TAP that was handed over is of no use", "container", c.Name, "interface", e.Interface, "error", err)
 				continue
 			}
 			begin = append(begin, p.at.Start)
 		}
-		if d.adoptStub(s, c, h) {
+		if d.adoptStub(s, c, r) {
 			begin = append(begin, func() { s.stub.Serve(d.dns, d.stubClient(c.ID), d.log) })
 		}
 		s.mu.Unlock()
@@ -181,33 +153,32 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 	return p, nil
 }
 
-// stubFiles returns copies of the stub's descriptors.
-func (s *sandboxState) stubFiles() ([]api.SandboxFile, error) {
+// stubCopies returns copies of what the sandbox's stub consists of. They are the caller's.
+func (s *sandboxState) stubCopies() (map[handover.ID]int, error) {
 	copies, err := s.stub.Copies()
 	if err != nil {
 		return nil, err
 	}
-	var files []api.SandboxFile
-	for _, f := range []api.SandboxFile{
-		{Kind: api.FileDNSPacket, FD: copies.Packet},
-		{Kind: api.FileDNSListener, FD: copies.Listener},
-		{Kind: api.FileDNSRules, FD: copies.Rules},
+	fds := map[handover.ID]int{}
+	for kind, fd := range map[handover.Kind]int{
+		handover.DNSPacket:   copies.Packet,
+		handover.DNSListener: copies.Listener,
+		handover.DNSRules:    copies.Rules,
 	} {
-		if f.FD >= 0 {
-			f.Container = s.id
-			files = append(files, f)
+		if fd >= 0 {
+			fds[stubID(kind, s.id)] = fd
 		}
 	}
-	return files, nil
+	return fds, nil
 }
 
-// adoptStub says whether the container's stub was handed over, whole. What was not is of no use, and is kept no longer.
-func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool {
-	kinds := []string{api.FileDNSPacket, api.FileDNSListener, api.FileDNSRules}
+// adoptStub says whether the container's stub was handed over, whole. What was not is of no use, and is removed from the store.
+func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, r *received) bool {
+	kinds := []handover.Kind{handover.DNSPacket, handover.DNSListener, handover.DNSRules}
 	fds := []int{-1, -1, -1}
 	found := false
 	for i, kind := range kinds {
-		if fd, ok := h.take(api.SandboxFile{Kind: kind, Container: c.ID}); ok {
+		if fd, ok := r.Take(stubID(kind, c.ID)); ok {
 			fds[i], found = fd, true
 		}
 	}
@@ -217,15 +188,15 @@ func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, h handed) bool
 	st, err := engine.OpenStub(engine.StubFiles{Packet: fds[0], Listener: fds[1], Rules: fds[2]}, stubAddr.Addr())
 	if err != nil {
 		for _, kind := range kinds {
-			d.drop(api.SandboxFile{Kind: kind, Container: c.ID})
+			d.removeStored(stubID(kind, c.ID))
 		}
-		d.settle()
+		d.awaitStore()
 		if !errors.Is(err, engine.ErrPartOfStub) {
 			d.log.Warn("a DNS stub that was handed over is of no use", "container", c.Name, "error", err)
 		}
 		return false
 	}
 	s.stub = st
-	d.keepStub(s)
+	d.storeStub(s)
 	return true
 }

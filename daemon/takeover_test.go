@@ -6,11 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/handover"
 )
 
 // isOpen says whether fd is still what it was, as what nowhere returns.
@@ -47,20 +48,17 @@ func TestWhatNobodyTakesIsClosed(t *testing.T) {
 		"one with a damaged store":    {cfg: Config{StateDir: damaged}, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tap := api.SandboxFile{Kind: api.FileTAP, Container: "c", Endpoint: "e", Interface: "eth0"}
-			files := []api.SandboxFile{
-				tap, tap, {Kind: api.FileDNSPacket, Container: "c"}, {Kind: api.FileDNSListener, Container: "c"}, {Kind: "new", Container: "c"},
+			cfg, all := test.cfg, map[string]int{}
+			cfg.Logger, cfg.Received = slog.New(slog.DiscardHandler), &handover.Set{}
+			for _, id := range []handover.ID{
+				{Kind: handover.TAP, Container: "c", Endpoint: "e", Name: "eth0"},
+				stubID(handover.DNSPacket, "c"), stubID(handover.DNSListener, "c"),
+				{Kind: "new", Container: "c"}, {Kind: handover.Inherited}, {Kind: handover.Published, Name: "tcp-0.0.0.0-80"},
+			} {
+				all[id.String()] = nowhere(t)
+				cfg.Received.Put(id, all[id.String()])
 			}
-			all := map[string]int{}
-			for i := range files {
-				files[i].FD = nowhere(t)
-				all[fmt.Sprintf("%d of a sandbox, %s", i, files[i].Kind)] = files[i].FD
-			}
-			cfg := test.cfg
-			cfg.Logger, cfg.Sandboxes = slog.New(slog.DiscardHandler), files
-			cfg.Inherited, cfg.Adopted = []int{nowhere(t)}, []int{nowhere(t)}
-			cfg.Flows = []api.FlowFiles{{Network: "n", State: []byte("{}"), Count: 2, FDs: []int{nowhere(t), nowhere(t)}}}
-			all["inherited"], all["adopted"] = cfg.Inherited[0], cfg.Adopted[0]
+			cfg.Flows = []handover.Flow{{Network: "n", State: []byte("{}"), Count: 2, FDs: []int{nowhere(t), nowhere(t)}}}
 			all["inside of a connection"], all["outside of a connection"] = cfg.Flows[0].FDs[0], cfg.Flows[0].FDs[1]
 			d, err := New(cfg)
 			for what, fd := range all {
@@ -81,29 +79,45 @@ func TestWhatNobodyTakesIsClosed(t *testing.T) {
 	}
 }
 
-func TestHandedIsTakenOnce(t *testing.T) {
-	tap := api.SandboxFile{Kind: api.FileTAP, Container: "c", Endpoint: "e", Interface: "eth0"}
-	first, second := tap, tap
-	first.FD, second.FD = nowhere(t), nowhere(t)
-	h := newHanded([]api.SandboxFile{first, second})
-	if isOpen(first.FD) {
-		t.Error("of two for the same, the first stays open")
+// memoryStore is a Sink that only remembers what it has.
+type memoryStore struct {
+	mu       sync.Mutex
+	stored   map[handover.ID]bool
+	barriers int
+}
+
+func (m *memoryStore) Put(id handover.ID, _ int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stored[id] = true
+}
+
+func (m *memoryStore) Remove(id handover.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.stored, id)
+}
+
+func (m *memoryStore) Barrier() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.barriers++
+}
+
+// TestWhatNobodyTakesIsRemovedFromTheStore starts a daemon with what an earlier one had stored of a container that is gone.
+func TestWhatNobodyTakesIsRemovedFromTheStore(t *testing.T) {
+	tap := handover.ID{Kind: handover.TAP, Container: "c", Endpoint: "e", Name: "eth0"}
+	m := &memoryStore{stored: map[handover.ID]bool{tap: true}}
+	set := &handover.Set{}
+	set.Put(tap, nowhere(t))
+	d, err := New(Config{StateDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), Received: set, FDStore: m})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, other := range []api.SandboxFile{{Kind: api.FileTAP}, {Kind: api.FileTAP, Container: "c", Endpoint: "other", Interface: "eth0"}, {Kind: api.FileTAP, Container: "c", Endpoint: "e", Interface: "eth1"}} {
-		if fd, ok := h.take(other); ok {
-			t.Errorf("%+v is taken for %d", other, fd)
-		}
+	if len(m.stored) != 0 || m.barriers != 1 {
+		t.Errorf("%v is stored after %d barriers, want nothing after 1", m.stored, m.barriers)
 	}
-	fd, ok := h.take(tap)
-	if !ok || fd != second.FD {
-		t.Errorf("got %d, %v", fd, ok)
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
-	if _, ok := h.take(tap); ok {
-		t.Error("taken twice")
-	}
-	h.close()
-	if !isOpen(fd) {
-		t.Error("what was taken is closed")
-	}
-	_ = unix.Close(fd)
 }

@@ -123,7 +123,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	}
 	if reply.DNSPacket != nil {
 		s.stub = engine.NewStub(reply.DNSPacket, reply.DNSListener, reply.DNSRules)
-		d.keepStub(s)
+		d.storeStub(s)
 		s.stub.Serve(d.dns, d.stubClient(c.ID), d.log)
 	}
 	var errs []error
@@ -176,7 +176,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 	}
 	p := &plug{on: b, at: at, dev: dev, ep: e}
 	s.plugs[e.ID] = p
-	d.keepTAP(s, p)
+	d.storeTAP(s, p)
 	return p, nil
 }
 
@@ -197,7 +197,7 @@ func (s *sandboxState) unplug(id string) {
 func (d *Daemon) unwire(s *sandboxState) {
 	d.unpublishAll(s)
 	if len(s.plugs) > 0 || s.stub != nil {
-		defer d.settle()
+		defer d.awaitStore()
 	}
 	for id := range s.plugs {
 		s.unplug(id)

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/handover"
 )
 
 // adoptedKey is what an adopted socket is for.
@@ -15,33 +17,33 @@ type adoptedKey struct {
 	dual bool
 }
 
-// HandOver returns copies of the sockets of all published ports, and of those that were inherited, for the daemon that
-// takes this one's place. They are the caller's. While a copy is open, no connection to its port is refused.
-func (s *Shared) HandOver() (published, inherited []int, err error) {
+// HandOver puts copies of the sockets of all published ports into set, and of those that were inherited, for the daemon that takes
+// this one's place. While a copy is open, no connection to its port is refused.
+func (s *Shared) HandOver(set *handover.Set) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seen := map[any]bool{}
-	keep := func(list *[]int, fd int) error {
+	put := func(id handover.ID, fd int) error {
 		c, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err == nil {
-			*list = append(*list, c)
+			set.Put(id, c)
 		}
 		return err
 	}
 	var errs []error
 	for _, p := range s.ports {
-		if !seen[p] {
-			seen[p] = true
-			errs = append(errs, p.sock.use(func(fd int) error { return keep(&published, fd) }))
-		}
+		errs = append(errs, p.sock.use(func(fd int) error { return put(p.key().id(p.dual), fd) }))
 	}
-	for _, fd := range s.inherited {
-		if !seen[fd] {
-			seen[fd] = true
-			errs = append(errs, keep(&inherited, fd))
+	seen := map[int]bool{} // a socket for both families stands under two keys
+	for k, fd := range s.inherited {
+		if seen[fd] {
+			continue
 		}
+		seen[fd] = true
+		id := k.id(false)
+		id.Kind = handover.Inherited
+		errs = append(errs, put(id, fd))
 	}
-	return published, inherited, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // Adopt keeps the socket of a port that was published by a daemon whose place this one takes, until the port is published
@@ -80,8 +82,8 @@ func (s *Shared) DropAdopted() {
 	for k, fd := range s.adopted {
 		_ = unix.Close(fd)
 		delete(s.adopted, k)
-		if s.keeper != nil {
-			s.keeper.Drop(k.kept(k.dual))
+		if s.fdStore != nil {
+			s.fdStore.Remove(k.id(k.dual))
 		}
 	}
 }

@@ -219,13 +219,13 @@ func (p *published) open() error {
 		p.f.unbind(p)
 		return err
 	}
-	p.f.cfg.Shared.keep(p, fd)
+	p.f.cfg.Shared.store(p, fd)
 	return nil
 }
 
 func (f *Forwarder) unbind(p *published) {
 	f.cfg.Shared.drop(p)
-	f.cfg.Shared.unkeep(p)
+	f.cfg.Shared.unstore(p)
 	f.mu.Lock()
 	p.stayPaused()
 	delete(f.ports, p)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/budget"
 	"github.com/usernet/usernet/internal/hostaddr"
 	"github.com/usernet/usernet/internal/watchdog"
@@ -33,7 +34,7 @@ type Shared struct {
 	ports     map[portKey]*published
 	inherited map[portKey]int    // descriptors, which stay open
 	adopted   map[adoptedKey]int // descriptors of a daemon whose place this one takes
-	keeper    Keeper             // nil: nobody keeps sockets
+	fdStore   handover.Sink      // stores copies of sockets of published ports; nil: nothing does
 	reactors  map[*reactor]int   // how many forwarders use each
 }
 

@@ -26,7 +26,7 @@ func TestServiceManagerKeepsSandboxes(t *testing.T) {
 	d.idle("client", "--network", "one")
 	d.idle("both", "--network", "one", "--network", "two")
 	d.idle("gone", "--network", "one")
-	const sandboxes, ports = "usernet-sandbox/", "usernet-published-"
+	const sandboxes, ports = "usernet/sandbox-", "usernet/published/"
 	m.holds(t, sandboxes, 5+4*3) // interfaces, and the stubs' sockets and rules
 	inside := d.hold("client", "web:80")
 	inside.echoes("before")

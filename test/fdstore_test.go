@@ -136,7 +136,7 @@ func TestServiceManagerKeepsPorts(t *testing.T) {
 	d.ok("port", "rm", "web", fmt.Sprintf("127.0.0.1:%d:81", gone))
 	holds := func(want int) {
 		t.Helper()
-		m.holds(t, "usernet-", want)
+		m.holds(t, "usernet/", want)
 	}
 	holds(3)
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
@@ -173,7 +173,7 @@ func TestServiceManagerKeepsPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.mu.Lock()
-	m.kept[fmt.Sprintf("usernet-published-tcp-127.0.0.1-%d", gone)] = file
+	m.kept[fmt.Sprintf("usernet/published///tcp-127.0.0.1-%d", gone)] = file
 	m.mu.Unlock()
 	m.starts(d)
 	d.start()

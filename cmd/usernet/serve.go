@@ -20,6 +20,7 @@ import (
 	"github.com/usernet/usernet/daemon"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -143,13 +144,14 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	l, passed, err := activated()
+	r, err := fromManager()
 	if err != nil {
 		return err
 	}
+	defer r.set.Close() // of nothing, once daemon.New has it
 	var helper *sandbox.Helper
 	if confine.NeedsHelper(measures) {
-		// After activated, which keeps the sockets that it found from programs started later.
+		// After fromManager, which keeps the sockets that it found from programs started later.
 		if helper, err = sandbox.StartHelper(); err != nil {
 			return err
 		}
@@ -159,26 +161,24 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	var handed api.Handover
-	if o.takeover && l == nil {
-		if l, handed, err = takeOver(o.socket, log); err != nil {
+	if o.takeover && r.listener == nil {
+		if err := r.takeOver(o.socket, log); err != nil {
 			return err
 		}
 	}
-	store := openFDStore(log, passed.names)
 	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
 		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, PeerTimeout: o.peerTimeout, Helper: helper,
-		Inherited: append(passed.sockets, handed.Inherited...), Adopted: append(passed.published, handed.Published...),
-		Sandboxes: append(passed.sandboxes, handed.Sandboxes...), Flows: handed.Flows,
+		Received: r.set, Flows: r.flows,
 	}
 	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {
 		return err
 	}
-	if store != nil {
-		cfg.Keeper, cfg.SandboxKeeper = store, sandboxStore{store}
+	if store := handover.OpenStore(log, r.stored); store != nil {
+		cfg.FDStore = store
 	}
+	l := r.listener
 	d, err := daemon.New(cfg)
 	if err != nil {
 		return err
@@ -194,8 +194,8 @@ func serve(o serveOptions) error {
 	d.Confine(measures)
 	s := api.NewServer(d, log)
 	s.CheckPeers(d.AllowPeer)
-	successors := make(chan *api.Successor)
-	s.OnHandover(func(c *api.Successor) { successors <- c })
+	successors := make(chan *handover.Peer)
+	s.OnHandover(func(p *handover.Peer) { successors <- p })
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
@@ -206,8 +206,8 @@ func serve(o serveOptions) error {
 			log.Info("ending", "signal", sig.String())
 		case <-d.Done():
 			log.Info("ending")
-		case c := <-successors:
-			ended, err := handOver(c, l, s, d)
+		case p := <-successors:
+			ended, err := offer(p, l, s, d)
 			if !ended {
 				log.Error("another daemon wanted to take this one's place, and did not", "error", err)
 				continue

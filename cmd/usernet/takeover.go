@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -9,51 +10,88 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/daemon"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/handover"
 )
 
-// takeOver gets the sockets of the daemon that runs at the socket, which then ends. Where none runs there is nothing to take.
-func takeOver(socket string, log *slog.Logger) (l net.Listener, h api.Handover, err error) {
-	h, err = api.TakeOver(socket)
-	if errors.Is(err, api.ErrNoDaemon) {
-		return nil, api.Handover{}, nil
-	}
-	if err != nil {
-		return nil, h, err
-	}
-	f := os.NewFile(uintptr(h.API), "api")
-	defer f.Close()
-	if l, err = net.FileListener(f); err != nil {
-		return nil, h, err
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(true) // as the one who made it would
-	}
-	h.API = -1 // its owner is l from here
-	log.Info("took over from the running daemon", "published", len(h.Published), "inherited", len(h.Inherited), "sandboxes", len(h.Sandboxes), "connections", len(h.Flows))
-	return l, h, nil
+// received is what this daemon starts with.
+type received struct {
+	listener net.Listener // of the API; nil: none was left to this daemon
+	set      *handover.Set
+	flows    []handover.Flow
+	stored   []handover.ID // in the service manager's store
 }
 
-// handOver gives what must stay open to the daemon at the other end of c, and ends this one. On an error this one goes on.
-func handOver(c *api.Successor, l net.Listener, s *api.Server, d *daemon.Daemon) (ended bool, err error) {
-	defer c.Close() // which is the sign that the state is free
+// fromManager takes what the service manager passes. It comes before any program is started, which would inherit it.
+func fromManager() (r received, err error) {
+	if r.set, r.stored, err = handover.FromManager(); err != nil {
+		return r, err
+	}
+	r.listener, err = takeListener(r.set, false)
+	return r, err
+}
+
+// takeOver adds what the daemon at the socket hands over, which then ends. Where none runs there is nothing to take.
+func (r *received) takeOver(socket string, log *slog.Logger) error {
+	set, flows, err := handover.Receive(socket)
+	switch {
+	case errors.Is(err, handover.ErrNobody):
+		return nil
+	case err != nil:
+		return err
+	}
+	log.Info("took over from the running daemon", "published", set.Count(handover.Published),
+		"inherited", set.Count(handover.Inherited), "taps", set.Count(handover.TAP), "connections", len(flows))
+	r.set.Merge(set)
+	r.flows = flows
+	r.listener, err = takeListener(r.set, true)
+	return err
+}
+
+// takeListener makes the API's listener of what was received; nil where there is none. unlink says whether the socket's file is to be
+// removed with it: not where it is the service manager's.
+func takeListener(set *handover.Set, unlink bool) (net.Listener, error) {
+	fd, ok := set.Take(handover.ID{Kind: handover.API})
+	if !ok {
+		return nil, nil
+	}
+	f := os.NewFile(uintptr(fd), "api")
+	defer f.Close() // the listener has a copy
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("the API's listener that was left to this daemon: %w", err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(unlink)
+	}
+	return l, nil
+}
+
+// offer leaves what must stay open to the daemon at the other end of p, and ends this one. On an error this one goes on.
+func offer(p *handover.Peer, l net.Listener, s *api.Server, d *daemon.Daemon) (ended bool, err error) {
+	defer p.Close() // which is the sign that the state is free
 	u, ok := l.(*net.UnixListener)
 	if !ok {
 		return false, errors.New("the API's listener cannot be handed over")
 	}
-	h, err := d.HandOver()
+	var set handover.Set
+	defer set.Close()
+	fd, err := forwarder.CopyOf(u)
 	if err != nil {
 		return false, err
 	}
-	defer h.Close()
-	if h.API, err = forwarder.CopyOf(u); err != nil {
+	set.Put(handover.ID{Kind: handover.API}, fd)
+	if err := d.HandOver(&set); err != nil {
 		return false, err
 	}
-	if err := c.Give(&h); err != nil {
+	if err := p.Offer(&set); err != nil {
 		return false, err
 	}
 	u.SetUnlinkOnClose(false)
 	d.Drain()
-	h.Flows = d.ReleaseFlows()
-	err = c.GiveFlows(h.Flows) // without it they are reset
+	flows := d.ReleaseFlows()
+	err = p.OfferFlows(flows) // without it they are reset
+	for i := range flows {
+		flows[i].Close()
+	}
 	return true, errors.Join(err, s.Close(), d.Close())
 }
