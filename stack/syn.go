@@ -143,13 +143,29 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 		quote: append(append(make([]byte, 0, len(nh)+quoted), nh...), th[:quoted]...),
 		plain: plain(th) && pkt.Data().Size() == 0,
 	}
-	if !g.syns.add(id, s) {
+	if g.outOfHops(id, pkt, s.quote) || !g.syns.add(id, s) {
 		return true
 	}
 	if !g.tcp.HandlePacket(id, pkt) { // it launched no request, which would remove the SYN
 		g.syns.remove(id, true)
 		return false
 	}
+	return true
+}
+
+// outOfHops answers a SYN that must not travel on with "time exceeded", as a router does (RFC 1812, 5.3.1; RFC 4443, 3.3).
+func (g *Gateway) outOfHops(id stack.TransportEndpointID, pkt *stack.PacketBuffer, quote []byte) bool {
+	from := addrOf(id.RemoteAddress)
+	kind, ttl := byte(11), byte(0)
+	if from.Is4() {
+		ttl = header.IPv4(pkt.NetworkHeader().Slice()).TTL()
+	} else {
+		kind, ttl = 3, header.IPv6(pkt.NetworkHeader().Slice()).HopLimit()
+	}
+	if ttl > 1 || g.Owns(addrOf(id.LocalAddress)) {
+		return false
+	}
+	_ = g.WriteICMP(g.errorSource(from), from, append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, quote...)) // one may be lost
 	return true
 }
 

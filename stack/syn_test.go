@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -150,6 +151,11 @@ func synFrame(v6 bool, port uint16, offset byte, options ...byte) *vswitch.Frame
 		how = 1
 	}
 	etherType, p := fuzzPacket(how, append(b, options...))
+	if v6 {
+		p[7] = 64 // hop limit
+	} else {
+		p[8] = 64 // TTL; nobody looks at the checksum
+	}
 	return linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(7), etherType, p)
 }
 
@@ -238,4 +244,63 @@ func TestMalformedTCPIsDropped(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSYNOutOfHops: the gateway is a hop, so that traceroute -T sees it as one.
+func TestSYNOutOfHops(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		g, sw := newNetwork(t)
+		d := &deciding{mirror: mirror{g: g}}
+		g.SetHandler(d)
+		dev := &icmpLike{seen: make(chan byte, 10)}
+		port, err := sw.Connect(vswitch.PortConfig{
+			MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd09::7")}, Guard: true,
+		}, dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range []string{"10.9.0.7", "fd09::7"} {
+			addr := netip.MustParseAddr(a)
+			if err := g.s.AddStaticNeighbor(nic, protoOf(addr), tcpip.AddrFromSlice(addr.AsSlice()), tcpip.LinkAddress(linkMAC(7))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := synFrame(v6, 6000, 0x50)
+		at, want := 8, byte(11)
+		if v6 {
+			at, want = 7, 3
+		}
+		f.Payload[0][at] = 1
+		port.Receive(f)
+		port.Receive(synFrame(v6, 6001, 0x50))
+		select {
+		case got := <-dev.seen:
+			if got != want {
+				t.Errorf("IPv6 %v: ICMP type %d, want %d", v6, got, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Errorf("IPv6 %v: a SYN with one hop left is not answered", v6)
+		}
+		if _, ok := d.seen.Load(uint16(6000)); ok {
+			t.Errorf("IPv6 %v: it went on", v6)
+		}
+	}
+}
+
+// icmpLike is a device that tells the types of ICMP messages but those of neighbour discovery, which it answers.
+type icmpLike struct{ seen chan byte }
+
+func (d *icmpLike) WriteFrame(f *vswitch.Frame) error {
+	p := slices.Concat(f.Payload...)
+	at, kind := 20, byte(header.ICMPv4ProtocolNumber)
+	if f.EtherType() == vswitch.EtherTypeIPv6 {
+		at, kind = 40, byte(header.ICMPv6ProtocolNumber)
+	}
+	if len(p) > at && (at == 20 && p[9] == kind || at == 40 && p[6] == kind) && p[at] < byte(header.ICMPv6RouterSolicit) {
+		select {
+		case d.seen <- p[at]:
+		default:
+		}
+	}
+	return nil
 }
