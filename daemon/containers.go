@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,9 +76,9 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 		d.unwire(s)
 		return api.StartReply{}, err
 	}
-	d.rename()
+	d.updateNames(c.ID)
 	d.watch(s, c)
-	d.tellLinkers(c.Name)
+	d.updateLinkers(c.Name)
 	for _, e := range c.Endpoints {
 		d.endpointEvent("connect", c, e)
 	}
@@ -180,9 +179,9 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	}
 	s.code = code
 	close(s.ended)
-	d.rename()
+	d.updateNames(c.ID)
 	d.leaveGuests(c.ID, endpoints)
-	d.tellLinkers(c.Name)
+	d.updateLinkers(c.Name)
 	d.containerEvent("die", c, map[string]string{"exitCode": strconv.Itoa(code), "execDuration": strconv.Itoa(int(c.Finished.Sub(c.Started).Seconds()))})
 	for _, e := range endpoints {
 		d.endpointEvent("disconnect", c, e)
@@ -218,16 +217,12 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 	}
 }
 
-// tellLinkers brings /etc/hosts of the containers up to date that have a link to c on the default bridge, after c came,
-// went, moved or got another name.
-func (d *Daemon) tellLinkers(names ...string) {
-	for _, o := range d.model.Containers() {
-		linked := o.Status == network.Running && slices.ContainsFunc(o.Links, func(l string) bool {
-			target, _, _ := strings.Cut(l, ":")
-			return slices.Contains(names, target)
-		})
-		if linked && d.ctx.Err() == nil {
-			d.wg.Go(func() { d.updateFiles(o.ID) }) // not here: the caller holds a container's lock
+// updateLinkers brings /etc/hosts of the containers up to date that have a link on the default bridge to one of targets,
+// after it came, went, moved or got another name.
+func (d *Daemon) updateLinkers(targets ...string) {
+	for _, id := range d.names.Linkers(targets...) {
+		if d.ctx.Err() == nil {
+			d.wg.Go(func() { d.updateFiles(id) }) // not here: the caller holds a container's lock
 		}
 	}
 }
@@ -278,7 +273,7 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.unwire(s)
-	defer func() { d.rename(); d.touchIdle() }()
+	defer func() { d.updateNames(c.ID); d.touchIdle() }()
 	return d.remove(s, c)
 }
 
@@ -311,14 +306,14 @@ func (d *Daemon) RenameContainer(_ context.Context, ref, name string) error {
 	if err != nil {
 		return err
 	}
-	d.rename()
+	d.updateNames(c.ID)
 	s := d.box(c.ID)
 	s.mu.Lock()
 	for _, p := range s.plugs { // flows and logs show the new name too
 		p.at.Rename(c.Name)
 	}
 	s.mu.Unlock()
-	d.tellLinkers(old.Name, c.Name)
+	d.updateLinkers(old.Name, c.Name)
 	d.containerEvent("rename", c, map[string]string{"oldName": "/" + old.Name})
 	return nil
 }

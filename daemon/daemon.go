@@ -15,6 +15,7 @@ import (
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/watchdog"
+	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -60,8 +61,8 @@ type Daemon struct {
 	model    *network.Model
 	dns      *dns.Server
 	upstream *dns.Upstreams
-	names    directory
-	naming   sync.Mutex // held while names are made, so that those stored last are the latest
+	names    *names.Table
+	naming   sync.Mutex // held from reading a record to changing names, so that what is stored last is the latest
 	events   *eventLog
 	watchdog *watchdog.Watchdog
 	shared   *forwarder.Shared // host ports and limits, over all networks
@@ -112,7 +113,7 @@ func New(cfg Config) (*Daemon, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Daemon{
 		cfg: cfg, log: cfg.Logger, model: model,
-		events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
+		names: names.NewTable(), events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		bridges: map[string]*bridgeSlot{}, sandboxes: map[string]*sandboxState{},
 	}

@@ -100,9 +100,9 @@ func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Networ
 }
 
 // answerName makes the DNS server's question whether a container may be answered an address for a name; nil where it may be
-// answered all. Each of its networks may refuse, as the address is reached over any of them. The names in search are the
-// user's own and no public ones.
-func (d *Daemon) answerName(c *network.Container, nets map[string]*network.Network, search []string) func(string, netip.Addr) error {
+// answered all. Each of its networks may refuse, as the address is reached over any of them. The names in its search domains are
+// the user's own and no public ones.
+func (d *Daemon) answerName(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
 	var strict []*network.Endpoint
 	for _, e := range c.Endpoints {
 		if n := nets[e.NetworkID]; n != nil {
@@ -115,7 +115,7 @@ func (d *Daemon) answerName(c *network.Container, nets map[string]*network.Netwo
 		return nil
 	}
 	return func(name string, addr netip.Addr) error {
-		for _, domain := range search {
+		for _, domain := range d.searchDomains(c) {
 			if policy.Within(name, strings.ToLower(strings.Trim(domain, "."))) {
 				return nil
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -105,18 +106,14 @@ type linkTarget struct {
 // linkTargets finds the running containers behind c's links on the default bridge.
 func (d *Daemon) linkTargets(c *network.Container) []linkTarget {
 	var list []linkTarget
-	for _, l := range c.Links {
-		name, alias, ok := strings.Cut(l, ":")
-		if !ok {
-			alias = name
-		}
-		t, err := d.model.Container(name)
+	for _, l := range names.ParseLinks(c.Links) {
+		t, err := d.model.Container(l.Target)
 		if err != nil {
 			continue
 		}
 		for _, e := range t.Endpoints {
 			if e.Network == network.BridgeName {
-				list = append(list, linkTarget{alias, t, endpointAddrs(e)})
+				list = append(list, linkTarget{l.Alias, t, endpointAddrs(e)})
 			}
 		}
 	}

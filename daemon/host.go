@@ -41,9 +41,9 @@ func (d *Daemon) startDNS() error {
 		return fmt.Errorf("host's resolvers: %w", err)
 	}
 	d.upstream = up
-	d.rename()
+	d.updateAllNames()
 	d.dns = dns.NewServer(dns.Config{
-		Directory:      &d.names,
+		Directory:      d.names,
 		Logger:         d.log,
 		Upstreams:      up,
 		CacheSize:      d.cfg.DNSCache,

@@ -1,62 +1,47 @@
 package daemon
 
 import (
-	"strings"
 	"syscall"
 
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// relink tells the switches of networks without inter-container connectivity which ports of which containers the running
-// ones may reach by their links. It is a part of rename: links lead where their aliases resolve to.
-func (d *Daemon) relink(running []*network.Container) {
-	for _, b := range d.bridgeList() {
-		if b.Isolated() {
-			b.SetLinks(d.linksOn(b.record, running))
+// updateLinks tells the switch of a network without inter-container connectivity which ports of which containers the others may
+// reach by their links. The caller holds d.naming.
+func (d *Daemon) updateLinks(networkID string) {
+	b := d.bridge(networkID)
+	if b == nil || !b.Isolated() {
+		return
+	}
+	pairs := d.names.Links(networkID)
+	if b.record.Name == network.BridgeName {
+		pairs = d.hostsLinks(networkID)
+	}
+	rules := make([]engine.LinkRule, 0, len(pairs))
+	for _, p := range pairs {
+		if to, err := d.model.Container(p.To); err == nil {
+			rules = append(rules, engine.LinkRule{From: p.From, To: p.To, Ports: reachable(to)})
 		}
 	}
+	b.SetLinks(rules)
 }
 
-// linksOn finds the links between containers that have an endpoint on n.
-func (d *Daemon) linksOn(n *network.Network, running []*network.Container) []engine.LinkRule {
-	named := map[string][]*network.Container{} // as the network's DNS names are
-	for _, c := range running {
-		for _, e := range c.Endpoints {
-			if e.NetworkID != n.ID {
-				continue
-			}
-			for _, name := range network.DNSNames(c, e) {
-				for _, full := range []string{strings.ToLower(name), strings.ToLower(name + "." + e.Network)} {
-					named[full] = append(named[full], c)
-				}
-			}
+// hostsLinks are the links between containers on the default bridge, which are in their hosts files.
+func (d *Daemon) hostsLinks(networkID string) []names.Pair {
+	var pairs []names.Pair
+	for _, id := range d.names.LinkersOn(networkID) {
+		c, err := d.model.Container(id)
+		if err != nil {
+			continue
+		}
+		for _, t := range d.linkTargets(c) {
+			pairs = append(pairs, names.Pair{From: c.ID, To: t.c.ID})
 		}
 	}
-	var links []engine.LinkRule
-	add := func(from, to *network.Container) {
-		links = append(links, engine.LinkRule{From: from.ID, To: to.ID, Ports: reachable(to)})
-	}
-	for _, c := range running {
-		for _, e := range c.Endpoints {
-			switch {
-			case e.NetworkID != n.ID:
-			case e.Network == network.BridgeName:
-				for _, t := range d.linkTargets(c) {
-					add(c, t.c)
-				}
-			default:
-				for _, link := range e.Links {
-					target, _, _ := strings.Cut(link, ":")
-					for _, t := range named[strings.ToLower(target)] {
-						add(c, t)
-					}
-				}
-			}
-		}
-	}
-	return links
+	return pairs
 }
 
 // reachable are the ports that a link opens: those that the container exposes, and those that it publishes.

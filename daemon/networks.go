@@ -49,7 +49,7 @@ func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*ne
 		return nil, "", err
 	}
 	d.tellSubnets()
-	d.rename()
+	d.nameNetwork(n)
 	d.networkEvent("create", n.ID, n.Name, map[string]string{"type": n.Driver})
 	return n, warning, nil
 }
@@ -65,7 +65,7 @@ func (d *Daemon) RemoveNetwork(_ context.Context, ref string) error {
 	}
 	d.dropBridge(n.ID)
 	d.tellSubnets()
-	d.rename()
+	d.names.RemoveNetwork(n.ID)
 	d.networkEvent("destroy", n.ID, n.Name, map[string]string{"type": n.Driver})
 	return nil
 }
@@ -146,8 +146,8 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 
 // changed brings names and published ports in line after an endpoint came or went. The caller holds s.mu.
 func (d *Daemon) changed(ctx context.Context, s *sandboxState, c *network.Container) {
-	d.rename()
-	d.tellLinkers(c.Name)
+	d.updateNames(c.ID)
+	d.updateLinkers(c.Name)
 	if c.Status != network.Running {
 		return
 	}

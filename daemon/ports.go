@@ -139,7 +139,7 @@ func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.P
 		d.unpublish(s, func(b binding) bool { return slices.Contains(added, b) })
 		return nil, err
 	}
-	d.rename() // links to it lead to these too
+	d.updateNames(c.ID) // links to it lead to these too
 	return published(added), nil
 }
 
@@ -172,7 +172,7 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 	for _, p := range ports {
 		d.unpublish(s, match(p))
 	}
-	d.rename()
+	d.updateNames(c.ID)
 	return nil
 }
 

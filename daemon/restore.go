@@ -49,7 +49,7 @@ func (d *Daemon) restore(r *received) {
 	}
 	group.Wait()
 	d.wg.Go(func() { d.resetAllStale(living) })
-	d.rename()
+	d.updateAllNames()
 	d.sweep()
 	d.touchIdle()
 }
