@@ -271,7 +271,7 @@ func endpointSpec(s *dockernet.EndpointSettings) (network.EndpointSpec, error) {
 		if err != nil {
 			return e, err
 		}
-		e.Links = append(e.Links, link)
+		e.Links = append(e.Links, link.String())
 	}
 	return e, nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -106,7 +105,7 @@ type linkTarget struct {
 // linkTargets finds the running containers behind c's links on the default bridge.
 func (d *Daemon) linkTargets(c *network.Container) []linkTarget {
 	var list []linkTarget
-	for _, l := range names.ParseLinks(c.Links) {
+	for _, l := range network.ParseLinks(c.Links) {
 		t, err := d.model.Container(l.Target)
 		if err != nil {
 			continue

@@ -69,7 +69,7 @@ func (d *Daemon) nameContainer(id string) (networks []string) {
 // namesOf is what the table of names has of a running container. nets are the networks that it is on, by id; upstreams the
 // servers that its other names are asked of, unless it or one of its networks has others.
 func namesOf(c *network.Container, nets map[string]*network.Network, upstreams []string) names.Container {
-	one := names.Container{ID: c.ID, Hosts: map[string][]netip.Addr{}, Links: names.ParseLinks(c.Links)}
+	one := names.Container{ID: c.ID, Hosts: map[string][]netip.Addr{}, Links: network.ParseLinks(c.Links)}
 	one.DNS = dns.Client{ID: c.ID, Upstreams: upstreams, NoShort: setsNdots(c.DNSOptions)}
 	if len(c.DNS) > 0 {
 		one.DNS.Upstreams = c.DNS
@@ -89,7 +89,7 @@ func namesOf(c *network.Container, nets map[string]*network.Network, upstreams [
 			Suffix:  e.Network,
 			Names:   network.DNSNames(c, e),
 			Addrs:   endpointAddrs(e),
-			Links:   names.ParseLinks(e.Links),
+			Links:   network.ParseLinks(e.Links),
 		}
 		for _, x := range c.Exposed {
 			seat.Services = append(seat.Services, names.Service{Port: x.Port, Proto: string(x.Proto)})

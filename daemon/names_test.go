@@ -68,10 +68,10 @@ func TestEndpointsInTheTableOfNames(t *testing.T) {
 	c.Endpoints[1].Links = []string{"db:store"}
 	one := namesOf(c, nets, nil)
 	if got, want := fmt.Sprintf("%+v", one.Endpoints), "[{Network:open Suffix:open Names:[web cccccccccccc www] Addrs:[10.1.0.2] Services:[{Port:80 Proto:tcp}] Links:[]}"+
-		" {Network:inner Suffix:inner Names:[web cccccccccccc www Alias] Addrs:[10.2.0.2] Services:[{Port:80 Proto:tcp}] Links:[{Target:db Alias:store}]}]"; got != want {
+		" {Network:inner Suffix:inner Names:[web cccccccccccc www Alias] Addrs:[10.2.0.2] Services:[{Port:80 Proto:tcp}] Links:[db:store]}]"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
-	if got := fmt.Sprint(one.Links); got != "[{db db}]" {
+	if got := fmt.Sprint(one.Links); got != "[db:db]" {
 		t.Errorf("links of its hosts file: %s", got)
 	}
 }

@@ -13,6 +13,6 @@
 //	}}})
 //	addrs, ok := t.LookupName("c1", "web.mynet")
 //
-// The daemon keeps a Table in step with its records, and gives it to package dns as its Directory. The package knows no records,
-// no sockets and no switch; ids are texts to it.
+// The daemon keeps a Table in step with its records, and gives it to package dns as its Directory. Of
+// package network it has links only; it knows no records, no sockets and no switch, and ids are texts to it.
 package names

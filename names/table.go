@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/usernet/usernet/dns"
+	"github.com/usernet/usernet/network"
 )
 
 var _ dns.Directory = (*Table)(nil)
@@ -24,7 +25,7 @@ type Container struct {
 	ID        string
 	DNS       dns.Client              // how its questions are answered
 	Hosts     map[string][]netip.Addr // names that only it sees, in lower case
-	Links     []Link                  // that are in its hosts file
+	Links     []network.Link          // that are in its hosts file
 	Endpoints []Endpoint
 }
 
@@ -35,7 +36,7 @@ type Endpoint struct {
 	Names    []string
 	Addrs    []netip.Addr
 	Services []Service
-	Links    []Link // aliases that only its own container sees; the targets are names on this network
+	Links    []network.Link // aliases that only its own container sees; the targets are names on this network
 }
 
 // Service is a port that a container exposes.
@@ -325,10 +326,10 @@ func (t *Table) LookupService(container, service, proto, name string) (list []dn
 }
 
 // Links returns the links of endpoints on a network whose targets are there, each once.
-func (t *Table) Links(network string) []Pair {
+func (t *Table) Links(id string) []Pair {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	s := t.networks[network]
+	s := t.networks[id]
 	if s == nil {
 		return nil
 	}
@@ -369,14 +370,14 @@ func (t *Table) Linkers(targets ...string) []string {
 }
 
 // LinkersOn returns the containers on a network that have Container.Links.
-func (t *Table) LinkersOn(network string) []string {
+func (t *Table) LinkersOn(id string) []string {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	all := set{}
-	for _, ids := range t.linkers {
-		for id := range ids {
-			if m := t.containers[id]; m != nil && slices.ContainsFunc(m.seats, func(one *seat) bool { return one.Network == network }) {
-				all[id] = struct{}{}
+	for _, linking := range t.linkers {
+		for c := range linking {
+			if m := t.containers[c]; m != nil && slices.ContainsFunc(m.seats, func(one *seat) bool { return one.Network == id }) {
+				all[c] = struct{}{}
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/usernet/usernet/dns"
+	"github.com/usernet/usernet/network"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
@@ -41,10 +42,10 @@ func town() *Table {
 		}})
 	}
 	t.SetContainer(Container{ID: "app", Hosts: map[string][]netip.Addr{"web": {addr("192.0.2.9")}}, Endpoints: []Endpoint{
-		{Network: "n2", Suffix: "two", Names: []string{"app"}, Addrs: []netip.Addr{addr("10.2.0.5")}, Links: []Link{{"WEB", "Front"}, {"gone", "lost"}}},
+		{Network: "n2", Suffix: "two", Names: []string{"app"}, Addrs: []netip.Addr{addr("10.2.0.5")}, Links: []network.Link{{Target: "WEB", Alias: "Front"}, {Target: "gone", Alias: "lost"}}},
 	}})
 	t.SetContainer(Container{ID: "old", Endpoints: []Endpoint{{Network: "n0", Suffix: "bridge", Names: []string{"old"}, Addrs: []netip.Addr{addr("172.17.0.2")}}}})
-	t.SetContainer(Container{ID: "new", Links: []Link{{"old", "ancient"}}, Endpoints: []Endpoint{
+	t.SetContainer(Container{ID: "new", Links: []network.Link{{Target: "old", Alias: "ancient"}}, Endpoints: []Endpoint{
 		{Network: "n0", Suffix: "bridge", Names: []string{"new"}, Addrs: []netip.Addr{addr("172.17.0.3")}},
 	}})
 	return t
@@ -212,12 +213,12 @@ func TestHistoriesEndAsIfBegunThere(t *testing.T) {
 					e := Endpoint{Network: n, Suffix: "net" + n, Names: []string{id, pick("x", "Y", "a")}}
 					e.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(9))})}
 					if random.IntN(2) == 0 {
-						e.Links = []Link{{Target: pick("a", "b", "x", "y"), Alias: pick("l", "m", "a")}}
+						e.Links = []network.Link{{Target: pick("a", "b", "x", "y"), Alias: pick("l", "m", "a")}}
 					}
 					c.Endpoints = append(c.Endpoints, e)
 				}
 				if random.IntN(3) == 0 {
-					c.Links = []Link{{Target: pick("a", "b"), Alias: "l"}}
+					c.Links = []network.Link{{Target: pick("a", "b"), Alias: "l"}}
 				}
 				containers[id] = c
 				table.SetContainer(c)

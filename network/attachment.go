@@ -106,10 +106,9 @@ func ParseLinkLocal(s string) (netip.Addr, error) {
 // Docker's legacy links do. A target that find does not know adds none.
 func LinkEnvironment(c *Container, find func(name string) (*Container, error)) []string {
 	var env []string
-	for _, l := range c.Links {
-		name, alias, _ := strings.Cut(l, ":")
-		if target, err := find(name); err == nil {
-			env = append(env, linkVariables(c.Name, alias, target)...)
+	for _, l := range ParseLinks(c.Links) {
+		if target, err := find(l.Target); err == nil {
+			env = append(env, linkVariables(c.Name, l.Alias, target)...)
 		}
 	}
 	return env

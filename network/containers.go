@@ -207,17 +207,16 @@ func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
 	for i := range spec.Networks {
 		links, spec.Networks[i].Links = append(links, spec.Networks[i].Links...), nil
 	}
-	for _, l := range links {
-		name, alias, _ := strings.Cut(l, ":")
-		t, err := m.findContainer(name)
+	for _, l := range ParseLinks(links) {
+		t, err := m.findContainer(l.Target)
 		if err != nil {
-			return nil, Errorf(Invalid, "could not get container for %s: %w", name, err)
+			return nil, Errorf(Invalid, "could not get container for %s: %w", l.Target, err)
 		}
 		if t.NetworkMode == HostName {
 			return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 		}
 		if t.Status != Running {
-			return nil, Errorf(Conflict, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, strings.TrimPrefix(spec.Name, "/"), alias)
+			return nil, Errorf(Conflict, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, strings.TrimPrefix(spec.Name, "/"), l.Alias)
 		}
 	}
 	return links, nil

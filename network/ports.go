@@ -110,18 +110,6 @@ func ParseExpose(specs []string) ([]PortProto, error) {
 	return list, nil
 }
 
-// ParseLink reads NAME[:ALIAS]; the alias of a plain name is the name.
-func ParseLink(spec string) (string, error) {
-	name, alias, ok := strings.Cut(strings.TrimPrefix(spec, "/"), ":")
-	if !ok {
-		alias = name
-	}
-	if name == "" || alias == "" || strings.Contains(alias, ":") {
-		return "", Errorf(Invalid, "bad format for links: %s", spec)
-	}
-	return name + ":" + alias, nil
-}
-
 // ParseExtraHost reads NAME:IP or NAME=IP, where IP may be host-gateway, and returns it with a colon.
 func ParseExtraHost(spec string) (string, error) {
 	i := strings.IndexAny(spec, "=:")

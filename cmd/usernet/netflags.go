@@ -181,7 +181,7 @@ func parseEndpoint(ip, ip6, mac string, linkLocal, links []string) (e network.En
 		if err != nil {
 			return e, err
 		}
-		e.Links = append(e.Links, link)
+		e.Links = append(e.Links, link.String())
 	}
 	return e, nil
 }

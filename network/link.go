@@ -1,9 +1,6 @@
-package names
+package network
 
-import (
-	"errors"
-	"strings"
-)
+import "strings"
 
 // Link is a container that another one has a name for.
 type Link struct {
@@ -11,22 +8,22 @@ type Link struct {
 	Alias  string // what the other one calls it
 }
 
-// errLink is the reason why ParseLink fails, in Docker's words.
-var errLink = errors.New("bad format for links")
+// String is what ParseLink reads, and what records have.
+func (l Link) String() string { return l.Target + ":" + l.Alias }
 
-// ParseLink reads NAME[:ALIAS]; without ALIAS it is NAME.
+// ParseLink reads NAME[:ALIAS]; the alias of a plain name is the name. Docker's API has a slash before names.
 func ParseLink(s string) (Link, error) {
-	target, alias, ok := strings.Cut(s, ":")
+	target, alias, ok := strings.Cut(strings.TrimPrefix(s, "/"), ":")
 	if !ok {
 		alias = target
 	}
 	if target == "" || alias == "" || strings.Contains(alias, ":") {
-		return Link{}, errLink
+		return Link{}, Errorf(Invalid, "bad format for links: %s", s)
 	}
 	return Link{Target: target, Alias: alias}, nil
 }
 
-// ParseLinks reads a list, and leaves out what is no link.
+// ParseLinks reads a list of a record, and leaves out what is no link.
 func ParseLinks(list []string) []Link {
 	var links []Link
 	for _, s := range list {
