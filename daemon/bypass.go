@@ -3,38 +3,37 @@ package daemon
 import (
 	"context"
 
+	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/sandbox"
 )
 
-// bypassSockets gives an attachment the sockets that are made in its container's sandbox.
-type bypassSockets struct{ *sandbox.Sockets }
+// socketPool gives an attachment the sockets that are made in its container's sandbox.
+type socketPool struct{ *bypass.Pool }
 
-var _ engine.SocketSource = bypassSockets{}
+var _ engine.SocketSource = socketPool{}
 
 // Socket implements engine.SocketSource.
-func (s bypassSockets) Socket(ctx context.Context, outbound, ipv6 bool) (fd int, err error) {
-	use := sandbox.Publish
+func (p socketPool) Socket(ctx context.Context, outbound, ipv6 bool) (fd int, err error) {
+	d := bypass.Inbound
 	if outbound {
-		use = sandbox.Divert
+		d = bypass.Outbound
 	}
-	return s.Take(ctx, use, ipv6)
+	return p.Get(ctx, d, ipv6)
 }
 
 // Prefill implements engine.SocketSource.
-func (s bypassSockets) Prefill(ipv4, ipv6 bool) { s.Warm(sandbox.Publish, ipv4, ipv6) }
+func (p socketPool) Prefill(ipv4, ipv6 bool) { p.Pool.Prefill(bypass.Inbound, ipv4, ipv6) }
 
-// Unanswered implements engine.SocketSource: a packet filter of the container's is in the way, or it has removed the rules, so
-// that its connections take the way through the gateway for a while.
-func (s bypassSockets) Unanswered() { s.Fail(sandbox.Divert) }
+// Unanswered implements engine.SocketSource: the container's connections take the way through the gateway for a while.
+func (p socketPool) Unanswered() { p.Suspend(bypass.Outbound) }
 
-// socketsOf returns the stock of sockets of c's sandbox, making an empty one where there is none. The caller holds s.mu.
+// socketsOf returns the pool of sockets of c's sandbox, making an empty one where there is none. The caller holds s.mu.
 func (d *Daemon) socketsOf(s *sandboxState, c *network.Container) engine.SocketSource {
 	if s.sockets == nil {
-		s.sockets = d.cfg.Helper.Sockets(target(c), func(err error) {
+		s.sockets = bypass.New(bypass.InSandbox(d.cfg.Helper, target(c)), func(err error) {
 			d.log.Debug("connections go through the gateway", "container", c.Name, "error", err)
 		})
 	}
-	return bypassSockets{s.sockets}
+	return socketPool{s.sockets}
 }

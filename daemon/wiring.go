@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
@@ -26,7 +27,7 @@ type sandboxState struct {
 	bound      []binding
 	stub       *engine.Stub       // nil: none
 	forgetStub func()             // the service manager keeps it no longer; nil: it does not
-	sockets    *sandbox.Sockets   // for direct connections; nil before the first endpoint
+	sockets    *bypass.Pool       // for direct connections; nil before the first endpoint
 	stop       context.CancelFunc // ends the watch; nil before it starts
 	unwatch    func()             // mu is not watched any more
 	code       int                // exit status; set before ended is closed

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/bypass/fwmark"
 	"github.com/usernet/usernet/sandbox/entry"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -173,11 +174,11 @@ func setUp(i Interface) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
-	if err := routeHere(link, netlink.FAMILY_V4); err != nil {
+	if err := fwmark.RouteBack(link, netlink.FAMILY_V4); err != nil {
 		return err
 	}
 	if i.IPv6 {
-		return routeHere(link, netlink.FAMILY_V6)
+		return fwmark.RouteBack(link, netlink.FAMILY_V6)
 	}
 	return nil
 }
@@ -229,7 +230,7 @@ func setDefaultRoutes(want []Route) error {
 			}
 		}
 		link, err := netlink.LinkByIndex(r.LinkIndex)
-		if err != nil || r.Table == directTable || !isTAP(link) {
+		if err != nil || r.Table == fwmark.Table || !isTAP(link) {
 			continue
 		}
 		if err := netlink.RouteDel(&r); err != nil {

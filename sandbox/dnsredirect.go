@@ -58,6 +58,15 @@ const (
 	offsetTCPChecksum     = 16
 )
 
+// Where addresses are in the header of IPv4 (RFC 791, 3.1).
+const (
+	sourceOffset      = 12
+	destinationOffset = 16
+)
+
+// register is the first of the kernel's 32-bit registers (NFT_REG32_00, include/uapi/linux/netfilter/nf_tables.h).
+const register = unix.NFT_REG32_00
+
 // netlinkTimeout bounds the wait for the kernel's answers, which it gives before the call that sends returns.
 const netlinkTimeout = 5 * time.Second
 
@@ -120,8 +129,8 @@ func redirectRules(at netip.AddrPort, port uint16, flags uint32) []netlink.Messa
 		checksum uint32
 	}{{unix.IPPROTO_UDP, offsetUDPChecksum}, {unix.IPPROTO_TCP, offsetTCPChecksum}} {
 		batch = append(batch,
-			newRule("in", setPort(at.Addr(), divertFamilies[0].dst, t.proto, offsetDestinationPort, at.Port(), port, t.checksum)),
-			newRule("out", setPort(at.Addr(), divertFamilies[0].src, t.proto, offsetSourcePort, port, at.Port(), t.checksum)))
+			newRule("in", setPort(at.Addr(), destinationOffset, t.proto, offsetDestinationPort, at.Port(), port, t.checksum)),
+			newRule("out", setPort(at.Addr(), sourceOffset, t.proto, offsetSourcePort, port, at.Port(), t.checksum)))
 	}
 	return batch
 }

@@ -7,8 +7,8 @@
 // clone flags, as a short-lived agent that Configure sends in, or as what becomes the command of Exec. The last two enter
 // namespaces before their Go runtime starts (package entry). The program is a sealed copy in memory of Program, or of the
 // one that runs: no executable of the host's is that of a process in a sandbox. An agent makes
-// TAPs, addresses, routes and DNS sockets, and passes their descriptors out over a socket (SCM_RIGHTS, unix(7)). So does the
-// maker of the sockets by which connections pass the TAPs by (Sockets), for as long as they are in demand.
+// TAPs, addresses, routes and DNS sockets, and passes their descriptors out over a socket (SCM_RIGHTS, unix(7)). Other
+// packages have agents of their own (Role): the factory of package bypass is one.
 //
 // A program that uses the package calls Main first thing:
 //

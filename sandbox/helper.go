@@ -143,9 +143,6 @@ func namespace(path string) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
-// agentRoles are the roles in which a sandbox may be entered for the daemon.
-var agentRoles = []string{roleAgent, roleSockets}
-
 // helperRequest asks for an agent in Target, or where Path is set, for the namespace at it, or where Pid is set, for the user
 // namespaces of that process.
 type helperRequest struct {

@@ -18,7 +18,6 @@ const (
 	roleCommand = "__command" // PID 1 of a sandbox that is furnished, parent of the command
 	roleHold    = "__hold"    // holds namespaces until it is killed
 	roleExec    = "__exec"    // becomes one more command in a sandbox
-	roleSockets = "__sockets" // makes sockets in a network namespace until nobody wants more
 	roleHelper  = "__helper"  // enters sandboxes for a daemon that is confined
 	roleOpener  = "__opener"  // opens namespaces for the helper
 )
@@ -28,14 +27,11 @@ const controlFD = entry.ControlFD
 
 // Main runs the role that the binary was started in and ends the process; started in none, it returns. In each case what
 // the process has inherited beyond the standard streams is closed in every program that it starts: a descriptor of the
-// caller's would lead a container's command out of its root file system (CVE-2024-21626).
-func Main() {
+// caller's would lead a container's command out of its root file system (CVE-2024-21626). others are roles of other packages.
+func Main(others ...Role) {
 	if err := closeOnExec(controlFD); err != nil {
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 		os.Exit(125)
-	}
-	if len(os.Args) < 2 {
-		return
 	}
 	roles := map[string]func() error{
 		roleAgent:   runAgent,
@@ -43,14 +39,14 @@ func Main() {
 		roleCommand: runCommand,
 		roleHold:    runHold,
 		roleExec:    runExec,
-		roleSockets: runSockets,
 		roleHelper:  runHelper,
 		roleOpener:  runOpener,
 	}
-	run := roles[os.Args[1]]
-	if run == nil {
+	allow(others, roles)
+	if len(os.Args) < 2 || roles[os.Args[1]] == nil {
 		return
 	}
+	run := roles[os.Args[1]]
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // for a program that was not patched: a test's
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "usernet:", err)

@@ -54,7 +54,7 @@ exec 9<>/proc/1/exe`)
 }
 
 // attackEntering has root of a sandbox's user namespace, who sees the host's processes, try to trace whatever enters the
-// sandbox, for as long as it does: agents, makers of sockets, commands of exec.
+// sandbox, for as long as it does: agents, factories of sockets, commands of exec.
 func attackEntering(t *testing.T) {
 	d := startDaemon(t)
 	d.idle("box")
@@ -92,7 +92,7 @@ func attackEntering(t *testing.T) {
 	if len(r.Got) > 0 {
 		t.Errorf("the sandbox's root could have: %s", strings.Join(r.Got, "; "))
 	}
-	for _, role := range []string{"__agent", "__sockets", "__exec"} {
+	for _, role := range []string{"__agent", "__factory", "__exec"} {
 		if r.Seen[role] == 0 {
 			t.Errorf("no process was seen as %s: nothing was tried", role)
 		}

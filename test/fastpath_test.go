@@ -108,7 +108,7 @@ func TestFastPath(t *testing.T) {
 		})
 		long := func(want bool) func() error {
 			return func() error {
-				out := d.ok("exec", "box", "nft", "list set ip usernet closing")
+				out := d.ok("exec", "box", "nft", "list set ip usernet time_wait")
 				if regexp.MustCompile(fmt.Sprintf(`\. %d (timeout \S+ )?expires 23h`, port)).MatchString(out) != want {
 					return fmt.Errorf("to be brought back for long: %v is wanted of port %d in %s", want, port, out)
 				}
@@ -185,6 +185,8 @@ func TestFastPathGivesWay(t *testing.T) {
 			d.says("\nyou are "+host4+":", "nat", helper, "tcpdial", fmt.Sprintf("%s:%d", elsewhere4, port))
 			d.says("ok", "nat", helper, "tcpdial", fmt.Sprintf("[%s]:%d", elsewhere6, port))
 		})
+		d.isSpliced(0, func() { dials(d, "nat") })
+		d.says("", "nat", "nft", "delete table inet own")
 		d.isSpliced(1, func() { dials(d, "nat") })
 	})
 	t.Run("a namespace behind the container", func(t *testing.T) {

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/sandbox"
 )
 
 func main() {
-	sandbox.Main()
+	sandbox.Main(bypass.Role)
 	fmt.Fprintln(os.Stderr, "usernet-sandbox: started by usernet only")
 	os.Exit(125)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -27,7 +28,7 @@ func (e exitCode) Error() string { return "exit status " + strconv.Itoa(int(e)) 
 
 func main() {
 	sandbox.Program = sandboxProgram
-	sandbox.Main()
+	sandbox.Main(bypass.Role)
 	place()
 	os.Exit(run())
 }

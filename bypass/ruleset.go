@@ -1,4 +1,4 @@
-package sandbox
+package bypass
 
 import (
 	"errors"
@@ -9,41 +9,32 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/bypass/fwmark"
 )
 
-// A connection that a container opens is diverted so: its SYN leaves by the TAP and is answered by nobody until the daemon
-// has reached the destination. Then a socket of the container's own namespace connects back to the container in the
-// destination's name. The two SYNs have crossed, which TCP knows as a simultaneous open (RFC 9293, 3.5): the container's
-// socket is connected to ours, and takes it for the destination. What it sends from then on has to come back to this
-// namespace instead of leaving by the TAP; that is what the rules below do, for the connections in the set live, for those
-// in ended, which we have closed and the container has not, and for a while for those in closing. All sets hold connections
-// as the container sees them.
-//
-// Ours is refused where no socket of the container has asked for it, which asked knows: where the container's own rules
-// changed the addresses of the SYN on its way out, or it came from a namespace behind. What is sent from then on could not
-// be told.
-//
-// A container may remove or change these rules. What it sends then leaves by the TAP again, where the gateway resets what
-// it does not know: it has broken its own connections, and reached nothing.
+// tableName is the table of the rules in doc.go, which explains them.
+const tableName = "usernet"
+
+// The sets: each holds connections as the container sees them, its own address and port first.
 const (
-	divertTable   = "usernet"
-	divertAsked   = "asked"
-	divertLive    = "live"
-	divertEnded   = "ended"
-	divertClosing = "closing"
+	setSYNSent     = "syn_sent"
+	setEstablished = "established"
+	setFINWait     = "fin_wait"
+	setTimeWait    = "time_wait"
 )
 
-// closingTime is how long the packets of a connection are brought back once both ends have closed it, or while it is being
+// timeWait is how long the packets of a connection are brought back once both ends have closed it, or while it is being
 // opened. They cross no network. It is also how long ago a container's SYN may be: one that waits for the destination is sent
 // again after 16 s at most (RFC 6298), within dialTimeout of the forwarder.
-const closingTime = 20 * time.Second
+const timeWait = 20 * time.Second
 
-// halfTime is the same where only the container has closed: its keepalive probes have to come back, however long the answer
-// takes. Our end, which sends a FIN or a reset, ends it early.
-const halfTime = 24 * time.Hour
+// halfClosed is the same where only the container has closed: its keepalive probes have to come back, however long the answer
+// takes. The proxy's end, which sends a FIN or a reset, ends it early.
+const halfClosed = 24 * time.Hour
 
-// maxDiverted bounds each set. Connections beyond go through the gateway's TCP. At 20 s each, 262144 are 13,000 a second.
-const maxDiverted = 1 << 18
+// setSize bounds each set. Connections beyond go through the gateway's TCP. At 20 s each, 262144 are 13,000 a second.
+const setSize = 1 << 18
 
 // register is the first of the kernel's 32-bit registers (NFT_REG32_00, include/uapi/linux/netfilter/nf_tables.h).
 const register = unix.NFT_REG32_00
@@ -54,32 +45,26 @@ const (
 	flagFIN, flagSYN, flagRST, flagACK = 0x01, 0x02, 0x04, 0x10
 )
 
-// divertFamily is what the rules of one family need to know of it.
-type divertFamily struct {
+// family is what the rules of one family need to know of it.
+type family struct {
 	table    nftables.TableFamily
 	addr     nftables.SetDatatype
 	size     uint32 // of an address, in bytes
 	src, dst uint32 // where the header has them
 }
 
-var divertFamilies = []divertFamily{
+var families = []family{
 	{nftables.TableFamilyIPv4, nftables.TypeIPAddr, 4, 12, 16},  // RFC 791, 3.1
 	{nftables.TableFamilyIPv6, nftables.TypeIP6Addr, 16, 8, 24}, // RFC 8200, 3
 }
 
-// divertRules puts the rules in place in the network namespace that this process is in. Rules that are there stay.
-func divertRules(ipv6 bool) error {
+// loadRuleset puts the rules in place in the network namespace that this process is in. Rules that are there stay.
+func loadRuleset(ipv6 bool) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	switch yes, err := masqueraded(c); {
-	case err != nil:
-		return err
-	case yes:
-		return errMasqueraded
-	}
-	for _, f := range divertFamilies {
+	for _, f := range families {
 		if f.table == nftables.TableFamilyIPv6 && !ipv6 {
 			continue
 		}
@@ -93,29 +78,35 @@ func divertRules(ipv6 bool) error {
 	return nil
 }
 
-func (f divertFamily) add(c *nftables.Conn) error {
-	t := c.CreateTable(&nftables.Table{Name: divertTable, Family: f.table})
+func (f family) add(c *nftables.Conn) error {
+	t := c.CreateTable(&nftables.Table{Name: tableName, Family: f.table})
 	key, err := nftables.ConcatSetType(f.addr, nftables.TypeInetService, f.addr, nftables.TypeInetService)
 	if err != nil {
 		return err
 	}
 	open := func(name string) *nftables.Set {
-		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, Size: maxDiverted}
+		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, Size: setSize}
 	}
 	timed := func(name string) *nftables.Set {
-		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: closingTime, Size: maxDiverted}
+		return &nftables.Set{
+			Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, Size: setSize, HasTimeout: true, Timeout: timeWait,
+		}
 	}
-	asked, live, ended, closing := timed(divertAsked), open(divertLive), open(divertEnded), timed(divertClosing)
-	for _, s := range []*nftables.Set{asked, live, ended, closing} {
+	synSent, established, finWait, timeWaits := timed(setSYNSent), open(setEstablished), open(setFINWait), timed(setTimeWait)
+	for _, s := range []*nftables.Set{synSent, established, finWait, timeWaits} {
 		if err := c.AddSet(s, nil); err != nil {
 			return err
 		}
 	}
 	// A chain of type route has the kernel look for the way again where the mark was changed.
-	out := c.AddChain(&nftables.Chain{Table: t, Name: "out", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle})
-	ours := c.AddChain(&nftables.Chain{Table: t, Name: "ours"})
+	out := c.AddChain(&nftables.Chain{
+		Table: t, Name: "out", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+	})
+	fromProxy := c.AddChain(&nftables.Chain{Table: t, Name: "from_proxy"})
 	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken for reset.
-	unasked := c.AddChain(&nftables.Chain{Table: t, Name: "unasked", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw})
+	unsolicited := c.AddChain(&nftables.Chain{
+		Table: t, Name: "reject_unsolicited", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
+	})
 	rule := func(chain *nftables.Chain, parts ...[]expr.Any) {
 		r := &nftables.Rule{Table: t, Chain: chain}
 		for _, p := range parts {
@@ -123,38 +114,38 @@ func (f divertFamily) add(c *nftables.Conn) error {
 		}
 		c.AddRule(r)
 	}
-	inside, outside := f.key(false), f.key(true) // of packets from the container's socket, and from ours
+	inside, outside := f.key(false), f.key(true) // of packets from the container's socket, and from the proxy's
 
-	rule(unasked, markIs(divertMark), protocolIs(unix.IPPROTO_TCP), flagsAre(flagSYN|flagACK, flagSYN), outside, notIn(asked),
+	rule(unsolicited, markIs(fwmark.Outbound), protocolIs(unix.IPPROTO_TCP), flagsAre(flagSYN|flagACK, flagSYN), outside, notIn(synSent),
 		[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	rule(out, protocolIsNot(unix.IPPROTO_TCP), verdict(expr.VerdictAccept, ""))
-	rule(out, markIs(divertMark), verdict(expr.VerdictGoto, ours.Name))
-	rule(out, markIs(directMark), verdict(expr.VerdictAccept, ""))
+	rule(out, markIs(fwmark.Outbound), verdict(expr.VerdictGoto, fromProxy.Name))
+	rule(out, markIs(fwmark.Inbound), verdict(expr.VerdictAccept, ""))
 	// A container's SYN begins anew, whatever had these ports before.
-	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(live), remove(ended), remove(closing), put(asked), verdict(expr.VerdictAccept, ""))
-	// Its answer to ours opens the connection; its last packets close it. Where a set is full, it stays in the one it is in.
-	rule(out, flagsAre(flagSYN|flagACK, flagSYN|flagACK), inside, in(closing), put(live))
-	rule(out, flagsAre(flagFIN|flagRST, flagFIN), inside, in(live), putFor(closing, halfTime), remove(live))
-	rule(out, flagsAny(flagFIN|flagRST), inside, in(ended), put(closing), remove(ended))
-	rule(out, flagsAny(flagRST), inside, in(live), put(closing), remove(live))
-	rule(out, flagsAny(flagRST), inside, in(closing), put(closing))
-	rule(out, inside, in(live), setMark(divertMark), verdict(expr.VerdictAccept, ""))
-	rule(out, inside, in(ended), setMark(divertMark), verdict(expr.VerdictAccept, ""))
-	rule(out, inside, in(closing), setMark(divertMark))
+	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(established), remove(finWait), remove(timeWaits), put(synSent), verdict(expr.VerdictAccept, ""))
+	// Its answer to the proxy's SYN opens the connection; its last packets close it. Where a set is full, it stays in the one it is in.
+	rule(out, flagsAre(flagSYN|flagACK, flagSYN|flagACK), inside, in(timeWaits), put(established))
+	rule(out, flagsAre(flagFIN|flagRST, flagFIN), inside, in(established), putFor(timeWaits, halfClosed), remove(established))
+	rule(out, flagsAny(flagFIN|flagRST), inside, in(finWait), put(timeWaits), remove(finWait))
+	rule(out, flagsAny(flagRST), inside, in(established), put(timeWaits), remove(established))
+	rule(out, flagsAny(flagRST), inside, in(timeWaits), put(timeWaits))
+	rule(out, inside, in(established), setMark(fwmark.Outbound), verdict(expr.VerdictAccept, ""))
+	rule(out, inside, in(finWait), setMark(fwmark.Outbound), verdict(expr.VerdictAccept, ""))
+	rule(out, inside, in(timeWaits), setMark(fwmark.Outbound))
 
-	rule(ours, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(asked), put(closing), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(synSent), put(timeWaits), verdict(expr.VerdictAccept, ""))
 	// Of a reset it is not known whose it is: the kernel answers with one where a socket is gone, or not for this packet.
-	rule(ours, flagsAny(flagRST), outside, remove(live), remove(ended), remove(closing), inside, remove(live), remove(ended), remove(closing), verdict(expr.VerdictAccept, ""))
-	rule(ours, flagsAny(flagFIN), outside, in(live), put(ended), remove(live), verdict(expr.VerdictAccept, ""))
-	rule(ours, outside, in(live), verdict(expr.VerdictAccept, ""))
-	rule(ours, outside, in(ended), verdict(expr.VerdictAccept, ""))
-	rule(ours, flagsAre(flagFIN, 0), outside, in(closing), verdict(expr.VerdictAccept, ""))
-	rule(ours, outside, put(closing))
+	rule(fromProxy, flagsAny(flagRST), outside, remove(established), remove(finWait), remove(timeWaits), inside, remove(established), remove(finWait), remove(timeWaits), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, flagsAny(flagFIN), outside, in(established), put(finWait), remove(established), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, outside, in(established), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, outside, in(finWait), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, flagsAre(flagFIN, 0), outside, in(timeWaits), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, outside, put(timeWaits))
 	return nil
 }
 
 // key loads a packet's connection as the container sees it: its own address and port, then the other's.
-func (f divertFamily) key(reverse bool) []expr.Any {
+func (f family) key(reverse bool) []expr.Any {
 	inside, outside, insidePort, outsidePort := f.src, f.dst, uint32(0), uint32(2) // RFC 9293, 3.1
 	if reverse {
 		inside, outside, insidePort, outsidePort = outside, inside, outsidePort, insidePort

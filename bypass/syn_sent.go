@@ -1,4 +1,4 @@
-package sandbox
+package bypass
 
 import (
 	"encoding/binary"
@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noteAsked puts those connections into the set asked that sockets of this namespace ask for already: the first of a container
+// seedSYNSent puts those connections into the set syn_sent that sockets of this namespace ask for already: the first of a container
 // is what the rules are made for, and its SYN was sent before them.
-func noteAsked(ipv6 bool) error {
-	families := []uint8{unix.AF_INET}
+func seedSYNSent(ipv6 bool) error {
+	protocols := []uint8{unix.AF_INET}
 	if ipv6 {
-		families = append(families, unix.AF_INET6) // IPv4 in disguise too (RFC 4291, 2.5.5.2)
+		protocols = append(protocols, unix.AF_INET6) // mapped IPv4 too (RFC 4291, 2.5.5.2)
 	}
-	for _, family := range families {
-		sockets, err := netlink.SocketDiagTCP(family)
+	for _, protocol := range protocols {
+		sockets, err := netlink.SocketDiagTCP(protocol)
 		if err != nil {
 			return fmt.Errorf("list of sockets: %w", err)
 		}
-		for _, f := range divertFamilies {
-			if err := f.noteAsked(sockets); err != nil {
+		for _, f := range families {
+			if err := f.seedSYNSent(sockets); err != nil {
 				return err
 			}
 		}
@@ -31,7 +31,7 @@ func noteAsked(ipv6 bool) error {
 	return nil
 }
 
-func (f divertFamily) noteAsked(sockets []*netlink.Socket) error {
+func (f family) seedSYNSent(sockets []*netlink.Socket) error {
 	var elements []nftables.SetElement
 	for _, s := range sockets {
 		from, ok1 := netip.AddrFromSlice(s.ID.Source)
@@ -39,7 +39,7 @@ func (f divertFamily) noteAsked(sockets []*netlink.Socket) error {
 		if s.State != netlink.TCP_SYN_SENT || !ok1 || !ok2 || from.Unmap().BitLen() != 8*int(f.size) {
 			continue
 		}
-		elements = append(elements, nftables.SetElement{Key: divertKey(from.Unmap(), s.ID.SourcePort, to.Unmap(), s.ID.DestinationPort)})
+		elements = append(elements, nftables.SetElement{Key: setKey(from.Unmap(), s.ID.SourcePort, to.Unmap(), s.ID.DestinationPort)})
 	}
 	if len(elements) == 0 {
 		return nil
@@ -48,7 +48,7 @@ func (f divertFamily) noteAsked(sockets []*netlink.Socket) error {
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	set := &nftables.Set{Table: &nftables.Table{Name: divertTable, Family: f.table}, Name: divertAsked}
+	set := &nftables.Set{Table: &nftables.Table{Name: tableName, Family: f.table}, Name: setSYNSent}
 	if err := c.SetAddElements(set, elements); err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -58,8 +58,8 @@ func (f divertFamily) noteAsked(sockets []*netlink.Socket) error {
 	return nil
 }
 
-// divertKey is what divertFamily.key loads; in a set, each part fills 32-bit registers.
-func divertKey(inside netip.Addr, insidePort uint16, outside netip.Addr, outsidePort uint16) []byte {
+// setKey is what family.key loads; in a set, each part fills 32-bit registers.
+func setKey(inside netip.Addr, insidePort uint16, outside netip.Addr, outsidePort uint16) []byte {
 	key := binary.BigEndian.AppendUint16(inside.AsSlice(), insidePort)
 	key = append(append(key, 0, 0), outside.AsSlice()...)
 	return append(binary.BigEndian.AppendUint16(key, outsidePort), 0, 0)
