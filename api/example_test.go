@@ -11,6 +11,7 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/network/boltstore"
 )
 
 // networks is a backend with networks and nothing else.
@@ -37,7 +38,7 @@ func ExampleClient() {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	model, err := network.Open(filepath.Join(dir, "db"), network.Options{})
+	model, err := boltstore.OpenModel(filepath.Join(dir, "db"), network.Options{})
 	if err != nil {
 		panic(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/network/boltstore"
 )
 
 // nobody is a backend behind which nothing may be reached: what is not overridden panics.
@@ -132,7 +133,7 @@ func FuzzBodies(f *testing.F) {
 	f.Add(uint8(3), `{"Container":"c","EndpointConfig":{"IPAMConfig":{"IPv4Address":"10.0.0.2"}}}`)
 	f.Add(uint8(4), `[{"host_port":1,"port":2,"proto":"udp"}]`)
 	paths := []string{"/networks/create", "/usernet/networks", "/usernet/containers", "/networks/n/connect", "/usernet/containers/c/ports", "/networks/n/disconnect", "/usernet/containers/c/start"}
-	m, err := network.Open(filepath.Join(f.TempDir(), "db"), network.Options{})
+	m, err := boltstore.OpenModel(filepath.Join(f.TempDir(), "db"), network.Options{})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/network/boltstore"
 )
 
 // model answers from a store alone: two networks besides the predefined ones, and two containers.
@@ -25,7 +26,7 @@ type model struct {
 
 func newModel(t *testing.T) *Server {
 	t.Helper()
-	m, err := network.Open(filepath.Join(t.TempDir(), "db"), network.Options{})
+	m, err := boltstore.OpenModel(filepath.Join(t.TempDir(), "db"), network.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/network/boltstore"
 )
 
 // crashDirVariable makes the test binary a daemon with its state and socket in a directory.
@@ -194,7 +195,7 @@ func (k *acknowledged) change(name string, ask func() error, record func()) erro
 // next round goes on from what did.
 func (k *acknowledged) compare(t *testing.T, dir string) {
 	t.Helper()
-	m, err := network.Open(filepath.Join(dir, "usernet.db"), network.Options{})
+	m, err := boltstore.OpenModel(filepath.Join(dir, "usernet.db"), network.Options{})
 	if err != nil {
 		t.Fatalf("the store does not open: %v", err)
 	}

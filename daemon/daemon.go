@@ -17,6 +17,7 @@ import (
 	"github.com/usernet/usernet/internal/watchdog"
 	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/network/boltstore"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -100,15 +101,19 @@ func New(cfg Config) (*Daemon, error) {
 	if err := forwarder.RaiseFileLimit(); err != nil {
 		cfg.Logger.Warn("limit on open files not raised", "error", err)
 	}
-	model, err := network.Open(filepath.Join(cfg.StateDir, "usernet.db"), network.Options{
+	store, err := boltstore.Open(filepath.Join(cfg.StateDir, "usernet.db"))
+	if err != nil {
+		return nil, err
+	}
+	model, err := network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, store.Close())
 	}
-	if err := model.CopyError(); err != nil {
-		cfg.Logger.Warn("a damaged state could not be put back", "error", err)
+	if err := store.SaveCopy(); err != nil {
+		cfg.Logger.Warn("if the state is damaged it cannot be put back", "error", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Daemon{

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Containers returns all containers, the newest first.
@@ -60,17 +58,23 @@ func (m *Model) findContainer(ref string) (*Container, error) {
 
 // save stores c and then makes it what others see.
 func (m *Model) save(c *Container) error {
-	if err := m.db.Update(func(tx *bolt.Tx) error { return put(tx, bucketContainers, c.ID, c) }); err != nil {
+	if err := m.commit(bucketContainers, c.ID, c); err != nil {
 		return fmt.Errorf("container %s not stored: %w", c.Name, err)
 	}
-	m.containers[c.ID] = c.clone() // parts of c may be the caller's
 	return nil
 }
 
 // CreateContainer makes a container with its endpoints and addresses: all of it, or with an error nothing.
-func (m *Model) CreateContainer(spec ContainerSpec) (*Container, []string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m *Model) CreateContainer(spec ContainerSpec) (c *Container, warnings []string, err error) {
+	err = m.update(func() (err error) {
+		c, warnings, err = m.createContainer(spec)
+		return err
+	})
+	return c, warnings, err
+}
+
+func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error) {
+	spec.Networks = slices.Clone(spec.Networks) // setMode changes it
 	id := newID()
 	name := strings.TrimPrefix(spec.Name, "/")
 	if name == "" {
@@ -265,10 +269,17 @@ func userDefinedOnly(e *EndpointSpec) error {
 	return nil
 }
 
-// UpdateContainer changes a container through f. Where f or storing fails nothing changes.
-func (m *Model) UpdateContainer(ref string, f func(*Container) error) (*Container, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// UpdateContainer changes a container through f, which may be called again and changes nothing else. Where f or storing fails
+// nothing changes.
+func (m *Model) UpdateContainer(ref string, f func(*Container) error) (c *Container, err error) {
+	err = m.update(func() (err error) {
+		c, err = m.updateContainer(ref, f)
+		return err
+	})
+	return c, err
+}
+
+func (m *Model) updateContainer(ref string, f func(*Container) error) (*Container, error) {
 	c, err := m.findContainer(ref)
 	if err != nil {
 		return nil, err
@@ -314,15 +325,16 @@ func (m *Model) ReleaseEndpoints(ref string) error {
 
 // RemoveContainer forgets a container and its endpoints.
 func (m *Model) RemoveContainer(ref string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	return m.update(func() error { return m.removeContainer(ref) })
+}
+
+func (m *Model) removeContainer(ref string) error {
 	c, err := m.findContainer(ref)
 	if err != nil {
 		return err
 	}
-	if err := m.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketContainers).Delete([]byte(c.ID)) }); err != nil {
+	if err := m.commit(bucketContainers, c.ID, nil); err != nil {
 		return fmt.Errorf("container %s not removed from the store: %w", c.Name, err)
 	}
-	delete(m.containers, c.ID)
 	return nil
 }

@@ -9,9 +9,15 @@ import (
 )
 
 // Connect gives a container an endpoint on one more network.
-func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (*Container, *Endpoint, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (c *Container, e *Endpoint, err error) {
+	err = m.update(func() (err error) {
+		c, e, err = m.connect(networkRef, containerRef, spec)
+		return err
+	})
+	return c, e, err
+}
+
+func (m *Model) connect(networkRef, containerRef string, spec EndpointSpec) (*Container, *Endpoint, error) {
 	c, err := m.findContainer(containerRef)
 	if err != nil {
 		return nil, nil, err
@@ -29,9 +35,15 @@ func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (*Co
 
 // Disconnect takes a container's endpoint on a network away. With force, a container that does not run is also disconnected from a
 // network that was removed meanwhile: networkRef is then the network's name or full id.
-func (m *Model) Disconnect(networkRef, containerRef string, force bool) (*Container, *Endpoint, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m *Model) Disconnect(networkRef, containerRef string, force bool) (c *Container, e *Endpoint, err error) {
+	err = m.update(func() (err error) {
+		c, e, err = m.disconnect(networkRef, containerRef, force)
+		return err
+	})
+	return c, e, err
+}
+
+func (m *Model) disconnect(networkRef, containerRef string, force bool) (*Container, *Endpoint, error) {
 	c, err := m.findContainer(containerRef)
 	if err != nil {
 		return nil, nil, err

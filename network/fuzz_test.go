@@ -1,13 +1,11 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // FuzzPorts holds values of -p that are taken against what the rest of the program relies on.
@@ -86,35 +84,15 @@ func FuzzStore(f *testing.F) {
 		`{"id":"`+net+`","name":"mynet","driver":"bridge","pools":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"}],"enable_ipv4":true}`)
 	f.Add(`{"id":"`+id+`","endpoints":[null]}`, `{"id":"","pools":[{}]}`)
 	f.Add(`{`, `[]`)
-	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, container, mynet string) {
-		path := filepath.Join(dir, "db")
-		db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = db.Update(func(tx *bolt.Tx) error {
-			for _, x := range []struct {
-				bucket     []byte
-				key, value string
-			}{{bucketContainers, id, container}, {bucketNetworks, net, mynet}} {
-				b, err := tx.CreateBucketIfNotExists(x.bucket)
-				if err != nil {
-					return err
-				}
-				if err := b.Put([]byte(x.key), []byte(x.value)); err != nil {
-					return err
-				}
-			}
-			return nil
+		store := NewMemoryStore()
+		_, err := store.Update(t.Context(), func(tx Tx) error {
+			return errors.Join(tx.Put(bucketContainers, id, []byte(container)), tx.Put(bucketNetworks, net, []byte(mynet)))
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-		m, err := Open(path, Options{})
+		m, err := Open(store, Options{})
 		if err != nil {
 			return
 		}

@@ -171,7 +171,7 @@ func TestFamiliesOfNetworks(t *testing.T) {
 
 func TestDefaultPoolsKeepAwayFromTheHost(t *testing.T) {
 	host := []netip.Prefix{netip.MustParsePrefix("172.18.3.0/24"), netip.MustParsePrefix("172.16.0.0/15")}
-	m, err := Open(filepath.Join(t.TempDir(), "db"), Options{HostRoutes: func() []netip.Prefix { return host }})
+	m, err := openAt(filepath.Join(t.TempDir(), "db"), Options{HostRoutes: func() []netip.Prefix { return host }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,11 @@ package network
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -13,10 +16,7 @@ import (
 	"sync"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/usernet/usernet/internal/watchdog"
-	"github.com/usernet/usernet/network/boltstore"
 )
 
 // Options say what the model cannot know by itself.
@@ -28,65 +28,209 @@ type Options struct {
 }
 
 // Model is the stored state. Its methods may be called at the same time. Make it with Open.
+//
+// A change is made in three steps: it is computed from what the model has, which only writers change; stored; and then shown
+// to readers. They never wait for the disk.
 type Model struct {
-	opts Options
-	db   *boltstore.DB
-	ula  netip.Prefix // the installation's /48
+	opts  Options
+	store Store
+	ula   netip.Prefix // the installation's /48; never changes
 
-	mu         sync.RWMutex
-	networks   map[string]*Network   // by id
-	containers map[string]*Container // by id
+	writing  sync.Mutex // held by each change from its beginning to its end; whoever holds it may read the maps below
+	revision Revision   // of the store, as the maps have it; guarded by writing
+
+	mu         sync.RWMutex          // guards the maps, for readers; held for moments
+	networks   map[string]*Network   // by id; what is in it is never changed, but replaced
+	containers map[string]*Container // by id; likewise
 }
 
-// Open opens the store at path, making it and the networks bridge, host and none where they are missing.
-// It fails with ErrLocked where another process has it open.
-func Open(path string, opts Options) (*Model, error) {
-	db, err := openStore(path)
-	if err != nil {
-		return nil, err
-	}
-	m := &Model{opts: opts, db: db, networks: map[string]*Network{}, containers: map[string]*Container{}}
-	err = db.Update(func(tx *bolt.Tx) error {
-		if err := load(db, tx, bucketNetworks, func(n *Network) { m.networks[n.ID] = n }); err != nil {
-			return err
-		}
-		if err := load(db, tx, bucketContainers, func(c *Container) { m.containers[c.ID] = c }); err != nil {
-			return err
-		}
-		return m.loadULA(tx)
+// Open opens what is in a store, which the model owns from then on, and makes the networks bridge, host and none where they are
+// missing. Where it fails the store stays the caller's.
+func Open(store Store, opts Options) (*Model, error) {
+	m := &Model{opts: opts, store: store}
+	err := m.update(func() error {
+		_, err := m.store.Update(context.Background(), func(tx Tx) error {
+			if v := tx.Get(bucketMeta, keySchema); v != nil && string(v) != schema {
+				return fmt.Errorf("the state has format %s, and this usernet knows %s: use the version that wrote it, or another --state-dir", v, schema)
+			} else if v == nil {
+				if err := tx.Put(bucketMeta, keySchema, []byte(schema)); err != nil {
+					return err
+				}
+			}
+			return m.loadULA(tx)
+		})
+		return err
 	})
 	if err == nil {
-		err = m.predefine()
+		err = m.update(func() error {
+			if err := m.refresh(); err != nil {
+				return err
+			}
+			return m.predefine()
+		})
 	}
 	if err != nil {
-		_ = db.Close()
-		return nil, err
+		return nil, m.explained(err)
 	}
 	return m, nil
 }
 
-// CopyError is why no copy of the store was made when it was opened; nil where there is one.
-func (m *Model) CopyError() error { return m.db.CopyError() }
+// explained has the store say what to do about records that make no sense, where it can.
+func (m *Model) explained(err error) error {
+	var record *RecordError
+	if s, ok := m.store.(interface{ Damaged(cause error) error }); ok && errors.As(err, &record) {
+		return s.Damaged(err)
+	}
+	return err
+}
 
 // Close closes the store.
 func (m *Model) Close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.db.Close()
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	return m.store.Close()
 }
 
-// Locks are what has to be watched for hanging; they are held while the disk writes, for bound at most.
+// Locks are what has to be watched for hanging; that of changes is held while the disk writes, for bound at most.
 func (m *Model) Locks(bound time.Duration) []watchdog.Lock {
-	return []watchdog.Lock{watchdog.RWMutex("store", &m.mu, bound)}
+	return []watchdog.Lock{watchdog.Mutex("store", &m.writing, bound), watchdog.RWMutex("model", &m.mu, 0)}
+}
+
+// errStale says that somebody else has changed the store since the model has read it.
+var errStale = errors.New("the store has changed meanwhile")
+
+// maxRetries bounds how often a change is computed anew. Each time somebody else's was stored.
+const maxRetries = 100
+
+// update calls f, which computes a change from the model and ends with commit; and calls it again on what another process has
+// stored meanwhile, so that f must not change anything itself.
+func (m *Model) update(f func() error) error {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	for range maxRetries {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		// It may have failed because of what is no longer so, such as a name that was taken.
+		if before := m.revision; !errors.Is(err, errStale) {
+			if refreshed := m.refreshFrom(before); refreshed != nil || m.revision == before {
+				return err
+			}
+			continue
+		}
+		if err := m.refresh(); err != nil {
+			return m.explained(err)
+		}
+	}
+	return Errorf(Unavailable, "the store changes too fast to change it")
+}
+
+// refreshFrom reads the store where it has another revision. The caller holds writing.
+func (m *Model) refreshFrom(r Revision) error {
+	now := r
+	err := m.store.View(context.Background(), func(tx Tx) error {
+		now = tx.Revision()
+		return nil
+	})
+	if err != nil || now == r {
+		return err
+	}
+	return m.refresh()
+}
+
+// Follow shows readers what others change in the store, until ctx ends. It is for stores that several processes share.
+func (m *Model) Follow(ctx context.Context) error {
+	for {
+		m.writing.Lock()
+		from := m.revision
+		m.writing.Unlock()
+		for c, err := range m.store.Watch(ctx, from) {
+			if errors.Is(err, ErrCompacted) {
+				break // read all anew, and watch from there
+			}
+			if err != nil {
+				return err
+			}
+			m.writing.Lock()
+			if c.Revision > m.revision { // else it is this model's own, or was read with a later one
+				err = m.refresh()
+			}
+			m.writing.Unlock()
+			if err != nil {
+				return m.explained(err)
+			}
+		}
+		m.writing.Lock()
+		err := m.refresh()
+		m.writing.Unlock()
+		if err != nil {
+			return m.explained(err)
+		}
+	}
+}
+
+// refresh reads the whole store. The caller holds writing.
+func (m *Model) refresh() error {
+	networks, containers := map[string]*Network{}, map[string]*Container{}
+	err := m.store.View(context.Background(), func(tx Tx) error {
+		m.revision = tx.Revision()
+		return errors.Join(
+			load(tx, bucketNetworks, func(n *Network) { networks[n.ID] = n }),
+			load(tx, bucketContainers, func(c *Container) { containers[c.ID] = c }),
+		)
+	})
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.networks, m.containers = networks, containers
+	return nil
+}
+
+// commit stores a record, or with a nil one removes it, and then shows it to readers. The caller holds writing, in update.
+func (m *Model) commit(bucket Bucket, id string, record any) error {
+	var value []byte
+	if record != nil {
+		var err error
+		if value, err = json.Marshal(record); err != nil {
+			return err
+		}
+	}
+	revision, err := m.store.Update(context.Background(), func(tx Tx) error {
+		switch {
+		case tx.Revision() != m.revision:
+			return errStale
+		case record == nil:
+			return tx.Delete(bucket, id)
+		}
+		return tx.Put(bucket, id, value)
+	})
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.revision = revision
+	switch r := record.(type) { // parts of it may be the caller's
+	case *Network:
+		m.networks[id] = r.clone()
+	case *Container:
+		m.containers[id] = r.clone()
+	case nil:
+		delete(m.networks, id)
+		delete(m.containers, id)
+	}
+	return nil
 }
 
 // loadULA reads the installation's /48, or draws one (RFC 4193, 3.2.2: fd and 40 random bits).
-func (m *Model) loadULA(tx *bolt.Tx) error {
-	meta := tx.Bucket(bucketMeta)
-	if v := meta.Get(keyULA); v != nil {
+func (m *Model) loadULA(tx Tx) error {
+	if v := tx.Get(bucketMeta, keyULA); v != nil {
 		p, err := netip.ParsePrefix(string(v))
 		if err != nil || p.Bits() != 48 || !p.Addr().Is6() {
-			return m.db.Damaged(fmt.Errorf("the prefix of IPv6 networks is %q", v))
+			return &RecordError{bucketMeta, keyULA, fmt.Errorf("the prefix of IPv6 networks is %q", v)}
 		}
 		m.ula = p
 		return nil
@@ -96,7 +240,7 @@ func (m *Model) loadULA(tx *bolt.Tx) error {
 		return err
 	}
 	m.ula = netip.PrefixFrom(netip.AddrFrom16(b), 48)
-	return meta.Put(keyULA, []byte(m.ula.String()))
+	return tx.Put(bucketMeta, keyULA, []byte(m.ula.String()))
 }
 
 func (m *Model) predefine() error {
@@ -127,10 +271,9 @@ func newID() string {
 // insertNetwork completes and stores a new network.
 func (m *Model) insertNetwork(n *Network) error {
 	n.ID, n.Created, n.Scope = newID(), time.Now().UTC(), "local"
-	if err := m.db.Update(func(tx *bolt.Tx) error { return put(tx, bucketNetworks, n.ID, n) }); err != nil {
+	if err := m.commit(bucketNetworks, n.ID, n); err != nil {
 		return fmt.Errorf("network %s not stored: %w", n.Name, err)
 	}
-	m.networks[n.ID] = n.clone() // parts of n may be the caller's
 	return nil
 }
 
@@ -183,9 +326,15 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 const minMTU6 = 1280
 
 // CreateNetwork makes a network.
-func (m *Model) CreateNetwork(spec NetworkSpec) (*Network, string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m *Model) CreateNetwork(spec NetworkSpec) (n *Network, warning string, err error) {
+	err = m.update(func() (err error) {
+		n, warning, err = m.createNetwork(spec)
+		return err
+	})
+	return n, warning, err
+}
+
+func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 	if err := checkNetworkName(spec.Name); err != nil {
 		return nil, "", err
 	}
@@ -267,8 +416,10 @@ func (m *Model) applyConfig(spec *NetworkSpec) error {
 
 // RemoveNetwork removes a network that has no endpoints.
 func (m *Model) RemoveNetwork(ref string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	return m.update(func() error { return m.removeNetwork(ref) })
+}
+
+func (m *Model) removeNetwork(ref string) error {
 	n, err := m.findNetwork(ref)
 	if err != nil {
 		return err
@@ -293,9 +444,8 @@ func (m *Model) RemoveNetwork(ref string) error {
 			return Errorf(Forbidden, "configuration network %q is in use", n.Name)
 		}
 	}
-	if err := m.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNetworks).Delete([]byte(n.ID)) }); err != nil {
+	if err := m.commit(bucketNetworks, n.ID, nil); err != nil {
 		return fmt.Errorf("network %s not removed from the store: %w", n.Name, err)
 	}
-	delete(m.networks, n.ID)
 	return nil
 }

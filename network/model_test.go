@@ -8,15 +8,6 @@ import (
 	"testing"
 )
 
-func open(t *testing.T, path string) *Model {
-	t.Helper()
-	m, err := Open(path, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 func create(t *testing.T, m *Model, name, net string) *Container {
 	t.Helper()
 	c, _, err := m.CreateContainer(ContainerSpec{Name: name, NetworkMode: net})
@@ -82,15 +73,6 @@ func TestRefusalsHaveDockersTexts(t *testing.T) {
 	}
 	if _, err := m.Container("cx"); err == nil {
 		t.Error("a refused container was stored")
-	}
-}
-
-func TestASecondProcessIsRefused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	m := open(t, path)
-	defer m.Close()
-	if _, err := Open(path, Options{}); !errors.Is(err, ErrLocked) {
-		t.Fatal(err)
 	}
 }
 

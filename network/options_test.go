@@ -80,7 +80,8 @@ func TestNoOptionIsIgnored(t *testing.T) {
 }
 
 func TestNamesOfNetworks(t *testing.T) {
-	m := open(t, filepath.Join(t.TempDir(), "db"))
+	path := filepath.Join(t.TempDir(), "db")
+	m := open(t, path)
 	for _, name := range []string{"test 01", "test@#$", "a b", "ü", "x/y", "-x", "..", strings.Repeat("n", maxNetworkName)} {
 		if _, _, err := m.CreateNetwork(NetworkSpec{Name: name}); err != nil {
 			t.Errorf("%q: %v", name, err)
@@ -91,11 +92,10 @@ func TestNamesOfNetworks(t *testing.T) {
 			t.Errorf("%q is accepted", name)
 		}
 	}
-	path := m.db.Path()
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	m, err := Open(path, Options{})
+	m, err := openAt(path, Options{})
 	if err != nil {
 		t.Fatal(err) // what was accepted has to be read again
 	}

@@ -5,64 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-
-	bolt "go.etcd.io/bbolt"
-
-	"github.com/usernet/usernet/network/boltstore"
 )
 
-// Errors of Open that a caller may act on: another process has the store open, or it makes no sense.
-var (
-	ErrLocked  = boltstore.ErrLocked
-	ErrDamaged = boltstore.ErrDamaged
+// Records of the bucket meta.
+const (
+	keySchema = "schema"
+	keyULA    = "ula" // the installation's /48
+
+	schema = "1"
 )
 
-var (
-	bucketNetworks   = []byte("networks")   // id -> Network
-	bucketContainers = []byte("containers") // id -> Container
-	bucketMeta       = []byte("meta")       // schema, ula
-	keySchema        = []byte("schema")
-	keyULA           = []byte("ula")
-)
-
-const schema = "1"
-
-func openStore(path string) (*boltstore.DB, error) {
-	db, err := boltstore.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketNetworks, bucketContainers, bucketMeta} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return db.Damaged(fmt.Errorf("%s: %w", name, err))
-			}
-		}
-		meta := tx.Bucket(bucketMeta)
-		if v := meta.Get(keySchema); v != nil && string(v) != schema {
-			return fmt.Errorf("state %s has format %s, and this usernet knows %s: use the version that wrote it, or another --state-dir", path, v, schema)
-		}
-		return meta.Put(keySchema, []byte(schema))
-	})
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
+// RecordError says that a record in the store makes no sense.
+type RecordError struct {
+	Bucket Bucket
+	ID     string
+	Err    error
 }
+
+// Error names the record.
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("record %q in %s: %v", e.ID, e.Bucket, e.Err)
+}
+
+// Unwrap returns what is wrong with it.
+func (e *RecordError) Unwrap() error { return e.Err }
 
 // load reads all records of a bucket.
 func load[T any, P interface {
 	*T
 	check(id string) error
-}](db *boltstore.DB, tx *bolt.Tx, bucket []byte, add func(P)) error {
-	return tx.Bucket(bucket).ForEach(func(k, v []byte) error {
+}](tx Tx, bucket Bucket, add func(P)) error {
+	return tx.All(bucket, func(id string, value []byte) error {
 		t := P(new(T))
-		err := json.Unmarshal(v, t)
+		err := json.Unmarshal(value, t)
 		if err == nil {
-			err = t.check(string(k))
+			err = t.check(id)
 		}
 		if err != nil {
-			return db.Damaged(fmt.Errorf("record %q in %s: %w", k, bucket, err))
+			return &RecordError{bucket, id, err}
 		}
 		add(t)
 		return nil
@@ -111,12 +91,4 @@ func (c *Container) check(id string) error {
 		}
 	}
 	return nil
-}
-
-func put(tx *bolt.Tx, bucket []byte, id string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return tx.Bucket(bucket).Put([]byte(id), b)
 }

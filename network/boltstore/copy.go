@@ -6,28 +6,44 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/usernet/usernet/network"
 )
 
-// GoodCopy is the path of the copy of the file at path, made when it was last found to be sound.
+// GoodCopy is the path of the copy of the file at path that SaveCopy has made last.
 func GoodCopy(path string) string { return path + ".good" }
 
-// checkAndCopy checks the file, and copies it where it is sound. An empty one is a new one. That it cannot be copied, as the
-// disk is full, is no reason not to use it.
-func checkAndCopy(f *os.File, path string) (copyErr, err error) {
+// SaveCopy copies the file to GoodCopy, to be offered once it is damaged. It is for when the records have been found to make
+// sense, which only their reader knows.
+func (d *DB) SaveCopy() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		return d.broken
+	}
+	info, err := d.file.Stat()
+	if err == nil {
+		err = copyFile(d.file, info.Size(), GoodCopy(d.path))
+	}
+	if err != nil {
+		return fmt.Errorf("no copy of state %s was made: %w", d.path, err)
+	}
+	return nil
+}
+
+// checkFile says what is wrong with the structure of the file. An empty one is a new one.
+func checkFile(f *os.File, path string) error {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("state %s: %w", path, err)
+		return fmt.Errorf("state %s: %w", path, err)
 	}
 	if info.Size() == 0 {
-		return nil, nil
+		return nil
 	}
 	if err := check(f, info.Size()); err != nil {
-		return nil, damaged(path, err)
+		return damaged(path, err)
 	}
-	if err := copyFile(f, info.Size(), GoodCopy(path)); err != nil {
-		return fmt.Errorf("no copy of state %s was made: %w", path, err), nil
-	}
-	return nil, nil
+	return nil
 }
 
 // copyFile copies size bytes of f to path, which has the old or the new content at each instant.
@@ -57,7 +73,7 @@ func damaged(path string, cause error) error {
 		way = fmt.Sprintf("a copy from %s is sound, and to go on with it: mv %s %s.damaged && cp %s %s; %s",
 			made.Format(time.DateTime), path, path, GoodCopy(path), path, way)
 	}
-	return fmt.Errorf("%w: %s: %w; %s", ErrDamaged, path, cause, way)
+	return fmt.Errorf("%w: %s: %w; %s", network.ErrDamaged, path, cause, way)
 }
 
 // soundCopy says when the copy at path was made, if there is one to go on with.

@@ -13,6 +13,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/usernet/usernet/network"
 )
 
 // filled makes a database with records of all sizes, of which some were changed and removed.
@@ -37,18 +39,14 @@ func filled(t testing.TB, seed uint64) string {
 // change puts and removes records in one transaction.
 func change(t testing.TB, d *DB, r *rand.Rand) {
 	t.Helper()
-	err := d.Update(func(tx *bolt.Tx) error {
-		for _, name := range []string{"networks", "containers", "meta"} {
-			b, err := tx.CreateBucketIfNotExists([]byte(name))
-			if err != nil {
-				return err
-			}
+	_, err := d.Update(t.Context(), func(tx network.Tx) error {
+		for _, name := range []network.Bucket{"networks", "containers", "meta"} {
 			for range r.IntN(30) {
-				key := []byte(fmt.Sprintf("%064x", r.IntN(100)))
-				if r.IntN(3) == 0 {
-					err = b.Delete(key)
+				var err error
+				if key := fmt.Sprintf("%064x", r.IntN(100)); r.IntN(3) == 0 {
+					err = tx.Delete(name, key)
 				} else {
-					err = b.Put(key, bytes.Repeat([]byte{'x'}, r.IntN(1<<r.IntN(15))))
+					err = tx.Put(name, key, bytes.Repeat([]byte{'x'}, r.IntN(1<<r.IntN(15))))
 				}
 				if err != nil {
 					return err
@@ -57,7 +55,7 @@ func change(t testing.TB, d *DB, r *rand.Rand) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, bolterrors.ErrIncompatibleValue) {
+	if err != nil && !errors.Is(err, network.ErrDamaged) && !errors.Is(err, bolterrors.ErrIncompatibleValue) {
 		t.Fatal(err)
 	}
 }
@@ -73,11 +71,14 @@ func TestSoundFilesAreOpenedAndCopied(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := d.SaveCopy(); err != nil {
+			t.Fatal(err)
+		}
 		copied, err := os.ReadFile(GoodCopy(path))
 		if err != nil || !bytes.Equal(before, copied) {
 			t.Fatalf("the copy differs from what was opened: %v", err)
 		}
-		if err := errors.Join(d.CopyError(), d.Close()); err != nil {
+		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +173,7 @@ func TestDamageIsAnError(t *testing.T) {
 func checkAdvice(t *testing.T, path string, err error) {
 	t.Helper()
 	text := err.Error()
-	if !errors.Is(err, ErrDamaged) || !strings.Contains(text, path) {
+	if !errors.Is(err, network.ErrDamaged) || !strings.Contains(text, path) {
 		t.Fatalf("the error does not name the file: %v", err)
 	}
 	at := strings.Index(text, "mv ")
@@ -194,11 +195,11 @@ func checkAdvice(t *testing.T, path string, err error) {
 
 func TestGoodCopyIsOffered(t *testing.T) {
 	path := filled(t, 1)
-	d, err := Open(path) // makes the copy
+	d, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Close(); err != nil {
+	if err := errors.Join(d.SaveCopy(), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	want, err := os.ReadFile(path)
@@ -238,18 +239,16 @@ func TestFileThatShrinksUnderIt(t *testing.T) {
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
-	read := func(tx *bolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
-			return b.ForEach(func(_, v []byte) error {
-				if len(v) > 0 && v[0] == 0 {
-					return errors.New("zero")
-				}
-				return nil
-			})
+	read := func(tx network.Tx) error {
+		return tx.All("networks", func(_ string, v []byte) error {
+			if len(v) > 0 && v[0] == 0 {
+				return errors.New("zero")
+			}
+			return nil
 		})
 	}
 	for range 2 { // the second one must not wait for a lock that the first has left
-		if err := d.Update(read); !errors.Is(err, ErrDamaged) {
+		if err := d.View(t.Context(), read); !errors.Is(err, network.ErrDamaged) {
 			t.Errorf("reading what is gone: %v", err)
 		}
 	}
@@ -264,7 +263,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(path); !errors.Is(err, network.ErrLocked) || !strings.Contains(err.Error(), path) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if err := d.Close(); err != nil {

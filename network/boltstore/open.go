@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,14 +11,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-)
 
-// Errors of Open that a caller may act on.
-var (
-	// ErrLocked says that another process has the file open.
-	ErrLocked = errors.New("the state is in use by another usernet daemon")
-	// ErrDamaged says that the file holds no sound database. The error's text names the file and the way out.
-	ErrDamaged = errors.New("the state is damaged")
+	"github.com/usernet/usernet/network"
 )
 
 // lockWait is how long Open waits for another process to give the file up: a daemon that is just ending.
@@ -29,25 +24,26 @@ const lockRetry = 20 * time.Millisecond
 // DB is an open file. Its methods may be called at the same time. Make it with Open.
 type DB struct {
 	path string
-	bolt *bolt.DB
+	bolt *bolt.DB // owns file
+	file *os.File
 
-	copyErr error // why there is no copy of what was opened; nil: there is one
+	log network.ChangeLog
 
-	mu     sync.Mutex // one change at a time; guards broken
-	broken error      // why nothing is written any more; nil: it is
+	mu       sync.Mutex // one change at a time; guards the rest
+	revision network.Revision
+	broken   error // why nothing is read or written any more; nil: it is
 }
 
-// Open opens the file at path, making it where it is missing. Where its structure is sound it puts a copy of it at GoodCopy.
-// It fails with ErrLocked where another process has it open, and with ErrDamaged where it makes no sense.
+// Open opens the file at path, making it where it is missing. It fails with network.ErrLocked where another process has it open, and with network.ErrDamaged where it makes no sense.
 func Open(path string) (*DB, error) {
 	f, err := lock(path)
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{path: path}
-	if d.copyErr, err = checkAndCopy(f, path); err != nil {
+	if err := checkFile(f, path); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	d := &DB{path: path, file: f}
 	err = guarded(func() error {
 		d.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
 			// The file that is locked and was read is the one to be used, whatever is at path now. bbolt owns it from here,
@@ -61,11 +57,29 @@ func Open(path string) (*DB, error) {
 		_ = f.Close() // bbolt has closed it, unless it panicked
 		return nil, d.Damaged(err)
 	}
+	err = d.View(context.Background(), func(t network.Tx) error {
+		d.revision = t.Revision()
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	d.log.Start(d.revision)
 	return d, nil
 }
 
-// CopyError is why Open could not copy the file; nil where it did, or where the file is new.
-func (d *DB) CopyError() error { return d.copyErr }
+// OpenModel opens the model that is stored in the file at path. Closing the model closes the file.
+func OpenModel(path string, opts network.Options) (*network.Model, error) {
+	d, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := network.Open(d, opts)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return m, nil
+}
 
 // lock opens the file at path and locks it against other processes (flock(2), as bbolt does).
 func lock(path string) (*os.File, error) {
@@ -81,7 +95,7 @@ func lock(path string) (*os.File, error) {
 		case !errors.Is(err, syscall.EWOULDBLOCK):
 			return nil, errors.Join(fmt.Errorf("state %s cannot be locked: %w", path, err), f.Close())
 		case time.Now().After(deadline):
-			return nil, errors.Join(fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", ErrLocked, path), f.Close())
+			return nil, errors.Join(fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", network.ErrLocked, path), f.Close())
 		}
 	}
 }
@@ -104,17 +118,12 @@ func (d *DB) Path() string { return d.path }
 // NoSync leaves it to the kernel when changes reach the disk. It is for benchmarks: a crash of the machine may damage the file.
 func (d *DB) NoSync() { d.bolt.NoSync = true }
 
-// Update calls f with a transaction, and stores it where f returns nil. After the file turned out to be damaged it always
-// fails.
-func (d *DB) Update(f func(*bolt.Tx) error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.broken != nil {
-		return d.broken
-	}
+// run has do, one of bbolt's, call f. After the file turned out to be damaged nothing is read or written any more. The caller
+// holds mu.
+func (d *DB) run(do func(func(*bolt.Tx) error) error, f func(*bolt.Tx) error) error {
 	var own error // f's, which says nothing of the file
 	err := guarded(func() error {
-		return d.bolt.Update(func(tx *bolt.Tx) error {
+		return do(func(tx *bolt.Tx) error {
 			own = f(tx)
 			return own
 		})
