@@ -125,7 +125,6 @@ func New(cfg Config) (*Network, error) {
 	n.sw = vswitch.New(vswitch.Config{Name: cfg.Name, MTU: cfg.MTU, Logger: n.log})
 	var err error
 	n.gw, err = stack.New(stack.Config{
-		Name:      cfg.Name,
 		MAC:       cfg.MAC,
 		MTU:       uint32(cfg.MTU),
 		Addresses: n.gatewayAddrs(),
@@ -138,7 +137,7 @@ func New(cfg Config) (*Network, error) {
 	if n.fwd, err = forwarder.New(n.forwarderConfig()); err != nil {
 		return nil, errors.Join(fmt.Errorf("network %s: %w", cfg.Name, err), n.gw.Close(), n.sw.Close(), n.closeShared())
 	}
-	n.gw.SetHandler(n.fwd)
+	n.gw.SetHandler(outsideHandler{n.fwd})
 	if err := errors.Join(n.serveNames(), n.serveAutoconf()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -160,8 +159,7 @@ func (n *Network) gatewayAddrs() []netip.Prefix {
 
 func (n *Network) forwarderConfig() forwarder.Config {
 	cfg := forwarder.Config{
-		Network:           n.cfg.Name,
-		Inside:            n.gw,
+		Inside:            insideGateway{n.gw},
 		Logger:            n.log,
 		Internal:          n.cfg.Internal,
 		HostLoopback:      n.mayReachHostLoopback,

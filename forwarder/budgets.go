@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 
 	"github.com/usernet/usernet/internal/budget"
-	"github.com/usernet/usernet/stack"
 )
 
 // Descriptors that are kept for all but containers' traffic: the API, TAPs, stubs, published ports, agents. An eighth of
@@ -87,7 +86,7 @@ func (f *Forwarder) claimDescriptors(inside netip.Addr, n int64, fd int) (claim,
 type connBuffers struct {
 	size   atomic.Int64 // of each direction, in bytes
 	growAt atomic.Int64 // bytes moved after which they may grow
-	in     *stack.Conn
+	in     Conn
 
 	account struct {
 		sync.Mutex
@@ -114,7 +113,7 @@ func (f *Forwarder) claimBuffers(inside netip.Addr) (*connBuffers, bool) {
 }
 
 // use makes them those of a connection.
-func (b *connBuffers) use(in *stack.Conn) {
+func (b *connBuffers) use(in Conn) {
 	b.in = in
 	in.SetBuffers(int(b.size.Load()))
 }

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // ICMP types and codes that the gateway sends: RFC 792, RFC 1812 section 5.2.7.1, RFC 4443.
@@ -19,9 +19,6 @@ const (
 	code4Net, code4Host, code4Port, code4TooBig, code4Prohibited = 0, 1, 3, 4, 13
 	code6NoRoute, code6Prohibited, code6Address, code6Port       = 0, 1, 3, 4
 )
-
-// defaultTTL is the TTL that kernels send with (net.ipv4.ip_default_ttl, net.ipv6.conf.*.hop_limit).
-const defaultTTL = 64
 
 // ttlControl is the control message that sends a datagram with a TTL, or hop limit.
 func ttlControl(ttl uint8, v6 bool) []byte {
@@ -38,7 +35,7 @@ func ttlControl(ttl uint8, v6 bool) []byte {
 }
 
 // hopLimit answers a packet that must not travel on with "time exceeded", as a router does (RFC 1812, 5.3.1).
-func (f *Forwarder) hopLimit(p stack.Packet) bool {
+func (f *Forwarder) hopLimit(p packet.Datagram) bool {
 	if p.TTL > 1 || f.cfg.Inside.Owns(p.Dst.Addr()) {
 		return false
 	}
@@ -47,7 +44,7 @@ func (f *Forwarder) hopLimit(p stack.Packet) bool {
 }
 
 // reject tells a container that its packet cannot go where it should.
-func (f *Forwarder) reject(p stack.Packet, why error) {
+func (f *Forwarder) reject(p packet.Datagram, why error) {
 	switch {
 	case errors.Is(why, errProhibited), errors.Is(why, unix.EACCES):
 		f.sendError(p, icmp4Unreachable, code4Prohibited, icmp6Unreachable, code6Prohibited)
@@ -60,7 +57,7 @@ func (f *Forwarder) reject(p stack.Packet, why error) {
 
 // sendError answers a packet with an ICMP error of its family, in the gateway's name. Errors are never answered with
 // errors, nor is what was sent to a group (RFC 1122, 3.2.2); netstack brings neither here.
-func (f *Forwarder) sendError(p stack.Packet, type4, code4, type6, code6 byte) {
+func (f *Forwarder) sendError(p packet.Datagram, type4, code4, type6, code6 byte) {
 	gw := f.gateway(p.Src.Addr())
 	if !gw.IsValid() || len(p.Original) == 0 {
 		return
@@ -184,36 +181,6 @@ func (a *association) passErrors() {
 			return
 		}
 		to = a.known(to)
-		_ = a.f.cfg.Inside.WriteICMP(e.from(a.f, to.Addr()), a.inside.Addr(), append(e.message(), quoteUDP(a.inside, to, size)...))
+		_ = a.f.cfg.Inside.WriteICMP(e.from(a.f, to.Addr()), a.inside.Addr(), append(e.message(), packet.QuoteUDP(a.inside, to, size)...))
 	})
-}
-
-// quoteUDP is the beginning of a datagram from src to dst with size bytes of payload: its IP header and UDP header, which
-// is what an ICMP error quotes (RFC 792, RFC 4443).
-func quoteUDP(src, dst netip.AddrPort, size int) []byte {
-	udp := make([]byte, 8)
-	binary.BigEndian.PutUint16(udp, src.Port())
-	binary.BigEndian.PutUint16(udp[2:], dst.Port())
-	binary.BigEndian.PutUint16(udp[4:], uint16(8+size))
-	return append(quoteIP(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, 8+size), udp...)
-}
-
-// quoteIP is the IP header of a packet with size bytes behind it.
-func quoteIP(src, dst netip.Addr, proto byte, size int) []byte {
-	if src.Is4() {
-		h := make([]byte, 20)
-		h[0], h[6], h[8], h[9] = 0x45, 0x40, defaultTTL, proto
-		binary.BigEndian.PutUint16(h[2:], uint16(20+size))
-		s, d := src.As4(), dst.As4()
-		copy(h[12:], s[:])
-		copy(h[16:], d[:])
-		return h
-	}
-	h := make([]byte, 40)
-	h[0], h[6], h[7] = 0x60, proto, defaultTTL
-	binary.BigEndian.PutUint16(h[4:], uint16(size))
-	s, d := src.As16(), dst.As16()
-	copy(h[8:], s[:])
-	copy(h[24:], d[:])
-	return h
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/usernet/usernet/stack"
 )
 
 // flow is one TCP connection from or to a container. Its two halves are copied in one of three ways: between netstack and a
@@ -26,7 +24,7 @@ type flow struct {
 	mu      sync.Mutex
 	aborted bool
 	pair    *pair       // both ends, while the reactor copies
-	in      *stack.Conn // the container's end at the gateway
+	in      Conn        // the container's end at the gateway
 	direct  *SocketConn // or in the container's own network namespace
 	host    *SocketConn
 

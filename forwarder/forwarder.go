@@ -12,22 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/watchdog"
-	"github.com/usernet/usernet/stack"
 )
-
-// Inside is the network's gateway.
-type Inside interface {
-	DialTCP(ctx context.Context, src, dst netip.AddrPort) (*stack.Conn, error)
-	WriteUDP(src, dst netip.AddrPort, payload [][]byte, segment int) error
-	WriteICMP(src, dst netip.Addr, message []byte) error
-	Owns(a netip.Addr) bool
-	Contains(a netip.Addr) bool
-}
 
 // Config says how to forward. Inside is needed; the zero value of the rest works.
 type Config struct {
-	Network            string
-	Inside             Inside
+	Inside             Gateway
 	Shared             *Shared // nil: not shared
 	Logger             *slog.Logger
 	Gateway4, Gateway6 netip.Addr
@@ -137,8 +126,6 @@ func New(cfg Config) (*Forwarder, error) {
 		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{}, queues: map[queueKey]*queue{},
 	}, nil
 }
-
-var _ stack.Handler = (*Forwarder)(nil)
 
 // Close ends all flows and published ports and waits for them. Closing again does nothing.
 func (f *Forwarder) Close() error {

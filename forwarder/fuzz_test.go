@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // FuzzError reads error queues' control messages, and builds what a container is told.
@@ -44,7 +46,7 @@ func FuzzQuote(f *testing.F) {
 		if !ok1 || !ok2 || src.Is4() != dst.Is4() || size < 0 || size > 65507 {
 			return
 		}
-		q := quoteUDP(netip.AddrPortFrom(src, from), netip.AddrPortFrom(dst, to), size)
+		q := packet.QuoteUDP(netip.AddrPortFrom(src, from), netip.AddrPortFrom(dst, to), size)
 		want := 28
 		if src.Is6() {
 			want = 48

@@ -3,7 +3,7 @@ package forwarder
 import (
 	"sync"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // Datagrams that a container sends in one go leave in one system call: those of one size to one destination are gathered
@@ -28,8 +28,8 @@ type gather struct {
 }
 
 // gathers says whether a datagram may wait for others.
-func gathers(p stack.Packet) bool {
-	return p.More && p.Segment == 0 && p.TTL == defaultTTL && len(p.Payload) > 0 && len(p.Payload) <= maxGatheredSize
+func gathers(p packet.Datagram) bool {
+	return p.More && p.Segment == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 && len(p.Payload) <= maxGatheredSize
 }
 
 // add takes a datagram in; false: those inside have to be sent first.
@@ -59,14 +59,14 @@ func (g *gather) clear() {
 
 // firstGathered is the first datagram of those that wait, without its payload, for an ICMP error to quote.
 type firstGathered struct {
-	packet   stack.Packet
+	packet   packet.Datagram
 	original [quotedLen]byte
 }
 
 // quotedLen is an IPv6 header without extensions and 8 bytes behind it: gathered datagrams have no more.
 const quotedLen = 48
 
-func (f *firstGathered) keep(p stack.Packet) {
+func (f *firstGathered) keep(p packet.Datagram) {
 	p.Payload, p.Original = nil, f.original[:copy(f.original[:], p.Original)]
 	f.packet = p
 }
@@ -86,7 +86,7 @@ func (g *gathered) add(f flusher) {
 	g.list = append(g.list, f)
 }
 
-// Flush implements stack.Handler: what was gathered leaves.
+// Flush implements Handler: what was gathered leaves.
 func (f *Forwarder) Flush() {
 	g := &f.gathered
 	g.mu.Lock()

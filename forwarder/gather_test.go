@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // hostSocket is a UDP socket on the host's loopback with room for all that a test sends.
@@ -70,7 +70,7 @@ func TestGatheredDatagramsArriveInOrder(t *testing.T) {
 			}
 			payload := numbered(number, size)
 			want[to] = append(want[to], payload)
-			w.HandleUDP(stack.Packet{
+			w.HandleUDP(packet.Datagram{
 				Src: src, Dst: ends[to], TTL: 64, Payload: payload, More: random.IntN(10) > 0, DontFragment: random.IntN(10) == 0,
 				Original: make([]byte, 28),
 			})
@@ -123,7 +123,7 @@ func TestGatheredRepliesArriveInOrder(t *testing.T) {
 				size = random.IntN(1500)
 			}
 			want = append(want, numbered(number, size))
-			w.HandleUDP(stack.Packet{
+			w.HandleUDP(packet.Datagram{
 				Src: netip.AddrPortFrom(containerAddr, 53), Dst: from.(*net.UDPAddr).AddrPort(), TTL: 64, Payload: want[number], More: random.IntN(10) > 0,
 			})
 		}
@@ -140,7 +140,7 @@ func TestGatheredRepliesArriveInOrder(t *testing.T) {
 func TestNothingGatheredIsLeftBehind(t *testing.T) {
 	w := newWorld(t, nil)
 	sock, end := hostSocket(t)
-	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: []byte("waits"), More: true}
+	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: []byte("waits"), More: true}
 	w.HandleUDP(p)
 	w.DropContainer(containerAddr)
 	w.Flush()
@@ -164,7 +164,7 @@ func TestGatheredDatagramsLeaveTogether(t *testing.T) {
 	if err := raw.Control(func(fd uintptr) { mergeDatagrams(int(fd)) }); err != nil {
 		t.Fatal(err)
 	}
-	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100), More: true}
+	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100), More: true}
 	for range maxGathered + 2 {
 		w.HandleUDP(p)
 	}

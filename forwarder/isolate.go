@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"github.com/usernet/usernet/internal/isolate"
-	"github.com/usernet/usernet/stack"
 )
 
 // flowHandler is a handler of which the reactor ends the flow where handling its socket panics.
@@ -55,7 +54,7 @@ func (fl *flow) call(copy func() error) error {
 }
 
 // dialInside connects to a container by way of the gateway. A panic is an error like others.
-func (f *Forwarder) dialInside(ctx context.Context, src, dst netip.AddrPort) (c *stack.Conn, err error) {
+func (f *Forwarder) dialInside(ctx context.Context, src, dst netip.AddrPort) (c Conn, err error) {
 	err = isolate.Call(f.cfg.Logger, "connecting to a container", func() (err error) {
 		c, err = f.cfg.Inside.DialTCP(ctx, src, dst)
 		return err

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // fakeMapping is a mapping of nothing.
@@ -170,7 +170,7 @@ func TestFullTableServesNewcomers(t *testing.T) {
 		c.Close()
 	}
 	for i := range uint16(4 * limit) {
-		w.HandleUDP(stack.Packet{Src: netip.AddrPortFrom(containerAddr, 10000+i), Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
+		w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 10000+i), Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
 	}
 	for i := range uint16(2 * limit) {
 		out(20000 + i)

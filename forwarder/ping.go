@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // echoHeader is the length in bytes of an ICMP echo message's header (RFC 792, RFC 4443).
@@ -38,7 +38,7 @@ type lastEcho struct {
 }
 
 // HandleEcho sends a container's echo request on.
-func (f *Forwarder) HandleEcho(p stack.Packet) bool {
+func (f *Forwarder) HandleEcho(p packet.Datagram) bool {
 	if len(p.Payload) < echoHeader || f.hopLimit(p) {
 		return true
 	}
@@ -63,7 +63,7 @@ func (f *Forwarder) HandleEcho(p stack.Packet) bool {
 	s.used()
 	s.packetsOut.Add(1)
 	var control []byte
-	if p.TTL != defaultTTL {
+	if p.TTL != packet.DefaultTTL {
 		control = ttlControl(p.TTL-1, p.Src.Addr().Is6())
 	}
 	var to rawAddr
@@ -205,7 +205,7 @@ func (s *pinger) passErrors() {
 			proto = unix.IPPROTO_ICMPV6
 		}
 		binary.BigEndian.PutUint16(payload[4:], s.key.id)
-		quote := append(quoteIP(s.key.src, to.Addr(), proto, size), payload[:echoHeader]...)
+		quote := append(packet.QuoteIP(s.key.src, to.Addr(), proto, size), payload[:echoHeader]...)
 		_ = s.f.cfg.Inside.WriteICMP(e.from(s.f, to.Addr()), s.key.src, append(e.message(), quote...))
 	})
 }

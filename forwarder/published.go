@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // published is one bound host port.
@@ -150,7 +150,7 @@ func (p *published) dial(fl *flow, fd int) {
 	defer memory.release()
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	in, err := f.dialInside(ctx, fl.outside, fl.inside)
-	if errors.Is(err, stack.ErrPortInUse) { // the client has this port in use towards this container already, under a name that is now the same
+	if errors.Is(err, unix.EADDRINUSE) { // the client has this port in use towards this container already, under a name that is now the same
 		in, err = f.dialInside(ctx, netip.AddrPortFrom(fl.outside.Addr(), 0), fl.inside)
 	}
 	cancel()
@@ -265,7 +265,7 @@ func (in *inboundUDP) endLocked() {
 }
 
 // replyPublished sends a container's datagram through the published port that its peer came in by.
-func (f *Forwarder) replyPublished(d stack.Packet) bool {
+func (f *Forwarder) replyPublished(d packet.Datagram) bool {
 	f.mu.Lock()
 	in := f.inbound[inboundKey{d.Src, d.Dst}]
 	f.mu.Unlock()
@@ -280,7 +280,7 @@ func (f *Forwarder) replyPublished(d stack.Packet) bool {
 }
 
 // send sends a reply, or gathers it; one that cannot be sent is lost.
-func (in *inboundUDP) send(d stack.Packet) {
+func (in *inboundUDP) send(d packet.Datagram) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	more := gathers(d)

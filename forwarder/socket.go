@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // socket is a non-blocking descriptor. Its lock keeps users from one that was closed and given to somebody else.
@@ -54,7 +54,7 @@ func (s *socket) release(r *reactor) (fd int) {
 }
 
 // setFragment has the kernel fragment what it may, and refuse what it may not (ip(7), IP_MTU_DISCOVER).
-func (s *socket) setFragment(fd int, p stack.Packet) {
+func (s *socket) setFragment(fd int, p packet.Datagram) {
 	mode := unix.IP_PMTUDISC_WANT
 	if p.DontFragment {
 		mode = unix.IP_PMTUDISC_DO

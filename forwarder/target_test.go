@@ -12,7 +12,7 @@ import (
 
 // fakeInside is a gateway with addresses only.
 type fakeInside struct {
-	Inside
+	Gateway
 	networks []netip.Prefix
 }
 

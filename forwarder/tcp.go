@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/faults"
-	"github.com/usernet/usernet/stack"
 )
 
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
@@ -24,8 +23,8 @@ const dialTimeout = 30 * time.Second
 const answerTimeout = 500 * time.Millisecond
 
 // HandleTCP dials the host first and completes the container's handshake only then.
-func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
-	src, dst := r.Src, r.Dst
+func (f *Forwarder) HandleTCP(r SYN) {
+	src, dst := r.Ends()
 	if faults.Enabled {
 		faults.Check(faults.SYN, []byte(dst.String()))
 	}
@@ -75,7 +74,7 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 		}
 		return
 	}
-	if r.Plain {
+	if r.CanBypass() {
 		inside, err := f.answer(fl)
 		if err == nil {
 			r.Answered()
@@ -112,7 +111,7 @@ func (f *Forwarder) HandleTCP(r *stack.TCPRequest) {
 }
 
 // run copies between the gateway's end of a connection and a socket of the host's, until both halves have ended.
-func (f *Forwarder) run(fl *flow, in *stack.Conn, host int) {
+func (f *Forwarder) run(fl *flow, in Conn, host int) {
 	c := newSocketConn(host)
 	defer f.finished(fl)
 	if !f.live(fl) || !fl.set(func() { fl.in, fl.host = in, c }) {
@@ -163,7 +162,7 @@ func (fl *flow) outward() error {
 			}
 		case w.err != nil:
 			return w.err
-		case errors.Is(err, stack.ErrWouldBlock):
+		case errors.Is(err, unix.EAGAIN):
 			<-fl.in.Readable() // an abort makes it readable too
 		case errors.Is(err, io.EOF):
 			return fl.host.CloseWrite()
@@ -253,7 +252,7 @@ func (fl *flow) inward() error {
 			rest = bytes.Clone((*buf)[m:n]) // it may wait for long: no more than that is held meanwhile
 		}
 		buffers.Put(buf)
-		if err != nil && !errors.Is(err, stack.ErrWouldBlock) {
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			return err
 		}
 		if err := fl.deliver(rest, s); err != nil {
@@ -268,7 +267,7 @@ func (fl *flow) deliver(b []byte, s *stall) error {
 		n, err := fl.in.TryWrite(b)
 		b = b[n:]
 		switch {
-		case errors.Is(err, stack.ErrWouldBlock):
+		case errors.Is(err, unix.EAGAIN):
 			if !s.begin() {
 				return unix.ECONNRESET
 			}

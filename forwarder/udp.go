@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/faults"
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // association is the host socket of one container source address and port: the same for every destination (RFC 4787
@@ -37,7 +37,7 @@ type association struct {
 }
 
 // HandleUDP sends a container's datagram on.
-func (f *Forwarder) HandleUDP(p stack.Packet) bool {
+func (f *Forwarder) HandleUDP(p packet.Datagram) bool {
 	if f.replyPublished(p) {
 		return true
 	}
@@ -74,7 +74,7 @@ func (f *Forwarder) HandleUDP(p stack.Packet) bool {
 
 // send sends a datagram as the container sent it: with its TTL, less the hop that the gateway is, and whole where it
 // must not be fragmented.
-func (a *association) send(p stack.Packet, target netip.AddrPort) error {
+func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	more := gathers(p)
@@ -99,7 +99,7 @@ func (a *association) send(p stack.Packet, target netip.AddrPort) error {
 	}
 	a.sent.target, a.sent.size = p.Dst, len(p.Payload)
 	var control []byte
-	if p.TTL != defaultTTL {
+	if p.TTL != packet.DefaultTTL {
 		if a.ttl != p.TTL {
 			a.ttl, a.control = p.TTL, ttlControl(p.TTL-1, p.Src.Addr().Is6())
 		}
@@ -148,7 +148,7 @@ func (a *association) sendGathered() {
 }
 
 // associate makes the association of a datagram's source.
-func (f *Forwarder) associate(p stack.Packet, target netip.AddrPort) *association {
+func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *association {
 	if !f.admit(p.Src.Addr(), useUDP) {
 		return nil
 	}

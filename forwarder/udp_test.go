@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/stack"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // echoUDP answers each datagram with itself, on the host's loopback.
@@ -79,7 +79,7 @@ func TestAssociationsExpire(t *testing.T) {
 	before := measure(t)
 	payload := []byte("x")
 	for i := range uint16(100) {
-		w.HandleUDP(stack.Packet{Src: netip.AddrPortFrom(containerAddr, 1000+i), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: payload})
+		w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 1000+i), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: payload})
 	}
 	if n := len(w.Flows()); n != 100 {
 		t.Fatalf("%d associations", n)
@@ -104,7 +104,7 @@ func TestTimeouts(t *testing.T) {
 	w := newWorld(t, nil)
 	timeout := func(src, dst uint16) time.Duration {
 		from := netip.AddrPortFrom(containerAddr, src)
-		w.HandleUDP(stack.Packet{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64, Payload: []byte("x")})
+		w.HandleUDP(packet.Datagram{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64, Payload: []byte("x")})
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.udp[from].timeout()
@@ -129,7 +129,7 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits, c.Shared = Limits{UDP: 3}, shared })
 	send := func(host byte, port uint16) bool {
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, 0, host}), port)
-		w.HandleUDP(stack.Packet{Src: src, Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
+		w.HandleUDP(packet.Datagram{Src: src, Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.udp[src] != nil
@@ -195,7 +195,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	}
 	defer sink.Close()
 	port := sink.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	p := stack.Packet{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 1000)}
+	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 1000)}
 	pieces := [][]byte{p.Payload}
 	w.HandleUDP(p)
 	more := p
@@ -224,7 +224,7 @@ func BenchmarkDatagramOutward(b *testing.B) {
 			}
 			defer c.Close()
 			port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
-			p := stack.Packet{
+			p := packet.Datagram{
 				Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 64),
 				More: together > 1,
 			}

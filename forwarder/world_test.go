@@ -36,7 +36,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	w := &world{}
 	station := func(a netip.Addr, mac byte) *stack.Gateway {
 		g, err := stack.New(stack.Config{
-			Name: a.String(), MAC: net.HardwareAddr{2, 0x42, 0, 0, 0, mac}, MTU: 1500, Switch: sw,
+			MAC: net.HardwareAddr{2, 0x42, 0, 0, 0, mac}, MTU: 1500, Switch: sw,
 			Addresses: []netip.Prefix{netip.PrefixFrom(a, 24)},
 		})
 		if err != nil {
@@ -46,7 +46,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	}
 	w.gateway, w.container = station(gatewayAddr, 1), station(containerAddr, 2)
 	w.gateway.SetNeighbor(containerAddr, net.HardwareAddr{2, 0x42, 0, 0, 0, 2})
-	cfg := Config{Inside: w.gateway, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
+	cfg := Config{Inside: insideGateway{w.gateway}, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
 	cfg.Socket = func(context.Context, netip.Addr, bool) (int, error) {
 		if w.direct.Load() == 0 {
 			return -1, ErrNotDirect
@@ -64,7 +64,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	if w.Forwarder, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	w.gateway.SetHandler(w.Forwarder)
+	w.gateway.SetHandler(outsideHandler{w.Forwarder})
 	t.Cleanup(func() {
 		for _, c := range []interface{ Close() error }{w.Forwarder, w.gateway, w.container, sw} {
 			if err := c.Close(); err != nil {
@@ -159,4 +159,29 @@ func (r resources) back(t testing.TB) {
 		}
 		return nil
 	})
+}
+
+// What package engine puts between a forwarder and netstack.
+type (
+	insideGateway  struct{ *stack.Gateway }
+	outsideHandler struct{ *Forwarder }
+	insideSYN      struct{ *stack.TCPRequest }
+)
+
+func (g insideGateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (Conn, error) {
+	if c, err := g.Gateway.DialTCP(ctx, src, dst); err == nil {
+		return c, nil
+	} else {
+		return nil, err
+	}
+}
+
+func (h outsideHandler) HandleTCP(r *stack.TCPRequest) { h.Forwarder.HandleTCP(insideSYN{r}) }
+
+func (s insideSYN) Accept() (Conn, error) {
+	if c, err := s.TCPRequest.Accept(); err == nil {
+		return c, nil
+	} else {
+		return nil, err
+	}
 }

@@ -2,17 +2,14 @@ package stack
 
 import (
 	"bytes"
-	"errors"
 	"io"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
-
-// ErrWouldBlock is returned by TryRead and TryWrite where there is nothing to read, or no room to write.
-var ErrWouldBlock = errors.New("operation would block")
 
 // Conn is a TCP connection to a container. Beside net.Conn's methods it has some that never wait, for a relay: no lock of
 // netstack's is held for longer than it takes to copy.
@@ -36,13 +33,13 @@ func newConn(queue *waiter.Queue, ep tcpip.Endpoint) *Conn {
 
 // TryRead moves what has arrived to w, which must not block: netstack calls it with the endpoint's lock held, and whatever
 // else happens to the connection, its end too, waits for that lock. An error of w's ends it early; w knows it. The result
-// is ErrWouldBlock where nothing has arrived, and io.EOF after the container's FIN.
+// is EAGAIN where nothing has arrived, and io.EOF after the container's FIN.
 func (c *Conn) TryRead(w io.Writer) error {
 	switch _, err := c.ep.Read(w, tcpip.ReadOptions{}); err.(type) {
 	case nil, *tcpip.ErrBadBuffer: // w took nothing
 		return nil
 	case *tcpip.ErrWouldBlock:
-		return ErrWouldBlock
+		return unix.EAGAIN
 	case *tcpip.ErrClosedForReceive:
 		return io.EOF
 	default:
@@ -58,7 +55,7 @@ func (c *Conn) TryWrite(b []byte) (int, error) {
 	case nil:
 		return int(n), nil
 	case *tcpip.ErrWouldBlock:
-		return int(n), ErrWouldBlock
+		return int(n), unix.EAGAIN
 	default:
 		return int(n), &tcpipError{err}
 	}

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"github.com/usernet/usernet/internal/packet"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -54,7 +55,7 @@ func (g *Gateway) takeDatagram(f *vswitch.Frame) bool {
 	if len(f.Payload) != 1 || f.Ethernet()[0]&1 != 0 { // in pieces, or for a group
 		return false
 	}
-	p := Packet{More: f.More}
+	p := packet.Datagram{More: f.More}
 	b := f.Payload[0]
 	head := 0
 	switch f.EtherType() {
@@ -176,7 +177,7 @@ func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.
 		binary.BigEndian.PutUint16(eth[12:], vswitch.EtherTypeIPv4)
 		b := f.head[:]
 		s, d := src.Addr().As4(), dst.Addr().As4()
-		*(*[header.IPv4MinimumSize]byte)(b) = [header.IPv4MinimumSize]byte{0: 0x45, 8: defaultTTL, 9: byte(header.UDPProtocolNumber)}
+		*(*[header.IPv4MinimumSize]byte)(b) = [header.IPv4MinimumSize]byte{0: 0x45, 8: packet.DefaultTTL, 9: byte(header.UDPProtocolNumber)}
 		binary.BigEndian.PutUint16(b[2:], uint16(head+size))
 		b[6] = 0x40 // don't fragment: no identification is needed (RFC 6864, section 4.1)
 		copy(b[12:], s[:])
@@ -187,7 +188,7 @@ func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.
 		binary.BigEndian.PutUint16(eth[12:], vswitch.EtherTypeIPv6)
 		b := f.head[:]
 		s, d := src.Addr().As16(), dst.Addr().As16()
-		*(*[8]byte)(b) = [8]byte{0: 0x60, 6: byte(header.UDPProtocolNumber), 7: defaultTTL}
+		*(*[8]byte)(b) = [8]byte{0: 0x60, 6: byte(header.UDPProtocolNumber), 7: packet.DefaultTTL}
 		binary.BigEndian.PutUint16(b[4:], uint16(length))
 		copy(b[8:], s[:])
 		copy(b[24:], d[:])

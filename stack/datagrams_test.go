@@ -8,16 +8,17 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/usernet/usernet/internal/packet"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
 // recorder keeps the datagrams that reach a Handler.
-type recorder struct{ got []Packet }
+type recorder struct{ got []packet.Datagram }
 
-func (r *recorder) HandleTCP(t *TCPRequest) { t.Drop() }
-func (r *recorder) HandleEcho(Packet) bool  { return true }
-func (r *recorder) Flush()                  {}
-func (r *recorder) HandleUDP(p Packet) bool {
+func (r *recorder) HandleTCP(t *TCPRequest)         { t.Drop() }
+func (r *recorder) HandleEcho(packet.Datagram) bool { return true }
+func (r *recorder) Flush()                          {}
+func (r *recorder) HandleUDP(p packet.Datagram) bool {
 	p.Payload, p.Original = bytes.Clone(p.Payload), bytes.Clone(p.Original)
 	r.got = append(r.got, p)
 	return true
@@ -102,7 +103,7 @@ func TestDatagramsRoundTrip(t *testing.T) {
 				t.Fatalf("%d datagrams came back", len(r.got))
 			}
 			got := r.got[0]
-			if got.Src != dst || got.Dst != src || got.TTL != defaultTTL || !got.DontFragment || got.Segment != test.segment || !bytes.Equal(got.Payload, payload) {
+			if got.Src != dst || got.Dst != src || got.TTL != packet.DefaultTTL || !got.DontFragment || got.Segment != test.segment || !bytes.Equal(got.Payload, payload) {
 				t.Errorf("came back as %+v", got)
 			}
 			if len(got.Original) != len(b)-len(payload) {

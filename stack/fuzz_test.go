@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"github.com/usernet/usernet/internal/packet"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -33,7 +34,7 @@ func (m *mirror) HandleTCP(r *TCPRequest) {
 	}
 }
 
-func (m *mirror) HandleUDP(p Packet) bool {
+func (m *mirror) HandleUDP(p packet.Datagram) bool {
 	m.check(p)
 	_ = m.g.WriteUDP(p.Dst, p.Src, [][]byte{p.Payload}, p.Segment)
 	return p.Dst.Port() != 0
@@ -41,7 +42,7 @@ func (m *mirror) HandleUDP(p Packet) bool {
 
 func (m *mirror) Flush() {}
 
-func (m *mirror) HandleEcho(p Packet) bool {
+func (m *mirror) HandleEcho(p packet.Datagram) bool {
 	m.check(p)
 	if len(p.Payload) < 8 {
 		m.t.Errorf("an echo request of %d bytes", len(p.Payload))
@@ -51,7 +52,7 @@ func (m *mirror) HandleEcho(p Packet) bool {
 }
 
 // check is what a forwarder relies on.
-func (m *mirror) check(p Packet) {
+func (m *mirror) check(p packet.Datagram) {
 	if !p.Src.Addr().IsValid() || !p.Dst.Addr().IsValid() || p.Src.Addr().Is4() != p.Dst.Addr().Is4() {
 		m.t.Errorf("a packet from %s to %s", p.Src, p.Dst)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -23,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/internal/watchdog"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -36,30 +38,15 @@ type Handler interface {
 	// HandleTCP decides about a new connection.
 	HandleTCP(r *TCPRequest)
 	// HandleUDP takes a datagram; payload is only valid during the call. False: there is no such port.
-	HandleUDP(p Packet) bool
+	HandleUDP(p packet.Datagram) bool
 	// HandleEcho takes an ICMP echo request; Payload begins with the ICMP header.
-	HandleEcho(p Packet) bool
+	HandleEcho(p packet.Datagram) bool
 	// Flush sends what was kept of packets with More set.
 	Flush()
 }
 
-// Packet is a datagram or echo request from a container.
-type Packet struct {
-	Src, Dst netip.AddrPort
-	TTL      uint8
-	// DontFragment is IPv4's flag; IPv6 is never fragmented on the way. What came in fragments may leave in such.
-	DontFragment bool
-	// Segment, if not 0, says that Payload holds datagrams of that many bytes, the last may be shorter.
-	Segment int
-	// More says that Flush is called before anybody waits: the datagram may leave with others.
-	More     bool
-	Payload  []byte
-	Original []byte // IP header and the first bytes behind it, to quote in ICMP errors
-}
-
 // Config says how a gateway is to be.
 type Config struct {
-	Name      string
 	MAC       net.HardwareAddr
 	MTU       uint32 // bytes, of layer 3
 	Addresses []netip.Prefix
@@ -226,10 +213,8 @@ func (g *Gateway) ListenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	return c, nil
 }
 
-// ErrPortInUse says that a connection between the same two ends is still there.
-var ErrPortInUse = errors.New("port is in use")
-
-// DialTCP connects to a container at dst in the name of src. Port 0 of src is any.
+// DialTCP connects to a container at dst in the name of src. Port 0 of src is any. The error is EADDRINUSE where a connection
+// between the same two ends is still there.
 func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, error) {
 	var queue waiter.Queue
 	ep, terr := g.s.NewEndpoint(tcp.ProtocolNumber, protoOf(dst.Addr()), &queue)
@@ -255,7 +240,7 @@ func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, 
 	if terr != nil {
 		ep.Close()
 		if _, inUse := terr.(*tcpip.ErrPortInUse); inUse {
-			return nil, ErrPortInUse
+			return nil, unix.EADDRINUSE
 		}
 		return nil, &tcpipError{terr}
 	}

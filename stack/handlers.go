@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // TCPRequest is a connection that a container wants. Exactly one of its methods is called once.
@@ -47,6 +48,12 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
 	}
 }
+
+// Ends are the container's address and port, and those it wants to reach.
+func (t *TCPRequest) Ends() (src, dst netip.AddrPort) { return t.Src, t.Dst }
+
+// CanBypass is Plain: an end that is not netstack's can answer as netstack would.
+func (t *TCPRequest) CanBypass() bool { return t.Plain }
 
 // Accept completes the handshake.
 func (t *TCPRequest) Accept() (*Conn, error) {
@@ -126,14 +133,11 @@ func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	return (*h).HandleUDP(packetOf(id, pkt, data.AsSlice()[:size]))
 }
 
-// defaultTTL is what the gateway sends with, as kernels do (net.ipv4.ip_default_ttl).
-const defaultTTL = 64
-
 // quoted is how many bytes behind the IP header an ICMP error repeats: enough to find the sender's socket (RFC 792).
 const quoted = 8
 
-func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []byte) Packet {
-	p := Packet{
+func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []byte) packet.Datagram {
+	p := packet.Datagram{
 		Src:     netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
 		Dst:     netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
 		Payload: payload,
@@ -210,7 +214,7 @@ func (g *Gateway) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber
 	defer route.Release()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: int(route.MaxHeaderLength()), Payload: buffer.MakeWithView(v)})
 	defer pkt.DecRef()
-	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: defaultTTL}, pkt); err != nil {
+	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: packet.DefaultTTL}, pkt); err != nil {
 		return &tcpipError{err}
 	}
 	return nil

@@ -1,0 +1,73 @@
+package forwarder
+
+import (
+	"context"
+	"io"
+	"net/netip"
+
+	"github.com/usernet/usernet/internal/packet"
+)
+
+// Gateway is the forwarder's side of a network: what answers and connects inside in the name of those outside. Its methods may be
+// called by many goroutines at once. Package stack's is one, by way of a few lines in package engine.
+type Gateway interface {
+	// DialTCP connects to a container at dst in the name of src, of which port 0 is any. The error is EADDRINUSE where there is
+	// a connection between the same two ends already.
+	DialTCP(ctx context.Context, src, dst netip.AddrPort) (Conn, error)
+	// WriteUDP sends a datagram to a container in the name of src. Its payload may be in pieces. A segment that is not 0 makes
+	// it several, of that many bytes each; the last may be shorter. The payload is the caller's again when it returns.
+	WriteUDP(src, dst netip.AddrPort, payload [][]byte, segment int) error
+	// WriteICMP sends a message in the name of src, and completes its checksum.
+	WriteICMP(src, dst netip.Addr, message []byte) error
+	// Owns says whether an address is the gateway's own, Contains whether it is in a subnet of the network.
+	Owns(a netip.Addr) bool
+	Contains(a netip.Addr) bool
+}
+
+// SYN is a container's wish for a connection. One of the methods that decide is called, once; all but Accept return at once.
+type SYN interface {
+	// Ends are the container's address and port, and those it wants to reach.
+	Ends() (src, dst netip.AddrPort)
+	// CanBypass says that another than the gateway may answer: the SYN has no data, and no options but those that all kernels
+	// know.
+	CanBypass() bool
+
+	Accept() (Conn, error) // completes the handshake
+	Answered()             // the container has its connection by another way than the gateway
+	Refuse()               // a reset: "connection refused"
+	Unreachable(host bool) // ICMP destination unreachable: the host's, or its network's
+	Drop()                 // no answer: the container asks again
+}
+
+// Conn is a container's TCP connection, as the gateway terminates it. No method but Close and Abort waits. One goroutine reads, one
+// writes; Abort and OnReset may be called beside.
+type Conn interface {
+	// TryRead moves what has arrived to w, which must not block: the connection's lock is held meanwhile. An error of w's ends it
+	// early; w knows it. The result is EAGAIN where nothing has arrived, and io.EOF after the container's FIN.
+	TryRead(w io.Writer) error
+	// TryWrite queues as much of b as there is room for, with EAGAIN where that is not all.
+	TryWrite(b []byte) (int, error)
+	// Readable and Writable have a signal when it is worth to try again, also when the connection was reset or aborted.
+	Readable() <-chan struct{}
+	Writable() <-chan struct{}
+	// OnReset calls f, which must neither block nor call the connection, once it was reset, timed out or aborted. stop ends that.
+	OnReset(f func()) (stop func())
+	// SetBuffers says how many bytes the connection may hold in each direction.
+	SetBuffers(size int)
+	// CloseWrite sends a FIN behind what is queued.
+	CloseWrite() error
+	// Abort resets the connection. It is closed nevertheless, once nobody reads or writes any more.
+	Abort()
+	io.Closer
+}
+
+// Handler is what a Forwarder does with what containers send beyond their network. HandleTCP waits for the destination; the others
+// come from the goroutine that carries the container's frames.
+type Handler interface {
+	HandleTCP(SYN)
+	HandleUDP(packet.Datagram) bool  // false: there is no such port
+	HandleEcho(packet.Datagram) bool // the payload begins with the ICMP header
+	Flush()                          // sends what was kept of datagrams with More set
+}
+
+var _ Handler = (*Forwarder)(nil)
