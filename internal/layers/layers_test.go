@@ -1,0 +1,162 @@
+package layers
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/usernet/usernet/"
+
+// everything as an entry of layers may import all of the module.
+const everything = "..."
+
+// layers are the folders, from the top to the bottom, with the folders that their packages may import besides internal and the
+// folders below themselves. The first that a package is in counts. Folders that are not there yet are listed as well.
+var layers = []struct {
+	folder string
+	may    []string
+}{
+	{"cmd/usernet-sandbox", []string{"sandbox"}}, // the small program inside sandboxes
+	{"cmd", []string{everything}},
+	{"test", []string{everything}},
+	{"runtimes", []string{"engine", "api", "network"}},
+	{"observe", []string{"api", "network", "switch"}},
+	{"daemon", []string{"api", "engine", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
+	{"api", []string{"network"}},
+	{"overlay", []string{"engine", "network", "switch"}},
+	{"engine", []string{"switch", "stack", "forwarder", "dns", "policy", "bypass"}},
+	{"network/boltstore", []string{"network"}},
+	{"network", nil},
+	{"bypass", []string{"sandbox"}},
+	{"sandbox/entry", nil}, // what runs inside a sandbox before the rest of the program
+	{"sandbox", []string{"switch/tap"}},
+	{"handover", nil},
+	{"forwarder", nil},
+	{"stack", []string{"switch"}},
+	{"dns", nil},
+	{"policy", nil},
+	{"confine", nil},
+	{"switch", nil},
+	{"tools", nil},
+	{"internal", nil},
+}
+
+// exceptions are imports that go the other way, with what has to be done before they can go. The list only becomes shorter.
+var exceptions = []struct{ from, to, until string }{
+	{"forwarder", "stack", "forwarder declares the gateway and its connections as interfaces, and stack implements them"},
+	{"network", "network/boltstore", "the daemon chooses the store, and network knows its interface only"},
+}
+
+func in(pkg, folder string) bool { return pkg == folder || strings.HasPrefix(pkg, folder+"/") }
+
+// allowed says whether the layers let a package import another.
+func allowed(from, to string) (ok, known bool) {
+	for _, l := range layers {
+		if !in(from, l.folder) {
+			continue
+		}
+		return in(to, l.folder) || in(to, "internal") || slices.ContainsFunc(l.may, func(m string) bool { return m == everything || in(to, m) }), true
+	}
+	return false, false
+}
+
+// imports are what the packages of this module import of it, with one file that does, tests left out.
+func imports(t *testing.T) map[[2]string]string {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	found := map[[2]string]string{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		from, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		for _, spec := range file.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if to, ok := strings.CutPrefix(name, module); ok {
+				found[[2]string{filepath.ToSlash(from), to}] = path
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestImportsRunDownward(t *testing.T) {
+	found := imports(t)
+	if len(found) < 20 {
+		t.Fatalf("only %d imports were found: this test reads the wrong tree", len(found))
+	}
+	for pair, file := range found {
+		from, to := pair[0], pair[1]
+		ok, known := allowed(from, to)
+		excepted := slices.ContainsFunc(exceptions, func(e struct{ from, to, until string }) bool { return in(from, e.from) && in(to, e.to) })
+		switch {
+		case !known:
+			t.Errorf("%s is in no layer: add its folder to the table", from)
+		case !ok && !excepted:
+			t.Errorf("%s imports %s (%s), which its layer does not let it", from, to, file)
+		}
+	}
+	for _, e := range exceptions {
+		needed := false
+		for pair := range found {
+			needed = needed || in(pair[0], e.from) && in(pair[1], e.to) && !in(pair[1], pair[0])
+		}
+		if !needed {
+			t.Logf("%s imports %s no more: remove the exception", e.from, e.to)
+		}
+	}
+}
+
+// TestLayersAreHeld is the rule itself: what it lets pass, and what not.
+func TestLayersAreHeld(t *testing.T) {
+	for _, test := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"cmd/usernet", "daemon", true},
+		{"daemon", "api", true},
+		{"api", "daemon", false},
+		{"api", "network", true},
+		{"engine", "daemon", false},
+		{"engine", "network/boltstore", false},
+		{"network/boltstore", "network", true},
+		{"switch/tap", "switch", true},
+		{"switch", "switch/tap", true}, // a folder's own packages
+		{"stack", "switch", true},
+		{"switch", "stack", false},
+		{"dns", "internal/faults", true},
+		{"internal/faults", "dns", false},
+		{"policy", "forwarder", false},
+		{"switchboard", "switch", false}, // a name that only begins alike
+	} {
+		if ok, _ := allowed(test.from, test.to); ok != test.want {
+			t.Errorf("%s may import %s: %v, want %v", test.from, test.to, ok, test.want)
+		}
+	}
+}
