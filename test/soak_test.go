@@ -26,6 +26,7 @@ const soakSlots, soakWorkers = 50, 4
 type soak struct {
 	d     *daemon
 	sink  string       // digest server on the host
+	deaf  string       // server on the host that reads nothing
 	ports int          // host port of slot 0; the others follow
 	epoch atomic.Int64 // odd while the daemon is down
 	slots [soakSlots]struct {
@@ -35,8 +36,8 @@ type soak struct {
 	counts sync.Map // of what was done, *atomic.Int64 by name
 }
 
-// TestSoak has fifty containers join, leave, publish, resolve and transfer with digests while the daemon is killed again and
-// again. Without the variable it is short.
+// TestSoak has fifty containers join, leave, publish, resolve and transfer with digests while another attacks the daemon and the
+// daemon is killed again and again. Without the variable it is short.
 func TestSoak(t *testing.T) {
 	length, pause := 12*time.Second, 5*time.Second
 	if s := os.Getenv(soakVariable); s != "" {
@@ -48,7 +49,11 @@ func TestSoak(t *testing.T) {
 	}
 	s := &soak{d: startDaemon(t)}
 	port := freePort()
-	s.sink = net.JoinHostPort(host4, strconv.Itoa(port))
+	s.sink, s.deaf = net.JoinHostPort(host4, strconv.Itoa(port)), net.JoinHostPort(host4, strconv.Itoa(port+1))
+	listen(t, s.deaf, func(c *net.TCPConn) {
+		<-t.Context().Done()
+		c.Close()
+	})
 	for range soakSlots / 10 {
 		s.ports = freePort() // ten each, of which the last begins the highest
 	}
@@ -76,6 +81,7 @@ func TestSoak(t *testing.T) {
 func (s *soak) load(length, pause time.Duration) {
 	stop := make(chan struct{})
 	var group sync.WaitGroup
+	group.Go(func() { s.hostile(stop) })
 	for range soakWorkers {
 		group.Go(func() {
 			for {
@@ -130,6 +136,37 @@ func (s *soak) step() {
 		s.use("names resolved", ".", i, j, "exec", name, "dig", "+short", "+search", peer)
 	default:
 		s.use("pings", " 0% packet loss", i, j, "exec", name, "ping", "-c1", "-W5", peer)
+	}
+}
+
+// soakAttacks are what a hostile container does, in turn and for some seconds each: $0 is the helper, $1 a server of the host
+// that reads nothing. It is root in its sandbox. That the others do not notice is what use and settle find out.
+var soakAttacks = []struct{ what, script string }{
+	{"floods of DNS questions", `exec "$0" dnsflood 127.0.0.11:53 example.test`},
+	{"a DNS server's answers that stay unread", `for i in $(seq 50); do "$0" udpempty 127.0.0.11:53 & done; wait`},
+	{"connections that stall", `for i in $(seq 30); do sleep 60 | "$0" tcpstall send "$1" >/dev/null & done; wait`},
+	{"connections that nobody answers", `for i in $(seq 100); do "$0" tcpdial 203.0.113.$i:80 60s >/dev/null & done; wait`},
+	{"a new UDP association for each datagram", `while :; do for i in $(seq 50); do "$0" udpempty 192.0.2.100:9 & done; wait; done`},
+	{"a hosts file of 50 MB", `yes 192.0.2.9 giant | head -c 50000000 >/etc/hosts; head -c 50000000 /dev/zero >/etc/resolv.conf; sleep 1`},
+	{"its interface goes and comes", `ip link set eth0 down; ip link set eth0 up; ip addr flush dev eth0; sleep 1`},
+}
+
+// hostile has a container misbehave until stop is closed.
+func (s *soak) hostile(stop <-chan struct{}) {
+	const name = "hostile"
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		attack := soakAttacks[i%len(soakAttacks)]
+		s.d.try("rm", "-f", name) // its files and its interface are as it left them
+		if r := s.d.try("run", "-d", "--name", name, "--network", "soak", "--", "sleep", "1000000"); r.code != 0 {
+			continue // the daemon was killed
+		}
+		s.d.command("timeout", "60", usernet, "exec", name, "timeout", "-s", "KILL", "4", "sh", "-c", attack.script, helper, s.deaf)
+		s.count("attacks: " + attack.what)
 	}
 }
 
