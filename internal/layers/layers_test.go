@@ -25,12 +25,14 @@ var layers = []struct {
 	{"cmd/usernet-sandbox", []string{"sandbox"}}, // the small program inside sandboxes
 	{"cmd", []string{everything}},
 	{"test", []string{everything}},
-	{"runtimes", []string{"engine", "api", "network"}},
+	// A program in the place of another puts an engine, interfaces and a sandbox together itself, without the daemon.
+	{"runtimes", []string{"engine", "api", "network", "sandbox", "autoconf", "forwarder", "dns", "policy", "confine", "stack", "switch"}},
 	{"observe", []string{"api", "network", "switch"}},
 	{"daemon", []string{"api", "engine", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
 	{"api", []string{"network"}},
 	{"overlay", []string{"engine", "network", "switch"}},
-	{"engine", []string{"switch", "stack", "forwarder", "dns", "policy", "bypass"}},
+	{"engine", []string{"autoconf", "switch", "stack", "forwarder", "dns", "policy", "bypass"}},
+	{"autoconf", []string{"switch"}},
 	{"network/boltstore", []string{"network"}},
 	{"network", nil},
 	{"bypass", []string{"sandbox"}},
