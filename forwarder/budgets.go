@@ -22,6 +22,7 @@ func reserveOf(limit int64) int64 { return max(minReserve, min(limit/8, maxReser
 // Descriptors that traffic needs. Pipes are not counted here: those in use raise the numbers of new descriptors.
 const (
 	connectionDescriptors = 2 // the container's end and the host's
+	gatewayDescriptors    = 1 // of a connection that goes by the gateway: the host's end
 	mappingDescriptors    = 1 // of datagrams
 )
 
@@ -57,6 +58,14 @@ func (c *claim) release() {
 	if c.n > 0 {
 		c.from.Release(c.client, c.n)
 		c.n = 0
+	}
+}
+
+// keep gives back what is more than n.
+func (c *claim) keep(n int64) {
+	if c.n > n {
+		c.from.Release(c.client, c.n-n)
+		c.n = n
 	}
 }
 

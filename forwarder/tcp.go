@@ -114,6 +114,7 @@ func (f *Forwarder) HandleTCP(r SYN) {
 func (f *Forwarder) run(fl *flow, in Conn, host int) {
 	c := newSocketConn(host)
 	defer f.finished(fl)
+	fl.descriptors.keep(gatewayDescriptors)
 	if !f.live(fl) || !fl.set(func() { fl.in, fl.host = in, c }) {
 		in.Abort()
 		_ = in.Close()
