@@ -22,24 +22,26 @@ var layers = []struct {
 	folder string
 	may    []string
 }{
-	{"cmd/usernet-sandbox", []string{"sandbox"}}, // the small program inside sandboxes
+	{"cmd/usernet-sandbox", []string{"sandbox", "bypass"}}, // the small program inside sandboxes
 	{"cmd", []string{everything}},
 	{"test", []string{everything}},
 	// A program in the place of another puts an engine, interfaces and a sandbox together itself, without the daemon.
 	{"runtimes", []string{"engine", "api", "network", "sandbox", "autoconf", "forwarder", "dns", "policy", "confine", "stack", "switch"}},
 	{"observe", []string{"api", "network", "switch"}},
-	{"daemon", []string{"api", "engine", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
-	{"api", []string{"network"}},
+	{"daemon", []string{"api", "engine", "names", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
+	{"api", []string{"network", "handover"}},
 	{"overlay", []string{"engine", "network", "switch"}},
-	{"engine", []string{"autoconf", "switch", "stack", "forwarder", "dns", "policy", "bypass"}},
+	{"engine", []string{"handover", "autoconf", "switch", "stack", "forwarder", "dns", "policy", "bypass"}},
 	{"autoconf", []string{"switch"}},
 	{"network/boltstore", []string{"network"}},
 	{"network", nil},
-	{"bypass", []string{"sandbox"}},
+	{"names", []string{"network", "dns"}},
+	{"bypass/fwmark", []string{"switch/tap"}},
+	{"bypass", []string{"sandbox", "switch/tap"}},
 	{"sandbox/entry", nil},                         // what runs inside a sandbox before the rest of the program
 	{"sandbox", []string{"switch/tap", "confine"}}, // its helper confines itself, as the daemon does
 	{"handover", nil},
-	{"forwarder", nil},
+	{"forwarder", []string{"handover"}},
 	{"stack", []string{"switch"}},
 	{"dns", nil},
 	{"policy", nil},
@@ -51,6 +53,7 @@ var layers = []struct {
 
 // exceptions are imports that go the other way, with what has to be done before they can go. The list only becomes shorter.
 var exceptions = []struct{ from, to, until string }{
+	{"sandbox", "bypass/fwmark", "the marks of packets that go past the TAP are known to those who send some"},
 	{"forwarder", "stack", "forwarder declares the gateway and its connections as interfaces, and stack implements them"},
 }
 
