@@ -124,7 +124,7 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 		}
 	}
 	if p.Pid != 0 && !c.Attached {
-		if userns, err = d.userNamespaceOf(p.Pid); err != nil {
+		if userns, err = d.userNamespaceFor(c, p.Pid); err != nil {
 			return fail(p.Pid, err)
 		}
 	}

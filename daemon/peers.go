@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
@@ -35,6 +36,18 @@ func (d *Daemon) AllowPeer(pid int) error {
 		}
 	}
 	return nil
+}
+
+// userNamespaceFor is userNamespaceOf the first process of c. One that joins another's network is in that one's user namespace,
+// and cannot be looked at before its command runs: what enters a sandbox shows nothing of itself.
+func (d *Daemon) userNamespaceFor(c *network.Container, pid int) (network.NamespaceID, error) {
+	if ref, shared := strings.CutPrefix(c.NetworkMode, "container:"); shared {
+		owner, err := d.model.Container(ref)
+		if err == nil && owner.NetworkMode != network.HostName {
+			return owner.UserNSID, nil
+		}
+	}
+	return d.userNamespaceOf(pid)
 }
 
 // userNamespaceOf is what tells the user namespace of a sandbox's first process from all others; zero: it is the daemon's own.

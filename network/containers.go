@@ -89,6 +89,7 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 	c := &Container{
 		ID: id, Name: name, Created: time.Now().UTC(), Status: Created, Labels: maps.Clone(spec.Labels),
 		Command: spec.Command, Env: spec.Env, WorkingDir: spec.WorkingDir, Rootfs: spec.Rootfs, User: spec.User,
+		Privileged: spec.Privileged, CapAdd: spec.CapAdd, CapDrop: spec.CapDrop, SecurityOpt: spec.SecurityOpt,
 		TTY: spec.TTY, OpenStdin: spec.OpenStdin, AutoRemove: spec.AutoRemove,
 		Attached: spec.Attached, NetNS: spec.NetNS, UserNS: spec.UserNS,
 		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,

@@ -23,7 +23,10 @@ func (n *Network) clone() *Network {
 func (c *Container) clone() *Container {
 	o := *c
 	o.Labels = maps.Clone(c.Labels)
-	for _, list := range []*[]string{&o.Command, &o.Env, &o.DNS, &o.DNSSearch, &o.DNSOptions, &o.ExtraHosts, &o.Links, &o.AllowEgress} {
+	for _, list := range []*[]string{
+		&o.Command, &o.Env, &o.CapAdd, &o.CapDrop, &o.SecurityOpt, &o.DNS, &o.DNSSearch, &o.DNSOptions, &o.ExtraHosts, &o.Links,
+		&o.AllowEgress,
+	} {
 		*list = slices.Clone(*list)
 	}
 	o.Ports, o.Exposed, o.Bound = slices.Clone(c.Ports), slices.Clone(c.Exposed), slices.Clone(c.Bound)

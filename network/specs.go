@@ -45,6 +45,10 @@ type ContainerSpec struct {
 	WorkingDir   string
 	Rootfs       string
 	User         string
+	Privileged   bool
+	CapAdd       []string
+	CapDrop      []string
+	SecurityOpt  []string
 	TTY          bool
 	OpenStdin    bool
 	AutoRemove   bool

@@ -75,8 +75,15 @@ type Container struct {
 	Rootfs     string   `json:"rootfs,omitempty"`
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
-	OpenStdin  bool     `json:"open_stdin,omitempty"`
-	AutoRemove bool     `json:"auto_remove,omitempty"`
+
+	// What its commands are limited to, as in Docker's HostConfig. It is for who starts them; the daemon does nothing with it.
+	Privileged  bool     `json:"privileged,omitempty"`
+	CapAdd      []string `json:"cap_add,omitempty"`
+	CapDrop     []string `json:"cap_drop,omitempty"`
+	SecurityOpt []string `json:"security_opt,omitempty"` // a seccomp profile is here in full
+
+	OpenStdin  bool `json:"open_stdin,omitempty"`
+	AutoRemove bool `json:"auto_remove,omitempty"`
 
 	// Attached marks a sandbox that something else started; usernet never signals or ends it.
 	Attached bool   `json:"attached,omitempty"`

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 )
 
@@ -95,11 +94,14 @@ func mountDev(opened map[string]tree) error {
 
 // console makes a terminal among the sandbox's own and mounts it at /dev/console.
 func console() (master, slave *os.File, err error) {
-	if master, slave, err = pty.Open(); err != nil {
-		return nil, nil, fmt.Errorf("terminal: %w", err)
+	if master, slave, err = openTerminal(); err != nil {
+		return nil, nil, err
 	}
 	if err = os.WriteFile("/dev/console", nil, 0o600); err == nil {
-		err = bind(slave.Name(), "/dev/console")
+		var n uint32
+		if n, err = unix.IoctlGetUint32(int(master.Fd()), unix.TIOCGPTN); err == nil {
+			err = bind(fmt.Sprint("/dev/pts/", n), "/dev/console")
+		}
 	}
 	if err != nil {
 		_ = master.Close()
@@ -107,4 +109,40 @@ func console() (master, slave *os.File, err error) {
 		return nil, nil, err
 	}
 	return master, slave, nil
+}
+
+// openTerminal makes a terminal by /dev/ptmx of the sandbox. What is there has to be one, whatever the container has done to
+// its /dev; the other end is asked of it, and not looked for by a path.
+func openTerminal() (master, slave *os.File, err error) {
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("terminal: /dev/ptmx: %w", err)
+	}
+	master = os.NewFile(uintptr(fd), "ptmx")
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if err = errors.Join(unix.Fstatfs(fd, &fs), unix.Fstat(fd, &st)); err == nil &&
+		(fs.Type != unix.DEVPTS_SUPER_MAGIC || st.Mode&unix.S_IFMT != unix.S_IFCHR) {
+		err = errors.New("terminal: /dev/ptmx of the sandbox is none")
+	}
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	peer := 0
+	if err == nil {
+		peer, err = ioctl(fd, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC) // Linux 4.13
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("terminal: %w", err), master.Close())
+	}
+	return master, os.NewFile(uintptr(peer), "terminal"), nil
+}
+
+// ioctl is an ioctl(2) with a number as argument and as result.
+func ioctl(fd int, request uint, argument uintptr) (int, error) {
+	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), argument)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), nil
 }

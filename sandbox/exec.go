@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -20,8 +22,9 @@ var namespaces = [...]string{"user", "mnt", "uts", "ipc", "net", "cgroup", "pid"
 
 // execOrders is what the entry of one more command reads from its control socket.
 type execOrders struct {
-	Spec Spec
-	Root int // descriptor of the sandbox's root directory
+	Spec  Spec
+	Root  int  // descriptor of the sandbox's root directory
+	OneID bool // the sandbox has no id but root's, and a user was asked for
 }
 
 // Exec starts one more command in all the namespaces of a running sandbox. It needs no Proceed.
@@ -45,11 +48,21 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.order(execOrders{spec, entry.FirstNamespaceFD + len(inside)}); err != nil {
+	orders := execOrders{Spec: spec, Root: entry.FirstNamespaceFD + len(inside)}
+	orders.OneID = spec.User != "" && mappedIDs(fmt.Sprintf("/proc/%d/uid_map", t.Pid)) == 1
+	if err := p.order(orders); err != nil {
 		p.Kill()
 		return nil, err
 	}
-	if end, _, err := p.receive(); err == nil { // the descriptor is closed when the command runs
+	end, files, err := p.receive()
+	if err == nil && end.Furnished { // with a terminal
+		if err := p.takeFiles(nil, files); err != nil {
+			p.Kill()
+			return nil, err
+		}
+		end, _, err = p.receive()
+	}
+	if err == nil { // the descriptor is closed when the command runs
 		_, _ = p.Wait()
 		return nil, &ExitError{end.Code, end.Error}
 	}
@@ -107,24 +120,42 @@ func runExec() error {
 	if err := json.Unmarshal(buf[:n], &o); err != nil {
 		return failed(err)
 	}
-	return failed(becomeCommand(o))
+	return failed(becomeCommand(c, o))
 }
 
 // becomeCommand returns what is wrong, or not at all.
-func becomeCommand(o execOrders) error {
+func becomeCommand(c *net.UnixConn, o execOrders) error {
 	if err := changeRoot(o.Root); err != nil {
 		return err
 	}
 	if err := becomeRoot(); err != nil {
 		return err
 	}
-	if o.Spec.User != "" {
-		uid, gid, err := userIDs(o.Spec.User)
+	if o.Spec.terminalInside() {
+		master, slave, err := openTerminal()
 		if err != nil {
+			return err
+		}
+		if err := (furniture{master: master, console: slave}).handOut(c); err != nil {
+			return err
+		}
+	}
+	runtime.LockOSThread() // the limits are this thread's
+	if !o.OneID {
+		if err := o.Spec.Limits.apply(); err != nil {
+			return err
+		}
+	}
+	uid, gid := 0, 0
+	if o.Spec.User != "" {
+		var err error
+		if uid, gid, err = userIDs(o.Spec.User); err != nil {
 			return &ExitError{125, err.Error()}
 		}
-		if err := becomeUser(uid, gid); err != nil {
-			return &ExitError{125, fmt.Sprintf("user %s: %v", o.Spec.User, err)}
+		if !o.OneID {
+			if err := becomeUser(uid, gid); err != nil {
+				return &ExitError{125, fmt.Sprintf("user %s: %v", o.Spec.User, err)}
+			}
 		}
 	}
 	if err := enterDir(o.Spec.WorkingDir); err != nil {
@@ -142,8 +173,36 @@ func becomeCommand(o execOrders) error {
 			return os.NewSyscallError("ioctl TIOCSCTTY", err)
 		}
 	}
+	if o.OneID {
+		return becomeOtherID(o, path, uid, gid)
+	}
 	err = syscall.Exec(path, o.Spec.Command, o.Spec.Env)
 	return &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
+}
+
+// becomeOtherID becomes a command in a user namespace below the sandbox's, which gives its only id another number. It is
+// made by unshare(1) of the sandbox, since this process has several threads.
+func becomeOtherID(o execOrders, path string, uid, gid int) error {
+	tool, err := lookPath("unshare", o.Spec.Env)
+	if err != nil {
+		return fmt.Errorf("user %s: %w; it is in util-linux", o.Spec.User, err)
+	}
+	order, err := userCommand{path, o.Spec.Command, o.Spec.Env, o.Spec.Limits}.file()
+	if err != nil {
+		return err
+	}
+	if err := passAt(order, controlFD); err != nil {
+		return err
+	}
+	program := o.Root + 1 // role.command puts it behind the files
+	if _, err := unix.FcntlInt(uintptr(program), unix.F_SETFD, 0); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	err = syscall.Exec(tool, []string{
+		"unshare", "--user", "--keep-caps", fmt.Sprint("--map-user=", uid), fmt.Sprint("--map-group=", gid), "--",
+		fmt.Sprint("/proc/self/fd/", program), roleUser, entry.Steps{}.Argument(),
+	}, ownEnv)
+	return &ExitError{126, fmt.Sprintf("exec: %q: %v", tool, err)}
 }
 
 // changeRoot makes the directory at fd the root, where it is another: that of a process that was attached after chroot(2).

@@ -204,9 +204,6 @@ func mappedIDs(path string) int {
 	return max(n, 1)
 }
 
-// HasSubordinateIDs says whether the user namespace of a process has more than one id, so that there are users in it.
-func HasSubordinateIDs(pid int) bool { return mappedIDs(fmt.Sprintf("/proc/%d/uid_map", pid)) > 1 }
-
 // overflowID is what an id that the user namespace does not map looks like (kernel.overflowuid, by default).
 const overflowID = 65534
 

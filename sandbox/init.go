@@ -118,7 +118,7 @@ func closeStreams() {
 }
 
 // startCommand starts the command of a sandbox that is furnished.
-func startCommand(o orders) (int, error) {
+func startCommand(o orders) (pid int, err error) {
 	if o.Spec.WorkingDir != "" {
 		if err := enterDir(o.Spec.WorkingDir); err != nil {
 			return 0, err
@@ -128,7 +128,12 @@ func startCommand(o orders) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	attr := &syscall.ProcAttr{Env: o.Spec.Env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: o.Spec.TTY}}
+	attr := &syscall.ProcAttr{
+		Env:   o.Spec.Env,
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: o.Spec.TTY},
+	}
+	args, limits := o.Spec.Command, o.Spec.Limits
 	if o.Spec.User != "" {
 		uid, gid, err := userIDs(o.Spec.User)
 		if err != nil {
@@ -140,7 +145,14 @@ func startCommand(o orders) (int, error) {
 		case n > 1:
 			return 0, &ExitError{125, fmt.Sprintf("user %s: the sandbox has the ids 0 to %d and the groups 0 to %d", o.Spec.User, n-1, m-1)}
 		default:
-			attr.Sys.Cloneflags = unix.CLONE_NEWUSER
+			order, err := userCommand{path, args, o.Spec.Env, limits}.file()
+			if err != nil {
+				return 0, err
+			}
+			defer order.Close()
+			path, args, limits = "/proc/self/exe", []string{"usernet-user", roleUser, entry.Steps{}.Argument()}, nil
+			attr.Env, attr.Files = ownEnv, append(attr.Files, order.Fd())
+			attr.Sys.Cloneflags, attr.Sys.AmbientCaps = unix.CLONE_NEWUSER, allCapabilities()
 			attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: 0, Size: 1}}
 			attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: 0, Size: 1}}
 		}
@@ -150,11 +162,14 @@ func startCommand(o orders) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 		return 0, os.NewSyscallError("prctl", err)
 	}
-	pid, err := syscall.ForkExec(path, o.Spec.Command, attr)
-	if err != nil {
-		return 0, &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
-	}
-	return pid, nil
+	err = limits.limited(func() error {
+		var err error
+		if pid, err = syscall.ForkExec(path, args, attr); err != nil {
+			return &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
+		}
+		return nil
+	})
+	return pid, err
 }
 
 // handOut gives the files of /etc and the terminal to the process that started the sandbox; the terminal's other end becomes

@@ -74,12 +74,8 @@ func become(name string, program *os.File, control *os.File) error {
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	if control.Fd() != controlFD {
-		if err := unix.Dup3(int(control.Fd()), controlFD, 0); err != nil {
-			return os.NewSyscallError("dup3", err)
-		}
-	} else if _, err := unix.FcntlInt(controlFD, unix.F_SETFD, 0); err != nil {
-		return os.NewSyscallError("fcntl", err)
+	if err := passAt(control, controlFD); err != nil {
+		return err
 	}
 	if err := unix.CloseRange(controlFD+1, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		if err := closeOnExec(controlFD + 1); err != nil {
@@ -110,4 +106,13 @@ func become(name string, program *os.File, control *os.File) error {
 			return os.NewSyscallError("execveat", errno)
 		}
 	}
+}
+
+// passAt has the next program find a file at the number fd.
+func passAt(f *os.File, fd int) error {
+	if int(f.Fd()) != fd {
+		return os.NewSyscallError("dup3", unix.Dup3(int(f.Fd()), fd, 0))
+	}
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
+	return os.NewSyscallError("fcntl", err)
 }

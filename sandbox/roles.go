@@ -16,6 +16,7 @@ const (
 	roleAgent   = "__agent"   // configures a network namespace, then ends
 	roleInit    = "__init"    // PID 1 of a sandbox, which furnishes it
 	roleCommand = "__command" // PID 1 of a sandbox that is furnished, parent of the command
+	roleUser    = "__user"    // becomes a command that has another user's id in a sandbox with one id
 	roleHold    = "__hold"    // holds namespaces until it is killed
 	roleExec    = "__exec"    // becomes one more command in a sandbox
 	roleHelper  = "__helper"  // enters sandboxes for a daemon that is confined
@@ -37,6 +38,7 @@ func Main(others ...Role) {
 		roleAgent:   runAgent,
 		roleInit:    runInit,
 		roleCommand: runCommand,
+		roleUser:    runUser,
 		roleHold:    runHold,
 		roleExec:    runExec,
 		roleHelper:  runHelper,

@@ -33,6 +33,8 @@ type Spec struct {
 	TTY         bool   // a terminal of its own; Stdin and Stdout are then this end of it
 	HostNetwork bool   // the caller's network namespace
 	JoinNet     *Target
+	// Limits are the command's; nil: none but those of its namespaces.
+	Limits *Limits
 	// AllSystemPaths shows all of /proc and /sys, and lets root in the sandbox write there what the kernel allows it.
 	AllSystemPaths bool
 	// NoProc leaves /proc empty where Rootfs is set and the kernel refuses a fresh one. The mounts are not locked then.

@@ -119,6 +119,12 @@ func attackDevices(t *testing.T) {
 	if out := d.ok("run", "--rm", "-t", "--rootfs", root, "--", "busybox", "sh", "-c", "tty; ls /dev/pts"); !strings.Contains(out, "/dev/pts/0") || strings.Contains(out, "1") {
 		t.Errorf("the terminal is not one of the sandbox's own: %q", out)
 	}
+	d.idle("box", "--rootfs", root)
+	if out := d.ok("exec", "-t", "box", "busybox", "sh", "-c", "tty; stty size >/dev/null && echo sized"); !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "sized") {
+		t.Errorf("the terminal of exec is not one of the sandbox's own: %q", out)
+	}
+	d.ok("exec", "box", "busybox", "sh", "-c", "busybox rm /dev/ptmx; busybox mkfifo /dev/ptmx") // what waits for a reader
+	d.fails("terminal", "exec", "-t", "box", "busybox", "true")
 	d.ok("run", "--rm", "--rootfs", root, "--", "busybox", "sh", "-c", "echo x >/dev/null && [ $(busybox head -c 9 /dev/zero | busybox wc -c) = 9 ] && echo x >/dev/shm/x && echo text >/dev/stdout")
 	if out := d.ok("run", "--rm", "--device", "/dev/net/tun", "--rootfs", root, "--", "busybox", "ls", "/dev/net"); out != "tun" {
 		t.Errorf("--device: %q", out)

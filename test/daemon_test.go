@@ -318,10 +318,10 @@ func (d *daemon) idle(name string, flags ...string) string {
 	return d.container(name, flags, "busybox", "sleep", "1000000")
 }
 
-// container starts a named container in the background, and returns its id.
+// container starts a named container in the background that may configure its interfaces, and returns its id.
 func (d *daemon) container(name string, flags []string, command ...string) string {
 	d.t.Helper()
-	args := append([]string{"run", "-d", "--name", name}, flags...)
+	args := append([]string{"run", "-d", "--cap-add", "NET_ADMIN", "--name", name}, flags...)
 	return d.ok(append(append(args, "--"), command...)...)
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -79,39 +78,23 @@ func (o *execOptions) spec(k *network.Container, links, command []string) (sandb
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
-	user := ""
 	if o.dir == "" {
 		o.dir = k.WorkingDir
 	}
-	if o.user != "" && sandbox.HasSubordinateIDs(k.Pid) {
-		user = o.user
-	} else if o.user != "" {
-		if command, err = asUser(o.user, command); err != nil {
+	var limit *sandbox.Limits // none that usernet did not make
+	if !k.Attached {
+		if limit, err = limits(k.Privileged, k.CapAdd, k.CapDrop, k.SecurityOpt); err != nil {
 			return sandbox.Spec{}, err
 		}
 	}
 	spec := sandbox.Spec{
-		Command: command, WorkingDir: o.dir, User: user, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
+		Command: command, WorkingDir: o.dir, User: o.user, Rootfs: k.Rootfs, Limits: limit, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
 		Env: lastOfEach(append(links, environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})...)),
 	}
 	if o.interactive || o.tty {
 		spec.Stdin = os.Stdin
 	}
 	return spec, nil
-}
-
-// asUser wraps command so that it runs as UID[:GID], in a user namespace below the sandbox's, which has no other ids.
-func asUser(user string, command []string) ([]string, error) {
-	uid, gid, ok := strings.Cut(user, ":")
-	if !ok {
-		gid = uid
-	}
-	for _, id := range []string{uid, gid} {
-		if id == "" || strings.Trim(id, "0123456789") != "" {
-			return nil, fmt.Errorf("user %q: give numbers UID[:GID]", user)
-		}
-	}
-	return append([]string{"unshare", "--user", "--map-user=" + uid, "--map-group=" + gid, "--"}, command...), nil
 }
 
 // inBackground runs the same once more without -d, in a session of its own and with none of this process's streams.

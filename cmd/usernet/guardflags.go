@@ -5,16 +5,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
+	"github.com/usernet/usernet/sandbox/profile"
 )
 
 // guardFlags are the flags of run about what a command in a sandbox may do to the host, and sees of it.
 type guardFlags struct {
 	privileged    bool
+	capAdd        []string
+	capDrop       []string
 	securityOpts  []string
 	devices       []string
 	shareAPI      bool
@@ -23,33 +28,50 @@ type guardFlags struct {
 }
 
 func (g *guardFlags) add(f *pflag.FlagSet) {
-	f.BoolVar(&g.privileged, "privileged", false, "all of what root in a user namespace may do, for sandboxes in the sandbox")
-	f.StringArrayVar(&g.securityOpts, "security-opt", nil, "systempaths=unconfined, proc=none")
+	f.BoolVar(&g.privileged, "privileged", false, "all that root in a user namespace may do, for sandboxes in the sandbox")
+	f.StringSliceVar(&g.capAdd, "cap-add", nil, "add a capability to Docker's default ones, or ALL")
+	f.StringSliceVar(&g.capDrop, "cap-drop", nil, "take a capability away, or ALL")
+	f.StringArrayVar(&g.securityOpts, "security-opt", nil,
+		"seccomp=unconfined|FILE.json, no-new-privileges, systempaths=unconfined, proc=none")
 	f.StringArrayVar(&g.devices, "device", nil, "further device of the host in a --rootfs, such as /dev/net/tun")
-	f.BoolVar(&g.shareAPI, "share-api", false, "let the container use usernet's API: show its socket and state to a command with the caller's files, and answer it")
-	f.StringVar(&g.userns, "userns", sandbox.UserNSAuto, "who root in the sandbox is: auto, host (the caller) or range (a subordinate id)")
+	f.BoolVar(&g.shareAPI, "share-api", false,
+		"let the container use usernet's API: show its socket and state to a command with the caller's files, and answer it")
 	f.BoolVar(&g.shareServices, "share-services", false, "show it the host's D-Bus, resolvers and container engines")
+	f.StringVar(&g.userns, "userns", sandbox.UserNSAuto,
+		"who root in the sandbox is: auto, host (the caller) or range (a subordinate id)")
+}
+
+// record checks the flags that exec needs as well, and puts them into what the daemon remembers of the container.
+func (g *guardFlags) record(spec *network.ContainerSpec) error {
+	for i, o := range g.securityOpts {
+		path, ok := strings.CutPrefix(o, optSeccompPrefix)
+		if !ok || path == optUnconfined || path == "builtin" {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("seccomp profile: %w", err)
+		}
+		g.securityOpts[i] = optSeccompPrefix + string(text)
+	}
+	spec.Privileged, spec.CapAdd, spec.CapDrop, spec.SecurityOpt = g.privileged, g.capAdd, g.capDrop, g.securityOpts
+	_, err := limits(g.privileged, g.capAdd, g.capDrop, g.securityOpts)
+	return err
 }
 
 // apply makes a spec fit the flags.
-func (g *guardFlags) apply(s *sandbox.Spec) error {
+func (g *guardFlags) apply(s *sandbox.Spec) (err error) {
 	switch g.userns {
 	case sandbox.UserNSAuto, sandbox.UserNSHost, sandbox.UserNSRange:
 		s.UserNS = g.userns
 	default:
 		return fmt.Errorf("--userns %q: there are auto, host and range", g.userns)
 	}
-	s.AllSystemPaths = g.privileged
-	for _, o := range g.securityOpts {
-		switch o {
-		case "systempaths=unconfined":
-			s.AllSystemPaths = true
-		case "proc=none":
-			s.NoProc = true
-		default:
-			return fmt.Errorf("--security-opt %q: there are systempaths=unconfined and proc=none", o)
-		}
+	if s.Limits, err = limits(g.privileged, g.capAdd, g.capDrop, g.securityOpts); err != nil {
+		return err
 	}
+	s.AllSystemPaths = g.privileged || slices.Contains(g.securityOpts, optSystemPaths)
+	s.NoProc = slices.Contains(g.securityOpts, optNoProc)
 	if s.NoProc && s.Rootfs == "" {
 		return errors.New("--security-opt proc=none needs a --rootfs")
 	}
@@ -66,6 +88,52 @@ func (g *guardFlags) apply(s *sandbox.Spec) error {
 		s.Hidden = append(s.Hidden, sandbox.HostServices(os.Getenv("XDG_RUNTIME_DIR"))...)
 	}
 	return nil
+}
+
+// Values of --security-opt.
+const (
+	optSystemPaths   = "systempaths=unconfined"
+	optNoProc        = "proc=none"
+	optNoNewPrivs    = "no-new-privileges"
+	optUnconfined    = "unconfined"
+	optSeccompPrefix = "seccomp="
+)
+
+// limits are those of a container's commands. A seccomp profile is in the options in full.
+func limits(privileged bool, capAdd, capDrop, opts []string) (*sandbox.Limits, error) {
+	caps, err := profile.Capabilities(capAdd, capDrop)
+	if err != nil {
+		return nil, err
+	}
+	l := new(sandbox.Limits)
+	seccomp := ""
+	if privileged {
+		caps, seccomp = profile.All, optUnconfined
+	}
+	for _, o := range opts {
+		text, isProfile := strings.CutPrefix(o, optSeccompPrefix)
+		name, value, _ := strings.Cut(strings.Replace(o, ":", "=", 1), "=")
+		switch {
+		case isProfile:
+			seccomp = text
+		case o == optSystemPaths, o == optNoProc:
+		case name == optNoNewPrivs && (value == "" || value == "true"):
+			l.NoNewPrivileges = true
+		case name == optNoNewPrivs && value == "false":
+		default:
+			return nil, fmt.Errorf("--security-opt %.40q: there are seccomp=unconfined, seccomp=FILE, no-new-privileges, %s and %s",
+				o, optSystemPaths, optNoProc)
+		}
+	}
+	l.Capabilities = uint64(caps)
+	switch seccomp {
+	case optUnconfined:
+	case "", "builtin":
+		l.Filter, err = profile.Default(caps)
+	default:
+		l.Filter, err = profile.Load(seccomp, caps)
+	}
+	return l, err
 }
 
 // apiPaths lists what of usernet itself is hidden from a sandbox with the caller's files: its state, and the directory of

@@ -4,6 +4,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/sandbox"
+	"github.com/usernet/usernet/sandbox/profile"
 )
 
 // The groups of commands in the order of the help text.
@@ -26,15 +29,30 @@ type page struct {
 
 // pages are those of all commands, by their words behind `usernet`.
 var pages = map[string]page{
-	"run": {group: groupContainers, long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC and PID namespaces. The caller is root inside, and
-nobody special outside. The exit status is the command's; 125 where usernet failed, 126 where the command could not be executed, 127
+	"run": {group: groupContainers, long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC, PID and cgroup namespaces, with
+the capabilities and the filter of system calls that Docker gives a container. Root inside is nobody special outside. The exit status is the command's; 125 where usernet failed, 126 where the command could not be executed, 127
 where it was not found.`,
 		examples: `usernet run --rm -it -- sh
 usernet run -d --name web -p 8080:80 -- python3 -m http.server 80
 usernet run --rm --network mynet --network name=second,ip=10.7.0.9 -- ip addr
 usernet run --rm --egress deny --allow-egress 10.1.0.0/16 --allow-egress dns -- make
-usernet run --rm --network container:web -- curl localhost`,
-		flags: map[string]completer{"network": networkModes, "link": running, "egress": egressModes, "env-file": files, "label-file": files, "rootfs": files, "workdir": files}},
+usernet run --rm --network container:web -- curl localhost
+usernet run --rm -it --rootfs ./alpine -- sh
+usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 50ms`,
+		flags: map[string]completer{
+			"network":      networkModes,
+			"link":         running,
+			"egress":       egressModes,
+			"env-file":     files,
+			"label-file":   files,
+			"rootfs":       files,
+			"workdir":      files,
+			"device":       files,
+			"cap-add":      words(append([]string{"ALL"}, profile.All.Names()...)...),
+			"cap-drop":     words(append([]string{"ALL"}, profile.All.Names()...)...),
+			"security-opt": words("seccomp=unconfined", optNoNewPrivs, optSystemPaths, optNoProc),
+			"userns":       words(sandbox.UserNSAuto, sandbox.UserNSHost, sandbox.UserNSRange),
+		}},
 	"attach": {group: groupContainers, long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
 unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again.`,
 		examples: `usernet attach --pid 4711 --name box --network mynet

@@ -76,7 +76,7 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		Name: o.name, Hostname: o.hostname, Domainname: o.domainname, WorkingDir: o.workdir, Rootfs: o.rootfs, User: o.usr,
 		Command: args, Env: o.env, TTY: o.tty, OpenStdin: o.interactive, AutoRemove: o.rm,
 	}
-	if err := o.net.apply(&spec); err != nil {
+	if err := errors.Join(o.net.apply(&spec), o.guard.record(&spec)); err != nil {
 		return runError{err}
 	}
 	if o.workdir == "" && o.rootfs == "" {
