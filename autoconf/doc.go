@@ -5,7 +5,7 @@
 // for those without an agent: virtual machines, User Mode Linux, and namespaces whose owner runs a DHCP client.
 //
 //	srv, err := autoconf.New(autoconf.Config{Router: gatewayMAC, Subnet4: subnet, Router4: gateway, ...})
-//	port, err := sw.Connect(vswitch.PortConfig{Name: "autoconf", MAC: srv.MAC(), Trusted: true}, srv)
+//	port, err := sw.Connect(vswitch.PortConfig{Name: "autoconf", MAC: srv.MAC(), Role: vswitch.Gateway}, srv)
 //	srv.SetPort(port)
 //	go srv.Run(ctx) // unsolicited router advertisements, until ctx ends
 //

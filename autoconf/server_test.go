@@ -80,13 +80,13 @@ func startServer(t *testing.T, cfg Config) (*Server, *guest) {
 	}
 	sw := vswitch.New(vswitch.Config{Name: "test"})
 	t.Cleanup(func() { _ = sw.Close() })
-	port, err := sw.Connect(vswitch.PortConfig{Name: "autoconf", MAC: s.MAC(), Trusted: true}, s)
+	port, err := sw.Connect(vswitch.PortConfig{Name: "autoconf", MAC: s.MAC(), Role: vswitch.Gateway}, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.SetPort(port)
 	g := &guest{t: t}
-	if g.port, err = sw.Connect(vswitch.PortConfig{Name: "guest", MAC: guestMAC}, g); err != nil {
+	if g.port, err = sw.Connect(vswitch.PortConfig{Name: "guest", MAC: guestMAC, Role: vswitch.Learning}, g); err != nil {
 		t.Fatal(err)
 	}
 	return s, g

@@ -83,6 +83,7 @@ type portDetails struct {
 	vswitch.PortInfo
 	MAC     string
 	Learned []string `json:",omitempty"`
+	Static  []string
 }
 
 func newPortDetails(ports []vswitch.PortInfo) []portDetails {
@@ -91,6 +92,9 @@ func newPortDetails(ports []vswitch.PortInfo) []portDetails {
 		list[i] = portDetails{PortInfo: p, MAC: p.MAC.String()}
 		for _, m := range p.Learned {
 			list[i].Learned = append(list[i].Learned, m.String())
+		}
+		for _, m := range p.Static {
+			list[i].Static = append(list[i].Static, m.String())
 		}
 	}
 	return list

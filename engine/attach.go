@@ -96,11 +96,15 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 	if n.attached.byID[cfg.ID] != nil {
 		return fail(ErrAttached)
 	}
+	role := vswitch.Guest
+	if cfg.Unguarded {
+		role = vswitch.Learning
+	}
 	port, err := n.sw.Connect(vswitch.PortConfig{
 		Name:     cfg.Name,
 		MAC:      cfg.MAC,
 		Addrs:    cfg.Addrs,
-		Guard:    !cfg.Unguarded,
+		Role:     role,
 		Isolated: n.cfg.Isolated,
 	}, link)
 	if err != nil {

@@ -27,7 +27,7 @@ func (n *Network) serveAutoconf() error {
 	if err != nil {
 		return err
 	}
-	port, err := n.sw.Connect(vswitch.PortConfig{Name: "autoconf", MAC: srv.MAC(), Trusted: true}, srv)
+	port, err := n.sw.Connect(vswitch.PortConfig{Name: "autoconf", MAC: srv.MAC(), Role: vswitch.Gateway}, srv)
 	if err != nil {
 		return err
 	}

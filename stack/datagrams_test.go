@@ -51,7 +51,7 @@ func beside(t *testing.T) (*Gateway, *recorder, *vswitch.Port, *tapDevice) {
 		t.Fatal(err)
 	}
 	station := []netip.Addr{netip.MustParseAddr("172.30.0.2"), netip.MustParseAddr("fd00::2")}
-	p, err := sw.Connect(vswitch.PortConfig{Name: "station", MAC: stationMAC, Addrs: station, Guard: true}, d)
+	p, err := sw.Connect(vswitch.PortConfig{Name: "station", MAC: stationMAC, Addrs: station}, d)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func New(cfg Config) (*Gateway, error) {
 		g.SetHandler(cfg.Handler)
 	}
 	g.link.datagrams.Store(g)
-	if err := g.link.connect(cfg.Switch, vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Trusted: true}); err != nil {
+	if err := g.link.connect(cfg.Switch, vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Role: vswitch.Gateway}); err != nil {
 		_ = g.Close()
 		return nil, err
 	}

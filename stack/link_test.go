@@ -62,7 +62,11 @@ func newLinkHost(t *testing.T, sw *vswitch.Switch, n byte, promiscuous bool) *li
 		must(h.stack.SetPromiscuousMode(1, true))
 		must(h.stack.SetSpoofing(1, true))
 	}
-	if err := h.link.connect(sw, vswitch.PortConfig{Addrs: h.addrs, Guard: !promiscuous, Trusted: promiscuous}); err != nil {
+	role := vswitch.Guest
+	if promiscuous {
+		role = vswitch.Gateway
+	}
+	if err := h.link.connect(sw, vswitch.PortConfig{Addrs: h.addrs, Role: role}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -184,7 +188,7 @@ func TestGatewayAnswersAddressResolutionForItselfOnly(t *testing.T) {
 			newLinkHost(t, sw, 1, true)
 			dev := new(tapLike)
 			port, err := sw.Connect(vswitch.PortConfig{
-				MAC: linkMAC(7), Addrs: []netip.Addr{addr("10.9.0.7"), addr("fd09::7")}, Guard: true,
+				MAC: linkMAC(7), Addrs: []netip.Addr{addr("10.9.0.7"), addr("fd09::7")},
 			}, dev)
 			if err != nil {
 				t.Fatal(err)
@@ -242,7 +246,7 @@ func linkFrame(dst tcpip.LinkAddress, src net.HardwareAddr, etherType uint16, pa
 func TestDatagramSuperFrameReachesNetstackAsDatagrams(t *testing.T) {
 	sw := vswitch.New(vswitch.Config{MTU: 1500})
 	gw := newLinkHost(t, sw, 1, true)
-	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7")}, Guard: true}, new(tapLike))
+	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7")}}, new(tapLike))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -134,7 +134,11 @@ func newNetwork(t testing.TB) (*Gateway, *vswitch.Switch) {
 func station(t testing.TB, sw *vswitch.Switch, n byte, guard bool) *vswitch.Port {
 	t.Helper()
 	v6 := netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: n})
-	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(n), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, n}), v6}, Guard: guard}, new(tapLike))
+	role := vswitch.Learning
+	if guard {
+		role = vswitch.Guest
+	}
+	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(n), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, n}), v6}, Role: role}, new(tapLike))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +258,7 @@ func TestSYNOutOfHops(t *testing.T) {
 		g.SetHandler(d)
 		dev := &icmpLike{seen: make(chan byte, 10)}
 		port, err := sw.Connect(vswitch.PortConfig{
-			MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd09::7")}, Guard: true,
+			MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd09::7")},
 		}, dev)
 		if err != nil {
 			t.Fatal(err)

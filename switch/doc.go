@@ -5,7 +5,7 @@
 // ports it is for and writes it to their devices, all on the caller's goroutine:
 //
 //	sw := vswitch.New(vswitch.Config{Name: "shop"})
-//	port, err := sw.Connect(vswitch.PortConfig{Name: "web", MAC: mac, Addrs: addrs, Guard: true}, device)
+//	port, err := sw.Connect(vswitch.PortConfig{Name: "web", MAC: mac, Addrs: addrs, Role: vswitch.Guest}, device)
 //	...
 //	port.Receive(frame) // calls WriteFrame of the devices that the frame is for
 //
@@ -15,7 +15,10 @@
 //
 // Forwarding takes no lock and allocates nothing: the table of ports is copied on each change and swapped in whole.
 //
-// The port guard (guard*.go) lets a container send only from its own MAC and addresses. It looks at IPv4, IPv6, ARP
+// What a port may do follows from its [Role]. The forwarding table (fdb.go) has the ports' own MACs, then what a control plane
+// says ([Switch.SetStatic]), then what was learned; frames can be shown to others ([Switch.Mirror]).
+//
+// The port guard (guard*.go) lets a guest send only from its own MAC and addresses. It looks at IPv4, IPv6, ARP
 // and neighbour discovery, passes all other EtherTypes, and counts what it drops by [Reason].
 //
 // Ports that are isolated talk to the gateway only, and to each other as far as links (links.go) say: the exception costs

@@ -1,13 +1,6 @@
 package vswitch
 
-import (
-	"maps"
-
-	"github.com/usernet/usernet/internal/faults"
-)
-
-// maxLearned bounds the MACs behind a port without guard: a nested bridge of a few dozen containers or VMs.
-const maxLearned = 64
+import "github.com/usernet/usernet/internal/faults"
 
 // reservedGroup is 01-80-C2-00-00-00 to -0F, which no bridge forwards (IEEE 802.1D table 7-10).
 const reservedGroup macKey = 0x0180c2000000
@@ -21,10 +14,13 @@ func (p *Port) Receive(f *Frame) {
 	if faults.Enabled {
 		faults.Check(faults.Frame, f.firstPiece())
 	}
+	if m := p.sw.mirror.Load(); m != nil {
+		m.show(p, true, f)
+	}
 	r := p.rules.Load()
 	p.in.add(f.Len())
 	t := p.sw.table.Load()
-	if !r.cfg.Trusted {
+	if r.cfg.Role != Gateway {
 		if why := p.check(t, r, f); why != passed {
 			p.drops[why].Add(1)
 			return
@@ -35,12 +31,10 @@ func (p *Port) Receive(f *Frame) {
 		p.flood(t.ports, r, f)
 		return
 	}
-	q := t.byMAC[dst]
+	q := t.find(p.sw, dst)
 	if q == nil {
-		if q = learnedAt(t, dst); q == nil {
-			p.unknown(t, r, f)
-			return
-		}
+		p.unknown(t, r, f)
+		return
 	}
 	switch {
 	case q == p: // the device sent to itself: a nested bridge forwards inside
@@ -59,7 +53,7 @@ func (p *Port) Flush() {
 	}
 }
 
-// check is all that a frame of an untrusted port must pass.
+// check is all that a frame must pass that is not the gateway's.
 func (p *Port) check(t *table, r *rules, f *Frame) Reason {
 	src := f.src()
 	switch {
@@ -71,20 +65,14 @@ func (p *Port) check(t *table, r *rules, f *Frame) Reason {
 		return DropMulticast
 	case f.dst()&^0xf == reservedGroup:
 		return DropReserved
-	case r.cfg.Guard:
+	case r.cfg.Role == Guest:
 		return p.guard(r, f)
 	}
 	if !wellFormed(f) {
 		return DropMalformed
 	}
-	if src == r.mac {
-		return passed
-	}
-	if q := t.byMAC[src]; q != nil { // belongs to another port, which nobody takes over
+	if src != r.mac && !p.sawSource(t, r, src) {
 		return DropMAC
-	}
-	if _, known := (*p.learned.Load())[src]; !known {
-		p.learn(t, src)
 	}
 	return passed
 }
@@ -106,44 +94,7 @@ func (p *Port) oversize(f *Frame) bool {
 	return !ok || h.headerLen+int(v.GSOSize) > p.sw.cfg.MTU || n > MaxPayload-1
 }
 
-// learn notes a MAC behind a port without guard, and that it is behind no other. A full table keeps what it has: the
-// frame still passes, and answers to it are flooded to the ports without guard.
-func (p *Port) learn(t *table, mac macKey) {
-	if len(*p.learned.Load()) >= maxLearned {
-		return
-	}
-	p.sw.mu.Lock()
-	defer p.sw.mu.Unlock()
-	if len(*p.learned.Load()) >= maxLearned || p.closed.Load() {
-		return
-	}
-	for _, q := range t.open {
-		old := *q.learned.Load()
-		_, has := old[mac]
-		if has == (q == p) {
-			continue
-		}
-		next := maps.Clone(old)
-		if q == p {
-			next[mac] = struct{}{}
-		} else {
-			delete(next, mac)
-		}
-		q.learned.Store(&next)
-	}
-}
-
-// learnedAt finds the port behind which a MAC was seen.
-func learnedAt(t *table, mac macKey) *Port {
-	for _, q := range t.open {
-		if _, ok := (*q.learned.Load())[mac]; ok {
-			return q
-		}
-	}
-	return nil
-}
-
-// unknown handles a frame to a MAC that no port is known to have: only ports without guard could have it.
+// unknown handles a frame to a MAC that no port is known to have: only ports that learn could have it.
 func (p *Port) unknown(t *table, r *rules, f *Frame) {
 	if len(t.open) == 0 || len(t.open) == 1 && t.open[0] == p {
 		p.drops[DropUnknown].Add(1)
@@ -152,28 +103,37 @@ func (p *Port) unknown(t *table, r *rules, f *Frame) {
 	p.flood(t.open, r, f)
 }
 
-// flood writes a frame to all given ports but its own.
+// flood writes a frame to all given ports but its own, and those of its flood group.
 func (p *Port) flood(ports []*Port, r *rules, f *Frame) {
-	if !r.cfg.Trusted && !p.mayFlood(len(ports)) {
+	if r.cfg.Role != Gateway && !p.mayFlood(len(ports)) {
 		p.drops[DropRate].Add(1)
 		return
 	}
 	f.shared = true
 	for _, q := range ports {
-		if q != p && p.mayReach(r, q, f) {
+		if q != p && !r.sameGroup(q) && p.mayReach(r, q, f) {
 			q.write(f)
 		}
 	}
 }
 
-// mayReach is the rule of isolated ports: they talk to trusted ones, and to each other as links allow.
+// sameGroup says whether q is in the same flood group: what came from one tunnel is not for another, as all that are behind
+// them have it from its sender (split horizon, RFC 4762, section 4.4).
+func (r *rules) sameGroup(q *Port) bool {
+	return r.cfg.FloodGroup != 0 && r.cfg.FloodGroup == q.rules.Load().cfg.FloodGroup
+}
+
+// mayReach is the rule of isolated ports: they talk to the gateway, and to each other as links allow.
 func (p *Port) mayReach(r *rules, q *Port, f *Frame) bool {
 	rq := q.rules.Load()
-	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Trusted || rq.cfg.Trusted || p.linked(r, q, rq, f)
+	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Role == Gateway || rq.cfg.Role == Gateway || p.linked(r, q, rq, f)
 }
 
 // write hands a frame to the port's device.
 func (p *Port) write(f *Frame) {
+	if m := p.sw.mirror.Load(); m != nil {
+		m.show(p, false, f)
+	}
 	n := f.Len() // before the device takes the payload
 	if err := p.dev.WriteFrame(f); err != nil {
 		p.drops[DropDevice].Add(1)

@@ -96,8 +96,8 @@ func FuzzPorts(f *testing.F) {
 			return
 		}
 		sw := New(Config{MTU: 1500})
-		open, _ := connect(t, sw, PortConfig{MAC: mac(2)})
-		_, dev := connect(t, sw, PortConfig{MAC: gateway, Trusted: true})
+		open, _ := connect(t, sw, PortConfig{MAC: mac(2), Role: Learning})
+		_, dev := connect(t, sw, PortConfig{MAC: gateway, Role: Gateway})
 		dev.take = true
 		connect(t, sw, guarded(3))
 		open.Receive(fr)

@@ -144,7 +144,7 @@ func TestGuardLetsContainersSpeakForThemselvesOnly(t *testing.T) {
 	for _, c := range guardCases() {
 		t.Run(c.name, func(t *testing.T) {
 			sw := New(Config{})
-			_, gatewayDev := connect(t, sw, PortConfig{MAC: gateway, Trusted: true})
+			_, gatewayDev := connect(t, sw, PortConfig{MAC: gateway, Role: Gateway})
 			port, _ := connect(t, sw, guarded(2))
 			_, victimDev := connect(t, sw, guarded(3))
 			port.Receive(c.frame)

@@ -61,7 +61,7 @@ func ip6(n byte) netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfd, 15: n}) 
 
 // guarded is the port of container n, with addresses 172.18.0.n and fd00::n.
 func guarded(n byte) PortConfig {
-	return PortConfig{Name: string('a' + rune(n)), MAC: mac(n), Addrs: []netip.Addr{ip4(n), ip6(n)}, Guard: true}
+	return PortConfig{Name: string('a' + rune(n)), MAC: mac(n), Addrs: []netip.Addr{ip4(n), ip6(n)}}
 }
 
 func connect(t testing.TB, sw *Switch, cfg PortConfig) (*Port, *recorder) {

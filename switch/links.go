@@ -120,7 +120,7 @@ func (p *Port) linked(r *rules, q *Port, rq *rules, f *Frame) bool {
 		return false
 	}
 	a, ok := (*links)[q]
-	if !ok || len(f.Payload) == 0 || !r.cfg.Guard && p.guard(r, f) != passed {
+	if !ok || len(f.Payload) == 0 || r.cfg.Role != Guest && p.guard(r, f) != passed {
 		return false
 	}
 	dst := f.dst()

@@ -21,7 +21,10 @@ func newLinkedPorts(t testing.TB, guard bool) *linkedPorts {
 	l := &linkedPorts{sw: New(Config{MTU: 1500}), devs: map[*Port]*recorder{}}
 	for i, p := range []**Port{&l.web, &l.db, &l.other} {
 		cfg := guarded(byte(2 + i))
-		cfg.Isolated, cfg.Guard = true, guard
+		cfg.Isolated = true
+		if !guard {
+			cfg.Role = Learning
+		}
 		port, dev := connect(t, l.sw, cfg)
 		*p, l.devs[port] = port, dev
 	}

@@ -17,8 +17,8 @@ type Port struct {
 	sw      *Switch
 	dev     Device
 	rules   atomic.Pointer[rules]
-	learned atomic.Pointer[map[macKey]struct{}] // copied on change, under sw.mu
-	links   atomic.Pointer[map[*Port]access]    // what it may send to ports that it is kept apart from
+	learned atomic.Pointer[learnedMACs]
+	links   atomic.Pointer[map[*Port]access] // what it may send to ports that it is kept apart from
 	closed  atomic.Bool
 
 	in, out counter
@@ -66,6 +66,8 @@ type rules struct {
 	v4        [][4]byte
 	v6        [][16]byte
 	linkLocal [16]byte
+	limit     int           // of MACs that are learned
+	age       time.Duration // for how long they stay; 0: for good
 }
 
 func newRules(cfg PortConfig) (*rules, error) {
@@ -73,7 +75,7 @@ func newRules(cfg PortConfig) (*rules, error) {
 		return nil, fmt.Errorf("port %s: %q is no MAC address of a single station", cfg.Name, cfg.MAC)
 	}
 	cfg.MAC, cfg.Addrs = slices.Clone(cfg.MAC), slices.Clone(cfg.Addrs)
-	r := &rules{cfg: cfg, mac: keyOf(cfg.MAC), linkLocal: LinkLocal(cfg.MAC).As16()}
+	r := &rules{cfg: cfg, mac: keyOf(cfg.MAC), linkLocal: LinkLocal(cfg.MAC).As16(), limit: cfg.learnLimit(), age: cfg.age()}
 	for _, a := range cfg.Addrs {
 		switch a = a.Unmap(); {
 		case a.Is4():
@@ -91,7 +93,7 @@ func LinkLocal(mac []byte) netip.Addr {
 }
 
 // learns says whether any MAC may be behind the port.
-func (r *rules) learns() bool { return !r.cfg.Guard && !r.cfg.Trusted }
+func (r *rules) learns() bool { return r.limit > 0 }
 
 func (r *rules) has4(a []byte) bool {
 	for i := range r.v4 {
@@ -127,7 +129,7 @@ func (p *Port) Update(cfg PortConfig) error {
 	}
 	p.rules.Store(r)
 	if !r.learns() {
-		p.learned.Store(&map[macKey]struct{}{})
+		p.learned.Store(&learnedMACs{})
 	}
 	p.sw.rebuild(slices.Clone(p.sw.table.Load().ports))
 	return nil

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/usernet/usernet/internal/watchdog"
 )
@@ -28,10 +28,12 @@ type Config struct {
 	MTU int
 }
 
-// Device is what is behind a port.
+// Device is what is behind a port: a TAP (package tap), the gateway (package stack), a tunnel. Package engine has one
+// without either (Pipe), for tests. The port does not own it: who connected it closes it, after the port.
 type Device interface {
-	// WriteFrame takes a frame out of the switch. It may be called by many goroutines at once, must not block for
-	// long, and must neither change f nor keep it.
+	// WriteFrame takes a frame out of the switch. It may be called by many goroutines at once, and is called on the
+	// goroutine that brought the frame, so it must not block for long. It must neither change f nor keep it. After an
+	// error the frame counts as dropped (DropDevice) and is not sent again; the port stays.
 	WriteFrame(f *Frame) error
 }
 
@@ -50,12 +52,16 @@ type PortConfig struct {
 	// Addrs are the addresses the port may send from. The IPv6 link-local address that follows from the MAC
 	// (EUI-64, RFC 4291 appendix A) is allowed without being named.
 	Addrs []netip.Addr
-	// Guard drops what has another source than MAC and Addrs. Without it the switch learns MACs from the port.
-	Guard bool
-	// Trusted is for the gateway: nothing that it sends is checked.
-	Trusted bool
-	// Isolated lets the port talk to trusted ports only, and to others as Switch.SetLinks says.
+	// Role is what is behind the port. Ports of all roles but Gateway are not trusted.
+	Role Role
+	// Isolated lets the port talk to the gateway only, and to others as Switch.SetLinks says.
 	Isolated bool
+	// FloodGroup, if not 0, keeps frames to groups and to unknown MACs from ports of the same group.
+	FloodGroup uint8
+	// LearnLimit is how many MACs are learned behind the port; 0: what its role has, NoLearning: none.
+	LearnLimit int
+	// Age is for how long a MAC that sends nothing stays learned; 0: what its role has.
+	Age time.Duration
 }
 
 // Switch is one network's layer 2. Its methods may be called by many goroutines at once.
@@ -64,6 +70,8 @@ type Switch struct {
 
 	mu     sync.Mutex // guards changes of table, of learned tables, of links, and closed
 	closed bool
+	mirror atomic.Pointer[mirrors] // nil: nobody is shown frames
+	clock  func() time.Duration    // since the switch was made
 	table  atomic.Pointer[table]
 }
 
@@ -71,8 +79,10 @@ type Switch struct {
 type table struct {
 	ports []*Port // all, in order of connection
 	byMAC map[macKey]*Port
-	open  []*Port // those without guard, that may have any MAC behind them
-	flush []Flusher
+	open  []*Port // those that learn, and so may have any MAC behind them
+	// static has MACs behind ports that SetStatic was told of; none is in byMAC.
+	static map[macKey]*Port
+	flush  []Flusher
 }
 
 // New returns a switch without ports.
@@ -83,7 +93,7 @@ func New(cfg Config) *Switch {
 	if cfg.MTU <= 0 || cfg.MTU > MaxPayload-1 {
 		cfg.MTU = MaxPayload - 1
 	}
-	s := &Switch{cfg: cfg}
+	s := &Switch{cfg: cfg, clock: monotonic()}
 	s.table.Store(&table{})
 	return s
 }
@@ -97,7 +107,7 @@ func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
 	p := &Port{sw: s, dev: dev}
 	p.floods.PerSecond, p.floods.Burst = floodRate, floodBurst
 	p.rules.Store(rules)
-	p.learned.Store(&map[macKey]struct{}{})
+	p.learned.Store(&learnedMACs{})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -131,6 +141,12 @@ func (s *Switch) rebuild(ports []*Port) {
 			t.flush = append(t.flush, f)
 		}
 	}
+	t.static = map[macKey]*Port{}
+	for mac, p := range s.table.Load().static {
+		if t.byMAC[mac] == nil && slices.Contains(ports, p) {
+			t.static[mac] = p
+		}
+	}
 	s.table.Store(t)
 }
 
@@ -144,10 +160,10 @@ type PortInfo struct {
 	Name     string
 	MAC      net.HardwareAddr
 	Addrs    []netip.Addr
-	Guard    bool
-	Trusted  bool
+	Role     Role
 	Isolated bool
-	Learned  []net.HardwareAddr // MACs seen behind a port without guard
+	Learned  []net.HardwareAddr // MACs seen behind a port that learns
+	Static   []net.HardwareAddr // MACs that SetStatic was told of
 	Stats    Stats
 }
 
@@ -158,9 +174,35 @@ func (s *Switch) Ports() []PortInfo {
 	for _, p := range t.ports {
 		c := p.rules.Load().cfg
 		list = append(list, PortInfo{
-			Name: c.Name, MAC: slices.Clone(c.MAC), Addrs: slices.Clone(c.Addrs), Guard: c.Guard, Trusted: c.Trusted,
-			Isolated: c.Isolated, Learned: p.learnedMACs(), Stats: p.Stats(),
+			Name:     c.Name,
+			MAC:      slices.Clone(c.MAC),
+			Addrs:    slices.Clone(c.Addrs),
+			Role:     c.Role,
+			Isolated: c.Isolated,
+			Learned:  p.Learned(),
+			Static:   p.Static(),
+			Stats:    p.Stats(),
 		})
+	}
+	return list
+}
+
+// DropCount is how many frames were dropped, with labels: of which network and container, and why.
+type DropCount struct {
+	Network, Container, Reason string
+	Frames                     uint64
+}
+
+// Drops are the counts of all ports that are connected.
+func (s *Switch) Drops() []DropCount {
+	var list []DropCount
+	for _, p := range s.table.Load().ports {
+		name := p.rules.Load().cfg.Name
+		for r := range numReasons {
+			if n := p.drops[r].Load(); n > 0 {
+				list = append(list, DropCount{Network: s.cfg.Name, Container: name, Reason: r.String(), Frames: n})
+			}
+		}
 	}
 	return list
 }
@@ -175,13 +217,4 @@ func (s *Switch) Close() error {
 	}
 	s.rebuild(nil)
 	return nil
-}
-
-// learnedMACs lists the MACs seen behind a port without guard, in order.
-func (p *Port) learnedMACs() []net.HardwareAddr {
-	var list []net.HardwareAddr
-	for _, k := range slices.Sorted(maps.Keys(*p.learned.Load())) {
-		list = append(list, net.HardwareAddr{byte(k >> 40), byte(k >> 32), byte(k >> 24), byte(k >> 16), byte(k >> 8), byte(k)})
-	}
-	return list
 }

@@ -12,7 +12,7 @@ import (
 
 func TestFramesReachThePortsTheyAreFor(t *testing.T) {
 	sw := New(Config{Name: "shop"})
-	gw, gwDev := connect(t, sw, PortConfig{Name: "gateway", MAC: mac(1), Trusted: true})
+	gw, gwDev := connect(t, sw, PortConfig{Name: "gateway", MAC: mac(1), Role: Gateway})
 	a, aDev := connect(t, sw, guarded(2))
 	_, bDev := connect(t, sw, guarded(3))
 	isolated := guarded(4)
@@ -61,11 +61,11 @@ func TestFramesReachThePortsTheyAreFor(t *testing.T) {
 
 func TestLargeFloodedFrameIsWholeAtEveryDevice(t *testing.T) {
 	sw := New(Config{})
-	from, _ := connect(t, sw, PortConfig{MAC: mac(1)})
+	from, _ := connect(t, sw, PortConfig{MAC: mac(1), Role: Learning})
 	payload := bytes.Repeat([]byte("usernet "), 8000)
 	var devs []*recorder
 	for n := byte(2); n < 6; n++ {
-		_, d := connect(t, sw, PortConfig{MAC: mac(n), Guard: true})
+		_, d := connect(t, sw, PortConfig{MAC: mac(n)})
 		d.take = true
 		devs = append(devs, d)
 	}
@@ -109,9 +109,9 @@ func TestLargePayloadIsGivenAwayAndSmallIsCopied(t *testing.T) {
 
 func TestPortsLearnOnlyWithoutGuard(t *testing.T) {
 	sw := New(Config{})
-	gw, _ := connect(t, sw, PortConfig{Name: "gateway", MAC: mac(1), Trusted: true})
-	vm, vmDev := connect(t, sw, PortConfig{Name: "vm", MAC: mac(2)})
-	other, otherDev := connect(t, sw, PortConfig{Name: "other", MAC: mac(3)})
+	gw, _ := connect(t, sw, PortConfig{Name: "gateway", MAC: mac(1), Role: Gateway})
+	vm, vmDev := connect(t, sw, PortConfig{Name: "vm", MAC: mac(2), Role: Learning})
+	other, otherDev := connect(t, sw, PortConfig{Name: "other", MAC: mac(3), Role: Learning})
 	_, guardedDev := connect(t, sw, guarded(4))
 
 	gw.Receive(frame(mac(77), mac(1), 0x88b5, nil))
@@ -132,13 +132,13 @@ func TestPortsLearnOnlyWithoutGuard(t *testing.T) {
 	if n := vm.Stats().Drops[DropMAC]; n != 1 {
 		t.Errorf("%d drops for taking over a guarded port's MAC, want 1", n)
 	}
-	for i := range 10 * maxLearned {
+	for i := range 10 * learningLimit {
 		vm.Receive(frame(mac(1), net.HardwareAddr{2, 1, 0, 0, byte(i >> 8), byte(i)}, 0x88b5, nil))
 	}
-	if n := len(sw.Ports()[1].Learned); n != maxLearned {
-		t.Errorf("learnt %d MACs, want the bound of %d", n, maxLearned)
+	if n := len(sw.Ports()[1].Learned); n != learningLimit {
+		t.Errorf("learnt %d MACs, want the bound of %d", n, learningLimit)
 	}
-	if err := vm.Update(PortConfig{Name: "vm", MAC: mac(2), Guard: true}); err != nil {
+	if err := vm.Update(PortConfig{Name: "vm", MAC: mac(2)}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(sw.Ports()[1].Learned); n != 0 {
@@ -216,7 +216,7 @@ func TestClosedPortsAndSwitchesMoveNothing(t *testing.T) {
 }
 
 func TestStatsCountBothWaysAndEveryDrop(t *testing.T) {
-	sw := New(Config{})
+	sw := New(Config{Name: "shop"})
 	a, _ := connect(t, sw, guarded(2))
 	b, bDev := connect(t, sw, guarded(3))
 	a.Receive(frame(mac(3), mac(2), 0x88b5, make([]byte, 100)))
@@ -230,6 +230,9 @@ func TestStatsCountBothWaysAndEveryDrop(t *testing.T) {
 	}
 	if in.Drops[DropMAC] != 1 || in.Drops[DropShort] != 1 || out.Drops[DropDevice] != 1 {
 		t.Errorf("counted drops %v and %v", in.Drops, out.Drops)
+	}
+	if got := sw.Drops(); len(got) != 3 || got[1] != (DropCount{Network: "shop", Container: guarded(2).Name, Reason: "mac", Frames: 1}) {
+		t.Errorf("with labels: %+v", got)
 	}
 	text, err := json.Marshal(in.Drops)
 	if err != nil || string(text) != `{"mac":1,"short":1}` {
@@ -267,9 +270,9 @@ func TestMTUBoundsPacketsAndSegments(t *testing.T) {
 func TestForwardingAllocatesNothing(t *testing.T) {
 	sw := New(Config{})
 	p, _ := connect(t, sw, guarded(2))
-	open, _ := connect(t, sw, PortConfig{MAC: mac(5)})
+	open, _ := connect(t, sw, PortConfig{MAC: mac(5), Role: Learning})
 	for range 3 {
-		if _, err := sw.Connect(PortConfig{MAC: mac(byte(10 + len(sw.Ports()))), Guard: true}, sink{}); err != nil {
+		if _, err := sw.Connect(PortConfig{MAC: mac(byte(10 + len(sw.Ports())))}, sink{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -320,7 +323,7 @@ func TestPortsComeAndGoWhileFramesFlow(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		p, err := sw.Connect(PortConfig{MAC: mac(byte(10 + i%20)), Guard: i%2 == 0}, sink{})
+		p, err := sw.Connect(PortConfig{MAC: mac(byte(10 + i%20)), Role: Role(i % 2)}, sink{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -100,11 +100,11 @@ func TestStopEndsAFlood(t *testing.T) {
 				}
 			}
 			sw := newSwitch(t)
-			port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}, Guard: true}, dev)
+			port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}}, dev)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Trusted: true}, &flood{more: more, left: 1 << 30}); err != nil {
+			if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway}, &flood{more: more, left: 1 << 30}); err != nil {
 				t.Fatal(err)
 			}
 			served := make(chan error, 1)
@@ -135,7 +135,7 @@ func TestStopBeforeServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
-	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, dev)
+	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Learning}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,7 +194,7 @@ func removeInside(t *testing.T, opts Options) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: mac}, dev)
+	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: mac, Role: vswitch.Learning}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func TestForwardingBetweenDescriptorsAllocatesNothing(t *testing.T) {
 	for i := range ports {
 		devs[i], ends[i] = pair()
 		mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
-		if ports[i], err = sw.Connect(vswitch.PortConfig{MAC: mac, Guard: true, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}}, devs[i]); err != nil {
+		if ports[i], err = sw.Connect(vswitch.PortConfig{MAC: mac, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}}, devs[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -326,11 +326,11 @@ func TestFloodDoesNotKeepOthersWaiting(t *testing.T) {
 		}
 	}
 	sw, f := newSwitch(t), &flood{more: send, left: 1000}
-	port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}, Guard: true}, dev)
+	port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Trusted: true}, f); err != nil {
+	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway}, f); err != nil {
 		t.Fatal(err)
 	}
 	send()

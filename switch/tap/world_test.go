@@ -111,7 +111,7 @@ func (s *station) plug(sw *vswitch.Switch, f *os.File, opts Options) {
 	if s.dev, err = Open(f, !opts.Offload); err != nil {
 		s.t.Fatal(err)
 	}
-	if s.port, err = sw.Connect(vswitch.PortConfig{Name: s.addrs[0].String(), MAC: s.mac, Addrs: s.addrs, Guard: true}, s.dev); err != nil {
+	if s.port, err = sw.Connect(vswitch.PortConfig{Name: s.addrs[0].String(), MAC: s.mac, Addrs: s.addrs}, s.dev); err != nil {
 		s.t.Fatal(err)
 	}
 	served := make(chan error, 1)

@@ -63,11 +63,11 @@ func TestBusyReaderLetsOthersHaveTheirTurn(t *testing.T) {
 	}
 	e := &endless{more: send, at: 10 * quota, then: wake}
 	sw := newSwitch(t)
-	port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}, Guard: true}, dev)
+	port, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0}}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Trusted: true}, e); err != nil {
+	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway}, e); err != nil {
 		t.Fatal(err)
 	}
 	woken := make(chan int64, 1)
