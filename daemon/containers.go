@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -113,6 +114,10 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 		return nil, network.Errorf(network.Invalid, "container %s: neither a pid nor a network namespace was given", c.Name)
 	}
 	fail := func(pid int, err error) (*network.Container, error) {
+		if !c.Attached { // run has made it: either it has just ended, or its number is nobody's or another's here
+			err = fmt.Errorf("%w; where usernet is called in a container, or in another pid namespace than the daemon's, it needs a daemon there: "+
+				"unset USERNET_HOST, and set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the container's own", err)
+		}
 		return nil, network.Errorf(network.Invalid, "process %d of container %s: %w", pid, c.Name, err)
 	}
 	var start, monitorStart uint64

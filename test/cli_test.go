@@ -123,6 +123,33 @@ func TestFailedAutomaticStartIsToldAtOnce(t *testing.T) {
 	}
 }
 
+// TestUsernetInUsernetSaysWhatItNeeds runs commands in containers, where the caller's socket and state are hidden or, with --share-api,
+// another pid namespace's.
+func TestUsernetInUsernetSaysWhatItNeeds(t *testing.T) {
+	h := newHome(t)
+	for _, test := range []struct {
+		words string
+		args  []string
+	}{
+		{"no usernet daemon answers", []string{"run", "--rm", "--", usernet, "ps"}},
+		{"set XDG_STATE_HOME and XDG_RUNTIME_DIR to directories of the container's own", []string{"run", "--rm", "--", usernet, "run", "--rm", "--", "true"}},
+		{"set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the container's own", []string{"run", "--rm", "--share-api", "--", usernet, "run", "--rm", "--", "true"}},
+		{"cannot be used: ", []string{"run", "--rm", "--", usernet, "serve"}},
+	} {
+		if r := h.run(nil, test.args...); r.code == 0 || !strings.Contains(r.stderr, test.words) {
+			t.Errorf("wanted %q: %v", test.words, r)
+		}
+	}
+	own := filepath.Join(h.dir, "own")
+	if err := os.Mkdir(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inner := fmt.Sprintf("export XDG_RUNTIME_DIR=%s XDG_STATE_HOME=%s; %s run --rm -- echo inner; %s shutdown", own, own, usernet, usernet)
+	if r := h.run(nil, "run", "--rm", "--", "sh", "-c", inner); r.code != 0 || r.stdout != "inner\n" {
+		t.Errorf("with directories of its own: %v", r)
+	}
+}
+
 func TestLogsOfAnAttachedRun(t *testing.T) {
 	d := startDaemon(t)
 	r := d.try("run", "--name", "c1", "--", "sh", "-c", "echo out; echo bad >&2; printf part")

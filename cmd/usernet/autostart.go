@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/usernet/usernet/api"
 )
 
@@ -26,6 +28,9 @@ const exitInUse = 75
 // maxDaemonLog is the size in bytes at which the background daemon's log is turned over when a daemon starts. One older file is kept, so
 // that a panic can still be read after the next start.
 const maxDaemonLog = 1 << 20
+
+// minState is the room that a new state needs, in bytes: bbolt's first pages and a copy of them.
+const minState = 64 << 10
 
 // startedClient is client, with a daemon behind it: where none answers on the default socket, one is started.
 func startedClient(ctx context.Context) (*api.Client, error) {
@@ -43,6 +48,11 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, fmt.Errorf("no directory for the state: %w. Set XDG_STATE_HOME to a directory that is private to this user", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(state, &fs); err == nil && int64(fs.Bavail)*fs.Bsize < minState {
+		return nil, fmt.Errorf("no daemon can be started: there is no room in %s. In a container of usernet's the caller's own state is hidden: "+
+			"set XDG_STATE_HOME and XDG_RUNTIME_DIR to directories of the container's own", state)
 	}
 	log, begin, err := openDaemonLog(state)
 	if err != nil {

@@ -55,6 +55,10 @@ func Open(path string) (*DB, error) {
 	})
 	if err != nil {
 		_ = f.Close() // bbolt has closed it, unless it panicked
+		var errno syscall.Errno
+		if errors.As(err, &errno) && errno != syscall.EINVAL { // the disk is full, or fails; EINVAL is bbolt's and mmap's for a bad size
+			return nil, fmt.Errorf("state %s cannot be used: %w", path, err)
+		}
 		return nil, d.Damaged(err)
 	}
 	err = d.View(context.Background(), func(t network.Tx) error {
