@@ -51,8 +51,8 @@ type Backend interface {
 	// QueryDNS answers as the embedded server would answer that container.
 	QueryDNS(ctx context.Context, container, name, qtype string) (DNSAnswer, error)
 
-	// Events calls send for each event from since on. It returns nil where until is reached or ctx ends, and an error where send
-	// fails or the daemon ends.
+	// Events calls send for each event from since on. It returns nil where until is reached or ctx ends, and an error
+	// where send fails or the daemon ends.
 	Events(ctx context.Context, since time.Time, until time.Time, send func(Event) error) error
 	Info() Info
 	// Shutdown asks the daemon to end, as SIGTERM does.

@@ -10,10 +10,11 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// readBody decodes the JSON value that is r's body into v, which it leaves alone where there is no body. Texts are Docker's.
+// readBody decodes the JSON value that is r's body into v, which it leaves alone where there is no body. Texts are
+// Docker's.
 //
-// It refuses a body that is not said to be JSON, fields that v does not have, and anything behind the value: what is accepted is
-// acted on as a whole, or not at all.
+// It refuses a body that is not said to be JSON, fields that v does not have, and anything behind the value: what is
+// accepted is acted on as a whole, or not at all.
 func readBody(r *http.Request, v any) error {
 	kind := r.Header.Get("Content-Type")
 	if kind == "" && r.ContentLength == 0 {

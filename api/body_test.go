@@ -17,7 +17,10 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-func ownUID() int { return os.Geteuid() }
+// asOwn is r as it comes from this user.
+func asOwn(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), uidKey{}, os.Geteuid()))
+}
 
 // TestBodiesAreJSONOrRefused sends to each request that has a body what is none.
 func TestBodiesAreJSONOrRefused(t *testing.T) {
@@ -49,7 +52,7 @@ func TestBodiesAreJSONOrRefused(t *testing.T) {
 				r.Header.Del("Content-Type")
 			}
 			w := httptest.NewRecorder()
-			s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), uidKey{}, ownUID())))
+			s.http.Handler.ServeHTTP(w, asOwn(r))
 			if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), test.words) {
 				t.Errorf("%s with %q and %s: status %d, %s; want 400 and %s", path, test.kind, body, w.Code, w.Body, test.words)
 			}
@@ -71,7 +74,7 @@ func TestWebPagesAreRefused(t *testing.T) {
 		r := httptest.NewRequest("POST", "http://localhost/networks/prune", nil)
 		r.Header.Set(header, value)
 		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), uidKey{}, ownUID())))
+		s.http.Handler.ServeHTTP(w, asOwn(r))
 		if w.Code != http.StatusForbidden {
 			t.Errorf("%s: %s: status %d, %s", header, value, w.Code, w.Body)
 		}
@@ -102,7 +105,7 @@ func TestPathsAreCleanedWithTheirVersion(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", test.target, nil)
 		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), uidKey{}, ownUID())))
+		s.http.Handler.ServeHTTP(w, asOwn(r))
 		if w.Code != test.status || w.Header().Get("Location") != test.location {
 			t.Errorf("%s: status %d to %q, want %d to %q", test.target, w.Code, w.Header().Get("Location"), test.status, test.location)
 		}
@@ -175,7 +178,7 @@ func TestWaitSendsItsHeaderAtOnce(t *testing.T) {
 	}
 	r := httptest.NewRequest("POST", "/containers/web/wait?condition=foo", nil)
 	w := httptest.NewRecorder()
-	s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), uidKey{}, ownUID())))
+	s.http.Handler.ServeHTTP(w, asOwn(r))
 	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), `invalid condition: \"foo\"`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

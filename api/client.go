@@ -15,8 +15,8 @@ import (
 
 // Client speaks to a daemon. Its methods may be called at the same time.
 //
-// Arguments called ref are a name, an id or a unique prefix of one. An error that the daemon answered with is an *Error; where
-// nothing answers, it wraps ErrNoDaemon.
+// Arguments called ref are a name, an id or a unique prefix of one. An error that the daemon answered with is an
+// *Error; where nothing answers, it wraps ErrNoDaemon.
 type Client struct {
 	Socket string // path of the daemon's unix socket
 	http   *http.Client

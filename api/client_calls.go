@@ -128,8 +128,8 @@ func (c *Client) ContainerInspect(ctx context.Context, ref string) (r container.
 	return r, err
 }
 
-// ContainerCreate reserves a container's name and addresses. Its sandbox is then told to the daemon with ContainerStart,
-// within a minute.
+// ContainerCreate reserves a container's name and addresses. Its sandbox is then told to the daemon with
+// ContainerStart, within a minute.
 func (c *Client) ContainerCreate(ctx context.Context, spec network.ContainerSpec) (made Created, err error) {
 	err = c.Do(ctx, "POST", "/usernet/containers", spec, &made)
 	return made, err
@@ -157,8 +157,8 @@ func (c *Client) ContainerKill(ctx context.Context, ref, signal string) error {
 	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "kill"), url.Values{"signal": {signal}}), nil, nil)
 }
 
-// ContainerRemove forgets a container. A running one is killed first where force is set, or detached where it is attached; else it
-// is an error.
+// ContainerRemove forgets a container. A running one is killed first where force is set, or detached where it is
+// attached; else it is an error.
 func (c *Client) ContainerRemove(ctx context.Context, ref string, force bool) error {
 	p := path("/usernet/containers", ref)
 	if force {
@@ -172,8 +172,8 @@ func (c *Client) ContainerRename(ctx context.Context, ref, name string) error {
 	return c.Do(ctx, "POST", withQuery(path("/containers", ref, "rename"), url.Values{"name": {name}}), nil, nil)
 }
 
-// ContainerWait returns a container's exit status once it has ended. It goes on with the daemon that takes the place of the one
-// that was asked first.
+// ContainerWait returns a container's exit status once it has ended. It goes on with the daemon that takes the place
+// of the one that was asked first.
 func (c *Client) ContainerWait(ctx context.Context, ref string) (code int, err error) {
 	for {
 		err = c.Do(ctx, "POST", path("/usernet/containers", ref, "wait"), nil, &code)
@@ -223,14 +223,15 @@ func (c *Client) DNSQuery(ctx context.Context, ref, name, qtype string) (a DNSAn
 	return a, err
 }
 
-// EventOptions choose events. Times are in Docker's forms: seconds since 1970, RFC 3339, a date, or a duration back from now.
+// EventOptions choose events. Times are in Docker's forms: seconds since 1970, RFC 3339, a date, or a duration back
+// from now.
 type EventOptions struct {
 	Since, Until string
 	Filters      Filters
 }
 
-// Events calls f for each event until ctx ends or Until is reached, which is no error, until f fails, or until the daemon ends,
-// which is ErrDaemonEnded.
+// Events calls f for each event until ctx ends or Until is reached, which is no error, until f fails, or until the
+// daemon ends, which is ErrDaemonEnded.
 func (c *Client) Events(ctx context.Context, o EventOptions, f func(events.Message) error) error {
 	q := o.Filters.query(url.Values{})
 	for k, v := range map[string]string{"since": o.Since, "until": o.Until} {

@@ -35,7 +35,8 @@ func (s *Server) dockerContainerRoutes() []dockerRoute {
 	}
 }
 
-// listContainers answers GET /containers/json. Containers have no writable layer, so their size is 0 whether it is asked for or not.
+// listContainers answers GET /containers/json. Containers have no writable layer, so their size is 0 whether it is
+// asked for or not.
 func (s *Server) listContainers(r *http.Request) (any, error) {
 	f, err := readFilters(r)
 	if err == nil {
@@ -114,8 +115,8 @@ func (s *Server) removeContainer(r *http.Request) error {
 	return s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
 }
 
-// waitContainer sends the header at once and the exit status when the condition is met. Docker's clients wait for the header before
-// they do what makes the container end.
+// waitContainer sends the header at once and the exit status when the condition is met. Docker's clients wait for the
+// header before they do what makes the container end.
 func (s *Server) waitContainer(w http.ResponseWriter, r *http.Request) {
 	condition, err := parseCondition(r.URL.Query().Get("condition"))
 	if err == nil {

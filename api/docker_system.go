@@ -36,8 +36,11 @@ func (s *Server) dockerSystemRoutes() []dockerRoute {
 func (s *Server) version() system.VersionResponse {
 	i := s.b.Info()
 	return system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "usernet"}, Version: i.Version, APIVersion: APIVersion, MinAPIVersion: MinAPIVersion,
-		Os: "linux", Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernel(),
+		Platform:      system.PlatformInfo{Name: "usernet"},
+		Version:       i.Version,
+		APIVersion:    APIVersion,
+		MinAPIVersion: MinAPIVersion,
+		Os:            "linux", Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernel(),
 		Components: []system.ComponentVersion{{Name: "Engine", Version: i.Version, Details: map[string]string{
 			"ApiVersion": APIVersion, "MinAPIVersion": MinAPIVersion, "Os": "linux", "Arch": runtime.GOARCH,
 			"GoVersion": runtime.Version(), "KernelVersion": kernel(),
@@ -66,7 +69,10 @@ func (s *Server) systemInfo() system.Info {
 		Driver:            "usernet",
 		DriverStatus:      [][2]string{},
 		Plugins: system.PluginsInfo{
-			Volume: []string{}, Network: []string{"bridge", "host", "null"}, Authorization: []string{}, Log: []string{"json-file"},
+			Volume:        []string{},
+			Network:       []string{"bridge", "host", "null"},
+			Authorization: []string{},
+			Log:           []string{"json-file"},
 		},
 		LoggingDriver:   "json-file",
 		CgroupDriver:    "none",

@@ -19,9 +19,18 @@ import (
 // dockerNetwork is a network as GET /networks shows it.
 func dockerNetwork(n *network.Network) dockernet.Network {
 	d := dockernet.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: shownDriver(n), EnableIPv4: n.EnableIPv4, EnableIPv6: n.EnableIPv6,
-		Internal: n.Internal, Attachable: n.Attachable, ConfigOnly: n.ConfigOnly, ConfigFrom: dockernet.ConfigReference{Network: n.ConfigFrom},
-		Options: nonNil(n.Options), Labels: nonNil(n.Labels),
+		Name:       n.Name,
+		ID:         n.ID,
+		Created:    n.Created,
+		Scope:      n.Scope,
+		Driver:     shownDriver(n),
+		EnableIPv4: n.EnableIPv4,
+		EnableIPv6: n.EnableIPv6,
+		Internal:   n.Internal,
+		Attachable: n.Attachable,
+		ConfigOnly: n.ConfigOnly,
+		ConfigFrom: dockernet.ConfigReference{Network: n.ConfigFrom},
+		Options:    nonNil(n.Options), Labels: nonNil(n.Labels),
 		IPAM: dockernet.IPAM{Driver: "default", Options: n.IPAMOptions, Config: []dockernet.IPAMConfig{}},
 	}
 	for _, p := range n.Pools {
@@ -51,7 +60,13 @@ func dockerNetworkInspect(n *network.Network, containers []*network.Container, s
 	for _, c := range containers {
 		for _, e := range c.Endpoints {
 			if e.NetworkID == n.ID && c.Status == network.Running {
-				d.Containers[c.ID] = dockernet.EndpointResource{Name: c.Name, EndpointID: e.ID, MacAddress: hardware(e.MAC), IPv4Address: e.IPv4, IPv6Address: e.IPv6}
+				d.Containers[c.ID] = dockernet.EndpointResource{
+					Name:        c.Name,
+					EndpointID:  e.ID,
+					MacAddress:  hardware(e.MAC),
+					IPv4Address: e.IPv4,
+					IPv6Address: e.IPv6,
+				}
 			}
 		}
 	}
@@ -86,11 +101,20 @@ func dockerEndpoints(c *network.Container) map[string]*dockernet.EndpointSetting
 	m := map[string]*dockernet.EndpointSettings{}
 	for _, e := range c.Endpoints {
 		s := &dockernet.EndpointSettings{
-			Links: e.Links, Aliases: e.Aliases, DriverOpts: e.DriverOpts, GwPriority: e.GwPriority, NetworkID: e.NetworkID, EndpointID: e.ID,
-			Gateway: e.Gateway4, IPv6Gateway: e.Gateway6, MacAddress: hardware(e.MAC), DNSNames: network.DNSNames(c, e),
+			Links:      e.Links,
+			Aliases:    e.Aliases,
+			DriverOpts: e.DriverOpts,
+			GwPriority: e.GwPriority,
+			NetworkID:  e.NetworkID,
+			EndpointID: e.ID,
+			Gateway:    e.Gateway4, IPv6Gateway: e.Gateway6, MacAddress: hardware(e.MAC), DNSNames: network.DNSNames(c, e),
 		}
 		if e.WantIPv4.IsValid() || e.WantIPv6.IsValid() || len(e.LinkLocal) > 0 {
-			s.IPAMConfig = &dockernet.EndpointIPAMConfig{IPv4Address: e.WantIPv4, IPv6Address: e.WantIPv6, LinkLocalIPs: e.LinkLocal}
+			s.IPAMConfig = &dockernet.EndpointIPAMConfig{
+				IPv4Address:  e.WantIPv4,
+				IPv6Address:  e.WantIPv6,
+				LinkLocalIPs: e.LinkLocal,
+			}
 		}
 		if e.IPv4.IsValid() {
 			s.IPAddress, s.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
@@ -109,8 +133,15 @@ const imageName = "-"
 // dockerSummary is a line of GET /containers/json.
 func dockerSummary(c *network.Container, bound []Published) container.Summary {
 	s := container.Summary{
-		ID: c.ID, Names: []string{"/" + c.Name}, Image: imageName, Command: strings.Join(c.Command, " "), Created: c.Created.Unix(),
-		Labels: nonNil(c.Labels), State: container.ContainerState(c.Status), Status: StatusText(c), Ports: []container.PortSummary{},
+		ID:              c.ID,
+		Names:           []string{"/" + c.Name},
+		Image:           imageName,
+		Command:         strings.Join(c.Command, " "),
+		Created:         c.Created.Unix(),
+		Labels:          nonNil(c.Labels),
+		State:           container.ContainerState(c.Status),
+		Status:          StatusText(c),
+		Ports:           []container.PortSummary{},
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: dockerEndpoints(c)}, Mounts: []container.MountPoint{},
 	}
 	s.HostConfig.NetworkMode = c.NetworkMode
@@ -141,21 +172,45 @@ func StatusText(c *network.Container) string {
 // dockerInspect is GET /containers/ID/json.
 func dockerInspect(c *network.Container, bound []Published, logPath string) container.InspectResponse {
 	r := container.InspectResponse{
-		ID: c.ID, Created: c.Created.Format(time.RFC3339Nano), Name: "/" + c.Name, Image: imageName, Driver: "usernet", Platform: "linux", LogPath: logPath,
-		Args: []string{}, Mounts: []container.MountPoint{},
+		ID:       c.ID,
+		Created:  c.Created.Format(time.RFC3339Nano),
+		Name:     "/" + c.Name,
+		Image:    imageName,
+		Driver:   "usernet",
+		Platform: "linux",
+		LogPath:  logPath,
+		Args:     []string{}, Mounts: []container.MountPoint{},
 		State: &container.State{
-			Status: container.ContainerState(c.Status), Running: c.Status == network.Running, Pid: c.Pid, ExitCode: c.ExitCode, Error: c.Error,
+			Status:    container.ContainerState(c.Status),
+			Running:   c.Status == network.Running,
+			Pid:       c.Pid,
+			ExitCode:  c.ExitCode,
+			Error:     c.Error,
 			StartedAt: c.Started.Format(time.RFC3339Nano), FinishedAt: c.Finished.Format(time.RFC3339Nano),
 		},
 		Config: &container.Config{
-			Hostname: c.Hostname, Domainname: c.Domainname, User: c.User, Tty: c.TTY, OpenStdin: c.OpenStdin, Env: c.Env, Cmd: c.Command,
-			Image: imageName, WorkingDir: c.WorkingDir, Labels: nonNil(c.Labels), ExposedPorts: dockernet.PortSet{},
+			Hostname:   c.Hostname,
+			Domainname: c.Domainname,
+			User:       c.User,
+			Tty:        c.TTY,
+			OpenStdin:  c.OpenStdin,
+			Env:        c.Env,
+			Cmd:        c.Command,
+			Image:      imageName, WorkingDir: c.WorkingDir, Labels: nonNil(c.Labels), ExposedPorts: dockernet.PortSet{},
 		},
 		HostConfig: &container.HostConfig{
-			NetworkMode: container.NetworkMode(c.NetworkMode), PortBindings: dockernet.PortMap{}, AutoRemove: c.AutoRemove, PublishAllPorts: c.PublishAll,
-			DNSOptions: c.DNSOptions, DNSSearch: c.DNSSearch, ExtraHosts: c.ExtraHosts, Links: c.Links,
+			NetworkMode:     container.NetworkMode(c.NetworkMode),
+			PortBindings:    dockernet.PortMap{},
+			AutoRemove:      c.AutoRemove,
+			PublishAllPorts: c.PublishAll,
+			DNSOptions:      c.DNSOptions, DNSSearch: c.DNSSearch, ExtraHosts: c.ExtraHosts, Links: c.Links,
 		},
-		NetworkSettings: &container.NetworkSettings{SandboxID: c.ID, SandboxKey: sandboxKey(c), Ports: dockernet.PortMap{}, Networks: dockerEndpoints(c)},
+		NetworkSettings: &container.NetworkSettings{
+			SandboxID:  c.ID,
+			SandboxKey: sandboxKey(c),
+			Ports:      dockernet.PortMap{},
+			Networks:   dockerEndpoints(c),
+		},
 	}
 	if len(c.Command) > 0 {
 		r.Path, r.Args = c.Command[0], c.Command[1:]
@@ -234,7 +289,12 @@ func sandboxKey(c *network.Container) string {
 // networkSpec reads Docker's request for a network.
 func networkSpec(r dockernet.CreateRequest) network.NetworkSpec {
 	s := network.NetworkSpec{
-		Name: r.Name, Driver: r.Driver, Scope: r.Scope, EnableIPv4: r.EnableIPv4, EnableIPv6: r.EnableIPv6, Internal: r.Internal,
+		Name:       r.Name,
+		Driver:     r.Driver,
+		Scope:      r.Scope,
+		EnableIPv4: r.EnableIPv4,
+		EnableIPv6: r.EnableIPv6,
+		Internal:   r.Internal,
 		Attachable: r.Attachable, ConfigOnly: r.ConfigOnly, Options: r.Options, Labels: r.Labels,
 	}
 	if r.ConfigFrom != nil {

@@ -233,7 +233,8 @@ func (f filters) until() (time.Time, error) {
 	return parseTime(f["until"][0])
 }
 
-// timeForms are those of Docker's --since and --until beside a number of seconds, the ones without a zone in local time.
+// timeForms are those of Docker's --since and --until beside a number of seconds, the ones without a zone in local
+// time.
 var timeForms = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02"}
 
 // parseTime reads seconds since 1970, with a fraction or not, a date, or a duration back from now; "" is the zero time.
@@ -258,6 +259,6 @@ func parseTime(s string) (time.Time, error) {
 	return time.Time{}, network.Errorf(network.Invalid, "invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
 }
 
-// ParseTime reads a time as --since and --until take it: seconds since 1970, a date, or a duration back from now; "" is the
-// zero time.
+// ParseTime reads a time as --since and --until take it: seconds since 1970, a date, or a duration back from now; ""
+// is the zero time.
 func ParseTime(s string) (time.Time, error) { return parseTime(s) }

@@ -36,7 +36,11 @@ func TestFiltersAreReadInBothForms(t *testing.T) {
 
 func TestContainerFilters(t *testing.T) {
 	c := &network.Container{
-		ID: strings.Repeat("ab", 32), Name: "web", Status: network.Exited, ExitCode: 3, Labels: map[string]string{"team": "a"},
+		ID:        strings.Repeat("ab", 32),
+		Name:      "web",
+		Status:    network.Exited,
+		ExitCode:  3,
+		Labels:    map[string]string{"team": "a"},
 		Exposed:   []network.PortProto{{Port: 80, Proto: network.TCP}, {Port: 53, Proto: network.UDP}},
 		Ports:     []network.PortBinding{{Port: 80, Proto: network.TCP}},
 		Endpoints: []*network.Endpoint{{Network: "mynet", NetworkID: strings.Repeat("cd", 32)}},
@@ -65,8 +69,18 @@ func TestContainerFilters(t *testing.T) {
 }
 
 func TestEventFilters(t *testing.T) {
-	connect := Event{Type: "network", Action: "connect", ID: "n1id", Attributes: map[string]string{"name": "mynet", "container": "c1id", "type": "bridge"}}
-	start := Event{Type: "container", Action: "start", ID: "c1id", Attributes: map[string]string{"name": "web", "team": "a"}}
+	connect := Event{
+		Type:       "network",
+		Action:     "connect",
+		ID:         "n1id",
+		Attributes: map[string]string{"name": "mynet", "container": "c1id", "type": "bridge"},
+	}
+	start := Event{
+		Type:       "container",
+		Action:     "start",
+		ID:         "c1id",
+		Attributes: map[string]string{"name": "web", "team": "a"},
+	}
 	for _, test := range []struct {
 		key, value             string
 		wantConnect, wantStart bool

@@ -11,8 +11,8 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// parameter is one that a request's query may have. A request with another one is refused, and so is a value that is not of the
-// parameter's kind.
+// parameter is one that a request's query may have. A request with another one is refused, and so is a value that is
+// not of the parameter's kind.
 type parameter struct {
 	name     string
 	kind     string // string, integer, boolean; of Docker's requests also filters, time
@@ -20,7 +20,8 @@ type parameter struct {
 	required bool
 }
 
-// checkQuery lets requests pass to next whose query has nothing but params, each at most once and with a value of its kind.
+// checkQuery lets requests pass to next whose query has nothing but params, each at most once and with a value of its
+// kind.
 func checkQuery(params []parameter, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q, err := url.ParseQuery(r.URL.RawQuery)
@@ -98,7 +99,8 @@ func intParam(r *http.Request, name string, otherwise int) int {
 	return n
 }
 
-// stopSeconds is how long a container may take to end before it is killed, unless a request says otherwise. Docker's default.
+// stopSeconds is how long a container may take to end before it is killed, unless a request says otherwise. Docker's
+// default.
 const stopSeconds = 10
 
 // stopTimeout reads parameter t in seconds. A negative one means no limit, as in Docker.

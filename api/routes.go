@@ -8,8 +8,8 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// route is one request that the daemon answers beside Docker's. docs/openapi.yaml is made from the list of them; after a
-// change, go test ./api -run OpenAPI -update writes it anew.
+// route is one request that the daemon answers beside Docker's. docs/openapi.yaml is made from the list of them;
+// after a change, go test ./api -run OpenAPI -update writes it anew.
 type route struct {
 	method, path string
 	summary      string
@@ -21,7 +21,8 @@ type route struct {
 // none stands for a body that is not there.
 type none struct{}
 
-// on makes a route from a function of the body and the request. A request whose body has fields that are not In's is refused.
+// on makes a route from a function of the body and the request. A request whose body has fields that are not In's is
+// refused.
 func on[In, Out any](method, path, summary string, f func(*http.Request, In) (Out, error), query ...parameter) route {
 	in, out := reflect.TypeFor[In](), reflect.TypeFor[Out]()
 	return route{method: method, path: path, summary: summary, query: query, in: in, out: out, handle: func(w http.ResponseWriter, r *http.Request) {
@@ -138,8 +139,8 @@ func (s *Server) containerRoutes() []route {
 	}
 }
 
-// waitStatus sends the header at once, so that a client knows that it waits, and the exit status when the container has ended.
-// Where the daemon ends first, the answer breaks off.
+// waitStatus sends the header at once, so that a client knows that it waits, and the exit status when the container
+// has ended. Where the daemon ends first, the answer breaks off.
 func (s *Server) waitStatus(w http.ResponseWriter, r *http.Request) {
 	if _, err := s.b.Container(ref(r)); err != nil {
 		fail(w, err)

@@ -31,15 +31,18 @@ type Server struct {
 func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{b: b, log: log}
 	s.http = &http.Server{
-		Handler: isolated(log, s.guard(withoutVersion(s.routes()))), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnContext: s.withPeer,
+		Handler:           isolated(log, s.guard(withoutVersion(s.routes()))),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext:       s.withPeer,
 	}
 	return s
 }
 
-// isolated answers a request whose handling ends in a panic with an error, and logs it. The panic by which a handler breaks off its
-// answer, http.ErrAbortHandler, goes on to net/http, which closes the connection.
+// isolated answers a request whose handling ends in a panic with an error, and logs it. The panic by which a handler
+// breaks off its answer, http.ErrAbortHandler, goes on to net/http, which closes the connection.
 func isolated(log *slog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		aborted := false
@@ -75,11 +78,12 @@ func (s *Server) Serve(l net.Listener) error {
 // Close ends all connections.
 func (s *Server) Close() error { return s.http.Close() }
 
-// crossOrigin refuses what a browser sends for a page from elsewhere, by the headers Sec-Fetch-Site and Origin. The socket may be
-// reachable by one where the user has put a proxy before it.
+// crossOrigin refuses what a browser sends for a page from elsewhere, by the headers Sec-Fetch-Site and Origin. The
+// socket may be reachable by one where the user has put a proxy before it.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// guard lets in only this user and root, and no process that CheckPeers refuses; it refuses web pages, and bounds bodies.
+// guard lets in only this user and root, and no process that CheckPeers refuses; it refuses web pages, and bounds
+// bodies.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := mayAsk(r.Context()); err != nil {

@@ -93,7 +93,7 @@ func (m model) PruneNetworks(_ context.Context, match func(*network.Network) boo
 func answer(s *Server, method, path string, query url.Values) (int, string) {
 	r := httptest.NewRequest(method, "http://usernet"+path+"?"+query.Encode(), nil)
 	w := httptest.NewRecorder()
-	s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), uidKey{}, ownUID())))
+	s.http.Handler.ServeHTTP(w, asOwn(r))
 	return w.Code, w.Body.String()
 }
 
@@ -110,8 +110,8 @@ var anyText = map[string]string{
 	"GET /usernet/flows container":               "404",
 }
 
-// TestEveryParameterIsActedOnOrRefused walks all requests: an unknown parameter, a second value, and a value that is not of the
-// parameter's kind are refused by the parameter's name.
+// TestEveryParameterIsActedOnOrRefused walks all requests: an unknown parameter, a second value, and a value that is
+// not of the parameter's kind are refused by the parameter's name.
 func TestEveryParameterIsActedOnOrRefused(t *testing.T) {
 	s := newModel(t)
 	type request struct {
@@ -160,8 +160,8 @@ func TestEveryParameterIsActedOnOrRefused(t *testing.T) {
 	}
 }
 
-// TestEveryFilterChooses has for each filter a value that chooses something, one that chooses nothing else, and one that is refused
-// where a filter does not take any text.
+// TestEveryFilterChooses has for each filter a value that chooses something, one that chooses nothing else, and one
+// that is refused where a filter does not take any text.
 func TestEveryFilterChooses(t *testing.T) {
 	s := newModel(t)
 	// what an answer shows, in a word for each

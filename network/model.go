@@ -399,7 +399,7 @@ func (m *Model) applyConfig(spec *NetworkSpec) error {
 		return err
 	}
 	if !from.ConfigOnly {
-		return Errorf(Invalid, "network %s is not a config-only network", from.Name)
+		return Errorf(NotFound, "network %s is not a config-only network", from.Name)
 	}
 	switch {
 	case spec.ConfigOnly:

@@ -146,6 +146,10 @@ func TestEvents(t *testing.T) {
 	if out != "create\nconnect\ndisconnect\ndestroy" {
 		t.Errorf("network events are %q", out)
 	}
+	d.ok("network", "prune", "-f")
+	if out := d.ok("events", "--since", "1h", "--until", "0s", "-f", "event=prune"); !strings.Contains(out, "network prune  (reclaimed=0)") {
+		t.Errorf("prune is no event: %q", out)
+	}
 	if out := d.ok("events", "--since", "1h", "--until", "0s", "-f", "type=network", "-f", "event=create", "--format", "json"); !strings.Contains(out, `"Action":"create"`) {
 		t.Errorf("%s", out)
 	}

@@ -94,6 +94,7 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 	d.dockerFails("user specified configurations are not supported if the network depends on a configuration network",
 		"network", "create", "--config-from", "conf", "--subnet", "10.52.0.0/24", "x")
 	d.dockerFails("network nothing not found", "network", "create", "--config-from", "nothing", "x")
+	d.dockerFails("network bridge is not a config-only network", "network", "create", "--config-from", "bridge", "x")
 	d.dockerOK("network", "rm", "made", "conf")
 
 	d.dockerOK("network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "opts")

@@ -25,8 +25,8 @@ const startWait = 10 * time.Second
 // exitInUse is serve's exit status where another daemon has the state or the socket: EX_TEMPFAIL of sysexits.h.
 const exitInUse = 75
 
-// maxDaemonLog is the size in bytes at which the background daemon's log is turned over when a daemon starts. One older file is kept, so
-// that a panic can still be read after the next start.
+// maxDaemonLog is the size in bytes at which the background daemon's log is turned over when a daemon starts. One
+// older file is kept, so that a panic can still be read after the next start.
 const maxDaemonLog = 1 << 20
 
 // minState is the room that a new state needs, in bytes: bbolt's first pages and a copy of them.
@@ -74,8 +74,8 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 	})
 }
 
-// awaitDaemon returns a client of the daemon that answers first: the one that was started or, where that ends since another has the
-// state, the other. A daemon that ends for another reason is told at once.
+// awaitDaemon returns a client of the daemon that answers first: the one that was started or, where that ends since
+// another has the state, the other. A daemon that ends for another reason is told at once.
 func awaitDaemon(ctx context.Context, ended <-chan int, said func() string) (*api.Client, error) {
 	deadline := time.After(startWait)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -144,8 +144,9 @@ func noteSocket(state, socket string) error {
 	return os.Rename(path+".new", path)
 }
 
-// socketOf is the socket at which a daemon is to be looked for: the default one, or the one that the state names where nothing
-// listens at the default one. There is one daemon for a state, whatever the environment of its commands.
+// socketOf is the socket at which a daemon is to be looked for: the default one, or the one that the state names
+// where nothing listens at the default one. There is one daemon for a state, whatever the environment of its
+// commands.
 func socketOf(defaultSocket string) string {
 	if listens(defaultSocket) {
 		return defaultSocket

@@ -20,29 +20,33 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// errSilent is for what each is to pass over without a word.
-var errSilent = errors.New("nothing to say")
+// errSkip is returned by the function of each for a container that is not to be printed and is no error.
+var errSkip = errors.New("skip")
 
 // each is a command that does the same for each container that it names, and prints the name as Docker does.
 func each(use, short string, do func(c *cobra.Command, cl *api.Client, ref string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		var errs []error
-		for _, a := range args {
-			switch err := do(c, cl, a); {
-			case errors.Is(err, errSilent):
-				continue
-			case err != nil:
-				errs = append(errs, err)
-				continue
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
 			}
-			fmt.Println(a)
-		}
-		return errors.Join(errs...)
-	}}
+			var errs []error
+			for _, a := range args {
+				switch err := do(c, cl, a); {
+				case errors.Is(err, errSkip):
+					continue
+				case err != nil:
+					errs = append(errs, err)
+					continue
+				}
+				fmt.Println(a)
+			}
+			return errors.Join(errs...)
+		}}
 }
 
 func stopCommand() *cobra.Command {
@@ -71,7 +75,7 @@ func rmCommand() *cobra.Command {
 		err := cl.ContainerRemove(c.Context(), ref, force)
 		if force && api.NotFound(err) { // it is as it was to be; docker says so too
 			fmt.Fprintln(os.Stderr, "usernet:", err)
-			return errSilent
+			return errSkip
 		}
 		return err
 	})
@@ -99,31 +103,35 @@ func psCommand() *cobra.Command {
 	var last int
 	var format string
 	var filter []string
-	c := &cobra.Command{Use: "ps", Short: "List containers", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		f, err := parseFilters(filter)
-		if err != nil {
-			return err
-		}
-		if latest {
-			last = 1
-		}
-		list, err := cl.Containers(c.Context(), api.ContainerList{All: all, Limit: last, Filters: f})
-		if err != nil {
-			return err
-		}
-		var rows []any
-		for _, k := range list {
-			rows = append(rows, newPsRow(k, noTrunc))
-		}
-		if quiet {
-			format = "{{.ID}}"
-		}
-		return psTable.print(format, rows)
-	}}
+	c := &cobra.Command{
+		Use:   "ps",
+		Short: "List containers",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			f, err := parseFilters(filter)
+			if err != nil {
+				return err
+			}
+			if latest {
+				last = 1
+			}
+			list, err := cl.Containers(c.Context(), api.ContainerList{All: all, Limit: last, Filters: f})
+			if err != nil {
+				return err
+			}
+			var rows []any
+			for _, k := range list {
+				rows = append(rows, newPsRow(k, noTrunc))
+			}
+			if quiet {
+				format = "{{.ID}}"
+			}
+			return psTable.print(format, rows)
+		}}
 	f := c.Flags()
 	f.BoolVarP(&all, "all", "a", false, "show ended containers too")
 	f.IntVarP(&last, "last", "n", -1, "show so many of the latest, ended ones too")
@@ -166,9 +174,20 @@ func newPsRow(k container.Summary, noTrunc bool) psRow {
 	}
 	created := time.Unix(k.Created, 0)
 	return psRow{
-		ID: id, Names: strings.Join(names, ","), Image: k.Image, Command: strconv.Quote(cmd), CreatedAt: created.Format("2006-01-02 15:04:05 -0700 MST"),
-		RunningFor: units.HumanDuration(time.Since(created)) + " ago", Ports: network.FormatPorts(bound, exposed), State: string(k.State),
-		Status: k.Status, Labels: strings.Join(labels, ","), Networks: strings.Join(networks, ","), Size: "0B", LocalVolumes: "0", labels: k.Labels,
+		ID:           id,
+		Names:        strings.Join(names, ","),
+		Image:        k.Image,
+		Command:      strconv.Quote(cmd),
+		CreatedAt:    created.Format("2006-01-02 15:04:05 -0700 MST"),
+		RunningFor:   units.HumanDuration(time.Since(created)) + " ago",
+		Ports:        network.FormatPorts(bound, exposed),
+		State:        string(k.State),
+		Status:       k.Status,
+		Labels:       strings.Join(labels, ","),
+		Networks:     strings.Join(networks, ","),
+		Size:         "0B",
+		LocalVolumes: "0",
+		labels:       k.Labels,
 	}
 }
 
@@ -188,9 +207,13 @@ func parseFilters(values []string) (api.Filters, error) {
 
 func inspectCommand() *cobra.Command {
 	var format, kind string
-	c := &cobra.Command{Use: "inspect NAME...", Short: "Show containers or networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		return inspect(args, format, func(cl *api.Client, name string) (any, error) { return find(c.Context(), cl, name, kind) })
-	}}
+	c := &cobra.Command{
+		Use:   "inspect NAME...",
+		Short: "Show containers or networks in full",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return inspect(args, format, func(cl *api.Client, name string) (any, error) { return find(c.Context(), cl, name, kind) })
+		}}
 	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
 	c.Flags().StringVar(&kind, "type", "", "container or network")
 	return c
@@ -251,30 +274,38 @@ func printJSON(v any) error {
 }
 
 func renameCommand() *cobra.Command {
-	return &cobra.Command{Use: "rename CONTAINER NEW_NAME", Short: "Give a container another name", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		return cl.ContainerRename(c.Context(), args[0], args[1])
-	}}
+	return &cobra.Command{
+		Use:   "rename CONTAINER NEW_NAME",
+		Short: "Give a container another name",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			return cl.ContainerRename(c.Context(), args[0], args[1])
+		}}
 }
 
 func waitCommand() *cobra.Command {
-	return &cobra.Command{Use: "wait CONTAINER...", Short: "Wait until containers end, and print their exit statuses", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		var errs []error
-		for _, a := range args {
-			code, err := cl.ContainerWait(c.Context(), a)
+	return &cobra.Command{
+		Use:   "wait CONTAINER...",
+		Short: "Wait until containers end, and print their exit statuses",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
 			if err != nil {
-				errs = append(errs, err)
-				continue
+				return err
 			}
-			fmt.Println(code)
-		}
-		return errors.Join(errs...)
-	}}
+			var errs []error
+			for _, a := range args {
+				code, err := cl.ContainerWait(c.Context(), a)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				fmt.Println(code)
+			}
+			return errors.Join(errs...)
+		}}
 }

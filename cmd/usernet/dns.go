@@ -17,7 +17,9 @@ func dnsQueryCommand() *cobra.Command {
 	var as string
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "query NAME [TYPE]", Short: "Show what a container is answered, and where the answer comes from", Args: cobra.RangeArgs(1, 2),
+		Use:   "query NAME [TYPE]",
+		Short: "Show what a container is answered, and where the answer comes from",
+		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := client()
 			if err != nil {

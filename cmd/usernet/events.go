@@ -25,43 +25,47 @@ func eventsCommand(kind string) *cobra.Command {
 	if kind != "" {
 		short = "Show events of networks as they happen"
 	}
-	c := &cobra.Command{Use: "events [flags]", Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		f, err := parseFilters(filter)
-		if err != nil {
-			return err
-		}
-		if kind != "" {
-			f["type"] = []string{kind}
-		}
-		var t *template.Template
-		switch format {
-		case "":
-		case "json":
-			format = "{{json .}}"
-			fallthrough
-		default:
-			if t, err = parseTemplate(format); err != nil {
+	c := &cobra.Command{
+		Use:   "events [flags]",
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := parseFilters(filter)
+			if err != nil {
 				return err
 			}
-		}
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		return cl.Events(ctx, api.EventOptions{Since: since, Until: until, Filters: f}, func(m events.Message) error {
-			if t == nil {
-				_, err := fmt.Println(eventLine(m))
+			if kind != "" {
+				f["type"] = []string{kind}
+			}
+			var t *template.Template
+			switch format {
+			case "":
+			case "json":
+				format = "{{json .}}"
+				fallthrough
+			default:
+				if t, err = parseTemplate(format); err != nil {
+					return err
+				}
+			}
+			cl, err := client()
+			if err != nil {
 				return err
 			}
-			if err := t.Execute(os.Stdout, m); err != nil {
-				return fmt.Errorf("template: %w", err)
-			}
-			_, err := fmt.Println()
-			return err
-		})
-	}}
+			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return cl.Events(ctx, api.EventOptions{Since: since, Until: until, Filters: f}, func(m events.Message) error {
+				if t == nil {
+					_, err := fmt.Println(eventLine(m))
+					return err
+				}
+				if err := t.Execute(os.Stdout, m); err != nil {
+					return fmt.Errorf("template: %w", err)
+				}
+				_, err := fmt.Println()
+				return err
+			})
+		}}
 	c.Flags().StringVar(&since, "since", "", "begin with what happened since then: a date, or how long ago, such as 10m")
 	c.Flags().StringVar(&until, "until", "", "end then")
 	c.Flags().StringVar(&format, "format", "", "json or TEMPLATE")

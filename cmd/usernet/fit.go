@@ -9,7 +9,8 @@ import (
 // columnGap is the number of blanks between columns.
 const columnGap = 3
 
-// Widths to which cells are cut short, in columns of the terminal: first to the one, and where that is not enough to the other.
+// Widths to which cells are cut short, in columns of the terminal: first to the one, and where that is not enough to
+// the other.
 const narrow, narrowest = 12, 8
 
 // uncut are columns whose cells are never cut: by names and ids the user goes on, and half an address leads nowhere.
@@ -27,8 +28,8 @@ type grid struct {
 	widths []int      // -1: the column is left out
 }
 
-// fit makes a table, whose cells are separated by tabs, no wider than width, as far as that is possible: it cuts cells short, folds
-// lists, and at last leaves columns out. A width of 0 leaves it as it is.
+// fit makes a table, whose cells are separated by tabs, no wider than width, as far as that is possible: it cuts
+// cells short, folds lists, and at last leaves columns out. A width of 0 leaves it as it is.
 func fit(text string, width int) string {
 	g := newGrid(text)
 	if width == 0 || g.total() <= width {

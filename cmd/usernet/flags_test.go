@@ -97,7 +97,12 @@ func TestPoolFlags(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", f, err, want)
 		}
 	}
-	f := poolFlags{subnets: []string{"10.1.0.0/24", "fd01::/64"}, gateways: []string{"fd01::9", "10.1.0.9"}, ranges: []string{"10.1.0.64/26"}, aux: []string{"a=10.1.0.7"}}
+	f := poolFlags{
+		subnets:  []string{"10.1.0.0/24", "fd01::/64"},
+		gateways: []string{"fd01::9", "10.1.0.9"},
+		ranges:   []string{"10.1.0.64/26"},
+		aux:      []string{"a=10.1.0.7"},
+	}
 	list, err := f.pools()
 	if err != nil || len(list) != 2 || list[0].Gateway.String() != "10.1.0.9" || list[0].Range.String() != "10.1.0.64/26" || list[1].Gateway.String() != "fd01::9" ||
 		list[0].Aux["a"].String() != "10.1.0.7" {
@@ -106,7 +111,11 @@ func TestPoolFlags(t *testing.T) {
 }
 
 func TestEventLine(t *testing.T) {
-	m := events.Message{Type: "network", Action: "create", Actor: events.Actor{ID: "ab", Attributes: map[string]string{"type": "bridge", "name": "x"}}}
+	m := events.Message{
+		Type:   "network",
+		Action: "create",
+		Actor:  events.Actor{ID: "ab", Attributes: map[string]string{"type": "bridge", "name": "x"}},
+	}
 	if got := eventLine(m); !strings.HasSuffix(got, "network create ab (name=x, type=bridge)") {
 		t.Errorf("%q", got)
 	}

@@ -20,7 +20,9 @@ func flowsCommand() *cobra.Command {
 	var asJSON, watch bool
 	var every time.Duration
 	c := &cobra.Command{
-		Use: "flows [CONTAINER]", Short: "Show the connections and associations through the gateways", Args: cobra.MaximumNArgs(1),
+		Use:   "flows [CONTAINER]",
+		Short: "Show the connections and associations through the gateways",
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := client()
 			if err != nil {

@@ -60,8 +60,8 @@ func printObjects[T any](format string, list []T) error {
 // unset is how netip prints what is not set; Docker prints nothing.
 var unset = strings.NewReplacer("invalid IP", "", "invalid Prefix", "")
 
-// execute puts v through a template; where that fails, what v is in JSON, as docker does: templates may say .Id for .ID, and what
-// only older versions of the API have.
+// execute puts v through a template; where that fails, what v is in JSON, as docker does: templates may say .Id for
+// .ID, and what only older versions of the API have.
 func execute(t *template.Template, v any) (string, error) {
 	var b bytes.Buffer
 	err := t.Execute(&b, v)
@@ -114,7 +114,8 @@ func (headings) Label(name string) string {
 	return strings.NewReplacer("-", " ", "_", " ").Replace(name[strings.LastIndexByte(name, '.')+1:])
 }
 
-// print writes rows, structures whose fields the template names, in format: "", "table", "table TEMPLATE", "json" or TEMPLATE.
+// print writes rows, structures whose fields the template names, in format: "", "table", "table TEMPLATE", "json" or
+// TEMPLATE.
 func (tb table) print(format string, rows []any) error {
 	if format == "json" {
 		e := json.NewEncoder(os.Stdout)

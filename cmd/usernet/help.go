@@ -17,7 +17,8 @@ const (
 	groupRuntimes   = "runtimes"
 )
 
-// page is what a command has beside its flags: where it stands in the help text, examples, and what completes its arguments.
+// page is what a command has beside its flags: where it stands in the help text, examples, and what completes its
+// arguments.
 type page struct {
 	group    string
 	long     string
@@ -118,9 +119,13 @@ by usernet is changed.`,
 usernet integrate podman --write`, args: []completer{words("docker", "podman", "rootlesskit")}},
 }
 
-// furnish gives each command its page.
-func furnish(root *cobra.Command) {
-	root.AddGroup(&cobra.Group{ID: groupContainers, Title: "Containers:"}, &cobra.Group{ID: groupNetworks, Title: "Networks:"},
+// addPages gives each command its group, examples and completion.
+func addPages(root *cobra.Command) {
+	root.AddGroup(&cobra.Group{
+		ID:    groupContainers,
+		Title: "Containers:"}, &cobra.Group{ID: groupNetworks,
+		Title: "Networks:",
+	},
 		&cobra.Group{ID: groupRuntimes, Title: "For container engines:"}, &cobra.Group{ID: groupDaemon, Title: "The daemon and this machine:"})
 	root.SetHelpCommandGroupID(groupDaemon)
 	root.SetCompletionCommandGroupID(groupDaemon)

@@ -22,21 +22,25 @@ import (
 
 func infoCommand() *cobra.Command {
 	var asJSON bool
-	c := &cobra.Command{Use: "info", Short: "Show the daemon's state", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		i, err := cl.Info(c.Context())
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return printJSON(i)
-		}
-		printInfo(i)
-		return nil
-	}}
+	c := &cobra.Command{
+		Use:   "info",
+		Short: "Show the daemon's state",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			i, err := cl.Info(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(i)
+			}
+			printInfo(i)
+			return nil
+		}}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
 }
@@ -77,21 +81,25 @@ func printBudgets(b api.Budgets) {
 
 func checkCommand() *cobra.Command {
 	var asJSON bool
-	c := &cobra.Command{Use: "check", Short: "Test what usernet needs of this machine", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		results := sandbox.Check()
-		missing := slices.ContainsFunc(results, func(r sandbox.Requirement) bool { return !r.OK && r.Needed })
-		if asJSON {
-			if err := printJSON(results); err != nil {
-				return err
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Test what usernet needs of this machine",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			results := sandbox.Check()
+			missing := slices.ContainsFunc(results, func(r sandbox.Requirement) bool { return !r.OK && r.Needed })
+			if asJSON {
+				if err := printJSON(results); err != nil {
+					return err
+				}
+			} else {
+				printCheck(results)
 			}
-		} else {
-			printCheck(results)
-		}
-		if missing {
-			return exitCode(1)
-		}
-		return nil
-	}}
+			if missing {
+				return exitCode(1)
+			}
+			return nil
+		}}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
 }
@@ -111,16 +119,20 @@ func printCheck(results []sandbox.Requirement) {
 
 func versionCommand() *cobra.Command {
 	var asJSON bool
-	c := &cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		if asJSON {
-			return printJSON(map[string]string{
-				"version": version, "go": runtime.Version(), "arch": runtime.GOARCH,
-				"docker_api": api.APIVersion, "docker_api_min": api.MinAPIVersion,
-			})
-		}
-		fmt.Println("usernet", version)
-		return nil
-	}}
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Show the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return printJSON(map[string]string{
+					"version": version, "go": runtime.Version(), "arch": runtime.GOARCH,
+					"docker_api": api.APIVersion, "docker_api_min": api.MinAPIVersion,
+				})
+			}
+			fmt.Println("usernet", version)
+			return nil
+		}}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON, with the versions of Docker's API that are spoken")
 	return c
 }
@@ -132,34 +144,39 @@ const exitWait = 10 * time.Second
 const shutdownPoll = 20 * time.Millisecond
 
 func shutdownCommand() *cobra.Command {
-	return &cobra.Command{Use: "shutdown", Short: "End the daemon; containers go on", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
+	return &cobra.Command{
+		Use:   "shutdown",
+		Short: "End the daemon; containers go on",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			before, err := cl.Info(ctx)
+			if err != nil {
+				return err
+			}
+			process, err := unix.PidfdOpen(before.Pid, 0)
+			if err != nil {
+				process = -1 // of another pid namespace
+			}
+			if err := cl.Shutdown(ctx); err != nil && !errors.Is(err, api.ErrDaemonEnded) {
+				return err
+			}
+			if err := awaitEnd(ctx, cl, before.Pid); err != nil || process < 0 {
+				return err
+			}
+			// The rest is short. Bounded, since the number may be another process's in this pid namespace.
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitWait.Milliseconds()))
 			return err
-		}
-		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-		defer stop()
-		before, err := cl.Info(ctx)
-		if err != nil {
-			return err
-		}
-		process, err := unix.PidfdOpen(before.Pid, 0)
-		if err != nil {
-			process = -1 // of another pid namespace
-		}
-		if err := cl.Shutdown(ctx); err != nil && !errors.Is(err, api.ErrDaemonEnded) {
-			return err
-		}
-		if err := awaitEnd(ctx, cl, before.Pid); err != nil || process < 0 {
-			return err
-		}
-		// The rest is short. Bounded, since the number may be another process's in this pid namespace.
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitWait.Milliseconds()))
-		return err
-	}}
+		}}
 }
 
-// awaitEnd returns when the daemon with process id pid answers no more. Where a service manager starts another, that one answers.
+// awaitEnd returns when the daemon with process id pid answers no more. Where a service manager starts another, that
+// one answers.
 func awaitEnd(ctx context.Context, cl *api.Client, pid int) error {
 	for {
 		now, err := cl.Info(ctx)

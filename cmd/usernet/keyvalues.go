@@ -17,7 +17,8 @@ func keyValues(list []string) map[string]string {
 	return m
 }
 
-// readKeyValues is what files hold, a KEY=VALUE on each line, and then list. Empty lines and those that begin with # do not count.
+// readKeyValues is what files hold, a KEY=VALUE on each line, and then list. Empty lines and those that begin with #
+// do not count.
 func readKeyValues(files, list []string) ([]string, error) {
 	var all []string
 	for _, name := range files {
@@ -49,8 +50,8 @@ func readKeyValues(files, list []string) ([]string, error) {
 	return append(all, list...), nil
 }
 
-// lastOfEach leaves each variable once, with the last value that it was given: execve(2) passes on what it gets, and most
-// programs would see the first.
+// lastOfEach leaves each variable once, with the last value that it was given: execve(2) passes on what it gets, and
+// most programs would see the first.
 func lastOfEach(env []string) []string {
 	at := map[string]int{}
 	var list []string

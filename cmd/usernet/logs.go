@@ -28,27 +28,31 @@ type logsOptions struct {
 
 func logsCommand() *cobra.Command {
 	var o logsOptions
-	c := &cobra.Command{Use: "logs [flags] CONTAINER", Short: "Show a detached container's output", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		if o.sinceTime, err = api.ParseTime(o.since); err != nil {
-			return err
-		}
-		if o.endsTime, err = api.ParseTime(o.until); err != nil {
-			return err
-		}
-		k, err := cl.Container(c.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		path, err := cl.ContainerLog(c.Context(), k.ID)
-		if err != nil {
-			return err
-		}
-		return o.show(c.Context(), cl, k.ID, path)
-	}}
+	c := &cobra.Command{
+		Use:   "logs [flags] CONTAINER",
+		Short: "Show a detached container's output",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			if o.sinceTime, err = api.ParseTime(o.since); err != nil {
+				return err
+			}
+			if o.endsTime, err = api.ParseTime(o.until); err != nil {
+				return err
+			}
+			k, err := cl.Container(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			path, err := cl.ContainerLog(c.Context(), k.ID)
+			if err != nil {
+				return err
+			}
+			return o.show(c.Context(), cl, k.ID, path)
+		}}
 	f := c.Flags()
 	f.BoolVarP(&o.follow, "follow", "f", false, "go on until the container ends")
 	f.BoolVarP(&o.timestamps, "timestamps", "t", false, "put the time before each line")
@@ -104,8 +108,8 @@ func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string)
 	return nil
 }
 
-// running says whether the container runs. A daemon that took the place of another is asked in its place; where none answers,
-// nobody knows, and that is an error.
+// running says whether the container runs. A daemon that took the place of another is asked in its place; where none
+// answers, nobody knows, and that is an error.
 func (o *logsOptions) running(ctx context.Context, cl *api.Client, id string) (bool, error) {
 	k, err := cl.Container(ctx, id)
 	if errors.Is(err, api.ErrDaemonEnded) && cl.Ping(ctx) == nil {

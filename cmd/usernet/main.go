@@ -77,7 +77,7 @@ func rootCommand() *cobra.Command {
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.
 	root.SuggestionsMinimumDistance = 1
 	root.SetFlagErrorFunc(flagError)
-	furnish(root)
+	addPages(root)
 	return root
 }
 

@@ -24,8 +24,9 @@ type monitorReport struct {
 // maxLog is the size in bytes at which a container's log is turned over; one older file is kept.
 const maxLog = 10 << 20
 
-// log gives the sandbox pipes for its output, whose content goes to the container's log and, where they are not nil, to stdout and
-// stderr. The function that it returns is to be called when the sandbox has ended: after it the log is whole.
+// log gives the sandbox pipes for its output, whose content goes to the container's log and, where they are not nil,
+// to stdout and stderr. The function that it returns is to be called when the sandbox has ended: after it the log is
+// whole.
 func (j *job) log(stdout, stderr *os.File) (ended func(), err error) {
 	out, w1, err := pipeOutput("stdout", stdout)
 	if err != nil {

@@ -14,7 +14,11 @@ import (
 )
 
 func networkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "network", Short: "Manage networks", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c := &cobra.Command{
+		Use:   "network",
+		Short: "Manage networks",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkPrune(), networkConnect(), networkDisconnect(), eventsCommand("network"))
 	return c
 }
@@ -38,41 +42,51 @@ func networkLs() *cobra.Command {
 	var quiet, noTrunc bool
 	var format string
 	var filter []string
-	c := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List networks", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		f, err := parseFilters(filter)
-		if err != nil {
-			return err
-		}
-		list, err := cl.Networks(c.Context(), f)
-		if err != nil {
-			return err
-		}
-		var rows []any
-		for _, n := range list {
-			r := networkRow{
-				ID: n.ID, Name: n.Name, Driver: n.Driver, Scope: n.Scope, CreatedAt: n.Created.String(), IPv4: fmt.Sprint(n.EnableIPv4),
-				IPv6: fmt.Sprint(n.EnableIPv6), Internal: fmt.Sprint(n.Internal), labels: n.Labels,
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List networks",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
 			}
-			if !noTrunc {
-				r.ID = r.ID[:12]
+			f, err := parseFilters(filter)
+			if err != nil {
+				return err
 			}
-			var labels []string
-			for k, v := range n.Labels {
-				labels = append(labels, k+"="+v)
+			list, err := cl.Networks(c.Context(), f)
+			if err != nil {
+				return err
 			}
-			slices.Sort(labels)
-			r.Labels = strings.Join(labels, ",")
-			rows = append(rows, r)
-		}
-		if quiet {
-			format = "{{.ID}}"
-		}
-		return networkTable.print(format, rows)
-	}}
+			var rows []any
+			for _, n := range list {
+				r := networkRow{
+					ID:        n.ID,
+					Name:      n.Name,
+					Driver:    n.Driver,
+					Scope:     n.Scope,
+					CreatedAt: n.Created.String(),
+					IPv4:      fmt.Sprint(n.EnableIPv4),
+					IPv6:      fmt.Sprint(n.EnableIPv6), Internal: fmt.Sprint(n.Internal), labels: n.Labels,
+				}
+				if !noTrunc {
+					r.ID = r.ID[:12]
+				}
+				var labels []string
+				for k, v := range n.Labels {
+					labels = append(labels, k+"="+v)
+				}
+				slices.Sort(labels)
+				r.Labels = strings.Join(labels, ",")
+				rows = append(rows, r)
+			}
+			if quiet {
+				format = "{{.ID}}"
+			}
+			return networkTable.print(format, rows)
+		}}
 	f := c.Flags()
 	f.BoolVarP(&quiet, "quiet", "q", false, "show ids only")
 	f.BoolVar(&noTrunc, "no-trunc", false, "show ids in full")
@@ -84,23 +98,27 @@ func networkLs() *cobra.Command {
 func networkInspect() *cobra.Command {
 	var format string
 	var verbose bool
-	c := &cobra.Command{Use: "inspect NETWORK...", Short: "Show networks in full", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		return inspect(args, format, func(cl *api.Client, name string) (any, error) {
-			n, err := cl.Network(c.Context(), name)
-			if err != nil {
-				return nil, err
-			}
-			if !verbose {
-				return n, nil
-			}
-			v := struct {
-				dockernet.Inspect
-				Usernet any
-			}{Inspect: n}
-			v.Usernet, err = cl.NetworkDetails(c.Context(), name)
-			return v, err
-		})
-	}}
+	c := &cobra.Command{
+		Use:   "inspect NETWORK...",
+		Short: "Show networks in full",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return inspect(args, format, func(cl *api.Client, name string) (any, error) {
+				n, err := cl.Network(c.Context(), name)
+				if err != nil {
+					return nil, err
+				}
+				if !verbose {
+					return n, nil
+				}
+				v := struct {
+					dockernet.Inspect
+					Usernet any
+				}{Inspect: n}
+				v.Usernet, err = cl.NetworkDetails(c.Context(), name)
+				return v, err
+			})
+		}}
 	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "with the switch's ports and what was dropped, by reason")
 	return c
@@ -109,31 +127,35 @@ func networkInspect() *cobra.Command {
 func networkPrune() *cobra.Command {
 	var force bool
 	var filter []string
-	c := &cobra.Command{Use: "prune", Short: "Remove all unused networks", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		if !force {
-			fmt.Print("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ")
-			var answer string
-			if _, err := fmt.Scanln(&answer); err != nil || strings.ToLower(answer) != "y" {
-				return nil
+	c := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove all unused networks",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
 			}
-		}
-		f, err := parseFilters(filter)
-		if err != nil {
-			return err
-		}
-		deleted, err := cl.NetworksPrune(c.Context(), f)
-		if err != nil {
-			return err
-		}
-		if len(deleted) > 0 {
-			fmt.Println("Deleted Networks:\n" + strings.Join(deleted, "\n"))
-		}
-		return nil
-	}}
+			if !force {
+				fmt.Print("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ")
+				var answer string
+				if _, err := fmt.Scanln(&answer); err != nil || strings.ToLower(answer) != "y" {
+					return nil
+				}
+			}
+			f, err := parseFilters(filter)
+			if err != nil {
+				return err
+			}
+			deleted, err := cl.NetworksPrune(c.Context(), f)
+			if err != nil {
+				return err
+			}
+			if len(deleted) > 0 {
+				fmt.Println("Deleted Networks:\n" + strings.Join(deleted, "\n"))
+			}
+			return nil
+		}}
 	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	c.Flags().StringArrayVar(&filter, "filter", nil, "remove those that match: KEY=VALUE")
 	return c
@@ -144,7 +166,7 @@ func networkRm() *cobra.Command {
 	c := each("rm NETWORK...", "Remove networks", func(c *cobra.Command, cl *api.Client, ref string) error {
 		err := cl.NetworkRemove(c.Context(), ref)
 		if force && api.NotFound(err) {
-			return errSilent
+			return errSkip
 		}
 		return err
 	})
@@ -158,23 +180,27 @@ func networkConnect() *cobra.Command {
 	var ip, ip6, mac string
 	var links, linkLocal, aliases, driverOpts []string
 	var priority int
-	c := &cobra.Command{Use: "connect [flags] NETWORK CONTAINER", Short: "Connect a container to a network", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) (err error) {
-		if e, err = parseEndpoint(ip, ip6, mac, linkLocal, links); err != nil {
-			return err
-		}
-		e.Aliases, e.GwPriority = aliases, priority
-		for _, o := range driverOpts {
-			if k, _, ok := strings.Cut(o, "="); !ok || k == "" {
-				return errors.New("invalid key/value pair format in driver options")
+	c := &cobra.Command{
+		Use:   "connect [flags] NETWORK CONTAINER",
+		Short: "Connect a container to a network",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if e, err = parseEndpoint(ip, ip6, mac, linkLocal, links); err != nil {
+				return err
 			}
-		}
-		e.DriverOpts = keyValues(driverOpts)
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		return cl.NetworkConnect(c.Context(), args[0], args[1], e)
-	}}
+			e.Aliases, e.GwPriority = aliases, priority
+			for _, o := range driverOpts {
+				if k, _, ok := strings.Cut(o, "="); !ok || k == "" {
+					return errors.New("invalid key/value pair format in driver options")
+				}
+			}
+			e.DriverOpts = keyValues(driverOpts)
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			return cl.NetworkConnect(c.Context(), args[0], args[1], e)
+		}}
 	f := c.Flags()
 	f.StringVar(&ip, "ip", "", "IPv4 address")
 	f.StringVar(&ip6, "ip6", "", "IPv6 address")
@@ -189,13 +215,17 @@ func networkConnect() *cobra.Command {
 
 func networkDisconnect() *cobra.Command {
 	var force bool
-	c := &cobra.Command{Use: "disconnect [flags] NETWORK CONTAINER", Short: "Disconnect a container from a network", Args: cobra.ExactArgs(2), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		return cl.NetworkDisconnect(c.Context(), args[0], args[1], force)
-	}}
+	c := &cobra.Command{
+		Use:   "disconnect [flags] NETWORK CONTAINER",
+		Short: "Disconnect a container from a network",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			return cl.NetworkDisconnect(c.Context(), args[0], args[1], force)
+		}}
 	c.Flags().BoolVarP(&force, "force", "f", false, "even if the container cannot be entered")
 	return c
 }

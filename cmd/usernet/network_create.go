@@ -25,50 +25,54 @@ func networkCreate() *cobra.Command {
 	var egress string
 	var allowEgress []string
 	var ipam string
-	c := &cobra.Command{Use: "create [flags] NETWORK", Short: "Create a network", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		if egress != "" {
-			options = append(options, "usernet.egress="+egress)
-		}
-		if len(allowEgress) > 0 {
-			options = append(options, "usernet.allow_egress="+strings.Join(allowEgress, ","))
-		}
-		if len(servers) > 0 {
-			options = append(options, "usernet.dns="+strings.Join(servers, ","))
-		}
-		spec.Name, spec.Options, spec.Labels = args[0], keyValues(options), keyValues(labels)
-		spec.IPAMOptions = map[string]string{} // as docker shows it
-		if c.Flags().Changed("ipv4") {
-			spec.EnableIPv4 = &ipv4
-		}
-		if c.Flags().Changed("ipv6") {
-			spec.EnableIPv6 = &ipv6
-		}
-		switch {
-		case ingress:
-			return errors.New("ingress networks belong to swarms, which usernet does not have")
-		case ipam != "default":
-			return fmt.Errorf("IPAM driver %q is not there: usernet hands out addresses itself (default)", ipam)
-		case len(ipamOptions) > 0:
-			return errors.New("the default IPAM driver has no options")
-		}
-		var err error
-		if spec.Pools, err = p.pools(); err != nil {
-			return err
-		}
-		cl, err := startedClient(c.Context())
-		if err != nil {
-			return err
-		}
-		n, err := cl.NetworkCreate(c.Context(), spec)
-		if err != nil {
-			return err
-		}
-		if n.Warning != "" {
-			fmt.Fprintln(os.Stderr, "WARNING:", n.Warning)
-		}
-		fmt.Println(n.ID)
-		return nil
-	}}
+	c := &cobra.Command{
+		Use:   "create [flags] NETWORK",
+		Short: "Create a network",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if egress != "" {
+				options = append(options, "usernet.egress="+egress)
+			}
+			if len(allowEgress) > 0 {
+				options = append(options, "usernet.allow_egress="+strings.Join(allowEgress, ","))
+			}
+			if len(servers) > 0 {
+				options = append(options, "usernet.dns="+strings.Join(servers, ","))
+			}
+			spec.Name, spec.Options, spec.Labels = args[0], keyValues(options), keyValues(labels)
+			spec.IPAMOptions = map[string]string{} // as docker shows it
+			if c.Flags().Changed("ipv4") {
+				spec.EnableIPv4 = &ipv4
+			}
+			if c.Flags().Changed("ipv6") {
+				spec.EnableIPv6 = &ipv6
+			}
+			switch {
+			case ingress:
+				return errors.New("ingress networks belong to swarms, which usernet does not have")
+			case ipam != "default":
+				return fmt.Errorf("IPAM driver %q is not there: usernet hands out addresses itself (default)", ipam)
+			case len(ipamOptions) > 0:
+				return errors.New("the default IPAM driver has no options")
+			}
+			var err error
+			if spec.Pools, err = p.pools(); err != nil {
+				return err
+			}
+			cl, err := startedClient(c.Context())
+			if err != nil {
+				return err
+			}
+			n, err := cl.NetworkCreate(c.Context(), spec)
+			if err != nil {
+				return err
+			}
+			if n.Warning != "" {
+				fmt.Fprintln(os.Stderr, "WARNING:", n.Warning)
+			}
+			fmt.Println(n.ID)
+			return nil
+		}}
 	f := c.Flags()
 	f.StringVarP(&spec.Driver, "driver", "d", "bridge", "driver")
 	f.StringSliceVar(&p.subnets, "subnet", nil, "subnet in CIDR form")

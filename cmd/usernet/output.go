@@ -34,9 +34,9 @@ func pipeOutput(name string, tee *os.File) (o *output, w *os.File, err error) {
 	return &output{name: name, fd: p[0], tee: tee}, os.NewFile(uintptr(p[1]), name), nil
 }
 
-// follow copies streams to the log until all of them have ended. It reads them in turns, in their order where several have
-// something: two pipes do not tell which of them was written to first. A stream whose tee is gone is closed, so that the container
-// sees what it would see without the log: EPIPE.
+// follow copies streams to the log until all of them have ended. It reads them in turns, in their order where several
+// have something: two pipes do not tell which of them was written to first. A stream whose tee is gone is closed, so
+// that the container sees what it would see without the log: EPIPE.
 func (l *logFile) follow(streams ...*output) {
 	// Without a handler a broken pipe on descriptor 1 or 2 ends this process (os/signal), and with it the container.
 	broken := make(chan os.Signal, 1)

@@ -27,7 +27,8 @@ func logged(t *testing.T, path string) []string {
 	return list
 }
 
-// TestOutputKeepsItsOrder has both streams ready before they are read: the first in order comes first, and parts of lines at the end.
+// TestOutputKeepsItsOrder has both streams ready before they are read: the first in order comes first, and parts of
+// lines at the end.
 func TestOutputKeepsItsOrder(t *testing.T) {
 	for range 50 {
 		path := filepath.Join(t.TempDir(), "log")

@@ -13,7 +13,9 @@ import (
 
 func portCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "port CONTAINER [PORT[/PROTO]]", Short: "List a container's published ports, add and remove them while it runs", Args: cobra.RangeArgs(1, 2),
+		Use:   "port CONTAINER [PORT[/PROTO]]",
+		Short: "List a container's published ports, add and remove them while it runs",
+		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := client()
 			if err != nil {
@@ -62,20 +64,24 @@ func portCommand() *cobra.Command {
 // changePorts makes a command that does something with a list of ports.
 func changePorts(use, short string, do func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error) *cobra.Command {
 	var publish []string
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		ports, err := network.ParsePorts(append(publish, args[1:]...))
-		if err != nil {
-			return err
-		}
-		if len(ports) == 0 {
-			return errors.New("no ports: give them with -p, as `usernet run` takes them")
-		}
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		return do(c, cl, args[0], ports)
-	}}
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ports, err := network.ParsePorts(append(publish, args[1:]...))
+			if err != nil {
+				return err
+			}
+			if len(ports) == 0 {
+				return errors.New("no ports: give them with -p, as `usernet run` takes them")
+			}
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			return do(c, cl, args[0], ports)
+		}}
 	c.Flags().StringArrayVarP(&publish, "publish", "p", nil, "[HOSTIP:][HOSTPORT:]PORT[/PROTO], ranges as well")
 	return c
 }

@@ -47,8 +47,8 @@ func (r *received) takeOver(socket string, log *slog.Logger) error {
 	return err
 }
 
-// takeListener makes the API's listener of what was received; nil where there is none. unlink says whether the socket's file is to be
-// removed with it: not where it is the service manager's.
+// takeListener makes the API's listener of what was received; nil where there is none. unlink says whether the
+// socket's file is to be removed with it: not where it is the service manager's.
 func takeListener(set *handover.Set, unlink bool) (net.Listener, error) {
 	fd, ok := set.Take(handover.ID{Kind: handover.API})
 	if !ok {
@@ -66,7 +66,8 @@ func takeListener(set *handover.Set, unlink bool) (net.Listener, error) {
 	return l, nil
 }
 
-// offer leaves what must stay open to the daemon at the other end of p, and ends this one. On an error this one goes on.
+// offer leaves what must stay open to the daemon at the other end of p, and ends this one. On an error this one goes
+// on.
 func offer(p *handover.Peer, l net.Listener, s *api.Server, d *daemon.Daemon) (ended bool, err error) {
 	defer p.Close() // which is the sign that the state is free
 	u, ok := l.(*net.UnixListener)

@@ -36,7 +36,8 @@ func addDockerOnly(root *cobra.Command) {
 	}
 }
 
-// valueNames are what help calls the values of flags whose type's name says nothing. A name in backquotes in the usage goes before.
+// valueNames are what help calls the values of flags whose type's name says nothing. A name in backquotes in the
+// usage goes before.
 var valueNames = map[string]string{
 	"add-host": "NAME:IP", "alias": "NAME", "allow-egress": "RULE", "aux-address": "NAME=ADDRESS", "cap-add": "CAPABILITY", "cap-drop": "CAPABILITY", "confine": "MEASURE", "device": "PATH", "dns": "ADDRESS",
 	"dns-domain": "DOMAIN=SERVER", "dns-option": "OPTION", "dns-search": "DOMAIN", "driver-opt": "KEY=VALUE", "env": "NAME[=VALUE]",
@@ -81,7 +82,8 @@ func flagError(c *cobra.Command, err error) error {
 	return runError{fmt.Errorf("%s\nSee '%s --help'", text, c.CommandPath())} // status 125, as docker's
 }
 
-// withoutDashes takes the two dashes away that may stand between the first n arguments and a command, as `run` takes them.
+// withoutDashes takes the two dashes away that may stand between the first n arguments and a command, as `run` takes
+// them.
 func withoutDashes(args []string, n int) []string {
 	if len(args) > n && args[n] == "--" {
 		return slices.Delete(slices.Clone(args), n, n+1)
