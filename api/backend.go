@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/usernet/usernet/network"
@@ -31,6 +32,11 @@ type Backend interface {
 	StartContainer(ctx context.Context, ref string, p Started) (StartReply, error)
 	// ContainerExited records the exit status, and removes the container where AutoRemove is set.
 	ContainerExited(ctx context.Context, ref string, code int) error
+	// Attach gives a network namespace that the client has opened an interface on each network that q names; traffic flows
+	// when it returns. It owns netns, which is nil where none came. The same key for the same namespace gives the same answer.
+	Attach(ctx context.Context, q AttachRequest, netns *os.File) (*network.Container, error)
+	// Detach takes the interfaces that were attached with a key away, and forgets the container with the last of them.
+	Detach(ctx context.Context, key string) error
 	// StopContainer asks the container to end, and kills it after the timeout; never where that is negative.
 	StopContainer(ctx context.Context, ref string, signal string, timeout time.Duration) error
 	KillContainer(ctx context.Context, ref string, signal string) error
@@ -63,6 +69,17 @@ type Backend interface {
 type Started struct {
 	Pid     int `json:"pid"`     // PID 1 of the sandbox, as the daemon's pid namespace sees it
 	Monitor int `json:"monitor"` // the process that waits for it
+}
+
+// AttachRequest asks for interfaces in a network namespace, whose descriptor comes with the request.
+type AttachRequest struct {
+	Key string // of the caller's choice: with the same one the request may be repeated; "": it may not
+	// Pid is a process with whose end the attachment ends; 0: it ends with Detach, or once Spec.NetNS is given and, as the
+	// daemon sees it, no longer leads to the namespace.
+	Pid int
+	// Spec is what the container is to be that stands for the namespace. Where there is one already, from an earlier request
+	// about the same namespace, its name becomes an alias, and its networks and ports are added.
+	Spec network.ContainerSpec
 }
 
 // StartReply is what the sandbox's init needs to go on.

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -139,6 +142,28 @@ func (c *Client) ContainerCreate(ctx context.Context, spec network.ContainerSpec
 func (c *Client) ContainerStart(ctx context.Context, ref string, p Started) (r StartReply, err error) {
 	err = c.Do(ctx, "POST", path("/usernet/containers", ref, "start"), p, &r)
 	return r, err
+}
+
+// Attach gives the network namespace netns, which stays the caller's, interfaces. It returns when traffic can flow.
+func (c *Client) Attach(ctx context.Context, q AttachRequest, netns *os.File) (made network.Container, err error) {
+	once := &Client{c.Socket, &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			conn, err := d.DialContext(ctx, "unix", c.Socket)
+			if err != nil {
+				return nil, err
+			}
+			return &sendingConn{UnixConn: conn.(*net.UnixConn), file: netns}, nil // since it was dialled so
+		},
+	}}}
+	err = once.Do(ctx, "POST", "/usernet/attachments", q, &made)
+	return made, err
+}
+
+// Detach takes the interfaces away that were attached with a key.
+func (c *Client) Detach(ctx context.Context, key string) error {
+	return c.Do(ctx, "DELETE", path("/usernet/attachments", key), nil, nil)
 }
 
 // ContainerExited reports a container's exit status.

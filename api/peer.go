@@ -25,10 +25,12 @@ func (s *Server) CheckPeers(f func(pid int) error) { s.checkPeer = f }
 
 // withPeer adds to a connection's context who is at its other end, as the kernel says it (unix(7)).
 func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
-	u, ok := c.(*net.UnixConn)
+	f, ok := c.(*fileConn)
 	if !ok {
 		return context.WithValue(ctx, uidKey{}, -1)
 	}
+	ctx = context.WithValue(ctx, fileConnKey{}, f)
+	u := f.UnixConn
 	cred, err := peerCredentials(u)
 	if err != nil {
 		return context.WithValue(ctx, uidKey{}, -1)

@@ -102,6 +102,12 @@ func (s *Server) containerRoutes() []route {
 		on("GET", "/usernet/containers", "All containers, ended ones included, the newest first",
 			func(*http.Request, none) ([]*network.Container, error) { return s.b.Containers(), nil }),
 		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute", s.createContainer),
+		on("POST", "/usernet/attachments", "Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces", func(r *http.Request, q AttachRequest) (*network.Container, error) {
+			return s.b.Attach(r.Context(), q, takeFile(r.Context()))
+		}),
+		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key", func(r *http.Request, _ none) (none, error) {
+			return none{}, s.b.Detach(r.Context(), ref(r))
+		}),
 		on("GET", "/usernet/containers/{ref}", "One container", func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
 		on("DELETE", "/usernet/containers/{ref}", "Forget a container; with force, an attached one is detached", func(r *http.Request, _ none) (none, error) {
 			return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))

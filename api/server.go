@@ -69,7 +69,7 @@ func isolated(log *slog.Logger, h http.Handler) http.Handler {
 
 // Serve answers on l until Close.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(fileListener{l}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -110,7 +110,7 @@ func (d *Daemon) startReply(c *network.Container) api.StartReply {
 
 // identify stores which processes a created container consists of, before anything is done in its namespaces.
 func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Container, error) {
-	if p.Pid == 0 && c.NetNS == "" {
+	if p.Pid == 0 && c.NetNS == "" && c.NetNSID == (network.NamespaceID{}) {
 		return nil, network.Errorf(network.Invalid, "container %s: neither a pid nor a network namespace was given", c.Name)
 	}
 	fail := func(pid int, err error) (*network.Container, error) {
@@ -170,6 +170,10 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 		s.stop()
 	}
 	d.unwire(s)
+	if c.Attached {
+		d.removeInterfaces(c)
+		defer s.dropNamespace()
+	}
 	endpoints := c.Endpoints
 	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
 		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor = network.Exited, code, time.Now(), 0, 0
@@ -213,7 +217,7 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
-		_, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names, NoDNSStub: true})
+		_, err := d.cfg.Helper.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true})
 		cancel()
 		if err == nil {
 			return // all guests are in the same namespace
@@ -237,6 +241,7 @@ func (d *Daemon) remove(s *sandboxState, c *network.Container) error {
 	if err := d.model.RemoveContainer(c.ID); err != nil {
 		return err
 	}
+	s.dropNamespace()
 	d.mu.Lock()
 	delete(d.sandboxes, s.id)
 	s.unwatch()
@@ -294,7 +299,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	}
 	s.closeStub() // the rules that lead to it belong to whoever has them open
 	d.awaitStore()
-	if _, err := d.cfg.Helper.Configure(ctx, target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
+	if _, err := d.cfg.Helper.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}
 	s.mu.Unlock()

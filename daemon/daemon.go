@@ -72,6 +72,8 @@ type Daemon struct {
 	ping6    bool
 	confined confinement
 
+	attaching turns
+
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
 	done   chan struct{} // closed when an end was asked for

@@ -18,6 +18,7 @@ import (
 // has handed over what it takes.
 func (d *Daemon) restore(r *received) {
 	all := d.model.Containers()
+	d.adoptNamespaces(all, r)
 	lives := map[string]bool{}
 	var living []*network.Container
 	for _, c := range all {
@@ -59,7 +60,10 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Pid != 0 {
 		return sandbox.Alive(c.Pid, c.PidStart)
 	}
-	_, _, err := d.cfg.Helper.Namespace(c.NetNS)
+	dev, ino, err := d.cfg.Helper.Namespace(c.NetNS)
+	if c.NetNSID != (network.NamespaceID{}) {
+		return d.target(c).File != nil || err == nil && network.NamespaceID{Dev: dev, Ino: ino} == c.NetNSID
+	}
 	return !errors.Is(err, os.ErrNotExist)
 }
 

@@ -53,6 +53,13 @@ func (s *sandboxState) copyTo(set *handover.Set) error {
 		}
 		set.Put(tapID(s.id, p.ep), fd)
 	}
+	if f := s.netns.Load(); f != nil {
+		fd, err := copyDescriptor(f)
+		if err == nil {
+			set.Put(netnsID(s.id), fd)
+		}
+		errs = append(errs, err)
+	}
 	if s.stub != nil {
 		copies, err := s.stubCopies()
 		for id, fd := range copies {
@@ -66,6 +73,11 @@ func (s *sandboxState) copyTo(set *handover.Set) error {
 // tapID names the TAP of a container's endpoint.
 func tapID(container string, e *network.Endpoint) handover.ID {
 	return handover.ID{Kind: handover.TAP, Container: container, Endpoint: e.ID, Name: e.Interface}
+}
+
+// netnsID names the network namespace of an attached container.
+func netnsID(container string) handover.ID {
+	return handover.ID{Kind: handover.NetNS, Container: container}
 }
 
 // stubID names a part of a container's DNS stub.

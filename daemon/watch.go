@@ -44,7 +44,7 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 // waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
 func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
 	if c.Pid == 0 {
-		return d.waitPath(ctx, c.NetNS) == nil
+		return d.waitPath(ctx, c) == nil
 	}
 	err := sandbox.Wait(ctx, c.Pid, c.PidStart)
 	if err != nil && ctx.Err() == nil {
@@ -53,13 +53,19 @@ func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
 	return err == nil && ctx.Err() == nil
 }
 
-// waitPath returns when the namespace bound to path is no longer the one it is now.
-func (d *Daemon) waitPath(ctx context.Context, path string) error {
+// waitPath returns when c's path no longer leads to the namespace to which it leads now. Where the daemon does not see what the
+// client saw there, the end is what the client says: it waits for ctx.
+func (d *Daemon) waitPath(ctx context.Context, c *network.Container) error {
+	path := c.NetNS
+	byDescriptor := c.NetNSID != (network.NamespaceID{})
 	dev, ino, err := d.cfg.Helper.Namespace(path)
-	if errors.Is(err, os.ErrNotExist) {
+	switch {
+	case byDescriptor && (err != nil || (network.NamespaceID{Dev: dev, Ino: ino}) != c.NetNSID):
+		<-ctx.Done()
+		return ctx.Err()
+	case errors.Is(err, os.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	tick := time.NewTicker(2 * time.Second) // nothing tells when a bind mount goes; this is how late it is noticed

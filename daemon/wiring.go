@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
@@ -21,6 +23,8 @@ type sandboxState struct {
 	id string
 
 	files sync.Mutex // held while hosts and resolv.conf are sent: they arrive in the order in which they were made
+
+	netns atomic.Pointer[os.File] // what was attached by a descriptor; nil: it was not
 
 	mu         sync.Mutex       // held while the container is changed; guards what follows
 	plugs      map[string]*plug // by endpoint id
@@ -56,11 +60,6 @@ func (d *Daemon) box(id string) *sandboxState {
 		d.sandboxes[id] = s
 	}
 	return s
-}
-
-// target is how the daemon finds a container's namespaces.
-func target(c *network.Container) sandbox.Target {
-	return sandbox.Target{Pid: c.Pid, NetNS: c.NetNS, UserNS: c.UserNS}
 }
 
 // wire makes the sandbox of c as the model says: interfaces, routes, stub, published ports. What is already there
@@ -118,7 +117,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	if s.stub == nil && len(c.Endpoints) > 0 {
 		req.DNSStub = stubAddr
 	}
-	reply, err := d.cfg.Helper.Configure(ctx, target(c), req)
+	reply, err := d.cfg.Helper.Configure(ctx, d.target(c), req)
 	if err != nil {
 		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
 	}
@@ -232,6 +231,10 @@ func interfaceOf(e *network.Endpoint, mtu int) sandbox.Interface {
 		Name: e.Interface, MAC: net.HardwareAddr(e.MAC[:]), MTU: mtu, LinkLocal: e.LinkLocal,
 		Offload: offload(e), IPv6: e.IPv6.IsValid(),
 	}
+	if e.Unconfigured {
+		i.LinkLocal = nil
+		return i
+	}
 	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
 		if p.IsValid() {
 			i.Addrs = append(i.Addrs, p)
@@ -244,10 +247,10 @@ func interfaceOf(e *network.Endpoint, mtu int) sandbox.Interface {
 func (d *Daemon) defaultRoutes(c *network.Container) []sandbox.Route {
 	e4, e6 := network.DefaultRouteEndpoint(c, d.networkByID)
 	var routes []sandbox.Route
-	if e4 != nil && e4.Gateway4.IsValid() {
+	if e4 != nil && e4.Gateway4.IsValid() && !e4.Unconfigured {
 		routes = append(routes, sandbox.Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: e4.Gateway4, Interface: e4.Interface})
 	}
-	if e6 != nil && e6.Gateway6.IsValid() {
+	if e6 != nil && e6.Gateway6.IsValid() && !e6.Unconfigured {
 		routes = append(routes, sandbox.Route{Dst: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: e6.Gateway6, Interface: e6.Interface})
 	}
 	return routes

@@ -13,6 +13,7 @@ const (
 	TAP         Kind = "sandbox-tap"       // the device of an endpoint
 	DNSPacket   Kind = "sandbox-dns-udp"   // a sandbox's DNS stub, UDP
 	DNSListener Kind = "sandbox-dns-tcp"   // a sandbox's DNS stub, TCP
+	NetNS       Kind = "sandbox-netns"     // the network namespace of what was attached by a descriptor
 	DNSRules    Kind = "sandbox-dns-rules" // keeps the rules in place that lead to the stub
 )
 

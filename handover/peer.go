@@ -41,6 +41,9 @@ func Serve(w http.ResponseWriter, r *http.Request) (*Peer, error) {
 		return nil, err
 	}
 	u, ok := c.(*net.UnixConn)
+	if w, is := c.(interface{ Unwrap() *net.UnixConn }); is { // api's connections
+		u, ok = w.Unwrap(), true
+	}
 	if !ok {
 		_ = c.Close()
 		return nil, http.ErrAbortHandler // nobody can be answered any more

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -102,13 +103,15 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	}
 	e := &Endpoint{
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Aliases: spec.Aliases, Links: spec.Links, DriverOpts: spec.DriverOpts,
-		GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
+		Key: spec.Key, Unconfigured: spec.Unconfigured, GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
 	}
 	if n.Driver == DriverBridge && c.Status != Exited { // what has ended holds no addresses
 		if err := m.address(n, e); err != nil {
 			return nil, err
 		}
-		e.Interface = freeInterface(c, n)
+		if e.Interface, err = interfaceName(c, n, spec.Interface); err != nil {
+			return nil, err
+		}
 	}
 	c.Endpoints = append(c.Endpoints, e)
 	return e, nil
@@ -128,6 +131,22 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 		}
 	}
 	return nil
+}
+
+// interfaceForm is what the kernel takes for a name (dev_valid_name in net/core/dev.c), without colons.
+var interfaceForm = regexp.MustCompile(`^[^/:\s]{1,15}$`)
+
+// interfaceName is the name of a new interface in c: the one that was asked for, or a free one.
+func interfaceName(c *Container, n *Network, want string) (string, error) {
+	switch {
+	case want == "":
+		return freeInterface(c, n), nil
+	case !interfaceForm.MatchString(want) || want == "." || want == ".." || want == "lo":
+		return "", Errorf(Invalid, "invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
+	case slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == want }):
+		return "", Errorf(Conflict, "container %s has an interface %s already", c.Name, want)
+	}
+	return want, nil
 }
 
 func freeInterface(c *Container, n *Network) string {

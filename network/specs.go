@@ -33,6 +33,10 @@ type EndpointSpec struct {
 	Links      []string // NAME[:ALIAS]
 	DriverOpts map[string]string
 	GwPriority int
+	// Interface is the interface's name in the sandbox; "" chooses one.
+	Interface    string
+	Unconfigured bool   // no addresses and routes on the interface: the caller sets those that are reserved
+	Key          string // the caller's, to find the endpoint again
 }
 
 // ContainerSpec is what a user asks for when creating (run) or joining (attach) a container.
@@ -54,6 +58,7 @@ type ContainerSpec struct {
 	AutoRemove   bool
 	Attached     bool
 	NetNS        string
+	NetNSID      NamespaceID
 	UserNS       string
 	NetworkMode  string // "" or "default" means bridge
 	Hostname     string // "" means the first 12 digits of the id

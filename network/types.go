@@ -90,6 +90,9 @@ type Container struct {
 	NetNS    string `json:"netns,omitempty"`  // path; empty means that of Pid
 	UserNS   string `json:"userns,omitempty"` // path; empty means the owner of the network namespace
 
+	// NetNSID tells the network namespace of what was attached by a descriptor from all others, while it exists.
+	NetNSID NamespaceID `json:"netns_id,omitzero"`
+
 	// The processes, with their start times in clock ticks since boot (proc_pid_stat(5) field 22),
 	// so that a pid that was used again is never taken for them.
 	Pid          int    `json:"pid,omitempty"`
@@ -144,6 +147,10 @@ type Endpoint struct {
 	Links      []string          `json:"links,omitempty"` // NAME:ALIAS, seen by this endpoint's container only
 	DriverOpts map[string]string `json:"driver_opts,omitempty"`
 	GwPriority int               `json:"gw_priority,omitempty"`
+	// Key is the caller's, by which an attachment is found again.
+	Key string `json:"key,omitempty"`
+	// Unconfigured leaves the interface without addresses and routes, for the caller to set: those above are reserved for it.
+	Unconfigured bool `json:"unconfigured,omitempty"`
 	// What the user asked for, apart from what was chosen.
 	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`
 	WantIPv6 netip.Addr `json:"want_ipv6,omitzero"`

@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Target is a sandbox to enter: the namespaces of a process, or those at paths.
+// Target is a sandbox to enter: the namespaces of a process, or those at paths, or that of a descriptor.
 type Target struct {
 	Pid    int
-	NetNS  string // path; "" is that of Pid
-	UserNS string // path; "" is the owner of the network namespace
+	NetNS  string   // path; "" is that of Pid
+	File   *os.File `json:"-"` // the network namespace, open; nil: it is NetNS
+	UserNS string   // path; "" is the outermost one that the network namespace's owner lies in, below this process's own
 }
 
 // open opens the namespaces of t that a role enters to work in its network, in the order in which they are entered: the
@@ -22,7 +23,7 @@ func (t Target) open() ([]*os.File, error) {
 	if path == "" {
 		path = fmt.Sprintf("/proc/%d/ns/net", t.Pid)
 	}
-	netns, err := openNamespace(path)
+	netns, err := t.openNet(path)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace %s: %w; it must belong to a user namespace of this user", path, err)
 	}
@@ -30,7 +31,7 @@ func (t Target) open() ([]*os.File, error) {
 	if t.UserNS != "" {
 		userns, err = openNamespace(t.UserNS)
 	} else {
-		userns, err = owner(netns)
+		userns, err = outermost(netns)
 	}
 	if err != nil {
 		_ = netns.Close()
@@ -41,6 +42,44 @@ func (t Target) open() ([]*os.File, error) {
 		return []*os.File{netns}, nil
 	}
 	return []*os.File{userns, netns}, nil
+}
+
+// openNet opens the network namespace, at path where it is not open.
+func (t Target) openNet(path string) (*os.File, error) {
+	if t.File == nil {
+		return openNamespace(path)
+	}
+	fd, err := unix.FcntlInt(t.File.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "netns"), nil
+}
+
+// outermost opens the outermost user namespace that the owner of a network namespace lies in, below this process's own; that
+// itself where it is the owner. Who enters it can do in all of those below what root can, while one further in may know this
+// user by a number that has no power there (podman --userns=keep-id).
+func outermost(netns *os.File) (*os.File, error) {
+	ns, err := owner(netns)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		fd, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_PARENT)
+		if errors.Is(err, unix.EPERM) {
+			return ns, nil // it is this process's own
+		}
+		if err != nil {
+			return nil, errors.Join(os.NewSyscallError("NS_GET_PARENT", err), ns.Close())
+		}
+		unix.CloseOnExec(fd)
+		parent := os.NewFile(uintptr(fd), "userns")
+		if own, err := sameNamespace(parent, "/proc/self/ns/user"); err != nil || own {
+			return ns, errors.Join(err, parent.Close())
+		}
+		_ = ns.Close()
+		ns = parent
+	}
 }
 
 // owner opens the user namespace that owns a namespace (ioctl_ns(2)).

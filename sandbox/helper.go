@@ -105,7 +105,11 @@ func (h *Helper) enter(t Target, name string, control *os.File) (*agentProcess, 
 		}
 		return startAgent(inside, name, control)
 	}
-	answer, err := h.request(helperRequest{Target: t, Role: name}, control)
+	files := []*os.File{control}
+	if t.File != nil {
+		files = append(files, t.File)
+	}
+	answer, err := h.request(helperRequest{Target: t, Role: name}, files...)
 	if err != nil {
 		return nil, err
 	}
@@ -227,12 +231,15 @@ func runHelper() error {
 		err := json.Unmarshal(body, &q)
 		switch {
 		case err != nil:
+		case len(files) == 2:
+			q.Target.File = files[1]
+			r.Stderr, err = runAgentFor(opener, q, answer, files[0])
 		case len(files) == 1:
 			r.Stderr, err = runAgentFor(opener, q, answer, files[0])
 		case q.Pid != 0:
 			r.UserNS, err = opener.userNamespaces(q.Pid)
 		default:
-			r.Dev, r.Ino, err = namespace(q.Path)
+			r.Dev, r.Ino, err = opener.namespace(q.Path)
 			r.Missing = errors.Is(err, os.ErrNotExist)
 		}
 		if err != nil {
@@ -244,7 +251,11 @@ func runHelper() error {
 
 // runAgentFor has an agent enter a sandbox, waits for it, and kills it when the daemon closes its end of answer.
 func runAgentFor(opener *requester, q helperRequest, answer *net.UnixConn, control *os.File) (stderr string, err error) {
-	inside, err := opener.open(q.Target)
+	open := opener.open
+	if q.Target.File != nil { // it is open: what is left to find needs nobody without Landlock
+		open = Target.open
+	}
+	inside, err := open(q.Target)
 	if err != nil {
 		return "", err
 	}

@@ -28,16 +28,21 @@ import (
 // openerFD is the helper's end of the opener's socket.
 const openerFD = entry.FirstNamespaceFD
 
-// openRequest asks for the namespaces of a target, or where Pid is set, what the user namespaces of that process are.
+// openRequest asks for the namespaces of a target, or where Pid is set, what the user namespaces of that process are, or where
+// Path is set, which namespace is there.
 type openRequest struct {
 	Target Target
-	Pid    int `json:",omitempty"`
+	Pid    int    `json:",omitempty"`
+	Path   string `json:",omitempty"`
 }
 
 // openReply is what the opener answers; the descriptors come with it.
 type openReply struct {
 	Error  string        `json:",omitempty"`
 	UserNS []NamespaceID `json:",omitempty"`
+
+	Namespace NamespaceID
+	Missing   bool `json:",omitempty"` // there is nothing at the path
 }
 
 // runOpener opens namespaces until nobody is there who could ask.
@@ -57,6 +62,9 @@ func runOpener() error {
 		case err != nil:
 		case q.Pid != 0:
 			r.UserNS, err = userNamespaces(q.Pid)
+		case q.Path != "":
+			r.Namespace.Dev, r.Namespace.Ino, err = namespace(q.Path)
+			r.Missing = errors.Is(err, os.ErrNotExist)
 		default:
 			files, err = q.Target.open()
 		}
@@ -107,4 +115,24 @@ func openNamespace(path string) (*os.File, error) {
 		return nil, fmt.Errorf("%s is not a namespace", path)
 	}
 	return os.Open(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
+}
+
+// namespace has the opener look which namespace is at a path: links below /proc lead to those of processes.
+func (c *requester) namespace(path string) (dev, ino uint64, err error) {
+	answer, err := c.request(openRequest{Path: path})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer answer.Close()
+	var r openReply
+	files, err := receive(answer, &r)
+	closeAll(files)
+	switch {
+	case err != nil:
+	case r.Missing:
+		err = fmt.Errorf("namespace %s: %w", path, os.ErrNotExist)
+	case r.Error != "":
+		err = errors.New(r.Error)
+	}
+	return r.Namespace.Dev, r.Namespace.Ino, err
 }

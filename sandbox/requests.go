@@ -63,8 +63,8 @@ func receive(c *net.UnixConn, r any) ([]*os.File, error) {
 	return files, nil
 }
 
-// maxRequestFiles is how many descriptors a request has at most: its answer's socket and that of an agent.
-const maxRequestFiles = 2
+// maxRequestFiles is how many descriptors a request has at most: its answer's socket, that of an agent, and a network namespace.
+const maxRequestFiles = 3
 
 // serveRequests calls serve with each request that comes over c, in a goroutine of its own, until the asking end is gone,
 // and returns when all of them have. What serve gets is closed after it.

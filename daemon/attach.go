@@ -1,0 +1,266 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// A namespace that comes as a descriptor is known by device and inode, and stands for one container whatever number of networks
+// it is attached to. The descriptor is kept, so that its interfaces can be taken away at the end, also when no path and no
+// process leads to it any more.
+
+// turns lets one at a time do something about each namespace.
+type turns struct {
+	mu   sync.Mutex // guards busy; never held while waiting
+	busy map[network.NamespaceID]chan struct{}
+}
+
+// take waits for the turn, or for ctx. The turn ends when done is called.
+func (t *turns) take(ctx context.Context, id network.NamespaceID) (done func(), err error) {
+	for {
+		t.mu.Lock()
+		if t.busy == nil {
+			t.busy = map[network.NamespaceID]chan struct{}{}
+		}
+		busy := t.busy[id]
+		if busy == nil {
+			mine := make(chan struct{})
+			t.busy[id] = mine
+			t.mu.Unlock()
+			return func() {
+				t.mu.Lock()
+				defer t.mu.Unlock()
+				delete(t.busy, id)
+				close(mine)
+			}, nil
+		}
+		t.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Attach implements api.Backend.
+func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (*network.Container, error) {
+	if netns == nil {
+		return nil, network.Errorf(network.Invalid, "the descriptor of a network namespace has to come with the request (SCM_RIGHTS)")
+	}
+	defer netns.Close()
+	ns, err := sandbox.NetworkNamespace(netns)
+	if err != nil {
+		return nil, network.Errorf(network.Invalid, "network namespace: %w", err)
+	}
+	id := network.NamespaceID(ns)
+	done, err := d.attaching.take(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	spec := q.Spec
+	spec.Attached, spec.NetNSID = true, id
+	if len(spec.Networks) == 0 {
+		spec.Networks = []network.NamedEndpointSpec{{Network: spec.NetworkMode}}
+	}
+	for i := range spec.Networks {
+		spec.Networks[i].Key = q.Key
+	}
+	if q.Key != "" {
+		if err := d.leaveOthers(ctx, q.Key, id); err != nil {
+			return nil, err
+		}
+	}
+	if c := d.attachedIn(id); c != nil {
+		made, err := d.attachMore(ctx, c, spec)
+		if _, gone := d.model.Container(c.ID); err == nil || gone == nil {
+			return made, err
+		} // else it has ended meanwhile
+	}
+	return d.attachFirst(ctx, spec, q.Pid, netns)
+}
+
+// attachedIn is the running container that stands for a namespace, or nil.
+func (d *Daemon) attachedIn(id network.NamespaceID) *network.Container {
+	for _, c := range d.model.Containers() {
+		if c.Attached && c.Status == network.Running && c.NetNSID == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// leaveOthers ends what is attached with a key in other namespaces: the caller's sandbox was made anew.
+func (d *Daemon) leaveOthers(ctx context.Context, key string, id network.NamespaceID) error {
+	for _, c := range d.model.Containers() {
+		if c.Attached && c.NetNSID != id && slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key }) {
+			if err := d.leave(ctx, c, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// attachFirst makes a container of a namespace. On an error nothing is left of it.
+func (d *Daemon) attachFirst(ctx context.Context, spec network.ContainerSpec, pid int, netns *os.File) (*network.Container, error) {
+	c, _, err := d.CreateContainer(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.keepNamespace(d.box(c.ID), netns); err != nil {
+		_ = d.RemoveContainer(ctx, c.ID, true)
+		return nil, err
+	}
+	if _, err := d.StartContainer(ctx, c.ID, api.Started{Pid: pid}); err != nil {
+		_ = d.RemoveContainer(context.WithoutCancel(ctx), c.ID, true)
+		return nil, err
+	}
+	return d.model.Container(c.ID)
+}
+
+// attachMore connects the container that stands for a namespace to those of spec's networks that it is not on with its key.
+func (d *Daemon) attachMore(ctx context.Context, c *network.Container, spec network.ContainerSpec) (*network.Container, error) {
+	added := false
+	for _, want := range spec.Networks {
+		name := want.Network
+		if name == "" || name == "default" {
+			name = network.BridgeName
+		}
+		n, err := d.model.Network(name)
+		if err != nil {
+			return nil, err
+		}
+		e := want.EndpointSpec
+		if e.Key != "" && slices.ContainsFunc(c.Endpoints, func(have *network.Endpoint) bool { return have.Key == e.Key && have.NetworkID == n.ID }) {
+			continue
+		}
+		if spec.Name != "" && spec.Name != c.Name && n.Name != network.BridgeName {
+			e.Aliases = append(slices.Clone(e.Aliases), spec.Name)
+		}
+		if err := d.Connect(ctx, n.ID, c.ID, e); err != nil {
+			return nil, err
+		}
+		added = true
+	}
+	if added && len(spec.Ports) > 0 {
+		if _, err := d.PublishPorts(ctx, c.ID, spec.Ports); err != nil {
+			return nil, err
+		}
+	}
+	return d.model.Container(c.ID)
+}
+
+// Detach implements api.Backend. What was not attached, or has ended, is no error: a runtime may ask twice.
+func (d *Daemon) Detach(ctx context.Context, key string) error {
+	for _, c := range d.model.Containers() {
+		if !c.Attached || !slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key }) {
+			continue
+		}
+		done, err := d.attaching.take(ctx, c.NetNSID)
+		if err != nil {
+			return err
+		}
+		err = d.leave(ctx, c, key)
+		done()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave takes the endpoints with a key away from c, and the container with the last one.
+func (d *Daemon) leave(ctx context.Context, c *network.Container, key string) error {
+	left := len(c.Endpoints)
+	for _, e := range c.Endpoints {
+		if e.Key != key {
+			continue
+		}
+		if left--; left == 0 {
+			return d.RemoveContainer(ctx, c.ID, true)
+		}
+		if err := d.Disconnect(ctx, e.NetworkID, c.ID, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepNamespace keeps a copy of a namespace's descriptor for s.
+func (d *Daemon) keepNamespace(s *sandboxState, netns *os.File) error {
+	fd, err := copyDescriptor(netns)
+	if err != nil {
+		return err
+	}
+	if old := s.netns.Swap(os.NewFile(uintptr(fd), "netns")); old != nil {
+		_ = old.Close()
+	}
+	return nil
+}
+
+// adoptNamespaces takes the namespaces' descriptors that the daemon before has handed over.
+func (d *Daemon) adoptNamespaces(all []*network.Container, r *received) {
+	for _, c := range all {
+		fd, ok := r.Take(netnsID(c.ID))
+		if !ok {
+			continue
+		}
+		f := os.NewFile(uintptr(fd), "netns")
+		id, err := sandbox.NetworkNamespace(f)
+		if err != nil || network.NamespaceID(id) != c.NetNSID || c.Status != network.Running {
+			d.log.Warn("a network namespace that was handed over is of no use", "container", c.Name, "error", err)
+			_ = f.Close()
+			continue
+		}
+		d.box(c.ID).netns.Store(f)
+	}
+}
+
+// dropNamespace lets go of it.
+func (s *sandboxState) dropNamespace() {
+	if f := s.netns.Swap(nil); f != nil {
+		_ = f.Close()
+	}
+}
+
+// target is how the daemon finds a container's namespaces.
+func (d *Daemon) target(c *network.Container) sandbox.Target {
+	t := sandbox.Target{Pid: c.Pid, NetNS: c.NetNS, UserNS: c.UserNS}
+	d.mu.Lock()
+	s := d.sandboxes[c.ID]
+	d.mu.Unlock()
+	if s == nil {
+		return t
+	}
+	if t.File = s.netns.Load(); t.File != nil {
+		t.UserNS = "" // a path of the client's, which the descriptor makes unnecessary
+	}
+	return t
+}
+
+// removeInterfaces takes the interfaces of an attached container that has ended out of its namespace, which may live on.
+func (d *Daemon) removeInterfaces(c *network.Container) {
+	var names []string
+	for _, e := range c.Endpoints {
+		if e.Interface != "" {
+			names = append(names, e.Interface)
+		}
+	}
+	t := d.target(c)
+	if t.File == nil || len(names) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
+	defer cancel()
+	if _, err := d.cfg.Helper.Configure(ctx, t, sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
+		d.log.Debug("interfaces left in a namespace", "container", c.Name, "error", err)
+	}
+}
