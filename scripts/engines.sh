@@ -74,4 +74,4 @@ if ! mountpoint -q /sys/fs/cgroup || [[ $(stat -fc %T /sys/fs/cgroup) != cgroup2
 	mount -t cgroup2 none /sys/fs/cgroup
 fi
 
-USERNET_ENGINES=1 scripts/unprivileged.sh env USERNET_ENGINES=1 go test -count=1 -timeout 30m "$@" ./test/engines
+scripts/unprivileged.sh env USERNET_ENGINES=1 scripts/test.sh --engines "$@"

@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export USERNET_SOAK=${USERNET_SOAK:-1h}
-exec go test -count=1 -timeout 0 -run '^TestSoak$' -v "$@" ./test
+exec scripts/test.sh --e2e -timeout 0 -run '^TestSoak$' -v "$@"

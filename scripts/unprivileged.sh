@@ -42,6 +42,8 @@ if ! id "$user" >/dev/null 2>&1; then
 	say "started as root: creating the ordinary user $user"
 	useradd --create-home --shell /bin/bash "$user"
 fi
+# Ids besides its own, which some tests use by way of newuidmap(1): useradd gives them where /etc/subuid is there.
+grep -q "^$user:" /etc/subuid 2>/dev/null || usermod --add-subuids 624288-689823 --add-subgids 624288-689823 "$user"
 home=$(getent passwd "$user" | cut -d: -f6)
 say "started as root: running '$*' as the ordinary user $user, without privileges"
 

@@ -61,6 +61,7 @@ func (d *daemon) answers(status int, words, method, path, body string) {
 }
 
 func TestAPISocketIsTheUsersAlone(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	info, err := os.Stat(d.socket)
 	if err != nil {
@@ -72,6 +73,7 @@ func TestAPISocketIsTheUsersAlone(t *testing.T) {
 }
 
 func TestAPIVersions(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	for _, path := range []string{"/_ping", "/v1.24/_ping", "/v1.52/_ping"} {
 		for _, method := range []string{"GET", "HEAD"} {
@@ -99,6 +101,7 @@ func TestAPIVersions(t *testing.T) {
 }
 
 func TestAPIStatusCodes(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	create := func(status int, words, body string) {
 		t.Helper()
@@ -170,6 +173,7 @@ func TestAPIStatusCodes(t *testing.T) {
 }
 
 func TestAmbiguousPrefixIsRefused(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	count := map[byte]int{} // networks by the first digit of their ids
 	for _, id := range strings.Fields(d.ok("network", "ls", "-q")) {

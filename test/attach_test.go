@@ -43,6 +43,7 @@ func (f foreign) run(command ...string) result {
 }
 
 func TestAttach(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.serve("web", []string{"--network", "mynet"}, helper, "tcpserve", ":80", "addr")
@@ -107,6 +108,7 @@ func TestAttach(t *testing.T) {
 }
 
 func TestAttachedProcessEnds(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	f := startForeign(d)
 	d.ok("attach", "--pid", strconv.Itoa(f.pid), "--name", "ext")
@@ -125,6 +127,7 @@ func TestAttachedProcessEnds(t *testing.T) {
 }
 
 func TestAttachErrors(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	for _, args := range [][]string{
 		{"attach", "--name", "x"},

@@ -9,6 +9,7 @@ import (
 )
 
 func TestExecFlags(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("c1", "-e", "A=1", "-w", "/")
 	for _, test := range []struct {
@@ -45,6 +46,7 @@ func TestExecFlags(t *testing.T) {
 }
 
 func TestLogsFlags(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.container("c1", nil, "sh", "-c", "echo one; echo two; echo three; echo bad >&2; exec sleep 1000000")
 	d.logged("c1", "bad")
@@ -86,6 +88,7 @@ func TestLogsFlags(t *testing.T) {
 }
 
 func TestRenameAndWait(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("first", "--network", "mynet")
@@ -107,6 +110,7 @@ func TestRenameAndWait(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	id := d.ok("network", "create", "mynet")
 	c := d.idle("web", "--network", "mynet", "--label", "team=a")
@@ -157,6 +161,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("web", "--network", "mynet")
@@ -205,6 +210,7 @@ func TestCompletion(t *testing.T) {
 }
 
 func TestUsageErrors(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	for _, test := range []struct {
 		code  int

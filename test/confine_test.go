@@ -10,6 +10,7 @@ import (
 
 // TestDaemonIsConfined looks at the running daemon from outside: what it is able to do is what the kernel says.
 func TestDaemonIsConfined(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	if out := d.ok("info"); !strings.Contains(out, "Confined: no-new-privileges, not-dumpable, landlock, seccomp\n") {
 		t.Errorf("info: %s", out)
@@ -56,6 +57,7 @@ func TestDaemonIsConfined(t *testing.T) {
 }
 
 func TestConfinementCanBeSwitchedOff(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ flag, info string }{
 		{"off", "Confined: no\n"},
 		{"seccomp", "Confined: no-new-privileges, seccomp\n"},

@@ -90,6 +90,7 @@ func (d *daemon) pastTheGateway(connect func() *held) (h *held) {
 }
 
 func TestDirectPorts(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "dual")
 	port := freePort()

@@ -36,6 +36,7 @@ func (d *daemon) looksUp(t *testing.T, container, name, address string) {
 }
 
 func TestUpstreamsThatComeAndGo(t *testing.T) {
+	t.Parallel()
 	first, second := freePort(), freePort()
 	d := startDaemon(t, "--dns", fmt.Sprintf("%s:%d", peer4, first), "--dns", fmt.Sprintf("%s:%d", peer4, second), "--dns-cache", "0")
 	d.idle("box")
@@ -110,6 +111,7 @@ func TestCacheAndQuery(t *testing.T) {
 
 // TestOtherServersAddresses is for sandboxes whose resolv.conf usernet does not write.
 func TestOtherServersAddresses(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "mynet")
 	d.idle("web", "--network", "mynet")
@@ -144,6 +146,7 @@ func TestWhatNeverLeaves(t *testing.T) {
 
 // TestNamesOfOneLabel is about names that the local network's server knows, as with Docker.
 func TestNamesOfOneLabel(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("plain")
@@ -165,6 +168,7 @@ func TestNamesOfOneLabel(t *testing.T) {
 
 // TestNoRebind is about public names that lead into private networks.
 func TestNoRebind(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--egress", "no-rebind", "strict")
 	d.idle("open")
@@ -199,6 +203,7 @@ func TestNoRebind(t *testing.T) {
 }
 
 func TestSplitDNS(t *testing.T) {
+	t.Parallel()
 	corp, lab := freePort(), freePort()
 	dnsmasq(t, corp, "corp.test", "203.0.113.5")
 	dnsmasq(t, lab, "lab.test", "203.0.113.6")

@@ -14,6 +14,7 @@ import (
 )
 
 func TestDockerSeesWhatIsAttached(t *testing.T) {
+	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.dockerOK("network", "create", "mynet")
 		f := startForeign(d)
@@ -103,6 +104,7 @@ func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
 
 // TestEventsArriveAsTheyHappen watches with the docker CLI and with usernet.
 func TestEventsArriveAsTheyHappen(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.dockerCLI = dockerClients(t)[0]
 	watch := func(name string, args ...string) (line func() string) {
@@ -162,6 +164,7 @@ func TestEventsArriveAsTheyHappen(t *testing.T) {
 }
 
 func TestPruneAsks(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "one")
 	if r := d.commandInput("n\n", usernet, "network", "prune"); !strings.Contains(r.stdout, "WARNING! This will remove all custom networks not used by at least one container.") ||
@@ -184,6 +187,7 @@ func TestPruneAsks(t *testing.T) {
 }
 
 func TestConnectWithAMAC(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("c1")
@@ -199,6 +203,7 @@ func TestConnectWithAMAC(t *testing.T) {
 
 // TestDockerSpeaksEachVersion makes the client speak older versions of the API.
 func TestDockerSpeaksEachVersion(t *testing.T) {
+	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		for _, version := range []string{"1.24", "1.30", "1.40", "1.41"} {
 			run := func(args ...string) string {

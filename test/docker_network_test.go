@@ -10,6 +10,7 @@ import (
 
 // eachDocker runs a test with each docker CLI of this machine.
 func eachDocker(t *testing.T, test func(t *testing.T, d *daemon)) {
+	t.Parallel()
 	for _, client := range dockerClients(t) {
 		t.Run(client, func(t *testing.T) {
 			d := startDaemon(t)

@@ -43,6 +43,7 @@ func (d *daemon) dockerOK(args ...string) string {
 }
 
 func TestDockerCLI(t *testing.T) {
+	t.Parallel()
 	for _, client := range dockerClients(t) {
 		t.Run(client, func(t *testing.T) {
 			d := startDaemon(t)
@@ -115,6 +116,7 @@ func driveWithDocker(t *testing.T, d *daemon) {
 
 // TestUserDefinedNetworkWithDocker is the second transcript, with the stock client.
 func TestUserDefinedNetworkWithDocker(t *testing.T) {
+	t.Parallel()
 	for _, client := range dockerClients(t) {
 		t.Run(client, func(t *testing.T) {
 			d := startDaemon(t)

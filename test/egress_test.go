@@ -15,6 +15,7 @@ func (d *daemon) reaches(name, address string) string {
 }
 
 func TestEgressPolicy(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	host := net.JoinHostPort(host4, fmt.Sprint(port))

@@ -46,6 +46,7 @@ func (f family) options() []string {
 }
 
 func TestEachFeatureInEachFamily(t *testing.T) {
+	t.Parallel()
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
 			d := startDaemon(t)

@@ -34,6 +34,7 @@ func (d *daemon) isSpliced(want int, do func()) {
 }
 
 func TestFastPath(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	here, there := freePort(), freePort()
 	listen(t, fmt.Sprintf("%s:%d", host4, here), func(c *net.TCPConn) {
@@ -140,6 +141,7 @@ func TestFastPath(t *testing.T) {
 
 // TestFastPathGivesWay has containers in which the fast path cannot be had, and where nothing else may change.
 func TestFastPathGivesWay(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	target := fmt.Sprintf("%s:%d", host4, port)
@@ -241,6 +243,7 @@ unshare -n sh -ec '
 // TestKilledDaemonResetsConnections holds connections on the fast path and to published ports through a kill of the daemon:
 // what looks like the end of the stream would be taken for all that there was.
 func TestKilledDaemonResetsConnections(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port, published := freePort(), freePort()
 	peer := make(chan error, 100) // of all, also those that went by the gateway

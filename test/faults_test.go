@@ -41,6 +41,7 @@ func TestOutOfDescriptors(t *testing.T) {
 
 // TestDiskFull fills the file system of the state.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	state := filepath.Join(d.dir, "state")
 	asRoot(t, "mkdir -m 700 "+state+" && mount -t tmpfs -o size=1m,mode=700 tmpfs "+state)
@@ -157,6 +158,7 @@ func TestHostsAddressChanges(t *testing.T) {
 
 // TestDaemonIsStoppedForAWhile is what a suspend of the machine is to those who talk through it.
 func TestDaemonIsStoppedForAWhile(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	address := net.JoinHostPort(host4, fmt.Sprint(port))

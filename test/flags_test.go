@@ -19,6 +19,7 @@ func (d *daemon) write(name, text string) string {
 }
 
 func TestEnvironmentAndLabelsFromFiles(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	env := d.write("env", "# comment\nFIRST=1\n  SECOND=two words\n\nLC_ALL\nNOT_SET_ANYWHERE\n")
 	out := d.ok("run", "--rm", "--env-file", env, "-e", "FIRST=over", "--", "env")
@@ -41,6 +42,7 @@ func TestEnvironmentAndLabelsFromFiles(t *testing.T) {
 }
 
 func TestLinkEnvironment(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("tomcat81", "--expose", "80", "--expose", "8000-8002", "--expose", "53/udp", "-e", "COLOUR=blue")
 	d.container("tomcat82", []string{"--link", "tomcat81:my-app", "--link", "tomcat81"}, "sh", "-c", "env; echo that is all; exec sleep 1000000")
@@ -76,6 +78,7 @@ func TestLinkEnvironment(t *testing.T) {
 }
 
 func TestLinksFollowTheirTargets(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("db")
 	d.idle("filler")
@@ -107,6 +110,7 @@ func TestLinksFollowTheirTargets(t *testing.T) {
 }
 
 func TestLinkOnAUserDefinedNetworkIsThisContainersOwn(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("db", "--network", "mynet")
@@ -124,6 +128,7 @@ func TestLinkOnAUserDefinedNetworkIsThisContainersOwn(t *testing.T) {
 }
 
 func TestResolverAndHostsFlags(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("c1", "--add-host", "peer:192.0.2.100", "--add-host", "six=[2001:db8::100]", "--add-host", "boss:host-gateway",
 		"--dns", resolver, "--dns-search", "example.org", "--dns-option", "timeout:3", "--hostname", "box", "--domainname", "lan")
@@ -146,6 +151,7 @@ func TestResolverAndHostsFlags(t *testing.T) {
 }
 
 func TestAddressFlags(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "--aux-address", "router=10.77.0.2", "both")
 	d.ok("network", "create", "--subnet", "10.78.0.0/24", "--ip-range", "10.78.0.128/25", "--gateway", "10.78.0.254", "second")
@@ -184,6 +190,7 @@ func TestAddressFlags(t *testing.T) {
 }
 
 func TestPublishAll(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.serve("web", []string{"-P", "--expose", "80", "--expose", "90/udp"}, helper, "tcpserve", ":80", "addr")
 	lines := strings.Split(d.ok("port", "web"), "\n")

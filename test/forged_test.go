@@ -116,6 +116,7 @@ func nd(kind byte, target netip.Addr, option byte, mac net.HardwareAddr) []byte 
 // TestForgedFramesReachNobody sends what a malicious container would, with root in its sandbox, and has its neighbour
 // watch.
 func TestForgedFramesReachNobody(t *testing.T) {
+	t.Parallel()
 	const copies = 10
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "lan")
@@ -198,6 +199,7 @@ func TestForgedFramesReachNobody(t *testing.T) {
 
 // TestNoPortGuard lets a nested bridge send from addresses of its own, where that was asked for.
 func TestNoPortGuard(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "lan")
 	d.idle("vm", "--network", "name=lan,driver-opt=usernet.port_guard=false")
@@ -220,6 +222,7 @@ func TestNoPortGuard(t *testing.T) {
 }
 
 func TestOddDatagramsHarmNobody(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	address := net.JoinHostPort(host4, fmt.Sprint(port))

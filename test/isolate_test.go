@@ -40,6 +40,7 @@ func (d *daemon) asks(container, network, target, text string) string {
 
 // TestPanicEndsWhatItHappenedInOnly injects a panic at each place that handles what a container or the outside sends.
 func TestPanicEndsWhatItHappenedInOnly(t *testing.T) {
+	t.Parallel()
 	port := freePort()
 	refused := net.JoinHostPort(host4, fmt.Sprint(freePort()))
 	d := faultyDaemon(t, "frame=BAD-FRAME=panic", "gateway=BAD-GATEWAY=panic", "reply=BAD-REPLY=panic", "relay=BAD-RELAY=panic",
@@ -119,6 +120,7 @@ func TestPanicEndsWhatItHappenedInOnly(t *testing.T) {
 
 // TestHangStaysInItsNetwork hangs what serves one network, at each place in turn.
 func TestHangStaysInItsNetwork(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ point, victim string }{
 		{"frame", "red-a"},   // a container's own port
 		{"gateway", "red-a"}, // the same, further on

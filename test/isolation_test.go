@@ -9,6 +9,7 @@ import (
 
 // TestNoPathBetweenNetworks tries everything that a container could reach another network by.
 func TestNoPathBetweenNetworks(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "red")
 	d.ok("network", "create", "--ipv6", "blue")
@@ -86,6 +87,7 @@ func TestInternalNetworkWithRoutesOfItsOwnHasNoWayOut(t *testing.T) {
 }
 
 func TestNeighboursKeptApartReachPublishedPortsOnly(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "apart")

@@ -14,6 +14,7 @@ import (
 )
 
 func TestNetworksSurviveARestart(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--subnet", "10.99.0.0/24", "--gateway", "10.99.0.7", "--label", "a=b", "--ipv6", "kept")
 	d.ok("network", "create", "gone")
@@ -34,6 +35,7 @@ func TestNetworksSurviveARestart(t *testing.T) {
 }
 
 func TestContainersSurviveACrashOfTheDaemon(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "mynet")
@@ -55,6 +57,7 @@ func TestContainersSurviveACrashOfTheDaemon(t *testing.T) {
 }
 
 func TestKilledContainerFreesItsEndpoint(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.idle("victim", "-p", fmt.Sprintf("%d:80", port))
@@ -75,6 +78,7 @@ func TestKilledContainerFreesItsEndpoint(t *testing.T) {
 }
 
 func TestKilledMonitorEndsItsContainer(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("box")
 	for _, line := range d.processes() {
@@ -91,6 +95,7 @@ func TestKilledMonitorEndsItsContainer(t *testing.T) {
 }
 
 func TestSecondDaemonIsRefused(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	r := d.try("serve", "--socket", filepath.Join(d.dir, "other.sock"), "--state-dir", filepath.Join(d.dir, "state"))
 	if r.code == 0 || !strings.Contains(r.stderr, filepath.Join(d.dir, "state")) {
@@ -127,6 +132,7 @@ func TestDaemonSaysThatItIsReady(t *testing.T) {
 }
 
 func TestDaemonEndsOnInterrupt(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	if code := d.stop(syscall.SIGINT); code != 0 {
 		t.Errorf("status %d", code)
@@ -134,6 +140,7 @@ func TestDaemonEndsOnInterrupt(t *testing.T) {
 }
 
 func TestRunStartsADaemon(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t) // is not started: its directories and its clean end are what is wanted
 	socket := filepath.Join(d.dir, "run", "usernet", "usernet.sock")
 	environ := []string{"-u", "USERNET_HOST", "-u", "DOCKER_HOST"}
@@ -165,12 +172,14 @@ func TestRunStartsADaemon(t *testing.T) {
 }
 
 func TestDeadDaemon(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.fails("usernet serve", "ps")
 	d.fails(d.socket, "network", "ls")
 }
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	r := d.try("check")
 	if r.code != 0 || !strings.Contains(r.stdout, "/dev/net/tun") {

@@ -56,6 +56,7 @@ func (d *daemon) becomes(want bool, from, address string) {
 }
 
 func TestLinksLeadToExposedPortsOfNeighboursKeptApart(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.apart("apart")
 	d.servers("db", []string{"--network", "apart", "--expose", "80", "--expose", "553/udp", "--expose", "554/udp", "-p", fmt.Sprintf("%d:7", freePort())},
@@ -103,6 +104,7 @@ func TestLinksLeadToExposedPortsOfNeighboursKeptApart(t *testing.T) {
 }
 
 func TestLinksOfNeighboursKeptApartFollowChanges(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.apart("apart")
 	d.apart("second")

@@ -7,6 +7,7 @@ import (
 )
 
 func TestContainerModeConflicts(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("owner")
 	for _, test := range []struct {
@@ -36,6 +37,7 @@ func TestContainerModeConflicts(t *testing.T) {
 }
 
 func TestContainerModeOutlivesItsOwner(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("owner")
 	d.idle("guest", "--network", "container:owner")
@@ -58,6 +60,7 @@ func TestContainerModeOutlivesItsOwner(t *testing.T) {
 }
 
 func TestModesDoNotMix(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("bridged")

@@ -6,6 +6,7 @@ import (
 )
 
 func TestContainersPingEachOtherByName(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("one", "--network", "mynet", "--hostname", "first", "--network-alias", "uno")
@@ -17,6 +18,7 @@ func TestContainersPingEachOtherByName(t *testing.T) {
 }
 
 func TestEmbeddedResolver(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "mynet")
 	id := d.idle("one", "--network", "mynet", "--network-alias", "uno")
@@ -53,6 +55,7 @@ func TestEmbeddedResolver(t *testing.T) {
 }
 
 func TestNamesFollowContainers(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("one", "--network", "mynet")
@@ -67,6 +70,7 @@ func TestNamesFollowContainers(t *testing.T) {
 }
 
 func TestDefaultBridgeResolvesNoNames(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("one")
 	d.idle("two")
@@ -116,6 +120,7 @@ func TestContainersOwnFiles(t *testing.T) {
 // TestLinksOnTheDefaultBridge is Docker's transcript: addresses work, names only through a link, and
 // only in its direction.
 func TestLinksOnTheDefaultBridge(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("tomcat81")
 	d.idle("tomcat82", "--link", "tomcat81")

@@ -74,6 +74,7 @@ func TestPathMTU(t *testing.T) {
 }
 
 func TestOutboundAddress(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--outbound-addr", resolver, "second")
 	d.idle("box", "--network", "second")
@@ -96,10 +97,11 @@ func TestOutboundAddress(t *testing.T) {
 	if r := d.exec("lost", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "3s"); strings.HasPrefix(r.stdout, "ok") {
 		t.Errorf("a connection left by another interface: %v", r)
 	}
-	d.fails("own addresses", "network", "create", "--outbound-addr", "::1", "third")
+	d.fails("address of the host", "network", "create", "--outbound-addr", "::1", "third")
 }
 
 func TestFlows(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
@@ -147,6 +149,7 @@ func TestFlows(t *testing.T) {
 }
 
 func TestLimitsTouchOnlyTheirContainer(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, "--limit-tcp", "2", "--limit-udp", "2")
 	d.idle("greedy")
 	d.idle("modest")
@@ -178,6 +181,7 @@ func TestLimitsTouchOnlyTheirContainer(t *testing.T) {
 }
 
 func TestHostNames(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	gateway := d.gateway("box")
 	for _, name := range []string{"host.docker.internal", "host.containers.internal", "host.usernet.internal"} {
@@ -225,6 +229,7 @@ func TestInheritedSocket(t *testing.T) {
 
 // TestSTUN is how peer-to-peer programs find their address (RFC 8489): two servers have to see the same.
 func TestSTUN(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	startAtPeer(t, fmt.Sprintf("%s stunserve %s:%d", helper, peer4, port))

@@ -7,6 +7,7 @@ import (
 )
 
 func TestNetworkOptions(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "apart")
 	d.idle("a1", "--network", "apart")
@@ -44,6 +45,7 @@ func TestNetworkOptions(t *testing.T) {
 
 // TestTranscriptOnTheDefaultBridge is the first of Docker's transcripts with usernet in the sandboxes' places.
 func TestTranscriptOnTheDefaultBridge(t *testing.T) {
+	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.idle("tomcat81")
 		d.idle("tomcat82")

@@ -17,6 +17,7 @@ func dual(t *testing.T, flags ...string) *daemon {
 }
 
 func TestOutbound(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	for _, address := range []string{host4, host6} {
@@ -62,6 +63,7 @@ func TestOutbound(t *testing.T) {
 }
 
 func TestDestinationsThatDoNotAnswer(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	for _, test := range []struct {
 		name, target string
@@ -100,6 +102,7 @@ func TestDestinationsThatDoNotAnswer(t *testing.T) {
 }
 
 func TestHostLoopbackIsClosedUnlessAllowed(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	listen(t, fmt.Sprintf("127.0.0.1:%d", port), echo)
@@ -128,6 +131,7 @@ func TestHostName(t *testing.T) {
 }
 
 func TestPingSocketsForbidden(t *testing.T) {
+	t.Parallel()
 	// In a network namespace of its own, whose ping_group_range is the kernel's default: nobody.
 	holder := exec.Command("unshare", "--user", "--net", fmt.Sprint("--map-user=", userID), fmt.Sprint("--map-group=", userID),
 		"sh", "-c", "echo ready; exec sleep 1000000")
@@ -149,6 +153,7 @@ func TestPingSocketsForbidden(t *testing.T) {
 }
 
 func TestHalfClose(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	// The server answers only after the client has ended its half, and the other way round.
@@ -169,6 +174,7 @@ func TestHalfClose(t *testing.T) {
 }
 
 func TestResetStaysReset(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) {
@@ -184,6 +190,7 @@ func TestResetStaysReset(t *testing.T) {
 
 // TestUDPMappingIsEndpointIndependent is RFC 4787 REQ-1: STUN and everything built on it need it.
 func TestUDPMappingIsEndpointIndependent(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	startAtPeer(t, fmt.Sprintf("%s udpserve :%d addr", helper, port))
@@ -199,6 +206,7 @@ func TestUDPMappingIsEndpointIndependent(t *testing.T) {
 }
 
 func TestSuperFramesAndSmallMTU(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))

@@ -13,6 +13,7 @@ import (
 )
 
 func TestPortsOfARunningContainer(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.serve("web", nil, "sh", "-c", helper+" tcpserve :81 & exec "+helper+" tcpserve :80 addr")
@@ -103,7 +104,8 @@ func TestTenThousandPorts(t *testing.T) {
 	d.ok("port", "rm", "web", "10000-19999:10000-19999")
 	eventually(t, func() error {
 		if n := d.descriptors(); n > sockets+2 {
-			return fmt.Errorf("%d descriptors, %d before", n, sockets)
+			tcp6, _ := os.ReadFile("/proc/self/net/tcp6")
+			return fmt.Errorf("%d descriptors, %d before; %d sockets listen; published: %d", n, sockets, strings.Count(string(tcp6), " 0A "), strings.Count(d.ok("port", "web"), "\n"))
 		}
 		return nil
 	})
@@ -136,6 +138,7 @@ func (d *daemon) memory() int {
 }
 
 func TestUDPPorts(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "mynet")

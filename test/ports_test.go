@@ -9,6 +9,7 @@ import (
 )
 
 func TestPublishedPort(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "dual")
 	port := freePort()
@@ -83,6 +84,7 @@ func sourceIs(out, address string) bool {
 }
 
 func TestPublishedPortThatIsTaken(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	publish := fmt.Sprintf("%d:80", port)
@@ -110,6 +112,7 @@ func TestPublishedPortThatIsTaken(t *testing.T) {
 }
 
 func TestPublishedPortGrammar(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	for i, test := range []struct{ publish, target string }{
@@ -141,6 +144,7 @@ func TestPublishedPortGrammar(t *testing.T) {
 }
 
 func TestClosedContainerPortIsRefused(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.idle("box", "-p", fmt.Sprintf("%d:80", port))
@@ -153,6 +157,7 @@ func TestClosedContainerPortIsRefused(t *testing.T) {
 }
 
 func TestPublishedPortFromContainers(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "mynet")

@@ -133,6 +133,7 @@ func (d *daemon) load(name string, port int, stop <-chan struct{}) *sync.WaitGro
 
 // TestEverythingComesBackAfterAKill kills the daemon under load, several times, and looks at everything that it served.
 func TestEverythingComesBackAfterAKill(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.start()
 	port, sink, mirror := freePort(), freePort(), freePort()
@@ -225,6 +226,7 @@ func TestEverythingComesBackAfterAKill(t *testing.T) {
 
 // TestContainerThatDiedWhileTheDaemonWasAway is noticed at the start, and what it held is free.
 func TestContainerThatDiedWhileTheDaemonWasAway(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	d.idle("victim", "-p", fmt.Sprintf("%d:80", port))
@@ -255,6 +257,7 @@ func TestContainerThatDiedWhileTheDaemonWasAway(t *testing.T) {
 
 // TestManyKilledContainersFreeEverything kills containers as the kernel's OOM killer would.
 func TestManyKilledContainersFreeEverything(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	const count = 10
 	port := freePort()

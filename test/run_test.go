@@ -17,6 +17,7 @@ import (
 )
 
 func TestExitStatus(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	for _, test := range []struct {
 		name    string
@@ -45,6 +46,7 @@ func TestExitStatus(t *testing.T) {
 }
 
 func TestStandardStreams(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	input := strings.Repeat("a line of text\n", 50000)
 	r := d.commandInput(input, usernet, "run", "--rm", "-i", "--", "sh", "-c", "cat; echo to stderr >&2")
@@ -58,6 +60,7 @@ func TestStandardStreams(t *testing.T) {
 }
 
 func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("box", "-e", "COLOUR=blue", "-w", "/usr", "--hostname", "box")
 	for _, ns := range []string{"user", "net", "mnt", "uts", "ipc", "pid"} {
@@ -82,6 +85,7 @@ func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
 }
 
 func TestRootfs(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	root := filepath.Join(d.dir, "rootfs")
 	busybox, err := exec.LookPath("busybox")
@@ -114,6 +118,7 @@ func TestRootfs(t *testing.T) {
 }
 
 func TestSignalsReachTheCommand(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	cmd := exec.Command(usernet, "run", "--rm", "--", "sh", "-c",
 		`trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
@@ -181,6 +186,7 @@ func (d *daemon) terminal(size *pty.Winsize, args ...string) (*exec.Cmd, *os.Fil
 }
 
 func TestTerminal(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	cmd, tty, sees := d.terminal(&pty.Winsize{Cols: 132, Rows: 40}, "run", "--rm", "-it", "--", "sh")
 	fmt.Fprintf(tty, "%s winsize\n", helper)
@@ -211,6 +217,7 @@ func TestTerminal(t *testing.T) {
 }
 
 func TestDetachedLife(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	id := d.container("web", []string{"-e", "A=b"}, "sh", "-c",
 		`echo out; echo err >&2; trap 'echo stopping; exit 3' TERM; while :; do sleep 0.1; done`)
@@ -253,6 +260,7 @@ func TestDetachedLife(t *testing.T) {
 }
 
 func TestStopKillsWhatIgnoresIt(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.container("deaf", nil, "sh", "-c", `trap "" TERM; echo ready; while :; do sleep 0.1; done`)
 	d.logged("deaf", "ready")
@@ -263,6 +271,7 @@ func TestStopKillsWhatIgnoresIt(t *testing.T) {
 }
 
 func TestNetworkModes(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	t.Run("none", func(t *testing.T) {
 		d := d.in(t)

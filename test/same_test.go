@@ -7,6 +7,7 @@ import (
 
 // TestSameOutputAsDocker runs commands with the newest docker CLI and with usernet against the same daemon.
 func TestSameOutputAsDocker(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.dockerCLI = dockerClients(t)[0]
 	d.ok("network", "create", "--label", "team=a", "--label", "zone=b", "--ipv6", "mynet")

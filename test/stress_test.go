@@ -118,6 +118,7 @@ func TestLargeTransfersArriveWhole(t *testing.T) {
 
 // TestBlackHolesDoNotDelayOthers holds hundreds of dials that nobody answers.
 func TestBlackHolesDoNotDelayOthers(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) { c.Close() })

@@ -36,6 +36,7 @@ func (d *daemon) background(container string, command ...string) func() string {
 }
 
 func TestSwitchCarriesEveryKindOfFrame(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	twoOn(d, "lan")
 	macA, macB := d.mac("lan-a"), d.mac("lan-b")
@@ -71,6 +72,7 @@ func TestSwitchCarriesEveryKindOfFrame(t *testing.T) {
 }
 
 func TestForgedSourceAddressIsDropped(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	twoOn(d, "lan")
 	got := d.background("lan-b", helper, "l2recv", "eth0", "0x88b5", "100")
@@ -82,6 +84,7 @@ func TestForgedSourceAddressIsDropped(t *testing.T) {
 }
 
 func TestNetworksAreIsolated(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	twoOn(d, "red")
 	twoOn(d, "blue")
@@ -108,6 +111,7 @@ func TestNetworksAreIsolated(t *testing.T) {
 }
 
 func TestConnectAndDisconnectWhileRunning(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("one")
 	twoOn(d, "mynet")
@@ -125,6 +129,7 @@ func TestConnectAndDisconnectWhileRunning(t *testing.T) {
 }
 
 func TestAddressesAsDockerGivesThem(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "n1")
 	d.ok("network", "create", "n2")

@@ -34,6 +34,7 @@ func (d *daemon) takeOver() {
 // TestTakeoverKeepsWhatLeadsIntoSandboxes has daemons take each other's place while containers talk to each other and ask
 // for names. No interface is without a carrier meanwhile, so that nothing is lost between containers.
 func TestTakeoverKeepsWhatLeadsIntoSandboxes(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t, "--dns-cache", "0")
 	d.start()
 	d.ok("network", "create", "--ipv6", "one")

@@ -17,6 +17,7 @@ import (
 // TestTakeover has one daemon after the other take the place of the last, while clients connect to published ports and to
 // the API all the time.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.start()
 	port, free := freePort(), freePort()
@@ -102,6 +103,7 @@ func TestTakeover(t *testing.T) {
 
 // TestTakeoverOfNobody is a plain start.
 func TestTakeoverOfNobody(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, "--takeover")
 	d.idle("box")
 	d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", d.gateway("box"))
@@ -110,6 +112,7 @@ func TestTakeoverOfNobody(t *testing.T) {
 // TestTakeoverKeepsConnections has connections through the host go on, quiet ones and such as move what they can, when one
 // daemon after the other takes the place of the last.
 func TestTakeoverKeepsConnections(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.start()
 	port, sink := freePort(), freePort()

@@ -12,6 +12,7 @@ import (
 // TestWithoutTUN: where /dev/net/tun cannot be opened, as in a container of another engine, interfaces are veth pairs with
 // packet sockets, and everything works as with TAPs.
 func TestWithoutTUN(t *testing.T) {
+	t.Parallel()
 	prefix := namespaceWithoutTUN(t) // it ends after the daemon
 	d := newDaemon(t)
 	d.prefix = prefix

@@ -14,6 +14,7 @@ import (
 // TestWatchdogSeesALockThatIsNotGiven hangs one network's forwarder under its lock: the service manager is told no more
 // that the daemon lives, so it would restart it, and the log says which lock it is, with the stack of who holds it.
 func TestWatchdogSeesALockThatIsNotGiven(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "notify")
 	m := startManager(t, path)
 	d := newDaemon(t)

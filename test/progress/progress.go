@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// long is how long a subtest takes whose end is worth a line.
+const long = 5 * time.Second
+
 // event is one of `go doc test2json`, or of `go help buildjson`.
 type event struct {
 	Time       time.Time
@@ -79,8 +82,8 @@ func (p *progress) keep(k key, text string) {
 		p.print("%s", text)
 		return
 	}
-	for _, noise := range []string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "PASS\n", "ok  \t", "?   \t", "FAIL\n", "FAIL\t", "exit status "} {
-		if strings.HasPrefix(text, noise) {
+	for _, noise := range []string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "PASS\n", "ok  \t", "?   \t", "FAIL\n", "FAIL\t", "exit status ", "--- PASS"} {
+		if strings.HasPrefix(strings.TrimLeft(text, " "), noise) {
 			return
 		}
 	}
@@ -95,11 +98,14 @@ func (p *progress) end(k key, e event, sub bool) {
 	}
 	count := map[string]*int{"pass": &p.passed, "fail": &p.failed, "skip": &p.skipped}[e.Action]
 	*count++
+	word := map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "SKIP"}[e.Action]
 	if sub {
+		if e.Elapsed >= long.Seconds() {
+			p.print("%s %7.2fs  %s %s\n", strings.ToLower(word), e.Elapsed, short(k.pkg), e.Test)
+		}
 		return // its output is printed with its test's
 	}
 	delete(p.running, k)
-	word := map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "SKIP"}[e.Action]
 	if e.Action != "pass" {
 		p.flush(k)
 	}

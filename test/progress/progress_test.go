@@ -21,6 +21,9 @@ func TestProgress(t *testing.T) {
 			`{"Action":"pass",` + pkg + `,"Test":"TestA/sub","Elapsed":0.1}`, `{"Action":"pass",` + pkg + `,"Test":"TestA","Elapsed":1.5}`,
 			`{"Action":"output",` + pkg + `,"Output":"PASS\n"}`, `{"Action":"pass",` + pkg + `,"Elapsed":2}`,
 		}, 2, 0, 0, []string{"ok      1.50s  test TestA\n", "2 passed, 0 failed ("}, []string{"chatter", "sub", "skipped"}},
+		{"a long subtest", false, []string{
+			`{"Action":"pass",` + pkg + `,"Test":"TestA/sub","Elapsed":7}`, `{"Action":"pass",` + pkg + `,"Test":"TestA/other","Elapsed":1}`,
+		}, 2, 0, 0, []string{"ok      7.00s  test TestA/sub\n"}, []string{"other"}},
 		{"its output at once", true, []string{`{"Action":"output",` + pkg + `,"Test":"TestA","Output":"chatter\n"}`}, 0, 0, 0, []string{"chatter\n"}, nil},
 		{"a subtest fails", false, []string{
 			`{"Action":"run",` + pkg + `,"Test":"TestA"}`, `{"Action":"output",` + pkg + `,"Test":"TestA/sub","Output":"    reason\n"}`,
