@@ -33,7 +33,7 @@ exec "$0" dnsflood 127.0.0.11:53 example.test
 	})
 	for i := range 20 {
 		for _, transport := range []string{"+notcp", "+tcp"} {
-			r := d.exec("victim", "dig", transport, "+tries=1", "+time=10", fmt.Sprintf("victim%d.example.test", i))
+			r := d.exec("victim", "dig", transport, "+tries=3", "+time=30", fmt.Sprintf("victim%d.example.test", i))
 			if !strings.Contains(r.stdout, "status: NXDOMAIN") { // what the world's resolver says of it
 				t.Fatalf("question %d %s: %v", i, transport, r)
 			}

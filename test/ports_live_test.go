@@ -104,8 +104,7 @@ func TestTenThousandPorts(t *testing.T) {
 	d.ok("port", "rm", "web", "10000-19999:10000-19999")
 	eventually(t, func() error {
 		if n := d.descriptors(); n > sockets+2 {
-			tcp6, _ := os.ReadFile("/proc/self/net/tcp6")
-			return fmt.Errorf("%d descriptors, %d before; %d sockets listen; published: %d", n, sockets, strings.Count(string(tcp6), " 0A "), strings.Count(d.ok("port", "web"), "\n"))
+			return fmt.Errorf("%d descriptors, %d before", n, sockets)
 		}
 		return nil
 	})

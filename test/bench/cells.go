@@ -13,9 +13,31 @@ import (
 type cell struct {
 	group, name, unit string
 	mtu               int
-	lower             bool // less is better
-	// measure returns 0 where the tool cannot do it.
-	measure func(w *world, s *sandbox, servers hostServers) (float64, error)
+	lower             bool   // less is better
+	per               string // what the tool's processor time is counted for: a key of costs, or nothing
+	measure           measure
+}
+
+// measure measures a cell once.
+type measure func(w *world, s *sandbox, servers hostServers) (measured, error)
+
+// measured is what a cell came to.
+type measured struct {
+	value float64 // in the cell's unit; 0 where the tool cannot do it
+	work  float64 // how many of what the cell counts processor time for were done; 0: that is not counted
+}
+
+// costs are the units of processor time by what it is for, and how many of them are a second.
+var costs = map[string]struct {
+	unit   string
+	second float64
+}{
+	"GiB": {"s per GiB", 1}, "request": {"µs per request", 1e6}, "connection": {"µs per connection", 1e6}, "datagram": {"µs per datagram", 1e6},
+}
+
+// cost is the cell of the processor time beside c.
+func (c cell) cost() cell {
+	return cell{group: groupCPU, name: c.name, unit: costs[c.per].unit, mtu: c.mtu, lower: true}
 }
 
 func (c cell) key() string { return fmt.Sprintf("%s: %s, MTU %d", c.group, c.name, c.mtu) }
@@ -26,7 +48,7 @@ type hostServers struct{ iperf, generator int }
 const (
 	groupTCP   = "TCP"
 	groupOther = "Requests, connections, datagrams, pings"
-	groupCPU   = "Processor time of the tool"
+	groupCPU   = "Processor time of the tool's own processes, user and system"
 )
 
 // cells are all that every tool is measured in.
@@ -36,26 +58,25 @@ func cells() []cell {
 		for _, streams := range []int{1, 8} {
 			list = append(list, tcpCells(mtu, streams)...)
 		}
-		list = append(list, cpuCells(mtu)...)
 	}
 	return append(list, otherCells()...)
 }
 
 func tcpCells(mtu, streams int) []cell {
-	tcp := func(name string, f func(w *world, s *sandbox, h hostServers) (float64, error)) cell {
-		return cell{group: groupTCP, name: name + plural(streams), unit: "Gbit/s", mtu: mtu, measure: f}
+	tcp := func(name string, f measure) cell {
+		return cell{group: groupTCP, name: name + plural(streams), unit: "Gbit/s", mtu: mtu, per: "GiB", measure: f}
 	}
-	both := func(address func(s *sandbox) string, reverse bool) func(w *world, s *sandbox, h hostServers) (float64, error) {
-		return func(w *world, s *sandbox, h hostServers) (float64, error) {
+	both := func(address func(s *sandbox) string, reverse bool) measure {
+		return func(w *world, s *sandbox, h hostServers) (measured, error) {
 			if address(s) == "" {
-				return 0, nil
+				return measured{}, nil
 			}
-			return w.iperf(s.prefix, address(s), h.iperf, streams, reverse)
+			return w.transfer(s.prefix, address(s), h.iperf, streams, reverse)
 		}
 	}
-	published := func(reverse bool) func(w *world, s *sandbox, h hostServers) (float64, error) {
-		return func(w *world, s *sandbox, _ hostServers) (float64, error) {
-			return w.iperf(nil, "127.0.0.1", s.published, streams, reverse)
+	published := func(reverse bool) measure {
+		return func(w *world, s *sandbox, _ hostServers) (measured, error) {
+			return w.transfer(nil, "127.0.0.1", s.published, streams, reverse)
 		}
 	}
 	v4 := func(*sandbox) string { return host }
@@ -68,11 +89,11 @@ func tcpCells(mtu, streams int) []cell {
 	return []cell{
 		tcp("container → host", both(v4, false)), tcp("host → container", both(v4, true)),
 		tcp("container → host, IPv6", both(v6, false)), tcp("host → container, IPv6", both(v6, true)),
-		tcp("container → container", func(w *world, s *sandbox, _ hostServers) (float64, error) {
+		tcp("container → container", func(w *world, s *sandbox, _ hostServers) (measured, error) {
 			if s.sibling == "" {
-				return 0, nil
+				return measured{}, nil
 			}
-			return w.iperf(s.prefix, s.sibling, iperfPort, streams, false)
+			return w.transfer(s.prefix, s.sibling, iperfPort, streams, false)
 		}),
 		tcp("published port, to the container", published(false)), tcp("published port, from the container", published(true)),
 	}
@@ -85,31 +106,17 @@ func plural(streams int) string {
 	return fmt.Sprintf(", %d streams", streams)
 }
 
-// cpuCells measure what a tool's process takes to move a GiB.
-func cpuCells(mtu int) []cell {
-	cpu := func(name string, reverse bool) cell {
-		return cell{group: groupCPU, name: name, unit: "s per GiB", mtu: mtu, lower: true, measure: func(w *world, s *sandbox, h hostServers) (float64, error) {
-			before, err := cpuTicks(s.process)
-			if err != nil {
-				return 0, err
-			}
-			rate, err := w.iperf(s.prefix, host, h.iperf, 1, reverse)
-			if err != nil {
-				return 0, err
-			}
-			after, err := cpuTicks(s.process)
-			gib := rate * 1e9 / 8 * float64(w.options.seconds) / (1 << 30)
-			return float64(after-before) / ticksPerSecond / gib, err
-		}}
-	}
-	return []cell{cpu("container → host", false), cpu("host → container", true)}
+// transfer is iperf with the GiB that it has moved.
+func (w *world) transfer(prefix []string, address string, port, streams int, reverse bool) (measured, error) {
+	rate, err := w.iperf(prefix, address, port, streams, reverse)
+	return measured{value: rate, work: rate * 1e9 / 8 * float64(w.options.seconds) / (1 << 30)}, err
 }
 
 // otherCells are what iperf3 does not measure, at MTU 1500.
 func otherCells() []cell {
 	var list []cell
-	add := func(name, unit string, lower bool, f func(w *world, s *sandbox, h hostServers) (float64, error)) {
-		list = append(list, cell{group: groupOther, name: name, unit: unit, mtu: 1500, lower: lower, measure: f})
+	add := func(name, unit, per string, lower bool, f measure) {
+		list = append(list, cell{group: groupOther, name: name, unit: unit, mtu: 1500, lower: lower, per: per, measure: f})
 	}
 	type where struct {
 		name string
@@ -123,39 +130,47 @@ func otherCells() []cell {
 		}
 		return s.prefix, at(s.sibling, generatorPort)
 	}}
-	pick := func(p where, kind string, size int, value func(generated) float64) func(w *world, s *sandbox, h hostServers) (float64, error) {
-		return func(w *world, s *sandbox, h hostServers) (float64, error) {
+	pick := func(p where, kind string, size int, value func(generated) float64) measure {
+		return func(w *world, s *sandbox, h hostServers) (measured, error) {
 			prefix, address := p.at(s, h)
 			if address == "" {
-				return 0, nil
+				return measured{}, nil
 			}
 			g, err := w.generator(prefix, kind, address, size)
-			return value(g), err
+			work := g.Rate * float64(w.options.seconds)
+			if kind == "udpgso" { // a rate in Gbit/s
+				work *= 1e9 / 8 / (1 << 30)
+			}
+			return measured{value(g), work}, err
 		}
 	}
 	rate, p50, p99 := func(g generated) float64 { return g.Rate }, func(g generated) float64 { return g.P50 }, func(g generated) float64 { return g.P99 }
 	for _, p := range []where{outbound, published, between} {
-		add("requests of one byte, "+p.name, "per second", false, pick(p, "rr", 0, rate))
-		add("their time, median, "+p.name, "µs", true, pick(p, "rr", 0, p50))
-		add("their time, 99 %, "+p.name, "µs", true, pick(p, "rr", 0, p99))
-		add("connections opened and closed, "+p.name, "per second", false, pick(p, "connect", 0, rate))
+		add("requests of one byte, "+p.name, "per second", "request", false, pick(p, "rr", 0, rate))
+		add("their time, median, "+p.name, "µs", "", true, pick(p, "rr", 0, p50))
+		add("their time, 99 %, "+p.name, "µs", "", true, pick(p, "rr", 0, p99))
+		add("connections opened and closed, "+p.name, "per second", "connection", false, pick(p, "connect", 0, rate))
 	}
 	for _, size := range []int{64, 1400} {
 		text := fmt.Sprintf("datagrams of %d bytes that arrive, ", size)
-		add(text+"container → host", "per second", false, pick(outbound, "udp", size, rate))
-		add(text+"host → container", "per second", false, pick(outbound, "udpback", size, rate))
-		add(text+"container → container", "per second", false, pick(between, "udp", size, rate))
+		add(text+"container → host", "per second", "datagram", false, pick(outbound, "udp", size, rate))
+		add(text+"host → container", "per second", "datagram", false, pick(outbound, "udpback", size, rate))
+		add(text+"container → container", "per second", "datagram", false, pick(between, "udp", size, rate))
 	}
 	for _, p := range []where{outbound, between} {
-		add("datagrams of 1400 bytes sent 46 at a time, "+p.name, "Gbit/s", false, pick(p, "udpgso", 1400, rate))
+		add("datagrams of 1400 bytes sent 46 at a time, "+p.name, "Gbit/s", "GiB", false, pick(p, "udpgso", 1400, rate))
 	}
-	add("ping to the gateway, median", "µs", true, func(w *world, s *sandbox, _ hostServers) (float64, error) { return w.ping(s.prefix, s.gateway) })
-	add("ping to a neighbour, median", "µs", true, func(w *world, s *sandbox, _ hostServers) (float64, error) {
-		if s.sibling == "" {
-			return 0, nil
+	ping := func(address func(s *sandbox) string) measure {
+		return func(w *world, s *sandbox, _ hostServers) (measured, error) {
+			if address(s) == "" {
+				return measured{}, nil
+			}
+			value, err := w.ping(s.prefix, address(s))
+			return measured{value: value}, err
 		}
-		return w.ping(s.prefix, s.sibling)
-	})
+	}
+	add("ping to the gateway, median", "µs", "", true, ping(func(s *sandbox) string { return s.gateway }))
+	add("ping to a neighbour, median", "µs", "", true, ping(func(s *sandbox) string { return s.sibling }))
 	return list
 }
 

@@ -25,6 +25,9 @@ type options struct {
 	only    string        // regular expression of cells
 	full    bool          // 500 containers
 	usernet string        // binary; built where empty
+	tools   string        // names, separated by commas; all where empty
+	peers   string        // directory with binaries of the peers
+	others  float64       // percentage of the processors that others may use
 }
 
 func main() {
@@ -37,6 +40,9 @@ func main() {
 	flag.StringVar(&o.svg, "svg", "", "write a plot of TCP throughput to `FILE`")
 	flag.StringVar(&o.only, "only", "", "measure only the cells that match `REGEXP`, such as 'TCP.*1500' or 'DNS|Scale'")
 	flag.BoolVar(&o.full, "full", false, "500 containers in the cells of scale")
+	flag.StringVar(&o.tools, "tools", "", "measure only these `NAMES`, such as usernet,pasta")
+	flag.StringVar(&o.peers, "peers", "", "take the peers' binaries from `DIR`, or from usr/bin in it, where they are there")
+	flag.Float64Var(&o.others, "others", 10, "print no table where other programs used more than this `PERCENTAGE` of the processors")
 	quick := flag.Bool("quick", false, "one run of a second each")
 	flag.StringVar(&o.usernet, "usernet", "", "measure this `BINARY` instead of building one")
 	if len(os.Args) > 1 && os.Args[1] == generatorCommand {
@@ -76,7 +82,7 @@ ip link set lo up
 ip addr add 192.0.2.1/32 dev lo
 ip addr add 2001:db8::1/128 dev lo
 echo "0 0" > /proc/sys/net/ipv4/ping_group_range
-ip link add ext0 type dummy 2>/dev/null || ip link add ext0 type veth peer name ext1
+ip link add ext0 type dummy 2>/dev/null || { ip link add ext0 type veth peer name ext1; ip link set ext1 up; } # it needs a carrier
 ip addr add 198.51.100.2/24 dev ext0
 ip addr add 2001:db8:1::2/64 dev ext0 nodad
 ip link set ext0 up
@@ -127,6 +133,19 @@ func outside(o options) error {
 func inside(o options) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
+	}
+	if o.peers != "" {
+		dir, err := filepath.Abs(o.peers)
+		if err != nil {
+			return err
+		}
+		path := dir
+		for _, sub := range []string{"bin", "usr/bin", "sbin", "usr/sbin"} { // as in an unpacked package
+			path += ":" + filepath.Join(dir, sub)
+		}
+		if err := os.Setenv("PATH", path+":"+os.Getenv("PATH")); err != nil {
+			return err
+		}
 	}
 	w := &world{dir: os.Getenv(insideVariable), binary: os.Getenv("USERNET_BENCH_BINARY"), options: o}
 	interrupt := make(chan os.Signal, 1)

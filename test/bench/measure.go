@@ -24,7 +24,10 @@ func (w *world) measure() (*report, error) {
 			wanted = append(wanted, c)
 		}
 	}
-	all := tools()
+	all, err := tools(w.options.tools)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range all {
 		r.Tools[t.name] = t.version(w)
 	}
@@ -70,6 +73,7 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 	if !slices.ContainsFunc(wanted, func(c cell) bool { return c.mtu == mtu && t.can(c) }) {
 		return nil
 	}
+	r.noteOthers()
 	s, err := t.connect(w, mtu)
 	if err != nil {
 		return err
@@ -85,7 +89,9 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 		if c.mtu != mtu || !t.can(c) {
 			continue
 		}
-		value, err := c.measure(w, s, servers)
+		before := ownTicks(s.process)
+		m, err := c.measure(w, s, servers)
+		used := ownTicks(s.process) - before
 		if err != nil && t.name != "usernet" { // a peer that fails has no value
 			fmt.Fprintf(os.Stderr, "bench: %s: %s: %v\n", t.name, c.name, err)
 			continue
@@ -93,8 +99,11 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		if value > 0 {
-			r.add(t.name, c, value)
+		if m.value > 0 {
+			r.add(t.name, c, m.value)
+		}
+		if m.work > 0 && c.per != "" {
+			r.add(t.name, c.cost(), float64(used)/ticksPerSecond/m.work*costs[c.per].second)
 		}
 	}
 	return nil

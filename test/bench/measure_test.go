@@ -22,8 +22,8 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-// measured is a report with a cell where more is better and one where less is.
-func measured() *report {
+// sample is a report with a cell where more is better and one where less is.
+func sample() *report {
 	r := &report{samples: map[key][]float64{}, Tools: map[string]string{}}
 	fast := cell{group: groupTCP, name: "container → host", unit: "Gbit/s", mtu: 1500}
 	slow := cell{group: groupOther, name: "ping", unit: "µs", mtu: 1500, lower: true}
@@ -38,8 +38,8 @@ func measured() *report {
 }
 
 func TestReportComparesWithTheBestPeer(t *testing.T) {
-	r, dir := measured(), t.TempDir()
-	o := options{json: filepath.Join(dir, "j"), svg: filepath.Join(dir, "s"), report: filepath.Join(dir, "m")}
+	r, dir := sample(), t.TempDir()
+	o := options{others: 100, json: filepath.Join(dir, "j"), svg: filepath.Join(dir, "s"), report: filepath.Join(dir, "m")}
 	var out strings.Builder
 	if err := r.write(&out, o); err != nil {
 		t.Fatal(err)
@@ -56,6 +56,55 @@ func TestReportComparesWithTheBestPeer(t *testing.T) {
 	}
 	if text, err = os.ReadFile(o.svg); err != nil || xml.Unmarshal(text, new(struct{})) != nil || !strings.Contains(string(text), "36.0") {
 		t.Errorf("%v: %s", err, text)
+	}
+}
+
+func TestNoTablesOfABusyMachine(t *testing.T) {
+	r := sample()
+	r.Others = 0.31
+	var out strings.Builder
+	if err := r.write(&out, options{others: 10}); err == nil || !strings.Contains(err.Error(), "31 %") || out.Len() > 0 {
+		t.Errorf("%v, and printed %q", err, &out)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, test := range []struct {
+		values []float64
+		want   float64
+	}{{[]float64{3}, 0}, {[]float64{9, 10, 12}, 0.15}, {[]float64{0, 0}, 0}} {
+		if got := spread(test.values); got != test.want {
+			t.Errorf("spread(%v) = %v, want %v", test.values, got, test.want)
+		}
+	}
+}
+
+// TestOwnProcessorTime: a tool's helpers count, those that have ended too; what it runs for others does not.
+func TestOwnProcessorTime(t *testing.T) {
+	s, ok := parseStat("7 (a (strange) name) S 3 7 7 0 -1 4194560 100 0 0 0 11 22 33 44 20 0 1 0")
+	if want := (stat{"a (strange) name", 3, 33, 77}); !ok || s != want {
+		t.Errorf("%+v, %v; want %+v", s, ok, want)
+	}
+	if _, ok := parseStat("7 (short) S 3"); ok {
+		t.Error("a line without all fields is read")
+	}
+	processes := map[int]stat{
+		1: {"bench", 0, 1000, 0}, 2: {"usernet", 1, 10, 5}, 3: {"usernet", 2, 7, 0}, 4: {"iperf3", 3, 500, 500}, 5: {"bench", 3, 600, 0}, 6: {"pasta", 1, 80, 0},
+	}
+	if got := sumOwn(processes, 2, "bench"); got != 22 {
+		t.Errorf("the sum is %d, want 22", got)
+	}
+	if ownTicks(os.Getpid()) != 0 { // this program is a workload's
+		t.Error("the generator counts as the tool")
+	}
+}
+
+func TestChoiceOfTools(t *testing.T) {
+	if list, err := tools("usernet"); err != nil || len(list) != 1 || list[0].name != "usernet" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := tools("usernet,nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -16,9 +16,6 @@ const (
 	groupScale = "Scale and start"
 )
 
-// ticksPerSecond is USER_HZ, on every architecture that Go runs on.
-const ticksPerSecond = 100
-
 // own measures what only usernet has, or does not compare.
 func (w *world) own(r *report, wanted func(string) bool) error {
 	for _, part := range []struct {
@@ -188,19 +185,4 @@ func processStatus(pid int) map[string]int {
 		}
 	}
 	return values
-}
-
-// cpuTicks is the processor time that a process has used (proc_pid_stat(5), fields 14 and 15).
-func cpuTicks(pid int) (int, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	user, err := strconv.Atoi(fields[11])
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.Atoi(fields[12])
-	return user + system, err
 }

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +25,8 @@ type report struct {
 	Date    string            `json:"date"`
 	Seconds int               `json:"seconds"`
 	Runs    int               `json:"runs"`
-	Tools   map[string]string `json:"tools"` // versions
+	Tools   map[string]string `json:"tools"`  // versions
+	Others  float64           `json:"others"` // largest share of the processors that other programs had, 0 to 1
 	Results []result          `json:"results"`
 
 	samples map[key][]float64
@@ -39,6 +42,7 @@ type result struct {
 	MTU     int       `json:"mtu,omitempty"`
 	Value   float64   `json:"value"`
 	Samples []float64 `json:"samples"`
+	Spread  float64   `json:"spread"` // half of what lies between the least and the largest, by the median
 	// Ratio is how many times better usernet is than the best of the other tools, where there are any.
 	Ratio float64 `json:"ratio,omitempty"`
 }
@@ -50,6 +54,15 @@ func (r *report) add(tool string, c cell, value float64) {
 	}
 	r.samples[k] = append(r.samples[k], value)
 	fmt.Fprintf(os.Stderr, "bench:   %-70s %10.2f %s\n", tool+": "+c.name, value, c.unit)
+}
+
+// noteOthers looks at what other programs use now.
+func (r *report) noteOthers() {
+	share := others()
+	if share > 0.05 {
+		fmt.Fprintf(os.Stderr, "bench: other programs use %.0f %% of the processors\n", share*100)
+	}
+	r.Others = max(r.Others, share)
 }
 
 // has says whether there is a line for c.
@@ -68,6 +81,15 @@ func (r *report) value(tool string, c cell) float64 {
 		return median(s)
 	}
 	return 0
+}
+
+// spread is half of what lies between the least and the largest of several values, by their median.
+func spread(values []float64) float64 {
+	m := median(values)
+	if m == 0 {
+		return 0
+	}
+	return (slices.Max(values) - slices.Min(values)) / 2 / m
 }
 
 // peers are the tools beside usernet.
@@ -92,6 +114,10 @@ func (r *report) ratio(c cell) float64 {
 
 // write prints the tables, and writes the files that were asked for.
 func (r *report) write(out io.Writer, o options) error {
+	if share := r.Others * 100; share > o.others {
+		return fmt.Errorf("other programs used up to %.0f %% of the processors between the measurements, so there are no tables: "+
+			"run it on a quiet machine, or allow it with --others %.0f", share, math.Ceil(share))
+	}
 	var text strings.Builder
 	r.tables(&text)
 	if _, err := io.WriteString(out, text.String()); err != nil {
@@ -116,7 +142,7 @@ func (r *report) write(out io.Writer, o options) error {
 			if len(s) == 0 {
 				continue
 			}
-			one := result{Tool: tool, Group: c.group, Name: c.name, Unit: c.unit, MTU: c.mtu, Value: median(s), Samples: s}
+			one := result{Tool: tool, Group: c.group, Name: c.name, Unit: c.unit, MTU: c.mtu, Value: median(s), Samples: s, Spread: spread(s)}
 			if tool == "usernet" {
 				one.Ratio = r.ratio(c)
 			}
@@ -142,6 +168,13 @@ func (r *report) tables(w io.Writer) {
 		}
 		return fmt.Sprintf("%.2f", v)
 	}
+	value := func(tool string, c cell) string {
+		text := number(r.value(tool, c))
+		if s := r.samples[key{tool, c.group, c.name, c.mtu}]; len(s) > 1 {
+			text += fmt.Sprintf(" ±%.0f %%", spread(s)*100)
+		}
+		return text
+	}
 	for _, group := range []string{groupTCP, groupCPU, groupOther} {
 		lines := r.group(group)
 		if len(lines) == 0 {
@@ -153,8 +186,8 @@ func (r *report) tables(w io.Writer) {
 			if v := r.ratio(c); v > 0 {
 				ratio = fmt.Sprintf("%.2f×", v)
 			}
-			fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu, number(r.value("usernet", c)),
-				number(r.value("slirp4netns", c)), number(r.value("pasta", c)), number(r.value("rootlesskit", c)), ratio, number(r.value(kernel, c)))
+			fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu, value("usernet", c),
+				value("slirp4netns", c), value("pasta", c), value("rootlesskit", c), ratio, value(kernel, c))
 		}
 		fmt.Fprintln(w)
 	}
@@ -174,7 +207,8 @@ func (r *report) tables(w io.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "Medians of %d runs of %d s each, the tools in turns, %s, %s.\n", r.Runs, r.Seconds, r.Date, r.Machine)
+	fmt.Fprintf(w, "Medians of %d runs of %d s each with half of the range (±), the tools in turns, %s, %s; other programs used at most %.0f %% of the processors.\n",
+		r.Runs, r.Seconds, r.Date, r.Machine, r.Others*100)
 	var versions []string
 	for _, name := range append([]string{"usernet", "iperf3"}, peers...) {
 		if v := r.Tools[name]; v != "" {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,28 +41,37 @@ type tool struct {
 // can says whether a cell is the tool's to be measured in.
 func (t tool) can(c cell) bool { return !t.ports || strings.Contains(c.name, "published port") }
 
-// tools are those that are installed, usernet first.
-func tools() []tool {
-	all := []tool{
-		{name: "usernet", version: func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connect: connectUsernet},
-		{name: "slirp4netns", version: func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connect: connectSlirp},
-		{name: "pasta", version: func(w *world) string {
-			if out, err := w.run("dpkg-query", "-W", "-f", "passt ${Version}", "passt"); err == nil {
-				return out
-			}
-			return firstLine(w.run("pasta", "--version"))
-		}, connect: connectPasta},
-		{name: "rootlesskit", version: func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) }, connect: connectRootlessKit, ports: true},
+// allTools are those that there are, usernet first. Versions are those that the binaries say.
+var allTools = []tool{
+	{name: "usernet", version: func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connect: connectUsernet},
+	{name: "slirp4netns", version: func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connect: connectSlirp},
+	{name: "pasta", version: func(w *world) string { return firstLine(w.run("pasta", "--version")) }, connect: connectPasta},
+	{name: "rootlesskit", version: func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) }, connect: connectRootlessKit, ports: true},
+}
+
+// tools are those of names, separated by commas, or with "" all that are installed.
+func tools(names string) (list []tool, err error) {
+	wanted := strings.FieldsFunc(names, func(r rune) bool { return r == ',' })
+	for _, name := range wanted {
+		if !slices.ContainsFunc(allTools, func(t tool) bool { return t.name == name }) {
+			return nil, fmt.Errorf("--tools: there is no %q", name)
+		}
 	}
-	installed := all[:1]
-	for _, t := range all[1:] {
-		if _, err := exec.LookPath(t.name); err == nil {
-			installed = append(installed, t)
-		} else {
+	for _, t := range allTools {
+		if len(wanted) > 0 && !slices.Contains(wanted, t.name) {
+			continue
+		}
+		_, err := exec.LookPath(t.name)
+		switch {
+		case err == nil || t.name == "usernet":
+			list = append(list, t)
+		case len(wanted) > 0:
+			return nil, fmt.Errorf("--tools: %w", err)
+		default:
 			fmt.Fprintf(os.Stderr, "bench: %s is not installed, so it is not measured\n", t.name)
 		}
 	}
-	return installed
+	return list, nil
 }
 
 func firstLine(out string, err error) string {

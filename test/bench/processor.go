@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ticksPerSecond is USER_HZ, on every architecture that Go runs on.
+const ticksPerSecond = 100
+
+// workloads are the programs that run inside sandboxes: what they use is not the tool's.
+var workloads = map[string]bool{"iperf3": true, "sh": true, "sleep": true, "setpriv": true, "ping": true, "env": true, "ip": true}
+
+// stat is one process of /proc (proc_pid_stat(5)).
+type stat struct {
+	comm          string
+	parent        int
+	ticks, waited int // processor time of its own, and of its children that have ended
+}
+
+func parseStat(text string) (s stat, ok bool) {
+	begin, end := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
+	if begin < 0 || end < begin {
+		return s, false
+	}
+	fields := strings.Fields(text[end+1:])
+	if len(fields) < 15 {
+		return s, false
+	}
+	number := func(i int) int { // of the manual, which counts from 1 and has pid and comm before
+		n, err := strconv.Atoi(fields[i-3])
+		ok = ok && err == nil
+		return n
+	}
+	ok = true
+	s = stat{text[begin+1 : end], number(4), number(14) + number(15), number(16) + number(17)}
+	return s, ok
+}
+
+// cpuTicks is the processor time that a process has used.
+func cpuTicks(pid int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	s, ok := parseStat(string(text))
+	if !ok {
+		return 0, fmt.Errorf("/proc/%d/stat: %s", pid, text)
+	}
+	return s.ticks, nil
+}
+
+// ownTicks is the processor time of a tool: of its process and those that it started, which live or have ended, but not of what
+// it runs for others.
+func ownTicks(root int) int {
+	processes := map[int]stat{}
+	names, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if s, ok := parseStat(string(text)); err == nil && ok {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			processes[pid] = s
+		}
+	}
+	return sumOwn(processes, root, filepath.Base(self()))
+}
+
+func sumOwn(processes map[int]stat, root int, generator string) int {
+	s, ok := processes[root]
+	if !ok || workloads[s.comm] || strings.HasPrefix(generator, s.comm) { // the kernel cuts comm to 15 bytes
+		return 0
+	}
+	sum := s.ticks + s.waited
+	for pid, child := range processes {
+		if child.parent == root {
+			sum += sumOwn(processes, pid, generator)
+		}
+	}
+	return sum
+}
+
+// othersSample is how long others are watched.
+const othersSample = 500 * time.Millisecond
+
+// others is the share of the machine's processors that is in use while nothing is measured: other programs' share.
+func others() float64 {
+	busy1, all1 := machineTicks()
+	time.Sleep(othersSample) // the length of the sample
+	busy2, all2 := machineTicks()
+	if all2 == all1 {
+		return 0
+	}
+	return float64(busy2-busy1) / float64(all2-all1)
+}
+
+// machineTicks reads the first line of /proc/stat (proc_stat(5)).
+func machineTicks() (busy, all int) {
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(line) {
+		n, err := strconv.Atoi(field)
+		if err != nil || i > 8 { // the heading; guests' time is in user's
+			continue
+		}
+		all += n
+		if i != 4 && i != 5 { // idle and waiting for a disk
+			busy += n
+		}
+	}
+	return busy, all
+}
