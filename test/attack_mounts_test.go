@@ -244,6 +244,7 @@ func TestNoServiceOfTheHostIsReached(t *testing.T) {
 }
 
 func TestDockersSysctlsOfTheNetwork(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	r := d.try("run", "--rm", "--user", "1234", "--", "sh", "-c", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; busybox timeout 1 "+helper+" tcpserve 127.0.0.1:80 addr; ping -c 1 -W 5 127.0.0.1")
 	if !strings.HasPrefix(r.stdout, "0\n") || !strings.Contains(r.stdout, "listening") || !strings.Contains(r.stdout, "1 received") {
@@ -252,6 +253,7 @@ func TestDockersSysctlsOfTheNetwork(t *testing.T) {
 }
 
 func TestHostnameIsInEtc(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	for _, flags := range [][]string{{}, {"--rootfs", d.rootfs()}} {
 		args := append(append([]string{"run", "--rm", "--hostname", "chosen"}, flags...), "--", "busybox", "cat", "/etc/hostname")

@@ -51,6 +51,7 @@ func (h *home) run(env []string, args ...string) result {
 
 // TestBackgroundDaemon has commands start a daemon, find it with another runtime directory, and end it.
 func TestBackgroundDaemon(t *testing.T) {
+	t.Parallel()
 	h := newHome(t)
 	if r := h.run(nil, "run", "-d", "--name", "c1", "--", "sleep", "1000000"); r.code != 0 {
 		t.Fatal(r)
@@ -97,6 +98,7 @@ func TestBackgroundDaemon(t *testing.T) {
 
 // TestFailedAutomaticStartIsToldAtOnce damages what the daemon needs.
 func TestFailedAutomaticStartIsToldAtOnce(t *testing.T) {
+	t.Parallel()
 	h := newHome(t)
 	state := filepath.Join(h.dir, "home", "usernet")
 	if err := os.MkdirAll(filepath.Join(state, "usernet.db"), 0o700); err != nil { // a directory where the store is to be
@@ -151,6 +153,7 @@ func TestUsernetInUsernetSaysWhatItNeeds(t *testing.T) {
 }
 
 func TestLogsOfAnAttachedRun(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	r := d.try("run", "--name", "c1", "--", "sh", "-c", "echo out; echo bad >&2; printf part")
 	if r.code != 0 || r.stdout != "out\npart" || r.stderr != "bad\n" {
@@ -169,6 +172,7 @@ func TestLogsOfAnAttachedRun(t *testing.T) {
 }
 
 func TestSmallThingsOfTheCommandLine(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.idle("c1")
 	if out := d.ok("exec", "c1", "--", "echo", "--", "x"); out != "-- x" {
@@ -204,6 +208,7 @@ func TestSmallThingsOfTheCommandLine(t *testing.T) {
 
 // TestInstall installs the binary of these tests as `make install` does, and looks at what is there.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	tree, to := filepath.Join(dir, "tree"), filepath.Join(dir, "a b&c") // a prefix that shells and sed could take apart
 	script := `set -e

@@ -43,6 +43,7 @@ func (d *daemon) asksOwn(when, container, from string) {
 
 // TestPort53IsTheContainers is about containers that serve names themselves, at all addresses as most servers do.
 func TestPort53IsTheContainers(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("web", "--network", "mynet")
@@ -94,6 +95,7 @@ table inet own {
 
 // TestStubInForeignSandboxes is about sandboxes that somebody else made: what serves names there goes on, and nothing is left.
 func TestStubInForeignSandboxes(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.idle("web", "--network", "mynet")

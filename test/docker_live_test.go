@@ -14,7 +14,6 @@ import (
 )
 
 func TestDockerSeesWhatIsAttached(t *testing.T) {
-	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.dockerOK("network", "create", "mynet")
 		f := startForeign(d)
@@ -53,6 +52,7 @@ func TestDockerAttachFailsAtOnce(t *testing.T) {
 
 // TestNobodyTakesTheDaemonsEndForSuccess has commands that wait fail when the daemon goes, in whatever way it goes.
 func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
+	t.Parallel()
 	waiting := [][]string{{"wait", "c1"}, {"logs", "-f", "c1"}, {"events"}, {"network", "events"}, {"flows", "--watch"}}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -203,7 +203,6 @@ func TestConnectWithAMAC(t *testing.T) {
 
 // TestDockerSpeaksEachVersion makes the client speak older versions of the API.
 func TestDockerSpeaksEachVersion(t *testing.T) {
-	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		for _, version := range []string{"1.24", "1.30", "1.40", "1.41"} {
 			run := func(args ...string) string {

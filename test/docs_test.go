@@ -38,6 +38,7 @@ var fence = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$")
 // TestCommandsInTheDocumentation runs each block of commands in README.md and docs/, page by page, with a daemon at the default socket.
 // Each block says in its language whether it is commands (sh) or something else.
 func TestCommandsInTheDocumentation(t *testing.T) {
+	t.Parallel()
 	pages, err := filepath.Glob("../docs/*.md")
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ func (d *daemon) flooder(name, kind, target string) (end func() int) {
 
 // TestNeighboursOfFloods has a container make requests while a neighbour floods: all are answered. How long they take is
 // measured, and not judged here, since that depends on what else the machine does.
-func TestNeighboursOfFloods(t *testing.T) {
+func TestNeighboursOfFloods(t *testing.T) { // alone: it measures
 	count, rounds := 50, 1
 	if s := os.Getenv(neighbourVariable); s != "" {
 		var err error

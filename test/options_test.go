@@ -45,7 +45,6 @@ func TestNetworkOptions(t *testing.T) {
 
 // TestTranscriptOnTheDefaultBridge is the first of Docker's transcripts with usernet in the sandboxes' places.
 func TestTranscriptOnTheDefaultBridge(t *testing.T) {
-	t.Parallel()
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.idle("tomcat81")
 		d.idle("tomcat82")

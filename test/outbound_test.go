@@ -115,6 +115,7 @@ func TestHostLoopbackIsClosedUnlessAllowed(t *testing.T) {
 
 // TestHostName: the name leads to what listens on the host's addresses, as its own addresses do.
 func TestHostName(t *testing.T) {
+	t.Parallel()
 	d := dual(t)
 	port := freePort()
 	listen(t, fmt.Sprintf(":%d", port), echo)

@@ -58,6 +58,7 @@ func TestRootInASandboxIsNobodyOutside(t *testing.T) {
 }
 
 func TestUsersOfASandboxHaveIDsOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t)
 	own := d.rootfs()
 	for _, c := range []struct {
