@@ -24,7 +24,7 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 		reply(r)
 		return
 	}
-	if s.ctx.Err() != nil || !s.questions.acquire(c.ID) {
+	if s.ctx.Err() != nil || !s.questions.Acquire(c.ID, 1) {
 		s.counters.limited.Add(1)
 		r := new(dns.Msg)
 		reply(r.SetRcode(m, dns.RcodeServerFailure))
@@ -42,7 +42,7 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 			s.log(c, m, found, source, began)
 			r = found
 		}, "container", c.ID)
-		s.questions.release(c.ID) // before the reply, which a client may hold up
+		s.questions.Release(c.ID, 1) // before the reply, which a client may hold up
 		isolate.Do(s.cfg.Logger, "replying to a DNS client", func() { reply(r) }, "container", c.ID)
 	})
 }

@@ -39,20 +39,35 @@ const (
 	cacheAnswerSize  = 4096
 )
 
-// cache keeps answers until their time is over, the least recently used give way to new ones. A nil cache keeps nothing.
+// cache has answers until their time is over. Where there is no room for a new one, the client whose answers take the most gives
+// up the one that was used the longest ago: so a client that asks for ever more names loses its own. An answer counts for the client
+// that it was fetched for, and serves all. A nil cache has nothing.
 type cache struct {
 	size  int // answers
 	bytes int // of all answers as they are on the wire
 
-	mu    sync.Mutex
-	now   func() time.Time
-	byKey map[cacheKey]*list.Element
-	used  *list.List // of *cached, the last used first
-	held  int        // bytes
+	mu      sync.Mutex // guards the rest
+	now     func() time.Time
+	byKey   map[cacheKey]*list.Element // of *cached
+	clients map[string]*shelf          // those that have answers
+	held    int                        // bytes
 }
+
+// shelf is the answers of one client.
+type shelf struct {
+	used *list.List // of *cached, the last used first
+	held int        // bytes
+}
+
+// answerShare is the mean size of an answer in a full cache, in bytes.
+const answerShare = 512
+
+// load is how much of the cache a client takes, in answers and in bytes alike.
+func (s *shelf) load() int { return s.used.Len()*answerShare + s.held }
 
 type cached struct {
 	key           cacheKey
+	client        string
 	wire          []byte
 	stored, until time.Time
 }
@@ -62,7 +77,13 @@ func newCache(size int) *cache {
 	if size <= 0 {
 		return nil
 	}
-	return &cache{size: size, bytes: size * 512, now: time.Now, byKey: map[cacheKey]*list.Element{}, used: list.New()}
+	return &cache{
+		size:    size,
+		bytes:   size * answerShare,
+		now:     time.Now,
+		byKey:   map[cacheKey]*list.Element{},
+		clients: map[string]*shelf{},
+	}
 }
 
 // get returns an answer whose times to live are what is left of them, or nil.
@@ -82,7 +103,7 @@ func (c *cache) get(k cacheKey) *dns.Msg {
 		c.mu.Unlock()
 		return nil
 	}
-	c.used.MoveToFront(e)
+	c.clients[a.client].used.MoveToFront(e)
 	c.mu.Unlock()
 	m := new(dns.Msg)
 	if err := m.Unpack(a.wire); err != nil {
@@ -93,8 +114,8 @@ func (c *cache) get(k cacheKey) *dns.Msg {
 	return m
 }
 
-// put keeps an answer, if it may be kept.
-func (c *cache) put(k cacheKey, m *dns.Msg) {
+// put stores an answer that was fetched for a client, if it may be stored.
+func (c *cache) put(client string, k cacheKey, m *dns.Msg) {
 	if c == nil {
 		return
 	}
@@ -111,16 +132,44 @@ func (c *cache) put(k cacheKey, m *dns.Msg) {
 	if e := c.byKey[k]; e != nil {
 		c.remove(e)
 	}
+	own := c.clients[client]
+	if own == nil {
+		own = &shelf{used: list.New()}
+		c.clients[client] = own
+	}
 	now := c.now()
-	c.byKey[k] = c.used.PushFront(&cached{k, wire, now, now.Add(ttl)})
+	c.byKey[k] = own.used.PushFront(&cached{k, client, wire, now, now.Add(ttl)})
+	own.held += len(wire)
 	c.held += len(wire)
-	for c.used.Len() > c.size || c.held > c.bytes {
-		c.remove(c.used.Back())
+	for len(c.byKey) > c.size || c.held > c.bytes {
+		c.remove(c.largest(own).used.Back())
 	}
 }
 
+// largest is the client with the most. own has just got an answer, and is most often it: then the others need not be looked
+// through. The caller holds mu.
+func (c *cache) largest(own *shelf) *shelf {
+	if own.used.Len() > 0 && own.load()*len(c.clients) > 2*len(c.byKey)*answerShare+2*c.held {
+		return own // it has more than twice the mean
+	}
+	var most *shelf
+	for _, s := range c.clients {
+		if most == nil || s.load() > most.load() {
+			most = s
+		}
+	}
+	return most
+}
+
+// remove forgets an answer. The caller holds mu.
 func (c *cache) remove(e *list.Element) {
-	a := c.used.Remove(e).(*cached)
+	a := e.Value.(*cached)
+	s := c.clients[a.client]
+	s.used.Remove(e)
+	s.held -= len(a.wire)
+	if s.used.Len() == 0 {
+		delete(c.clients, a.client)
+	}
 	delete(c.byKey, a.key)
 	c.held -= len(a.wire)
 }
@@ -133,7 +182,7 @@ func (c *cache) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.byKey)
-	c.used.Init()
+	clear(c.clients)
 	c.held = 0
 }
 
@@ -143,7 +192,7 @@ func (c *cache) len() int {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.used.Len()
+	return len(c.byKey)
 }
 
 // eachTTL calls f for each time to live in m, which that of the OPT pseudo-record is not (RFC 6891, 6.1.3).

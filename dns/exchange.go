@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/usernet/usernet/internal/isolate"
 )
 
 // An exchange asks one server one question over UDP. It begins with all improvements that the server is not known to refuse,
@@ -120,7 +122,11 @@ func (x *exchange) send(ctx context.Context) bool {
 	f.mixed = q.Question[0].Name != x.own.Question[0].Name // there may be no letters, or luck
 	x.forms, x.sent = x.forms[1:], append(x.sent, f)
 	x.wg.Go(func() {
-		r, err := oneQuery(ctx, "udp", x.u, q)
+		var r *dns.Msg
+		err := isolate.Call(x.t.log, "asking a DNS server", func() (err error) {
+			r, err = oneQuery(ctx, "udp", x.u, q)
+			return err
+		}, "server", x.u.String())
 		x.replies <- reply{f, q, r, err} // there is room for all
 	})
 	return true

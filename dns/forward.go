@@ -136,7 +136,7 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 				faults.Check(faults.Forward, []byte(name))
 			}
 			if found.msg, found.from, err = s.ask(s.ctx, servers, query); err == nil && shareable {
-				s.cache.put(key, found.msg)
+				s.cache.put(c.ID, key, found.msg)
 			}
 			return err
 		})

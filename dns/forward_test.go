@@ -217,29 +217,80 @@ func TestWhatIsKept(t *testing.T) {
 	}
 }
 
+// counted checks what a cache counts against what it has.
+func counted(t *testing.T, c *cache) {
+	t.Helper()
+	total, answers := 0, 0
+	for name, one := range c.clients {
+		own := 0
+		for e := one.used.Front(); e != nil; e = e.Next() {
+			own += len(e.Value.(*cached).wire)
+			answers++
+		}
+		if own != one.held || own == 0 {
+			t.Fatalf("%s has %d bytes, counted as %d", name, own, one.held)
+		}
+		total += own
+	}
+	if total != c.held || total > c.bytes || answers != len(c.byKey) || answers > c.size {
+		t.Fatalf("%d bytes counted as %d, %d answers, %d keys", total, c.held, answers, len(c.byKey))
+	}
+}
+
+// store puts an answer of some size into a cache.
+func store(c *cache, client, name string, size int) {
+	m := question(name, dns.TypeTXT)
+	text := &dns.TXT{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}}
+	for ; size > 0; size -= 255 {
+		text.Txt = append(text.Txt, strings.Repeat("x", min(size, 255)))
+	}
+	m.Answer = []dns.RR{text}
+	c.put(client, cacheKey{name: name}, m)
+}
+
 func TestCacheIsBounded(t *testing.T) {
 	c := newCache(100)
 	for i := range 1000 {
-		m := question(fmt.Sprintf("n%d.example", i), dns.TypeTXT)
-		m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{strings.Repeat("x", i%255)}}}
-		c.put(cacheKey{name: m.Question[0].Name}, m)
-		total := 0
-		for e := c.used.Front(); e != nil; e = e.Next() {
-			total += len(e.Value.(*cached).wire)
-		}
-		if total != c.held || total > c.bytes || c.len() > 100 || c.len() != len(c.byKey) {
-			t.Fatalf("after %d: %d bytes counted as %d, %d answers, %d keys", i, total, c.held, c.len(), len(c.byKey))
-		}
+		store(c, "one", fmt.Sprintf("n%d.example", i), 1+i%1500)
+		counted(t, c)
 	}
-	if c.get(cacheKey{name: "n999.example."}) == nil || c.get(cacheKey{name: "n0.example."}) != nil {
-		t.Error("the last is not kept, or the first is")
+	if c.get(cacheKey{name: "n999.example"}) == nil || c.get(cacheKey{name: "n0.example"}) != nil {
+		t.Error("the last is not there, or the first is")
 	}
 	c.clear()
 	if c.len() != 0 || c.held != 0 {
 		t.Error("not empty")
 	}
 	if none := newCache(0); none.get(cacheKey{}) != nil || none.len() != 0 {
-		t.Error("no cache keeps something")
+		t.Error("no cache has something")
+	}
+}
+
+// TestCacheIsShared is about clients that ask for ever more names: they lose their own answers, by number and by size.
+func TestCacheIsShared(t *testing.T) {
+	for _, size := range []int{10, 3000} {
+		c := newCache(300)
+		for i := range 20 {
+			store(c, "quiet", fmt.Sprintf("q%d.example", i), 10)
+		}
+		for i := range 3000 {
+			store(c, fmt.Sprint("greedy", i%3), fmt.Sprintf("g%d.example", i), size)
+			counted(t, c)
+		}
+		for i := range 20 {
+			if c.get(cacheKey{name: fmt.Sprintf("q%d.example", i)}) == nil {
+				t.Errorf("answers of %d bytes drove out a quiet client's number %d", size, i)
+			}
+		}
+		least, most := 1<<30, 0
+		for name, one := range c.clients {
+			if name != "quiet" {
+				least, most = min(least, one.used.Len()), max(most, one.used.Len())
+			}
+		}
+		if most > least+2 {
+			t.Errorf("three alike have from %d to %d answers of %d bytes", least, most, size)
+		}
 	}
 }
 

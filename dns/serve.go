@@ -106,13 +106,13 @@ func (s *Server) ServeListener(l net.Listener, id func(net.Addr) Client) error {
 			return err
 		}
 		client := id(c.RemoteAddr()).ID
-		if s.ctx.Err() != nil || !s.connections.acquire(client) {
+		if s.ctx.Err() != nil || !s.connections.Acquire(client, 1) {
 			s.counters.limited.Add(1)
 			_ = c.Close()
 			continue
 		}
 		s.wg.Go(func() {
-			defer s.connections.release(client)
+			defer s.connections.Release(client, 1)
 			isolate.Do(s.cfg.Logger, "serving a DNS connection", func() { s.serveConn(c, id) }, "container", client)
 		})
 	}

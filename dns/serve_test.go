@@ -94,7 +94,7 @@ func TestQuestionsAreBoundedAndEachIsAnswered(t *testing.T) {
 		if n := flood(s, Client{ID: "flood", Forward: true}, test.asked, func(r *dns.Msg) { replies <- r.Rcode }); n != uint64(test.refused) {
 			t.Errorf("%+v: %d were refused", test, n)
 		}
-		if !s.questions.acquire("other") {
+		if !s.questions.Acquire("other", 1) {
 			t.Errorf("%+v: a neighbour has no room", test)
 		}
 		s.Close() // ends the questions that nobody answers
@@ -118,7 +118,7 @@ func TestRepliesThatWaitHoldNoSlot(t *testing.T) {
 	for range 20 {
 		<-waiting
 	}
-	if n := s.questions.used(); n != 0 {
+	if n := s.questions.Used(); n != 0 {
 		t.Errorf("%d slots are held by replies", n)
 	}
 	s.Drain(time.Millisecond) // does not wait longer
@@ -165,7 +165,7 @@ func TestConnectionsOfWhoDoesNotReadEnd(t *testing.T) {
 		}
 		_ = ours.Close()
 		eventually(t, func() bool {
-			return s.connections.used() == 0 && s.questions.used() == 0
+			return s.connections.Used() == 0 && s.questions.Used() == 0
 		}, "a client that does not read keeps something")
 	}
 	if s.counters.unsent.Load() == 0 {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/usernet/usernet/internal/budget"
 )
 
 // Directory knows the names of containers, as each client may see them. Client is a container's id.
@@ -74,8 +76,8 @@ type Server struct {
 	transport *transport
 	counters  counters
 
-	questions   *quota // being asked outside
-	connections *quota // TCP, of clients
+	questions   *budget.Budget // being asked outside
+	connections *budget.Budget // TCP, of clients
 	pending     pendingQuestions
 
 	sockets struct {
@@ -117,9 +119,9 @@ func NewServer(cfg Config) *Server {
 		cache:       newCache(cfg.CacheSize),
 		flights:     flights{now: map[cacheKey]*flight{}},
 		health:      health{dead: map[upstream]failure{}},
-		transport:   newTransport(),
-		questions:   newQuota(cfg.Questions, cfg.TotalQuestions),
-		connections: newQuota(maxConns, maxTotalConns),
+		transport:   newTransport(cfg.Logger),
+		questions:   budget.New(int64(cfg.Questions), int64(cfg.TotalQuestions)),
+		connections: budget.New(maxConns, maxTotalConns),
 	}
 	s.sockets.open = map[io.Closer]struct{}{}
 	if cfg.Upstreams != nil {
@@ -160,6 +162,6 @@ func (s *Server) Counters() map[string]uint64 {
 		"refused":    c.refused.Load(),
 		"filtered":   c.filtered.Load(),
 		"unsent":     c.unsent.Load(),
-		"asking":     uint64(s.questions.used()), // now
+		"asking":     uint64(s.questions.Used()), // now
 	}
 }

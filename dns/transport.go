@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 // transport carries queries to upstream servers.
 type transport struct {
+	log       *slog.Logger
 	roots     *tls.Config // what certificates are checked with
 	abilities *abilities
 
@@ -31,8 +33,9 @@ type idleConn struct {
 // (RFC 7858, 3.4).
 const tlsIdle = 10 * time.Second
 
-func newTransport() *transport {
+func newTransport(log *slog.Logger) *transport {
 	return &transport{
+		log:       log,
 		roots:     &tls.Config{MinVersion: tls.VersionTLS12},
 		abilities: newAbilities(),
 		idle:      map[upstream]idleConn{},
