@@ -49,16 +49,16 @@ func checkEgress(mode string, allow []string, options map[string]string) error {
 	return err
 }
 
-// learnEgress is what the DNS server tells.
-func (d *Daemon) learnEgress(container, name string, addrs []netip.Addr, ttl time.Duration) {
+// pinAnswer tells the policies of a container the addresses that a name was answered with.
+func (d *Daemon) pinAnswer(container, name string, addrs []netip.Addr, ttl time.Duration) {
 	for _, b := range d.bridgeList() {
-		b.Learn(container, name, addrs, ttl)
+		b.Pin(container, name, addrs, ttl)
 	}
 }
 
-// allowName makes the DNS server's question whether a container may ask outside for a name; nil where it may for all. Each
+// allowQuery makes the DNS server's question whether a container may ask outside for a name; nil where it may for all. Each
 // of its networks that leads outside may let it, as each lets it connect.
-func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
+func (d *Daemon) allowQuery(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
 	var denied []*network.Endpoint
 	open := false
 	for _, e := range c.Endpoints {
@@ -99,10 +99,10 @@ func (d *Daemon) allowName(c *network.Container, nets map[string]*network.Networ
 	}
 }
 
-// answerName makes the DNS server's question whether a container may be answered an address for a name; nil where it may be
+// allowAnswer makes the DNS server's question whether a container may be answered an address for a name; nil where it may be
 // answered all. Each of its networks may refuse, as the address is reached over any of them. The names in its search domains are
 // the user's own and no public ones.
-func (d *Daemon) answerName(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
+func (d *Daemon) allowAnswer(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
 	var strict []*network.Endpoint
 	for _, e := range c.Endpoints {
 		if n := nets[e.NetworkID]; n != nil {

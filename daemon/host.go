@@ -50,7 +50,7 @@ func (d *Daemon) startDNS() error {
 		Split:          d.cfg.DNSSplit,
 		Questions:      d.cfg.DNSQuestions,
 		TotalQuestions: totalQuestions(),
-		Learn:          d.learnEgress,
+		Pin:            d.pinAnswer,
 	})
 	return nil
 }

@@ -61,8 +61,8 @@ func (d *Daemon) nameContainer(id string) (networks []string) {
 		}
 	}
 	named := namesOf(c, nets, d.cfg.DNS)
-	named.DNS.Allow = d.allowName(c, nets)
-	named.DNS.Answer = d.answerName(c, nets)
+	named.DNS.AllowQuery = d.allowQuery(c, nets)
+	named.DNS.AllowAnswer = d.allowAnswer(c, nets)
 	return d.names.SetContainer(named)
 }
 

@@ -38,7 +38,7 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 			began := time.Now()
 			found, source := s.resolve(s.ctx, c, m)
 			s.filter(c, m, found)
-			s.learn(c, found)
+			s.pin(c, found)
 			s.log(c, m, found, source, began)
 			r = found
 		}, "container", c.ID)
@@ -87,13 +87,13 @@ func (s *Server) answerLocal(c Client, m *dns.Msg) *dns.Msg {
 	return nil
 }
 
-// deniedByPolicy is the answer to a question that Client.Allow does not let outside; nil where it may go.
+// deniedByPolicy is the answer to a question that Client.AllowQuery does not let outside; nil where it may go.
 //
 // It is "no such name", the one answer that every resolver takes at once as the last word: for REFUSED glibc reports a
 // temporary failure, which programs try again, and musl drops it and waits 5 seconds. Without an SOA record nobody keeps it
 // (RFC 2308, 5). Who asks with EDNS is told why (RFC 8914, 4.16: blocked by a policy of the server's operator).
 func (s *Server) deniedByPolicy(c Client, m *dns.Msg) *dns.Msg {
-	if c.Allow == nil {
+	if c.AllowQuery == nil {
 		return nil
 	}
 	q := m.Question[0]
@@ -102,7 +102,7 @@ func (s *Server) deniedByPolicy(c Client, m *dns.Msg) *dns.Msg {
 	if q.Qtype == dns.TypePTR && q.Qclass == dns.ClassINET {
 		addr, _ = reverse(name)
 	}
-	err := c.Allow(name, addr)
+	err := c.AllowQuery(name, addr)
 	if err == nil {
 		return nil
 	}
@@ -132,10 +132,10 @@ func questionName(m *dns.Msg) string {
 	return strings.ToLower(strings.TrimSuffix(m.Question[0].Name, "."))
 }
 
-// learn tells Config.Learn which addresses an answer from outside has for the name that was asked for, before the client
+// pin tells Config.Pin which addresses an answer from outside has for the name that was asked for, before the client
 // has the answer. Aliases on the way (CNAME) do not matter: the addresses are those of the name.
-func (s *Server) learn(c Client, r *dns.Msg) {
-	if s.cfg.Learn == nil || r == nil || r.Rcode != dns.RcodeSuccess || len(r.Question) != 1 {
+func (s *Server) pin(c Client, r *dns.Msg) {
+	if s.cfg.Pin == nil || r == nil || r.Rcode != dns.RcodeSuccess || len(r.Question) != 1 {
 		return
 	}
 	var addrs []netip.Addr
@@ -154,7 +154,7 @@ func (s *Server) learn(c Client, r *dns.Msg) {
 		shortest = min(shortest, rr.Header().Ttl)
 	}
 	if len(addrs) > 0 {
-		s.cfg.Learn(c.ID, r.Question[0].Name, addrs, time.Duration(shortest)*time.Second)
+		s.cfg.Pin(c.ID, r.Question[0].Name, addrs, time.Duration(shortest)*time.Second)
 	}
 }
 

@@ -13,9 +13,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-func TestAnswersAreLearned(t *testing.T) {
+func TestAnswersArePinned(t *testing.T) {
 	var got []string
-	s := &Server{cfg: Config{Learn: func(client, name string, addrs []netip.Addr, ttl time.Duration) {
+	s := &Server{cfg: Config{Pin: func(client, name string, addrs []netip.Addr, ttl time.Duration) {
 		got = append(got, fmt.Sprint(client, " ", name, " ", addrs, " ", ttl))
 	}}}
 	answer := func(rcode int, records ...string) *dns.Msg {
@@ -43,7 +43,7 @@ func TestAnswersAreLearned(t *testing.T) {
 		{nil, ""},
 	} {
 		got = nil
-		s.learn(Client{ID: "c"}, test.r)
+		s.pin(Client{ID: "c"}, test.r)
 		if fmt.Sprint(got) != fmt.Sprintf("[%s]", test.want) {
 			t.Errorf("%v: learned %v, wanted %q", test.r, got, test.want)
 		}
@@ -52,7 +52,7 @@ func TestAnswersAreLearned(t *testing.T) {
 
 // restricted is alice, who may ask for allowed.test and for names of addresses in 192.0.2.0/24.
 func restricted() Client {
-	return Client{ID: "alice", Forward: true, Allow: func(name string, addr netip.Addr) error {
+	return Client{ID: "alice", Forward: true, AllowQuery: func(name string, addr netip.Addr) error {
 		if name == "allowed.test" || addr.IsValid() && netip.MustParsePrefix("192.0.2.0/24").Contains(addr) {
 			return nil
 		}

@@ -238,8 +238,8 @@ func answered(m *dns.Msg) bool {
 // flights lets one query serve all who ask the same meanwhile. A query that comes back to us by way of a server that
 // forwards to us joins itself, and ends with its time.
 type flights struct {
-	mu  sync.Mutex
-	now map[cacheKey]*flight
+	mu    sync.Mutex // guards byKey
+	byKey map[cacheKey]*flight
 }
 
 type flight struct {
@@ -252,7 +252,7 @@ type flight struct {
 // changed.
 func (f *flights) do(ctx context.Context, k cacheKey, ask func() (answer, error)) (answer, error) {
 	f.mu.Lock()
-	if one := f.now[k]; one != nil {
+	if one := f.byKey[k]; one != nil {
 		f.mu.Unlock()
 		select {
 		case <-one.done:
@@ -262,11 +262,11 @@ func (f *flights) do(ctx context.Context, k cacheKey, ask func() (answer, error)
 		}
 	}
 	one := &flight{done: make(chan struct{})}
-	f.now[k] = one
+	f.byKey[k] = one
 	f.mu.Unlock()
 	one.answer, one.err = ask()
 	f.mu.Lock()
-	delete(f.now, k)
+	delete(f.byKey, k)
 	f.mu.Unlock()
 	close(one.done)
 	return one.answer, one.err

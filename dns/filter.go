@@ -8,11 +8,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// filter leaves the records out of r, the answer from outside to m, whose addresses Client.Answer does not let pass. What is
+// filter leaves the records out of r, the answer from outside to m, whose addresses Client.AllowAnswer does not let pass. What is
 // left is an answer without them: the name is there, and has no such address. A client with EDNS is told why (RFC 8914, 4.18:
 // filtered).
 func (s *Server) filter(c Client, m, r *dns.Msg) {
-	if c.Answer == nil {
+	if c.AllowAnswer == nil {
 		return
 	}
 	name := questionName(m)
@@ -22,7 +22,7 @@ func (s *Server) filter(c Client, m, r *dns.Msg) {
 	var refused error
 	pass := func(rr dns.RR) bool {
 		for _, addr := range addressesOf(rr) {
-			if err := c.Answer(name, addr); err != nil {
+			if err := c.AllowAnswer(name, addr); err != nil {
 				refused = err
 				return false
 			}

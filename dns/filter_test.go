@@ -13,7 +13,7 @@ import (
 // noTens is bob, who may not be answered addresses of 10.0.0.0/8 and fd00::/8.
 func noTens() Client {
 	c := outsider
-	c.Answer = func(name string, addr netip.Addr) error {
+	c.AllowAnswer = func(name string, addr netip.Addr) error {
 		if a := addr.Unmap(); a.Is4() && a.As4()[0] == 10 || a.Is6() && a.As16()[0] == 0xfd {
 			return errors.New(name + " has a private address")
 		}

@@ -126,7 +126,7 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 	if shareable {
 		if r := s.cache.get(key); r != nil {
 			s.counters.hits.Add(1)
-			return fit(r, m), "cache"
+			return answerTo(r, m), "cache"
 		}
 	}
 	s.counters.forwarded.Add(1)
@@ -161,7 +161,7 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 		r.RecursionAvailable = true
 		return r, "none"
 	}
-	return fit(a.msg.Copy(), m), "upstream " + a.from
+	return answerTo(a.msg.Copy(), m), "upstream " + a.from
 }
 
 // answer is what a server said.
@@ -236,8 +236,8 @@ func forwardedQuery(m *dns.Msg) (*dns.Msg, bool) {
 	return q, shareable
 }
 
-// fit makes an answer that for m: its id and question, and EDNS only if m has it (RFC 6891, 6.1.1).
-func fit(r, m *dns.Msg) *dns.Msg {
+// answerTo makes r, an answer from outside, the answer to m: its id and question, and EDNS only if m has it (RFC 6891, 6.1.1).
+func answerTo(r, m *dns.Msg) *dns.Msg {
 	r.Id = m.Id
 	r.Question = m.Question
 	r.Response, r.RecursionAvailable, r.RecursionDesired = true, true, m.RecursionDesired

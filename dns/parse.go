@@ -38,15 +38,26 @@ func parseUpstream(s string) (upstream, error) {
 		return upstream{}, fmt.Errorf("DNS server %q: a name of a certificate goes with tls:// only", s)
 	}
 	u := upstream{name: name}
-	if a, err := netip.ParseAddr(strings.Trim(rest, "[]")); err == nil {
+	// With a port first: anything may be in a zone, also a bracket and a port.
+	if at, err := netip.ParseAddrPort(rest); err == nil && at.Port() != 0 {
+		u.addr = at
+	} else if a, err := netip.ParseAddr(unbracketed(rest)); err == nil && !strings.ContainsAny(a.Zone(), "[]%#") {
 		u.addr = netip.AddrPortFrom(a, port)
-	} else if u.addr, err = netip.ParseAddrPort(rest); err != nil || u.addr.Port() == 0 {
+	} else {
 		return upstream{}, fmt.Errorf("DNS server %q: give an IP address, address:port, or tls://address[:port][#name]", s)
 	}
 	if overTLS && name == "" {
 		u.name = u.addr.Addr().WithZone("").String()
 	}
 	return u, nil
+}
+
+// unbracketed is s without the brackets around it.
+func unbracketed(s string) string {
+	if inside, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inside, "]") {
+		return strings.TrimSuffix(inside, "]")
+	}
+	return s
 }
 
 // String is what ParseUpstream reads.

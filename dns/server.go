@@ -35,12 +35,12 @@ type Client struct {
 	NoShort   bool     // but not those of hosts with one label: the client's resolver adds a domain (ndots, resolv.conf(5))
 	Upstreams []string // instead of the host's
 	Split     []Split  // for some domains, besides the server's own
-	// Allow is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in lower case
+	// AllowQuery is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in lower case
 	// without a final dot; addr is the address whose name is asked for, else invalid. The error says why not, to the client too.
-	Allow func(name string, addr netip.Addr) error
-	// Answer is asked for each address in an answer from outside to a question for name, unless a Split has the name; nil: all are
+	AllowQuery func(name string, addr netip.Addr) error
+	// AllowAnswer is asked for each address in an answer from outside to a question for name, unless a Split has the name; nil: all are
 	// passed on. Records with an address for which it returns an error are left out. It is called by many goroutines at once.
-	Answer func(name string, addr netip.Addr) error
+	AllowAnswer func(name string, addr netip.Addr) error
 }
 
 // Config says how a server works.
@@ -54,8 +54,8 @@ type Config struct {
 	// Each holds a socket. Whoever asks beyond that is answered SERVFAIL.
 	Questions      int
 	TotalQuestions int
-	// Learn is told the addresses in each answer from outside before the client gets it; nil where nobody wants to know.
-	Learn func(client, name string, addrs []netip.Addr, ttl time.Duration)
+	// Pin is called with the addresses of each answer from outside before the client gets it; it may be nil.
+	Pin func(client, name string, addrs []netip.Addr, ttl time.Duration)
 }
 
 // Bounds of the questions that are being asked outside, unless Config has others.
@@ -117,7 +117,7 @@ func NewServer(cfg Config) *Server {
 		ctx:         ctx,
 		cancel:      cancel,
 		cache:       newCache(cfg.CacheSize),
-		flights:     flights{now: map[cacheKey]*flight{}},
+		flights:     flights{byKey: map[cacheKey]*flight{}},
 		health:      health{dead: map[upstream]failure{}},
 		transport:   newTransport(cfg.Logger),
 		questions:   budget.New(int64(cfg.Questions), int64(cfg.TotalQuestions)),

@@ -149,9 +149,9 @@ func answers(r, q *dns.Msg) bool {
 
 // overTLS asks over a connection that is there, or else over a new one.
 func (t *transport) overTLS(ctx context.Context, u upstream, q *dns.Msg) (*dns.Msg, error) {
-	if c := t.take(u); c != nil {
+	if c := t.takeIdle(u); c != nil {
 		if r, err := converse(ctx, c, q); err == nil {
-			t.keep(u, c)
+			t.putIdle(u, c)
 			return r, nil
 		}
 		_ = c.Close() // the server had closed it, most likely
@@ -169,11 +169,12 @@ func (t *transport) overTLS(ctx context.Context, u upstream, q *dns.Msg) (*dns.M
 		_ = c.Close()
 		return nil, err
 	}
-	t.keep(u, c)
+	t.putIdle(u, c)
 	return r, nil
 }
 
-func (t *transport) take(u upstream) *dns.Conn {
+// takeIdle returns a connection to u that is open and has nothing to do; nil: there is none.
+func (t *transport) takeIdle(u upstream) *dns.Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, ok := t.idle[u]
@@ -188,7 +189,8 @@ func (t *transport) take(u upstream) *dns.Conn {
 	return i.conn
 }
 
-func (t *transport) keep(u upstream, c *dns.Conn) {
+// putIdle leaves a connection for the next query, or closes it where there is one already.
+func (t *transport) putIdle(u upstream, c *dns.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, taken := t.idle[u]; taken || t.idle == nil {

@@ -105,6 +105,9 @@ func reverse(name string) (netip.Addr, bool) {
 		}
 		var b strings.Builder
 		for i := 31; i >= 0; i-- {
+			if len(l[i]) != 1 {
+				return netip.Addr{}, false
+			}
 			b.WriteString(l[i])
 			if i%4 == 0 && i > 0 {
 				b.WriteByte(':')

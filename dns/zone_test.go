@@ -159,7 +159,7 @@ func FuzzMessage(f *testing.F) {
 	}
 	s := newServer(f, Config{})
 	refusing := restricted()
-	refusing.Allow = func(string, netip.Addr) error { return errors.New("nothing goes outside") }
+	refusing.AllowQuery = func(string, netip.Addr) error { return errors.New("nothing goes outside") }
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		m := new(dns.Msg)
 		if m.Unpack(wire) != nil {

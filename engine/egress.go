@@ -30,10 +30,10 @@ func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) erro
 	return err
 }
 
-// Learn tells the policy of an attachment the addresses that a name was answered with, for ttl.
-func (n *Network) Learn(id, name string, addrs []netip.Addr, ttl time.Duration) {
+// Pin tells the policy of an attachment the addresses that a name was answered with, for ttl.
+func (n *Network) Pin(id, name string, addrs []netip.Addr, ttl time.Duration) {
 	if a := n.byID(id); a != nil && a.cfg.Policy != nil {
-		a.cfg.Policy.Learn(name, addrs, ttl)
+		a.cfg.Policy.Pin(name, addrs, ttl)
 	}
 }
 
@@ -46,7 +46,7 @@ func (n *Network) AllowQuery(id, name string, addr netip.Addr) error {
 	if a.cfg.Policy == nil {
 		return nil
 	}
-	return a.cfg.Policy.Asks(name, addr)
+	return a.cfg.Policy.AllowQuery(name, addr)
 }
 
 // AllowAnswer says why an attachment may not be answered an address for a name; nil where it may.
@@ -58,7 +58,7 @@ func (n *Network) AllowAnswer(id, name string, addr netip.Addr) error {
 	if a.cfg.Policy == nil {
 		return nil
 	}
-	err := a.cfg.Policy.Answer(name, addr, n.shared.OwnsAddr)
+	err := a.cfg.Policy.AllowAnswer(name, addr, n.shared.OwnsAddr)
 	if err != nil && n.refusals.next() {
 		n.log.Info("egress refused", "container", a.Name(), "name", name, "answer", addr, "rule", err)
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // Mode is what happens to destinations that no rule is about: allow or deny, and after a comma no-rebind, which refuses private
-// addresses as answers for public names (see Policy.Answer). The zero Mode allows.
+// addresses as answers for public names (see Policy.AllowAnswer). The zero Mode allows.
 type Mode string
 
 // The modes.

@@ -43,8 +43,8 @@ const (
 	// flowIdle is how long a datagram keeps the way open for the next one to the same address, beyond the answer's TTL: there
 	// is no telling when what the datagrams are part of ends. RFC 4787 REQ-5 has NATs keep mappings for 2 minutes at least.
 	flowIdle = 2 * time.Minute
-	// maxLearned bounds the addresses of one Policy. A container can have names answered with addresses of its choice.
-	maxLearned = 4096
+	// maxPinned bounds the addresses of one Policy. A container can have names answered with addresses of its choice.
+	maxPinned = 4096
 	// maxRules bounds the rules of one Policy: each decision goes through them.
 	maxRules = 64
 )
@@ -57,12 +57,12 @@ type Policy struct {
 	start time.Time
 	now   func() time.Time
 
-	mu      sync.RWMutex
-	learned map[netip.Addr]*lesson
+	mu     sync.RWMutex // guards pinned, and pins but for their flow
+	pinned map[netip.Addr]*pin
 }
 
-// lesson is which rules' names an address was given for, and until when.
-type lesson struct {
+// pin is which rules' names an address was given for, and until when.
+type pin struct {
 	rules [maxRules]int64 // by Policy.clock
 	last  int64           // the latest of them
 	flow  atomic.Int64    // until when datagrams may go on to be sent
@@ -73,7 +73,7 @@ func New(mode Mode, rules []Rule) (*Policy, error) {
 	if len(rules) > maxRules {
 		return nil, fmt.Errorf("%d egress rules: %d are possible; give subnets or wildcards instead of single ones", len(rules), maxRules)
 	}
-	p := &Policy{mode: mode, rules: rules, start: time.Now(), now: time.Now, learned: map[netip.Addr]*lesson{}}
+	p := &Policy{mode: mode, rules: rules, start: time.Now(), now: time.Now, pinned: map[netip.Addr]*pin{}}
 	for _, r := range rules {
 		p.named = p.named || !r.prefix.IsValid() && !r.dns
 	}
@@ -83,8 +83,8 @@ func New(mode Mode, rules []Rule) (*Policy, error) {
 // clock is how many nanoseconds the policy is old, beginning with 1. Nobody who sets the machine's clock changes it.
 func (p *Policy) clock() int64 { return int64(p.now().Sub(p.start)) + 1 }
 
-// Learn notes that the container was told that name has these addresses, for ttl.
-func (p *Policy) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
+// Pin notes that the container got an answer in which name has these addresses, valid for ttl.
+func (p *Policy) Pin(name string, addrs []netip.Addr, ttl time.Duration) {
 	if p == nil || !p.named || len(addrs) == 0 {
 		return
 	}
@@ -99,44 +99,44 @@ func (p *Policy) Learn(name string, addrs []netip.Addr, ttl time.Duration) {
 		}
 		for _, a := range addrs {
 			if a = a.Unmap(); !isSpecial(a) && !a.IsLoopback() {
-				p.teach(a, i, until, now)
+				p.add(a, i, until, now)
 			}
 		}
 	}
 }
 
-// teach notes one address for one rule. The caller holds p.mu.
-func (p *Policy) teach(a netip.Addr, rule int, until, now int64) {
-	l := p.learned[a]
-	if l == nil {
-		if len(p.learned) >= maxLearned {
-			p.forget(now)
+// add notes one address for one rule. The caller holds p.mu.
+func (p *Policy) add(a netip.Addr, rule int, until, now int64) {
+	one := p.pinned[a]
+	if one == nil {
+		if len(p.pinned) >= maxPinned {
+			p.makeRoom(now)
 		}
-		l = &lesson{}
-		p.learned[a] = l
+		one = &pin{}
+		p.pinned[a] = one
 	}
-	l.rules[rule] = max(l.rules[rule], until)
-	l.last = max(l.last, until)
+	one.rules[rule] = max(one.rules[rule], until)
+	one.last = max(one.last, until)
 }
 
-// forget makes room: what is over goes, and with it the eighth that is over first, so that this is not done for each
+// makeRoom removes the pins that have expired and the eighth of the others that expires first, so that it is not done for each
 // answer of a container that asks for ever more. The caller holds p.mu.
-func (p *Policy) forget(now int64) {
-	ends := make([]int64, 0, len(p.learned))
-	for _, l := range p.learned {
-		ends = append(ends, l.end())
+func (p *Policy) makeRoom(now int64) {
+	ends := make([]int64, 0, len(p.pinned))
+	for _, one := range p.pinned {
+		ends = append(ends, one.end())
 	}
 	slices.Sort(ends)
 	cut := max(now, ends[len(ends)/8]+1)
-	for a, l := range p.learned {
-		if l.end() < cut {
-			delete(p.learned, a)
+	for a, one := range p.pinned {
+		if one.end() < cut {
+			delete(p.pinned, a)
 		}
 	}
 }
 
-// end is when nothing of the lesson counts any more.
-func (l *lesson) end() int64 { return max(l.last, l.flow.Load()) }
+// end is when the pin expires.
+func (p *pin) end() int64 { return max(p.last, p.flow.Load()) }
 
 // Decide returns nil where the container may send to dst, else a *Refusal. proto is that of the IP header; for ICMP the
 // port means nothing. It allocates nothing.
@@ -161,15 +161,15 @@ func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 	if out {
 		return refusedSpecial
 	}
-	if p.named && p.wasTold(a, proto, dst.Port()) {
+	if p.named && p.isPinned(a, proto, dst.Port()) {
 		return nil
 	}
 	return refusedDenied
 }
 
-// Asks returns nil where the container may ask servers outside for name, which is in lower case and has no dot at its end,
+// AllowQuery returns nil where the container may ask servers outside for name, which is in lower case and has no dot at its end,
 // else a *Refusal. Where the question is which name an address has, addr is that address, else it is invalid.
-func (p *Policy) Asks(name string, addr netip.Addr) error {
+func (p *Policy) AllowQuery(name string, addr netip.Addr) error {
 	if p == nil || !p.mode.Denies() {
 		return nil
 	}
@@ -182,23 +182,23 @@ func (p *Policy) Asks(name string, addr netip.Addr) error {
 	return refusedName
 }
 
-// wasTold says whether a is what the container was told for a name that a rule allows.
-func (p *Policy) wasTold(a netip.Addr, proto uint8, port uint16) bool {
+// isPinned says whether the container got a as the address of a name that a rule allows, and the answer is still valid.
+func (p *Policy) isPinned(a netip.Addr, proto uint8, port uint16) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	l := p.learned[a]
-	if l == nil {
+	one := p.pinned[a]
+	if one == nil {
 		return false
 	}
 	now := p.clock()
 	datagram := proto != unix.IPPROTO_TCP
-	going := datagram && l.flow.Load() >= now
+	going := datagram && one.flow.Load() >= now
 	for i := range p.rules {
-		if until := l.rules[i]; until == 0 || until < now && !going || !p.rules[i].carries(proto, port) {
+		if until := one.rules[i]; until == 0 || until < now && !going || !p.rules[i].carries(proto, port) {
 			continue
 		}
 		if datagram {
-			l.flow.Store(now + int64(flowIdle))
+			one.flow.Store(now + int64(flowIdle))
 		}
 		return true
 	}

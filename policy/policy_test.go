@@ -105,14 +105,14 @@ func TestNamesAreFollowedForAsLongAsTheirAnswersAreGood(t *testing.T) {
 	if to(a, 443) {
 		t.Error("allowed before it was ever answered")
 	}
-	p.Learn("DEB.debian.org.", []netip.Addr{a, b}, time.Minute)
-	p.Learn("debian.org", []netip.Addr{c}, time.Minute)
-	p.Learn("notdebian.org", []netip.Addr{c}, time.Minute)
-	p.Learn("deb.debian.org.evil.test", []netip.Addr{c}, time.Minute)
+	p.Pin("DEB.debian.org.", []netip.Addr{a, b}, time.Minute)
+	p.Pin("debian.org", []netip.Addr{c}, time.Minute)
+	p.Pin("notdebian.org", []netip.Addr{c}, time.Minute)
+	p.Pin("deb.debian.org.evil.test", []netip.Addr{c}, time.Minute)
 	if !to(a, 443) || !to(b, 443) || to(a, 80) || to(c, 443) {
 		t.Errorf("of *.debian.org:443: %v %v %v %v", to(a, 443), to(b, 443), to(a, 80), to(c, 443))
 	}
-	p.Learn("example.com", []netip.Addr{a}, 2*time.Minute)
+	p.Pin("example.com", []netip.Addr{a}, 2*time.Minute)
 	if !to(a, 80) {
 		t.Error("an address of two names is not allowed for the second")
 	}
@@ -129,7 +129,7 @@ func TestNamesAreFollowedForAsLongAsTheirAnswersAreGood(t *testing.T) {
 func TestDatagramsGoOnBeyondTheAnswer(t *testing.T) {
 	p, now := made(t, Deny, "*.test:443")
 	to := netip.MustParseAddrPort("192.0.2.1:443")
-	p.Learn("quic.test", []netip.Addr{to.Addr()}, time.Minute)
+	p.Pin("quic.test", []netip.Addr{to.Addr()}, time.Minute)
 	for range 20 {
 		*now = now.Add(time.Minute)
 		if err := p.Decide(udp, to); err != nil {
@@ -149,7 +149,7 @@ func TestNamesDoNotOpenSpecialAddresses(t *testing.T) {
 	p, _ := made(t, Deny, "*")
 	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
 		a := netip.MustParseAddr(s)
-		p.Learn("rebound.test", []netip.Addr{a}, time.Hour)
+		p.Pin("rebound.test", []netip.Addr{a}, time.Hour)
 		if p.Decide(tcp, netip.AddrPortFrom(a, 80)) == nil {
 			t.Errorf("a name opened %s", a)
 		}
@@ -159,14 +159,14 @@ func TestNamesDoNotOpenSpecialAddresses(t *testing.T) {
 func TestWhatIsLearnedIsBounded(t *testing.T) {
 	p, now := made(t, Deny, "*")
 	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
-	for i := range 3 * maxLearned {
+	for i := range 3 * maxPinned {
 		*now = now.Add(time.Millisecond)
-		p.Learn("x.test", []netip.Addr{address(i)}, time.Hour)
+		p.Pin("x.test", []netip.Addr{address(i)}, time.Hour)
 	}
-	if n := len(p.learned); n > maxLearned || n < maxLearned/2 {
+	if n := len(p.pinned); n > maxPinned || n < maxPinned/2 {
 		t.Errorf("%d addresses are kept", n)
 	}
-	if p.Decide(tcp, netip.AddrPortFrom(address(3*maxLearned-1), 80)) != nil {
+	if p.Decide(tcp, netip.AddrPortFrom(address(3*maxPinned-1), 80)) != nil {
 		t.Error("the latest answer is not among them")
 	}
 }
@@ -174,14 +174,14 @@ func TestWhatIsLearnedIsBounded(t *testing.T) {
 func TestDecideAllocatesNothing(t *testing.T) {
 	p, _ := made(t, Deny, "10.0.0.0/8", "*.debian.org:443", "192.0.2.0/24:80/tcp")
 	told := netip.MustParseAddrPort("198.51.100.1:443")
-	p.Learn("deb.debian.org", []netip.Addr{told.Addr()}, time.Hour)
+	p.Pin("deb.debian.org", []netip.Addr{told.Addr()}, time.Hour)
 	for _, dst := range []netip.AddrPort{told, netip.MustParseAddrPort("10.1.1.1:1"), netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("169.254.1.1:1")} {
 		if n := testing.AllocsPerRun(100, func() { _ = p.Decide(tcp, dst) }); n != 0 {
 			t.Errorf("%s: %v allocations", dst, n)
 		}
 	}
 	for _, name := range []string{"deb.debian.org", "other.test"} {
-		if n := testing.AllocsPerRun(100, func() { _ = p.Asks(name, netip.Addr{}) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { _ = p.AllowQuery(name, netip.Addr{}) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -231,12 +231,12 @@ func TestNamesThatMayBeAskedFor(t *testing.T) {
 		if test.addr != "" {
 			addr = netip.MustParseAddr(test.addr)
 		}
-		if err := p.Asks(test.name, addr); (err == nil) != test.ok {
+		if err := p.AllowQuery(test.name, addr); (err == nil) != test.ok {
 			t.Errorf("%s %v, %q %s: %v", test.mode, test.rules, test.name, test.addr, err)
 		}
 	}
 	var none *Policy
-	if err := none.Asks("x.test", netip.Addr{}); err != nil {
+	if err := none.AllowQuery("x.test", netip.Addr{}); err != nil {
 		t.Errorf("no policy: %v", err)
 	}
 }
@@ -245,7 +245,7 @@ func TestTheRuleDNSOpensNoDestination(t *testing.T) {
 	p, _ := made(t, Deny, "dns")
 	a := netip.MustParseAddr("192.0.2.1")
 	for _, name := range []string{"dns", "x.test", "", "."} {
-		p.Learn(name, []netip.Addr{a}, time.Hour)
+		p.Pin(name, []netip.Addr{a}, time.Hour)
 	}
 	for _, port := range []uint16{0, 53, 443} {
 		for _, proto := range []uint8{tcp, udp, icmp} {
@@ -254,8 +254,8 @@ func TestTheRuleDNSOpensNoDestination(t *testing.T) {
 			}
 		}
 	}
-	if len(p.learned) != 0 {
-		t.Errorf("%d addresses are kept for nothing", len(p.learned))
+	if len(p.pinned) != 0 {
+		t.Errorf("%d addresses are kept for nothing", len(p.pinned))
 	}
 }
 
@@ -295,7 +295,7 @@ func TestAgreesWithTheObvious(t *testing.T) {
 		a := netip.AddrFrom4([4]byte{10, 0, byte(random.IntN(3)), byte(random.IntN(8))})
 		if random.IntN(3) == 0 {
 			name, ttl := names[random.IntN(len(names))], time.Duration(random.IntN(100))*time.Second
-			p.Learn(name, []netip.Addr{a}, ttl)
+			p.Pin(name, []netip.Addr{a}, ttl)
 			told = append(told, answer{name, a, now.Add(ttl + grace)})
 			continue
 		}
@@ -348,9 +348,9 @@ func FuzzParseRule(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Learn("x.test", []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Second)
+		p.Pin("x.test", []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Second)
 		_ = p.Decide(tcp, netip.MustParseAddrPort("192.0.2.1:80"))
-		if p.Asks("x.test", netip.Addr{}) == nil && !r.dns && !r.names("x.test") {
+		if p.AllowQuery("x.test", netip.Addr{}) == nil && !r.dns && !r.names("x.test") {
 			t.Errorf("%q lets another name be asked for", s)
 		}
 	})
@@ -359,7 +359,7 @@ func FuzzParseRule(f *testing.F) {
 func BenchmarkDecide(b *testing.B) {
 	p, _ := made(b, Deny, "*.debian.org:443")
 	for i := range 1000 {
-		p.Learn(fmt.Sprintf("h%d.debian.org", i), []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, time.Hour)
+		p.Pin(fmt.Sprintf("h%d.debian.org", i), []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, time.Hour)
 	}
 	dst := netip.MustParseAddrPort("10.0.1.1:443")
 	b.ReportAllocs()

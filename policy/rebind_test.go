@@ -51,15 +51,15 @@ func TestPublicNamesHaveNoPrivateAddresses(t *testing.T) {
 		{"", nil, "evil.example.com", "127.0.0.1", true},
 	} {
 		p, _ := made(t, test.mode, test.rules...)
-		if err := p.Answer(test.name, netip.MustParseAddr(test.addr), own); (err == nil) != test.ok {
+		if err := p.AllowAnswer(test.name, netip.MustParseAddr(test.addr), own); (err == nil) != test.ok {
 			t.Errorf("%s %v, %s is %s: %v", test.mode, test.rules, test.name, test.addr, err)
 		}
 	}
 	p, _ := made(t, "no-rebind")
-	if p.Answer("evil.example.com", netip.MustParseAddr("198.51.100.1"), nil) != nil {
+	if p.AllowAnswer("evil.example.com", netip.MustParseAddr("198.51.100.1"), nil) != nil {
 		t.Error("without knowing the machine's addresses, one of them is refused")
 	}
-	if (*Policy)(nil).Answer("evil.example.com", netip.MustParseAddr("10.0.0.1"), own) != nil {
+	if (*Policy)(nil).AllowAnswer("evil.example.com", netip.MustParseAddr("10.0.0.1"), own) != nil {
 		t.Error("no policy refuses an answer")
 	}
 }
@@ -71,7 +71,7 @@ func TestNoRebindAllowsWhatItsModeAllows(t *testing.T) {
 		if err := p.Decide(tcp, to); (err == nil) != ok {
 			t.Errorf("%s: %v", mode, err)
 		}
-		if err := p.Asks("www.example.com", netip.Addr{}); (err == nil) != ok {
+		if err := p.AllowQuery("www.example.com", netip.Addr{}); (err == nil) != ok {
 			t.Errorf("%s, asking: %v", mode, err)
 		}
 	}
