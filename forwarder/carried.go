@@ -62,8 +62,8 @@ func (c *Carried) SetFDs(fds []int) error {
 	return nil
 }
 
-// nothing is what cannot be carried on.
-var nothing = [2]Half{{FD: -1, Rest: -1}, {FD: -1, Rest: -1}}
+// noState stands for a flow that cannot be handed over.
+var noState = [2]Half{{FD: -1, Rest: -1}, {FD: -1, Rest: -1}}
 
 // Close closes the descriptors, which resets the connection.
 func (c *Carried) Close() {
@@ -78,8 +78,8 @@ func (c *Carried) Close() {
 	}
 }
 
-// releasePatience bounds how long a half may take to stop. It waits for the kernel only.
-const releasePatience = time.Second
+// detachTimeout bounds how long a goroutine may take to stop: it is in a system call that does not wait.
+const detachTimeout = time.Second
 
 // Release ends the forwarder's part in all connections between two sockets of the kernel, and returns them. None is begun
 // from here on: what asks for one is left without an answer, or in the queue of its listener.
@@ -94,13 +94,13 @@ func (f *Forwarder) Release() []*Carried {
 	for _, p := range ports {
 		_ = p.sock.use(func(fd int) error { f.reactor.remove(fd); return nil })
 	}
-	f.reactor.settle() // what was accepted has begun
+	f.reactor.barrier() // connections that were accepted are in f.flows now
 	f.mu.Lock()
 	f.released = true
 	flows := slices.Collect(maps.Keys(f.flows))
 	f.mu.Unlock()
 	var list []*Carried
-	f.reactor.pause(func() { // or one would be given to goroutines between two looks
+	f.reactor.withDispatchStopped(func() { // or a flow could go over to splicing between the two loops
 		for _, fl := range flows {
 			if c := fl.releasePair(); c != nil {
 				list = append(list, c)
@@ -124,7 +124,7 @@ func (f *Forwarder) isReleased() bool {
 	return f.released
 }
 
-// stop has the goroutines of a spliced flow return.
+// stop makes the goroutines of a spliced flow return with its state in fl.left.
 func (fl *flow) stop() {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
@@ -148,7 +148,7 @@ func (fl *flow) releasePair() *Carried {
 		e := &p.ends[i]
 		c.Halves[i] = Half{FD: e.release(fl.f.reactor), Ended: e.ended.Load(), Rest: -1}
 	}
-	fl.f.finished(fl)
+	fl.f.removeFlow(fl)
 	return c
 }
 
@@ -168,7 +168,7 @@ func (fl *flow) releaseSpliced() *Carried {
 		c := fl.carried() // what they have moved is counted now
 		c.Halves = halves
 		return c
-	case <-time.After(releasePatience):
+	case <-time.After(detachTimeout):
 		return nil
 	}
 }
@@ -179,8 +179,8 @@ func (fl *flow) carried() *Carried {
 		BytesIn: fl.bytesIn.Load(), BytesOut: fl.bytesOut.Load()}
 }
 
-// leave takes the sockets out of a flow whose goroutines were stopped, with what is left between them.
-func (fl *flow) leave(halves *[2]half) [2]Half {
+// detachEnds returns copies of a stopped flow's sockets, and what was read from one and not written to the other.
+func (fl *flow) detachEnds(halves *[2]half) [2]Half {
 	var list [2]Half
 	for i, c := range [2]*SocketConn{fl.direct, fl.host} {
 		fd, _ := CopyOf(c) // -1 is looked at below
@@ -190,7 +190,7 @@ func (fl *flow) leave(halves *[2]half) [2]Half {
 		list[i].Rest, list[i].Bytes = halves[i].rest.pipe()
 		if list[i].Rest < 0 && list[i].Bytes > 0 || list[0].FD < 0 || list[1].FD < 0 {
 			(&Carried{Halves: list}).Close()
-			return nothing
+			return noState
 		}
 	}
 	return list
@@ -199,7 +199,7 @@ func (fl *flow) leave(halves *[2]half) [2]Half {
 // CarryOn takes up a connection that another process has released. It owns the descriptors.
 func (f *Forwarder) CarryOn(c *Carried) error {
 	fl := &flow{f: f, direction: c.Direction, inside: c.Inside, outside: c.Outside, hostSide: c.HostSide}
-	if !f.begin(fl, 0) { // it has its descriptors
+	if !f.addFlow(fl, 0) { // it has its descriptors
 		c.Close()
 		return os.ErrClosed
 	}
@@ -217,18 +217,18 @@ func (f *Forwarder) CarryOn(c *Carried) error {
 		halves[i] = half{ended: h.Ended, rest: rest}
 	}
 	err := errors.Join(errs...)
-	if err == nil && !f.live(fl) {
+	if err == nil && !f.trackFlow(fl) {
 		err = os.ErrClosed
 	}
 	if err != nil {
-		f.finished(fl)
+		f.removeFlow(fl)
 		for i := range c.Halves {
 			c.Halves[i].Rest = -1 // read, and closed
 		}
 		c.Close()
 		return err
 	}
-	// Spliced, since what carries it on knows nothing of what was on its way.
+	// Spliced at once: the reactor could not take what was read and not written.
 	fl.splice(c.Halves[0].FD, c.Halves[1].FD, halves)
 	return nil
 }

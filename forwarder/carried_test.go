@@ -164,7 +164,7 @@ func TestPausedPortIsReleased(t *testing.T) {
 	watched := func() error {
 		w.reactor.mu.RLock()
 		defer w.reactor.mu.RUnlock()
-		if w.reactor.on[int32(p.sock.fd)] == nil {
+		if w.reactor.handlers[int32(p.sock.fd)] == nil {
 			return errors.New("it is not watched")
 		}
 		return nil

@@ -15,7 +15,7 @@ type flow struct {
 	direction                 string
 	inside, outside, hostSide netip.AddrPort
 	created                   time.Time
-	waited                    bool // by Close; guarded by f.mu
+	waited                    bool // Close waits for it; guarded by f.mu
 	bytesIn, bytesOut         atomic.Uint64
 	halfClosed                atomic.Bool
 	descriptors               claim
@@ -28,14 +28,14 @@ type flow struct {
 	direct  *SocketConn // or in the container's own network namespace
 	host    *SocketConn
 
-	over     bool         // the goroutines that splice have left it
-	stopping bool         // they are to do so
-	left     chan [2]Half // what they leave then, or nothing
+	over     bool         // the splicing goroutines have ended
+	stopping bool         // they were told to end, so that another process can go on
+	left     chan [2]Half // the state that they end with then, or noState
 }
 
-// begin counts and lists a flow, unless its container has too many or no share of the descriptors, of which fd was opened last, is
-// left for it, or the forwarder ends. It ends with finished, also where it does not come to be live.
-func (f *Forwarder) begin(fl *flow, fd int) bool {
+// addFlow counts and lists a flow. False: its container has too many, or no share of the descriptors is left for it, of which fd
+// was opened last, or the forwarder ends. Each flow that was added is removed with removeFlow, whatever became of it.
+func (f *Forwarder) addFlow(fl *flow, fd int) bool {
 	fl.created = time.Now()
 	c, ok := f.claimDescriptors(fl.inside.Addr(), connectionDescriptors, fd)
 	if !ok {
@@ -43,7 +43,7 @@ func (f *Forwarder) begin(fl *flow, fd int) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.released || !f.takeLocked(fl.inside.Addr(), useTCP) {
+	if f.released || !f.acquireUseLocked(fl.inside.Addr(), useTCP) {
 		c.release()
 		return false
 	}
@@ -65,9 +65,9 @@ func (f *Forwarder) has(k flowKey) bool {
 	return f.ends[k] > 0
 }
 
-// live has Close wait for a flow, which has both its ends from here. Of what is asked for, it waits for nothing: netstack
-// may take a minute to give up.
-func (f *Forwarder) live(fl *flow) bool {
+// trackFlow makes Close wait for a flow, which has both its ends from here on. Close does not wait for flows that are being
+// dialled: netstack may take a minute to give up.
+func (f *Forwarder) trackFlow(fl *flow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -78,15 +78,15 @@ func (f *Forwarder) live(fl *flow) bool {
 	return true
 }
 
-// finished is the end of a flow.
-func (f *Forwarder) finished(fl *flow) {
+// removeFlow takes a flow out of the list, and gives back what it was counted for.
+func (f *Forwarder) removeFlow(fl *flow) {
 	f.mu.Lock()
 	delete(f.flows, fl)
 	k := fl.key()
 	if f.ends[k]--; f.ends[k] <= 0 {
 		delete(f.ends, k)
 	}
-	f.giveLocked(fl.inside.Addr(), useTCP)
+	f.releaseUseLocked(fl.inside.Addr(), useTCP)
 	fl.descriptors.release()
 	waited := fl.waited
 	f.mu.Unlock()
@@ -95,8 +95,8 @@ func (f *Forwarder) finished(fl *flow) {
 	}
 }
 
-// set gives a flow its ends, unless it was aborted before it had them.
-func (fl *flow) set(ends func()) bool {
+// setEnds stores a flow's ends. False: the flow was aborted before it had them, and they are the caller's to close.
+func (fl *flow) setEnds(ends func()) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if !fl.aborted {
@@ -105,7 +105,7 @@ func (fl *flow) set(ends func()) bool {
 	return !fl.aborted
 }
 
-// path says how a flow is carried, and how far it is, in the words of Flow.
+// path returns Flow.Path and Flow.State.
 func (fl *flow) path() (path, state string) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()

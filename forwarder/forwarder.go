@@ -53,7 +53,7 @@ type Forwarder struct {
 	reactor *reactor       // of cfg.Shared
 	alone   bool           // cfg.Shared is this forwarder's own
 
-	gathered gathered
+	toFlush flushList
 
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
@@ -152,7 +152,7 @@ func (f *Forwarder) Close() error {
 	for _, p := range ports {
 		f.unbind(p)
 	}
-	f.reactor.settle()
+	f.reactor.barrier()
 	f.wg.Wait()
 	f.cfg.Shared.giveReactor(f.reactor)
 	if f.alone {
@@ -226,8 +226,8 @@ func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
 func (f *Forwarder) Locks() []watchdog.Lock {
 	return []watchdog.Lock{
 		watchdog.Mutex("forwarder", &f.mu, 0),
-		watchdog.Mutex("socket handlers", &f.reactor.turn, 0),
-		watchdog.Mutex("gathered datagrams", &f.gathered.mu, 0),
+		watchdog.Mutex("socket handlers", &f.reactor.dispatchMu, 0),
+		watchdog.Mutex("batches of datagrams", &f.toFlush.mu, 0),
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 // flowHandler is a handler of which the reactor ends the flow where handling its socket panics.
 type flowHandler interface {
-	ready
+	eventHandler
 	forwarder() *Forwarder
 	// fail ends the flow. The reactor calls it once it is not handling anything.
 	fail()
@@ -23,14 +23,14 @@ var (
 )
 
 // handle has h handle its events. A panic ends its flow and nothing else: the reactor serves others too.
-func handle(h ready, events uint32) {
+func handle(h eventHandler, events uint32) {
 	fh, ok := h.(flowHandler)
 	if !ok {
-		h.ready(events) // one of this package's own that do nothing which could fail
+		h.handleEvents(events) // one of this package's own that do nothing which could fail
 		return
 	}
 	log := fh.forwarder().cfg.Logger
-	if !isolate.Do(log, "handling a socket", func() { h.ready(events) }) {
+	if !isolate.Do(log, "handling a socket", func() { h.handleEvents(events) }) {
 		isolate.Do(log, "ending a flow", fh.fail)
 	}
 }

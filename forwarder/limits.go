@@ -43,15 +43,15 @@ type usage [usageKinds]int
 // limitCounters say where a use beyond a limit is counted.
 var limitCounters = [usageKinds]counter{countDialLimit, countTCPLimit, countUDPLimit, countClientsLimit, countEchoLimit}
 
-// take counts one more use of a kind for the container at an inside address, unless that passes its limit or the daemon's.
-func (f *Forwarder) take(inside netip.Addr, kind usageKind) bool {
+// acquireUse counts one more use of a kind for the container at an inside address, unless that passes its limit or the daemon's.
+func (f *Forwarder) acquireUse(inside netip.Addr, kind usageKind) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.takeLocked(inside, kind)
+	return f.acquireUseLocked(inside, kind)
 }
 
-// takeLocked is take; the caller holds f.mu.
-func (f *Forwarder) takeLocked(inside netip.Addr, kind usageKind) bool {
+// acquireUseLocked is acquireUse; the caller holds f.mu.
+func (f *Forwarder) acquireUseLocked(inside netip.Addr, kind usageKind) bool {
 	if f.closed {
 		return false
 	}
@@ -71,15 +71,15 @@ func (f *Forwarder) takeLocked(inside netip.Addr, kind usageKind) bool {
 	return true
 }
 
-// give takes a use back.
-func (f *Forwarder) give(inside netip.Addr, kind usageKind) {
+// releaseUse takes a use back.
+func (f *Forwarder) releaseUse(inside netip.Addr, kind usageKind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.giveLocked(inside, kind)
+	f.releaseUseLocked(inside, kind)
 }
 
-// giveLocked is give; the caller holds f.mu.
-func (f *Forwarder) giveLocked(inside netip.Addr, kind usageKind) {
+// releaseUseLocked is releaseUse; the caller holds f.mu.
+func (f *Forwarder) releaseUseLocked(inside netip.Addr, kind usageKind) {
 	f.cfg.Shared.use[kind].Add(-1)
 	u := f.use[inside]
 	u[kind]--

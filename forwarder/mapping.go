@@ -160,7 +160,7 @@ func (f *Forwarder) unregister(m *mapping) {
 		delete(f.queues, queueKey{m.owner, m.kind})
 	}
 	m.descriptors.release()
-	f.giveLocked(m.owner, m.kind)
+	f.releaseUseLocked(m.owner, m.kind)
 }
 
 // giveUps is how many mappings are given up for one newcomer at most: others may take the room that was made.
@@ -170,7 +170,7 @@ const giveUps = 4
 // the newcomer, or whoever filled the table once would keep everybody out.
 func (f *Forwarder) admit(owner netip.Addr, kind usageKind) bool {
 	for range giveUps {
-		if f.take(owner, kind) {
+		if f.acquireUse(owner, kind) {
 			return true
 		}
 		if !f.giveUp(owner, kind) {

@@ -10,10 +10,22 @@ import (
 	"github.com/usernet/usernet/internal/faults"
 )
 
-// A pair is a flow between two sockets of the kernel of which the reactor copies what comes, as long as that is little:
-// requests, answers, the beginning of everything. It needs no goroutine, and each piece three system calls.
+// pair relays a flow between two sockets of the kernel in the reactor: it needs no goroutine, and three system calls for each piece
+// of data. That suits requests, answers and the beginning of every stream.
 //
-// Where a piece fills the reactor's buffer, or cannot be written at once, two goroutines take over (flow.splice).
+// Where a piece fills the reactor's buffer, or the destination does not take all of it, the flow goes over to two goroutines that
+// splice (toSplice). It never comes back.
+//
+//	          both halves ended
+//	pair ----------------------> closed (what was written is delivered)
+//	 | | an error, abort
+//	 | +-----------------------> closed (reset)
+//	 | a full buffer, a short write        both halves ended
+//	 +--------------------------> spliced ------------------> closed (delivered)
+//	                                | an error, abort
+//	                                +-----------------------> closed (reset)
+//	                                | Release
+//	                                +-----------------------> State of another process
 type pair struct {
 	fl   *flow
 	over atomic.Bool
@@ -27,23 +39,23 @@ type pairEnd struct {
 	ended atomic.Bool // nothing more comes from it
 }
 
-// outcome is what became of the attempt to copy.
+// outcome is the result of an attempt to copy.
 type outcome int
 
 const (
 	goesOn  outcome = iota
-	ended           // both halves have
-	broken          // a half has
-	tooMuch         // for the reactor
+	ended           // both halves have ended
+	broken          // one half has failed
+	tooMuch         // the flow has more data than the reactor should copy
 )
 
-// carry copies between two connected sockets, which become fl's, until both halves have ended.
+// carry relays between two connected sockets, which it owns from here on, until both halves have ended.
 func (f *Forwarder) carry(fl *flow, inside, host int) {
 	p := &pair{fl: fl}
 	for i, fd := range [2]int{inside, host} {
 		p.ends[i].p, p.ends[i].fd = p, fd
 	}
-	if !f.live(fl) || !fl.set(func() { fl.pair = p }) {
+	if !f.trackFlow(fl) || !fl.setEnds(func() { fl.pair = p }) {
 		p.end(false)
 		return
 	}
@@ -56,15 +68,15 @@ func (f *Forwarder) carry(fl *flow, inside, host int) {
 	}
 }
 
-// ready implements ready.
-func (e *pairEnd) ready(uint32) {
+// handleEvents implements eventHandler.
+func (e *pairEnd) handleEvents(uint32) {
 	switch what, rest := e.copy(); what {
 	case ended:
 		e.p.end(true)
 	case broken:
 		e.p.end(false)
 	case tooMuch:
-		e.p.promote(e, rest)
+		e.p.toSplice(e, rest)
 	}
 }
 
@@ -76,7 +88,7 @@ func (e *pairEnd) other() *pairEnd {
 	return &e.p.ends[0]
 }
 
-// copy passes on what has come. What cannot be written at once is the rest, in the reactor's buffer.
+// copy reads once and writes what was read. rest is what the destination did not take, in the reactor's buffer.
 func (e *pairEnd) copy() (what outcome, rest []byte) {
 	fl, to := e.p.fl, e.other()
 	e.mu.RLock()
@@ -117,7 +129,7 @@ func (e *pairEnd) copy() (what outcome, rest []byte) {
 	return goesOn, nil
 }
 
-// end passes on that nothing more comes. The caller holds both ends.
+// end passes on the end of a half (FIN). The caller holds both ends' locks.
 func (e *pairEnd) end(to *pairEnd) outcome {
 	e.ended.Store(true)
 	e.p.fl.halfClosed.Store(true)
@@ -131,7 +143,7 @@ func (e *pairEnd) end(to *pairEnd) outcome {
 	return goesOn
 }
 
-// end closes both sockets and ends the flow: with what is on its way, or with resets.
+// end closes both sockets and removes the flow. well: what is queued is still delivered; else both are reset.
 func (p *pair) end(well bool) {
 	if !p.over.CompareAndSwap(false, true) {
 		return
@@ -143,11 +155,11 @@ func (p *pair) end(well bool) {
 		}
 		e.close(p.fl.f.reactor)
 	}
-	p.fl.f.finished(p.fl)
+	p.fl.f.removeFlow(p.fl)
 }
 
-// promote gives the flow to two goroutines. What e has read and could not pass on is left.
-func (p *pair) promote(e *pairEnd, left []byte) {
+// toSplice gives the flow to two goroutines. left is what was read from e and not written yet.
+func (p *pair) toSplice(e *pairEnd, left []byte) {
 	if !p.over.CompareAndSwap(false, true) {
 		return
 	}
@@ -168,14 +180,15 @@ type half struct {
 	rest  rest
 }
 
-// splice has two goroutines copy between the sockets inside and host until both halves have ended, or the flow is stopped.
+// splice relays between two sockets, which it owns from here on, with a goroutine for each half, until both halves have ended or the
+// flow is stopped.
 func (fl *flow) splice(inside, host int, halves [2]half) {
 	f := fl.f
 	direct, outer := newSocketConn(inside), newSocketConn(host)
-	if !fl.set(func() { fl.pair, fl.direct, fl.host = nil, direct, outer }) {
+	if !fl.setEnds(func() { fl.pair, fl.direct, fl.host = nil, direct, outer }) {
 		reset(direct)
 		reset(outer)
-		f.finished(fl)
+		f.removeFlow(fl)
 		return
 	}
 	copy := func(i int, dst, src *SocketConn, moved *atomic.Uint64) {
@@ -196,26 +209,26 @@ func (fl *flow) splice(inside, host int, halves [2]half) {
 		}
 	}
 	go func() {
-		defer f.finished(fl)
+		defer f.removeFlow(fl)
 		done := make(chan struct{})
 		go func() { copy(0, outer, direct, &fl.bytesOut); close(done) }()
 		copy(1, direct, outer, &fl.bytesIn)
 		<-done
-		fl.spliced(halves)
+		fl.endSplice(halves)
 	}()
 }
 
-// spliced is the end of a flow's goroutines: both halves have ended, or they were stopped, or the flow was aborted.
-func (fl *flow) spliced(halves [2]half) {
+// endSplice is called when both goroutines have ended: both halves have ended, or they were stopped, or the flow was aborted.
+func (fl *flow) endSplice(halves [2]half) {
 	fl.mu.Lock()
 	well := halves[0].ended && halves[1].ended
 	fl.over = true
 	switch {
 	case !fl.stopping:
 	case well || fl.aborted:
-		fl.left <- nothing
+		fl.left <- noState
 	default:
-		fl.left <- fl.leave(&halves)
+		fl.left <- fl.detachEnds(&halves)
 	}
 	fl.mu.Unlock()
 	if well {

@@ -92,14 +92,14 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 	}
 	fd, err := f.openPing(to)
 	if err != nil {
-		f.give(key.src, useEcho)
+		f.releaseUse(key.src, useEcho)
 		return nil
 	}
 	s := &pinger{mapping: mapping{f: f, kind: useEcho, owner: key.src, created: time.Now()}, key: key}
 	var ok bool
 	if s.descriptors, ok = f.claimMapping(key.src, useEcho, fd); !ok {
 		_ = unix.Close(fd)
-		f.give(key.src, useEcho)
+		f.releaseUse(key.src, useEcho)
 		return nil
 	}
 	s.sock.fd = fd
@@ -110,7 +110,7 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		f.mu.Unlock()
 		_ = unix.Close(fd)
 		s.descriptors.release()
-		f.give(key.src, useEcho)
+		f.releaseUse(key.src, useEcho)
 		return other
 	}
 	f.echo[key] = s
@@ -163,8 +163,8 @@ func (s *pinger) end() {
 	}
 }
 
-// ready implements ready: echo replies for the container, and ICMP errors.
-func (s *pinger) ready(events uint32) {
+// handleEvents implements eventHandler: echo replies for the container, and ICMP errors.
+func (s *pinger) handleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		s.passErrors()
 	}

@@ -50,8 +50,8 @@ func (p *published) insideFor(client netip.AddrPort) (src, dst netip.AddrPort) {
 	return src, netip.AddrPortFrom(in, p.bound.Port)
 }
 
-// ready implements ready.
-func (p *published) ready(uint32) {
+// handleEvents implements eventHandler.
+func (p *published) handleEvents(uint32) {
 	if p.bound.Proto == "udp" {
 		_ = p.sock.receiveAll(p.datagram) // an error is about some client that is gone
 		return
@@ -110,7 +110,7 @@ func (p *published) connect(fd int, client netip.AddrPort) {
 	f := p.f
 	src, dst := p.insideFor(client)
 	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: localAddr(fd)}
-	if !f.begin(fl, fd) {
+	if !f.addFlow(fl, fd) {
 		_ = unix.Close(fd) // which resets it (setInherited)
 		return
 	}
@@ -135,16 +135,16 @@ var atOnce = func() context.Context {
 // dial connects a flow by way of the gateway.
 func (p *published) dial(fl *flow, fd int) {
 	f := p.f
-	if !f.take(fl.inside.Addr(), useDialling) {
+	if !f.acquireUse(fl.inside.Addr(), useDialling) {
 		_ = unix.Close(fd)
-		f.finished(fl)
+		f.removeFlow(fl)
 		return
 	}
 	memory, ok := f.claimBuffers(fl.inside.Addr())
 	if !ok {
-		f.give(fl.inside.Addr(), useDialling)
+		f.releaseUse(fl.inside.Addr(), useDialling)
 		_ = unix.Close(fd)
-		f.finished(fl)
+		f.removeFlow(fl)
 		return
 	}
 	defer memory.release()
@@ -154,11 +154,11 @@ func (p *published) dial(fl *flow, fd int) {
 		in, err = f.dialInside(ctx, netip.AddrPortFrom(fl.outside.Addr(), 0), fl.inside)
 	}
 	cancel()
-	f.give(fl.inside.Addr(), useDialling)
+	f.releaseUse(fl.inside.Addr(), useDialling)
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
 		_ = unix.Close(fd)
-		f.finished(fl)
+		f.removeFlow(fl)
 		return
 	}
 	f.counters[countInbound].Add(1)
@@ -185,8 +185,8 @@ type inboundUDP struct {
 	to      rawAddr
 	control []byte // chooses the address that replies leave by
 
-	mu     sync.Mutex // guards gather
-	gather gather
+	mu    sync.Mutex // guards batch
+	batch txBatch
 }
 
 // datagram carries a client's datagram to the container.
@@ -233,7 +233,7 @@ func (p *published) newClient(client clientKey) *inboundUDP {
 	}
 	if f.inbound[in.key] != nil {
 		f.mu.Unlock()
-		f.give(dst.Addr(), useClients)
+		f.releaseUse(dst.Addr(), useClients)
 		return nil
 	}
 	f.inbound[in.key] = in
@@ -279,36 +279,36 @@ func (f *Forwarder) replyPublished(d packet.Datagram) bool {
 	return true
 }
 
-// send sends a reply, or gathers it; one that cannot be sent is lost.
+// send sends a reply, or adds it to the batch; one that cannot be sent is lost.
 func (in *inboundUDP) send(d packet.Datagram) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	more := gathers(d)
-	if in.gather.count > 0 {
-		if more && in.gather.add(d.Payload) {
+	more := batchable(d)
+	if in.batch.count > 0 {
+		if more && in.batch.add(d.Payload) {
 			return
 		}
-		in.sendGathered()
+		in.sendBatch()
 	}
 	if more {
-		in.gather.add(d.Payload)
-		in.p.f.gathered.add(in)
+		in.batch.add(d.Payload)
+		in.p.f.toFlush.add(in)
 		return
 	}
 	_ = in.p.sock.use(func(fd int) error { return sendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
 }
 
-// flush implements flusher.
+// flush implements pendingFlush.
 func (in *inboundUDP) flush() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.gather.count > 0 {
-		in.sendGathered()
+	if in.batch.count > 0 {
+		in.sendBatch()
 	}
 }
 
-// sendGathered sends what was gathered. The caller holds in.mu.
-func (in *inboundUDP) sendGathered() {
-	_ = in.p.sock.use(func(fd int) error { return in.gather.send(fd, &in.to, in.control) })
-	in.gather.clear()
+// sendBatch sends the batch. The caller holds in.mu.
+func (in *inboundUDP) sendBatch() {
+	_ = in.p.sock.use(func(fd int) error { return in.batch.send(fd, &in.to, in.control) })
+	in.batch.clear()
 }

@@ -22,17 +22,18 @@ type reactor struct {
 	wake int // an eventfd that ends it
 	done chan struct{}
 
-	buf  []byte     // of its goroutine; nil before the first use
-	turn sync.Mutex // held by its goroutine while somebody is told
+	buf        []byte     // of its goroutine; nil before the first use
+	dispatchMu sync.Mutex // held while a handler runs
 
-	mu     sync.RWMutex
-	on     map[int32]ready // by descriptor
-	closed bool
+	mu       sync.RWMutex
+	handlers map[int32]eventHandler // by descriptor
+	closed   bool
 }
 
-// ready is told that its descriptor has something. It must not block, and may leave a rest: it is told again.
-type ready interface {
-	ready(events uint32)
+// eventHandler is called with the events of its descriptor. It must not block. What it leaves unread is reported again: events
+// are level-triggered.
+type eventHandler interface {
+	handleEvents(events uint32)
 }
 
 func newReactor() (*reactor, error) {
@@ -44,7 +45,7 @@ func newReactor() (*reactor, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(fd))
 	}
-	r := &reactor{fd: fd, wake: wake, done: make(chan struct{}), on: map[int32]ready{}}
+	r := &reactor{fd: fd, wake: wake, done: make(chan struct{}), handlers: map[int32]eventHandler{}}
 	if err := r.add(wake, r); err != nil {
 		return nil, errors.Join(err, unix.Close(fd), unix.Close(wake))
 	}
@@ -52,32 +53,32 @@ func newReactor() (*reactor, error) {
 	return r, nil
 }
 
-// ready is for the end, which run sees.
-func (r *reactor) ready(uint32) {}
+// handleEvents implements eventHandler for the eventfd: run looks for the end itself.
+func (r *reactor) handleEvents(uint32) {}
 
-// add watches fd for what there is to read, until remove.
-func (r *reactor) add(fd int, h ready) error { return r.watch(fd, h, unix.EPOLLIN) }
+// add has h called while fd is readable, until remove.
+func (r *reactor) add(fd int, h eventHandler) error { return r.watch(fd, h, unix.EPOLLIN) }
 
-// watch watches fd for events (epoll_ctl(2)), until remove.
-func (r *reactor) watch(fd int, h ready, events uint32) error {
+// watch has h called for events of fd (epoll_ctl(2)), until remove.
+func (r *reactor) watch(fd int, h eventHandler, events uint32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return os.ErrClosed
 	}
-	r.on[int32(fd)] = h // before the first event
+	r.handlers[int32(fd)] = h // before the first event
 	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
-		delete(r.on, int32(fd))
+		delete(r.handlers, int32(fd))
 		return fmt.Errorf("epoll: %w", err)
 	}
 	return nil
 }
 
-// change watches fd for other events. Errors and hang-ups are told always.
+// change replaces the events that fd is watched for. Errors and hang-ups are always reported.
 func (r *reactor) change(fd int, events uint32) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if _, ok := r.on[int32(fd)]; ok && !r.closed {
+	if _, ok := r.handlers[int32(fd)]; ok && !r.closed {
 		_ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}) // it is there
 	}
 }
@@ -105,20 +106,20 @@ func (r *reactor) connected(ctx context.Context, fd int) error {
 	}
 }
 
-// writable is told that a socket can be written to.
+// writable passes on that a socket can be written to.
 type writable chan struct{}
 
-func (w writable) ready(uint32) {
+func (w writable) handleEvents(uint32) {
 	select {
 	case w <- struct{}{}:
-	default: // it has been told
+	default: // a signal is pending
 	}
 }
 
-// reactorBuffer is for what is short: a flow that fills it leaves the reactor.
+// reactorBuffer is how much of a flow the reactor copies at once, in bytes. A flow that fills it is spliced instead.
 const reactorBuffer = 32 << 10
 
-// buffer is for the goroutine of the reactor, until what it was called for returns.
+// buffer returns the reactor's buffer. Only handlers may use it, until they return.
 func (r *reactor) buffer() []byte {
 	if r.buf == nil {
 		r.buf = make([]byte, reactorBuffer)
@@ -126,25 +127,25 @@ func (r *reactor) buffer() []byte {
 	return r.buf
 }
 
-// remove ends the watch. fd is still open; a call of ready that has begun may go on for a moment.
+// remove ends the watch. fd is still open; its handler may still be running, see barrier.
 func (r *reactor) remove(fd int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.on[int32(fd)]; ok && !r.closed {
-		delete(r.on, int32(fd))
+	if _, ok := r.handlers[int32(fd)]; ok && !r.closed {
+		delete(r.handlers, int32(fd))
 		_ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, fd, nil) // it is there
 	}
 }
 
-// pause calls f while nobody is told anything. It is not for those who are told.
-func (r *reactor) pause(f func()) {
-	r.turn.Lock()
-	defer r.turn.Unlock()
+// withDispatchStopped runs f while no handler runs. It must not be called from a handler.
+func (r *reactor) withDispatchStopped(f func()) {
+	r.dispatchMu.Lock()
+	defer r.dispatchMu.Unlock()
 	f()
 }
 
-// settle returns when nobody is told any more of descriptors that were removed before. It is not for those who are told.
-func (r *reactor) settle() { r.pause(func() {}) }
+// barrier returns once no handler of a descriptor that was removed before runs any more. It must not be called from a handler.
+func (r *reactor) barrier() { r.withDispatchStopped(func() {}) }
 
 func (r *reactor) run() {
 	defer close(r.done)
@@ -161,14 +162,14 @@ func (r *reactor) run() {
 			return
 		}
 		for _, e := range events[:max(n, 0)] {
-			r.turn.Lock()
+			r.dispatchMu.Lock()
 			r.mu.RLock()
-			h := r.on[e.Fd]
+			h := r.handlers[e.Fd]
 			r.mu.RUnlock()
 			if h != nil {
 				handle(h, e.Events)
 			}
-			r.turn.Unlock()
+			r.dispatchMu.Unlock()
 		}
 	}
 }

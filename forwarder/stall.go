@@ -56,8 +56,8 @@ func (s *stall) unwatch() {
 	}
 }
 
-// ready implements ready.
-func (s *stall) ready(events uint32) {
+// handleEvents implements eventHandler.
+func (s *stall) handleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		s.sourceReset()
 	}

@@ -42,14 +42,14 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		r.Drop() // netstack knows its own: this SYN was sent again, and has been answered past it since
 		return
 	}
-	if !f.take(src.Addr(), useDialling) {
+	if !f.acquireUse(src.Addr(), useDialling) {
 		r.Drop() // it asks again
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	host, err := f.dialHost(ctx, src.Addr(), target)
 	cancel()
-	f.give(src.Addr(), useDialling)
+	f.releaseUse(src.Addr(), useDialling)
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
 		switch {
@@ -65,7 +65,7 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		return
 	}
 	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: localAddr(host)}
-	if !f.begin(fl, host) {
+	if !f.addFlow(fl, host) {
 		_ = unix.Close(host) // which resets it (setInherited)
 		if f.isReleased() {
 			r.Drop() // it asks again, and somebody else
@@ -86,7 +86,7 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EADDRNOTAVAIL) || f.ctx.Err() != nil {
 			r.Drop() // nothing is known of its state, or it is connected; else it asks again
 			_ = unix.Close(host)
-			f.finished(fl)
+			f.removeFlow(fl)
 			return
 		}
 	}
@@ -94,14 +94,14 @@ func (f *Forwarder) HandleTCP(r SYN) {
 	if !ok {
 		r.Refuse()
 		_ = unix.Close(host)
-		f.finished(fl)
+		f.removeFlow(fl)
 		return
 	}
 	defer memory.release()
 	in, err := r.Accept()
 	if err != nil {
 		_ = unix.Close(host)
-		f.finished(fl)
+		f.removeFlow(fl)
 		return
 	}
 	f.counters[countTCP].Add(1)
@@ -113,9 +113,9 @@ func (f *Forwarder) HandleTCP(r SYN) {
 // run copies between the gateway's end of a connection and a socket of the host's, until both halves have ended.
 func (f *Forwarder) run(fl *flow, in Conn, host int) {
 	c := newSocketConn(host)
-	defer f.finished(fl)
+	defer f.removeFlow(fl)
 	fl.descriptors.keep(gatewayDescriptors)
-	if !f.live(fl) || !fl.set(func() { fl.in, fl.host = in, c }) {
+	if !f.trackFlow(fl) || !fl.setEnds(func() { fl.in, fl.host = in, c }) {
 		in.Abort()
 		_ = in.Close()
 		reset(c)

@@ -32,8 +32,8 @@ type association struct {
 		target netip.AddrPort
 		size   int
 	} // the datagram that a local error is about
-	gather gather
-	first  firstGathered
+	batch txBatch
+	first batchHead
 }
 
 // HandleUDP sends a container's datagram on.
@@ -77,12 +77,12 @@ func (f *Forwarder) HandleUDP(p packet.Datagram) bool {
 func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	more := gathers(p)
-	if a.gather.count > 0 {
-		if more && a.outside == p.Dst && a.first.packet.DontFragment == p.DontFragment && a.gather.add(p.Payload) {
+	more := batchable(p)
+	if a.batch.count > 0 {
+		if more && a.outside == p.Dst && a.first.packet.DontFragment == p.DontFragment && a.batch.add(p.Payload) {
 			return nil
 		}
-		a.sendGathered()
+		a.sendBatch()
 	}
 	if a.outside != p.Dst {
 		a.outside = p.Dst
@@ -93,8 +93,8 @@ func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	}
 	if more {
 		a.first.keep(p)
-		a.gather.add(p.Payload)
-		a.f.gathered.add(a)
+		a.batch.add(p.Payload)
+		a.f.toFlush.add(a)
 		return nil
 	}
 	a.sent.target, a.sent.size = p.Dst, len(p.Payload)
@@ -124,24 +124,24 @@ func sendAgain(send func() error) error {
 	return nil
 }
 
-// flush implements flusher.
+// flush implements pendingFlush.
 func (a *association) flush() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.gather.count > 0 {
-		a.sendGathered()
+	if a.batch.count > 0 {
+		a.sendBatch()
 	}
 }
 
-// sendGathered sends what was gathered. The caller holds a.mu.
-func (a *association) sendGathered() {
+// sendBatch sends the batch. The caller holds a.mu.
+func (a *association) sendBatch() {
 	p := a.first.packet
-	a.sent.target, a.sent.size = p.Dst, a.gather.size
+	a.sent.target, a.sent.size = p.Dst, a.batch.size
 	err := a.sock.use(func(fd int) error {
 		a.sock.setFragment(fd, p)
-		return sendAgain(func() error { return a.gather.send(fd, &a.to, nil) })
+		return sendAgain(func() error { return a.batch.send(fd, &a.to, nil) })
 	})
-	a.gather.clear()
+	a.batch.clear()
 	if err != nil && !errors.Is(err, unix.EBADF) { // the association is over
 		a.f.reject(p, err)
 	}
@@ -155,14 +155,14 @@ func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *associa
 	a := &association{mapping: mapping{f: f, kind: useUDP, owner: p.Src.Addr(), created: time.Now()}, inside: p.Src}
 	fd, err := f.openUDP(target.Addr())
 	if err != nil {
-		f.give(p.Src.Addr(), useUDP)
+		f.releaseUse(p.Src.Addr(), useUDP)
 		f.cfg.Logger.Debug("UDP association", "error", err)
 		return nil
 	}
 	var ok bool
 	if a.descriptors, ok = f.claimMapping(p.Src.Addr(), useUDP, fd); !ok {
 		_ = unix.Close(fd)
-		f.give(p.Src.Addr(), useUDP)
+		f.releaseUse(p.Src.Addr(), useUDP)
 		return nil
 	}
 	a.sock.fd, a.hostSide = fd, localAddr(fd)
@@ -173,7 +173,7 @@ func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *associa
 		f.mu.Unlock()
 		_ = unix.Close(fd)
 		a.descriptors.release()
-		f.give(p.Src.Addr(), useUDP)
+		f.releaseUse(p.Src.Addr(), useUDP)
 		return other
 	}
 	f.udp[p.Src] = a
@@ -227,8 +227,8 @@ func (a *association) end() {
 	}
 }
 
-// ready implements ready: datagrams for the container, and ICMP errors.
-func (a *association) ready(events uint32) {
+// handleEvents implements eventHandler: datagrams for the container, and ICMP errors.
+func (a *association) handleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		a.passErrors()
 	}

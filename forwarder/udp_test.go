@@ -215,7 +215,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 }
 
 func BenchmarkDatagramOutward(b *testing.B) {
-	for _, together := range []int{1, maxGathered} {
+	for _, together := range []int{1, maxBatch} {
 		b.Run(fmt.Sprint(together), func(b *testing.B) {
 			w := newWorld(b, nil)
 			c, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads: the kernel drops what does not fit

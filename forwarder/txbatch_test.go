@@ -165,11 +165,11 @@ func TestGatheredDatagramsLeaveTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100), More: true}
-	for range maxGathered + 2 {
+	for range maxBatch + 2 {
 		w.HandleUDP(p)
 	}
 	w.Flush()
-	for _, want := range []int{maxGathered * 100, 200} {
+	for _, want := range []int{maxBatch * 100, 200} {
 		if got, _ := receive(t, sock); len(got) != want {
 			t.Errorf("%d bytes came at once, want %d", len(got), want)
 		}

@@ -11,33 +11,33 @@ import (
 // takes 4.6 µs alone and 0.8 µs among 32 on the machine of docs/performance.md (BenchmarkDatagramOutward).
 
 const (
-	// maxGathered is how many datagrams leave at once at most: a receiver that is slow to wake must have room for them (212,992
+	// maxBatch is how many datagrams leave at once at most: a receiver that is slow to wake must have room for them (212,992
 	// bytes by default, net.core.rmem_default, of which a datagram of 1400 bytes takes 2304).
-	maxGathered = 32
-	// maxGatheredSize is the payload up to which datagrams are gathered, in bytes: a segment must fit the path's MTU, and the
+	maxBatch = 32
+	// maxBatchedSize is the payload up to which datagrams are gathered, in bytes: a segment must fit the path's MTU, and the
 	// kernel refuses all of them where one does not.
-	maxGatheredSize = 1472
+	maxBatchedSize = 1472
 )
 
-// gather holds datagrams for one destination. The zero value is empty.
-type gather struct {
+// txBatch holds datagrams for one destination. The zero value is empty.
+type txBatch struct {
 	buf     *[]byte // of buffers; nil while empty
 	n, size int     // bytes in all, and in each datagram but the last
 	count   int
 	ended   bool // the last one is shorter, so none can follow
 }
 
-// gathers says whether a datagram may wait for others.
-func gathers(p packet.Datagram) bool {
-	return p.More && p.Segment == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 && len(p.Payload) <= maxGatheredSize
+// batchable says whether a datagram may wait for others.
+func batchable(p packet.Datagram) bool {
+	return p.More && p.Segment == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 && len(p.Payload) <= maxBatchedSize
 }
 
-// add takes a datagram in; false: those inside have to be sent first.
-func (g *gather) add(payload []byte) bool {
+// add copies a datagram into the batch. False: the batch has to be sent first.
+func (g *txBatch) add(payload []byte) bool {
 	if g.buf == nil {
 		g.buf, g.size = buffers.Get().(*[]byte), len(payload)
 	}
-	if g.ended || g.count == maxGathered || len(payload) > g.size {
+	if g.ended || g.count == maxBatch || len(payload) > g.size {
 		return false
 	}
 	g.n += copy((*g.buf)[g.n:], payload)
@@ -46,19 +46,19 @@ func (g *gather) add(payload []byte) bool {
 	return true
 }
 
-// send sends what is inside.
-func (g *gather) send(fd int, to *rawAddr, control []byte) error {
+// send sends the batch.
+func (g *txBatch) send(fd int, to *rawAddr, control []byte) error {
 	return sendSegments(fd, (*g.buf)[:g.n], g.size, to, control)
 }
 
-// clear leaves nothing inside.
-func (g *gather) clear() {
+// clear empties the batch and gives its buffer back.
+func (g *txBatch) clear() {
 	buffers.Put(g.buf)
-	*g = gather{}
+	*g = txBatch{}
 }
 
-// firstGathered is the first datagram of those that wait, without its payload, for an ICMP error to quote.
-type firstGathered struct {
+// batchHead is the first datagram of those that wait, without its payload, for an ICMP error to quote.
+type batchHead struct {
 	packet   packet.Datagram
 	original [quotedLen]byte
 }
@@ -66,29 +66,29 @@ type firstGathered struct {
 // quotedLen is an IPv6 header without extensions and 8 bytes behind it: gathered datagrams have no more.
 const quotedLen = 48
 
-func (f *firstGathered) keep(p packet.Datagram) {
+func (f *batchHead) keep(p packet.Datagram) {
 	p.Payload, p.Original = nil, f.original[:copy(f.original[:], p.Original)]
 	f.packet = p
 }
 
-// flusher has gathered something.
-type flusher interface{ flush() }
+// pendingFlush has a batch that waits for Flush.
+type pendingFlush interface{ flush() }
 
-// gathered is who has.
-type gathered struct {
+// flushList is the batches that wait for Flush.
+type flushList struct {
 	mu          sync.Mutex
-	list, spare []flusher
+	list, spare []pendingFlush
 }
 
-func (g *gathered) add(f flusher) {
+func (g *flushList) add(f pendingFlush) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.list = append(g.list, f)
 }
 
-// Flush implements Handler: what was gathered leaves.
+// Flush implements Handler: it sends the batches that wait.
 func (f *Forwarder) Flush() {
-	g := &f.gathered
+	g := &f.toFlush
 	g.mu.Lock()
 	list := g.list
 	g.list, g.spare = g.spare, nil
