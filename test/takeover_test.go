@@ -101,6 +101,33 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// TestCommandsWaitOnWithTheNextDaemon has commands that wait go on when another daemon takes the place of the one that they asked.
+func TestCommandsWaitOnWithTheNextDaemon(t *testing.T) {
+	d := startDaemon(t)
+	d.container("box", nil, "sh", "-c", "echo ready; while ! test -e "+d.dir+"/go; do sleep 0.05; done; echo end; exit 3")
+	d.logged("box", "ready")
+	results := make(chan result, 2)
+	for _, args := range [][]string{{"wait", "box"}, {"logs", "-f", "box"}} {
+		go func() { results <- d.in(t).try(args...) }()
+	}
+	eventually(t, func() error {
+		out := d.command("ss", "-xH", "state", "connected").stdout
+		if !strings.Contains(out, d.socket) {
+			return errors.New("nobody waits yet")
+		}
+		return nil
+	})
+	d.flags = append(d.flags, "--takeover")
+	d.takeOver()
+	d.write("go", "")
+	for range 2 {
+		r := <-results
+		if want := map[string]string{"wait": "3\n", "logs": "ready\nend\n"}[r.args[1]]; r.code != 0 || r.stdout != want {
+			t.Errorf("wanted %q: %v", want, r)
+		}
+	}
+}
+
 // TestTakeoverOfNobody is a plain start.
 func TestTakeoverOfNobody(t *testing.T) {
 	t.Parallel()

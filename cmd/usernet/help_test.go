@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -111,6 +112,41 @@ func TestExamplesParse(t *testing.T) {
 				}
 				if err != nil {
 					t.Errorf("example of %s: %q: %v", path, command, err)
+				}
+			}
+		}
+	}
+}
+
+// TestCommandsInTextExist holds what the documentation calls commands, in the middle of its sentences, against the commands and flags
+// that there are. Blocks of commands are run by the end-to-end tests.
+func TestCommandsInTextExist(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := regexp.MustCompile("`usernet ([^`]+)`")
+	for _, path := range append(pages, "../../README.md", "../../SECURITY.md", "../../CONTRIBUTING.md", "../../CHANGELOG.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range span.FindAllStringSubmatch(string(text), -1) {
+			words := strings.Fields(strings.ReplaceAll(m[1], "\n", " "))
+			root := rootCommand()
+			root.InitDefaultCompletionCmd() // as Execute does
+			c, rest, err := root.Find(words)
+			if err != nil || c.Parent() == nil && !strings.HasPrefix(words[0], "-") {
+				t.Errorf("%s: %s: no such command (%v)", path, m[0], err)
+				continue
+			}
+			for _, w := range rest {
+				if w == "--" {
+					break // a command of the container's
+				}
+				name, _, _ := strings.Cut(strings.TrimPrefix(w, "--"), "=")
+				if strings.HasPrefix(w, "--") && c.Flags().Lookup(name) == nil && c.InheritedFlags().Lookup(name) == nil {
+					t.Errorf("%s: %s: no such flag %s", path, m[0], w)
 				}
 			}
 		}
