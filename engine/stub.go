@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/dns"
-	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Stub is name service on two sockets that were made inside a network namespace, and are read here. All its methods do
@@ -145,5 +145,5 @@ func copyOf(socket any) (fd int, err error) {
 	if !ok {
 		return -1, errors.New("a socket without a descriptor")
 	}
-	return forwarder.CopyOf(c)
+	return sockio.Dup(c)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Carried is a TCP connection between two sockets of the kernel, in a form that another process can carry on.
@@ -183,7 +185,7 @@ func (fl *flow) carried() *Carried {
 func (fl *flow) detachEnds(halves *[2]half) [2]Half {
 	var list [2]Half
 	for i, c := range [2]*SocketConn{fl.direct, fl.host} {
-		fd, _ := CopyOf(c) // -1 is looked at below
+		fd, _ := sockio.Dup(c) // -1 is looked at below
 		list[i] = Half{FD: fd, Rest: -1, Ended: halves[i].ended}
 	}
 	for i := range halves {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -96,17 +95,4 @@ func (s *Shared) takeAdopted(k portKey, dual bool) (int, bool) {
 	fd, ok := s.adopted[key]
 	delete(s.adopted, key)
 	return fd, ok
-}
-
-// CopyOf returns another descriptor of a socket, which is the caller's.
-func CopyOf(socket syscall.Conn) (fd int, err error) {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	closed := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if closed != nil {
-		return -1, closed
-	}
-	return fd, err
 }

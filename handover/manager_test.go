@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // fakeManager is a service manager that writes down what its store is told.
@@ -50,7 +52,7 @@ func (m *fakeManager) told() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	fds, err := parseRights(oob[:oobn])
+	fds, err := sockio.ParseRights(oob[:oobn])
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // A message is a kind in one byte, with descriptors beside it (unix(7), SCM_RIGHTS), the length of its body in four bytes, most
@@ -75,7 +77,7 @@ func (m *message) read(c *net.UnixConn) error {
 		return errors.Join(errCutOff, err)
 	}
 	m.kind = kind[0]
-	if m.fds, err = parseRights(oob[:oobn]); err != nil {
+	if m.fds, err = sockio.ParseRights(oob[:oobn]); err != nil {
 		return err
 	}
 	if flags&unix.MSG_CTRUNC != 0 {
@@ -131,23 +133,4 @@ func (m *message) flows() ([]Flow, error) {
 	}
 	m.fds = nil
 	return flows, nil
-}
-
-// parseRights takes control messages apart. Descriptors in those before a damaged one are not lost.
-func parseRights(oob []byte) (all []int, err error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			return all, err
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-		}
-		all = append(all, fds...)
-	}
-	return all, nil
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Interface is a TAP to be made inside the sandbox.
@@ -231,7 +233,7 @@ func unixConn(fd int) (*net.UnixConn, error) {
 }
 
 func receivedFiles(oob []byte) ([]*os.File, error) {
-	fds, err := receivedDescriptors(oob)
+	fds, err := sockio.ParseRights(oob)
 	var files []*os.File
 	for _, fd := range fds {
 		files = append(files, os.NewFile(uintptr(fd), "received"))

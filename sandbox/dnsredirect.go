@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // dnsTable is the table with the rules that lead to the DNS stub, which listens at 127.0.0.11 port PORT instead of 53:
@@ -90,13 +92,8 @@ func redirectDNS(at netip.AddrPort, port uint16) (owner *os.File, err error) {
 
 // ownerOf returns another descriptor of the same socket.
 func ownerOf(c *netlink.Conn) (*os.File, error) {
-	raw, err := c.SyscallConn()
+	fd, err := sockio.Dup(c)
 	if err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
-	}
-	fd, dupErr := -1, error(nil)
-	err = raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, dupErr); err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	return os.NewFile(uintptr(fd), fileDNSRules), nil

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
@@ -81,35 +82,14 @@ func ReceiveMessage(c *net.UnixConn, v any) (fds []int, err error) {
 	if n == 0 {
 		return nil, io.EOF
 	}
-	if fds, err = receivedDescriptors(oob[:oobn]); err == nil {
+	if fds, err = sockio.ParseRights(oob[:oobn]); err == nil {
 		err = json.Unmarshal(buf[:n], v)
 	}
 	if err != nil {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
+		sockio.Close(fds)
 		return nil, err
 	}
 	return fds, nil
-}
-
-func receivedDescriptors(oob []byte) ([]int, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var all []int
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-		}
-		all = append(all, fds...)
-	}
-	return all, nil
 }
 
 // agentRoles are the roles in which a sandbox may be entered for the daemon.

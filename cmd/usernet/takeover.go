@@ -9,8 +9,8 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/daemon"
-	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // received is what this daemon starts with.
@@ -76,7 +76,7 @@ func offer(p *handover.Peer, l net.Listener, s *api.Server, d *daemon.Daemon) (e
 	}
 	var set handover.Set
 	defer set.Close()
-	fd, err := forwarder.CopyOf(u)
+	fd, err := sockio.Dup(u)
 	if err != nil {
 		return false, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/sockio"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -100,11 +101,10 @@ func (d *Device) Stop() {
 
 // Copy returns another descriptor of the TAP, which is the caller's. The interface has a carrier while one is open.
 func (d *Device) Copy() (fd int, err error) {
-	closed := d.raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if closed != nil {
-		return -1, d.failed(closed)
+	if fd, err = sockio.DupRaw(d.raw); err != nil {
+		return -1, d.failed(err)
 	}
-	return fd, err
+	return fd, nil
 }
 
 // WriteFrame implements vswitch.Device.
