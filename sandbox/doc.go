@@ -10,6 +10,13 @@
 // TAPs, addresses, routes and DNS sockets, and passes their descriptors out over a socket (SCM_RIGHTS, unix(7)). Other
 // packages have agents of their own (Role): the factory of package bypass is one.
 //
+// # A sandbox's first process
+//
+// PID 1 furnishes the sandbox (runInit): mounts, /dev, names, files of /etc. It hands the process that started it what that
+// one keeps, moves to a copy of its mount namespace in which the mounts are locked (lockMounts), and executes itself again as
+// the parent of the command (runCommand), which it starts from a thread that has the command's Limits. The ids of the user
+// namespace are chosen before all that (mapsFor).
+//
 // A program that uses the package calls Main first thing:
 //
 //	func main() {
