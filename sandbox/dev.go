@@ -123,7 +123,7 @@ func openTerminal() (master, slave *os.File, err error) {
 	var st unix.Stat_t
 	if err = errors.Join(unix.Fstatfs(fd, &fs), unix.Fstat(fd, &st)); err == nil &&
 		(fs.Type != unix.DEVPTS_SUPER_MAGIC || st.Mode&unix.S_IFMT != unix.S_IFCHR) {
-		err = errors.New("terminal: /dev/ptmx of the sandbox is none")
+		err = errors.New("/dev/ptmx of the sandbox is none")
 	}
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)

@@ -31,6 +31,13 @@ func (t *terminal) attach(master *os.File) {
 	t.started()
 }
 
+// attached says whether there is a terminal: one that is made inside may not have come.
+func (t *terminal) attached() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.master != nil
+}
+
 // started begins copying, once the other end belongs to the child.
 func (t *terminal) started() {
 	if t == nil || t.master == nil {
@@ -82,7 +89,7 @@ func (t *terminal) resize() {
 
 // drain waits for the rest of the output and gives the caller's terminal back.
 func (t *terminal) drain() {
-	if t == nil {
+	if t == nil || !t.attached() {
 		return
 	}
 	<-t.copied
