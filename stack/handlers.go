@@ -70,17 +70,11 @@ func (t *TCPRequest) Accept() (*Conn, error) {
 
 // Unreachable answers with ICMP destination unreachable: the host's, or its network's.
 func (t *TCPRequest) Unreachable(host bool) {
-	kind, code := byte(3), byte(0) // net unreachable (RFC 792)
-	switch v4 := t.Src.Addr().Is4(); {
-	case v4 && host:
-		code = 1
-	case !v4:
-		kind = 1 // no route to destination, or address unreachable (RFC 4443)
-		if host {
-			code = 3
-		}
+	problem := packet.NetUnreachable
+	if host {
+		problem = packet.HostUnreachable
 	}
-	_ = t.g.WriteICMP(t.g.errorSource(t.Src.Addr()), t.Src.Addr(), append([]byte{kind, code, 0, 0, 0, 0, 0, 0}, t.quote...))
+	t.g.sendError(problem, t.Src.Addr(), t.quote)
 	t.complete(false)
 }
 
@@ -91,6 +85,11 @@ func (t *TCPRequest) end(reset, connected bool) {
 	id := t.r.ID()
 	t.r.Complete(reset)
 	t.g.syns.remove(id, connected)
+}
+
+// sendError tells a container of a problem with its packet, of which original is the beginning. It may be lost.
+func (g *Gateway) sendError(p packet.Problem, to netip.Addr, original []byte) {
+	_ = g.WriteICMP(g.errorSource(to), to, packet.ICMPError(p, to, original))
 }
 
 // errorSource is the gateway's address of the same family as to.

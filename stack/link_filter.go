@@ -1,12 +1,12 @@
 package stack
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"github.com/usernet/usernet/internal/packet"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -64,37 +64,16 @@ func (o *ownAddresses) wantsARP(p []byte) bool {
 
 // wantsIPv6 drops neighbour solicitations for others, wherever extension headers put them.
 func (o *ownAddresses) wantsIPv6(p []byte) bool {
-	const (
-		hopByHop, routing, fragment, dstOpts = 0, 43, 44, 60
-		maxExtensions                        = 8
-	)
-	if len(p) < header.IPv6MinimumSize {
+	u, ok := packet.UpperIPv6(p)
+	switch {
+	case !ok:
 		return false
+	case u.Proto != packet.ProtoICMPv6:
+		return true
+	case u.Later: // what the first fragment said it is may be anything
+		return !isSolicited(p)
 	}
-	next, at := p[6], header.IPv6MinimumSize
-	for range maxExtensions {
-		rest := p[at:]
-		switch next {
-		case hopByHop, routing, dstOpts:
-			if len(rest) < 8 || len(rest) < (int(rest[1])+1)*8 {
-				return false
-			}
-			next, at = rest[0], at+(int(rest[1])+1)*8
-		case fragment:
-			if len(rest) < 8 {
-				return false
-			}
-			if binary.BigEndian.Uint16(rest[2:])&^7 != 0 {
-				return rest[0] != uint8(header.ICMPv6ProtocolNumber) || !isSolicited(p)
-			}
-			next, at = rest[0], at+8
-		case uint8(header.ICMPv6ProtocolNumber):
-			return o.wantsICMPv6(rest)
-		default:
-			return true
-		}
-	}
-	return false
+	return o.wantsICMPv6(p[u.Offset:])
 }
 
 func (o *ownAddresses) wantsICMPv6(p []byte) bool {

@@ -9,6 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/usernet/usernet/internal/packet"
+
 	"github.com/usernet/usernet/internal/rate"
 )
 
@@ -155,17 +157,16 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 
 // outOfHops answers a SYN that must not travel on with "time exceeded", as a router does (RFC 1812, 5.3.1; RFC 4443, 3.3).
 func (g *Gateway) outOfHops(id stack.TransportEndpointID, pkt *stack.PacketBuffer, quote []byte) bool {
-	from := addrOf(id.RemoteAddress)
-	kind, ttl := byte(11), byte(0)
+	from, ttl := addrOf(id.RemoteAddress), byte(0)
 	if from.Is4() {
 		ttl = header.IPv4(pkt.NetworkHeader().Slice()).TTL()
 	} else {
-		kind, ttl = 3, header.IPv6(pkt.NetworkHeader().Slice()).HopLimit()
+		ttl = header.IPv6(pkt.NetworkHeader().Slice()).HopLimit()
 	}
 	if ttl > 1 || g.Owns(addrOf(id.LocalAddress)) {
 		return false
 	}
-	_ = g.WriteICMP(g.errorSource(from), from, append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, quote...)) // one may be lost
+	g.sendError(packet.HopsExceeded, from, quote)
 	return true
 }
 

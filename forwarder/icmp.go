@@ -10,16 +10,6 @@ import (
 	"github.com/usernet/usernet/internal/packet"
 )
 
-// ICMP types and codes that the gateway sends: RFC 792, RFC 1812 section 5.2.7.1, RFC 4443.
-const (
-	icmp4Unreachable, icmp4TimeExceeded = 3, 11
-	icmp6Unreachable, icmp6TooBig       = 1, 2
-	icmp6TimeExceeded                   = 3
-
-	code4Net, code4Host, code4Port, code4TooBig, code4Prohibited = 0, 1, 3, 4, 13
-	code6NoRoute, code6Prohibited, code6Address, code6Port       = 0, 1, 3, 4
-)
-
 // ttlControl is the control message that sends a datagram with a TTL, or hop limit.
 func ttlControl(ttl uint8, v6 bool) []byte {
 	b := make([]byte, unix.CmsgSpace(4))
@@ -39,7 +29,7 @@ func (f *Forwarder) hopLimit(p packet.Datagram) bool {
 	if p.TTL > 1 || f.cfg.Inside.Owns(p.Dst.Addr()) {
 		return false
 	}
-	f.sendError(p, icmp4TimeExceeded, 0, icmp6TimeExceeded, 0)
+	f.sendError(p, packet.HopsExceeded)
 	return true
 }
 
@@ -47,26 +37,22 @@ func (f *Forwarder) hopLimit(p packet.Datagram) bool {
 func (f *Forwarder) reject(p packet.Datagram, why error) {
 	switch {
 	case errors.Is(why, errProhibited), errors.Is(why, unix.EACCES):
-		f.sendError(p, icmp4Unreachable, code4Prohibited, icmp6Unreachable, code6Prohibited)
+		f.sendError(p, packet.Prohibited)
 	case errors.Is(why, unix.EHOSTUNREACH):
-		f.sendError(p, icmp4Unreachable, code4Host, icmp6Unreachable, code6Address)
+		f.sendError(p, packet.HostUnreachable)
 	default:
-		f.sendError(p, icmp4Unreachable, code4Net, icmp6Unreachable, code6NoRoute)
+		f.sendError(p, packet.NetUnreachable)
 	}
 }
 
 // sendError answers a packet with an ICMP error of its family, in the gateway's name. Errors are never answered with
 // errors, nor is what was sent to a group (RFC 1122, 3.2.2); netstack brings neither here.
-func (f *Forwarder) sendError(p packet.Datagram, type4, code4, type6, code6 byte) {
+func (f *Forwarder) sendError(p packet.Datagram, problem packet.Problem) {
 	gw := f.gateway(p.Src.Addr())
 	if !gw.IsValid() || len(p.Original) == 0 {
 		return
 	}
-	m := []byte{type4, code4, 0, 0, 0, 0, 0, 0}
-	if p.Src.Addr().Is6() {
-		m[0], m[1] = type6, code6
-	}
-	_ = f.cfg.Inside.WriteICMP(gw, p.Src.Addr(), append(m, p.Original...))
+	_ = f.cfg.Inside.WriteICMP(gw, p.Src.Addr(), packet.ICMPError(problem, p.Src.Addr(), p.Original)) // it may be lost
 }
 
 // listenErrors makes the kernel keep the ICMP errors that answer a socket's datagrams (ip(7), IP_RECVERR), which it
@@ -126,10 +112,8 @@ func parseError(oob []byte) (extendedError, bool) {
 			if unix.Errno(binary.NativeEndian.Uint32(d)) != unix.EMSGSIZE {
 				continue
 			}
-			e.local, e.icmp, e.code = true, icmp4Unreachable, code4TooBig
-			if e.v6 {
-				e.icmp, e.code = icmp6TooBig, 0
-			}
+			e.local = true
+			e.icmp, e.code = packet.TooBig.Type(e.v6)
 			return e, true
 		case unix.SO_EE_ORIGIN_ICMP, unix.SO_EE_ORIGIN_ICMP6:
 		default:
@@ -150,7 +134,7 @@ func (e extendedError) message() []byte {
 	m := []byte{e.icmp, e.code, 0, 0, 0, 0, 0, 0}
 	if e.v6 {
 		binary.BigEndian.PutUint32(m[4:], e.info)
-	} else if e.icmp == icmp4Unreachable && e.code == code4TooBig {
+	} else if kind, code := packet.TooBig.Type(false); e.icmp == kind && e.code == code {
 		binary.BigEndian.PutUint16(m[6:], uint16(min(e.info, 0xffff))) // RFC 1191, section 4
 	}
 	return m
