@@ -31,6 +31,11 @@ type Config struct {
 	Subnets []netip.Prefix
 	// Aliases are further addresses in the subnets at which the gateway is found, for NameServers that are not its own.
 	Aliases []netip.Addr
+	// ProxyAllBut has the gateway answer address resolution for all addresses but these; nil: for its own only.
+	ProxyAllBut []netip.Addr
+	// Translate returns where on the host an address leads that attachments use; an invalid one: what all else says. Nil: it is
+	// not asked.
+	Translate func(dst netip.Addr) netip.Addr
 	// MAC is the gateway's; nil means GatewayMAC(Gateways).
 	MAC net.HardwareAddr
 	// MTU is that of all links, in bytes of layer 3; 0 means DefaultMTU.
@@ -125,11 +130,12 @@ func New(cfg Config) (*Network, error) {
 	n.sw = vswitch.New(vswitch.Config{Name: cfg.Name, MTU: cfg.MTU, Logger: n.log})
 	var err error
 	n.gw, err = stack.New(stack.Config{
-		MAC:       cfg.MAC,
-		MTU:       uint32(cfg.MTU),
-		Addresses: n.gatewayAddrs(),
-		Switch:    n.sw,
-		Logger:    n.log,
+		MAC:         cfg.MAC,
+		MTU:         uint32(cfg.MTU),
+		Addresses:   n.gatewayAddrs(),
+		ProxyAllBut: cfg.ProxyAllBut,
+		Switch:      n.sw,
+		Logger:      n.log,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("gateway of network %s: %w", cfg.Name, err), n.sw.Close(), n.closeShared())
@@ -163,6 +169,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Logger:            n.log,
 		Internal:          n.cfg.Internal,
 		HostLoopback:      n.mayReachHostLoopback,
+		Translate:         n.cfg.Translate,
 		Allow:             n.allow,
 		Shared:            n.shared,
 		Socket:            n.bypassSocket,

@@ -26,6 +26,9 @@ type Config struct {
 	OutboundInterface  string // the interface that they leave by; empty: the routing table's choice
 	// HostLoopback says whether the container at an address may reach the host's loopback.
 	HostLoopback func(container netip.Addr) bool
+	// Translate returns where on the host an address leads that containers use; an invalid one: what all else says. It comes
+	// before everything but Internal. Nil: it is not asked.
+	Translate func(dst netip.Addr) netip.Addr
 	// Allow refuses destinations of a container by returning an error; nil allows all. proto is that of the IP header.
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
 	// Owner names the container at an address: what is divided among containers is so by this name. "": by address.

@@ -19,6 +19,12 @@ var (
 // the host, one of the host's.
 func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
 	a := dst.Addr()
+	if f.cfg.Translate != nil && !f.cfg.Internal {
+		if to := f.cfg.Translate(a); to.IsValid() {
+			target := netip.AddrPortFrom(to, dst.Port())
+			return target, f.allowed(src, proto, dst, target)
+		}
+	}
 	switch {
 	case f.cfg.Internal:
 		return dst, errUnreachable

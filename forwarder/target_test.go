@@ -147,3 +147,32 @@ func TestOwnNetworks(t *testing.T) {
 		t.Errorf("a look-up allocates %v times", n)
 	}
 }
+
+func TestTranslatedDestinations(t *testing.T) {
+	shared := NewShared(Limits{}, Limits{})
+	defer shared.Close()
+	table := map[netip.Addr]netip.Addr{
+		netip.MustParseAddr("169.254.1.2"): netip.MustParseAddr("192.0.2.2"),
+		netip.MustParseAddr("172.30.0.1"):  netip.MustParseAddr("127.0.0.1"),
+	}
+	f := &Forwarder{cfg: Config{
+		Inside:       fakeInside{networks: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24")}},
+		Shared:       shared,
+		HostLoopback: func(netip.Addr) bool { return false },
+		Translate:    func(a netip.Addr) netip.Addr { return table[a] },
+	}}
+	src := netip.MustParseAddr("172.30.0.2")
+	for dst, want := range map[string]string{
+		"169.254.1.2:80": "192.0.2.2:80",
+		"172.30.0.1:22":  "127.0.0.1:22", // before the gateway's own meaning
+		"192.0.2.9:80":   "192.0.2.9:80",
+	} {
+		if got, err := f.hostTarget(src, unix.IPPROTO_TCP, netip.MustParseAddrPort(dst)); err != nil || got.String() != want {
+			t.Errorf("%s leads to %v (%v), want %s", dst, got, err, want)
+		}
+	}
+	f.cfg.Internal = true
+	if got, err := f.hostTarget(src, unix.IPPROTO_TCP, netip.MustParseAddrPort("169.254.1.2:80")); err == nil {
+		t.Errorf("an internal network leads to %v", got)
+	}
+}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func carryOut(r Request) (files []namedFile, err error) {
 	}()
 	for _, i := range r.Add {
 		_, missing := netlink.LinkByName(i.Name)
-		f, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{Offload: i.Offload, Persist: !i.Given})
+		f, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{Offload: i.Offload, Persist: !i.Given && !i.Temporary})
 		if errors.Is(err, unix.EBUSY) {
 			return nil, fmt.Errorf("interface %s is in use in this sandbox already, by another usernet or another tool", i.Name)
 		}
@@ -115,6 +116,25 @@ func carryOut(r Request) (files []namedFile, err error) {
 	if !r.onlyGiven() {
 		if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
 			return nil, err
+		}
+		if err := setRoutes(r.Routes); err != nil {
+			return nil, err
+		}
+	}
+	if r.SockDiag {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+		if err != nil {
+			return nil, os.NewSyscallError("socket(NETLINK_INET_DIAG)", err)
+		}
+		files = append(files, namedFile{fileSockDiag, os.NewFile(uintptr(fd), fileSockDiag)})
+	}
+	for _, at := range r.Listen {
+		f, err := listenTCP(at)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			files = append(files, namedFile{fileListener, f})
 		}
 	}
 	if r.NoDNSStub {
@@ -237,18 +257,45 @@ func setDefaultRoutes(want []Route) error {
 			return fmt.Errorf("default route over %s: %w", link.Attrs().Name, err)
 		}
 	}
+	return setRoutes(want)
+}
+
+func setRoutes(want []Route) error {
 	for _, w := range want {
 		link, err := netlink.LinkByName(w.Interface)
 		if err != nil {
-			return fmt.Errorf("default route over %s: %w", w.Interface, err)
+			return fmt.Errorf("route to %s over %s: %w", w.Dst, w.Interface, err)
 		}
 		r := &netlink.Route{
-			LinkIndex: link.Attrs().Index, Gw: w.Via.AsSlice(), Priority: w.Metric,
-			Dst: &net.IPNet{IP: w.Dst.Addr().AsSlice(), Mask: net.CIDRMask(w.Dst.Bits(), w.Dst.Addr().BitLen())},
+			LinkIndex: link.Attrs().Index,
+			Priority:  w.Metric,
+			Dst:       &net.IPNet{IP: w.Dst.Addr().AsSlice(), Mask: net.CIDRMask(w.Dst.Bits(), w.Dst.Addr().BitLen())},
+		}
+		if w.Via.IsValid() {
+			r.Gw = w.Via.AsSlice()
+		} else {
+			r.Scope = netlink.SCOPE_LINK
 		}
 		if err := netlink.RouteReplace(r); err != nil {
-			return fmt.Errorf("default route via %s over %s: %w", w.Via, w.Interface, err)
+			if w.Dst.Bits() == 0 {
+				return fmt.Errorf("default route via %s over %s: %w", w.Via, w.Interface, err)
+			}
+			return fmt.Errorf("route to %s over %s: %w", w.Dst, w.Interface, err)
 		}
 	}
 	return nil
+}
+
+// listenTCP makes a socket that listens in this network namespace, or none where the address is in use.
+func listenTCP(at netip.AddrPort) (*os.File, error) {
+	var cfg net.ListenConfig
+	l, err := cfg.Listen(context.Background(), "tcp", at.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening at %s: %w", at, err)
+	}
+	defer l.Close()
+	return l.(*net.TCPListener).File()
 }

@@ -25,12 +25,13 @@ type Interface struct {
 	IPv6      bool // false switches IPv6 off on the interface
 	// Autoconf lets the interface take addresses and routes from router advertisements, beside Addrs.
 	Autoconf bool
-	// Given leaves the interface as it is, or, where there is none of its name, makes it and leaves all else to others. It
-	// goes with the descriptor, unless it was there before.
+	// Given leaves the interface as it is, or, where there is none of its name, makes it and leaves all else to others.
 	Given bool
+	// Temporary has the interface go with its descriptor, unless it was there before.
+	Temporary bool
 }
 
-// Route is a route out of the sandbox.
+// Route is a route out of the sandbox. Without Via the destination is on the link.
 type Route struct {
 	Dst       netip.Prefix
 	Via       netip.Addr
@@ -45,6 +46,13 @@ type Request struct {
 	Remove []string
 	// DefaultRoutes replace the default routes over usernet's interfaces.
 	DefaultRoutes []Route
+	// Routes are set besides, in this order.
+	Routes []Route
+	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there is left
+	// out.
+	Listen []netip.AddrPort
+	// SockDiag asks for a socket that tells what listens in the sandbox (sock_diag(7)).
+	SockDiag bool
 	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port where the
 	// kernel's packet filter can lead to them.
 	DNSStub netip.AddrPort
@@ -59,7 +67,7 @@ func (r *Request) onlyGiven() bool {
 			return false
 		}
 	}
-	return len(r.Add) > 0 && len(r.DefaultRoutes) == 0
+	return len(r.Add) > 0 && len(r.DefaultRoutes) == 0 && len(r.Routes) == 0
 }
 
 // Reply holds what came out of the sandbox. The caller owns it all.
@@ -69,6 +77,9 @@ type Reply struct {
 	DNSListener net.Listener
 	// DNSRules keeps the rules that lead to them in place where they have another port than DNSStub says; nil: they have not.
 	DNSRules *os.File
+	// Listeners are those of Request.Listen.
+	Listeners []net.Listener
+	SockDiag  *os.File // nil where it was not asked for
 }
 
 // answer is what the agent sends: an error, or the names of the descriptors that come with it.
@@ -77,11 +88,13 @@ type answer struct {
 	Files []string
 }
 
-// Names of the DNS sockets in an answer; no interface has a name with a slash.
+// Names of what is no interface in an answer; no interface has a name with a slash.
 const (
 	fileDNSPacket   = "dns/udp"
 	fileDNSListener = "dns/tcp"
 	fileDNSRules    = "dns/rules"
+	fileListener    = "tcp/listener"
+	fileSockDiag    = "sock/diag"
 )
 
 // maxMessage bounds a message between the daemon and the agent, in bytes; maxFiles is the kernel's limit for one
@@ -170,6 +183,14 @@ func sortFiles(names []string, files []*os.File) (*Reply, error) {
 			_ = f.Close()
 		case fileDNSRules:
 			reply.DNSRules = f
+		case fileListener:
+			var l net.Listener
+			if l, err = net.FileListener(f); err == nil {
+				reply.Listeners = append(reply.Listeners, l)
+			}
+			_ = f.Close()
+		case fileSockDiag:
+			reply.SockDiag = f
 		default:
 			reply.TAPs[names[i]] = f
 		}
@@ -193,6 +214,12 @@ func (r *Reply) close() {
 	}
 	if r.DNSRules != nil {
 		_ = r.DNSRules.Close()
+	}
+	if r.SockDiag != nil {
+		_ = r.SockDiag.Close()
+	}
+	for _, l := range r.Listeners {
+		_ = l.Close()
 	}
 }
 

@@ -50,9 +50,12 @@ type Config struct {
 	MAC       net.HardwareAddr
 	MTU       uint32 // bytes, of layer 3
 	Addresses []netip.Prefix
-	Switch    *vswitch.Switch
-	Logger    *slog.Logger
-	Handler   Handler
+	// ProxyAllBut has the gateway answer address resolution (ARP, RFC 826; NDP, RFC 4861) for all addresses but these and
+	// link-local ones; nil: for its own only.
+	ProxyAllBut []netip.Addr
+	Switch      *vswitch.Switch
+	Logger      *slog.Logger
+	Handler     Handler
 }
 
 // Gateway is a running gateway. Make it with New, end it with Close.
@@ -95,6 +98,7 @@ func New(cfg Config) (*Gateway, error) {
 		own = append(own, p.Addr())
 	}
 	g.link = newLinkEndpoint(tcpip.LinkAddress(cfg.MAC), cfg.MTU)
+	g.link.proxyAllBut = cfg.ProxyAllBut
 	g.link.log = cfg.Logger
 	if err := g.s.CreateNIC(nic, g.link); err != nil {
 		return nil, errors.New(err.String())

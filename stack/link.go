@@ -3,6 +3,7 @@ package stack
 import (
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +32,8 @@ type linkEndpoint struct {
 	own        atomic.Pointer[ownAddresses]            // what the gateway answers ARP and NDP for
 	datagrams  atomic.Pointer[Gateway]                 // takes datagrams past netstack; nil: nobody does
 
+	proxyAllBut []netip.Addr // see Config; set before connect
+
 	mu      sync.Mutex // guards onClose
 	onClose func()
 }
@@ -55,7 +58,11 @@ func (e *linkEndpoint) connect(sw *vswitch.Switch, cfg vswitch.PortConfig) error
 	if len(cfg.MAC) == 0 {
 		cfg.MAC = net.HardwareAddr(e.mac)
 	}
-	e.own.Store(newOwnAddresses(e.mac, cfg.Addrs))
+	own := newOwnAddresses(e.mac, cfg.Addrs)
+	if e.proxyAllBut != nil {
+		own.answerAllBut(e.proxyAllBut)
+	}
+	e.own.Store(own)
 	p, err := sw.Connect(cfg, e)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"net/netip"
+	"slices"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -16,6 +17,36 @@ import (
 type ownAddresses struct {
 	v4 [][4]byte
 	v6 [][16]byte
+	// proxy answers for all addresses but these, which are others' on the link.
+	proxy  bool
+	others map[netip.Addr]struct{}
+}
+
+// answerAllBut has the gateway stand for everybody beyond the link.
+func (o *ownAddresses) answerAllBut(others []netip.Addr) {
+	o.proxy = true
+	o.others = make(map[netip.Addr]struct{}, len(others))
+	for _, a := range others {
+		o.others[a.Unmap()] = struct{}{}
+	}
+}
+
+func (o *ownAddresses) answers4(target [4]byte) bool {
+	if o.proxy {
+		_, others := o.others[netip.AddrFrom4(target)]
+		return !others && target != [4]byte{}
+	}
+	return slices.Contains(o.v4, target)
+}
+
+// answers6 never takes link-local addresses for somebody's beyond the link.
+func (o *ownAddresses) answers6(target [16]byte) bool {
+	if slices.Contains(o.v6, target) {
+		return true
+	}
+	a := netip.AddrFrom16(target)
+	_, others := o.others[a]
+	return o.proxy && !others && !a.IsLinkLocalUnicast()
 }
 
 func newOwnAddresses(mac tcpip.LinkAddress, addrs []netip.Addr) *ownAddresses {
@@ -52,11 +83,8 @@ func (o *ownAddresses) wantsARP(p []byte) bool {
 	if !a.IsValid() {
 		return false
 	}
-	target := [4]byte(a.ProtocolAddressTarget())
-	for _, mine := range o.v4 {
-		if mine == target {
-			return true
-		}
+	if o.answers4([4]byte(a.ProtocolAddressTarget())) {
+		return true
 	}
 	// Replies are for who asked; requests for somebody else teach netstack nothing it needs.
 	return a.Op() == header.ARPReply
@@ -83,13 +111,7 @@ func (o *ownAddresses) wantsICMPv6(p []byte) bool {
 	if len(p) < header.ICMPv6NeighborSolicitMinimumSize {
 		return false
 	}
-	target := [16]byte(p[8:24])
-	for _, mine := range o.v6 {
-		if mine == target {
-			return true
-		}
-	}
-	return false
+	return o.answers6([16]byte(p[8:24]))
 }
 
 // isSolicited says whether a packet goes to a solicited-node multicast address (RFC 4291 section 2.7.1).

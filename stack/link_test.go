@@ -308,3 +308,20 @@ func FuzzLinkFilter(f *testing.F) {
 		}
 	})
 }
+
+// TestAProxyAnswersForAllButOthers: the gateway of a namespace that looks like the host stands for everybody on its link
+// except the namespace itself, and for nobody's link-local address but its own.
+func TestAProxyAnswersForAllButOthers(t *testing.T) {
+	own := newOwnAddresses(tcpip.LinkAddress(linkMAC(1)), []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1")})
+	own.answerAllBut([]netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")})
+	for addr, want := range map[string]bool{
+		"192.0.2.1": true, "192.0.2.2": false, "192.0.2.99": true, "0.0.0.0": false,
+		"2001:db8::1": true, "2001:db8::2": false, "fe80::1": true, "fe80::2": false,
+	} {
+		a := netip.MustParseAddr(addr)
+		got := a.Is4() && own.answers4(a.As4()) || a.Is6() && own.answers6(a.As16())
+		if got != want {
+			t.Errorf("%s is answered for: %v, want %v", addr, got, want)
+		}
+	}
+}

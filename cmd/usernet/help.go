@@ -113,6 +113,9 @@ usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug`, f
 	"slirp4netns": {group: groupRuntimes, long: `Connect one network namespace to the host's network, without a daemon, with the command line, descriptors and API socket of
 slirp4netns 1.3. A symbolic link called slirp4netns to usernet does the same; usernet slirp4netns --help lists the options.`,
 		examples: "usernet slirp4netns --configure --mtu=65520 4711 tap0", args: []completer{nothing}},
+	"pasta": {group: groupRuntimes, long: `Connect one network namespace to the host's network so that it looks like the host, without a daemon, with the command line of
+pasta. A symbolic link called pasta to usernet does the same; usernet pasta --help lists the options.`,
+		examples: "usernet pasta --config-net -t 8080:80 4711", args: []completer{nothing}},
 	"integrate": {group: groupRuntimes, long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
 by usernet is changed.`,
 		examples: `usernet integrate podman

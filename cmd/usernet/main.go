@@ -71,7 +71,8 @@ func rootCommand() *cobra.Command {
 		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
 		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
 		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
-		placeCommand("slirp4netns", "Take the place of slirp4netns"), integrateCommand(),
+		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
+		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"), integrateCommand(),
 	)
 	addDockerOnly(root)
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.

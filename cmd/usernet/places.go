@@ -6,12 +6,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usernet/usernet/runtimes/pasta"
 	"github.com/usernet/usernet/runtimes/slirp4netns"
 )
 
 // places are the programs whose places usernet takes: each is its whole command line, and returns the exit status. A
 // symbolic link of that name to usernet is the program, as is `usernet NAME`.
 var places = map[string]func(program string, args []string) int{
+	"pasta": func(program string, args []string) int {
+		return pasta.Main(program, version, args, os.Stdout, os.Stderr)
+	},
 	"slirp4netns": func(program string, args []string) int {
 		return slirp4netns.Main(program, version, args, os.Stdout, os.Stderr)
 	},
@@ -24,10 +28,10 @@ func place() {
 	}
 }
 
-// placeCommand is `usernet NAME`.
-func placeCommand(name, short string) *cobra.Command {
+// placeCommand is `usernet NAME`, whose arguments are those of the program.
+func placeCommand(name, arguments, short string) *cobra.Command {
 	return &cobra.Command{
-		Use:                name + " [OPTION]... PID|PATH|FD [TAPNAME]",
+		Use:                name + " " + arguments,
 		Short:              short,
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {

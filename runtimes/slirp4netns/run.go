@@ -142,7 +142,7 @@ func (o *Options) openTAP(ctx context.Context) (*os.File, error) {
 		}
 		target.Pid = pid
 	}
-	i := sandbox.Interface{Name: o.TAP, Offload: true, Given: !o.Configure}
+	i := sandbox.Interface{Name: o.TAP, Offload: true, Given: !o.Configure, Temporary: true}
 	r := sandbox.Request{}
 	if o.Configure {
 		i.MAC = o.MAC

@@ -24,8 +24,18 @@ type Config struct {
 	MTU int // bytes
 	// Gateways are the gateway's addresses, one of each family, with the subnet's length.
 	Gateways []netip.Prefix
-	// DNS are where names are answered, in the subnets of Gateways.
+	// Subnets are those of the network; nil: those of Gateways.
+	Subnets []netip.Prefix
+	// MAC is the gateway's; nil: made of its addresses.
+	MAC net.HardwareAddr
+	// ProxyAllBut has the gateway answer address resolution for all addresses but these; nil: for its own only.
+	ProxyAllBut []netip.Addr
+	// Translate returns where on the host an address leads that the guest uses; an invalid one: what all else says.
+	Translate func(netip.Addr) netip.Addr
+	// DNS are where names are answered.
 	DNS []netip.Addr
+	// NameServers are asked for names; nil: those of ResolvConf.
+	NameServers []string
 	// HostLoopback says that the gateway's addresses lead to the host's loopback.
 	HostLoopback bool
 	Outbound     engine.Outbound
@@ -66,6 +76,10 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 	ec := engine.Config{
 		Name:         "standalone",
 		Gateways:     cfg.Gateways,
+		Subnets:      cfg.Subnets,
+		MAC:          cfg.MAC,
+		ProxyAllBut:  cfg.ProxyAllBut,
+		Translate:    cfg.Translate,
 		MTU:          cfg.MTU,
 		HostLoopback: cfg.HostLoopback,
 		Outbound:     cfg.Outbound,
@@ -77,7 +91,7 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 			return err
 		}
 		ec.Names, ec.NameServers, ec.Aliases = n.names, cfg.DNS, cfg.DNS
-		ec.Client = func(string) dns.Client { return dns.Client{ID: guestID, Forward: true} }
+		ec.Client = func(string) dns.Client { return dns.Client{ID: guestID, Forward: true, Upstreams: cfg.NameServers} }
 	}
 	if n.net, err = engine.New(ec); err != nil {
 		return err
@@ -139,6 +153,11 @@ func (n *Network) Publish(ctx context.Context, proto string, host, guest netip.A
 	} else {
 		p.IPv6 = guest.Addr()
 	}
+	return n.PublishAll(ctx, p)
+}
+
+// PublishAll forwards host ports to the guest until they are unpublished: all of them, or with an error none.
+func (n *Network) PublishAll(ctx context.Context, p engine.Publication) (unpublish func() error, err error) {
 	bound, err := n.net.Publish(ctx, n.guest, p)
 	if err != nil {
 		return nil, err

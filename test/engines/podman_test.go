@@ -101,9 +101,7 @@ func TestPodmanHostLoopback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "loopback") })}
-	go srv.Serve(l)
-	t.Cleanup(func() { srv.Close() })
+	serveText(t, l, "loopback")
 	url := fmt.Sprintf("http://10.0.2.2:%d/", l.Addr().(*net.TCPAddr).Port)
 	if out := p.run("--network", "slirp4netns:allow_host_loopback=true", "bb:1", "wget", "-qO-", url); out != "loopback" {
 		t.Errorf("the host's loopback says %q", out)
@@ -162,6 +160,14 @@ func fetchFromOutside(t *testing.T, url string) {
 	if b, err := io.ReadAll(c); err != nil || string(b) != "container\n" {
 		t.Errorf("%s says to a machine outside: %q, %v", url, b, err)
 	}
+}
+
+// serveText answers every request on l with a text, until the test ends.
+func serveText(t *testing.T, l net.Listener, text string) {
+	t.Helper()
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })}
+	go srv.Serve(l)
+	t.Cleanup(func() { srv.Close() })
 }
 
 // says fetches a page and compares it.

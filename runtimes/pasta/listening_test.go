@@ -1,0 +1,67 @@
+package pasta
+
+import (
+	"encoding/binary"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestListeningSocketsAreSeen opens and closes sockets of each kind and asks the kernel.
+func TestListeningSocketsAreSeen(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, network := range []string{"tcp4", "tcp6", "udp4", "udp6"} {
+		t.Run(network, func(t *testing.T) {
+			proto, at := uint8(unix.IPPROTO_TCP), "127.0.0.1:0"
+			if network[3] == '6' {
+				at = "[::1]:0"
+			}
+			var port int
+			var end func() error
+			if network[0] == 'u' {
+				proto = unix.IPPROTO_UDP
+				c, err := net.ListenPacket(network, at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				port, end = c.LocalAddr().(*net.UDPAddr).Port, c.Close
+			} else {
+				l, err := net.Listen(network, at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				port, end = l.Addr().(*net.TCPAddr).Port, l.Close
+			}
+			set, err := listening(fd, proto)
+			if err != nil || !set.has(uint16(port)) {
+				t.Errorf("port %d is not seen (%v)", port, err)
+			}
+			if err := end(); err != nil {
+				t.Fatal(err)
+			}
+			if set, err = listening(fd, proto); err != nil || set.has(uint16(port)) {
+				t.Errorf("port %d is seen after its end (%v)", port, err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	message := func(kind uint16, body []byte) []byte {
+		b := make([]byte, sizeNlmsghdr, sizeNlmsghdr+len(body))
+		binary.NativeEndian.PutUint32(b, uint32(sizeNlmsghdr+len(body)))
+		binary.NativeEndian.PutUint16(b[4:], kind)
+		return append(b, body...)
+	}
+	f.Add(message(unix.SOCK_DIAG_BY_FAMILY, make([]byte, sizeAnswer)))
+	f.Add(message(unix.NLMSG_DONE, nil))
+	f.Add(message(unix.NLMSG_ERROR, []byte{0xff, 0xff, 0xff, 0xff}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = parse(b, new(portSet)) // it must end, and not panic
+	})
+}

@@ -1,0 +1,252 @@
+package pasta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/usernet/usernet/autoconf"
+	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/runtimes/standalone"
+	"github.com/usernet/usernet/sandbox"
+	"github.com/usernet/usernet/switch/tap"
+)
+
+// routerMAC is pasta's default for --mac-addr.
+var routerMAC = net.HardwareAddr{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}
+
+// netnsDir is where ip-netns(8) keeps namespaces by name.
+const netnsDir = "/run/netns"
+
+// session is a namespace that is connected.
+type session struct {
+	o    *Options
+	host *host
+	log  *slog.Logger
+	net  *standalone.Network
+	diag *os.File // tells what listens in the namespace; nil where nobody asks
+
+	release []func() error // in the order in which it was acquired
+}
+
+// start joins the namespace, publishes ports and returns when traffic can flow.
+func start(ctx context.Context, o *Options, log *slog.Logger) (s *session, err error) {
+	s = &session{o: o, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	handle, err := netlink.NewHandle()
+	if err != nil {
+		return nil, fmt.Errorf("the host's network: %w", err)
+	}
+	defer handle.Close()
+	if s.host, err = readHost(handle, o); err != nil {
+		return nil, err
+	}
+	reply, err := s.configure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.diag = reply.SockDiag
+	f := reply.TAPs[s.host.Interface]
+	mac, err := tap.HardwareAddr(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if s.net, err = standalone.Start(s.network(mac), f); err != nil {
+		return nil, err
+	}
+	return s, s.publish(ctx)
+}
+
+// target is the namespace that the options name.
+func (o *Options) target() sandbox.Target {
+	t := sandbox.Target{Pid: o.PID, NetNS: o.NetNS, UserNS: o.UserNS}
+	if o.NetNS != "" && !strings.ContainsRune(o.NetNS, '/') {
+		t.NetNS = filepath.Join(netnsDir, o.NetNS)
+	}
+	return t
+}
+
+// configure makes the interface in the namespace.
+func (s *session) configure(ctx context.Context) (*sandbox.Reply, error) {
+	o, h := s.o, s.host
+	i := sandbox.Interface{Name: h.Interface, Offload: true, Given: !o.ConfigNet, Temporary: true}
+	r := sandbox.Request{SockDiag: o.TCP.Mode == ModeAuto || o.UDP.Mode == ModeAuto}
+	if o.ConfigNet {
+		i.MAC, i.MTU, i.Addrs, i.IPv6 = o.MAC, o.MTU, h.Addrs, o.IPv6
+		if i.MTU == 0 {
+			i.MTU = defaultMTU
+		}
+		for _, w := range h.Routes {
+			r.Routes = append(r.Routes, sandbox.Route{Dst: w.Dst, Via: w.Via, Interface: h.Interface})
+		}
+	}
+	r.Add = []sandbox.Interface{i}
+	var none *sandbox.Helper // the process enters the namespace itself
+	reply, err := none.Configure(ctx, o.target(), r)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s in the namespace: %w", h.Interface, err)
+	}
+	return reply, nil
+}
+
+// network is the gateway that the namespace's traffic meets.
+func (s *session) network(mac net.HardwareAddr) standalone.Config {
+	o, h := s.o, s.host
+	cfg := standalone.Config{
+		Log:       s.log,
+		MTU:       defaultMTU,
+		MAC:       routerMAC,
+		Outbound:  engine.Outbound{Addr4: o.Outbound[v4], Addr6: o.Outbound[v6], Interface: o.OutboundIf[v4]},
+		GuestMAC:  mac,
+		Translate: s.translate(),
+		// Not nil, also where the guest has no address: the gateway stands for everybody.
+		ProxyAllBut: []netip.Addr{},
+		Subnets:     []netip.Prefix{},
+	}
+	if o.RouterMAC != nil {
+		cfg.MAC = o.RouterMAC
+	}
+	for _, g := range h.Gateways {
+		if g.IsValid() {
+			cfg.Gateways = append(cfg.Gateways, netip.PrefixFrom(g, g.BitLen()))
+		}
+	}
+	for _, p := range h.Addrs {
+		cfg.ProxyAllBut = append(cfg.ProxyAllBut, p.Addr())
+		cfg.Subnets = append(cfg.Subnets, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	}
+	for _, a := range o.DNSForward {
+		if a.IsValid() {
+			cfg.DNS = append(cfg.DNS, a)
+		}
+	}
+	for _, a := range o.DNSHost {
+		if a.IsValid() {
+			cfg.NameServers = append(cfg.NameServers, a.String())
+		}
+	}
+	cfg.Autoconf = s.autoconf()
+	return cfg
+}
+
+// autoconf is what guests are told that configure themselves; nil: nobody is told anything.
+func (s *session) autoconf() *autoconf.Config {
+	o, h := s.o, s.host
+	cfg := &autoconf.Config{MTU: o.MTU}
+	if o.DHCPDNS {
+		cfg.DNS = o.DNS
+	}
+	if o.DHCPSearch {
+		cfg.Search = o.Search
+	}
+	serves := false
+	for _, p := range h.Addrs {
+		switch {
+		case p.Addr().Is4() && !o.NoDHCP && !cfg.Subnet4.IsValid() && h.Gateways[v4].IsValid():
+			cfg.Subnet4, cfg.Router4, cfg.First4, cfg.Last4 = p.Masked(), h.Gateways[v4], p.Addr(), p.Addr()
+			serves = true
+		case p.Addr().Is6() && !cfg.Prefix6.IsValid() && !o.NoRA && !o.ConfigNet:
+			cfg.Prefix6 = netip.PrefixFrom(p.Addr(), 64).Masked()
+			if !o.NoDHCPv6 {
+				cfg.Address6 = p.Addr()
+			}
+			serves = true
+		}
+	}
+	if !serves {
+		return nil
+	}
+	return cfg
+}
+
+// translate says where addresses lead that stand for the host: its loopback, or the address that it has in common with the
+// namespace.
+func (s *session) translate() func(netip.Addr) netip.Addr {
+	o, h := s.o, s.host
+	table := map[netip.Addr]netip.Addr{}
+	for family, loopback := range [2]netip.Addr{v4: netip.AddrFrom4([4]byte{127, 0, 0, 1}), v6: netip.IPv6Loopback()} {
+		gateway, mapped := h.Gateways[family], o.MapHostLoopback[family]
+		if gateway.IsValid() {
+			table[gateway] = gateway // a machine like others
+		}
+		if !mapped.IsValid() && !o.NoMapGateway {
+			mapped = gateway
+		}
+		if mapped.IsValid() {
+			table[mapped] = loopback
+		}
+		if guest := o.MapGuestAddr[family]; guest.IsValid() {
+			if own := hostAddr(family); own.IsValid() {
+				table[guest] = own
+			}
+		}
+	}
+	return func(dst netip.Addr) netip.Addr { return table[dst] }
+}
+
+// hostAddr is a global address of the host, of a family.
+func hostAddr(family int) netip.Addr {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is4() == (family == v4) && p.Addr().IsGlobalUnicast() {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// guest is the namespace's first address of each family.
+func (s *session) guest() (in4, in6 netip.Addr) {
+	for _, p := range s.host.Addrs {
+		switch {
+		case p.Addr().Is4() && !in4.IsValid():
+			in4 = p.Addr()
+		case p.Addr().Is6() && !in6.IsValid():
+			in6 = p.Addr()
+		}
+	}
+	return in4, in6
+}
+
+// close gives everything back, the last first.
+func (s *session) close() error {
+	var errs []error
+	for i := len(s.release) - 1; i >= 0; i-- {
+		errs = append(errs, s.release[i]())
+	}
+	if s.net != nil {
+		errs = append(errs, s.net.Close())
+	}
+	if s.diag != nil {
+		errs = append(errs, s.diag.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// writePID writes the process's own id where the options say.
+func (o *Options) writePID() error {
+	if o.PIDFile == "" {
+		return nil
+	}
+	if err := os.WriteFile(o.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	return nil
+}
