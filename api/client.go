@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"syscall"
 )
 
@@ -72,7 +73,8 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 
 // broken is err, or ErrDaemonEnded where err says that the connection ended in the middle of an answer.
 func (c *Client) broken(ctx context.Context, err error) error {
-	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	cut := slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE},
+		func(e error) bool { return errors.Is(err, e) })
 	if cut && ctx.Err() == nil {
 		return fmt.Errorf("%w (%s) before its answer was whole", ErrDaemonEnded, c.Socket)
 	}

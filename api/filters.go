@@ -131,15 +131,20 @@ func (f filters) matchContainer(c *network.Container) bool {
 	return (f.any("name", matches(c.Name)) || f.any("name", matches("/"+c.Name))) &&
 		f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
 		f.any("status", func(v string) bool { return string(c.Status) == v }) &&
-		f.any("ancestor", never) && f.any("volume", never) && f.any("isolation", never) && f.any("health", func(v string) bool { return v == "none" }) &&
+		f.any("ancestor", never) && f.any("volume", never) && f.any("isolation", never) &&
+		f.any("health", func(v string) bool { return v == "none" }) &&
 		f.any("is-task", func(v string) bool { return v == "false" || v == "0" }) &&
 		f.any("exited", func(v string) bool { return c.Status == network.Exited && fmt.Sprint(c.ExitCode) == v }) &&
 		f.any("network", func(v string) bool {
-			return slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Network == v || strings.HasPrefix(e.NetworkID, v) })
+			return slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool {
+				return e.Network == v || strings.HasPrefix(e.NetworkID, v)
+			})
 		}) &&
 		f.any("expose", func(v string) bool { return slices.ContainsFunc(c.Exposed, portIs(v)) }) &&
 		f.any("publish", func(v string) bool {
-			return slices.ContainsFunc(c.Ports, func(b network.PortBinding) bool { return portIs(v)(network.PortProto{Port: b.Port, Proto: b.Proto}) })
+			return slices.ContainsFunc(c.Ports, func(b network.PortBinding) bool {
+				return portIs(v)(network.PortProto{Port: b.Port, Proto: b.Proto})
+			})
 		}) && f.matchLabels(c.Labels)
 }
 
@@ -207,7 +212,11 @@ func portIs(v string) func(network.PortProto) bool {
 func (f filters) matchEvent(e Event) bool {
 	actor := func(kind string) func(string) bool {
 		return func(v string) bool {
-			return e.Type == kind && (strings.HasPrefix(e.ID, v) || e.Attributes["name"] == v) || strings.HasPrefix(e.Attributes[kind], v) && e.Attributes[kind] != ""
+			if e.Type == kind && (strings.HasPrefix(e.ID, v) || e.Attributes["name"] == v) {
+				return true
+			}
+			other := e.Attributes[kind] // of the one that the actor was connected with
+			return other != "" && strings.HasPrefix(other, v)
 		}
 	}
 	for _, k := range []string{"config", "daemon", "image", "node", "plugin", "secret", "service", "volume"} {
@@ -235,7 +244,14 @@ func (f filters) until() (time.Time, error) {
 
 // timeForms are those of Docker's --since and --until beside a number of seconds, the ones without a zone in local
 // time.
-var timeForms = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02"}
+var timeForms = []string{
+	time.RFC3339Nano,
+	"2006-01-02T15:04:05.999999999",
+	"2006-01-02T15:04",
+	"2006-01-02T15",
+	"2006-01-02Z07:00",
+	"2006-01-02",
+}
 
 // parseTime reads seconds since 1970, with a fraction or not, a date, or a duration back from now; "" is the zero time.
 func parseTime(s string) (time.Time, error) {
@@ -256,7 +272,8 @@ func parseTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, network.Errorf(network.Invalid, "invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
+	return time.Time{}, network.Errorf(network.Invalid,
+		"invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
 }
 
 // ParseTime reads a time as --since and --until take it: seconds since 1970, a date, or a duration back from now; ""

@@ -25,21 +25,28 @@ type none struct{}
 // refused.
 func on[In, Out any](method, path, summary string, f func(*http.Request, In) (Out, error), query ...parameter) route {
 	in, out := reflect.TypeFor[In](), reflect.TypeFor[Out]()
-	return route{method: method, path: path, summary: summary, query: query, in: in, out: out, handle: func(w http.ResponseWriter, r *http.Request) {
-		var body In
-		if in != reflect.TypeFor[none]() {
-			if err := readBody(r, &body); err != nil {
-				fail(w, err)
+	return route{
+		method:  method,
+		path:    path,
+		summary: summary,
+		query:   query,
+		in:      in,
+		out:     out,
+		handle: func(w http.ResponseWriter, r *http.Request) {
+			var body In
+			if in != reflect.TypeFor[none]() {
+				if err := readBody(r, &body); err != nil {
+					fail(w, err)
+					return
+				}
+			}
+			v, err := f(r, body)
+			if err == nil && out == reflect.TypeFor[none]() {
+				w.WriteHeader(http.StatusNoContent)
 				return
 			}
-		}
-		v, err := f(r, body)
-		if err == nil && out == reflect.TypeFor[none]() {
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		reply(w, v, err)
-	}}
+			reply(w, v, err)
+		}}
 }
 
 func ref(r *http.Request) string { return r.PathValue("ref") }
@@ -51,37 +58,46 @@ func (s *Server) usernetRoutes() []route {
 
 func (s *Server) daemonRoutes() []route {
 	return []route{
-		on("GET", "/usernet/info", "The daemon's state in numbers", func(*http.Request, none) (Info, error) { return s.b.Info(), nil }),
-		on("POST", "/usernet/shutdown", "End the daemon, as SIGTERM does; containers go on", func(*http.Request, none) (none, error) {
-			s.b.Shutdown()
-			return none{}, nil
-		}),
-		on("GET", "/usernet/dns/query", "What the embedded DNS server answers, and from where", func(r *http.Request, _ none) (DNSAnswer, error) {
-			q := r.URL.Query()
-			return s.b.QueryDNS(r.Context(), q.Get("container"), q.Get("name"), q.Get("type"))
-		}, parameter{"name", "string", "the name", true}, parameter{"type", "string", "the record type; A where none is given", false},
+		on("GET", "/usernet/info", "The daemon's state in numbers",
+			func(*http.Request, none) (Info, error) { return s.b.Info(), nil }),
+		on("POST", "/usernet/shutdown", "End the daemon, as SIGTERM does; containers go on",
+			func(*http.Request, none) (none, error) {
+				s.b.Shutdown()
+				return none{}, nil
+			}),
+		on("GET", "/usernet/dns/query", "What the embedded DNS server answers, and from where",
+			func(r *http.Request, _ none) (DNSAnswer, error) {
+				q := r.URL.Query()
+				return s.b.QueryDNS(r.Context(), q.Get("container"), q.Get("name"), q.Get("type"))
+			}, parameter{"name", "string", "the name", true}, parameter{"type", "string", "the record type; A where none is given", false},
 			parameter{"container", "string", "the container that asks; without one, names of containers are unknown", false}),
-		on("GET", "/usernet/flows", "Connections and associations through the gateways", func(r *http.Request, _ none) ([]Flow, error) {
-			return s.b.Flows(r.URL.Query().Get("container"))
-		}, parameter{"container", "string", "only this container's", false}),
+		on("GET", "/usernet/flows", "Connections and associations through the gateways",
+			func(r *http.Request, _ none) ([]Flow, error) {
+				return s.b.Flows(r.URL.Query().Get("container"))
+			}, parameter{"container", "string", "only this container's", false}),
 	}
 }
 
 func (s *Server) networkRoutes() []route {
 	return []route{
-		on("GET", "/usernet/networks", "All networks, by name", func(*http.Request, none) ([]*network.Network, error) { return s.b.Networks(), nil }),
-		on("POST", "/usernet/networks", "Make a network", func(r *http.Request, spec network.NetworkSpec) (CreatedNetwork, error) {
-			n, warning, err := s.b.CreateNetwork(r.Context(), spec)
-			if err != nil {
-				return CreatedNetwork{}, err
-			}
-			return CreatedNetwork{*n, warning}, nil
-		}),
-		on("GET", "/usernet/networks/{ref}", "One network", func(r *http.Request, _ none) (*network.Network, error) { return s.b.Network(ref(r)) }),
-		on("DELETE", "/usernet/networks/{ref}", "Remove a network that has no endpoints", func(r *http.Request, _ none) (none, error) {
-			return none{}, s.b.RemoveNetwork(r.Context(), ref(r))
-		}),
+		on("GET", "/usernet/networks", "All networks, by name",
+			func(*http.Request, none) ([]*network.Network, error) { return s.b.Networks(), nil }),
+		on("POST", "/usernet/networks", "Make a network",
+			func(r *http.Request, spec network.NetworkSpec) (CreatedNetwork, error) {
+				n, warning, err := s.b.CreateNetwork(r.Context(), spec)
+				if err != nil {
+					return CreatedNetwork{}, err
+				}
+				return CreatedNetwork{*n, warning}, nil
+			}),
+		on("GET", "/usernet/networks/{ref}", "One network",
+			func(r *http.Request, _ none) (*network.Network, error) { return s.b.Network(ref(r)) }),
+		on("DELETE", "/usernet/networks/{ref}", "Remove a network that has no endpoints",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.RemoveNetwork(r.Context(), ref(r))
+			}),
 		on("GET", "/usernet/networks/{ref}/details", "Switch ports, drops by reason, counters; null where nothing runs on the network",
+
 			func(r *http.Request, _ none) (any, error) { return s.b.NetworkDetails(ref(r)) }),
 		on("POST", "/usernet/networks/{ref}/connect", "Give a container an interface on the network, at once where it runs",
 			func(r *http.Request, a Attachment) (none, error) {
@@ -101,40 +117,51 @@ func (s *Server) containerRoutes() []route {
 	return []route{
 		on("GET", "/usernet/containers", "All containers, ended ones included, the newest first",
 			func(*http.Request, none) ([]*network.Container, error) { return s.b.Containers(), nil }),
-		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute", s.createContainer),
-		on("POST", "/usernet/attachments", "Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces", func(r *http.Request, q AttachRequest) (*network.Container, error) {
-			return s.b.Attach(r.Context(), q, takeFile(r.Context()))
-		}),
-		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key", func(r *http.Request, _ none) (none, error) {
-			return none{}, s.b.Detach(r.Context(), ref(r))
-		}),
-		on("GET", "/usernet/containers/{ref}", "One container", func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
-		on("DELETE", "/usernet/containers/{ref}", "Forget a container; with force, an attached one is detached", func(r *http.Request, _ none) (none, error) {
-			return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
-		}, parameter{"force", "boolean", "kill it first where it runs, detach it where it is attached", false}),
+		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute",
+			s.createContainer),
+		on("POST", "/usernet/attachments", "Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces",
+			func(r *http.Request, q AttachRequest) (*network.Container, error) {
+				return s.b.Attach(r.Context(), q, takeFile(r.Context()))
+			}),
+		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.Detach(r.Context(), ref(r))
+			}),
+		on("GET", "/usernet/containers/{ref}", "One container",
+			func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
+		on("DELETE", "/usernet/containers/{ref}", "Forget a container; with force, an attached one is detached",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
+			}, parameter{"force", "boolean", "kill it first where it runs, detach it where it is attached", false}),
 		on("POST", "/usernet/containers/{ref}/start", "Tell the daemon which processes a created container consists of, and make its network",
+
 			func(r *http.Request, p Started) (StartReply, error) {
 				return s.b.StartContainer(r.Context(), ref(r), p)
 			}),
-		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended", func(r *http.Request, _ none) (none, error) {
-			return none{}, s.b.ContainerExited(r.Context(), ref(r), intParam(r, "code", 0))
-		}, parameter{"code", "integer", "exit status", true}),
-		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time", func(r *http.Request, _ none) (none, error) {
-			return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
-		}, parameter{"t", "integer", "seconds until KILL; 10 where there is none, and without end where it is negative", false}, signal("TERM")),
-		on("POST", "/usernet/containers/{ref}/kill", "Send a signal to a container's first process", func(r *http.Request, _ none) (none, error) {
-			return none{}, s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
-		}, signal("KILL")),
+		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.ContainerExited(r.Context(), ref(r), intParam(r, "code", 0))
+			}, parameter{"code", "integer", "exit status", true}),
+		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
+			}, parameter{"t", "integer", "seconds until KILL; 10 where there is none, and without end where it is negative", false}, signal("TERM")),
+		on("POST", "/usernet/containers/{ref}/kill", "Send a signal to a container's first process",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
+			}, signal("KILL")),
 		{
 			method: "POST", path: "/usernet/containers/{ref}/wait",
 			summary: "Answer with the exit status once the container has ended; the header comes at once",
 			in:      reflect.TypeFor[none](), out: reflect.TypeFor[int](), handle: s.waitStatus,
 		},
 		on("GET", "/usernet/containers/{ref}/log", "Path of the file with a detached container's output, a line of JSON for each line",
+
 			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) }),
 		on("GET", "/usernet/containers/{ref}/ports", "Published ports as they are bound now",
 			func(r *http.Request, _ none) ([]Published, error) { return s.b.Published(ref(r)) }),
 		on("POST", "/usernet/containers/{ref}/ports", "Publish ports of a running container: all of them, or with an error none",
+
 			func(r *http.Request, p []network.PortBinding) ([]Published, error) {
 				return s.b.PublishPorts(r.Context(), ref(r), p)
 			}),
