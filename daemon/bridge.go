@@ -12,18 +12,18 @@ import (
 
 // Options of a network that the daemon acts on. The names are Docker's where Docker has one.
 const (
-	optMTU          = "com.docker.network.driver.mtu"
-	optICC          = "com.docker.network.bridge.enable_icc"
-	optMasquerade   = "com.docker.network.bridge.enable_ip_masquerade"
-	optHostBinding4 = "com.docker.network.bridge.host_binding_ipv4"
-	optHostLoopback = "usernet.host_loopback"
-	optOutbound4    = "usernet.outbound_addr"
-	optOutbound6    = "usernet.outbound_addr6"
-	optHost4        = "com.docker.network.host_ipv4" // Docker's name for the same
-	optHost6        = "com.docker.network.host_ipv6"
-	optOutboundDev  = "usernet.outbound_interface"
-	optDirect       = "usernet.direct_ports" // false carries published ports through the gateway always
-	optFastPath     = "usernet.fast_path"    // the same for connections to the outside
+	optMTU            = "com.docker.network.driver.mtu"
+	optICC            = "com.docker.network.bridge.enable_icc"
+	optMasquerade     = "com.docker.network.bridge.enable_ip_masquerade"
+	optHostBinding4   = "com.docker.network.bridge.host_binding_ipv4"
+	optHostLoopback   = "usernet.host_loopback"
+	optOutbound4      = "usernet.outbound_addr"
+	optOutbound6      = "usernet.outbound_addr6"
+	optHost4          = "com.docker.network.host_ipv4" // Docker's name for the same
+	optHost6          = "com.docker.network.host_ipv6"
+	optOutboundDev    = "usernet.outbound_interface"
+	optBypassInbound  = "usernet.bypass_inbound"  // false carries published ports through the gateway always
+	optBypassOutbound = "usernet.bypass_outbound" // the same for connections to the outside
 )
 
 // bridge is a network of the driver bridge while it is in use.
@@ -56,8 +56,8 @@ func (d *Daemon) newBridge(n *network.Network) (*bridge, error) {
 		Names:            d.dns,
 		NameServers:      []netip.Addr{slirpDNS},
 		Client:           func(container string) dns.Client { return d.dnsClient(container) },
-		NoInboundBypass:  !optionBool(n.Options, optDirect, !d.cfg.NoDirectPorts),
-		NoOutboundBypass: !optionBool(n.Options, optFastPath, !d.cfg.NoFastPath),
+		NoInboundBypass:  !optionBool(n.Options, optBypassInbound, !d.cfg.NoInboundBypass),
+		NoOutboundBypass: !optionBool(n.Options, optBypassOutbound, !d.cfg.NoOutboundBypass),
 		Logger:           d.log,
 	}
 	for _, p := range n.Pools {

@@ -30,19 +30,19 @@ type Config struct {
 	Logger   *slog.Logger
 	Version  string
 	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
-	ExitWhenIdle  time.Duration
-	DNS           []string         // upstream servers instead of the host's own
-	ResolvConf    string           // "" means /etc/resolv.conf
-	DNSCache      int              // answers from outside that are kept; 0: none
-	DNSQuestions  int              // being asked outside, of each container; 0 means dns.DefaultQuestions
-	DNSSearch     []string         // search domains instead of the host's
-	DNSSplit      []dns.Split      // the servers of some domains
-	IPv6          bool             // new networks have IPv6 unless they say otherwise
-	NoDirectPorts bool             // published ports go through the gateways always
-	NoFastPath    bool             // so do TCP connections of containers
-	Limits        forwarder.Limits // on all containers together; 0 does not limit
-	PeerTimeout   time.Duration    // how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it
-	PerContainer  forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
+	ExitWhenIdle     time.Duration
+	DNS              []string         // upstream servers instead of the host's own
+	ResolvConf       string           // "" means /etc/resolv.conf
+	DNSCache         int              // answers from outside that are kept; 0: none
+	DNSQuestions     int              // being asked outside, of each container; 0 means dns.DefaultQuestions
+	DNSSearch        []string         // search domains instead of the host's
+	DNSSplit         []dns.Split      // the servers of some domains
+	IPv6             bool             // new networks have IPv6 unless they say otherwise
+	NoInboundBypass  bool             // connections to published ports go through the gateways always
+	NoOutboundBypass bool             // so do those that containers open
+	Limits           forwarder.Limits // on all containers together; 0 does not limit
+	PeerTimeout      time.Duration    // how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it
+	PerContainer     forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
 	// FDStore stores copies of what has to stay open while no daemon runs: sockets of published ports, TAPs, DNS stubs. Nil: nothing does.
 	FDStore handover.Sink
 	// Received are the descriptors that the service manager or the daemon before has left to this one; New owns them. The API's

@@ -16,9 +16,9 @@ func (n *Network) bypassSocket(ctx context.Context, inside netip.Addr, outbound 
 	a := n.byAddr(inside)
 	switch {
 	case a == nil || a.cfg.Sockets == nil:
-		return -1, forwarder.ErrNotDirect
+		return -1, forwarder.ErrNoBypass
 	case outbound && n.cfg.NoOutboundBypass, !outbound && n.cfg.NoInboundBypass:
-		return -1, forwarder.ErrNotDirect
+		return -1, forwarder.ErrNoBypass
 	}
 	if ctx.Err() == nil {
 		var cancel context.CancelFunc

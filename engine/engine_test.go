@@ -369,7 +369,7 @@ func (s sources) Socket(_ context.Context, outbound, _ bool) (int, error) {
 	case s.asked <- way:
 	default:
 	}
-	return -1, forwarder.ErrNotDirect
+	return -1, forwarder.ErrNoBypass
 }
 
 func (s sources) Prefill(bool, bool) { s.prefilled <- "" }

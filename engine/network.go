@@ -173,7 +173,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Allow:             n.allow,
 		Shared:            n.shared,
 		Socket:            n.bypassSocket,
-		NoAnswer:          n.bypassUnanswered,
+		BypassUnanswered:  n.bypassUnanswered,
 		Limits:            n.cfg.Limits,
 		OutboundAddr4:     n.cfg.Outbound.Addr4,
 		OutboundAddr6:     n.cfg.Outbound.Addr6,

@@ -40,7 +40,7 @@ func carryOver(t *testing.T, w1, w2 *world) (rest int64) {
 		}
 		return nil
 	})
-	if flows := w2.Flows(); len(flows) != 1 || flows[0].Path != "direct" {
+	if flows := w2.Flows(); len(flows) != 1 || flows[0].Path != "bypass" {
 		t.Errorf("the second has %+v", flows)
 	}
 	return rest

@@ -71,7 +71,7 @@ func TestHowSYNsAreDecided(t *testing.T) {
 		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.Release() }, "dropped", 0},
 		{"the forwarder ends", open, nil, func(f *Forwarder, _ *fakeSYN) { _ = f.Close() }, "dropped", 0},
 		{"the handshake fails", open, nil, func(_ *Forwarder, s *fakeSYN) { s.conn = nil }, "accepted", 0},
-		{"no socket of the container can answer", open, socket(ErrNotDirect), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "accepted", 1},
+		{"no socket of the container can answer", open, socket(ErrNoBypass), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "accepted", 1},
 		{"the container does not take part in the answer", open, socket(context.DeadlineExceeded), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "dropped", 0},
 		{"the container has the address in use", open, socket(unix.EADDRNOTAVAIL), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "dropped", 0},
 		{"a SYN that only the gateway can answer", open, socket(errors.New("is not asked")), nil, "accepted", 1},

@@ -65,11 +65,11 @@ func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) erro
 	return f.reactor.connected(ctx, fd)
 }
 
-// dialDirect connects a socket of the network namespace of the container at inside to it, in the name of outside: where the
+// dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where the
 // container asks for that connection itself (outbound), as an answer to it, and else to its port.
-func (f *Forwarder) dialDirect(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
+func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
 	if f.cfg.Socket == nil {
-		return -1, ErrNotDirect
+		return -1, ErrNoBypass
 	}
 	err = isolate.Call(f.cfg.Logger, "getting a socket of a sandbox", func() (err error) {
 		fd, err = f.cfg.Socket(ctx, inside.Addr(), outbound)
@@ -94,9 +94,9 @@ func (f *Forwarder) dialDirect(ctx context.Context, inside, outside netip.AddrPo
 func (f *Forwarder) answer(fl *flow) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, answerTimeout)
 	defer cancel()
-	fd, err = f.dialDirect(ctx, fl.inside, fl.outside, true)
-	if errors.Is(err, context.DeadlineExceeded) && f.cfg.NoAnswer != nil {
-		f.cfg.NoAnswer(fl.inside.Addr())
+	fd, err = f.dialBypass(ctx, fl.inside, fl.outside, true)
+	if errors.Is(err, context.DeadlineExceeded) && f.cfg.BypassUnanswered != nil {
+		f.cfg.BypassUnanswered(fl.inside.Addr())
 	}
 	return fd, err
 }

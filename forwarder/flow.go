@@ -111,7 +111,7 @@ func (fl *flow) path() (path, state string) {
 	defer fl.mu.Unlock()
 	path, state = "gateway", "established"
 	if fl.pair != nil || fl.direct != nil {
-		path = "direct"
+		path = "bypass"
 	} else if fl.in == nil {
 		state = "opening"
 	}

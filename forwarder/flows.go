@@ -15,7 +15,7 @@ type Flow struct {
 	Inside    netip.AddrPort // the container's end; for icmp the port is the identifier
 	Outside   netip.AddrPort // the other end as the container sees it; of an association, its last
 	HostSide  netip.AddrPort // the host's own address and port
-	Path      string         // gateway, or direct where the kernel splices
+	Path      string         // gateway, or bypass where the kernel splices
 
 	BytesIn, BytesOut     uint64
 	PacketsIn, PacketsOut uint64 // not counted for TCP

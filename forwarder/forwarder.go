@@ -37,15 +37,15 @@ type Config struct {
 	// container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset if it is just closed. With
 	// outbound set it answers a connection that the container asks for. An error means: through the gateway. Nil: always so.
 	Socket func(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error)
-	// NoAnswer is told that a container did not take part in a connection over such a socket.
-	NoAnswer func(container netip.Addr)
-	Limits   Limits // for each container
+	// BypassUnanswered is told that a container did not take part in a connection over such a socket.
+	BypassUnanswered func(container netip.Addr)
+	Limits           Limits // for each container
 
 	connect func(fd int) error // instead of connecting directly, where tests have no namespace
 }
 
-// ErrNotDirect says that a connection has to go through the gateway.
-var ErrNotDirect = errors.New("no direct way into the container")
+// ErrNoBypass says that a connection has to go through the gateway.
+var ErrNoBypass = errors.New("no socket of the container's namespace")
 
 // Forwarder forwards for one network.
 type Forwarder struct {
@@ -90,8 +90,8 @@ const (
 	countEcho
 	countEchoLimit
 	countInbound
-	countDirect
-	countDiverted
+	countBypassInbound
+	countBypassOutbound
 	countProhibited
 	countDescriptorLimit
 	countMemoryLimit
@@ -100,7 +100,7 @@ const (
 
 var counterNames = [counterKinds]string{
 	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "published_udp_limit", "ping_sessions", "ping_limit",
-	"published_connections", "published_direct", "tcp_direct", "egress_prohibited", "descriptor_limit", "memory_limit",
+	"published_connections", "tcp_bypass_inbound", "tcp_bypass_outbound", "egress_prohibited", "descriptor_limit", "memory_limit",
 }
 
 // New makes a forwarder.

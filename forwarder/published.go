@@ -114,10 +114,10 @@ func (p *published) connect(fd int, client netip.AddrPort) {
 		_ = unix.Close(fd) // which resets it (setInherited)
 		return
 	}
-	inside, err := f.dialDirect(atOnce, dst, src, false)
+	inside, err := f.dialBypass(atOnce, dst, src, false)
 	if err == nil {
 		f.counters[countInbound].Add(1)
-		f.counters[countDirect].Add(1)
+		f.counters[countBypassInbound].Add(1)
 		f.carry(fl, inside, fd)
 		return
 	}

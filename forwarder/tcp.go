@@ -79,7 +79,7 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		if err == nil {
 			r.Answered()
 			f.counters[countTCP].Add(1)
-			f.counters[countDiverted].Add(1)
+			f.counters[countBypassOutbound].Add(1)
 			f.carry(fl, inside, host)
 			return
 		}

@@ -49,7 +49,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	cfg := Config{Inside: insideGateway{w.gateway}, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
 	cfg.Socket = func(context.Context, netip.Addr, bool) (int, error) {
 		if w.direct.Load() == 0 {
-			return -1, ErrNotDirect
+			return -1, ErrNoBypass
 		}
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		return fd, errors.Join(err, setInherited(fd, keepAliveFor(DefaultPeerTimeout)))

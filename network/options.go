@@ -38,10 +38,10 @@ var NetworkOptions = []Option{
 	{"com.docker.network.host_ipv4", "as usernet.outbound_addr, which goes before it", nil, checkIPv4},
 	{"com.docker.network.host_ipv6", "as usernet.outbound_addr6, which goes before it", nil, checkIPv6},
 	{"usernet.allow_egress", "destinations outside that are allowed, separated by commas", nil, nil}, // checked by the daemon
-	{"usernet.direct_ports", "false: published ports always pass the gateway", truth, checkBool},
+	{"usernet.bypass_inbound", "false: connections to published ports always pass the gateway", truth, checkBool},
 	{"usernet.dns", "resolvers of its containers, separated by commas", nil, nil}, // checked by the daemon
 	{"usernet.egress", "what happens to other destinations outside", []string{"allow", "deny", "no-rebind", "allow,no-rebind", "deny,no-rebind"}, nil},
-	{"usernet.fast_path", "false: connections to the outside always pass the gateway", truth, checkBool},
+	{"usernet.bypass_outbound", "false: connections to the outside always pass the gateway", truth, checkBool},
 	{"usernet.host_loopback", "whether containers reach the host's loopback at the gateway", truth, checkBool},
 	{"usernet.outbound_addr", "host address that IPv4 connections to the outside come from", nil, checkIPv4},
 	{"usernet.outbound_addr6", "host address that IPv6 connections to the outside come from", nil, checkIPv6},

@@ -25,7 +25,7 @@ CGO_ENABLED=0 go build -o "$tmp/root/bin/helper" ./test/helper
 install -m 755 "$(command -v busybox)" "$tmp/root/bin/busybox"
 install -m 755 test/vm/init "$tmp/root/init"
 install -m 644 test/vm/user "$tmp/root/user"
-mkdir "$tmp/root/modules" # in the order in which they need each other; those of the fast path may be missing, or built in
+mkdir "$tmp/root/modules" # in the order in which they need each other; those of the bypass may be missing, or built in
 for name in tun crc32c_generic libcrc32c nfnetlink nf_tables nf_reject_ipv4 nf_reject_ipv6 nft_reject nft_reject_ipv4 nft_reject_ipv6; do
 	module=$(find "$MODULES" -name "$name.ko" | head -n1)
 	[[ -z $module ]] || install -m 644 "$module" "$tmp/root/modules/$(printf %02d "$(ls "$tmp/root/modules" | wc -l)")-$name.ko"

@@ -95,7 +95,7 @@ func attackBudgetOfMemory(t *testing.T) {
 	target := net.JoinHostPort(host4, fmt.Sprint(freePort()))
 	listen(t, target, echo)
 	listenUDP(t, target)
-	d.ok("network", "create", "-o", "usernet.fast_path=false", "-o", "usernet.direct_ports=false", "mynet")
+	d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "-o", "usernet.bypass_inbound=false", "mynet")
 	published := freePort()
 	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80", "addr")
 	d.idle("greedy", "--network", "mynet")

@@ -83,7 +83,7 @@ func attackStalledPublished(t *testing.T) {
 // attackStalled ends containers, connections and the daemon itself while data waits for a receiver that reads nothing.
 func attackStalled(t *testing.T, paths ...string) {
 	d := startDaemon(t)
-	d.ok("network", "create", "gateway", "-o", "usernet.direct_ports=false", "-o", "usernet.fast_path=false")
+	d.ok("network", "create", "gateway", "-o", "usernet.bypass_inbound=false", "-o", "usernet.bypass_outbound=false")
 	d.ok("network", "create", "bypassed")
 	for _, path := range paths {
 		for _, direction := range []string{"out", "in"} {

@@ -64,5 +64,5 @@ func TestOthersInterfacesDoNotMatter(t *testing.T) {
 		c.Close()
 	})
 	d.says("", "box", "sh", "-ec", "mkdir -p /dev/net; ip tuntap add dev tun9 mode tun; ip tuntap add dev tap9 mode tap")
-	d.isSpliced(1, func() { d.says("\nyou are", "box", helper, "tcpdial", target) })
+	d.isBypassed(1, func() { d.says("\nyou are", "box", helper, "tcpdial", target) })
 }

@@ -45,7 +45,7 @@ func TestPanicEndsWhatItHappenedInOnly(t *testing.T) {
 	refused := net.JoinHostPort(host4, fmt.Sprint(freePort()))
 	d := faultyDaemon(t, "frame=BAD-FRAME=panic", "gateway=BAD-GATEWAY=panic", "reply=BAD-REPLY=panic", "relay=BAD-RELAY=panic",
 		"copy=BAD-COPY=panic", "syn="+refused+"=panic", "query=bad-query=panic", "forward=bad-forward=panic")
-	d.ok("network", "create", "-o", "usernet.fast_path=false", "slow")
+	d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "slow")
 	d.idle("slow-a", "--network", "slow")
 	target := net.JoinHostPort(host4, fmt.Sprint(port))
 	listen(t, target, echo)

@@ -81,7 +81,7 @@ func TestPortsOfARunningContainer(t *testing.T) {
 
 // TestTenThousandPorts publishes them in one command and watches what that costs the daemon.
 func TestTenThousandPorts(t *testing.T) {
-	d := startDaemon(t, "--no-direct-ports") // whose stock of sockets would be counted
+	d := startDaemon(t, "--no-bypass-inbound") // whose stock of sockets would be counted
 	d.serve("web", nil, helper, "tcpserve", ":10123", "addr")
 	sockets, memory := d.descriptors(), d.memory()
 	began := time.Now()

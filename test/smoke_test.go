@@ -13,7 +13,7 @@ var smoke = []func(*testing.T){
 	TestWorld,
 	TestNetworkModes, TestExitStatus, TestDetachedLife,
 	TestUserDefinedNetworkWithDocker,
-	TestOutbound, TestHalfClose, TestDirectPorts, TestUDPPorts,
+	TestOutbound, TestHalfClose, TestBypassInbound, TestUDPPorts,
 	TestCacheAndQuery, TestEgressPolicy, TestNoPathBetweenNetworks, TestForgedSourceAddressIsDropped,
 	TestContainersSurviveACrashOfTheDaemon, TestTakeoverOfNobody,
 	TestDaemonIsConfined,

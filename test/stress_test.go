@@ -25,7 +25,7 @@ func TestTenThousandConnectionsAtOnce(t *testing.T) {
 	server := exec.Command(helper, "tcpserve", target)
 	startAndWaitFor(t, server, "listening\n")
 	// By the gateway a connection takes one descriptor of the daemon's, and no container gets more than stays free.
-	d.ok("network", "create", "-o", "usernet.fast_path=false", "slow")
+	d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "slow")
 	boxes := []string{"one", "two"}
 	const each = count / 2
 	release := map[string]io.Closer{}

@@ -151,7 +151,7 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d echo", helper, port))
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, sink))
 
-	// All of them go past the gateway, which connections of a busy machine need not; those by the gateway end with its daemon.
+	// All of them go over the bypass, which connections of a busy machine need not; those by the gateway end with its daemon.
 	connect := func(connect func() *held) *held { return d.pastTheGateway(connect) }
 	quiet := []*held{
 		connect(func() *held { return d.hold("box", fmt.Sprintf("%s:%d", peer4, port)) }),
@@ -170,10 +170,10 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 	}
 	d.flags = append(d.flags, "--takeover")
 	for range 4 {
-		before := d.flowsOf(directPath)
+		before := d.flowsOf(bypassPath)
 		d.takeOver()
-		if after := d.flowsOf(directPath); after != before {
-			t.Errorf("%d connections past the gateway were %d before", after, before)
+		if after := d.flowsOf(bypassPath); after != before {
+			t.Errorf("%d connections over the bypass were %d before", after, before)
 		}
 		for _, h := range quiet {
 			h.echoes("after")
@@ -191,7 +191,7 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 		h.in.Close()
 	}
 	eventually(t, func() error {
-		if n := d.flowsOf(directPath); n > 0 {
+		if n := d.flowsOf(bypassPath); n > 0 {
 			return fmt.Errorf("%d flows are left", n)
 		}
 		return nil

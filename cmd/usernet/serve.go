@@ -25,16 +25,16 @@ import (
 )
 
 type serveOptions struct {
-	socket, state, level, format string
-	idle                         time.Duration
-	dns, dnsDomains, dnsSearch   []string
-	dnsCache                     int
-	dnsQuestions                 int
-	confine                      []string
-	ipv6                         bool
-	noDirect, fastPath, takeover bool
-	perContainer, total          forwarder.Limits
-	peerTimeout                  time.Duration
+	socket, state, level, format    string
+	idle                            time.Duration
+	dns, dnsDomains, dnsSearch      []string
+	dnsCache                        int
+	dnsQuestions                    int
+	confine                         []string
+	ipv6                            bool
+	noInbound, noOutbound, takeover bool
+	perContainer, total             forwarder.Limits
+	peerTimeout                     time.Duration
 }
 
 func serveCommand() *cobra.Command {
@@ -51,8 +51,8 @@ func serveCommand() *cobra.Command {
 	f.IntVar(&o.dnsCache, "dns-cache", 4096, "how many answers from outside are kept; 0: none")
 	f.IntVar(&o.dnsQuestions, "dns-questions", dns.DefaultQuestions, "how many names one container may have looked up outside at a time")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
-	f.BoolVar(&o.noDirect, "no-direct-ports", false, "carry published ports through the gateways always, never by splicing into the sandboxes")
-	f.BoolVar(&o.fastPath, "fast-path", true, "splice the TCP connections that containers open; --fast-path=false: carry them through the gateways")
+	f.BoolVar(&o.noInbound, "no-bypass-inbound", false, "carry connections to published ports through the gateways and TAPs always")
+	f.BoolVar(&o.noOutbound, "no-bypass-outbound", false, "carry TCP connections that containers open through the gateways and TAPs always")
 	for _, l := range []struct {
 		name, of string
 		set      *forwarder.Limits
@@ -169,7 +169,7 @@ func serve(o serveOptions) error {
 	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoDirectPorts: o.noDirect, NoFastPath: !o.fastPath, Limits: o.total, PeerTimeout: o.peerTimeout, Helper: helper,
+		PerContainer: o.perContainer, NoInboundBypass: o.noInbound, NoOutboundBypass: o.noOutbound, Limits: o.total, PeerTimeout: o.peerTimeout, Helper: helper,
 		Received: r.set, Flows: r.flows,
 	}
 	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {

@@ -25,13 +25,13 @@ func (d *daemon) counter(name string) int {
 // direct is how many connections went through published ports without the gateway between.
 func (d *daemon) direct() int {
 	d.t.Helper()
-	return d.counter("published_direct")
+	return d.counter("tcp_bypass_inbound")
 }
 
 // makeDirect connects to a port until connections to it are direct.
 func (d *daemon) makeDirect(target string) {
 	d.t.Helper()
-	d.once("published_direct", func() { d.command(helper, "tcpdial", target) })
+	d.once("tcp_bypass_inbound", func() { d.command(helper, "tcpdial", target) })
 }
 
 // once does something until a counter has grown by it. On a busy machine a connection may go by the gateway, which is no
@@ -60,10 +60,10 @@ func (d *daemon) tcpFlows(container string) map[string]api.Flow {
 	return list
 }
 
-// direct as a path is that of connections past the gateway.
-const directPath = "direct"
+// bypassPath as a path is that of connections over the bypass.
+const bypassPath = "bypass"
 
-// pastTheGateway returns a connection that connect has made and that goes past the gateway. Those that a busy machine had go
+// pastTheGateway returns a connection that connect has made and that goes over the bypass. Those that a busy machine had go
 // by the gateway are closed.
 func (d *daemon) pastTheGateway(connect func() *held) (h *held) {
 	d.t.Helper()
@@ -80,7 +80,7 @@ func (d *daemon) pastTheGateway(connect func() *held) (h *held) {
 			}
 			return fmt.Errorf("%s: the connection is not listed", h.name)
 		})
-		if made.Path == directPath {
+		if made.Path == bypassPath {
 			return nil
 		}
 		h.in.Close()
@@ -89,7 +89,7 @@ func (d *daemon) pastTheGateway(connect func() *held) (h *held) {
 	return h
 }
 
-func TestDirectPorts(t *testing.T) {
+func TestBypassInbound(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "dual")
@@ -117,7 +117,7 @@ func TestDirectPorts(t *testing.T) {
 	} {
 		t.Run("source: "+test.name, func(t *testing.T) {
 			d := d.in(t)
-			d.once("published_direct", func() {
+			d.once("tcp_bypass_inbound", func() {
 				if out := test.client("tcpdial", net.JoinHostPort(test.target, fmt.Sprint(port))); !sourceIs(out, test.source) {
 					t.Errorf("the service sees %q, want %s", out, test.source)
 				}
@@ -143,7 +143,7 @@ func TestDirectPorts(t *testing.T) {
 		held := d.pastTheGateway(func() *held { return d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port+2), "stdin") })
 		held.echoes("1234")
 		eventually(t, func() error {
-			if out := d.ok("flows"); !regexp.MustCompile(`web +tcp +in .* direct +5B +5B`).MatchString(out) {
+			if out := d.ok("flows"); !regexp.MustCompile(`web +tcp +in .* bypass +5B +5B`).MatchString(out) {
 				return fmt.Errorf("%s", out)
 			}
 			return nil
@@ -163,8 +163,8 @@ func TestDirectPorts(t *testing.T) {
 	})
 	t.Run("not where it was switched off", func(t *testing.T) {
 		d := d.in(t)
-		d.ok("network", "create", "-o", "usernet.direct_ports=false", "indirect")
-		d.serve("web2", []string{"--network", "indirect", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
+		d.ok("network", "create", "-o", "usernet.bypass_inbound=false", "nobypass")
+		d.serve("web2", []string{"--network", "nobypass", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
 		before := d.direct()
 		for range 20 {
 			if out := here("tcpdial", fmt.Sprintf("127.0.0.1:%d", port)); !strings.HasPrefix(out, "ok") {

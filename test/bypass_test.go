@@ -16,24 +16,24 @@ import (
 // spliced is how many connections of containers went out without the gateway's TCP between.
 func (d *daemon) spliced() int {
 	d.t.Helper()
-	return d.counter("tcp_direct")
+	return d.counter("tcp_bypass_outbound")
 }
 
-// isSpliced runs do, and wants its connections on the fast path: none, or one of them where do may have to be repeated.
-func (d *daemon) isSpliced(want int, do func()) {
+// isBypassed runs do, and wants its connections on the bypass: none, or one of them where do may have to be repeated.
+func (d *daemon) isBypassed(want int, do func()) {
 	d.t.Helper()
 	if want > 0 {
-		d.once("tcp_direct", do)
+		d.once("tcp_bypass_outbound", do)
 		return
 	}
 	before := d.spliced()
 	do()
 	if n := d.spliced() - before; n != 0 {
-		d.t.Errorf("%d connections took the fast path, want none", n)
+		d.t.Errorf("%d connections took the bypass, want none", n)
 	}
 }
 
-func TestFastPath(t *testing.T) {
+func TestBypassOutbound(t *testing.T) {
 	t.Parallel()
 	d := dual(t)
 	here, there := freePort(), freePort()
@@ -46,20 +46,20 @@ func TestFastPath(t *testing.T) {
 	for _, address := range []string{peer4, peer6} {
 		t.Run("a transfer with half-close to "+address, func(t *testing.T) {
 			d := d.in(t)
-			d.isSpliced(1, func() {
+			d.isBypassed(1, func() {
 				d.says("same 30000000", "box", helper, "tcpsend", net.JoinHostPort(address, fmt.Sprint(there)), "30000000")
 			})
 		})
 	}
 	t.Run("the source is the host", func(t *testing.T) {
 		d := d.in(t)
-		d.isSpliced(1, func() { d.says("\nyou are "+host4+":", "box", helper, "tcpdial", target) })
+		d.isBypassed(1, func() { d.says("\nyou are "+host4+":", "box", helper, "tcpdial", target) })
 	})
 	t.Run("a network without IPv6", func(t *testing.T) {
 		d := d.in(t)
 		d.ok("network", "create", "four")
 		d.idle("fourbox", "--network", "four")
-		d.isSpliced(1, func() { d.says("\nyou are "+host4+":", "fourbox", helper, "tcpdial", target) })
+		d.isBypassed(1, func() { d.says("\nyou are "+host4+":", "fourbox", helper, "tcpdial", target) })
 	})
 	t.Run("the same ports again", func(t *testing.T) {
 		d := d.in(t)
@@ -81,7 +81,7 @@ func TestFastPath(t *testing.T) {
 	})
 	t.Run("a socket bound to its interface", func(t *testing.T) {
 		d := d.in(t)
-		d.isSpliced(1, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "device=eth0") })
+		d.isBypassed(1, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "device=eth0") })
 	})
 	t.Run("flows tell", func(t *testing.T) {
 		d := d.in(t)
@@ -90,7 +90,7 @@ func TestFastPath(t *testing.T) {
 		held := d.pastTheGateway(func() *held { return d.hold("box", fmt.Sprintf("%s:%d", host4, port)) })
 		held.echoes("1234")
 		eventually(t, func() error {
-			if out := d.ok("flows"); !regexp.MustCompile(`box +tcp +out .* direct +5B +5B`).MatchString(out) {
+			if out := d.ok("flows"); !regexp.MustCompile(`box +tcp +out .* bypass +5B +5B`).MatchString(out) {
 				return fmt.Errorf("%s", out)
 			}
 			return nil
@@ -124,23 +124,23 @@ func TestFastPath(t *testing.T) {
 		d := d.in(t)
 		port := freePort()
 		listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
-		d.isSpliced(1, func() { d.says("echoed 500", "box", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), "500") })
+		d.isBypassed(1, func() { d.says("echoed 500", "box", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), "500") })
 	})
 	t.Run("off for a network", func(t *testing.T) {
 		d := d.in(t)
-		d.ok("network", "create", "-o", "usernet.fast_path=false", "slow")
+		d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "slow")
 		published := freePort()
 		d.serve("slowbox", []string{"--network", "slow", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80")
 		d.makeDirect(fmt.Sprintf("127.0.0.1:%d", published)) // which does not need the rules
-		d.isSpliced(0, func() { d.says("\nyou are "+host4+":", "slowbox", helper, "tcpdial", target) })
+		d.isBypassed(0, func() { d.says("\nyou are "+host4+":", "slowbox", helper, "tcpdial", target) })
 		if out := d.ok("exec", "slowbox", "nft", "list", "tables"); strings.Contains(strings.ReplaceAll(out, "usernet-dns", ""), "usernet") {
 			t.Errorf("there are rules nevertheless: %s", out)
 		}
 	})
 }
 
-// TestFastPathGivesWay has containers in which the fast path cannot be had, and where nothing else may change.
-func TestFastPathGivesWay(t *testing.T) {
+// TestBypassGivesWay has containers in which the bypass cannot be had, and where nothing else may change.
+func TestBypassGivesWay(t *testing.T) {
 	t.Parallel()
 	d := dual(t)
 	port := freePort()
@@ -156,12 +156,12 @@ func TestFastPathGivesWay(t *testing.T) {
 	dials(d, "box")
 	t.Run("multipath TCP", func(t *testing.T) { // of which kernels lose the first byte where SYNs have crossed
 		d := d.in(t)
-		d.isSpliced(0, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "multipath") })
+		d.isBypassed(0, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "multipath") })
 	})
 	t.Run("a service of the container at the same port", func(t *testing.T) {
 		d := d.in(t)
 		d.serve("server", []string{"--network", "dual"}, helper, "tcpserve", fmt.Sprintf(":%d", port))
-		d.isSpliced(0, func() { dials(d, "server") })
+		d.isBypassed(0, func() { dials(d, "server") })
 	})
 	for name, rule := range map[string]string{
 		"a packet filter of the container on lo": "in { type filter hook input priority 0; }; add rule inet own in iifname lo drop",
@@ -172,7 +172,7 @@ func TestFastPathGivesWay(t *testing.T) {
 			box, _, _ := strings.Cut(name, " ")
 			d.idle("own-"+box, "--network", "dual")
 			d.says("", "own-"+box, "nft", "add table inet own; add chain inet own "+rule)
-			d.isSpliced(0, func() { dials(d, "own-"+box) })
+			d.isBypassed(0, func() { dials(d, "own-"+box) })
 			dials(d, "own-"+box)
 		})
 	}
@@ -183,20 +183,20 @@ func TestFastPathGivesWay(t *testing.T) {
 		startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
 		d.says("", "nat", "nft", "add table inet own; add chain inet own out { type nat hook output priority -100; }; "+
 			"add rule inet own out ip daddr "+elsewhere4+" dnat ip to "+host4+"; add rule inet own out ip6 daddr "+elsewhere6+" dnat ip6 to "+peer6)
-		d.isSpliced(0, func() {
+		d.isBypassed(0, func() {
 			d.says("\nyou are "+host4+":", "nat", helper, "tcpdial", fmt.Sprintf("%s:%d", elsewhere4, port))
 			d.says("ok", "nat", helper, "tcpdial", fmt.Sprintf("[%s]:%d", elsewhere6, port))
 		})
-		d.isSpliced(0, func() { dials(d, "nat") })
+		d.isBypassed(0, func() { dials(d, "nat") })
 		d.says("", "nat", "nft", "delete table inet own")
-		d.isSpliced(1, func() { dials(d, "nat") })
+		d.isBypassed(1, func() { dials(d, "nat") })
 	})
 	t.Run("a namespace behind the container", func(t *testing.T) {
 		d := d.in(t)
 		d.idle("router", "--network", "dual", "--privileged")
 		d.says("", "router", "nft", "add table ip own; add chain ip own post { type nat hook postrouting priority 100; }; "+
 			"add rule ip own post ip saddr 192.168.77.0/24 masquerade")
-		d.isSpliced(0, func() {
+		d.isBypassed(0, func() {
 			d.says("\nyou are "+host4+":", "router", "sh", "-ec", `
 echo 1 > /proc/sys/net/ipv4/ip_forward
 unshare -n sh -ec '
@@ -208,7 +208,7 @@ unshare -n sh -ec '
 	ip route add default via 192.168.77.1
 	"$0" tcpdial "$1"' "$0" "$1" $$`, helper, target)
 		})
-		d.isSpliced(1, func() { dials(d, "router") })
+		d.isBypassed(1, func() { dials(d, "router") })
 	})
 	t.Run("rules that the container removed", func(t *testing.T) {
 		d := d.in(t)
@@ -240,7 +240,7 @@ unshare -n sh -ec '
 	})
 }
 
-// TestKilledDaemonResetsConnections holds connections on the fast path and to published ports through a kill of the daemon:
+// TestKilledDaemonResetsConnections holds connections on the bypass and to published ports through a kill of the daemon:
 // what looks like the end of the stream would be taken for all that there was.
 func TestKilledDaemonResetsConnections(t *testing.T) {
 	t.Parallel()
@@ -256,7 +256,7 @@ func TestKilledDaemonResetsConnections(t *testing.T) {
 	d.serve("web", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80")
 	d.makeDirect(fmt.Sprintf("127.0.0.1:%d", published))
 	var client net.Conn
-	d.once("published_direct", func() {
+	d.once("tcp_bypass_inbound", func() {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", published))
 		if err != nil {
 			t.Fatal(err)
