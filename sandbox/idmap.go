@@ -146,6 +146,9 @@ func mayTrace() bool {
 	return err != nil || scope < 2
 }
 
+// errIDs says that there are subordinate ids, and that they cannot be mapped.
+var errIDs = errors.New("subordinate ids cannot be mapped")
+
 // install maps the ids of a child that has made a user namespace and waits. traced: the child is stopped at its first
 // instruction, while it is still dumpable and /proc/PID/uid_map therefore the user's, as newuidmap needs it to be where it
 // has a file capability instead of being set-user-id root; the calling thread has started it.
@@ -164,7 +167,7 @@ func (m idMaps) install(pid int, traced bool) error {
 			args = append(args, strconv.Itoa(r.ContainerID), strconv.Itoa(r.HostID), strconv.Itoa(r.Size))
 		}
 		if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ids: %s: %w: %s", tool, err, strings.TrimSpace(string(out)))
+			return fmt.Errorf("%w: %s: %w: %s", errIDs, tool, err, strings.TrimSpace(string(out)))
 		}
 	}
 	return nil

@@ -147,7 +147,12 @@ func startRole(r role, spec Spec) (*Process, error) {
 	}
 	if err := p.launch(r.cloneFlags != 0, theirs, ids); err != nil {
 		p.term.close()
-		return nil, errors.Join(err, ours.Close())
+		_ = ours.Close()
+		if errors.Is(err, errIDs) && (spec.UserNS == "" || spec.UserNS == UserNSAuto) {
+			spec.UserNS = UserNSHost // /etc/subuid promises what the kernel does not allow here, as within a container
+			return startRole(r, spec)
+		}
+		return nil, err
 	}
 	p.term.started()
 	return p, nil

@@ -92,3 +92,24 @@ func TestUsersOfASandboxHaveIDsOfTheirOwn(t *testing.T) {
 		t.Errorf("check: %s", out)
 	}
 }
+
+// Within a container of somebody else's, /etc/subuid may promise ids that cannot be mapped there.
+func TestIDsThatCannotBeMappedAreDoneWithout(t *testing.T) {
+	d := startDaemon(t)
+	bad := t.TempDir()
+	for _, tool := range []string{"newuidmap", "newgidmap"} {
+		if err := os.WriteFile(filepath.Join(bad, tool), []byte("#!/bin/sh\necho not here >&2; exit 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(userns string) result {
+		return d.command("env", "PATH="+bad+":"+os.Getenv("PATH"), usernet, "run", "--rm", "--userns", userns, "--rootfs", d.rootfs(), "--",
+			"/bin/busybox", "sh", "-c", "id -u; busybox wc -l </proc/self/uid_map")
+	}
+	if r := run("auto"); r.code != 0 || r.stdout != "0\n1\n" {
+		t.Errorf("auto: %v", r)
+	}
+	if r := run("range"); r.code != 125 || !strings.Contains(r.stderr, "not here") {
+		t.Errorf("range: %v", r)
+	}
+}
