@@ -14,7 +14,7 @@ import (
 // and comes down to the client's own question when there is no answer, or one that an improvement may be the cause of:
 //
 //	{EDNS, mixed case} -> {mixed case} -> {the client's own question}
-//	                  \-> {EDNS}       ->                                where the server is known to bear EDNS
+//	                  \-> {EDNS}       ->                                where EDNS is not what fails
 //
 // What the client's own question is answered is the answer, whatever the others were answered: no answer is changed into
 // another. Which improvements failed is remembered (abilities). The next form is sent resendAfter after the last one, and the
@@ -43,12 +43,12 @@ type reply struct {
 	err  error
 }
 
-// maxForms is how many queries one exchange sends over UDP.
-const maxForms = 3
+// maxForms bounds how many queries one exchange sends over UDP: three of the ladder, and two that judge puts in their place.
+const maxForms = 5
 
-// resendAfter is how long an exchange waits before it sends the next form: a third of the time that the server has, as a
-// resolver that asks others takes as long now and then, but no longer than a second.
-func resendAfter(timeout time.Duration) time.Duration { return min(timeout/maxForms, time.Second) }
+// resendAfter is how long an exchange waits before it sends the next form: a third of the time that the server has, as there are
+// three, but no longer than a second.
+func resendAfter(timeout time.Duration) time.Duration { return min(timeout/3, time.Second) }
 
 // ladder is the order in which the forms are sent.
 func (t *transport) ladder(u upstream, own *dns.Msg) []form {
@@ -178,11 +178,17 @@ func (x *exchange) judge(ctx context.Context, p reply) (*dns.Msg, error) {
 		x.refuse(form{edns: true}, p.r)
 		return nil, nil
 	case p.form.mixed && len(p.r.Question) == 0, p.form.mixed && !positive(p.r) && !a.proven(x.u, improveCase):
-		if x.refused != nil && x.refused.Rcode == p.r.Rcode {
-			x.refusing.edns = false // without EDNS it was answered the same
+		x.clear(p)
+		if p.form.edns {
+			x.forms = []form{{edns: true}, {}}
 		}
-		x.skipTo(form{})
+		x.skipTo(form{edns: p.form.edns})
 		x.refuse(form{mixed: true}, p.r)
+		return nil, nil
+	case p.form.edns && !positive(p.r) && !a.proven(x.u, improveEDNS):
+		x.clear(p)
+		x.skipTo(form{})
+		x.refuse(form{edns: true}, p.r)
 		return nil, nil
 	case len(p.r.Question) == 0:
 		p.r.Question = p.q.Question
@@ -213,6 +219,22 @@ func (x *exchange) refuse(f form, r *dns.Msg) {
 			r.Question = x.own.Copy().Question
 		}
 		x.refused = x.restored(r)
+	}
+}
+
+// clear takes the improvements that p's query was without off those that may be the cause of the answer before, if p is the same
+// answer.
+func (x *exchange) clear(p reply) {
+	if x.refused == nil || x.refused.Rcode != p.r.Rcode || positive(x.refused) != positive(p.r) {
+		return
+	}
+	if x.refusing.edns && !p.form.edns {
+		x.refusing.edns = false
+		x.t.abilities.agreed(x.u, improveEDNS)
+	}
+	if x.refusing.mixed && !p.form.mixed {
+		x.refusing.mixed = false
+		x.t.abilities.agreed(x.u, improveCase)
 	}
 }
 

@@ -107,6 +107,8 @@ func TestServersThatServeTheHostServeContainers(t *testing.T) {
 		"EDNS and case are dropped":      {&faulty{edns: silent, mixed: silent}, []string{plain}},
 		"FORMERR to EDNS, case dropped":  {&faulty{edns: says(dns.RcodeFormatError), mixed: silent}, []string{plain}},
 		"no such name but in small ones": {&faulty{mixed: says(dns.RcodeNameError)}, []string{"udp edns"}},
+		"no such name with EDNS":         {&faulty{edns: says(dns.RcodeNameError)}, []string{"udp mixed"}},
+		"no such name but plainly":       {&faulty{edns: says(dns.RcodeNameError), mixed: says(dns.RcodeNameError)}, []string{plain}},
 		"REFUSED but in small letters":   {&faulty{mixed: says(dns.RcodeRefused)}, []string{"udp edns"}},
 		"case is not repeated":           {&faulty{lowers: true}, []string{"udp edns"}},
 		"case is not repeated, no TCP":   {&faulty{lowers: true, noTCP: true}, []string{"udp edns"}},
