@@ -62,7 +62,7 @@ func (t *table) find(s *Switch, mac macKey) *Port {
 	if q := t.static[mac]; q != nil {
 		return q
 	}
-	for _, q := range t.open {
+	for _, q := range t.learning {
 		if l := (*q.learned.Load())[mac]; l != nil && !q.aged(s, l) {
 			return q
 		}
@@ -72,13 +72,13 @@ func (t *table) find(s *Switch, mac macKey) *Port {
 
 // aged says whether a learned MAC was last seen too long ago.
 func (p *Port) aged(s *Switch, l *learnedMAC) bool {
-	age := p.rules.Load().age
+	age := p.state.Load().age
 	return age > 0 && s.now()-l.seen.Load() > int64(age)
 }
 
 // sawSource is told the source of a frame that is not the port's own MAC. It says whether the frame may pass: a MAC that
 // is another port's, or static there, is taken over by none.
-func (p *Port) sawSource(t *table, r *rules, src macKey) bool {
+func (p *Port) sawSource(t *table, r *portState, src macKey) bool {
 	if q := t.byMAC[src]; q != nil {
 		return q == p
 	}
@@ -98,7 +98,7 @@ func (p *Port) sawSource(t *table, r *rules, src macKey) bool {
 
 // learn notes a MAC behind a port, and that it is behind no other. A full table keeps what is not too old: the frame still
 // passes, and answers to it are flooded to the ports that learn.
-func (p *Port) learn(t *table, r *rules, mac macKey) {
+func (p *Port) learn(t *table, r *portState, mac macKey) {
 	if len(*p.learned.Load()) >= r.limit && r.age == 0 {
 		return
 	}
@@ -113,7 +113,7 @@ func (p *Port) learn(t *table, r *rules, mac macKey) {
 			return
 		}
 	}
-	for _, q := range t.open {
+	for _, q := range t.learning {
 		if q != p {
 			q.forget(func(k macKey, _ *learnedMAC) bool { return k == mac })
 		}

@@ -6,7 +6,7 @@ import "github.com/usernet/usernet/internal/faults"
 const reservedGroup macKey = 0x0180c2000000
 
 // Receive takes a frame that came from the port's device and writes it to the devices it is for. When it returns,
-// the frame's payload may be gone (Frame.Take) and the frame may be filled anew.
+// the frame's payload may be gone (Frame.StealPayload) and the frame may be filled anew.
 func (p *Port) Receive(f *Frame) {
 	if p.closed.Load() {
 		return
@@ -17,11 +17,11 @@ func (p *Port) Receive(f *Frame) {
 	if m := p.sw.mirror.Load(); m != nil {
 		m.show(p, true, f)
 	}
-	r := p.rules.Load()
+	r := p.state.Load()
 	p.in.add(f.Len())
 	t := p.sw.table.Load()
 	if r.cfg.Role != Gateway {
-		if why := p.check(t, r, f); why != passed {
+		if why := p.check(t, r, f); why != verdictPass {
 			p.drops[why].Add(1)
 			return
 		}
@@ -54,7 +54,7 @@ func (p *Port) Flush() {
 }
 
 // check is all that a frame must pass that is not the gateway's.
-func (p *Port) check(t *table, r *rules, f *Frame) Reason {
+func (p *Port) check(t *table, r *portState, f *Frame) Reason {
 	src := f.src()
 	switch {
 	case !f.virtioOK():
@@ -74,7 +74,7 @@ func (p *Port) check(t *table, r *rules, f *Frame) Reason {
 	if src != r.mac && !p.sawSource(t, r, src) {
 		return DropMAC
 	}
-	return passed
+	return verdictPass
 }
 
 // oversize says whether a frame, or each segment of a super-frame, exceeds the network's MTU.
@@ -95,16 +95,16 @@ func (p *Port) oversize(f *Frame) bool {
 }
 
 // unknown handles a frame to a MAC that no port is known to have: only ports that learn could have it.
-func (p *Port) unknown(t *table, r *rules, f *Frame) {
-	if len(t.open) == 0 || len(t.open) == 1 && t.open[0] == p {
+func (p *Port) unknown(t *table, r *portState, f *Frame) {
+	if len(t.learning) == 0 || len(t.learning) == 1 && t.learning[0] == p {
 		p.drops[DropUnknown].Add(1)
 		return
 	}
-	p.flood(t.open, r, f)
+	p.flood(t.learning, r, f)
 }
 
 // flood writes a frame to all given ports but its own, and those of its flood group.
-func (p *Port) flood(ports []*Port, r *rules, f *Frame) {
+func (p *Port) flood(ports []*Port, r *portState, f *Frame) {
 	if r.cfg.Role != Gateway && !p.mayFlood(len(ports)) {
 		p.drops[DropRate].Add(1)
 		return
@@ -119,13 +119,13 @@ func (p *Port) flood(ports []*Port, r *rules, f *Frame) {
 
 // sameGroup says whether q is in the same flood group: what came from one tunnel is not for another, as all that are behind
 // them have it from its sender (split horizon, RFC 4762, section 4.4).
-func (r *rules) sameGroup(q *Port) bool {
-	return r.cfg.FloodGroup != 0 && r.cfg.FloodGroup == q.rules.Load().cfg.FloodGroup
+func (r *portState) sameGroup(q *Port) bool {
+	return r.cfg.FloodGroup != 0 && r.cfg.FloodGroup == q.state.Load().cfg.FloodGroup
 }
 
 // mayReach is the rule of isolated ports: they talk to the gateway, and to each other as links allow.
-func (p *Port) mayReach(r *rules, q *Port, f *Frame) bool {
-	rq := q.rules.Load()
+func (p *Port) mayReach(r *portState, q *Port, f *Frame) bool {
+	rq := q.state.Load()
 	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Role == Gateway || rq.cfg.Role == Gateway || p.linked(r, q, rq, f)
 }
 

@@ -87,10 +87,10 @@ func (f *Frame) Release() {
 	}
 }
 
-// Take returns the payload as a View that the caller owns. A large payload is given away as it is, if this is the only
+// StealPayload returns the payload as a View that the caller owns. A large payload is given away as it is, if this is the only
 // device that gets the frame; otherwise it is copied into a View of its size. Only a device in its WriteFrame may call
 // it, once.
-func (f *Frame) Take() *buffer.View {
+func (f *Frame) StealPayload() *buffer.View {
 	n := f.PayloadLen()
 	if n >= giveAwayLen && f.view != nil && !f.shared && len(f.Payload) == 1 {
 		v := f.view

@@ -44,7 +44,7 @@ func FuzzGuard(f *testing.F) {
 		if fr.src() != keyOf(me) {
 			t.Fatalf("passed from %x", fr.src())
 		}
-		r, p := port.rules.Load(), fr.Payload[0]
+		r, p := port.state.Load(), fr.Payload[0]
 		switch fr.EtherType() {
 		case EtherTypeIPv4:
 			if src := p[12:16]; !r.has4(src) && !isZero(src) {

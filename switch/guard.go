@@ -5,9 +5,9 @@ import (
 	"encoding/binary"
 )
 
-// guard checks that a frame comes from the port's own addresses and claims nobody else's. It returns passed, or why
+// guard checks that a frame comes from the port's own addresses and claims nobody else's. It returns verdictPass, or why
 // the frame is dropped. EtherTypes that it does not know pass: hosts accept no addresses by them.
-func (p *Port) guard(r *rules, f *Frame) Reason {
+func (p *Port) guard(r *portState, f *Frame) Reason {
 	if f.src() != r.mac {
 		return DropMAC
 	}
@@ -22,7 +22,7 @@ func (p *Port) guard(r *rules, f *Frame) Reason {
 	case etherTypeVLAN, etherTypeQinQ, etherTypeQinQLegacy, etherTypeQinQOther:
 		return DropVLAN
 	}
-	return passed
+	return verdictPass
 }
 
 // wellFormed is what is checked of a frame from a port without the guard: addresses may be anybody's, headers that are cut
@@ -39,7 +39,7 @@ func wellFormed(f *Frame) bool {
 
 // guardARP checks an ARP packet for IPv4 over Ethernet (RFC 826): whatever it says about the sender is learnt by
 // those who hear it, in requests as in replies.
-func (r *rules) guardARP(p []byte) Reason {
+func (r *portState) guardARP(p []byte) Reason {
 	const (
 		request, reply = 1, 2
 		length         = 28
@@ -56,7 +56,7 @@ func (r *rules) guardARP(p []byte) Reason {
 		return DropARP
 	}
 	if r.has4(sender) || op == request && isZero(sender) { // 0.0.0.0 probes (RFC 5227)
-		return passed
+		return verdictPass
 	}
 	return DropARP
 }

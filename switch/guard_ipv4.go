@@ -10,7 +10,7 @@ const (
 	optRouterAlert           = 20 | 0x80 // RFC 2113, on every IGMP report
 )
 
-func (p *Port) guardIPv4(r *rules, f *Frame, b []byte) Reason {
+func (p *Port) guardIPv4(r *portState, f *Frame, b []byte) Reason {
 	h, ok := parseTransport(EtherTypeIPv4, b)
 	if len(b) >= ipv4HeaderLen && b[0]>>4 == 4 && !r.has4(b[12:16]) && !(isZero(b[12:16]) && unaddressed4(b, h, ok)) {
 		return DropIPv4
@@ -28,7 +28,7 @@ func (p *Port) guardIPv4(r *rules, f *Frame, b []byte) Reason {
 		return DropFragment
 	}
 	if h.later {
-		return passed
+		return verdictPass
 	}
 	t := b[h.transport:min(h.length, len(b))]
 	switch h.proto {
@@ -44,7 +44,7 @@ func (p *Port) guardIPv4(r *rules, f *Frame, b []byte) Reason {
 			return DropRedirect
 		}
 	}
-	return passed
+	return verdictPass
 }
 
 // unaddressed4 says whether a packet may come from 0.0.0.0: a DHCP client asks, or IGMP reports.

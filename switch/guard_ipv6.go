@@ -17,7 +17,7 @@ const (
 	optTargetLinkAddr = 2
 )
 
-func (p *Port) guardIPv6(r *rules, f *Frame, b []byte) Reason {
+func (p *Port) guardIPv6(r *portState, f *Frame, b []byte) Reason {
 	h, ok := parseTransport(EtherTypeIPv6, b)
 	unspecified := false
 	if len(b) >= ipv6HeaderLen && b[0]>>4 == 6 && !r.has6(b[8:24]) {
@@ -39,7 +39,7 @@ func (p *Port) guardIPv6(r *rules, f *Frame, b []byte) Reason {
 		return DropFragment
 	}
 	if h.later {
-		return passed
+		return verdictPass
 	}
 	t := b[h.transport:min(h.length, len(b))]
 	switch h.proto {
@@ -50,10 +50,10 @@ func (p *Port) guardIPv6(r *rules, f *Frame, b []byte) Reason {
 	case protoICMPv6:
 		return r.guardICMPv6(t, h, unspecified)
 	}
-	return passed
+	return verdictPass
 }
 
-func (r *rules) guardICMPv6(t []byte, h headers, unspecified bool) Reason {
+func (r *portState) guardICMPv6(t []byte, h headers, unspecified bool) Reason {
 	if len(t) < 4 {
 		if h.fragment {
 			return DropFragment
@@ -71,16 +71,16 @@ func (r *rules) guardICMPv6(t []byte, h headers, unspecified bool) Reason {
 		}
 		return r.guardND(t, unspecified)
 	case mldReport1, mldDone, mldReport2:
-		return passed
+		return verdictPass
 	}
 	if unspecified {
 		return DropIPv6
 	}
-	return passed
+	return verdictPass
 }
 
 // guardND checks what a neighbour discovery message says about its sender (RFC 4861 section 4).
-func (r *rules) guardND(t []byte, unspecified bool) Reason {
+func (r *portState) guardND(t []byte, unspecified bool) Reason {
 	options := 8 // router solicitations: type, code, checksum, reserved
 	if t[0] != ndRouterSolicitation {
 		options = 24 // and a target
@@ -109,5 +109,5 @@ func (r *rules) guardND(t []byte, unspecified bool) Reason {
 		}
 		o = o[int(o[1])*8:]
 	}
-	return passed
+	return verdictPass
 }

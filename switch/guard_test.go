@@ -31,33 +31,33 @@ func guardCases() []guardCase {
 	cut := func(f *Frame, n int) *Frame { f.Fill(n); return f }
 	return []guardCase{
 		// What honest containers send.
-		{"own IPv4", v4(packet(me4, victim4, protoICMP, echo4)), passed},
-		{"own IPv6", v6(packet(me6, victim6, protoICMPv6, echo6)), passed},
-		{"link-local from the MAC", v6(packet(LinkLocal(me), victim6, protoICMPv6, echo6)), passed},
-		{"padded to Ethernet's minimum", v4(append(packet(me4, victim4, protoICMP, echo4), make([]byte, 18)...)), passed},
-		{"unknown EtherType", frame(broadcast, me, 0x88b5, []byte("hello")), passed},
-		{"IEEE 802.3 length", frame(broadcast, me, 5, []byte("hello")), passed},
-		{"empty payload of an unknown EtherType", frame(broadcast, me, 0x88b5, nil), passed},
-		{"ARP request", frame(broadcast, me, EtherTypeARP, arp(1, me, me4, victim4)), passed},
-		{"ARP reply", frame(victim, me, EtherTypeARP, arp(2, me, me4, victim4)), passed},
-		{"ARP probe", frame(broadcast, me, EtherTypeARP, arp(1, me, zero4, me4)), passed},
-		{"gratuitous ARP", frame(broadcast, me, EtherTypeARP, arp(1, me, me4, me4)), passed},
-		{"neighbour solicitation", icmp6(me6, nd(135, victim6, linkOpt(1, me))), passed},
-		{"neighbour advertisement", icmp6(me6, nd(136, me6, linkOpt(2, me))), passed},
-		{"duplicate address detection", icmp6(zero6, nd(135, me6)), passed},
-		{"duplicate address detection with a nonce", icmp6(zero6, nd(135, LinkLocal(me), []byte{14, 1, 1, 2, 3, 4, 5, 6})), passed},
-		{"router solicitation", icmp6(LinkLocal(me), nd(133, netip.Addr{}, linkOpt(1, me))), passed},
-		{"router solicitation from ::", icmp6(zero6, nd(133, netip.Addr{})), passed},
-		{"MLDv2 report", v6(packet(LinkLocal(me), allNodes, protoHopByHop, extension(protoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), passed},
-		{"MLDv2 report from ::", v6(packet(zero6, allNodes, protoHopByHop, extension(protoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), passed},
-		{"IGMP report with router alert", v4(withOptions(packet(me4, victim4, protoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), passed},
-		{"IGMP report before an address", v4(withOptions(packet(zero4, victim4, protoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), passed},
-		{"DHCP client before an address", frame(broadcast, me, EtherTypeIPv4, packet(zero4, netip.AddrFrom4([4]byte{255, 255, 255, 255}), protoUDP, udp(68, 67, make([]byte, 240)))), passed},
-		{"DHCPv6 client", v6(packet(LinkLocal(me), allNodes, protoUDP, udp(546, 547, nil))), passed},
-		{"destination options", v6(packet(me6, victim6, protoDstOpts, extension(protoUDP, [6]byte{1, 4}, udp(1, 2, nil)))), passed},
-		{"first fragment", v4(fragment4(packet(me4, victim4, protoUDP, udp(1, 2, make([]byte, 16))), 0, true)), passed},
-		{"last fragment of another datagram", v6(packet(me6, victim6, protoFragment, fragment6(protoUDP, 800, false, make([]byte, 5)))), passed},
-		{"atomic fragment", v6(packet(me6, victim6, protoFragment, fragment6(protoUDP, 0, false, udp(1, 2, nil)))), passed},
+		{"own IPv4", v4(packet(me4, victim4, protoICMP, echo4)), verdictPass},
+		{"own IPv6", v6(packet(me6, victim6, protoICMPv6, echo6)), verdictPass},
+		{"link-local from the MAC", v6(packet(LinkLocal(me), victim6, protoICMPv6, echo6)), verdictPass},
+		{"padded to Ethernet's minimum", v4(append(packet(me4, victim4, protoICMP, echo4), make([]byte, 18)...)), verdictPass},
+		{"unknown EtherType", frame(broadcast, me, 0x88b5, []byte("hello")), verdictPass},
+		{"IEEE 802.3 length", frame(broadcast, me, 5, []byte("hello")), verdictPass},
+		{"empty payload of an unknown EtherType", frame(broadcast, me, 0x88b5, nil), verdictPass},
+		{"ARP request", frame(broadcast, me, EtherTypeARP, arp(1, me, me4, victim4)), verdictPass},
+		{"ARP reply", frame(victim, me, EtherTypeARP, arp(2, me, me4, victim4)), verdictPass},
+		{"ARP probe", frame(broadcast, me, EtherTypeARP, arp(1, me, zero4, me4)), verdictPass},
+		{"gratuitous ARP", frame(broadcast, me, EtherTypeARP, arp(1, me, me4, me4)), verdictPass},
+		{"neighbour solicitation", icmp6(me6, nd(135, victim6, linkOpt(1, me))), verdictPass},
+		{"neighbour advertisement", icmp6(me6, nd(136, me6, linkOpt(2, me))), verdictPass},
+		{"duplicate address detection", icmp6(zero6, nd(135, me6)), verdictPass},
+		{"duplicate address detection with a nonce", icmp6(zero6, nd(135, LinkLocal(me), []byte{14, 1, 1, 2, 3, 4, 5, 6})), verdictPass},
+		{"router solicitation", icmp6(LinkLocal(me), nd(133, netip.Addr{}, linkOpt(1, me))), verdictPass},
+		{"router solicitation from ::", icmp6(zero6, nd(133, netip.Addr{})), verdictPass},
+		{"MLDv2 report", v6(packet(LinkLocal(me), allNodes, protoHopByHop, extension(protoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), verdictPass},
+		{"MLDv2 report from ::", v6(packet(zero6, allNodes, protoHopByHop, extension(protoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), verdictPass},
+		{"IGMP report with router alert", v4(withOptions(packet(me4, victim4, protoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), verdictPass},
+		{"IGMP report before an address", v4(withOptions(packet(zero4, victim4, protoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), verdictPass},
+		{"DHCP client before an address", frame(broadcast, me, EtherTypeIPv4, packet(zero4, netip.AddrFrom4([4]byte{255, 255, 255, 255}), protoUDP, udp(68, 67, make([]byte, 240)))), verdictPass},
+		{"DHCPv6 client", v6(packet(LinkLocal(me), allNodes, protoUDP, udp(546, 547, nil))), verdictPass},
+		{"destination options", v6(packet(me6, victim6, protoDstOpts, extension(protoUDP, [6]byte{1, 4}, udp(1, 2, nil)))), verdictPass},
+		{"first fragment", v4(fragment4(packet(me4, victim4, protoUDP, udp(1, 2, make([]byte, 16))), 0, true)), verdictPass},
+		{"last fragment of another datagram", v6(packet(me6, victim6, protoFragment, fragment6(protoUDP, 800, false, make([]byte, 5)))), verdictPass},
+		{"atomic fragment", v6(packet(me6, victim6, protoFragment, fragment6(protoUDP, 0, false, udp(1, 2, nil)))), verdictPass},
 
 		// Layer 2.
 		{"somebody else's MAC", frame(victim, gateway, 0x88b5, nil), DropMAC},
@@ -150,11 +150,11 @@ func TestGuardLetsContainersSpeakForThemselvesOnly(t *testing.T) {
 			port.Receive(c.frame)
 			drops, reached := port.Stats().Drops, gatewayDev.got()+victimDev.got() > 0
 			switch {
-			case c.want == passed && (len(drops) > 0 || !reached):
+			case c.want == verdictPass && (len(drops) > 0 || !reached):
 				t.Errorf("dropped (%v), want it to pass", drops)
-			case c.want != passed && (len(drops) != 1 || drops[c.want] != 1):
+			case c.want != verdictPass && (len(drops) != 1 || drops[c.want] != 1):
 				t.Errorf("counted %v, want one drop for %v", drops, c.want)
-			case c.want != passed && reached:
+			case c.want != verdictPass && reached:
 				t.Errorf("counted as %v, and delivered", c.want)
 			}
 		})
@@ -168,19 +168,19 @@ func TestOverlappingFragmentsAreDropped(t *testing.T) {
 		want         Reason
 	}
 	for name, pieces := range map[string][]piece{
-		"in order":                 {{0, 64, true, passed}, {64, 64, true, passed}, {128, 10, false, passed}},
-		"in reverse":               {{128, 10, false, passed}, {64, 64, true, passed}, {0, 64, true, passed}},
-		"identification reused":    {{0, 64, true, passed}, {64, 10, false, passed}, {0, 64, true, passed}, {64, 10, false, passed}},
-		"twice the same":           {{0, 64, true, passed}, {0, 64, true, DropFragment}},
-		"over the header":          {{0, 64, true, passed}, {8, 64, true, DropFragment}},
-		"over the seam":            {{0, 64, true, passed}, {64, 64, true, passed}, {56, 16, true, DropFragment}},
-		"past the end":             {{0, 64, true, passed}, {128, 8, false, passed}, {136, 8, true, DropFragment}},
-		"two ends":                 {{0, 64, true, passed}, {128, 8, false, passed}, {72, 8, false, DropFragment}},
-		"end before what passed":   {{64, 64, true, passed}, {8, 8, false, DropFragment}},
+		"in order":                 {{0, 64, true, verdictPass}, {64, 64, true, verdictPass}, {128, 10, false, verdictPass}},
+		"in reverse":               {{128, 10, false, verdictPass}, {64, 64, true, verdictPass}, {0, 64, true, verdictPass}},
+		"identification reused":    {{0, 64, true, verdictPass}, {64, 10, false, verdictPass}, {0, 64, true, verdictPass}, {64, 10, false, verdictPass}},
+		"twice the same":           {{0, 64, true, verdictPass}, {0, 64, true, DropFragment}},
+		"over the header":          {{0, 64, true, verdictPass}, {8, 64, true, DropFragment}},
+		"over the seam":            {{0, 64, true, verdictPass}, {64, 64, true, verdictPass}, {56, 16, true, DropFragment}},
+		"past the end":             {{0, 64, true, verdictPass}, {128, 8, false, verdictPass}, {136, 8, true, DropFragment}},
+		"two ends":                 {{0, 64, true, verdictPass}, {128, 8, false, verdictPass}, {72, 8, false, DropFragment}},
+		"end before what passed":   {{64, 64, true, verdictPass}, {8, 8, false, DropFragment}},
 		"length not in units of 8": {{0, 63, true, DropFragment}},
 		"too many holes": {
-			{0, 8, true, passed}, {16, 8, true, passed}, {32, 8, true, passed}, {48, 8, true, passed}, {64, 8, true, passed},
-			{80, 8, true, passed}, {96, 8, true, passed}, {112, 8, true, passed}, {128, 8, true, DropFragment},
+			{0, 8, true, verdictPass}, {16, 8, true, verdictPass}, {32, 8, true, verdictPass}, {48, 8, true, verdictPass}, {64, 8, true, verdictPass},
+			{80, 8, true, verdictPass}, {96, 8, true, verdictPass}, {112, 8, true, verdictPass}, {128, 8, true, DropFragment},
 		},
 	} {
 		for family, make := range map[string]func(piece) *Frame{
@@ -198,7 +198,7 @@ func TestOverlappingFragmentsAreDropped(t *testing.T) {
 				for i, c := range pieces {
 					before := dev.got()
 					port.Receive(make(c))
-					if got := dev.got() > before; got != (c.want == passed) {
+					if got := dev.got() > before; got != (c.want == verdictPass) {
 						t.Fatalf("fragment %d: passed is %v, want %v (%v)", i, got, !got, port.Stats().Drops)
 					}
 				}

@@ -26,7 +26,7 @@ func (d *recorder) WriteFrame(f *Frame) error {
 		return d.err
 	}
 	if d.take {
-		v := f.Take()
+		v := f.StealPayload()
 		defer v.Release()
 		d.frames = append(d.frames, append(append([]byte(nil), f.Ethernet()...), v.AsSlice()...))
 		return nil

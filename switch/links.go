@@ -114,13 +114,13 @@ func (s *Switch) SetLinks(links []Link) {
 // linked says whether a frame may pass from p to q, which are kept apart, because of a link. Only ARP and neighbour
 // discovery between the two, the linked ports' TCP and UDP, and ICMP errors about these do; all of it from p's own
 // addresses to q's. Frames of ports without guard have to pass the guard here.
-func (p *Port) linked(r *rules, q *Port, rq *rules, f *Frame) bool {
+func (p *Port) linked(r *portState, q *Port, rq *portState, f *Frame) bool {
 	links := p.links.Load()
 	if links == nil {
 		return false
 	}
 	a, ok := (*links)[q]
-	if !ok || len(f.Payload) == 0 || r.cfg.Role != Guest && p.guard(r, f) != passed {
+	if !ok || len(f.Payload) == 0 || r.cfg.Role != Guest && p.guard(r, f) != verdictPass {
 		return false
 	}
 	dst := f.dst()
@@ -160,7 +160,7 @@ func isSolicitation(t []byte) bool {
 
 // solicits says whether a neighbour discovery message t in packet b is for the port of rq: it asks for one of its
 // addresses, or tells the sender's own, which the guard has seen to.
-func solicits(r, rq *rules, b, t []byte) bool {
+func solicits(r, rq *portState, b, t []byte) bool {
 	const multicast = 0xff // the first byte of ff00::/8 (RFC 4291, 2.7)
 	src, dst := b[8:24], b[24:40]
 	return r.has6(src) && (dst[0] == multicast || rq.has6(dst)) && (t[0] == ndNeighbourAdvert || rq.has6(t[8:24]))
@@ -181,7 +181,7 @@ func (a access) allows(h headers, b []byte) bool {
 
 // allowsError says whether a packet is an ICMP error about one that the link lets the other side send: a closed port, or
 // a packet that was too big.
-func (a access) allowsError(r, rq *rules, h headers, b []byte) bool {
+func (a access) allowsError(r, rq *portState, h headers, b []byte) bool {
 	t := b[h.transport:min(h.length, len(b))]
 	if len(t) < icmpErrorLen {
 		return false
@@ -216,7 +216,7 @@ func (h headers) addrs(b []byte) (src, dst []byte) {
 }
 
 // has says whether an address of either family is the port's.
-func (r *rules) has(a []byte) bool {
+func (r *portState) has(a []byte) bool {
 	if len(a) == 4 {
 		return r.has4(a)
 	}

@@ -335,7 +335,7 @@ func FuzzLinks(f *testing.F) {
 		case h.proto == protoICMP && !h.v6 && slices.Contains([]byte{3, 11, 12}, p[0]):
 		case h.proto == protoICMPv6 && h.v6 && (p[0] >= 1 && p[0] <= 4 || p[0] == ndNeighbourSolicitation || p[0] == ndNeighbourAdvert):
 		default:
-			t.Fatalf("passed: protocol %d, %x", h.proto, p)
+			t.Fatalf("verdictPass: protocol %d, %x", h.proto, p)
 		}
 	})
 }

@@ -16,7 +16,7 @@ import (
 type Port struct {
 	sw      *Switch
 	dev     Device
-	rules   atomic.Pointer[rules]
+	state   atomic.Pointer[portState]
 	learned atomic.Pointer[learnedMACs]
 	links   atomic.Pointer[map[*Port]access] // what it may send to ports that it is kept apart from
 	closed  atomic.Bool
@@ -59,8 +59,8 @@ func (c *counter) add(n int) {
 	c.bytes.Add(uint64(n))
 }
 
-// rules is a PortConfig made ready for comparing. It never changes once it is stored.
-type rules struct {
+// portState is a PortConfig made ready for comparing. It never changes once it is stored.
+type portState struct {
 	cfg       PortConfig
 	mac       macKey
 	v4        [][4]byte
@@ -70,12 +70,12 @@ type rules struct {
 	age       time.Duration // for how long they stay; 0: for good
 }
 
-func newRules(cfg PortConfig) (*rules, error) {
+func newPortState(cfg PortConfig) (*portState, error) {
 	if len(cfg.MAC) != 6 || cfg.MAC[0]&1 != 0 || bytes.Equal(cfg.MAC, make([]byte, 6)) {
 		return nil, fmt.Errorf("port %s: %q is no MAC address of a single station", cfg.Name, cfg.MAC)
 	}
 	cfg.MAC, cfg.Addrs = slices.Clone(cfg.MAC), slices.Clone(cfg.Addrs)
-	r := &rules{cfg: cfg, mac: keyOf(cfg.MAC), linkLocal: LinkLocal(cfg.MAC).As16(), limit: cfg.learnLimit(), age: cfg.age()}
+	r := &portState{cfg: cfg, mac: keyOf(cfg.MAC), linkLocal: LinkLocal(cfg.MAC).As16(), limit: cfg.learnLimit(), age: cfg.age()}
 	for _, a := range cfg.Addrs {
 		switch a = a.Unmap(); {
 		case a.Is4():
@@ -93,9 +93,9 @@ func LinkLocal(mac []byte) netip.Addr {
 }
 
 // learns says whether any MAC may be behind the port.
-func (r *rules) learns() bool { return r.limit > 0 }
+func (r *portState) learns() bool { return r.limit > 0 }
 
-func (r *rules) has4(a []byte) bool {
+func (r *portState) has4(a []byte) bool {
 	for i := range r.v4 {
 		if bytes.Equal(r.v4[i][:], a) {
 			return true
@@ -104,7 +104,7 @@ func (r *rules) has4(a []byte) bool {
 	return false
 }
 
-func (r *rules) has6(a []byte) bool {
+func (r *portState) has6(a []byte) bool {
 	for i := range r.v6 {
 		if bytes.Equal(r.v6[i][:], a) {
 			return true
@@ -115,7 +115,7 @@ func (r *rules) has6(a []byte) bool {
 
 // Update changes what the port may do, without losing a frame.
 func (p *Port) Update(cfg PortConfig) error {
-	r, err := newRules(cfg)
+	r, err := newPortState(cfg)
 	if err != nil {
 		return err
 	}
@@ -124,10 +124,10 @@ func (p *Port) Update(cfg PortConfig) error {
 	if p.closed.Load() {
 		return ErrClosed
 	}
-	if err := p.sw.free(r.mac, p); err != nil {
+	if err := p.sw.checkMACFree(r.mac, p); err != nil {
 		return err
 	}
-	p.rules.Store(r)
+	p.state.Store(r)
 	if !r.learns() {
 		p.learned.Store(&learnedMACs{})
 	}
@@ -159,8 +159,8 @@ func (p *Port) Stats() Stats {
 	return s
 }
 
-// Drop counts a frame that the port's device had to drop itself.
-func (p *Port) Drop(r Reason) { p.drops[r].Add(1) }
+// CountDrop counts a frame that the port's device had to drop itself.
+func (p *Port) CountDrop(r Reason) { p.drops[r].Add(1) }
 
 // Close unplugs the port; its device stays open. Closing it again does nothing.
 func (p *Port) Close() error {

@@ -48,5 +48,5 @@ func (r Reason) String() string {
 // MarshalText makes a Reason the key of a JSON object.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// passed is the guard's word for a frame that may go on.
-const passed = numReasons
+// verdictPass is the result of checks for a frame that may go on.
+const verdictPass = numReasons

@@ -180,7 +180,7 @@ func TestLyingVirtioHeadersAreDropped(t *testing.T) {
 			f.PutVirtio(v)
 			p.Receive(f)
 			if want := name == "the truth"; (dev.got() == 1) != want || (p.Stats().Drops[DropVirtio] == 0) != want {
-				t.Errorf("%d frames passed, drops %v", dev.got(), p.Stats().Drops)
+				t.Errorf("%d frames verdictPass, drops %v", dev.got(), p.Stats().Drops)
 			}
 		})
 	}

@@ -77,9 +77,9 @@ type Switch struct {
 
 // table is what forwarding needs; it never changes once it is stored.
 type table struct {
-	ports []*Port // all, in order of connection
-	byMAC map[macKey]*Port
-	open  []*Port // those that learn, and so may have any MAC behind them
+	ports    []*Port // all, in order of connection
+	byMAC    map[macKey]*Port
+	learning []*Port // those that learn, and so may have any MAC behind them
 	// static has MACs behind ports that SetStatic was told of; none is in byMAC.
 	static map[macKey]*Port
 	flush  []Flusher
@@ -100,30 +100,30 @@ func New(cfg Config) *Switch {
 
 // Connect plugs a device in. Frames for it come from now on; frames from it go to the port's Receive.
 func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
-	rules, err := newRules(cfg)
+	state, err := newPortState(cfg)
 	if err != nil {
 		return nil, err
 	}
 	p := &Port{sw: s, dev: dev}
 	p.floods.PerSecond, p.floods.Burst = floodRate, floodBurst
-	p.rules.Store(rules)
+	p.state.Store(state)
 	p.learned.Store(&learnedMACs{})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
-	if err := s.free(rules.mac, nil); err != nil {
+	if err := s.checkMACFree(state.mac, nil); err != nil {
 		return nil, err
 	}
 	s.rebuild(append(slices.Clone(s.table.Load().ports), p))
 	return p, nil
 }
 
-// free says whether a MAC may be given to the port p. The caller holds mu.
-func (s *Switch) free(mac macKey, p *Port) error {
+// checkMACFree returns an error where another port than p has a MAC. The caller holds mu.
+func (s *Switch) checkMACFree(mac macKey, p *Port) error {
 	if other := s.table.Load().byMAC[mac]; other != nil && other != p {
-		return fmt.Errorf("connect %v to network %s: %w (port %s)", other.rules.Load().cfg.MAC, s.cfg.Name, ErrMACInUse, other.rules.Load().cfg.Name)
+		return fmt.Errorf("connect %v to network %s: %w (port %s)", other.state.Load().cfg.MAC, s.cfg.Name, ErrMACInUse, other.state.Load().cfg.Name)
 	}
 	return nil
 }
@@ -132,10 +132,10 @@ func (s *Switch) free(mac macKey, p *Port) error {
 func (s *Switch) rebuild(ports []*Port) {
 	t := &table{ports: ports, byMAC: make(map[macKey]*Port, len(ports))}
 	for _, p := range ports {
-		r := p.rules.Load()
+		r := p.state.Load()
 		t.byMAC[r.mac] = p
 		if r.learns() {
-			t.open = append(t.open, p)
+			t.learning = append(t.learning, p)
 		}
 		if f, ok := p.dev.(Flusher); ok {
 			t.flush = append(t.flush, f)
@@ -172,7 +172,7 @@ func (s *Switch) Ports() []PortInfo {
 	t := s.table.Load()
 	list := make([]PortInfo, 0, len(t.ports))
 	for _, p := range t.ports {
-		c := p.rules.Load().cfg
+		c := p.state.Load().cfg
 		list = append(list, PortInfo{
 			Name:     c.Name,
 			MAC:      slices.Clone(c.MAC),
@@ -197,7 +197,7 @@ type DropCount struct {
 func (s *Switch) Drops() []DropCount {
 	var list []DropCount
 	for _, p := range s.table.Load().ports {
-		name := p.rules.Load().cfg.Name
+		name := p.state.Load().cfg.Name
 		for r := range numReasons {
 			if n := p.drops[r].Load(); n > 0 {
 				list = append(list, DropCount{Network: s.cfg.Name, Container: name, Reason: r.String(), Frames: n})

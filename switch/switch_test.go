@@ -88,7 +88,7 @@ func TestLargePayloadIsGivenAwayAndSmallIsCopied(t *testing.T) {
 		given bool
 	}{{0, false}, {1, false}, {1500, false}, {giveAwayLen - 1, false}, {giveAwayLen, true}, {MaxPayload - 1, true}} {
 		f := frame(broadcast, mac(1), 0x88b5, bytes.Repeat([]byte{7}, tc.size))
-		v := f.Take()
+		v := f.StealPayload()
 		if v.Size() != tc.size || bytes.Count(v.AsSlice(), []byte{7}) != tc.size {
 			t.Errorf("%d bytes: took %d, or other bytes", tc.size, v.Size())
 		}
@@ -223,7 +223,7 @@ func TestStatsCountBothWaysAndEveryDrop(t *testing.T) {
 	bDev.err = errBroken
 	a.Receive(frame(mac(3), mac(2), 0x88b5, make([]byte, 100)))
 	a.Receive(frame(mac(3), mac(9), 0x88b5, make([]byte, 100)))
-	a.Drop(DropShort)
+	a.CountDrop(DropShort)
 	in, out := a.Stats(), b.Stats()
 	if in.FramesIn != 3 || in.BytesIn != 3*114 || out.FramesOut != 1 || out.BytesOut != 114 {
 		t.Errorf("counted %+v in and %+v out", in, out)

@@ -69,7 +69,7 @@ func (r *reader) drain(fd uintptr) bool {
 			r.errno = unix.ENODEV
 			return true
 		case errno == 0:
-			r.port.Drop(vswitch.DropShort)
+			r.port.CountDrop(vswitch.DropShort)
 			used++
 		case errno == unix.EAGAIN:
 			r.iov[1].Base = nil
