@@ -54,7 +54,6 @@ var layers = []struct {
 // exceptions are imports that go the other way, with what has to be done before they can go. The list only becomes shorter.
 var exceptions = []struct{ from, to, until string }{
 	{"sandbox", "bypass/fwmark", "the marks of packets that go past the TAP are known to those who send some"},
-	{"forwarder", "stack", "forwarder declares the gateway and its connections as interfaces, and stack implements them"},
 }
 
 func in(pkg, folder string) bool { return pkg == folder || strings.HasPrefix(pkg, folder+"/") }
