@@ -56,8 +56,8 @@ func (d *Daemon) pinAnswer(container, name string, addrs []netip.Addr, ttl time.
 	}
 }
 
-// allowQuery makes the DNS server's question whether a container may ask outside for a name; nil where it may for all. Each
-// of its networks that leads outside may let it, as each lets it connect.
+// allowQuery makes the DNS server's question whether a container may ask outside for a name; nil where it may for
+// all. Each of its networks that leads outside may let it, as each lets it connect.
 func (d *Daemon) allowQuery(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
 	var denied []*network.Endpoint
 	open := false
@@ -99,9 +99,9 @@ func (d *Daemon) allowQuery(c *network.Container, nets map[string]*network.Netwo
 	}
 }
 
-// allowAnswer makes the DNS server's question whether a container may be answered an address for a name; nil where it may be
-// answered all. Each of its networks may refuse, as the address is reached over any of them. The names in its search domains are
-// the user's own and no public ones.
+// allowAnswer makes the DNS server's question whether a container may be answered an address for a name; nil where it
+// may be answered all. Each of its networks may refuse, as the address is reached over any of them. The names in its
+// search domains are the user's own and no public ones.
 func (d *Daemon) allowAnswer(c *network.Container, nets map[string]*network.Network) func(string, netip.Addr) error {
 	var strict []*network.Endpoint
 	for _, e := range c.Endpoints {

@@ -9,8 +9,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// updateLinks tells the switch of a network without inter-container connectivity which ports of which containers the others may
-// reach by their links. The caller holds d.naming.
+// updateLinks tells the switch of a network without inter-container connectivity which ports of which containers the
+// others may reach by their links. The caller holds d.naming.
 func (d *Daemon) updateLinks(networkID string) {
 	b := d.bridge(networkID)
 	if b == nil || !b.Isolated() {

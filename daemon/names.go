@@ -13,8 +13,8 @@ import (
 // hostNames resolve in every container to the gateway, where the host's services are reached.
 var hostNames = []string{"host.docker.internal", "host.containers.internal", "host.usernet.internal"}
 
-// updateNames brings the names of one container in line with its record, and what links open on the networks that it was on
-// or is on. It is called after each change of a container or of one of its endpoints.
+// updateNames brings the names of one container in line with its record, and what links open on the networks that it
+// was on or is on. It is called after each change of a container or of one of its endpoints.
 func (d *Daemon) updateNames(id string) {
 	d.naming.Lock()
 	defer d.naming.Unlock()
@@ -47,8 +47,8 @@ func (d *Daemon) nameNetwork(n *network.Network) {
 	d.names.SetNetwork(one)
 }
 
-// nameContainer reads the record of a container and has the table of names say what it says. It returns the networks that
-// this is about. The caller holds d.naming, so that what is read last is stored last.
+// nameContainer reads the record of a container and has the table of names say what it says. It returns the networks
+// that this is about. The caller holds d.naming, so that what is read last is stored last.
 func (d *Daemon) nameContainer(id string) (networks []string) {
 	c, err := d.model.Container(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
@@ -66,8 +66,8 @@ func (d *Daemon) nameContainer(id string) (networks []string) {
 	return d.names.SetContainer(named)
 }
 
-// namesOf is what the table of names has of a running container. nets are the networks that it is on, by id; upstreams the
-// servers that its other names are asked of, unless it or one of its networks has others.
+// namesOf is what the table of names has of a running container. nets are the networks that it is on, by id;
+// upstreams the servers that its other names are asked of, unless it or one of its networks has others.
 func namesOf(c *network.Container, nets map[string]*network.Network, upstreams []string) names.Container {
 	one := names.Container{ID: c.ID, Hosts: map[string][]netip.Addr{}, Links: network.ParseLinks(c.Links)}
 	one.DNS = dns.Client{ID: c.ID, Upstreams: upstreams, NoShort: setsNdots(c.DNSOptions)}

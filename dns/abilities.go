@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// improvement is what a query has beyond what its client asked for. There are servers, and boxes on the way to them, that do
-// not bear it; for those it is withdrawn.
+// improvement is what a query has beyond what its client asked for. There are servers, and boxes on the way to them,
+// that do not bear it; for those it is withdrawn.
 type improvement uint8
 
 const (
@@ -24,7 +24,8 @@ var withdrawal = [improvements]struct{ first, longest time.Duration }{
 }
 
 const (
-	// doubts is how many failures that may have another cause, such as a datagram that was lost, withdraw an improvement.
+	// doubts is how many failures that may have another cause, such as a datagram that was lost, withdraw an
+	// improvement.
 	doubts = 2
 	// agreements is how many answers in a row have to be the same without the improvement, until it counts as borne.
 	agreements = 3

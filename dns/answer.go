@@ -47,8 +47,8 @@ func (s *Server) answer(c Client, m *dns.Msg, reply func(*dns.Msg)) {
 	})
 }
 
-// answerWithoutUpstream answers what needs no server outside or may not be asked there, and says why; nil where the question
-// goes outside.
+// answerWithoutUpstream answers what needs no server outside or may not be asked there, and says why; nil where the
+// question goes outside.
 func (s *Server) answerWithoutUpstream(c Client, m *dns.Msg) (r *dns.Msg, source string) {
 	if r := s.answerLocal(c, m); r != nil {
 		return r, "zone"
@@ -89,9 +89,10 @@ func (s *Server) answerLocal(c Client, m *dns.Msg) *dns.Msg {
 
 // deniedByPolicy is the answer to a question that Client.AllowQuery does not let outside; nil where it may go.
 //
-// It is "no such name", the one answer that every resolver takes at once as the last word: for REFUSED glibc reports a
-// temporary failure, which programs try again, and musl drops it and waits 5 seconds. Without an SOA record nobody keeps it
-// (RFC 2308, 5). Who asks with EDNS is told why (RFC 8914, 4.16: blocked by a policy of the server's operator).
+// It is "no such name", the one answer that every resolver takes at once as the last word: for REFUSED glibc reports
+// a temporary failure, which programs try again, and musl drops it and waits 5 seconds. Without an SOA record nobody
+// keeps it (RFC 2308, 5). Who asks with EDNS is told why (RFC 8914, 4.16: blocked by a policy of the server's
+// operator).
 func (s *Server) deniedByPolicy(c Client, m *dns.Msg) *dns.Msg {
 	if c.AllowQuery == nil {
 		return nil

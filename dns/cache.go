@@ -39,9 +39,9 @@ const (
 	cacheAnswerSize  = 4096
 )
 
-// cache has answers until their time is over. Where there is no room for a new one, the client whose answers take the most gives
-// up the one that was used the longest ago: so a client that asks for ever more names loses its own. An answer counts for the client
-// that it was fetched for, and serves all. A nil cache has nothing.
+// cache has answers until their time is over. Where there is no room for a new one, the client whose answers take the
+// most gives up the one that was used the longest ago: so a client that asks for ever more names loses its own. An
+// answer counts for the client that it was fetched for, and serves all. A nil cache has nothing.
 type cache struct {
 	size  int // answers
 	bytes int // of all answers as they are on the wire
@@ -146,8 +146,8 @@ func (c *cache) put(client string, k cacheKey, m *dns.Msg) {
 	}
 }
 
-// largest is the client with the most. own has just got an answer, and is most often it: then the others need not be looked
-// through. The caller holds mu.
+// largest is the client with the most. own has just got an answer, and is most often it: then the others need not be
+// looked through. The caller holds mu.
 func (c *cache) largest(own *shelf) *shelf {
 	if own.used.Len() > 0 && own.load()*len(c.clients) > 2*len(c.byKey)*answerShare+2*c.held {
 		return own // it has more than twice the mean

@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// datagramTimeout bounds a send on a socket that is not the kernel's. Those are the gateways' own, which take what they are
-// given at once.
+// datagramTimeout bounds a send on a socket that is not the kernel's. Those are the gateways' own, which take what
+// they are given at once.
 const datagramTimeout = 100 * time.Millisecond
 
-// datagramSender returns what sends a reply on pc and never waits: a datagram that the socket does not take at once is lost,
-// as any datagram may be. The socket is a sandbox's, whose root may shape the loopback interface so that nothing leaves it.
+// datagramSender returns what sends a reply on pc and never waits: a datagram that the socket does not take at once
+// is lost, as any datagram may be. The socket is a sandbox's, whose root may shape the loopback interface so that
+// nothing leaves it.
 func datagramSender(pc net.PacketConn) func(b []byte, to net.Addr) error {
 	if conn, ok := pc.(*net.UDPConn); ok {
 		if raw, err := conn.SyscallConn(); err == nil {

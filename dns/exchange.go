@@ -10,15 +10,17 @@ import (
 	"github.com/usernet/usernet/internal/isolate"
 )
 
-// An exchange asks one server one question over UDP. It begins with all improvements that the server is not known to refuse,
-// and comes down to the client's own question when there is no answer, or one that an improvement may be the cause of:
+// An exchange asks one server one question over UDP. It begins with all improvements that the server is not known to
+// refuse, and comes down to the client's own question when there is no answer, or one that an improvement may be the
+// cause of:
 //
 //	{EDNS, mixed case} -> {mixed case} -> {the client's own question}
 //	                  \-> {EDNS}       ->                                where EDNS is not what fails
 //
-// What the client's own question is answered is the answer, whatever the others were answered: no answer is changed into
-// another. Which improvements failed is remembered (abilities). The next form is sent resendAfter after the last one, and the
-// sockets of the former ones stay open, as an answer may only be slow; so each form is also a retransmission.
+// What the client's own question is answered is the answer, whatever the others were answered: no answer is changed
+// into another. Which improvements failed is remembered (abilities). The next form is sent resendAfter after the last
+// one, and the sockets of the former ones stay open, as an answer may only be slow; so each form is also a
+// retransmission.
 type exchange struct {
 	t   *transport
 	u   upstream
@@ -43,11 +45,12 @@ type reply struct {
 	err  error
 }
 
-// maxForms bounds how many queries one exchange sends over UDP: three of the ladder, and two that judge puts in their place.
+// maxForms bounds how many queries one exchange sends over UDP: three of the ladder, and two that judge puts in their
+// place.
 const maxForms = 5
 
-// resendAfter is how long an exchange waits before it sends the next form: a third of the time that the server has, as there are
-// three, but no longer than a second.
+// resendAfter is how long an exchange waits before it sends the next form: a third of the time that the server has,
+// as there are three, but no longer than a second.
 func resendAfter(timeout time.Duration) time.Duration { return min(timeout/3, time.Second) }
 
 // ladder is the order in which the forms are sent.
@@ -145,8 +148,8 @@ func (f form) query(own *dns.Msg) *dns.Msg {
 	return q
 }
 
-// judge returns the answer where p is one. Without one, an error means that the server cannot be reached in this way; none,
-// that the next form should be tried at once.
+// judge returns the answer where p is one. Without one, an error means that the server cannot be reached in this way;
+// none, that the next form should be tried at once.
 func (x *exchange) judge(ctx context.Context, p reply) (*dns.Msg, error) {
 	x.drop(p.form)
 	if p.err != nil {
@@ -222,8 +225,8 @@ func (x *exchange) refuse(f form, r *dns.Msg) {
 	}
 }
 
-// clear takes the improvements that p's query was without off those that may be the cause of the answer before, if p is the same
-// answer.
+// clear takes the improvements that p's query was without off those that may be the cause of the answer before, if p
+// is the same answer.
 func (x *exchange) clear(p reply) {
 	if x.refused == nil || x.refused.Rcode != p.r.Rcode || positive(x.refused) != positive(p.r) {
 		return
@@ -283,8 +286,8 @@ func (x *exchange) accept(p reply, r *dns.Msg) *dns.Msg {
 	return x.restored(r)
 }
 
-// silent says whether an improvement may be why forms that were sent are not answered: one has it that has nothing else beyond
-// the form that was answered, or else one has both.
+// silent says whether an improvement may be why forms that were sent are not answered: one has it that has nothing
+// else beyond the form that was answered, or else one has both.
 func (x *exchange) silent(improvement, answered form) bool {
 	both, alone, other := false, false, false
 	for _, f := range x.sent {

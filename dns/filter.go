@@ -8,9 +8,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// filter leaves the records out of r, the answer from outside to m, whose addresses Client.AllowAnswer does not let pass. What is
-// left is an answer without them: the name is there, and has no such address. A client with EDNS is told why (RFC 8914, 4.18:
-// filtered).
+// filter leaves the records out of r, the answer from outside to m, whose addresses Client.AllowAnswer does not let
+// pass. What is left is an answer without them: the name is there, and has no such address. A client with EDNS is
+// told why (RFC 8914, 4.18: filtered).
 func (s *Server) filter(c Client, m, r *dns.Msg) {
 	if c.AllowAnswer == nil {
 		return

@@ -84,7 +84,8 @@ func (h *health) answered(u upstream) {
 	delete(h.dead, u)
 }
 
-// serversFor are the servers that a client's question goes to, and their text, which tells apart what may not share answers.
+// serversFor are the servers that a client's question goes to, and their text, which tells apart what may not share
+// answers.
 func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 	servers := c.Upstreams
 	if split := s.splitOf(c, name); split != nil {
@@ -103,7 +104,8 @@ func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 	return list, strings.Join(servers, ",")
 }
 
-// splitOf is the longest domain with servers of its own that name is in; nil: none. Among equal ones the client's counts.
+// splitOf is the longest domain with servers of its own that name is in; nil: none. Among equal ones the client's
+// counts.
 func (s *Server) splitOf(c Client, name string) *Split {
 	var best *Split
 	for _, list := range [][]Split{s.cfg.Split, c.Split} {
@@ -116,8 +118,8 @@ func (s *Server) splitOf(c Client, name string) *Split {
 	return best
 }
 
-// resolve answers a question from outside: from the cache, from a query that is under way for the same, or from a server.
-// The answer is the caller's own; source says where it is from.
+// resolve answers a question from outside: from the cache, from a query that is under way for the same, or from a
+// server. The answer is the caller's own; source says where it is from.
 func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg, source string) {
 	name := questionName(m)
 	servers, text := s.serversFor(c, name)
@@ -211,7 +213,8 @@ func (s *Server) ask(ctx context.Context, servers []upstream, q *dns.Msg) (*dns.
 // ednsSize is the UDP size that we announce to servers: what is not fragmented anywhere (RFC 9715, DNS flag day 2020).
 const ednsSize = 1232
 
-// Options that are between two neighbours only, and are not passed on: cookies, keepalive and padding (RFC 7873, 7828, 7830).
+// Options that are between two neighbours only, and are not passed on: cookies, keepalive and padding (RFC 7873,
+// 7828, 7830).
 func hopByHop(code uint16) bool {
 	return code == dns.EDNS0COOKIE || code == dns.EDNS0TCPKEEPALIVE || code == dns.EDNS0PADDING
 }
@@ -236,7 +239,8 @@ func forwardedQuery(m *dns.Msg) (*dns.Msg, bool) {
 	return q, shareable
 }
 
-// answerTo makes r, an answer from outside, the answer to m: its id and question, and EDNS only if m has it (RFC 6891, 6.1.1).
+// answerTo makes r, an answer from outside, the answer to m: its id and question, and EDNS only if m has it (RFC
+// 6891, 6.1.1).
 func answerTo(r, m *dns.Msg) *dns.Msg {
 	r.Id = m.Id
 	r.Question = m.Question

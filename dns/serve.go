@@ -18,11 +18,13 @@ import (
 const (
 	maxConns      = 64   // connections of one client
 	maxTotalConns = 1024 // and of all
-	// maxPipelined is how many questions of one connection are being answered at once (RFC 7766, 6.2.1.1); further ones wait in
-	// the connection. It also bounds the answers that wait for a client that does not read: 16 of 64 KiB.
+	// maxPipelined is how many questions of one connection are being answered at once (RFC 7766, 6.2.1.1); further
+	// ones wait in the connection. It also bounds the answers that wait for a client that does not read: 16 of 64
+	// KiB.
 	maxPipelined = 16
 	tcpIdle      = 10 * time.Second // how long a connection waits for the next question; RFC 7766, 6.2.3 asks for seconds
-	// tcpWriteTimeout is how long a client may leave an answer unread. The kernel buffers some 100 KiB before that counts.
+	// tcpWriteTimeout is how long a client may leave an answer unread. The kernel buffers some 100 KiB before that
+	// counts.
 	tcpWriteTimeout = 2 * time.Second
 )
 
@@ -32,8 +34,8 @@ const maxDatagram = 4096
 // headerSize is that of a DNS message's header, in bytes (RFC 1035, 4.1.1).
 const headerSize = 12
 
-// ServePacket answers UDP queries until pc is closed, or its read deadline has passed. id says which client has a source
-// address. Replies that pc does not take at once are dropped and counted.
+// ServePacket answers UDP queries until pc is closed, or its read deadline has passed. id says which client has a
+// source address. Replies that pc does not take at once are dropped and counted.
 func (s *Server) ServePacket(pc net.PacketConn, id func(net.Addr) Client) error {
 	defer s.track(pc)()
 	send := datagramSender(pc)
@@ -118,8 +120,8 @@ func (s *Server) ServeListener(l net.Listener, id func(net.Addr) Client) error {
 	}
 }
 
-// serveConn answers the questions of one connection and closes it. The client is looked up anew for each question, as what it
-// may ask for changes.
+// serveConn answers the questions of one connection and closes it. The client is looked up anew for each question, as
+// what it may ask for changes.
 func (s *Server) serveConn(c net.Conn, id func(net.Addr) Client) {
 	defer s.track(c)()
 	defer c.Close()
@@ -168,8 +170,8 @@ func (s *Server) track(c io.Closer) (untrack func()) {
 	}
 }
 
-// Drain returns when nothing is being asked outside any more and what was is answered, or after patience. It does not keep
-// new queries off: pause their sockets before, with a read deadline that has passed.
+// Drain returns when nothing is being asked outside any more and what was is answered, or after patience. It does not
+// keep new queries off: pause their sockets before, with a read deadline that has passed.
 func (s *Server) Drain(patience time.Duration) {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()

@@ -35,11 +35,13 @@ type Client struct {
 	NoShort   bool     // but not those of hosts with one label: the client's resolver adds a domain (ndots, resolv.conf(5))
 	Upstreams []string // instead of the host's
 	Split     []Split  // for some domains, besides the server's own
-	// AllowQuery is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in lower case
-	// without a final dot; addr is the address whose name is asked for, else invalid. The error says why not, to the client too.
+	// AllowQuery is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in
+	// lower case without a final dot; addr is the address whose name is asked for, else invalid. The error says why
+	// not, to the client too.
 	AllowQuery func(name string, addr netip.Addr) error
-	// AllowAnswer is asked for each address in an answer from outside to a question for name, unless a Split has the name; nil: all are
-	// passed on. Records with an address for which it returns an error are left out. It is called by many goroutines at once.
+	// AllowAnswer is asked for each address in an answer from outside to a question for name, unless a Split has the
+	// name; nil: all are passed on. Records with an address for which it returns an error are left out. It is called
+	// by many goroutines at once.
 	AllowAnswer func(name string, addr netip.Addr) error
 }
 
@@ -50,8 +52,8 @@ type Config struct {
 	Upstreams *Upstreams
 	CacheSize int     // answers from outside that are kept; 0: none
 	Split     []Split // the servers of some domains
-	// Questions bounds the questions that are being asked outside at one time: of each client, and of all. 0: the default.
-	// Each holds a socket. Whoever asks beyond that is answered SERVFAIL.
+	// Questions bounds the questions that are being asked outside at one time: of each client, and of all. 0: the
+	// default. Each holds a socket. Whoever asks beyond that is answered SERVFAIL.
 	Questions      int
 	TotalQuestions int
 	// Pin is called with the addresses of each answer from outside before the client gets it; it may be nil.

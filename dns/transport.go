@@ -42,8 +42,8 @@ func newTransport(log *slog.Logger) *transport {
 	}
 }
 
-// exchange asks u and returns its answer to own, a client's question, which has been checked against it. own is not changed.
-// The context has a deadline.
+// exchange asks u and returns its answer to own, a client's question, which has been checked against it. own is not
+// changed. The context has a deadline.
 func (t *transport) exchange(ctx context.Context, u upstream, own *dns.Msg) (*dns.Msg, error) {
 	if u.name == "" {
 		return t.overUDP(ctx, u, own)
@@ -131,8 +131,8 @@ func converse(ctx context.Context, c *dns.Conn, q *dns.Msg) (*dns.Msg, error) {
 
 var errNoSense = errors.New("the server answers other questions")
 
-// answers says whether r is an answer to q. Servers that do not understand a question may leave it out (RFC 1035, 4.1.1: format
-// error).
+// answers says whether r is an answer to q. Servers that do not understand a question may leave it out (RFC 1035,
+// 4.1.1: format error).
 func answers(r, q *dns.Msg) bool {
 	if !r.Response || r.Id != q.Id || r.Opcode != q.Opcode {
 		return false

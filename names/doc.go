@@ -2,9 +2,10 @@
 //
 // # The central idea
 //
-// A change is about one container or one network, and costs what that one has: the rest of the table stays. So an event takes
-// the same time whether one container runs or two thousand do. What a container sees is put together when it asks: its own names
-// (hosts, links) go before those of the networks that it is on, and a link's alias leads to whatever has the target's name then.
+// A change is about one container or one network, and costs what that one has: the rest of the table stays. So an
+// event takes the same time whether one container runs or two thousand do. What a container sees is put together when
+// it asks: its own names (hosts, links) go before those of the networks that it is on, and a link's alias leads to
+// whatever has the target's name then.
 //
 //	t := names.NewTable()
 //	t.SetNetwork(names.Network{ID: "n1", Resolves: true})

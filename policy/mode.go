@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Mode is what happens to destinations that no rule is about: allow or deny, and after a comma no-rebind, which refuses private
-// addresses as answers for public names (see Policy.AllowAnswer). The zero Mode allows.
+// Mode is what happens to destinations that no rule is about: allow or deny, and after a comma no-rebind, which
+// refuses private addresses as answers for public names (see Policy.AllowAnswer). The zero Mode allows.
 type Mode string
 
 // The modes.
@@ -40,8 +40,8 @@ func (m Mode) Denies() bool { return m == Deny || m == Deny+","+NoRebind }
 // NoRebind says whether private addresses are refused as answers for public names.
 func (m Mode) NoRebind() bool { return strings.HasSuffix(string(m), string(NoRebind)) }
 
-// Over is the mode of a container whose own is m, on a network whose mode is network: its own allow or deny replaces the
-// network's, and no-rebind holds if either says so.
+// Over is the mode of a container whose own is m, on a network whose mode is network: its own allow or deny replaces
+// the network's, and no-rebind holds if either says so.
 func (m Mode) Over(network Mode) Mode {
 	result := m
 	if m == "" || m == NoRebind {

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// special are addresses that stand for the machine or its cloud rather than for somebody: link-local ones (RFC 3927, RFC
-// 4291), at which clouds have their metadata services with the machine's credentials, and those that some clouds have
-// elsewhere. Rules open them only when they name addresses within.
+// special are addresses that stand for the machine or its cloud rather than for somebody: link-local ones (RFC 3927,
+// RFC 4291), at which clouds have their metadata services with the machine's credentials, and those that some clouds
+// have elsewhere. Rules open them only when they name addresses within.
 var special = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("fe80::/10"),
@@ -38,10 +38,12 @@ var (
 )
 
 const (
-	// grace is how long an address is kept beyond its answer's TTL: a program may take that long from answer to connection.
+	// grace is how long an address is kept beyond its answer's TTL: a program may take that long from answer to
+	// connection.
 	grace = 30 * time.Second
-	// flowIdle is how long a datagram keeps the way open for the next one to the same address, beyond the answer's TTL: there
-	// is no telling when what the datagrams are part of ends. RFC 4787 REQ-5 has NATs keep mappings for 2 minutes at least.
+	// flowIdle is how long a datagram keeps the way open for the next one to the same address, beyond the answer's
+	// TTL: there is no telling when what the datagrams are part of ends. RFC 4787 REQ-5 has NATs keep mappings for 2
+	// minutes at least.
 	flowIdle = 2 * time.Minute
 	// maxPinned bounds the addresses of one Policy. A container can have names answered with addresses of its choice.
 	maxPinned = 4096
@@ -119,8 +121,8 @@ func (p *Policy) add(a netip.Addr, rule int, until, now int64) {
 	one.last = max(one.last, until)
 }
 
-// makeRoom removes the pins that have expired and the eighth of the others that expires first, so that it is not done for each
-// answer of a container that asks for ever more. The caller holds p.mu.
+// makeRoom removes the pins that have expired and the eighth of the others that expires first, so that it is not done
+// for each answer of a container that asks for ever more. The caller holds p.mu.
 func (p *Policy) makeRoom(now int64) {
 	ends := make([]int64, 0, len(p.pinned))
 	for _, one := range p.pinned {
@@ -167,8 +169,9 @@ func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 	return refusedDenied
 }
 
-// AllowQuery returns nil where the container may ask servers outside for name, which is in lower case and has no dot at its end,
-// else a *Refusal. Where the question is which name an address has, addr is that address, else it is invalid.
+// AllowQuery returns nil where the container may ask servers outside for name, which is in lower case and has no dot
+// at its end, else a *Refusal. Where the question is which name an address has, addr is that address, else it is
+// invalid.
 func (p *Policy) AllowQuery(name string, addr netip.Addr) error {
 	if p == nil || !p.mode.Denies() {
 		return nil

@@ -50,8 +50,8 @@ func private(a netip.Addr) bool {
 	return false
 }
 
-// privateDomains are domains that are not in the internet's DNS, whose names have private addresses rightly: RFC 6761, 6762
-// with its appendix G, 8375, and ICANN's "internal".
+// privateDomains are domains that are not in the internet's DNS, whose names have private addresses rightly: RFC
+// 6761, 6762 with its appendix G, 8375, and ICANN's "internal".
 var privateDomains = []string{
 	"corp", "home", "home.arpa", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost", "private", "test",
 }
@@ -77,10 +77,11 @@ func Within(name, domain string) bool {
 
 var refusedRebind = &Refusal{"--egress no-rebind, and a public name has a private address: give --allow-egress NAME if that is right"}
 
-// AllowAnswer returns nil where the container may be answered addr for name, which is in lower case and has no dot at its end,
-// else a *Refusal. It refuses where the mode has no-rebind, the name is public and the address is private: by such answers an
-// owner of a name can have clients reach into their own network (DNS rebinding). A rule for the name allows it; the rule "*"
-// is for no name in particular, and does not. own says whether an address is the machine's; nil: none is.
+// AllowAnswer returns nil where the container may be answered addr for name, which is in lower case and has no dot at
+// its end, else a *Refusal. It refuses where the mode has no-rebind, the name is public and the address is private:
+// by such answers an owner of a name can have clients reach into their own network (DNS rebinding). A rule for the
+// name allows it; the rule "*" is for no name in particular, and does not. own says whether an address is the
+// machine's; nil: none is.
 func (p *Policy) AllowAnswer(name string, addr netip.Addr, own func(netip.Addr) bool) error {
 	if p == nil || !p.mode.NoRebind() || !public(name) || !private(addr) && (own == nil || !own(addr)) {
 		return nil

@@ -22,12 +22,13 @@ type Rule struct {
 
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "icmp": unix.IPPROTO_ICMP}
 
-// ruleDNS is the rule that lets all names be asked for, and opens no destination. A host of that name is "dns." or "dns:*".
+// ruleDNS is the rule that lets all names be asked for, and opens no destination. A host of that name is "dns." or
+// "dns:*".
 const ruleDNS = "dns"
 
-// ParseRule reads CIDR|ADDRESS|NAME[:PORT[/PROTO]], or dns. A name may begin with "*." for all names below it, or be "*"
-// alone for whatever has a name. PORT is a number, a range (8000-8100) or "*"; PROTO is tcp, udp or icmp. IPv6 with a port
-// is written in brackets: [2001:db8::/32]:443.
+// ParseRule reads CIDR|ADDRESS|NAME[:PORT[/PROTO]], or dns. A name may begin with "*." for all names below it, or be
+// "*" alone for whatever has a name. PORT is a number, a range (8000-8100) or "*"; PROTO is tcp, udp or icmp. IPv6
+// with a port is written in brackets: [2001:db8::/32]:443.
 func ParseRule(s string) (Rule, error) {
 	bad := func(why string) (Rule, error) {
 		return Rule{}, fmt.Errorf("egress rule %q: %s; give CIDR|NAME[:PORT[/PROTO]], such as 10.0.0.0/8, *.debian.org:443 or [2001:db8::/32]:53/udp, or dns", s, why)
@@ -143,8 +144,8 @@ func (r *Rule) carries(proto uint8, port uint16) bool {
 	return r.lo <= port && port <= r.hi
 }
 
-// names says whether the rule is for a name, which is in lower case and has no dot at its end. What is no letter, digit or
-// the like in a label is escaped with a backslash (RFC 1035, 5.1), and so is a dot.
+// names says whether the rule is for a name, which is in lower case and has no dot at its end. What is no letter,
+// digit or the like in a label is escaped with a backslash (RFC 1035, 5.1), and so is a dot.
 func (r *Rule) names(name string) bool {
 	switch {
 	case r.prefix.IsValid() || r.dns || r.text == "":

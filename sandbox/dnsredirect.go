@@ -31,13 +31,13 @@ import (
 //		}
 //	}
 //
-// The port is written into the packets rather than translated (Docker's way), so that no connection tracking is begun in the
-// sandbox, which would cost all of its traffic. Queries are rewritten behind the sandbox's own filters and replies before them
-// and before connection tracking: whatever rules a sandbox has see port 53.
+// The port is written into the packets rather than translated (Docker's way), so that no connection tracking is begun
+// in the sandbox, which would cost all of its traffic. Queries are rewritten behind the sandbox's own filters and
+// replies before them and before connection tracking: whatever rules a sandbox has see port 53.
 //
-// The table has an owner, the netlink socket that made it, and so outlives "nft flush ruleset", with which files for nft(8)
-// begin, for as long as that socket is open; the daemon has it. It persists the owner's end, and is like any other table then
-// until it is made anew. On a kernel before Linux 6.9 it always is.
+// The table has an owner, the netlink socket that made it, and so outlives "nft flush ruleset", with which files for
+// nft(8) begin, for as long as that socket is open; the daemon has it. It persists the owner's end, and is like any
+// other table then until it is made anew. On a kernel before Linux 6.9 it always is.
 const dnsTable = "usernet-dns"
 
 // Flags of a table (include/uapi/linux/netfilter/nf_tables.h), of which x/sys lacks the last.
@@ -72,8 +72,8 @@ const register = unix.NFT_REG32_00
 // netlinkTimeout bounds the wait for the kernel's answers, which it gives before the call that sends returns.
 const netlinkTimeout = 5 * time.Second
 
-// redirectDNS puts the rules in place in the network namespace that this process is in, instead of those that are there: packets
-// for at come to port of the same address. It returns the table's owner, which is to be kept open.
+// redirectDNS puts the rules in place in the network namespace that this process is in, instead of those that are
+// there: packets for at come to port of the same address. It returns the table's owner, which is to be kept open.
 func redirectDNS(at netip.AddrPort, port uint16) (owner *os.File, err error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {

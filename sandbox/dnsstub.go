@@ -20,9 +20,10 @@ const stubTries = 100
 
 // listenDNS makes the sockets of the sandbox's DNS stub. They stay in this namespace wherever they are used.
 //
-// They are bound to a port that the kernel chooses, and redirectDNS has the packets for port 53 of at come to them. So port 53
-// is free for a server of the sandbox's own, which most bind to all addresses. Where the rules cannot be had the sockets are
-// bound to at itself. Where a server of the sandbox is bound to exactly at there is no stub, and no error.
+// They are bound to a port that the kernel chooses, and redirectDNS has the packets for port 53 of at come to them.
+// So port 53 is free for a server of the sandbox's own, which most bind to all addresses. Where the rules cannot be
+// had the sockets are bound to at itself. Where a server of the sandbox is bound to exactly at there is no stub, and
+// no error.
 func listenDNS(at netip.AddrPort) ([]namedFile, error) {
 	if served, err := boundExactly(at); err != nil || served {
 		return nil, err
@@ -89,8 +90,8 @@ func stubFiles(pc *net.UDPConn, ln *net.TCPListener) ([]namedFile, error) {
 	return []namedFile{{fileDNSPacket, uf}, {fileDNSListener, tf}}, nil
 }
 
-// boundExactly says whether a socket of this namespace is bound to at, and not to all addresses, as /proc/net says. Without
-// that file, none is known to be.
+// boundExactly says whether a socket of this namespace is bound to at, and not to all addresses, as /proc/net says.
+// Without that file, none is known to be.
 func boundExactly(at netip.AddrPort) (bool, error) {
 	for _, proto := range []string{"udp", "tcp"} {
 		text, err := os.ReadFile("/proc/self/net/" + proto)
@@ -107,8 +108,8 @@ func boundExactly(at netip.AddrPort) (bool, error) {
 	return false, nil
 }
 
-// listsLocal says whether a table of sockets, of the form of /proc/net/udp (proc_net(5)), has one with the local address at,
-// which is an IPv4 one.
+// listsLocal says whether a table of sockets, of the form of /proc/net/udp (proc_net(5)), has one with the local
+// address at, which is an IPv4 one.
 func listsLocal(table []byte, at netip.AddrPort) bool {
 	addr := at.Addr().As4()
 	var native [4]byte // the kernel prints the address as one number in the machine's byte order
