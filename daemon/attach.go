@@ -260,7 +260,7 @@ func (d *Daemon) removeInterfaces(c *network.Container) {
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
 	defer cancel()
-	if _, err := d.cfg.Helper.Configure(ctx, t, sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
+	if _, err := d.inside.Configure(ctx, t, sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a namespace", "container", c.Name, "error", err)
 	}
 }

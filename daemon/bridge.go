@@ -1,32 +1,13 @@
 package daemon
 
 import (
-	"cmp"
 	"net/netip"
-	"strconv"
 
-	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 )
 
-// Options of a network that the daemon acts on. The names are Docker's where Docker has one.
-const (
-	optMTU            = "com.docker.network.driver.mtu"
-	optICC            = "com.docker.network.bridge.enable_icc"
-	optMasquerade     = "com.docker.network.bridge.enable_ip_masquerade"
-	optHostBinding4   = "com.docker.network.bridge.host_binding_ipv4"
-	optHostLoopback   = "usernet.host_loopback"
-	optOutbound4      = "usernet.outbound_addr"
-	optOutbound6      = "usernet.outbound_addr6"
-	optHost4          = "com.docker.network.host_ipv4" // Docker's name for the same
-	optHost6          = "com.docker.network.host_ipv6"
-	optOutboundDev    = "usernet.outbound_interface"
-	optBypassInbound  = "usernet.bypass_inbound"  // false carries published ports through the gateway always
-	optBypassOutbound = "usernet.bypass_outbound" // the same for connections to the outside
-)
-
-// bridge is a network of the driver bridge while it is in use.
+// bridge is a network while it is in use: its engine.
 type bridge struct {
 	*engine.Network
 	record  *network.Network
@@ -38,34 +19,14 @@ var slirpDNS = netip.AddrFrom4([4]byte{10, 0, 2, 3})
 
 // newBridge makes n run.
 func (d *Daemon) newBridge(n *network.Network) (*bridge, error) {
-	policy, err := egress(n, "", nil)
+	driver, err := d.driverOf(n.Driver)
 	if err != nil {
 		return nil, err
 	}
-	cfg := engine.Config{
-		Name:             n.Name,
-		Gateways:         gatewayAddrs(n),
-		MTU:              optionInt(n.Options, optMTU, engine.DefaultMTU),
-		Internal:         n.Internal || !optionBool(n.Options, optMasquerade, true),
-		Isolated:         !optionBool(n.Options, optICC, true),
-		HostLoopback:     optionBool(n.Options, optHostLoopback, false),
-		Outbound:         engine.Outbound{Interface: n.Options[optOutboundDev]},
-		Limits:           d.cfg.PerContainer,
-		Shared:           d.shared,
-		Policy:           policy,
-		Names:            d.dns,
-		NameServers:      []netip.Addr{slirpDNS},
-		Client:           func(container string) dns.Client { return d.dnsClient(container) },
-		NoInboundBypass:  !optionBool(n.Options, optBypassInbound, !d.cfg.NoInboundBypass),
-		NoOutboundBypass: !optionBool(n.Options, optBypassOutbound, !d.cfg.NoOutboundBypass),
-		Logger:           d.log,
+	e, err := driver.Open(n, d.env())
+	if err == nil && e == nil {
+		err = errNothingRuns(n)
 	}
-	for _, p := range n.Pools {
-		cfg.Subnets = append(cfg.Subnets, p.Subnet)
-	}
-	cfg.Outbound.Addr4, _ = netip.ParseAddr(cmp.Or(n.Options[optOutbound4], n.Options[optHost4]))
-	cfg.Outbound.Addr6, _ = netip.ParseAddr(cmp.Or(n.Options[optOutbound6], n.Options[optHost6]))
-	e, err := engine.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -185,18 +146,4 @@ func gatewayAddrs(n *network.Network) []netip.Prefix {
 		}
 	}
 	return list
-}
-
-func optionBool(options map[string]string, name string, def bool) bool {
-	if v, err := strconv.ParseBool(options[name]); err == nil {
-		return v
-	}
-	return def
-}
-
-func optionInt(options map[string]string, name string, def int) int {
-	if v, err := strconv.Atoi(options[name]); err == nil && v > 0 {
-		return v
-	}
-	return def
 }

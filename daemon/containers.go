@@ -23,10 +23,10 @@ func (d *Daemon) Container(ref string) (*network.Container, error) { return d.mo
 
 // CreateContainer reserves name and addresses for a container that StartContainer will then wire.
 func (d *Daemon) CreateContainer(_ context.Context, spec network.ContainerSpec) (*network.Container, []string, error) {
-	if err := checkEgress(spec.Egress, spec.AllowEgress, nil); err != nil {
+	if err := checkEgress(spec.Egress, spec.AllowEgress); err != nil {
 		return nil, nil, err
 	}
-	if err := checkServers(spec.DNS, nil); err != nil {
+	if err := checkServers(spec.DNS); err != nil {
 		return nil, nil, err
 	}
 	c, warnings, err := d.model.CreateContainer(spec)
@@ -217,7 +217,7 @@ func (d *Daemon) leaveGuests(owner string, endpoints []*network.Endpoint) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
-		_, err := d.cfg.Helper.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true})
+		_, err := d.inside.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true})
 		cancel()
 		if err == nil {
 			return // all guests are in the same namespace
@@ -299,7 +299,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	}
 	s.closeStub() // the rules that lead to it belong to whoever has them open
 	d.awaitStore()
-	if _, err := d.cfg.Helper.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
+	if _, err := d.inside.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}
 	s.mu.Unlock()

@@ -72,7 +72,9 @@ type Daemon struct {
 	ping6    bool
 	confined confinement
 
+	inside    sandboxes // cfg.Helper
 	attaching turns
+	drivers   []Driver
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
@@ -122,7 +124,7 @@ func New(cfg Config) (*Daemon, error) {
 		cfg: cfg, log: cfg.Logger, model: model,
 		names: names.NewTable(), events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		bridges: map[string]*bridgeSlot{}, sandboxes: map[string]*sandboxState{},
+		bridges: map[string]*bridgeSlot{}, drivers: drivers(), inside: cfg.Helper, sandboxes: map[string]*sandboxState{},
 	}
 	d.tellSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)

@@ -11,12 +11,6 @@ import (
 	"github.com/usernet/usernet/policy"
 )
 
-// Options of a network for its egress policy: what happens to destinations, and which are allowed, with commas between.
-const (
-	optEgress      = "usernet.egress"
-	optAllowEgress = "usernet.allow_egress"
-)
-
 // egress makes the policy of a container on a network: its own mode or else the network's, and the rules of both. The
 // zero container has the network's alone.
 func egress(n *network.Network, mode string, allow []string) (*policy.Policy, error) {
@@ -24,10 +18,7 @@ func egress(n *network.Network, mode string, allow []string) (*policy.Policy, er
 	if err != nil {
 		return nil, network.Errorf(network.Invalid, "%w", err)
 	}
-	texts := allow
-	if s := n.Options[optAllowEgress]; s != "" {
-		texts = append(strings.Split(s, ","), allow...)
-	}
+	texts := append(n.Settings().AllowEgress, allow...)
 	var rules []policy.Rule
 	for _, s := range texts {
 		r, err := policy.ParseRule(s)
@@ -43,9 +34,9 @@ func egress(n *network.Network, mode string, allow []string) (*policy.Policy, er
 	return p, nil
 }
 
-// checkEgress refuses a policy that makes no sense before anything is stored.
-func checkEgress(mode string, allow []string, options map[string]string) error {
-	_, err := egress(&network.Network{Options: options}, mode, allow)
+// checkEgress refuses a container's policy that makes no sense before anything is stored.
+func checkEgress(mode string, allow []string) error {
+	_, err := egress(&network.Network{}, mode, allow)
 	return err
 }
 
@@ -71,7 +62,7 @@ func (d *Daemon) allowQuery(c *network.Container, nets map[string]*network.Netwo
 		case err != nil || mode.Denies():
 			denied = append(denied, e)
 		default:
-			open = open || optionBool(n.Options, optMasquerade, true)
+			open = open || n.Settings().Masquerade
 		}
 	}
 	if open || len(denied) == 0 {
@@ -135,7 +126,7 @@ func (d *Daemon) allowAnswer(c *network.Container, nets map[string]*network.Netw
 
 // egressMode is a container's mode on a network, made of its own and the network's.
 func egressMode(n *network.Network, own string) (policy.Mode, error) {
-	ofNetwork, err := policy.ParseMode(n.Options[optEgress])
+	ofNetwork, err := policy.ParseMode(n.Settings().Egress)
 	if err != nil {
 		return "", err
 	}

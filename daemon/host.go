@@ -2,12 +2,9 @@ package daemon
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"net/netip"
 
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/network"
@@ -65,14 +62,8 @@ func totalQuestions() int {
 	return int(min(r.Cur/8, dns.DefaultTotalQuestions))
 }
 
-// optDNS is a network's option: the servers that its containers' other names are asked of, separated by commas.
-const optDNS = "usernet.dns"
-
 // checkServers refuses what is no DNS server.
-func checkServers(servers []string, options map[string]string) error {
-	if text := options[optDNS]; text != "" {
-		servers = append(slices.Clone(servers), strings.Split(text, ",")...)
-	}
+func checkServers(servers []string) error {
 	for _, server := range servers {
 		if _, err := dns.ParseUpstream(server); err != nil {
 			return network.Errorf(network.Invalid, "%w", err)

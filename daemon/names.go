@@ -40,7 +40,7 @@ func (d *Daemon) updateAllNames() {
 
 // nameNetwork adds a network to the table of names.
 func (d *Daemon) nameNetwork(n *network.Network) {
-	one := names.Network{ID: n.ID, Resolves: n.Driver == network.DriverBridge && n.Name != network.BridgeName}
+	one := names.Network{ID: n.ID, Resolves: n.HasInterfaces() && !n.IsPredefined()}
 	for _, p := range n.Pools {
 		one.Subnets = append(one.Subnets, p.Subnet)
 	}
@@ -81,8 +81,8 @@ func namesOf(c *network.Container, nets map[string]*network.Network, upstreams [
 			continue
 		}
 		one.DNS.Forward = one.DNS.Forward || !n.Internal
-		if text := n.Options[optDNS]; text != "" && len(c.DNS) == 0 {
-			one.DNS.Upstreams = strings.Split(text, ",")
+		if servers := n.Settings().DNS; len(servers) > 0 && len(c.DNS) == 0 {
+			one.DNS.Upstreams = servers
 		}
 		seat := names.Endpoint{
 			Network: e.NetworkID,

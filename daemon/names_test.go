@@ -17,7 +17,7 @@ func onNetworks(t *testing.T, on ...string) (*network.Container, map[string]*net
 	nets := map[string]*network.Network{
 		"open":    {ID: "open", Name: "open", Driver: network.DriverBridge},
 		"inner":   {ID: "inner", Name: "inner", Driver: network.DriverBridge, Internal: true},
-		"servers": {ID: "servers", Name: "servers", Driver: network.DriverBridge, Options: map[string]string{optDNS: "192.0.2.53:53,192.0.2.54:53"}},
+		"servers": {ID: "servers", Name: "servers", Driver: network.DriverBridge, Options: map[string]string{"usernet.dns": "192.0.2.53:53,192.0.2.54:53"}},
 	}
 	c := &network.Container{ID: strings.Repeat("c", 64), Name: "web", Hostname: "www"}
 	for i, id := range on {

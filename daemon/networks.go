@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"time"
@@ -38,11 +39,10 @@ func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.
 
 // CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
 func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
-	if err := checkEgress("", nil, spec.Options); err != nil {
-		return nil, "", err
-	}
-	if err := checkServers(nil, spec.Options); err != nil {
-		return nil, "", err
+	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil { // else the model has Docker's text
+		if err := driver.Validate(&network.Network{Name: spec.Name, Internal: spec.Internal, Options: spec.Options}); err != nil {
+			return nil, "", err
+		}
 	}
 	n, warning, err := d.model.CreateNetwork(spec)
 	if err != nil {
@@ -182,7 +182,7 @@ func (d *Daemon) networkEvent(action, id, name string, attributes map[string]str
 
 // endpointEvent tells that c came to a network or left it.
 func (d *Daemon) endpointEvent(action string, c *network.Container, e *network.Endpoint) {
-	driver := network.DriverBridge
+	driver := network.Drivers[0].Name
 	if n := d.networkByID(e.NetworkID); n != nil {
 		driver = n.Driver
 	}

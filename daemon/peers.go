@@ -23,7 +23,7 @@ func (d *Daemon) AllowPeer(pid int) error {
 	if len(closed) == 0 {
 		return nil
 	}
-	peer, err := d.cfg.Helper.UserNamespaces(pid)
+	peer, err := d.inside.UserNamespaces(pid)
 	if err != nil {
 		d.log.Warn("an API client is refused: whether it is in a container cannot be told", "pid", pid, "error", err)
 		return network.Errorf(network.Forbidden, "whether process %d is in a container cannot be told: %w", pid, err)
@@ -52,7 +52,7 @@ func (d *Daemon) userNamespaceFor(c *network.Container, pid int) (network.Namesp
 
 // userNamespaceOf is what tells the user namespace of a sandbox's first process from all others; zero: it is the daemon's own.
 func (d *Daemon) userNamespaceOf(pid int) (network.NamespaceID, error) {
-	list, err := d.cfg.Helper.UserNamespaces(pid)
+	list, err := d.inside.UserNamespaces(pid)
 	if err != nil {
 		return network.NamespaceID{}, err
 	}

@@ -61,7 +61,7 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 	if e6 != nil && e6.NetworkID == e.NetworkID && e6.IPv6.IsValid() {
 		in6 = e6.IPv6.Addr()
 	}
-	def, _ := netip.ParseAddr(p.on.record.Options[optHostBinding4])
+	def := p.on.record.Settings().HostBinding4
 	maps := make([]forwarder.Mapping, len(ports))
 	for i, b := range ports {
 		host := b.HostIP

@@ -60,7 +60,7 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Pid != 0 {
 		return sandbox.Alive(c.Pid, c.PidStart)
 	}
-	dev, ino, err := d.cfg.Helper.Namespace(c.NetNS)
+	dev, ino, err := d.inside.Namespace(c.NetNS)
 	if c.NetNSID != (network.NamespaceID{}) {
 		return d.target(c).File != nil || err == nil && network.NamespaceID{Dev: dev, Ino: ino} == c.NetNSID
 	}

@@ -58,7 +58,7 @@ func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
 func (d *Daemon) waitPath(ctx context.Context, c *network.Container) error {
 	path := c.NetNS
 	byDescriptor := c.NetNSID != (network.NamespaceID{})
-	dev, ino, err := d.cfg.Helper.Namespace(path)
+	dev, ino, err := d.inside.Namespace(path)
 	switch {
 	case byDescriptor && (err != nil || (network.NamespaceID{Dev: dev, Ino: ino}) != c.NetNSID):
 		<-ctx.Done()
@@ -76,7 +76,7 @@ func (d *Daemon) waitPath(ctx context.Context, c *network.Container) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		nowDev, nowIno, err := d.cfg.Helper.Namespace(path)
+		nowDev, nowIno, err := d.inside.Namespace(path)
 		if errors.Is(err, os.ErrNotExist) || err == nil && (nowDev != dev || nowIno != ino) {
 			return nil
 		}

@@ -89,7 +89,7 @@ func (d *Daemon) plugMissing(ctx context.Context, s *sandboxState, c *network.Co
 func (d *Daemon) missing(s *sandboxState, c *network.Container) []*network.Endpoint {
 	var list []*network.Endpoint
 	for _, e := range c.Endpoints {
-		if n := d.networkByID(e.NetworkID); s.plugs[e.ID] == nil && n != nil && n.Driver == network.DriverBridge {
+		if n := d.networkByID(e.NetworkID); s.plugs[e.ID] == nil && n != nil && n.HasInterfaces() {
 			list = append(list, e)
 		}
 	}
@@ -117,7 +117,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	if s.stub == nil && len(c.Endpoints) > 0 {
 		req.DNSStub = stubAddr
 	}
-	reply, err := d.cfg.Helper.Configure(ctx, d.target(c), req)
+	reply, err := d.inside.Configure(ctx, d.target(c), req)
 	if err != nil {
 		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
 	}
@@ -165,7 +165,7 @@ func (d *Daemon) plugTAP(s *sandboxState, c *network.Container, e *network.Endpo
 		Name:         c.Name,
 		MAC:          net.HardwareAddr(e.MAC[:]),
 		Addrs:        append(endpointAddrs(e), e.LinkLocal...),
-		Unguarded:    !optionBool(e.DriverOpts, optPortGuard, true),
+		Unguarded:    !e.Settings().PortGuard,
 		HostLoopback: c.HostLoopback,
 		Policy:       policy,
 		Sockets:      d.socketsOf(s, c),
@@ -219,12 +219,7 @@ func (s *sandboxState) closeStub() {
 	}
 }
 
-const (
-	optPortGuard = "usernet.port_guard" // endpoint option: false lets a nested bridge or VM send from other addresses
-	optOffload   = "usernet.offload"    // endpoint option: false makes a plain TAP
-)
-
-func offload(e *network.Endpoint) bool { return optionBool(e.DriverOpts, optOffload, true) }
+func offload(e *network.Endpoint) bool { return e.Settings().Offload }
 
 func interfaceOf(e *network.Endpoint, mtu int) sandbox.Interface {
 	i := sandbox.Interface{

@@ -182,10 +182,10 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 	if c.Links, err = m.checkLinks(n, spec); err != nil {
 		return nil, err
 	}
-	if n.Driver != DriverBridge && len(spec.Networks) > 1 {
+	if !n.HasInterfaces() && len(spec.Networks) > 1 {
 		return nil, Errorf(Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 	}
-	if n.Driver == DriverHost {
+	if n.IsHost() {
 		if len(spec.Ports) > 0 || spec.PublishAll {
 			warnings = append(warnings, "Published ports are discarded when using host network mode")
 			c.Ports, c.PublishAll = nil, false
@@ -198,12 +198,12 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 // them. On other networks links belong to the endpoint, and their targets may come later.
 func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
 	links := spec.Links
-	if len(links) > 0 && n.Driver == DriverHost {
+	if len(links) > 0 && n.IsHost() {
 		return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 	}
 	if n.Name != BridgeName {
 		for i := range spec.Networks {
-			if e := &spec.Networks[i]; i == 0 && len(e.Links) == 0 && n.Driver == DriverBridge {
+			if e := &spec.Networks[i]; i == 0 && len(e.Links) == 0 && n.HasInterfaces() {
 				e.Links = links
 			}
 		}

@@ -57,7 +57,7 @@ func (m *Model) disconnect(networkRef, containerRef string, force bool) (*Contai
 	case err != nil:
 		return nil, nil, err
 	}
-	if n.Driver == DriverHost {
+	if n.IsHost() {
 		return nil, nil, Errorf(Invalid, "cannot disconnect container from host network - container was created in host network mode")
 	}
 	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID || gone && e.Network == n.Name })
@@ -105,7 +105,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Aliases: spec.Aliases, Links: spec.Links, DriverOpts: spec.DriverOpts,
 		Key: spec.Key, Unconfigured: spec.Unconfigured, GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
 	}
-	if n.Driver == DriverBridge && c.Status != Exited { // what has ended holds no addresses
+	if n.HasInterfaces() && c.Status != Exited { // what has ended holds no addresses
 		if err := m.address(n, e); err != nil {
 			return nil, err
 		}
@@ -117,16 +117,16 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	return e, nil
 }
 
-// mayJoin refuses combinations of modes: only bridge networks go together.
+// mayJoin refuses combinations of modes: only networks with interfaces go together.
 func (m *Model) mayJoin(c *Container, n *Network) error {
-	if strings.HasPrefix(c.NetworkMode, "container:") || c.NetworkMode == HostName && n.Driver != DriverHost {
+	if strings.HasPrefix(c.NetworkMode, "container:") || c.NetworkMode == HostName && !n.IsHost() {
 		return Errorf(Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
 	}
-	if c.NetworkMode != HostName && n.Driver == DriverHost {
+	if c.NetworkMode != HostName && n.IsHost() {
 		return Errorf(Invalid, "cannot connect container to host network - container must be created in host network mode")
 	}
 	for _, e := range c.Endpoints {
-		if o := m.networks[e.NetworkID]; o != nil && (o.Driver == DriverNull || n.Driver == DriverNull) {
+		if o := m.networks[e.NetworkID]; o != nil && !(o.HasInterfaces() && n.HasInterfaces()) {
 			return Errorf(Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		}
 	}
@@ -150,10 +150,7 @@ func interfaceName(c *Container, n *Network, want string) (string, error) {
 }
 
 func freeInterface(c *Container, n *Network) string {
-	prefix := n.Options["com.docker.network.container_iface_prefix"]
-	if prefix == "" {
-		prefix = "eth"
-	}
+	prefix := n.Settings().InterfacePrefix
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("%s%d", prefix, i)
 		if !slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == name }) {

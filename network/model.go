@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -244,12 +243,12 @@ func (m *Model) loadULA(tx Tx) error {
 }
 
 func (m *Model) predefine() error {
-	for _, p := range []struct{ name, driver string }{{BridgeName, DriverBridge}, {HostName, DriverHost}, {NoneName, DriverNull}} {
-		if _, err := m.findNetwork(p.name); err == nil {
+	for _, d := range Drivers {
+		if _, err := m.findNetwork(d.Predefined); err == nil || d.Predefined == "" {
 			continue
 		}
-		n := &Network{Name: p.name, Driver: p.driver}
-		if p.driver == DriverBridge {
+		n := &Network{Name: d.Predefined, Driver: d.Name}
+		if d.Interfaces {
 			if _, err := m.addPools(n, NetworkSpec{}); err != nil {
 				return err
 			}
@@ -354,19 +353,19 @@ func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 			return nil, "", err
 		}
 	}
-	switch spec.Driver {
-	case "":
-		spec.Driver = DriverBridge
-	case DriverBridge:
-	case DriverHost, DriverNull, "none":
-		return nil, "", Errorf(Forbidden, "only one instance of %q network is allowed", spec.Driver)
-	default:
+	if spec.Driver == "" {
+		spec.Driver = Drivers[0].Name
+	}
+	driver, known := DriverOf(spec.Driver)
+	switch {
+	case !known:
 		return nil, "", Errorf(NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", spec.Driver)
+	case driver.Single:
+		return nil, "", Errorf(Forbidden, "only one instance of %q network is allowed", spec.Driver)
+	case spec.Scope != "" && spec.Scope != driver.Scope:
+		return nil, "", Errorf(Invalid, "invalid scope %q: a %s network has scope %s", spec.Scope, driver.Name, driver.Scope)
 	}
-	if spec.Scope != "" && spec.Scope != "local" {
-		return nil, "", Errorf(Invalid, "invalid scope %q: a bridge network has scope local", spec.Scope)
-	}
-	if err := checkOptions(spec.Options, NetworkOptions, "option"); err != nil {
+	if err := checkOptions(spec.Options, driver.Options, "option"); err != nil {
 		return nil, "", err
 	}
 	for name := range spec.IPAMOptions {
@@ -383,7 +382,7 @@ func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if mtu, err := strconv.Atoi(n.Options["com.docker.network.driver.mtu"]); err == nil && n.EnableIPv6 && mtu < minMTU6 {
+	if mtu := n.Settings().MTU; mtu != 0 && n.EnableIPv6 && mtu < minMTU6 {
 		return nil, "", Errorf(Invalid, "invalid MTU %d: a network with IPv6 needs %d at least", mtu, minMTU6)
 	}
 	if err := m.insertNetwork(n); err != nil {

@@ -77,7 +77,7 @@ func DefaultRouteEndpoint(c *Container, net func(id string) *Network) (v4, v6 *E
 		return than == nil || e.GwPriority > than.GwPriority || e.GwPriority == than.GwPriority && e.Network < than.Network
 	}
 	for _, e := range c.Endpoints {
-		if n := net(e.NetworkID); n == nil || n.Internal || n.Driver != DriverBridge {
+		if n := net(e.NetworkID); n == nil || n.Internal || !n.HasInterfaces() {
 			continue
 		}
 		if e.IPv4.IsValid() && better(e, v4) {

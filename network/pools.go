@@ -6,23 +6,22 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // families says which address families a new network has: what was asked for, else the driver options of that name, else IPv4
 // alone or the daemon's default.
 func (m *Model) families(spec NetworkSpec) (v4, v6 bool) {
-	choose := func(asked *bool, option string, def bool) bool {
-		if asked != nil {
+	choose := func(asked, option *bool, def bool) bool {
+		switch {
+		case asked != nil:
 			return *asked
-		}
-		if v, err := strconv.ParseBool(spec.Options[option]); err == nil { // checkOptions refuses what is none
-			return v
+		case option != nil:
+			return *option
 		}
 		return def
 	}
-	return choose(spec.EnableIPv4, "com.docker.network.enable_ipv4", true),
-		choose(spec.EnableIPv6, "com.docker.network.enable_ipv6", m.opts.DefaultIPv6)
+	s := read(spec.Options, NetworkOptions)
+	return choose(spec.EnableIPv4, s.IPv4, true), choose(spec.EnableIPv6, s.IPv6, m.opts.DefaultIPv6)
 }
 
 // addPools checks the subnets that were given and draws those that are missing. IPv4 subnets come first, as in Docker. A subnet of

@@ -58,7 +58,7 @@ func (n *Network) check(id string) error {
 		return fmt.Errorf("id %q", n.ID)
 	case checkNetworkName(n.Name) != nil:
 		return fmt.Errorf("name %q", n.Name)
-	case n.Driver != DriverBridge && n.Driver != DriverHost && n.Driver != DriverNull:
+	case n.driver().Name != n.Driver || n.Driver == "":
 		return fmt.Errorf("driver %q", n.Driver)
 	}
 	for _, p := range n.Pools {

@@ -1,0 +1,148 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/network"
+)
+
+// filesBackend says what came as a descriptor.
+type filesBackend struct {
+	nobody
+	got chan string // the content of each descriptor, or "none"
+}
+
+func (b filesBackend) Attach(_ context.Context, q AttachRequest, f *os.File) (*network.Container, error) {
+	if f == nil {
+		b.got <- "none"
+		return nil, network.Errorf(network.Invalid, "no descriptor")
+	}
+	defer f.Close()
+	text := make([]byte, 99)
+	n, err := f.ReadAt(text, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	b.got <- string(text[:n])
+	return &network.Container{Name: q.Spec.Name}, nil
+}
+
+// serveFiles serves on a socket until the test ends.
+func serveFiles(t *testing.T) (b filesBackend, socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "un-api-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = filesBackend{got: make(chan string, 9)}
+	s := NewServer(b, slog.New(slog.DiscardHandler))
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		_ = s.Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return b, socket
+}
+
+// fileWith is an open file with a text in it.
+func fileWith(t *testing.T, text string) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+func TestDescriptorsComeWithTheirRequest(t *testing.T) {
+	b, socket := serveFiles(t)
+	c := NewClient(socket)
+	for i := range 5 {
+		text := fmt.Sprint("file ", i)
+		f := fileWith(t, text)
+		made, err := c.Attach(t.Context(), AttachRequest{Spec: network.ContainerSpec{Name: "c1", Labels: map[string]string{"long": strings.Repeat("x", 100<<10)}}}, f)
+		if err != nil || made.Name != "c1" {
+			t.Fatalf("%+v, %v", made, err)
+		}
+		if got := <-b.got; got != text {
+			t.Errorf("request %d came with %q", i, got)
+		}
+		if _, err := f.Stat(); err != nil {
+			t.Errorf("the client's own descriptor is closed: %v", err)
+		}
+	}
+	if err := c.Do(t.Context(), "POST", "/usernet/attachments", AttachRequest{}, nil); err == nil || <-b.got != "none" {
+		t.Errorf("a request without a descriptor: %v", err)
+	}
+}
+
+// TestUnwantedDescriptorsAreClosed sends many, at once and one after the other, with requests that take none and with no request
+// at all. At most a few are held, and none once the connection has ended.
+func TestUnwantedDescriptorsAreClosed(t *testing.T) {
+	_, socket := serveFiles(t)
+	f := fileWith(t, "unwanted")
+	before := openFiles(t)
+	for _, perMessage := range []int{1, 3, 200} {
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds := make([]int, perMessage)
+		for i := range fds {
+			fds[i] = int(f.Fd())
+		}
+		for range 20 {
+			request := "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
+			if _, _, err := c.(*net.UnixConn).WriteMsgUnix([]byte(request), unix.UnixRights(fds...), nil); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, err := c.Read(make([]byte, 4096)); err != nil {
+				t.Fatal(err)
+			}
+			if now := openFiles(t); now > before+2+maxConnectionFiles {
+				t.Fatalf("%d descriptors are open, %d were before", now, before)
+			}
+		}
+		_ = c.Close()
+	}
+	for deadline := time.Now().Add(20 * time.Second); openFiles(t) > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d descriptors are open, %d were before", openFiles(t), before)
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/usernet/usernet/dns"
+	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/network"
+)
+
+// Driver makes the networks of one kind run. What the model has to know of it is in network.Drivers, under the same name.
+type Driver interface {
+	Name() string
+	// Validate refuses what a network of this kind cannot be, before it is stored.
+	Validate(n *network.Network) error
+	// Open makes a network run. It may take a while, and is called without a lock. Nil: there is nothing to run.
+	Open(n *network.Network, env Env) (*engine.Network, error)
+}
+
+// Env is what a driver needs of the daemon.
+type Env struct {
+	Shared *forwarder.Shared // host ports, and limits over all networks
+	Limits forwarder.Limits  // of each container
+	Names  engine.Names
+	Client func(container string) dns.Client
+	// NoInboundBypass and NoOutboundBypass are what networks do that do not say.
+	NoInboundBypass, NoOutboundBypass bool
+	Logger                            *slog.Logger
+}
+
+// drivers are those of a daemon whose Config has none.
+func drivers() []Driver {
+	return []Driver{bridgeDriver{}, noDriver(network.DriverHost), noDriver(network.DriverNull)}
+}
+
+// noDriver is that of networks in which nothing runs: the host's own, and none.
+type noDriver string
+
+func (d noDriver) Name() string                                      { return string(d) }
+func (noDriver) Validate(*network.Network) error                     { return nil }
+func (noDriver) Open(*network.Network, Env) (*engine.Network, error) { return nil, nil }
+
+// driverOf returns the driver of a network.
+func (d *Daemon) driverOf(name string) (Driver, error) {
+	for _, driver := range d.drivers {
+		if driver.Name() == name {
+			return driver, nil
+		}
+	}
+	return nil, network.Errorf(network.NotSupported, "this daemon has no driver %s", name)
+}
+
+// env is what drivers get.
+func (d *Daemon) env() Env {
+	return Env{
+		Shared:           d.shared,
+		Limits:           d.cfg.PerContainer,
+		Names:            d.dns,
+		Client:           d.dnsClient,
+		NoInboundBypass:  d.cfg.NoInboundBypass,
+		NoOutboundBypass: d.cfg.NoOutboundBypass,
+		Logger:           d.log,
+	}
+}
+
+// bridgeDriver is a switch with a gateway, on this machine.
+type bridgeDriver struct{}
+
+// Name implements Driver.
+func (bridgeDriver) Name() string { return network.DriverBridge }
+
+// Validate implements Driver.
+func (bridgeDriver) Validate(n *network.Network) error {
+	if _, err := egress(n, "", nil); err != nil {
+		return err
+	}
+	return checkServers(n.Settings().DNS)
+}
+
+// Open implements Driver.
+func (bridgeDriver) Open(n *network.Network, env Env) (*engine.Network, error) {
+	policy, err := egress(n, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	s := n.Settings()
+	cfg := engine.Config{
+		Name:             n.Name,
+		Gateways:         gatewayAddrs(n),
+		MTU:              s.MTU,
+		Internal:         n.Internal || !s.Masquerade,
+		Isolated:         !s.ICC,
+		HostLoopback:     s.HostLoopback,
+		Outbound:         engine.Outbound{Addr4: s.Outbound4, Addr6: s.Outbound6, Interface: s.OutboundInterface},
+		Limits:           env.Limits,
+		Shared:           env.Shared,
+		Policy:           policy,
+		Names:            env.Names,
+		NameServers:      []netip.Addr{slirpDNS},
+		Client:           env.Client,
+		NoInboundBypass:  env.NoInboundBypass,
+		NoOutboundBypass: env.NoOutboundBypass,
+		Logger:           env.Logger,
+	}
+	if s.BypassInbound != nil {
+		cfg.NoInboundBypass = !*s.BypassInbound
+	}
+	if s.BypassOutbound != nil {
+		cfg.NoOutboundBypass = !*s.BypassOutbound
+	}
+	for _, p := range n.Pools {
+		cfg.Subnets = append(cfg.Subnets, p.Subnet)
+	}
+	return engine.New(cfg)
+}
+
+// errNothingRuns is for what needs a switch on a network that has none.
+func errNothingRuns(n *network.Network) error {
+	return fmt.Errorf("network %s has no switch to connect to", n.Name)
+}

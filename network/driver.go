@@ -1,0 +1,56 @@
+package network
+
+import "slices"
+
+// Driver is a kind of networks, as far as the model has to know it. What makes them run is the daemon's.
+//
+// Drivers lists all of them: one more is one more line there, since nothing else compares drivers' names.
+type Driver struct {
+	Name string
+	// Scope is how far its networks reach: "local" for this machine.
+	Scope string
+	// Predefined is the network of this driver that always exists; "": there is none.
+	Predefined string
+	// Single: there is no other network of it than the predefined one.
+	Single bool
+	// Interfaces: its endpoints are interfaces, with addresses of the network's subnets. Only such networks go together.
+	Interfaces bool
+	// HostNamespace: its endpoints are the host's own network namespace.
+	HostNamespace bool
+	// Options are those that its networks can have.
+	Options []Option
+}
+
+// Drivers are all drivers; the first is that of networks for which none is given.
+var Drivers = []Driver{
+	{Name: DriverBridge, Scope: "local", Predefined: BridgeName, Interfaces: true, Options: NetworkOptions},
+	{Name: DriverHost, Scope: "local", Predefined: HostName, Single: true, HostNamespace: true},
+	{Name: DriverNull, Scope: "local", Predefined: NoneName, Single: true},
+}
+
+// DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.
+func DriverOf(name string) (Driver, bool) {
+	if name == NoneName {
+		name = DriverNull
+	}
+	i := slices.IndexFunc(Drivers, func(d Driver) bool { return d.Name == name })
+	if i < 0 {
+		return Driver{}, false
+	}
+	return Drivers[i], true
+}
+
+// driver is the network's; the zero one where the network is gone.
+func (n *Network) driver() Driver {
+	d, _ := DriverOf(n.Driver)
+	return d
+}
+
+// HasInterfaces says whether endpoints of the network are interfaces with addresses.
+func (n *Network) HasInterfaces() bool { return n.driver().Interfaces }
+
+// IsHost says whether the network is the host's own network namespace.
+func (n *Network) IsHost() bool { return n.driver().HostNamespace }
+
+// IsPredefined says whether the network always exists.
+func (n *Network) IsPredefined() bool { return n.driver().Predefined == n.Name }

@@ -1,0 +1,46 @@
+package network
+
+import "testing"
+
+// TestDriversAreSound holds the list to what the model relies on.
+func TestDriversAreSound(t *testing.T) {
+	names, predefined := map[string]bool{}, map[string]bool{}
+	for _, d := range Drivers {
+		switch {
+		case d.Name == "" || names[d.Name]:
+			t.Errorf("%q is the name of none or two", d.Name)
+		case d.Scope == "":
+			t.Errorf("%s has no scope", d.Name)
+		case d.Predefined != "" && predefined[d.Predefined]:
+			t.Errorf("two drivers have the network %s", d.Predefined)
+		case d.Single && d.Predefined == "":
+			t.Errorf("there can be no network of %s", d.Name)
+		case d.HostNamespace && d.Interfaces:
+			t.Errorf("%s gives interfaces in the host's namespace", d.Name)
+		}
+		names[d.Name], predefined[d.Predefined] = true, true
+		if got, ok := DriverOf(d.Name); !ok || got.Name != d.Name {
+			t.Errorf("%s is not found: %+v", d.Name, got)
+		}
+	}
+	if d, ok := DriverOf(NoneName); !ok || d.Name != DriverNull {
+		t.Errorf("none is %+v", d)
+	}
+	if d, ok := DriverOf("overlay"); ok {
+		t.Errorf("overlay is %+v", d)
+	}
+}
+
+// TestPredefinedNetworksAreOfTheirDrivers opens a model and looks at what is there.
+func TestPredefinedNetworksAreOfTheirDrivers(t *testing.T) {
+	m := open(t, t.Name())
+	for _, d := range Drivers {
+		n, err := m.Network(d.Predefined)
+		if err != nil || n.Driver != d.Name || !n.IsPredefined() || n.HasInterfaces() != d.Interfaces || n.IsHost() != d.HostNamespace || (len(n.Pools) > 0) != d.Interfaces {
+			t.Errorf("%s: %+v, %v", d.Predefined, n, err)
+		}
+		if _, _, err := m.CreateNetwork(NetworkSpec{Name: "another-" + d.Name, Driver: d.Name}); (err != nil) != d.Single {
+			t.Errorf("another network of %s: %v", d.Name, err)
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package network
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Settings are the options of a network or an endpoint as the rest of the program uses them: read once, with their types and
+// defaults. Options that were not given, and such of a damaged store that cannot be read, have the default.
+type Settings struct {
+	MTU             int  // bytes; 0: the default
+	ICC             bool // containers of the network reach each other; true by default
+	Masquerade      bool // there is a way out; true by default
+	HostLoopback    bool
+	HostBinding4    netip.Addr // invalid: all
+	InterfacePrefix string     // "eth" by default
+	IPv4, IPv6      *bool      // nil: not said
+
+	Outbound4, Outbound6 netip.Addr // invalid: the kernel's choice
+	OutboundInterface    string
+
+	Egress      string
+	AllowEgress []string
+	DNS         []string
+
+	BypassInbound, BypassOutbound *bool // nil: as the daemon does
+
+	PortGuard bool // of an endpoint; true by default
+	Offload   bool // likewise
+
+	hostIPv4, hostIPv6 netip.Addr // Docker's names for the outbound addresses
+	isolated           bool
+}
+
+// read makes settings of options.
+func read(options map[string]string, known []Option) Settings {
+	s := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true}
+	for _, o := range known {
+		value, given := options[o.Name]
+		if next := s; given && o.set(&next, value) == nil {
+			s = next
+		}
+	}
+	if !s.Outbound4.IsValid() {
+		s.Outbound4 = s.hostIPv4
+	}
+	if !s.Outbound6.IsValid() {
+		s.Outbound6 = s.hostIPv6
+	}
+	return s
+}
+
+// Settings are the network's options, read.
+func (n *Network) Settings() Settings { return read(n.Options, NetworkOptions) }
+
+// Settings are the endpoint's options, read.
+func (e *Endpoint) Settings() Settings { return read(e.DriverOpts, EndpointOptions) }
+
+func setBool(to *bool, v string) (err error) {
+	if *to, err = strconv.ParseBool(v); err != nil {
+		return Errorf(Invalid, "give true or false")
+	}
+	return nil
+}
+
+func setOptional(to **bool, v string) error {
+	*to = new(bool)
+	return setBool(*to, v)
+}
+
+// setDriverBool has Docker's text.
+func setDriverBool(to **bool, v string) error {
+	if err := setOptional(to, v); err != nil {
+		return Errorf(Invalid, "driver-opt is not a valid bool")
+	}
+	return nil
+}
+
+func setMTU(to *int, v string) (err error) {
+	if *to, err = strconv.Atoi(v); err != nil || *to < 68 || *to > 65520 {
+		return Errorf(Invalid, "invalid MTU: give a number from 68 (1280 with IPv6) to 65520")
+	}
+	return nil
+}
+
+func setIPv4(to *netip.Addr, v string) (err error) {
+	if *to, err = netip.ParseAddr(v); err != nil || !to.Is4() {
+		return Errorf(Invalid, "give an IPv4 address of the host")
+	}
+	return nil
+}
+
+func setIPv6(to *netip.Addr, v string) (err error) {
+	if *to, err = netip.ParseAddr(v); err != nil || !to.Is6() || to.Is4In6() {
+		return Errorf(Invalid, "give an IPv6 address of the host")
+	}
+	return nil
+}
+
+func setList(to *[]string, v string) error {
+	if v != "" {
+		*to = strings.Split(v, ",")
+	}
+	return nil
+}
+
+func setInterfacePrefix(to *string, v string) error {
+	if !ifacePrefix.MatchString(v) {
+		return Errorf(Invalid, "give up to 12 letters, digits, - or _ that do not end in a digit")
+	}
+	*to = v
+	return nil
+}
+
+// setGatewayMode knows Docker's modes. With isolated the host has no address on the network, which is always so here;
+// routed and nat-unprotected would need routes on the host to containers' addresses.
+func setGatewayMode(isolated *bool, v string) error {
+	switch v {
+	case "", "nat":
+		return nil
+	case "isolated":
+		*isolated = true
+		return nil
+	case "routed", "nat-unprotected":
+		return Errorf(Invalid, "the host has no route to containers, which are reached by published ports: give nat")
+	}
+	return Errorf(Invalid, "unknown gateway mode %s", v)
+}
