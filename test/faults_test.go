@@ -173,6 +173,7 @@ func TestDaemonIsStoppedForAWhile(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // else the end of a test that fails waits for it
 	fmt.Fprintln(inside.in, "while it was stopped")
 	fmt.Fprintln(outside.in, "while it was stopped")
 	eventually(t, func() error { // inside, which takes three seconds; outside, the kernel takes it off its hands
