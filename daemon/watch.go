@@ -18,9 +18,10 @@ import (
 func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	s.stop = cancel
+	seen := d.seesPath(c) // now, since who attached it may remove the path as soon as there is an answer
 	d.wg.Go(func() {
 		defer cancel()
-		for !d.waitFor(ctx, c) {
+		for !d.waitFor(ctx, c, seen) {
 			select {
 			case <-ctx.Done():
 				return // ended otherwise, or the daemon ends
@@ -41,10 +42,19 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 	})
 }
 
+// seesPath says whether the daemon finds c's namespace at the path where the client has opened it.
+func (d *Daemon) seesPath(c *network.Container) bool {
+	if c.Pid != 0 || c.NetNSID == (network.NamespaceID{}) {
+		return true // the path is the daemon's own to look up, or there is none
+	}
+	dev, ino, err := d.cfg.Helper.Namespace(c.NetNS)
+	return err == nil && (network.NamespaceID{Dev: dev, Ino: ino}) == c.NetNSID
+}
+
 // waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
-func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
+func (d *Daemon) waitFor(ctx context.Context, c *network.Container, seen bool) bool {
 	if c.Pid == 0 {
-		return d.waitPath(ctx, c) == nil
+		return d.waitPath(ctx, c, seen) == nil
 	}
 	err := sandbox.Wait(ctx, c.Pid, c.PidStart)
 	if err != nil && ctx.Err() == nil {
@@ -54,16 +64,16 @@ func (d *Daemon) waitFor(ctx context.Context, c *network.Container) bool {
 }
 
 // waitPath returns when c's path no longer leads to the namespace to which it leads now. Where the daemon does not see what the
-// client saw there, the end is what the client says: it waits for ctx.
-func (d *Daemon) waitPath(ctx context.Context, c *network.Container) error {
+// client saw there (seen), the end is what the client says: it waits for ctx.
+func (d *Daemon) waitPath(ctx context.Context, c *network.Container, seen bool) error {
 	path := c.NetNS
 	byDescriptor := c.NetNSID != (network.NamespaceID{})
 	dev, ino, err := d.inside.Namespace(path)
 	switch {
-	case byDescriptor && (err != nil || (network.NamespaceID{Dev: dev, Ino: ino}) != c.NetNSID):
+	case !seen:
 		<-ctx.Done()
 		return ctx.Err()
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), byDescriptor && err == nil && (network.NamespaceID{Dev: dev, Ino: ino}) != c.NetNSID:
 		return nil
 	case err != nil:
 		return err
