@@ -43,7 +43,7 @@ func (d *daemon) othersGoOn(neighbour, published, target string) {
 }
 
 // attackBudgetOfDescriptors has one container open all connections that it gets (a thousand took all) where the daemon may have 2048 descriptors. Each takes
-// two.
+// two, or one where it goes by the gateway.
 func attackBudgetOfDescriptors(t *testing.T) {
 	d := newDaemon(t)
 	d.prefix = []string{"prlimit", "--nofile=2048:2048"}
@@ -60,7 +60,7 @@ func attackBudgetOfDescriptors(t *testing.T) {
 	d.othersGoOn("modest", at, target)
 
 	first := d.greedy("greedy", target, 600)
-	if first < 200 || first > 448 {
+	if first < 200 || first > 896 {
 		t.Errorf("one container has %d connections, want what leaves as many descriptors free", first)
 	}
 	if d.counter("descriptor_limit") == 0 {
@@ -68,7 +68,7 @@ func attackBudgetOfDescriptors(t *testing.T) {
 	}
 	d.othersGoOn("modest", at, target)
 	second := d.greedy("modest", target, 500) // there is room for a second one that wants all
-	if second < 100 || second > 299 {         // a third each, less what is open for a moment
+	if second < 100 || second > 597 {         // a third each, less what is open for a moment
 		t.Errorf("the second container has %d connections", second)
 	}
 	t.Logf("%d connections of one container, then %d of another", first, second)

@@ -135,7 +135,7 @@ func TestUsernetInUsernetSaysWhatItNeeds(t *testing.T) {
 	}{
 		{"no usernet daemon answers", []string{"run", "--rm", "--", usernet, "ps"}},
 		{"set XDG_STATE_HOME and XDG_RUNTIME_DIR to directories of the container's own", []string{"run", "--rm", "--", usernet, "run", "--rm", "--", "true"}},
-		{"set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the container's own", []string{"run", "--rm", "--share-api", "--", usernet, "run", "--rm", "--", "true"}},
+		{"set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the container's own", []string{"run", "--rm", "--security-opt", "seccomp=unconfined", "--share-api", "--", usernet, "run", "--rm", "--", "true"}},
 		{"cannot be used: ", []string{"run", "--rm", "--", usernet, "serve"}},
 	} {
 		if r := h.run(nil, test.args...); r.code == 0 || !strings.Contains(r.stderr, test.words) {
@@ -147,7 +147,7 @@ func TestUsernetInUsernetSaysWhatItNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	inner := fmt.Sprintf("export XDG_RUNTIME_DIR=%s XDG_STATE_HOME=%s; %s run --rm -- echo inner; %s shutdown", own, own, usernet, usernet)
-	if r := h.run(nil, "run", "--rm", "--", "sh", "-c", inner); r.code != 0 || r.stdout != "inner\n" {
+	if r := h.run(nil, "run", "--rm", "--security-opt", "seccomp=unconfined", "--", "sh", "-c", inner); r.code != 0 || r.stdout != "inner\n" {
 		t.Errorf("with directories of its own: %v", r)
 	}
 }
