@@ -15,9 +15,9 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// Program returns a copy of the executable of the roles, where the main program carries a smaller one than itself; nil
+// Program returns the content of the executable of the roles, where the main program carries a smaller one than itself; nil
 // where it does not, as without Program: the program that runs plays them then. Set it first thing in main.
-var Program func() []byte
+var Program func() io.Reader
 
 // role is a start of the program in one of its roles.
 type role struct {
@@ -92,17 +92,11 @@ func seal() (*os.File, error) {
 		return self, nil // this process plays a role itself
 	}
 	defer self.Close()
-	var image []byte
+	var image io.Reader = self
 	if Program != nil {
-		image = Program()
-	}
-	if image == nil {
-		if image, err = io.ReadAll(self); err != nil {
-			return nil, err
+		if carried := Program(); carried != nil {
+			image = carried
 		}
-	}
-	if err := entry.Patch(image); err != nil {
-		return nil, err
 	}
 	// A child forked meanwhile would have the file open for writing until it executes something.
 	syscall.ForkLock.RLock()
@@ -116,7 +110,11 @@ func seal() (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "usernet")
 	defer f.Close()
-	if _, err := f.Write(image); err != nil {
+	size, err := io.Copy(f, image)
+	if err != nil {
+		return nil, err
+	}
+	if err := patch(fd, int(size)); err != nil {
 		return nil, err
 	}
 	// Root in a sandbox that is not the caller executes it as well.
@@ -131,6 +129,15 @@ func seal() (*os.File, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
+
+// patch makes the stage the entry point of the program in a file, which is not mapped any more when it returns.
+func patch(fd, size int) error {
+	image, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	return errors.Join(entry.Patch(image), unix.Munmap(image))
 }
 
 // libraries are the files and directories that the program of the roles needs to start besides itself: none, unless it was

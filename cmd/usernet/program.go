@@ -1,15 +1,18 @@
 package main
 
-import "embed"
+import (
+	"embed"
+	"io"
+)
 
 //go:embed embedded
 var embedded embed.FS
 
 // sandboxProgram is the program that make build put in; nil where it did not.
-func sandboxProgram() []byte {
-	b, err := embedded.ReadFile("embedded/usernet-sandbox")
+func sandboxProgram() io.Reader {
+	f, err := embedded.Open("embedded/usernet-sandbox")
 	if err != nil {
 		return nil
 	}
-	return b
+	return f
 }
