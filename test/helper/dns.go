@@ -55,7 +55,7 @@ func dnsMany(args []string) error {
 	return nil
 }
 
-// dnsFlood: SERVER DOMAIN. It asks for ever more names in DOMAIN over UDP and reads no answer, some 2,000 in a second, until it
+// dnsFlood: SERVER DOMAIN. It asks for ever more names in DOMAIN over UDP and reads no answer, some 200 in a second, until it
 // is killed. It prints "ok" once it has begun.
 func dnsFlood(args []string) error {
 	c, err := net.Dial("udp", args[0])
@@ -72,7 +72,7 @@ func dnsFlood(args []string) error {
 			fmt.Println("ok")
 		}
 		if i%20 == 0 {
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
 }
