@@ -7,16 +7,20 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// errProcessGone is what StartTime says of a process that has ended. Its other errors say nothing about the process.
+var errProcessGone = errors.New("the process has ended")
 
 // StartTime is when a process started, in clock ticks since boot (proc_pid_stat(5), field 22). With the pid it names
 // a process for good: a pid that is used again has another start time.
 func StartTime(pid int) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, fmt.Errorf("there is no process %d", pid)
+		return 0, fmt.Errorf("there is no process %d: %w", pid, errProcessGone)
 	}
 	if err != nil {
 		return 0, err
@@ -28,15 +32,33 @@ func StartTime(pid int) (uint64, error) {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
 	if fields[0] == "Z" || fields[0] == "X" {
-		return 0, fmt.Errorf("process %d has ended", pid)
+		return 0, fmt.Errorf("process %d: %w", pid, errProcessGone)
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// Alive says whether the process that had pid at start still runs.
+// How long Alive waits for a descriptor, and how often it tries.
+const (
+	aliveRetry   = 10 * time.Millisecond
+	aliveRetries = 200
+)
+
+// Alive says whether the process that had pid at start still runs. A process of which nothing can be told, as where there is
+// no descriptor to ask with, is taken for alive after two seconds: to take it for ended would leave it running, unwatched.
 func Alive(pid int, start uint64) bool {
-	now, err := StartTime(pid)
-	return err == nil && now == start
+	for range aliveRetries {
+		now, err := StartTime(pid)
+		switch {
+		case err == nil:
+			return now == start
+		case errors.Is(err, errProcessGone), errors.Is(err, unix.ESRCH): // read(2) of a process that ends meanwhile
+			return false
+		case !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
+			return true
+		}
+		time.Sleep(aliveRetry)
+	}
+	return true
 }
 
 // Wait returns nil once the process has ended, or ctx's error. It waits on a pidfd in the runtime's poller, without a thread.
