@@ -11,7 +11,7 @@
 //
 // The one idea: the server is a [vswitch.Device]. Requests are broadcast or multicast, so the switch brings them by
 // itself, and the answer leaves as a frame before WriteFrame returns: no sockets, no goroutine for each request.
-// Renewals that a DHCPv4 client sends to the gateway's own address do not arrive here; whoever listens there hands
+// Renewals that a DHCPv4 client sends to the gateway's own address do not arrive here; the listener there hands
 // their payload to [Server.Renew].
 //
 // Everything is bounded: a lease belongs to a MAC address, there are as many as the pool has addresses, and solicited

@@ -19,7 +19,7 @@ const (
 const hopLimit = 64 // RFC 1700's default; 255 for neighbour discovery (RFC 4861 section 6.1.2)
 
 // udpv4 returns the payload of an unfragmented UDP datagram to port. Checksums are not verified: a TAP leaves them to
-// whoever forwards the packet.
+// the program that forwards the packet.
 func udpv4(p []byte, port uint16) ([]byte, bool) {
 	ip := header.IPv4(p)
 	if !ip.IsValid(len(p)) || ip.TransportProtocol() != header.UDPProtocolNumber || ip.More() || ip.FragmentOffset() != 0 {

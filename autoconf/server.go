@@ -29,7 +29,7 @@ type Config struct {
 
 	// Prefix6 is the prefix that guests make their addresses of (RFC 4862), 64 bits long; invalid: no advertisements.
 	Prefix6 netip.Prefix
-	// Address6 is handed out by DHCPv6 to whoever asks; invalid: there is no DHCPv6 server.
+	// Address6 is what DHCPv6 gives to every guest that asks; invalid: there is no DHCPv6 server.
 	Address6 netip.Addr
 
 	// Static overrides the pool: it returns the addresses of the guest with this MAC; invalid ones are not its.

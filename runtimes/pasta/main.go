@@ -1,7 +1,6 @@
 package pasta
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -114,7 +113,7 @@ func spawn() error {
 		return errors.Join(err, readyEnd.Close())
 	}
 	_ = readyEnd.Close()
-	text, err := io.ReadAll(bufio.NewReader(ready))
+	text, err := io.ReadAll(ready)
 	switch {
 	case err != nil:
 		return err
