@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/network"
 )
 
@@ -79,15 +80,6 @@ func fileWith(t *testing.T, text string) *os.File {
 	return f
 }
 
-func openFiles(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
-}
-
 func TestDescriptorsComeWithTheirRequest(t *testing.T) {
 	b, socket := serveFiles(t)
 	c := NewClient(socket)
@@ -115,7 +107,7 @@ func TestDescriptorsComeWithTheirRequest(t *testing.T) {
 func TestUnwantedDescriptorsAreClosed(t *testing.T) {
 	_, socket := serveFiles(t)
 	f := fileWith(t, "unwanted")
-	before := openFiles(t)
+	before := leak.Descriptors(t)
 	for _, perMessage := range []int{1, 3, 200} {
 		c, err := net.Dial("unix", socket)
 		if err != nil {
@@ -134,15 +126,11 @@ func TestUnwantedDescriptorsAreClosed(t *testing.T) {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {
 				t.Fatal(err)
 			}
-			if now := openFiles(t); now > before+2+maxConnectionFiles {
-				t.Fatalf("%d descriptors are open, %d were before", now, before)
+			if now := before.New(t); len(now) > 2+maxConnectionFiles { // 2: the ends of the connection
+				t.Fatalf("%d descriptors are open that were not before: %v", len(now), now)
 			}
 		}
 		_ = c.Close()
-	}
-	for deadline := time.Now().Add(20 * time.Second); openFiles(t) > before; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d descriptors are open, %d were before", openFiles(t), before)
-		}
+		before.NoneLeft(t)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/policy"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -410,9 +411,9 @@ func TestBypassSocketsAreAskedForWhereTheyMayBe(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft makes and closes networks with attachments, flows and ports, and looks for goroutines.
+// TestNothingIsLeft makes and closes networks with attachments, flows and ports, and looks for goroutines and descriptors.
 func TestNothingIsLeft(t *testing.T) {
-	before := runtime.NumGoroutine()
+	before, open := leak.Goroutines(), leak.Descriptors(t)
 	for range 5 {
 		t.Run("", func(t *testing.T) {
 			n := newNetwork(t, nil)
@@ -435,7 +436,8 @@ func TestNothingIsLeft(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 }) // of netstack's timers
+	before.NoneLeft(t)
+	open.NoneLeft(t)
 }
 
 func TestGatewayMACs(t *testing.T) {

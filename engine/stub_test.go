@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/leak"
 )
 
 // nowhere is a descriptor that is no socket.
@@ -19,15 +22,6 @@ func nowhere(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return fd
-}
-
-func descriptors(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }
 
 // TestOpenStubRefuses gives it descriptors that are no stub's.
@@ -62,14 +56,13 @@ func TestOpenStubRefuses(t *testing.T) {
 		"no sockets":            {nowhere(t), nowhere(t), "does not listen"},
 		"no socket and one":     {nowhere(t), listener(), "UDP socket"},
 	} {
-		before := descriptors(t)
+		given, before := leak.Files(t, test.packet, test.listener), leak.Descriptors(t)
 		s, err := OpenStub(StubFiles{test.packet, test.listener, -1}, netip.MustParseAddr("127.0.0.11"))
 		if err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v, %v, want an error with %q", name, s, err, test.says)
 		}
-		if now := descriptors(t); now != before-2 {
-			t.Errorf("%s: %d descriptors are open, %d were before with those two", name, now, before)
-		}
+		leak.Closed(t, given...)
+		before.NoneLeft(t)
 	}
 	var none *Stub
 	none.Pause()
@@ -79,7 +72,7 @@ func TestOpenStubRefuses(t *testing.T) {
 // TestStubsAreTakenWhole gives parts of a stub, and looks for descriptors that are left open.
 func TestStubsAreTakenWhole(t *testing.T) {
 	for _, has := range [][3]bool{{true}, {false, true}, {false, false, true}, {true, false, true}, {false, true, true}, {true, true, true}} {
-		before := descriptors(t)
+		before := leak.Descriptors(t)
 		fds := [3]int{-1, -1, -1}
 		for i, one := range has {
 			if one {
@@ -89,9 +82,7 @@ func TestStubsAreTakenWhole(t *testing.T) {
 		if s, err := OpenStub(StubFiles{fds[0], fds[1], fds[2]}, netip.MustParseAddr("127.0.0.11")); err == nil {
 			t.Errorf("%v: a stub %v", has, s)
 		}
-		if now := descriptors(t); now != before {
-			t.Errorf("%v: %d descriptors are open, %d were before", has, now, before)
-		}
+		before.NoneLeft(t)
 	}
 }
 
@@ -106,7 +97,8 @@ func TestStubCopiesAreAStub(t *testing.T) {
 		t.Fatal(err)
 	}
 	rules := os.NewFile(uintptr(nowhere(t)), "rules")
-	before := descriptors(t)
+	own := leak.Files(t, int(rules.Fd()))
+	before := leak.Descriptors(t)
 	s := NewStub(pc, ln, rules)
 	f, err := s.Copies()
 	if err != nil || f.Rules < 0 {
@@ -116,12 +108,16 @@ func TestStubCopiesAreAStub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if now := descriptors(t); now != before+3 {
-		t.Errorf("%d descriptors, %d were before", now, before)
+	if copies := before.New(t); len(copies) != 3 {
+		t.Errorf("the copy of a stub has %v", copies)
 	}
 	s.Close()
 	other.Close()
-	if now := descriptors(t); now != before-3 {
-		t.Errorf("%d descriptors are left of %d", now, before)
+	leak.Closed(t, own...)
+	before.NoneLeft(t)
+	for socket, name := range map[io.Closer]string{pc: "UDP", ln: "TCP"} {
+		if err := socket.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the %s socket was left open: %v", name, err)
+		}
 	}
 }

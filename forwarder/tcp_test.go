@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/stack"
 )
 
@@ -374,7 +374,7 @@ func TestQuietFlowsNeedNoGoroutine(t *testing.T) {
 	accepted := make(chan *net.TCPConn, 1)
 	w.direct.Store(int32(listen(t, func(c *net.TCPConn) { accepted <- c })))
 	at := w.publish(t, 80, "tcp").Host.String()
-	before := runtime.NumGoroutine()
+	before := leak.Goroutines()
 	for range 100 {
 		host, err := net.Dial("tcp", at)
 		if err != nil {
@@ -395,12 +395,7 @@ func TestQuietFlowsNeedNoGoroutine(t *testing.T) {
 	if n := len(w.Flows()); n != 100 {
 		t.Errorf("%d flows, want 100", n)
 	}
-	eventually(t, func() error { // those that accepted end
-		if n := runtime.NumGoroutine(); n > before+2 {
-			return fmt.Errorf("%d goroutines for 100 flows", n-before)
-		}
-		return nil
-	})
+	before.NoneLeft(t) // those that accepted end
 }
 
 // TestPortsAreUsedAgain: the other side closes first, and the container connects from the same port at once.

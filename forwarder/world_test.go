@@ -3,17 +3,15 @@ package forwarder
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/stack"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -131,15 +129,14 @@ func eventually(t testing.TB, check func() error) {
 }
 
 // resources are what must be back where it was.
-type resources struct{ goroutines, descriptors int }
+type resources struct {
+	goroutines  leak.Running
+	descriptors leak.Open
+}
 
 func measure(t testing.TB) resources {
 	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resources{runtime.NumGoroutine(), len(list)}
+	return resources{leak.Goroutines(), leak.Descriptors(t)}
 }
 
 // noIdlePipes has no pipe be left for the next flow, so that each is counted, until the test ends.
@@ -150,15 +147,11 @@ func noIdlePipes(t testing.TB) {
 	t.Cleanup(func() { pipes = before })
 }
 
-// back waits until no more is in use than before, give or take idle pipes.
+// back waits until nothing is in use that was not before. A test that makes connections has called noIdlePipes.
 func (r resources) back(t testing.TB) {
 	t.Helper()
-	eventually(t, func() error {
-		if now := measure(t); now.goroutines > r.goroutines+5 || now.descriptors > r.descriptors+2*cap(pipes)+5 {
-			return fmt.Errorf("in use: %+v, before: %+v", now, r)
-		}
-		return nil
-	})
+	r.goroutines.NoneLeft(t)
+	r.descriptors.NoneLeft(t)
 }
 
 // What package engine puts between a forwarder and netstack.

@@ -7,11 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/usernet/usernet/internal/leak"
 )
 
 // roleVariable has the test binary be the process in a network namespace of its own.
@@ -144,26 +145,13 @@ func TestWithoutAnnouncementsTheListIsReadWhenItIsOld(t *testing.T) {
 }
 
 func TestCloseEndsTheGoroutine(t *testing.T) {
+	goroutines, descriptors := leak.Goroutines(), leak.Descriptors(t)
 	s := Watch()
 	if err := errors.Join(s.Close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fd := range fds {
-		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, "socket:") && s.changes != nil {
-			if fam, err := syscall.GetsockoptInt(atoi(fd.Name()), syscall.SOL_SOCKET, syscall.SO_PROTOCOL); err == nil && fam == syscall.NETLINK_ROUTE {
-				t.Errorf("descriptor %s, a netlink socket, is left", fd.Name())
-			}
-		}
-	}
-}
-
-func atoi(s string) (n int) {
-	_, _ = fmt.Sscan(s, &n)
-	return n
+	goroutines.NoneLeft(t)
+	descriptors.NoneLeft(t)
 }
 
 func TestHasAllocatesNothing(t *testing.T) {
