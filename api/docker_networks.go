@@ -64,7 +64,7 @@ func (s *Server) inspectNetwork(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if scope := r.URL.Query().Get("scope"); scope != "" && scope != n.Scope {
+	if scope := r.URL.Query().Get("scope"); scope != "" && scope != string(n.Scope) {
 		return nil, network.Errorf(network.NotFound, "network %s not found", ref(r))
 	}
 	return dockerNetworkInspect(n, s.b.Containers(), !before(r, "1.52")), nil

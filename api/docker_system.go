@@ -57,6 +57,15 @@ func kernel() string {
 }
 
 // systemInfo is GET /info. What dockerd shows as an empty list or object is one here too: clients index them.
+// networkDrivers are the names of the drivers of networks.
+func networkDrivers() []string {
+	var list []string
+	for _, d := range network.Drivers {
+		list = append(list, d.Name)
+	}
+	return list
+}
+
 func (s *Server) systemInfo() system.Info {
 	i := s.b.Info()
 	name, _ := os.Hostname() // "" says as much
@@ -70,7 +79,7 @@ func (s *Server) systemInfo() system.Info {
 		DriverStatus:      [][2]string{},
 		Plugins: system.PluginsInfo{
 			Volume:        []string{},
-			Network:       []string{"bridge", "host", "null"},
+			Network:       networkDrivers(),
 			Authorization: []string{},
 			Log:           []string{"json-file"},
 		},

@@ -22,7 +22,7 @@ func dockerNetwork(n *network.Network) dockernet.Network {
 		Name:       n.Name,
 		ID:         n.ID,
 		Created:    n.Created,
-		Scope:      n.Scope,
+		Scope:      string(n.Scope),
 		Driver:     shownDriver(n),
 		EnableIPv4: n.EnableIPv4,
 		EnableIPv6: n.EnableIPv6,
@@ -291,7 +291,7 @@ func networkSpec(r dockernet.CreateRequest) network.NetworkSpec {
 	s := network.NetworkSpec{
 		Name:       r.Name,
 		Driver:     r.Driver,
-		Scope:      r.Scope,
+		Scope:      network.Scope(r.Scope),
 		EnableIPv4: r.EnableIPv4,
 		EnableIPv6: r.EnableIPv6,
 		Internal:   r.Internal,

@@ -119,7 +119,7 @@ func (f filters) matchNetwork(n *network.Network, containers []*network.Containe
 	predefined := n.Predefined()
 	return f.any("name", matches(n.Name)) && f.any("id", matches(n.ID)) &&
 		f.any("driver", func(v string) bool { return shownDriver(n) == v }) &&
-		f.any("scope", func(v string) bool { return n.Scope == v }) &&
+		f.any("scope", func(v string) bool { return string(n.Scope) == v }) &&
 		f.any("type", func(v string) bool { return v == "builtin" && predefined || v == "custom" && !predefined }) &&
 		f.any("dangling", func(v string) bool {
 			want, _ := strconv.ParseBool(v) // checkNetworks has seen it

@@ -23,7 +23,7 @@ func (d *Daemon) newBridge(n *network.Network) (*bridge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := driver.Open(n, d.env())
+	e, err := driver.Open(d.ctx, n, d.env())
 	if err == nil && e == nil {
 		err = errNothingRuns(n)
 	}

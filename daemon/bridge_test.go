@@ -24,12 +24,12 @@ type slowDriver struct {
 	let     chan error    // what Open waits for; nil: it opens the network
 }
 
-func (d slowDriver) Open(n *network.Network, env Env) (*engine.Network, error) {
+func (d slowDriver) Open(ctx context.Context, n *network.Network, env Env) (*engine.Network, error) {
 	d.opening <- struct{}{}
 	if err := <-d.let; err != nil {
 		return nil, err
 	}
-	return d.bridgeDriver.Open(n, env)
+	return d.bridgeDriver.Open(ctx, n, env)
 }
 
 func newTestDaemon(t *testing.T) *Daemon {

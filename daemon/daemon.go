@@ -109,9 +109,11 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	drivers := drivers()
 	model, err := network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,
+		Allocators:  allocators(drivers),
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -124,7 +126,7 @@ func New(cfg Config) (*Daemon, error) {
 		cfg: cfg, log: cfg.Logger, model: model,
 		names: names.NewTable(), events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		bridges: map[string]*bridgeSlot{}, drivers: drivers(), inside: cfg.Helper, sandboxes: map[string]*sandboxState{},
+		bridges: map[string]*bridgeSlot{}, drivers: drivers, inside: cfg.Helper, sandboxes: map[string]*sandboxState{},
 	}
 	d.tellSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)

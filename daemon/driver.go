@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -11,13 +12,14 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// Driver makes the networks of one kind run. What the model has to know of it is in network.Drivers, under the same name.
+// Driver makes the networks of one kind run. What the model has to know of it, such as its scope, is in network.Drivers, under the
+// same name. One that is a network.Allocator too reserves the addresses of its networks' endpoints.
 type Driver interface {
 	Name() string
 	// Validate refuses what a network of this kind cannot be, before it is stored.
 	Validate(n *network.Network) error
-	// Open makes a network run. It may take a while, and is called without a lock. Nil: there is nothing to run.
-	Open(n *network.Network, env Env) (*engine.Network, error)
+	// Open makes a network run. It may take until ctx ends, and is called without a lock. Nil: there is nothing to run.
+	Open(ctx context.Context, n *network.Network, env Env) (*engine.Network, error)
 }
 
 // Env is what a driver needs of the daemon.
@@ -39,9 +41,24 @@ func drivers() []Driver {
 // noDriver is that of networks in which nothing runs: the host's own, and none.
 type noDriver string
 
-func (d noDriver) Name() string                                      { return string(d) }
-func (noDriver) Validate(*network.Network) error                     { return nil }
-func (noDriver) Open(*network.Network, Env) (*engine.Network, error) { return nil, nil }
+func (d noDriver) Name() string                  { return string(d) }
+func (noDriver) Validate(*network.Network) error { return nil }
+
+// Open implements Driver.
+func (noDriver) Open(context.Context, *network.Network, Env) (*engine.Network, error) {
+	return nil, nil
+}
+
+// allocators are the drivers that are network.Allocators.
+func allocators(drivers []Driver) map[string]network.Allocator {
+	found := map[string]network.Allocator{}
+	for _, d := range drivers {
+		if a, ok := d.(network.Allocator); ok {
+			found[d.Name()] = a
+		}
+	}
+	return found
+}
 
 // driverOf returns the driver of a network.
 func (d *Daemon) driverOf(name string) (Driver, error) {
@@ -81,7 +98,7 @@ func (bridgeDriver) Validate(n *network.Network) error {
 }
 
 // Open implements Driver.
-func (bridgeDriver) Open(n *network.Network, env Env) (*engine.Network, error) {
+func (bridgeDriver) Open(_ context.Context, n *network.Network, env Env) (*engine.Network, error) {
 	policy, err := egress(n, "", nil)
 	if err != nil {
 		return nil, err

@@ -66,15 +66,22 @@ func (m *Model) save(c *Container) error {
 
 // CreateContainer makes a container with its endpoints and addresses: all of it, or with an error nothing.
 func (m *Model) CreateContainer(spec ContainerSpec) (c *Container, warnings []string, err error) {
+	spec.Networks = slices.Clone(spec.Networks) // reserveAll and setMode change it
+	if err := m.reserveAll(&spec); err != nil {
+		return nil, nil, err
+	}
 	err = m.update(func() (err error) {
 		c, warnings, err = m.createContainer(spec)
 		return err
 	})
+	if err != nil {
+		m.releaseAll(&spec)
+	}
 	return c, warnings, err
 }
 
 func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error) {
-	spec.Networks = slices.Clone(spec.Networks) // setMode changes it
+	spec.Networks = slices.Clone(spec.Networks) // setMode changes it, and this may be called again
 	id := newID()
 	name := strings.TrimPrefix(spec.Name, "/")
 	if name == "" {
@@ -136,8 +143,8 @@ func exposed(spec ContainerSpec) []PortProto {
 	return list
 }
 
-// setMode resolves the network mode and refuses what does not go with it.
-func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, err error) {
+// networkMode is the mode that was asked for: the network of the first endpoint, "container:" and who, or "host".
+func networkMode(spec *ContainerSpec) string {
 	mode := spec.NetworkMode
 	if mode == "" && len(spec.Networks) > 0 {
 		mode = spec.Networks[0].Network
@@ -145,6 +152,12 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 	if mode == "" || mode == "default" {
 		mode = BridgeName
 	}
+	return mode
+}
+
+// setMode resolves the network mode and refuses what does not go with it.
+func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, err error) {
+	mode := networkMode(spec)
 	if spec.Attached && (mode == HostName || strings.HasPrefix(mode, "container:")) {
 		return nil, Errorf(Invalid, "network mode %s is not for what is attached: its network namespace is there already; give a network's name", mode)
 	}
@@ -315,27 +328,40 @@ func (m *Model) RenameContainer(ref, name string) (*Container, error) {
 
 // ReleaseEndpoints gives the addresses of an ended container back. The endpoints stay, without addresses.
 func (m *Model) ReleaseEndpoints(ref string) error {
+	var had []*Endpoint
 	_, err := m.UpdateContainer(ref, func(c *Container) error {
+		had = c.clone().Endpoints
 		for _, e := range c.Endpoints {
 			e.IPv4, e.IPv6, e.MAC, e.Gateway4, e.Gateway6 = netip.Prefix{}, netip.Prefix{}, MAC{}, netip.Addr{}, netip.Addr{}
 		}
 		return nil
 	})
+	if err == nil {
+		m.releaseEndpoints(had...)
+	}
 	return err
 }
 
 // RemoveContainer forgets a container and its endpoints.
 func (m *Model) RemoveContainer(ref string) error {
-	return m.update(func() error { return m.removeContainer(ref) })
+	var gone *Container
+	err := m.update(func() (err error) {
+		gone, err = m.removeContainer(ref)
+		return err
+	})
+	if err == nil {
+		m.releaseEndpoints(gone.Endpoints...)
+	}
+	return err
 }
 
-func (m *Model) removeContainer(ref string) error {
+func (m *Model) removeContainer(ref string) (*Container, error) {
 	c, err := m.findContainer(ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := m.commit(bucketContainers, c.ID, nil); err != nil {
-		return fmt.Errorf("container %s not removed from the store: %w", c.Name, err)
+		return nil, fmt.Errorf("container %s not removed from the store: %w", c.Name, err)
 	}
-	return nil
+	return c, nil
 }

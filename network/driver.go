@@ -7,8 +7,8 @@ import "slices"
 // Drivers lists all of them: one more is one more line there, since nothing else compares drivers' names.
 type Driver struct {
 	Name string
-	// Scope is how far its networks reach: "local" for this machine.
-	Scope string
+	// Scope is how far its networks reach.
+	Scope Scope
 	// Predefined is the network of this driver that always exists; "": there is none.
 	Predefined string
 	// Single: there is no other network of it than the predefined one.
@@ -21,11 +21,20 @@ type Driver struct {
 	Options []Option
 }
 
+// Scope is how far a network reaches.
+type Scope string
+
+// The scopes, in Docker's words.
+const (
+	ScopeLocal  Scope = "local"  // this machine
+	ScopeGlobal Scope = "global" // all machines of a cluster
+)
+
 // Drivers are all drivers; the first is that of networks for which none is given.
 var Drivers = []Driver{
-	{Name: DriverBridge, Scope: "local", Predefined: BridgeName, Interfaces: true, Options: NetworkOptions},
-	{Name: DriverHost, Scope: "local", Predefined: HostName, Single: true, HostNamespace: true},
-	{Name: DriverNull, Scope: "local", Predefined: NoneName, Single: true},
+	{Name: DriverBridge, Scope: ScopeLocal, Predefined: BridgeName, Interfaces: true, Options: NetworkOptions},
+	{Name: DriverHost, Scope: ScopeLocal, Predefined: HostName, Single: true, HostNamespace: true},
+	{Name: DriverNull, Scope: ScopeLocal, Predefined: NoneName, Single: true},
 }
 
 // DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.

@@ -11,10 +11,16 @@ import (
 
 // Connect gives a container an endpoint on one more network.
 func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (c *Container, e *Endpoint, err error) {
+	if err := m.reserve(networkRef, &spec); err != nil {
+		return nil, nil, err
+	}
 	err = m.update(func() (err error) {
 		c, e, err = m.connect(networkRef, containerRef, spec)
 		return err
 	})
+	if err != nil || !e.IPv4.IsValid() && !e.IPv6.IsValid() {
+		m.release(spec.reserved)
+	}
 	return c, e, err
 }
 
@@ -41,6 +47,9 @@ func (m *Model) Disconnect(networkRef, containerRef string, force bool) (c *Cont
 		c, e, err = m.disconnect(networkRef, containerRef, force)
 		return err
 	})
+	if err == nil {
+		m.releaseEndpoints(e)
+	}
 	return c, e, err
 }
 
@@ -102,11 +111,28 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		return nil, err
 	}
 	e := &Endpoint{
-		ID: newID(), NetworkID: n.ID, Network: n.Name, Aliases: spec.Aliases, Links: spec.Links, DriverOpts: spec.DriverOpts,
-		Key: spec.Key, Unconfigured: spec.Unconfigured, GwPriority: spec.GwPriority, LinkLocal: spec.LinkLocal, WantIPv4: spec.IPv4, WantIPv6: spec.IPv6, WantMAC: spec.MAC,
+		ID:           newID(),
+		NetworkID:    n.ID,
+		Network:      n.Name,
+		Aliases:      spec.Aliases,
+		Links:        spec.Links,
+		DriverOpts:   spec.DriverOpts,
+		Key:          spec.Key,
+		Unconfigured: spec.Unconfigured,
+		GwPriority:   spec.GwPriority,
+		LinkLocal:    spec.LinkLocal,
+		WantIPv4:     spec.IPv4,
+		WantIPv6:     spec.IPv6,
+		WantMAC:      spec.MAC,
+	}
+	if spec.reserved != nil {
+		if spec.reserved.network.ID != n.ID {
+			return nil, Errorf(Conflict, "network %s was made anew meanwhile: try again", n.Name)
+		}
+		e.ID = spec.reserved.endpoint
 	}
 	if n.HasInterfaces() && c.Status != Exited { // what has ended holds no addresses
-		if err := m.address(n, e); err != nil {
+		if err := m.address(n, e, spec.reserved); err != nil {
 			return nil, err
 		}
 		if e.Interface, err = interfaceName(c, n, spec.Interface); err != nil {
@@ -159,8 +185,8 @@ func freeInterface(c *Container, n *Network) string {
 	}
 }
 
-// address chooses the endpoint's addresses and MAC.
-func (m *Model) address(n *Network, e *Endpoint) error {
+// address chooses the endpoint's addresses and MAC. Where an Allocator has reserved addresses, only those count.
+func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 	used, macs := m.inUse(n.ID)
 	for _, want := range []netip.Addr{e.WantIPv4, e.WantIPv6} {
 		if want.IsValid() {
@@ -184,6 +210,11 @@ func (m *Model) address(n *Network, e *Endpoint) error {
 		}
 		if v4 && e.IPv4.IsValid() || !v4 && e.IPv6.IsValid() || addr.IsValid() && !p.Subnet.Contains(addr) {
 			continue
+		}
+		if r != nil {
+			if addr = r.in(p); !addr.IsValid() {
+				continue
+			}
 		}
 		if !addr.IsValid() {
 			var ok bool
@@ -258,7 +289,7 @@ func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool) error {
 		configured = configured || p.Configured
 		if p.Subnet.Contains(a) {
 			inside = true
-			if used[a] || p.reserved(a) {
+			if used[a] || p.Reserved(a) {
 				return Errorf(Forbidden, "Address already in use")
 			}
 		}

@@ -28,8 +28,8 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// reserved says whether a may not be a container's: the network, broadcast and gateway addresses and the auxiliary ones.
-func (p *Pool) reserved(a netip.Addr) bool {
+// Reserved says whether a may not be a container's: the network, broadcast and gateway addresses and the auxiliary ones.
+func (p *Pool) Reserved(a netip.Addr) bool {
 	if a == p.Gateway || a == p.Subnet.Masked().Addr() && p.Subnet.Bits() < a.BitLen()-1 {
 		return true
 	}
@@ -51,7 +51,7 @@ func (p *Pool) lowestFree(used map[netip.Addr]bool) (netip.Addr, bool) {
 		r = p.Subnet
 	}
 	for a := r.Masked().Addr(); a.IsValid() && r.Contains(a); a = a.Next() {
-		if !used[a] && !p.reserved(a) {
+		if !used[a] && !p.Reserved(a) {
 			return a, true
 		}
 	}
@@ -70,7 +70,7 @@ func (p *Pool) Usage(used []netip.Addr) (inUse, available uint64) {
 		gone[a] = p.Subnet.Contains(a)
 	}
 	for _, a := range []netip.Addr{p.Subnet.Masked().Addr(), lastAddr(p.Subnet), p.Gateway} {
-		gone[a] = gone[a] || p.reserved(a)
+		gone[a] = gone[a] || p.Reserved(a)
 	}
 	for _, a := range p.Aux {
 		gone[a] = true

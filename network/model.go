@@ -24,6 +24,8 @@ type Options struct {
 	HostRoutes func() []netip.Prefix
 	// DefaultIPv6 gives new networks IPv6 unless they say otherwise.
 	DefaultIPv6 bool
+	// Allocators reserve the addresses of networks, by the names of their drivers. For others the model chooses addresses.
+	Allocators map[string]Allocator
 }
 
 // Model is the stored state. Its methods may be called at the same time. Make it with Open.
@@ -269,7 +271,7 @@ func newID() string {
 
 // insertNetwork completes and stores a new network.
 func (m *Model) insertNetwork(n *Network) error {
-	n.ID, n.Created, n.Scope = newID(), time.Now().UTC(), "local"
+	n.ID, n.Created, n.Scope = newID(), time.Now().UTC(), n.driver().Scope
 	if err := m.commit(bucketNetworks, n.ID, n); err != nil {
 		return fmt.Errorf("network %s not stored: %w", n.Name, err)
 	}

@@ -9,7 +9,7 @@ import (
 type NetworkSpec struct {
 	Name       string
 	Driver     string // "" means bridge
-	Scope      string // "" or "local"
+	Scope      Scope  // "local" or "global"; "" means that of the driver
 	EnableIPv4 *bool  // nil means true
 	EnableIPv6 *bool  // nil means what the daemon gives new networks: false, or with serve --ipv6 true
 	Internal   bool
@@ -37,6 +37,8 @@ type EndpointSpec struct {
 	Interface    string
 	Unconfigured bool   // no addresses and routes on the interface: the caller sets those that are reserved
 	Key          string // the caller's, to find the endpoint again
+
+	reserved *reservation // what the network's Allocator has reserved; nil: the model chooses the addresses
 }
 
 // ContainerSpec is what a user asks for when creating (run) or joining (attach) a container.

@@ -22,7 +22,7 @@ type Network struct {
 	Name       string            `json:"name"`
 	Created    time.Time         `json:"created"`
 	Driver     string            `json:"driver"`
-	Scope      string            `json:"scope"` // "local"
+	Scope      Scope             `json:"scope"` // "local", or "global" for all hosts of a cluster
 	EnableIPv4 bool              `json:"enable_ipv4"`
 	EnableIPv6 bool              `json:"enable_ipv6"`
 	Internal   bool              `json:"internal,omitempty"` // no way out and no default route

@@ -66,7 +66,7 @@ func networkLs() *cobra.Command {
 					ID:        n.ID,
 					Name:      n.Name,
 					Driver:    n.Driver,
-					Scope:     n.Scope,
+					Scope:     string(n.Scope),
 					CreatedAt: n.Created.String(),
 					IPv4:      fmt.Sprint(n.EnableIPv4),
 					IPv6:      fmt.Sprint(n.EnableIPv6), Internal: fmt.Sprint(n.Internal), labels: n.Labels,

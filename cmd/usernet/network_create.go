@@ -102,7 +102,7 @@ func networkCreate() *cobra.Command {
 	f.BoolVar(&spec.Attachable, "attachable", false, "shown by inspect; every network can be attached to")
 	f.BoolVar(&ipv4, "ipv4", true, "give it IPv4")
 	f.BoolVar(&ipv6, "ipv6", false, "give it IPv6")
-	f.StringVar(&spec.Scope, "scope", "", "local, which is the only one")
+	f.StringVar((*string)(&spec.Scope), "scope", "", "local, which is the only one")
 	f.BoolVar(&spec.ConfigOnly, "config-only", false, "only keep the settings, for --config-from")
 	f.StringVar(&spec.ConfigFrom, "config-from", "", "network made with --config-only whose settings to take")
 	f.StringVar(&ipam, "ipam-driver", "default", "default, which is the only one")
