@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Descriptors come with a request's first bytes (SCM_RIGHTS, unix(7)): a namespace that the client has opened where it can see
@@ -51,25 +53,16 @@ func (c *fileConn) Read(b []byte) (int, error) {
 
 // collect keeps the descriptors in a control message. Those for which there is no room are closed by the kernel.
 func (c *fileConn) collect(oob []byte) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return
-	}
+	fds, _ := sockio.ParseRights(oob) // of what is damaged, those before it
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
+	for _, fd := range fds {
+		f := os.NewFile(uintptr(fd), "received")
+		if c.closed || len(c.files) == maxConnectionFiles {
+			_ = f.Close()
 			continue
 		}
-		for _, fd := range fds {
-			f := os.NewFile(uintptr(fd), "received")
-			if c.closed || len(c.files) == maxConnectionFiles {
-				_ = f.Close()
-				continue
-			}
-			c.files = append(c.files, f)
-		}
+		c.files = append(c.files, f)
 	}
 }
 
@@ -115,7 +108,7 @@ func (c *sendingConn) Write(b []byte) (int, error) {
 	if c.file == nil || len(b) == 0 {
 		return c.UnixConn.Write(b)
 	}
-	n, _, err := c.WriteMsgUnix(b, unix.UnixRights(int(c.file.Fd())), nil)
+	n, err := sockio.WriteRights(c.UnixConn, b, int(c.file.Fd()))
 	if err == nil {
 		c.file = nil
 		if n < len(b) {

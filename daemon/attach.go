@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -196,7 +197,7 @@ func (d *Daemon) leave(ctx context.Context, c *network.Container, key string) er
 
 // keepNamespace keeps a copy of a namespace's descriptor for s.
 func (d *Daemon) keepNamespace(s *sandboxState, netns *os.File) error {
-	fd, err := copyDescriptor(netns)
+	fd, err := sockio.Dup(netns)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -54,7 +55,7 @@ func (s *sandboxState) copyTo(set *handover.Set) error {
 		set.Put(tapID(s.id, p.ep), fd)
 	}
 	if f := s.netns.Load(); f != nil {
-		fd, err := copyDescriptor(f)
+		fd, err := sockio.Dup(f)
 		if err == nil {
 			set.Put(netnsID(s.id), fd)
 		}

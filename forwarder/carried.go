@@ -94,15 +94,15 @@ func (f *Forwarder) Release() []*Carried {
 	}
 	f.mu.Unlock()
 	for _, p := range ports {
-		_ = p.sock.use(func(fd int) error { f.reactor.remove(fd); return nil })
+		_ = p.sock.Use(func(fd int) error { f.reactor.Remove(fd); return nil })
 	}
-	f.reactor.barrier() // connections that were accepted are in f.flows now
+	f.reactor.Barrier() // connections that were accepted are in f.flows now
 	f.mu.Lock()
 	f.released = true
 	flows := slices.Collect(maps.Keys(f.flows))
 	f.mu.Unlock()
 	var list []*Carried
-	f.reactor.withDispatchStopped(func() { // or a flow could go over to splicing between the two loops
+	f.reactor.WithDispatchStopped(func() { // or a flow could go over to splicing between the two loops
 		for _, fl := range flows {
 			if c := fl.releasePair(); c != nil {
 				list = append(list, c)
@@ -132,8 +132,8 @@ func (fl *flow) stop() {
 	defer fl.mu.Unlock()
 	if fl.direct != nil && !fl.aborted && !fl.over {
 		fl.stopping, fl.left = true, make(chan [2]Half, 1)
-		fl.direct.interrupt()
-		fl.host.interrupt()
+		fl.direct.Interrupt()
+		fl.host.Interrupt()
 	}
 }
 
@@ -148,7 +148,7 @@ func (fl *flow) releasePair() *Carried {
 	c := fl.carried()
 	for i := range p.ends {
 		e := &p.ends[i]
-		c.Halves[i] = Half{FD: e.release(fl.f.reactor), Ended: e.ended.Load(), Rest: -1}
+		c.Halves[i] = Half{FD: e.Release(fl.f.reactor), Ended: e.ended.Load(), Rest: -1}
 	}
 	fl.f.removeFlow(fl)
 	return c
@@ -184,7 +184,7 @@ func (fl *flow) carried() *Carried {
 // detachEnds returns copies of a stopped flow's sockets, and what was read from one and not written to the other.
 func (fl *flow) detachEnds(halves *[2]half) [2]Half {
 	var list [2]Half
-	for i, c := range [2]*SocketConn{fl.direct, fl.host} {
+	for i, c := range [2]*sockio.Conn{fl.direct, fl.host} {
 		fd, _ := sockio.Dup(c) // -1 is looked at below
 		list[i] = Half{FD: fd, Rest: -1, Ended: halves[i].ended}
 	}

@@ -162,12 +162,12 @@ func TestPausedPortIsReleased(t *testing.T) {
 	for p = range w.ports {
 	}
 	watched := func() error {
-		w.reactor.mu.RLock()
-		defer w.reactor.mu.RUnlock()
-		if w.reactor.handlers[int32(p.sock.fd)] == nil {
-			return errors.New("it is not watched")
-		}
-		return nil
+		return p.sock.Use(func(fd int) error {
+			if !w.reactor.Watches(fd) {
+				return errors.New("it is not watched")
+			}
+			return nil
+		})
 	}
 	p.pause()
 	if watched() == nil {

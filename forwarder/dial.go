@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // dialHost returns a socket that is connected to the outside for the container at inside.
 func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.AddrPort) (fd int, err error) {
-	fd, err = unix.Socket(family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err = unix.Socket(sockio.Family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -27,13 +28,13 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 		return fd, unix.EMFILE
 	}
 	defer dialling.release() // the flow, if one comes of it, claims its own
-	if err := setInherited(fd, f.cfg.Shared.keepAlive); err != nil {
+	if err := sockio.SetTCP(fd, f.cfg.Shared.keepAlive); err != nil {
 		return fd, err
 	}
 	if local := f.outbound(to.Addr()); local.IsValid() {
 		// The port is chosen when it is known where to, which leaves more of them (ip(7)).
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+		if err := unix.Bind(fd, sockio.Sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
 			return fd, err
 		}
 	}
@@ -45,7 +46,7 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 	if err := f.connect(ctx, fd, to); err != nil {
 		return fd, err
 	}
-	if localAddr(fd) == to {
+	if sockio.LocalAddr(fd) == to {
 		return fd, unix.ECONNREFUSED // nobody listens there, and the kernel happened to choose this port: it has met itself
 	}
 	return fd, nil
@@ -53,7 +54,7 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 
 // connect connects a socket. Within one machine that is over at once; otherwise it is waited for until ctx ends.
 func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) error {
-	if err := unix.Connect(fd, sockaddr(to)); err == nil || !errors.Is(err, unix.EINPROGRESS) {
+	if err := unix.Connect(fd, sockio.Sockaddr(to)); err == nil || !errors.Is(err, unix.EINPROGRESS) {
 		return err
 	}
 	if _, err := unix.Getpeername(fd); err == nil {
@@ -62,7 +63,7 @@ func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return f.reactor.connected(ctx, fd)
+	return f.reactor.WaitConnected(ctx, fd)
 }
 
 // dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where the
@@ -80,7 +81,7 @@ func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPo
 	}
 	if f.cfg.connect != nil {
 		err = f.cfg.connect(fd)
-	} else if err = unix.Bind(fd, sockaddr(outside)); err == nil {
+	} else if err = unix.Bind(fd, sockio.Sockaddr(outside)); err == nil {
 		err = f.connect(ctx, fd, inside)
 	}
 	if err != nil {

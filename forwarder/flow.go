@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // flow is one TCP connection from or to a container. Its two halves are copied in one of three ways: between netstack and a
@@ -23,10 +25,10 @@ type flow struct {
 
 	mu      sync.Mutex
 	aborted bool
-	pair    *pair       // both ends, while the reactor copies
-	in      Conn        // the container's end at the gateway
-	direct  *SocketConn // or in the container's own network namespace
-	host    *SocketConn
+	pair    *pair        // both ends, while the reactor copies
+	in      Conn         // the container's end at the gateway
+	direct  *sockio.Conn // or in the container's own network namespace
+	host    *sockio.Conn
 
 	over     bool         // the splicing goroutines have ended
 	stopping bool         // they were told to end, so that another process can go on
@@ -128,14 +130,14 @@ func (fl *flow) abort() {
 	p, in := fl.pair, fl.in
 	again := fl.aborted
 	fl.aborted = true
-	sockets := [2]*SocketConn{fl.direct, fl.host}
+	sockets := [2]*sockio.Conn{fl.direct, fl.host}
 	fl.mu.Unlock()
 	if again {
 		return
 	}
 	for _, c := range sockets {
 		if c != nil {
-			c.interrupt()
+			c.Interrupt()
 		}
 	}
 	if in != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
 )
 
@@ -52,9 +53,9 @@ type Forwarder struct {
 	cfg     Config
 	ctx     context.Context
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup // flows, dials
-	reactor *reactor       // of cfg.Shared
-	alone   bool           // cfg.Shared is this forwarder's own
+	wg      sync.WaitGroup  // flows, dials
+	reactor *sockio.Reactor // of cfg.Shared
+	alone   bool            // cfg.Shared is this forwarder's own
 
 	toFlush flushList
 
@@ -155,7 +156,7 @@ func (f *Forwarder) Close() error {
 	for _, p := range ports {
 		f.unbind(p)
 	}
-	f.reactor.barrier()
+	f.reactor.Barrier()
 	f.wg.Wait()
 	f.cfg.Shared.giveReactor(f.reactor)
 	if f.alone {
@@ -227,11 +228,10 @@ func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
 
 // Locks are what has to be watched for hanging. A handler that hangs holds the reactor's.
 func (f *Forwarder) Locks() []watchdog.Lock {
-	return []watchdog.Lock{
+	return append([]watchdog.Lock{
 		watchdog.Mutex("forwarder", &f.mu, 0),
-		watchdog.Mutex("socket handlers", &f.reactor.dispatchMu, 0),
 		watchdog.Mutex("batches of datagrams", &f.toFlush.mu, 0),
-	}
+	}, f.reactor.Locks()...)
 }
 
 // Counters returns what was counted since the start.

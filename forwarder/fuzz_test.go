@@ -4,37 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/usernet/usernet/internal/packet"
 )
-
-// FuzzError reads error queues' control messages, and builds what a container is told.
-func FuzzError(f *testing.F) {
-	message := func(level, kind int32, data []byte) []byte {
-		b := make([]byte, unix.CmsgSpace(len(data)))
-		b[0], b[8], b[12] = byte(unix.CmsgLen(len(data))), byte(level), byte(kind)
-		copy(b[unix.CmsgLen(0):], data)
-		return b
-	}
-	unreachable := []byte{111, 0, 0, 0, unix.SO_EE_ORIGIN_ICMP, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 192, 0, 2, 1}
-	tooBig := []byte{90, 0, 0, 0, unix.SO_EE_ORIGIN_LOCAL, 0, 0, 0, 0x78, 5, 0, 0, 0, 0, 0, 0}
-	f.Add(message(unix.IPPROTO_IP, unix.IP_RECVERR, unreachable))
-	f.Add(message(unix.IPPROTO_IP, unix.IP_RECVERR, tooBig))
-	f.Add(message(unix.IPPROTO_IPV6, unix.IPV6_RECVERR, append(unreachable, make([]byte, 16)...)))
-	f.Fuzz(func(t *testing.T, oob []byte) {
-		e, ok := parseError(oob)
-		if !ok {
-			return
-		}
-		if m := e.message(); len(m) != 8 || m[0] != e.icmp || m[1] != e.code {
-			t.Errorf("%+v becomes %x", e, m)
-		}
-		if e.offender.IsValid() && e.offender.Is4() == e.v6 {
-			t.Errorf("%+v has an offender of the other family", e)
-		}
-	})
-}
 
 // FuzzQuote builds the datagrams that errors quote.
 func FuzzQuote(f *testing.F) {

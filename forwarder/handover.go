@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // adoptedKey is what an adopted socket is for.
@@ -22,7 +23,7 @@ func (s *Shared) HandOver(set *handover.Set) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	put := func(id handover.ID, fd int) error {
-		c, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		c, err := sockio.DupFD(fd)
 		if err == nil {
 			set.Put(id, c)
 		}
@@ -30,7 +31,7 @@ func (s *Shared) HandOver(set *handover.Set) error {
 	}
 	var errs []error
 	for _, p := range s.ports {
-		errs = append(errs, p.sock.use(func(fd int) error { return put(p.key().id(p.dual), fd) }))
+		errs = append(errs, p.sock.Use(func(fd int) error { return put(p.key().id(p.dual), fd) }))
 	}
 	seen := map[int]bool{} // a socket for both families stands under two keys
 	for k, fd := range s.inherited {
@@ -48,7 +49,7 @@ func (s *Shared) HandOver(set *handover.Set) error {
 // Adopt keeps the socket of a port that was published by a daemon whose place this one takes, until the port is published
 // again or DropAdopted. It owns fd from here.
 func (s *Shared) Adopt(fd int) error {
-	at := localAddr(fd)
+	at := sockio.LocalAddr(fd)
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || !at.IsValid() || at.Port() == 0 {
 		return errors.Join(fmt.Errorf("descriptor %d is not the socket of a port", fd), err, unix.Close(fd))
@@ -58,8 +59,7 @@ func (s *Shared) Adopt(fd int) error {
 		k.proto = "udp"
 	}
 	if at.Addr() == netip.IPv6Unspecified() {
-		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-		k.dual = err == nil && only == 0
+		k.dual = sockio.IsDual(fd)
 	}
 	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil {

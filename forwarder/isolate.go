@@ -2,51 +2,43 @@ package forwarder
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/sockio"
 )
-
-// flowHandler is a handler of which the reactor ends the flow where handling its socket panics.
-type flowHandler interface {
-	eventHandler
-	forwarder() *Forwarder
-	// fail ends the flow. The reactor calls it once it is not handling anything.
-	fail()
-}
 
 var (
-	_ flowHandler = (*association)(nil)
-	_ flowHandler = (*pinger)(nil)
-	_ flowHandler = (*pairEnd)(nil)
-	_ flowHandler = (*published)(nil)
+	_ sockio.Isolated = (*association)(nil)
+	_ sockio.Isolated = (*pinger)(nil)
+	_ sockio.Isolated = (*pairEnd)(nil)
+	_ sockio.Isolated = (*published)(nil)
 )
 
-// handle has h handle its events. A panic ends its flow and nothing else: the reactor serves others too.
-func handle(h eventHandler, events uint32) {
-	fh, ok := h.(flowHandler)
-	if !ok {
-		h.handleEvents(events) // one of this package's own that do nothing which could fail
-		return
-	}
-	log := fh.forwarder().cfg.Logger
-	if !isolate.Do(log, "handling a socket", func() { h.handleEvents(events) }) {
-		isolate.Do(log, "ending a flow", fh.fail)
-	}
-}
+// Logger implements sockio.Isolated.
+func (a *association) Logger() *slog.Logger { return a.f.cfg.Logger }
 
-func (a *association) forwarder() *Forwarder { return a.f }
-func (a *association) fail()                 { a.end() }
+// Fail implements sockio.Isolated.
+func (a *association) Fail() { a.end() }
 
-func (s *pinger) forwarder() *Forwarder { return s.f }
-func (s *pinger) fail()                 { s.end() }
+// Logger implements sockio.Isolated.
+func (s *pinger) Logger() *slog.Logger { return s.f.cfg.Logger }
 
-func (e *pairEnd) forwarder() *Forwarder { return e.p.fl.f }
-func (e *pairEnd) fail()                 { e.p.end(false) }
+// Fail implements sockio.Isolated.
+func (s *pinger) Fail() { s.end() }
 
-// A published port stays: each of its clients is isolated by itself.
-func (p *published) forwarder() *Forwarder { return p.f }
-func (p *published) fail()                 {}
+// Logger implements sockio.Isolated.
+func (e *pairEnd) Logger() *slog.Logger { return e.p.fl.f.cfg.Logger }
+
+// Fail implements sockio.Isolated.
+func (e *pairEnd) Fail() { e.p.end(false) }
+
+// Logger implements sockio.Isolated.
+func (p *published) Logger() *slog.Logger { return p.f.cfg.Logger }
+
+// Fail implements sockio.Isolated. The port stays: each of its clients is isolated by itself.
+func (p *published) Fail() {}
 
 // call runs one half of a flow's copying, where a panic is an error like others: it ends the flow.
 func (fl *flow) call(copy func() error) error {

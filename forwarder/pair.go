@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/faults"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // pair relays a flow between two sockets of the kernel in the reactor: it needs no goroutine, and three system calls for each piece
@@ -34,7 +35,7 @@ type pair struct {
 
 // pairEnd is one socket of a pair.
 type pairEnd struct {
-	socket
+	sockio.Socket
 	p     *pair
 	ended atomic.Bool // nothing more comes from it
 }
@@ -53,7 +54,8 @@ const (
 func (f *Forwarder) carry(fl *flow, inside, host int) {
 	p := &pair{fl: fl}
 	for i, fd := range [2]int{inside, host} {
-		p.ends[i].p, p.ends[i].fd = p, fd
+		p.ends[i].p = p
+		p.ends[i].Open(fd)
 	}
 	if !f.trackFlow(fl) || !fl.setEnds(func() { fl.pair = p }) {
 		p.end(false)
@@ -61,15 +63,15 @@ func (f *Forwarder) carry(fl *flow, inside, host int) {
 	}
 	for i := range p.ends {
 		e := &p.ends[i]
-		if err := e.use(func(fd int) error { return f.reactor.add(fd, e) }); err != nil {
+		if err := e.Use(func(fd int) error { return f.reactor.Add(fd, e) }); err != nil {
 			p.end(false) // the forwarder ends
 			return
 		}
 	}
 }
 
-// handleEvents implements eventHandler.
-func (e *pairEnd) handleEvents(uint32) {
+// handleEvents implements sockio.Handler.
+func (e *pairEnd) HandleEvents(uint32) {
 	switch what, rest := e.copy(); what {
 	case ended:
 		e.p.end(true)
@@ -90,26 +92,32 @@ func (e *pairEnd) other() *pairEnd {
 
 // copy reads once and writes what was read. rest is what the destination did not take, in the reactor's buffer.
 func (e *pairEnd) copy() (what outcome, rest []byte) {
-	fl, to := e.p.fl, e.other()
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	to.mu.RLock()
-	defer to.mu.RUnlock()
-	if e.fd < 0 || to.fd < 0 {
-		return goesOn, nil // it has just been closed
-	}
+	to := e.other()
+	// An error: it has just been closed.
+	_ = e.Use(func(from int) error {
+		return to.Use(func(dst int) error {
+			what, rest = e.copyTo(to, from, dst)
+			return nil
+		})
+	})
+	return what, rest
+}
+
+// copyTo is copy with both descriptors.
+func (e *pairEnd) copyTo(to *pairEnd, from, dst int) (what outcome, rest []byte) {
+	fl := e.p.fl
 	if e.ended.Load() {
 		return broken, nil // only errors and hang-ups are reported then (epoll_ctl(2))
 	}
-	buf := fl.f.reactor.buffer()
-	n, err := unix.Read(e.fd, buf)
+	buf := fl.f.reactor.Buffer()
+	n, err := unix.Read(from, buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return goesOn, nil
 	case err != nil:
 		return broken, nil
 	case n == 0:
-		return e.end(to), nil
+		return e.end(to, from, dst), nil
 	}
 	if faults.Enabled {
 		faults.Check(faults.Relay, buf[:n])
@@ -118,7 +126,7 @@ func (e *pairEnd) copy() (what outcome, rest []byte) {
 	if to == &e.p.ends[0] {
 		moved = &fl.bytesIn
 	}
-	m, err := unix.Write(to.fd, buf[:n])
+	m, err := unix.Write(dst, buf[:n])
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 		return broken, nil
 	}
@@ -129,15 +137,15 @@ func (e *pairEnd) copy() (what outcome, rest []byte) {
 	return goesOn, nil
 }
 
-// end passes on the end of a half (FIN). The caller holds both ends' locks.
-func (e *pairEnd) end(to *pairEnd) outcome {
+// end passes on the end of a half (FIN).
+func (e *pairEnd) end(to *pairEnd, from, dst int) outcome {
 	e.ended.Store(true)
 	e.p.fl.halfClosed.Store(true)
 	if to.ended.Load() {
 		return ended
 	}
-	e.p.fl.f.reactor.change(e.fd, 0)
-	if unix.Shutdown(to.fd, unix.SHUT_WR) != nil {
+	e.p.fl.f.reactor.Change(from, 0)
+	if unix.Shutdown(dst, unix.SHUT_WR) != nil {
 		return broken
 	}
 	return goesOn
@@ -151,9 +159,9 @@ func (p *pair) end(well bool) {
 	for i := range p.ends {
 		e := &p.ends[i]
 		if well {
-			_ = e.use(func(fd int) error { return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) })
+			_ = e.Use(func(fd int) error { return sockio.SetLinger(fd, false) })
 		}
-		e.close(p.fl.f.reactor)
+		e.Close(p.fl.f.reactor)
 	}
 	p.fl.f.removeFlow(p.fl)
 }
@@ -171,7 +179,7 @@ func (p *pair) toSplice(e *pairEnd, left []byte) {
 		}
 	}
 	r := p.fl.f.reactor
-	p.fl.splice(p.ends[0].release(r), p.ends[1].release(r), halves)
+	p.fl.splice(p.ends[0].Release(r), p.ends[1].Release(r), halves)
 }
 
 // half is one direction of a flow that is spliced.
@@ -184,20 +192,20 @@ type half struct {
 // flow is stopped.
 func (fl *flow) splice(inside, host int, halves [2]half) {
 	f := fl.f
-	direct, outer := newSocketConn(inside), newSocketConn(host)
+	direct, outer := sockio.NewConn(inside), sockio.NewConn(host)
 	if !fl.setEnds(func() { fl.pair, fl.direct, fl.host = nil, direct, outer }) {
-		reset(direct)
-		reset(outer)
+		direct.Reset()
+		outer.Reset()
 		f.removeFlow(fl)
 		return
 	}
-	copy := func(i int, dst, src *SocketConn, moved *atomic.Uint64) {
+	copy := func(i int, dst, src *sockio.Conn, moved *atomic.Uint64) {
 		h := &halves[i]
 		if h.ended {
 			return
 		}
 		st := &stall{interrupt: fl.abort}
-		st.watch = func() { st.watchSocket(f.reactor, src.fd) }
+		st.watch = func() { st.watchSocket(f.reactor, src.FD()) }
 		err := fl.call(func() error { return splice(dst, src, &h.rest, moved, st) })
 		st.unwatch()
 		switch {
@@ -232,11 +240,11 @@ func (fl *flow) endSplice(halves [2]half) {
 	}
 	fl.mu.Unlock()
 	if well {
-		finish(fl.direct)
-		finish(fl.host)
+		fl.direct.Finish()
+		fl.host.Finish()
 	} else {
-		reset(fl.direct) // of copies, where it was left: nothing happens to the connections
-		reset(fl.host)
+		fl.direct.Reset() // of copies, where it was left: nothing happens to the connections
+		fl.host.Reset()
 	}
 	for i := range halves {
 		if p := halves[i].rest.p; p != nil {

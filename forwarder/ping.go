@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/packet"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // echoHeader is the length in bytes of an ICMP echo message's header (RFC 792, RFC 4443).
@@ -26,7 +27,7 @@ type echoKey struct {
 type pinger struct {
 	mapping
 	key     echoKey
-	sock    socket
+	sock    sockio.Socket
 	tooLong atomic.Pointer[lastEcho]
 }
 
@@ -64,19 +65,19 @@ func (f *Forwarder) HandleEcho(p packet.Datagram) bool {
 	s.packetsOut.Add(1)
 	var control []byte
 	if p.TTL != packet.DefaultTTL {
-		control = ttlControl(p.TTL-1, p.Src.Addr().Is6())
+		control = sockio.TTLControl(p.TTL-1, p.Src.Addr().Is6())
 	}
-	var to rawAddr
-	to.set(target)
-	err = s.sock.use(func(fd int) error {
-		s.sock.setFragment(fd, p)
-		err := send(fd, p.Payload, &to, control)
+	var to sockio.RawAddr
+	to.Set(target)
+	err = s.sock.Use(func(fd int) error {
+		s.sock.SetFragment(fd, p.DontFragment, p.Src.Addr().Is6())
+		err := sockio.Send(fd, p.Payload, &to, control)
 		if errors.Is(err, unix.EMSGSIZE) {
 			s.tooLong.Store(&lastEcho{p.Dst.Addr(), [echoHeader]byte(p.Payload), len(p.Payload)})
 			return nil // the error queue says how long it may be
 		}
 		if err != nil { // it may be that of an earlier request, which is on the error queue
-			err = send(fd, p.Payload, &to, control)
+			err = sockio.Send(fd, p.Payload, &to, control)
 		}
 		return err
 	})
@@ -102,7 +103,7 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 		f.releaseUse(key.src, useEcho)
 		return nil
 	}
-	s.sock.fd = fd
+	s.sock.Open(fd)
 	s.used()
 	f.mu.Lock()
 	if f.closed || f.echo[key] != nil {
@@ -117,7 +118,7 @@ func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
 	f.register(s)
 	f.mu.Unlock()
 	f.counters[countEcho].Add(1)
-	if err := f.reactor.add(fd, s); err != nil {
+	if err := f.reactor.Add(fd, s); err != nil {
 		s.end()
 		return nil
 	}
@@ -129,12 +130,12 @@ func (f *Forwarder) openPing(to netip.Addr) (int, error) {
 	if to.Is6() {
 		proto = unix.IPPROTO_ICMPV6
 	}
-	fd, err := unix.Socket(family(to), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	fd, err := unix.Socket(sockio.Family(to), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		return -1, err
 	}
 	if out := f.outbound(to); out.IsValid() {
-		err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(out, 0)))
+		err = unix.Bind(fd, sockio.Sockaddr(netip.AddrPortFrom(out, 0)))
 	}
 	if err == nil && f.cfg.OutboundInterface != "" && !to.IsLoopback() {
 		err = unix.BindToDevice(fd, f.cfg.OutboundInterface)
@@ -142,7 +143,7 @@ func (f *Forwarder) openPing(to netip.Addr) (int, error) {
 	if err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
-	listenErrors(fd, to.Is6())
+	sockio.QueueErrors(fd, to.Is6())
 	return fd, nil
 }
 
@@ -155,7 +156,7 @@ func (s *pinger) end() {
 		delete(f.echo, s.key)
 	}
 	f.mu.Unlock()
-	s.sock.close(f.reactor)
+	s.sock.Close(f.reactor)
 	if live {
 		f.mu.Lock()
 		f.unregister(&s.mapping)
@@ -163,22 +164,22 @@ func (s *pinger) end() {
 	}
 }
 
-// handleEvents implements eventHandler: echo replies for the container, and ICMP errors.
-func (s *pinger) handleEvents(events uint32) {
+// handleEvents implements sockio.Handler: echo replies for the container, and ICMP errors.
+func (s *pinger) HandleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		s.passErrors()
 	}
-	if err := s.sock.receiveAll(s.reply); err != nil {
+	if err := s.sock.ReceiveAll(s.reply); err != nil {
 		s.passErrors()
 	}
 }
 
-func (s *pinger) reply(d datagram) {
-	src := d.from.Addr()
+func (s *pinger) reply(d sockio.Datagram) {
+	src := d.From.Addr()
 	if src.IsLoopback() {
 		src = s.f.gateway(s.key.src)
 	}
-	for _, message := range d.payload {
+	for _, message := range d.Payload {
 		if len(message) < echoHeader {
 			continue
 		}
@@ -191,21 +192,21 @@ func (s *pinger) reply(d datagram) {
 
 // passErrors gives the container the ICMP errors that answer its requests, with its own identifier in what they quote.
 func (s *pinger) passErrors() {
-	s.sock.readErrors(func(e extendedError, to netip.AddrPort, payload []byte) {
+	s.sock.ReadErrors(func(e sockio.QueuedError, to netip.AddrPort, payload []byte) {
 		size := len(payload)
-		if last := s.tooLong.Load(); e.local && last != nil {
+		if last := s.tooLong.Load(); e.Local && last != nil {
 			header := last.header
 			payload, size, to = header[:], last.size, netip.AddrPortFrom(last.to, 0)
 		}
-		if len(payload) < echoHeader || !to.IsValid() || to.Addr().Is4() != s.key.src.Is4() || e.v6 == to.Addr().Is4() {
+		if len(payload) < echoHeader || !to.IsValid() || to.Addr().Is4() != s.key.src.Is4() || e.V6 == to.Addr().Is4() {
 			return
 		}
 		proto := byte(unix.IPPROTO_ICMP)
-		if e.v6 {
+		if e.V6 {
 			proto = unix.IPPROTO_ICMPV6
 		}
 		binary.BigEndian.PutUint16(payload[4:], s.key.id)
 		quote := append(packet.QuoteIP(s.key.src, to.Addr(), proto, size), payload[:echoHeader]...)
-		_ = s.f.cfg.Inside.WriteICMP(e.from(s.f, to.Addr()), s.key.src, append(e.message(), quote...))
+		_ = s.f.cfg.Inside.WriteICMP(s.f.icmpSource(e, to.Addr()), s.key.src, append(icmpHeader(e), quote...))
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Mapping asks for published ports. Ends of 0 mean single ports; a HostPort of 0 means a free one.
@@ -192,7 +194,7 @@ func (p *published) open() error {
 	if err != nil {
 		return err
 	}
-	p.sock.fd = fd
+	p.sock.Open(fd)
 	p.f.mu.Lock()
 	closed := p.f.closed
 	if !closed {
@@ -204,18 +206,18 @@ func (p *published) open() error {
 	}
 	p.f.cfg.Shared.put(p)
 	if p.bound.Proto == "udp" {
-		mergeDatagrams(fd)
-	} else if err := setInherited(fd, p.f.cfg.Shared.keepAlive); err != nil {
+		sockio.MergeDatagrams(fd)
+	} else if err := sockio.SetTCP(fd, p.f.cfg.Shared.keepAlive); err != nil {
 		p.f.unbind(p)
 		return err
 	}
 	if p.bound.Proto == "udp" && p.bound.Host.Addr().IsUnspecified() {
-		if err := tellLocal(fd, p.bound.Host.Addr().Is6()); err != nil {
+		if err := sockio.TellLocal(fd, p.bound.Host.Addr().Is6()); err != nil {
 			p.f.unbind(p)
 			return err
 		}
 	}
-	if err := p.f.reactor.add(fd, p); err != nil {
+	if err := p.f.reactor.Add(fd, p); err != nil {
 		p.f.unbind(p)
 		return err
 	}
@@ -233,7 +235,7 @@ func (f *Forwarder) unbind(p *published) {
 		in.endLocked()
 	}
 	f.mu.Unlock()
-	p.sock.close(f.reactor)
+	p.sock.Close(f.reactor)
 }
 
 // Unpublish closes published ports. Connections through them go on.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/packet"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // published is one bound host port.
@@ -19,7 +20,7 @@ type published struct {
 	bound    Bound
 	dual     bool       // the socket takes both families; bound says [::]
 	in4, in6 netip.Addr // the container
-	sock     socket
+	sock     sockio.Socket
 	clients  map[clientKey]*inboundUDP // of UDP; guarded by f.mu
 	resume   *time.Timer               // ends a pause; nil: there is none. Guarded by f.mu
 }
@@ -50,22 +51,22 @@ func (p *published) insideFor(client netip.AddrPort) (src, dst netip.AddrPort) {
 	return src, netip.AddrPortFrom(in, p.bound.Port)
 }
 
-// handleEvents implements eventHandler.
-func (p *published) handleEvents(uint32) {
+// handleEvents implements sockio.Handler.
+func (p *published) HandleEvents(uint32) {
 	if p.bound.Proto == "udp" {
-		_ = p.sock.receiveAll(p.datagram) // an error is about some client that is gone
+		_ = p.sock.ReceiveAll(p.datagram) // an error is about some client that is gone
 		return
 	}
 	for range 16 { // then others have their turn
 		var fd int
 		var sa unix.Sockaddr
-		err := p.sock.use(func(ln int) (err error) {
+		err := p.sock.Use(func(ln int) (err error) {
 			fd, sa, err = unix.Accept4(ln, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			return err
 		})
 		switch {
 		case err == nil:
-			p.connect(fd, addrPortOf(sa))
+			p.connect(fd, sockio.AddrPort(sa))
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 			p.pause()
 			return
@@ -77,7 +78,7 @@ func (p *published) handleEvents(uint32) {
 
 // pause leaves a listener alone for a moment: there is nothing to accept with, and it would be ready all the time.
 func (p *published) pause() {
-	_ = p.sock.use(func(fd int) error { p.f.reactor.remove(fd); return nil })
+	_ = p.sock.Use(func(fd int) error { p.f.reactor.Remove(fd); return nil })
 	p.f.mu.Lock()
 	if !p.f.closed && !p.f.releasing {
 		p.resume = time.AfterFunc(100*time.Millisecond, p.watchAgain) // which unbind and Release stop
@@ -94,7 +95,7 @@ func (p *published) watchAgain() {
 		return
 	}
 	p.resume = nil
-	_ = p.sock.use(func(fd int) error { return p.f.reactor.add(fd, p) })
+	_ = p.sock.Use(func(fd int) error { return p.f.reactor.Add(fd, p) })
 }
 
 // stayPaused ends a pause without the port being watched again. The caller holds f.mu.
@@ -109,9 +110,9 @@ func (p *published) stayPaused() {
 func (p *published) connect(fd int, client netip.AddrPort) {
 	f := p.f
 	src, dst := p.insideFor(client)
-	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: localAddr(fd)}
+	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: sockio.LocalAddr(fd)}
 	if !f.addFlow(fl, fd) {
-		_ = unix.Close(fd) // which resets it (setInherited)
+		_ = unix.Close(fd) // which resets it (sockio.SetTCP)
 		return
 	}
 	inside, err := f.dialBypass(atOnce, dst, src, false)
@@ -182,17 +183,17 @@ type inboundUDP struct {
 	p       *published
 	key     inboundKey
 	client  clientKey
-	to      rawAddr
+	to      sockio.RawAddr
 	control []byte // chooses the address that replies leave by
 
 	mu    sync.Mutex // guards batch
-	batch txBatch
+	batch sockio.TXBatch
 }
 
 // datagram carries a client's datagram to the container.
-func (p *published) datagram(d datagram) {
+func (p *published) datagram(d sockio.Datagram) {
 	f := p.f
-	key := clientKey{d.from, d.local}
+	key := clientKey{d.From, d.Local}
 	f.mu.Lock()
 	in := p.clients[key]
 	f.mu.Unlock()
@@ -202,9 +203,9 @@ func (p *published) datagram(d datagram) {
 		}
 	}
 	in.used()
-	in.packetsIn.Add(d.count())
-	in.bytesIn.Add(uint64(d.size))
-	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.payload, d.segment) // a datagram may be lost
+	in.packetsIn.Add(d.Count())
+	in.bytesIn.Add(uint64(d.Size))
+	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.Payload, d.Segment) // a datagram may be lost
 }
 
 func (p *published) newClient(client clientKey) *inboundUDP {
@@ -218,13 +219,13 @@ func (p *published) newClient(client clientKey) *inboundUDP {
 		p:       p,
 		key:     inboundKey{dst, src},
 		client:  client,
-		control: sourceControl(client.local),
+		control: sockio.SourceControl(client.local),
 	}
 	to := client.from
 	if p.dual { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
 		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
 	}
-	in.to.set(to)
+	in.to.Set(to)
 	in.used()
 	f.mu.Lock()
 	// Clients that share the gateway's address need ports of their own.
@@ -273,7 +274,7 @@ func (f *Forwarder) replyPublished(d packet.Datagram) bool {
 		return false
 	}
 	in.answer()
-	in.packetsOut.Add(count(len(d.Payload), d.Segment))
+	in.packetsOut.Add(sockio.Segments(len(d.Payload), d.Segment))
 	in.bytesOut.Add(uint64(len(d.Payload)))
 	in.send(d)
 	return true
@@ -284,31 +285,31 @@ func (in *inboundUDP) send(d packet.Datagram) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	more := batchable(d)
-	if in.batch.count > 0 {
-		if more && in.batch.add(d.Payload) {
+	if !in.batch.Empty() {
+		if more && in.batch.Add(d.Payload) {
 			return
 		}
 		in.sendBatch()
 	}
 	if more {
-		in.batch.add(d.Payload)
+		in.batch.Add(d.Payload)
 		in.p.f.toFlush.add(in)
 		return
 	}
-	_ = in.p.sock.use(func(fd int) error { return sendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
+	_ = in.p.sock.Use(func(fd int) error { return sockio.SendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
 }
 
 // flush implements pendingFlush.
 func (in *inboundUDP) flush() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.batch.count > 0 {
+	if !in.batch.Empty() {
 		in.sendBatch()
 	}
 }
 
 // sendBatch sends the batch. The caller holds in.mu.
 func (in *inboundUDP) sendBatch() {
-	_ = in.p.sock.use(func(fd int) error { return in.batch.send(fd, &in.to, in.control) })
-	in.batch.clear()
+	_ = in.p.sock.Use(func(fd int) error { return in.batch.Send(fd, &in.to, in.control) })
+	in.batch.Clear()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/budget"
 	"github.com/usernet/usernet/internal/hostaddr"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
 )
 
@@ -32,10 +33,10 @@ type Shared struct {
 
 	mu        sync.Mutex
 	ports     map[portKey]*published
-	inherited map[portKey]int    // descriptors, which stay open
-	adopted   map[adoptedKey]int // descriptors of a daemon whose place this one takes
-	fdStore   handover.Sink      // stores copies of sockets of published ports; nil: nothing does
-	reactors  map[*reactor]int   // how many forwarders use each
+	inherited map[portKey]int         // descriptors, which stay open
+	adopted   map[adoptedKey]int      // descriptors of a daemon whose place this one takes
+	fdStore   handover.Sink           // stores copies of sockets of published ports; nil: nothing does
+	reactors  map[*sockio.Reactor]int // how many forwarders use each
 }
 
 // portKey is a host port: its address may be unspecified.
@@ -43,6 +44,11 @@ type portKey struct {
 	host  netip.AddrPort
 	proto string
 }
+
+// DefaultPeerTimeout is how long a connection may wait for a peer that is gone: programs whose own keepalive finds out in
+// seconds are behind the host's socket, which has to find out for them. An idle connection whose peer lives is kept for ever
+// (RFC 5382 REQ-5 asks for 2 h 4 min at least).
+const DefaultPeerTimeout = 30 * time.Second
 
 // NewShared makes what forwarders share. total is on the daemon as a whole, perContainer on a container on all of its
 // networks, as far as Memory goes; what is 0 does not limit. It is ended with Close.
@@ -52,17 +58,17 @@ func NewShared(total, perContainer Limits) *Shared {
 		descriptors: newDescriptors(),
 		memory:      budget.New(perContainer.Memory, total.Memory),
 		host:        hostaddr.Watch(),
-		keepAlive:   keepAliveFor(DefaultPeerTimeout),
+		keepAlive:   sockio.KeepAlive(DefaultPeerTimeout),
 		ports:       map[portKey]*published{},
 		inherited:   map[portKey]int{},
 		adopted:     map[adoptedKey]int{},
-		reactors:    map[*reactor]int{},
+		reactors:    map[*sockio.Reactor]int{},
 	}
 }
 
 // SetPeerTimeout says how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it, which is
 // hours. It is called before the first forwarder is made.
-func (s *Shared) SetPeerTimeout(d time.Duration) { s.keepAlive = keepAliveFor(d) }
+func (s *Shared) SetPeerTimeout(d time.Duration) { s.keepAlive = sockio.KeepAlive(d) }
 
 // SetNetworks says which networks the daemon has, whether they have a forwarder or not: list returns their subnets, of which
 // the addresses are the gateways'. Of several calls at once the last one's list is the one that counts.
@@ -80,17 +86,17 @@ func (s *Shared) OwnsAddr(a netip.Addr) bool { return s.host.Has(a) }
 const maxReactors = 64
 
 // takeReactor returns the reactor of another forwarder: one that no other uses, or else the one with the fewest users.
-func (s *Shared) takeReactor() (*reactor, error) {
+func (s *Shared) takeReactor() (*sockio.Reactor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var least *reactor
+	var least *sockio.Reactor
 	for r, users := range s.reactors {
 		if least == nil || users < s.reactors[least] {
 			least = r
 		}
 	}
 	if least == nil || s.reactors[least] > 0 && len(s.reactors) < maxReactors {
-		r, err := newReactor()
+		r, err := sockio.NewReactor()
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +107,7 @@ func (s *Shared) takeReactor() (*reactor, error) {
 }
 
 // giveReactor is the end of a forwarder's use. The reactor stays for the next one.
-func (s *Shared) giveReactor(r *reactor) {
+func (s *Shared) giveReactor(r *sockio.Reactor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.reactors[r]; ok {
@@ -127,7 +133,7 @@ func (s *Shared) Inherit(fd int) (at netip.AddrPort, proto string, err error) {
 	if err != nil {
 		return netip.AddrPort{}, "", fmt.Errorf("descriptor %d is not a socket: %w", fd, err)
 	}
-	at, proto = localAddr(fd), "tcp"
+	at, proto = sockio.LocalAddr(fd), "tcp"
 	if kind == unix.SOCK_DGRAM {
 		proto = "udp"
 	}
@@ -144,10 +150,8 @@ func (s *Shared) Inherit(fd int) (at netip.AddrPort, proto string, err error) {
 		return at, proto, fmt.Errorf("two sockets for %s were inherited", at)
 	}
 	s.inherited[portKey{at, proto}] = fd
-	if at.Addr() == netip.IPv6Unspecified() {
-		if only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err == nil && only == 0 {
-			s.inherited[portKey{netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), proto}] = fd
-		}
+	if at.Addr() == netip.IPv6Unspecified() && sockio.IsDual(fd) {
+		s.inherited[portKey{netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), proto}] = fd
 	}
 	return at, proto, nil
 }
@@ -173,11 +177,11 @@ func (s *Shared) listen(k portKey, dual bool) (int, error) {
 	case ok && taken:
 		return -1, unix.EADDRINUSE
 	case ok:
-		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return sockio.DupFD(fd)
 	case k.proto == "udp":
-		return listenUDP(k.host, dual)
+		return sockio.ListenUDP(k.host, dual)
 	}
-	return listenTCP(k.host, dual)
+	return sockio.ListenTCP(k.host, dual)
 }
 
 // port finds a published port.
@@ -227,7 +231,7 @@ func (s *Shared) Close() error {
 	s.reactors = nil
 	s.mu.Unlock()
 	for r := range reactors {
-		r.close()
+		r.Close()
 	}
 	errs := []error{s.host.Close()}
 	s.mu.Lock()

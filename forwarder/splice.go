@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // pipeSize is how many bytes are on their way between two sockets: what the kernel lets any user have
@@ -107,7 +109,7 @@ func readPipe(fd int, n int64) (r rest, err error) {
 // splice writes r to dst, then moves what src brings until src ends, passes its end on, and adds to moved what has arrived. The
 // kernel moves pages from socket to socket: nothing is copied into this process. After an error r is what was not moved. st ends
 // it where src is reset while dst takes nothing.
-func splice(dst, src *SocketConn, r *rest, moved *atomic.Uint64, st *stall) error {
+func splice(dst, src *sockio.Conn, r *rest, moved *atomic.Uint64, st *stall) error {
 	from, err := src.SyscallConn()
 	if err != nil {
 		return err
@@ -166,7 +168,7 @@ func readSome(from syscall.RawConn) (b []byte, err error) {
 	var serr error
 	err = from.Read(func(fd uintptr) bool {
 		if b == nil {
-			b = make([]byte, reactorBuffer)
+			b = make([]byte, sockio.ReactorBuffer)
 		}
 		var n int
 		for {

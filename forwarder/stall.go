@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // stall ends a direction of a flow that waits for its destination to take data when its source is reset. Both goroutines of
@@ -13,11 +15,11 @@ import (
 // Either of begin and sourceReset sees what the other has stored, whatever their order.
 type stall struct {
 	waiting, wasReset atomic.Bool
-	watch             func()   // called before the first wait: sourceReset is called from then on
-	interrupt         func()   // ends the wait; it does not block
-	watched           bool     // watch has been called; the direction's goroutine alone uses it
-	r                 *reactor // that watches the source's socket; nil: none does
-	fd                int      // the source's socket
+	watch             func()          // called before the first wait: sourceReset is called from then on
+	interrupt         func()          // ends the wait; it does not block
+	watched           bool            // watch has been called; the direction's goroutine alone uses it
+	r                 *sockio.Reactor // that watches the source's socket; nil: none does
+	fd                int             // the source's socket
 }
 
 // begin is called before a wait for the destination. False: the source was reset, so there is nothing to wait for.
@@ -42,22 +44,22 @@ func (s *stall) sourceReset() {
 }
 
 // watchSocket is the watch of a source that is a socket of the kernel. It is unwatched before the socket is closed.
-func (s *stall) watchSocket(r *reactor, fd int) {
+func (s *stall) watchSocket(r *sockio.Reactor, fd int) {
 	// Without EPOLLIN and EPOLLOUT, errors and hang-ups alone are reported (epoll_ctl(2)); a full close, which is no error,
 	// would be reported again and again without EPOLLET.
-	if r.watch(fd, s, unix.EPOLLET) == nil {
+	if r.Watch(fd, s, unix.EPOLLET) == nil {
 		s.r, s.fd = r, fd
 	}
 }
 
 func (s *stall) unwatch() {
 	if s.r != nil {
-		s.r.remove(s.fd)
+		s.r.Remove(s.fd)
 	}
 }
 
-// handleEvents implements eventHandler.
-func (s *stall) handleEvents(events uint32) {
+// handleEvents implements sockio.Handler.
+func (s *stall) HandleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		s.sourceReset()
 	}

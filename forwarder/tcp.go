@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/faults"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
@@ -64,9 +64,9 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		}
 		return
 	}
-	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: localAddr(host)}
+	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: sockio.LocalAddr(host)}
 	if !f.addFlow(fl, host) {
-		_ = unix.Close(host) // which resets it (setInherited)
+		_ = unix.Close(host) // which resets it (sockio.SetTCP)
 		if f.isReleased() {
 			r.Drop() // it asks again, and somebody else
 		} else {
@@ -112,13 +112,13 @@ func (f *Forwarder) HandleTCP(r SYN) {
 
 // run copies between the gateway's end of a connection and a socket of the host's, until both halves have ended.
 func (f *Forwarder) run(fl *flow, in Conn, host int) {
-	c := newSocketConn(host)
+	c := sockio.NewConn(host)
 	defer f.removeFlow(fl)
 	fl.descriptors.keep(gatewayDescriptors)
 	if !f.trackFlow(fl) || !fl.setEnds(func() { fl.in, fl.host = in, c }) {
 		in.Abort()
 		_ = in.Close()
-		reset(c)
+		c.Reset()
 		return
 	}
 	half := func(copy func() error) { // an error in one direction ends both
@@ -134,16 +134,16 @@ func (f *Forwarder) run(fl *flow, in Conn, host int) {
 	<-done
 	_ = in.Close()
 	if fl.wasAborted() {
-		reset(c)
+		c.Reset()
 	} else {
-		finish(c)
+		c.Finish()
 	}
 }
 
 // outward copies from the container to the host, and passes its end on.
 func (fl *flow) outward() error {
-	w := &tryWriter{fd: fl.host.fd, n: &fl.bytesOut}
-	s := &stall{interrupt: fl.host.interrupt}
+	w := &tryWriter{fd: fl.host.FD(), n: &fl.bytesOut}
+	s := &stall{interrupt: fl.host.Interrupt}
 	stop := func() {}
 	s.watch = func() { stop = fl.in.OnReset(s.sourceReset) }
 	defer func() { stop() }()
@@ -156,7 +156,7 @@ func (fl *flow) outward() error {
 			if !s.begin() {
 				return unix.ECONNRESET
 			}
-			err := fl.host.waitWritable()
+			err := fl.host.WaitWritable()
 			s.end()
 			if err != nil {
 				return err
@@ -197,14 +197,9 @@ func (w *tryWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// bufferSize holds the largest datagram, and what one read of a stream brings.
-const bufferSize = 64 << 10
-
 // streamChunk is how much of a stream is read at once: 45 segments at MTU 1500. Netstack puts at most 65375 bytes into
 // one super-frame, and 64 KiB would leave a small second one behind each.
 const streamChunk = 45 * 1448
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
 // inward copies from the host to the container, and passes its end on. Between reads it holds no buffer.
 func (fl *flow) inward() error {
@@ -213,46 +208,44 @@ func (fl *flow) inward() error {
 		return err
 	}
 	s := &stall{interrupt: fl.abort}
-	s.watch = func() { s.watchSocket(fl.f.reactor, fl.host.fd) }
+	s.watch = func() { s.watchSocket(fl.f.reactor, fl.host.FD()) }
 	defer s.unwatch()
 	for {
 		var n int
 		var rerr error
-		buf := (*[]byte)(nil)
+		buf := (*sockio.Buffer)(nil)
 		err := raw.Read(func(fd uintptr) bool {
 			if buf == nil {
-				buf = buffers.Get().(*[]byte)
+				buf = sockio.GetBuffer()
 			}
 			for {
-				n, rerr = syscall.Read(int(fd), (*buf)[:fl.memory.chunk()])
+				n, rerr = syscall.Read(int(fd), buf[:fl.memory.chunk()])
 				if rerr != syscall.EINTR {
 					break
 				}
 			}
 			if rerr == syscall.EAGAIN {
-				buffers.Put(buf)
+				sockio.PutBuffer(buf)
 				buf = nil
 				return false
 			}
 			return true
 		})
 		if err != nil || rerr != nil {
-			if buf != nil {
-				buffers.Put(buf)
-			}
+			sockio.PutBuffer(buf)
 			return errors.Join(err, rerr)
 		}
 		if n == 0 {
-			buffers.Put(buf)
+			sockio.PutBuffer(buf)
 			return fl.in.CloseWrite()
 		}
 		fl.memory.moved(int64(fl.bytesIn.Add(uint64(n)) + fl.bytesOut.Load()))
-		m, err := fl.in.TryWrite((*buf)[:n])
+		m, err := fl.in.TryWrite(buf[:n])
 		var rest []byte
 		if m < n {
-			rest = bytes.Clone((*buf)[m:n]) // it may wait for long: no more than that is held meanwhile
+			rest = bytes.Clone(buf[m:n]) // it may wait for long: no more than that is held meanwhile
 		}
-		buffers.Put(buf)
+		sockio.PutBuffer(buf)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			return err
 		}
@@ -279,16 +272,4 @@ func (fl *flow) deliver(b []byte, s *stall) error {
 		}
 	}
 	return nil
-}
-
-// finish closes a connection with what is still on its way.
-func finish(c *SocketConn) {
-	_ = c.SetLinger(-1)
-	_ = c.Close()
-}
-
-// reset closes a host connection with RST.
-func reset(c *SocketConn) {
-	_ = c.SetLinger(0)
-	_ = c.Close()
 }

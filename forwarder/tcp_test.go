@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/leak"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/stack"
 )
 
@@ -421,24 +422,11 @@ func TestPortsAreUsedAgain(t *testing.T) {
 	}
 }
 
-func TestKeepAlive(t *testing.T) {
-	for _, test := range []struct{ timeout, idle, interval time.Duration }{
-		{30 * time.Second, 15 * time.Second, 5 * time.Second},
-		{time.Hour, 30 * time.Minute, 10 * time.Minute},
-		{time.Second, time.Second, time.Second},
-	} {
-		k := keepAliveFor(test.timeout)
-		if !k.Enable || k.Idle != test.idle || k.Interval != test.interval || k.Count != keepAliveProbes {
-			t.Errorf("for %v: %+v", test.timeout, k)
-		}
-	}
-	if keepAliveFor(0).Enable {
-		t.Error("0 does not leave it to the kernel")
-	}
+func TestHostsSocketsHaveKeepAlive(t *testing.T) {
 	w := newWorld(t, nil)
 	port := listen(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	w.dial(t, port)
-	var host *SocketConn
+	var host *sockio.Conn
 	eventually(t, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -453,7 +441,7 @@ func TestKeepAlive(t *testing.T) {
 		return nil
 	})
 	for option, want := range map[int]int{unix.TCP_KEEPIDLE: 15, unix.TCP_KEEPINTVL: 5, unix.TCP_KEEPCNT: 3} {
-		if got, err := unix.GetsockoptInt(host.fd, unix.IPPROTO_TCP, option); err != nil || got != want {
+		if got, err := unix.GetsockoptInt(host.FD(), unix.IPPROTO_TCP, option); err != nil || got != want {
 			t.Errorf("the host's socket has %d for option %d, want %d (%v)", got, option, want, err)
 		}
 	}

@@ -6,13 +6,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/usernet/usernet/internal/packet"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // hostSocket is a UDP socket on the host's loopback with room for all that a test sends.
@@ -161,56 +159,17 @@ func TestGatheredDatagramsLeaveTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := raw.Control(func(fd uintptr) { mergeDatagrams(int(fd)) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { sockio.MergeDatagrams(int(fd)) }); err != nil {
 		t.Fatal(err)
 	}
 	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100), More: true}
-	for range maxBatch + 2 {
+	for range sockio.MaxBatch + 2 {
 		w.HandleUDP(p)
 	}
 	w.Flush()
-	for _, want := range []int{maxBatch * 100, 200} {
+	for _, want := range []int{sockio.MaxBatch * 100, 200} {
 		if got, _ := receive(t, sock); len(got) != want {
 			t.Errorf("%d bytes came at once, want %d", len(got), want)
 		}
-	}
-}
-
-// TestRunsAreOfOneSenderAndSize is what may reach a container as one super-frame.
-func TestRunsAreOfOneSenderAndSize(t *testing.T) {
-	fd, err := listenUDP(netip.MustParseAddrPort("127.0.0.1:0"), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	var clients [2]net.Conn
-	for i := range clients {
-		if clients[i], err = net.Dial("udp4", localAddr(fd).String()); err != nil {
-			t.Fatal(err)
-		}
-		defer clients[i].Close()
-	}
-	type sent struct{ client, size int }
-	for _, s := range []sent{{0, 100}, {0, 100}, {0, 40}, {0, 100}, {1, 100}, {1, 100}, {0, 100}, {0, 200}, {0, 0}, {0, 0}} {
-		if _, err := clients[s.client].Write(make([]byte, s.size)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := batches.Get().(*batch)
-	defer batches.Put(b)
-	n, err := b.receive(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	type run struct{ count, size, segment int }
-	var got []run
-	for i := 0; i < n; {
-		d, count := b.run(i, n)
-		got = append(got, run{count, d.size, d.segment})
-		i += count
-	}
-	want := []run{{3, 240, 100}, {1, 100, 0}, {2, 200, 100}, {1, 100, 0}, {1, 200, 0}, {1, 0, 0}, {1, 0, 0}}
-	if !slices.Equal(got, want) {
-		t.Errorf("runs %v, want %v", got, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/usernet/usernet/internal/faults"
 	"github.com/usernet/usernet/internal/packet"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // association is the host socket of one container source address and port: the same for every destination (RFC 4787
@@ -18,13 +19,13 @@ import (
 type association struct {
 	mapping
 	inside   netip.AddrPort
-	sock     socket
+	sock     sockio.Socket
 	hostSide netip.AddrPort
 	aliased  atomic.Bool // aliases has something
 
 	mu      sync.Mutex // over what follows, which sending uses
 	outside netip.AddrPort
-	to      rawAddr
+	to      sockio.RawAddr
 	aliases map[netip.AddrPort]netip.AddrPort // from targets to what the container calls them, where that is another
 	ttl     uint8                             // that control is for
 	control []byte                            // sets the TTL of datagrams whose own is not the default
@@ -32,7 +33,7 @@ type association struct {
 		target netip.AddrPort
 		size   int
 	} // the datagram that a local error is about
-	batch txBatch
+	batch sockio.TXBatch
 	first batchHead
 }
 
@@ -64,7 +65,7 @@ func (f *Forwarder) HandleUDP(p packet.Datagram) bool {
 		a.brief.Store(dns)
 	}
 	a.used()
-	a.packetsOut.Add(count(len(p.Payload), p.Segment))
+	a.packetsOut.Add(sockio.Segments(len(p.Payload), p.Segment))
 	a.bytesOut.Add(uint64(len(p.Payload)))
 	if err := a.send(p, target); err != nil {
 		f.reject(p, err)
@@ -78,22 +79,22 @@ func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	more := batchable(p)
-	if a.batch.count > 0 {
-		if more && a.outside == p.Dst && a.first.packet.DontFragment == p.DontFragment && a.batch.add(p.Payload) {
+	if !a.batch.Empty() {
+		if more && a.outside == p.Dst && a.first.packet.DontFragment == p.DontFragment && a.batch.Add(p.Payload) {
 			return nil
 		}
 		a.sendBatch()
 	}
 	if a.outside != p.Dst {
 		a.outside = p.Dst
-		a.to.set(target)
+		a.to.Set(target)
 		if target != p.Dst {
 			a.alias(target, p.Dst)
 		}
 	}
 	if more {
 		a.first.keep(p)
-		a.batch.add(p.Payload)
+		a.batch.Add(p.Payload)
 		a.f.toFlush.add(a)
 		return nil
 	}
@@ -101,13 +102,13 @@ func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	var control []byte
 	if p.TTL != packet.DefaultTTL {
 		if a.ttl != p.TTL {
-			a.ttl, a.control = p.TTL, ttlControl(p.TTL-1, p.Src.Addr().Is6())
+			a.ttl, a.control = p.TTL, sockio.TTLControl(p.TTL-1, p.Src.Addr().Is6())
 		}
 		control = a.control
 	}
-	return a.sock.use(func(fd int) error {
-		a.sock.setFragment(fd, p)
-		return sendAgain(func() error { return sendSegments(fd, p.Payload, p.Segment, &a.to, control) })
+	return a.sock.Use(func(fd int) error {
+		a.sock.SetFragment(fd, p.DontFragment, p.Src.Addr().Is6())
+		return sendAgain(func() error { return sockio.SendSegments(fd, p.Payload, p.Segment, &a.to, control) })
 	})
 }
 
@@ -128,7 +129,7 @@ func sendAgain(send func() error) error {
 func (a *association) flush() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.batch.count > 0 {
+	if !a.batch.Empty() {
 		a.sendBatch()
 	}
 }
@@ -136,12 +137,12 @@ func (a *association) flush() {
 // sendBatch sends the batch. The caller holds a.mu.
 func (a *association) sendBatch() {
 	p := a.first.packet
-	a.sent.target, a.sent.size = p.Dst, a.batch.size
-	err := a.sock.use(func(fd int) error {
-		a.sock.setFragment(fd, p)
-		return sendAgain(func() error { return a.batch.send(fd, &a.to, nil) })
+	a.sent.target, a.sent.size = p.Dst, a.batch.Size()
+	err := a.sock.Use(func(fd int) error {
+		a.sock.SetFragment(fd, p.DontFragment, p.Src.Addr().Is6())
+		return sendAgain(func() error { return a.batch.Send(fd, &a.to, nil) })
 	})
-	a.batch.clear()
+	a.batch.Clear()
 	if err != nil && !errors.Is(err, unix.EBADF) { // the association is over
 		a.f.reject(p, err)
 	}
@@ -165,7 +166,8 @@ func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *associa
 		f.releaseUse(p.Src.Addr(), useUDP)
 		return nil
 	}
-	a.sock.fd, a.hostSide = fd, localAddr(fd)
+	a.sock.Open(fd)
+	a.hostSide = sockio.LocalAddr(fd)
 	a.used()
 	f.mu.Lock()
 	if f.closed || f.udp[p.Src] != nil {
@@ -180,7 +182,7 @@ func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *associa
 	f.register(a)
 	f.mu.Unlock()
 	f.counters[countUDP].Add(1)
-	if err := f.reactor.add(fd, a); err != nil {
+	if err := f.reactor.Add(fd, a); err != nil {
 		a.end()
 		return nil
 	}
@@ -196,7 +198,7 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 	if out := f.outbound(to); out.IsValid() {
 		local = out
 	}
-	fd, err := listenUDP(netip.AddrPortFrom(local, 0), false)
+	fd, err := sockio.ListenUDP(netip.AddrPortFrom(local, 0), false)
 	if err != nil {
 		return -1, err
 	}
@@ -205,8 +207,8 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 			return -1, errors.Join(err, unix.Close(fd))
 		}
 	}
-	listenErrors(fd, to.Is6())
-	mergeDatagrams(fd)
+	sockio.QueueErrors(fd, to.Is6())
+	sockio.MergeDatagrams(fd)
 	return fd, nil
 }
 
@@ -219,7 +221,7 @@ func (a *association) end() {
 		delete(f.udp, a.inside)
 	}
 	f.mu.Unlock()
-	a.sock.close(f.reactor)
+	a.sock.Close(f.reactor)
 	if live { // what it had may be another's when it is closed, not before
 		f.mu.Lock()
 		f.unregister(&a.mapping)
@@ -227,26 +229,26 @@ func (a *association) end() {
 	}
 }
 
-// handleEvents implements eventHandler: datagrams for the container, and ICMP errors.
-func (a *association) handleEvents(events uint32) {
+// handleEvents implements sockio.Handler: datagrams for the container, and ICMP errors.
+func (a *association) HandleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		a.passErrors()
 	}
-	if err := a.sock.receiveAll(a.reply); err != nil {
+	if err := a.sock.ReceiveAll(a.reply); err != nil {
 		a.passErrors()
 	}
 }
 
 // reply carries a datagram from the outside to the container.
-func (a *association) reply(d datagram) {
-	src := a.known(d.from)
+func (a *association) reply(d sockio.Datagram) {
+	src := a.known(d.From)
 	if faults.Enabled {
-		faults.Check(faults.Reply, d.payload[0])
+		faults.Check(faults.Reply, d.Payload[0])
 	}
 	a.answer()
-	a.packetsIn.Add(d.count())
-	a.bytesIn.Add(uint64(d.size))
-	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.payload, d.segment) // a datagram may be lost
+	a.packetsIn.Add(d.Count())
+	a.bytesIn.Add(uint64(d.Size))
+	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.Payload, d.Segment) // a datagram may be lost
 }
 
 // maxAliases is how many of a gateway's ports an association remembers to have sent to.

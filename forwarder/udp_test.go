@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/packet"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // echoUDP answers each datagram with itself, on the host's loopback.
@@ -54,7 +55,7 @@ func TestDatagramsComeBack(t *testing.T) {
 	port := echoUDP(t)
 	c := w.socket(t, 4000)
 	b := make([]byte, 1<<16)
-	for _, size := range []int{0, 1, 1472, 1473, 9000, maxDatagram} {
+	for _, size := range []int{0, 1, 1472, 1473, 9000, sockio.MaxDatagram} {
 		eventually(t, func() error { // one may be lost
 			want := bytes.Repeat([]byte{byte(size)}, size)
 			if _, err := c.WriteTo(want, gatewayPort(port)); err != nil {
@@ -215,7 +216,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 }
 
 func BenchmarkDatagramOutward(b *testing.B) {
-	for _, together := range []int{1, maxBatch} {
+	for _, together := range []int{1, sockio.MaxBatch} {
 		b.Run(fmt.Sprint(together), func(b *testing.B) {
 			w := newWorld(b, nil)
 			c, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads: the kernel drops what does not fit
@@ -252,7 +253,7 @@ func TestNetworksHaveReactorsOfTheirOwn(t *testing.T) {
 		}
 		list = append(list, f)
 	}
-	users := map[*reactor]int{}
+	users := map[*sockio.Reactor]int{}
 	for _, f := range list {
 		users[f.reactor]++
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/leak"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/stack"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -50,7 +51,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 			return -1, ErrNoBypass
 		}
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		return fd, errors.Join(err, setInherited(fd, keepAliveFor(DefaultPeerTimeout)))
+		return fd, errors.Join(err, sockio.SetTCP(fd, sockio.KeepAlive(DefaultPeerTimeout)))
 	}
 	cfg.connect = func(fd int) error { // on the reactor's goroutine, which must not wait: the context has ended
 		return w.Forwarder.connect(atOnce, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/usernet/usernet/internal/sockio"
 )
 
@@ -23,9 +21,9 @@ const (
 )
 
 const (
-	maxRights = 253     // descriptors in one message (SCM_MAX_FD in include/net/scm.h)
-	maxBody   = 1 << 20 // bytes: several times what maxRights descriptors need
-	lengthLen = 4       // bytes of a body's length
+	maxRights = sockio.MaxRights // descriptors in one message
+	maxBody   = 1 << 20          // bytes: several times what maxRights descriptors need
+	lengthLen = 4                // bytes of a body's length
 )
 
 // message is one message. Who has it owns its descriptors.
@@ -36,9 +34,7 @@ type message struct {
 }
 
 func (m *message) close() {
-	for _, fd := range m.fds {
-		_ = unix.Close(fd)
-	}
+	sockio.Close(m.fds)
 	m.fds = nil
 }
 
@@ -52,7 +48,7 @@ func send(c *net.UnixConn, kind byte, content any, fds []int) error {
 		return err
 	}
 	head := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body)))
-	if _, _, err := c.WriteMsgUnix(head, unix.UnixRights(fds...), nil); err != nil {
+	if _, err := sockio.WriteRights(c, head, fds...); err != nil {
 		return err
 	}
 	_, err = c.Write(body)
@@ -71,16 +67,13 @@ func receive(c *net.UnixConn) (*message, error) {
 
 func (m *message) read(c *net.UnixConn) error {
 	// One byte, so that the descriptors beside the next message are not lost with it.
-	kind, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(maxRights*4))
-	n, oobn, flags, _, err := c.ReadMsgUnix(kind, oob)
-	if err != nil || n == 0 {
+	var kind [1]byte
+	got, err := sockio.ReadRights(c, kind[:], maxRights)
+	if err != nil || got.N == 0 {
 		return errors.Join(errCutOff, err)
 	}
-	m.kind = kind[0]
-	if m.fds, err = sockio.ParseRights(oob[:oobn]); err != nil {
-		return err
-	}
-	if flags&unix.MSG_CTRUNC != 0 {
+	m.kind, m.fds = kind[0], got.FDs
+	if got.Truncated {
 		return errors.New("not all descriptors arrived that the running daemon hands over: raise the limit on open files (ulimit -n)")
 	}
 	var length [lengthLen]byte

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/bypass/fwmark"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox/entry"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -56,11 +57,7 @@ func send(c *net.UnixConn, a any, fds []int) error {
 	if err != nil {
 		return err
 	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	_, _, err = c.WriteMsgUnix(b, rights, nil)
+	_, err = sockio.WriteRights(c, b, fds...)
 	return err
 }
 

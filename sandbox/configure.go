@@ -148,14 +148,10 @@ func converse(c *net.UnixConn, r Request) (*Reply, error) {
 	if _, err := c.Write(b); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
-	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	buf := make([]byte, maxMessage)
+	n, files, err := readFiles(c, buf)
 	if err != nil || n == 0 {
 		return nil, errNoAnswer
-	}
-	files, err := receivedFiles(oob[:oobn])
-	if err != nil {
-		return nil, err
 	}
 	var a answer
 	if err := json.Unmarshal(buf[:n], &a); err != nil || len(a.Files) != len(files) {
@@ -259,11 +255,14 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	return u, nil
 }
 
-func receivedFiles(oob []byte) ([]*os.File, error) {
-	fds, err := sockio.ParseRights(oob)
-	var files []*os.File
-	for _, fd := range fds {
+// readFiles reads one message into b, and returns its length and the files that come with it, which are the caller's.
+func readFiles(c *net.UnixConn, b []byte) (n int, files []*os.File, err error) {
+	m, err := sockio.ReadRights(c, b, maxFiles)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, fd := range m.FDs {
 		files = append(files, os.NewFile(uintptr(fd), "received"))
 	}
-	return files, err
+	return m.N, files, nil
 }

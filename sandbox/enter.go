@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Target is a sandbox to enter: the namespaces of a process, or those at paths, or that of a descriptor.
@@ -49,7 +51,7 @@ func (t Target) openNet(path string) (*os.File, error) {
 	if t.File == nil {
 		return openNamespace(path)
 	}
-	fd, err := unix.FcntlInt(t.File.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := sockio.Dup(t.File)
 	if err != nil {
 		return nil, err
 	}

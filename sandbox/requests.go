@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Requests between the daemon, its helper and the opener. Each is one message, with descriptors: first the socket at which
@@ -47,16 +45,12 @@ func (c *requester) request(body any, files ...*os.File) (*net.UnixConn, error) 
 
 // receive reads one message into r, and returns the descriptors that came with it.
 func receive(c *net.UnixConn, r any) ([]*os.File, error) {
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
-	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	buf := make([]byte, maxMessage)
+	n, files, err := readFiles(c, buf)
 	if err != nil || n == 0 {
 		return nil, errNoHelper
 	}
-	files, err := receivedFiles(oob[:oobn])
-	if err == nil {
-		err = json.Unmarshal(buf[:n], r)
-	}
-	if err != nil {
+	if err := json.Unmarshal(buf[:n], r); err != nil {
 		closeAll(files)
 		return nil, err
 	}
@@ -71,17 +65,16 @@ const maxRequestFiles = 3
 func serveRequests(c *net.UnixConn, serve func(body []byte, answer *net.UnixConn, files []*os.File)) error {
 	var served sync.WaitGroup
 	defer served.Wait()
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
+	buf := make([]byte, maxMessage)
 	for {
-		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+		n, files, err := readFiles(c, buf)
 		if errors.Is(err, io.EOF) || err == nil && n == 0 {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		files, err := receivedFiles(oob[:oobn])
-		if err != nil || len(files) == 0 || len(files) > maxRequestFiles {
+		if len(files) == 0 || len(files) > maxRequestFiles {
 			closeAll(files)
 			continue // who asked sees the sockets closed
 		}

@@ -7,8 +7,6 @@ import (
 	"net"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox/entry"
 )
@@ -74,22 +72,19 @@ func SendMessage(c *net.UnixConn, v any, fds []int) error { return send(c, v, fd
 // ReceiveMessage reads one message into v, and returns the descriptors that came with it, which are the caller's. At the end
 // of the connection it returns io.EOF.
 func ReceiveMessage(c *net.UnixConn, v any) (fds []int, err error) {
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
-	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	buf := make([]byte, maxMessage)
+	m, err := sockio.ReadRights(c, buf, maxFiles)
 	if err != nil {
 		return nil, err
 	}
-	if n == 0 {
+	if m.N == 0 {
 		return nil, io.EOF
 	}
-	if fds, err = sockio.ParseRights(oob[:oobn]); err == nil {
-		err = json.Unmarshal(buf[:n], v)
-	}
-	if err != nil {
-		sockio.Close(fds)
+	if err := json.Unmarshal(buf[:m.N], v); err != nil {
+		sockio.Close(m.FDs)
 		return nil, err
 	}
-	return fds, nil
+	return m.FDs, nil
 }
 
 // agentRoles are the roles in which a sandbox may be entered for the daemon.

@@ -309,16 +309,13 @@ func (p *Process) order(o any) error {
 
 // receive reads a report and the files that come with it, which are the caller's.
 func (p *Process) receive() (r report, files []*os.File, err error) {
-	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
-	n, oobn, _, _, err := p.control.ReadMsgUnix(buf, oob)
+	buf := make([]byte, maxMessage)
+	n, files, err := readFiles(p.control, buf)
 	if err != nil {
 		return r, nil, err
 	}
 	if n == 0 {
 		return r, nil, io.EOF
-	}
-	if files, err = receivedFiles(oob[:oobn]); err != nil {
-		return r, nil, err
 	}
 	if err := json.Unmarshal(buf[:n], &r); err != nil {
 		closeAll(files)

@@ -2,6 +2,7 @@ package sockio
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"testing"
@@ -101,5 +102,61 @@ func TestDupOfAClosedSocket(t *testing.T) {
 	_ = l.Close()
 	if _, err := Dup(l.(*net.TCPListener)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("of a closed socket: %v", err)
+	}
+}
+
+func socketPair(t *testing.T, kind int) (a, b *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		c, err := net.FileConn(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		t.Cleanup(func() { c.Close() })
+		conns[i] = c.(*net.UnixConn)
+	}
+	return conns[0], conns[1]
+}
+
+func TestRightsArrive(t *testing.T) {
+	for _, test := range []struct {
+		sent, wanted, got int
+		truncated         bool
+	}{{0, 3, 0, false}, {1, 3, 1, false}, {3, 3, 3, false}, {5, 3, 3, true}, {MaxRights, MaxRights, MaxRights, false}} {
+		a, b := socketPair(t, unix.SOCK_SEQPACKET)
+		fds := make([]int, test.sent)
+		for i := range fds {
+			fds[i] = 0
+		}
+		if n, err := WriteRights(a, []byte("hello"), fds...); n != 5 || err != nil {
+			t.Fatalf("%d descriptors: %d, %v", test.sent, n, err)
+		}
+		buf := make([]byte, 10)
+		r, err := ReadRights(b, buf, test.wanted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The kernel rounds the room for descriptors up to whole words, so that one more may fit.
+		if string(buf[:r.N]) != "hello" || len(r.FDs) < test.got || len(r.FDs) > test.got+1 || r.Truncated != test.truncated {
+			t.Errorf("of %d descriptors, %d wanted, %d came: %+v", test.sent, test.wanted, len(r.FDs), r)
+		}
+		Close(r.FDs)
+	}
+	a, b := socketPair(t, unix.SOCK_SEQPACKET)
+	_ = a.Close()
+	if r, err := ReadRights(b, make([]byte, 1), 1); err == nil && r.N != 0 {
+		t.Errorf("at the end: %+v", r)
+	}
+	a, b = socketPair(t, unix.SOCK_STREAM)
+	_ = a.Close()
+	if _, err := ReadRights(b, make([]byte, 1), 1); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end of a stream: %v", err)
 	}
 }

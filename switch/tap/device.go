@@ -54,7 +54,7 @@ func open(f *os.File, plain bool) (*Device, error) {
 		if virtio, known := carriesVirtio(int(old)); known {
 			plain = !virtio
 		}
-		fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+		fd, failed = sockio.DupFD(int(old))
 	}); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,46 @@
+package sockio
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// MergeDatagrams lets the kernel hand over several datagrams of one sender at once (udp(7), UDP_GRO). Where it cannot, they
+// come one by one.
+func MergeDatagrams(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
+
+// TellLocal makes a wildcard socket say which of the host's addresses a datagram was for (ip(7), IP_PKTINFO):
+// Datagram.Local.
+func TellLocal(fd int, v6 bool) error {
+	if v6 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+}
+
+// SourceControl is the control message that sends a datagram in the name of a local address; nil for the zero address.
+func SourceControl(local netip.Addr) []byte {
+	switch {
+	case !local.IsValid():
+		return nil
+	case local.Is4():
+		return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: local.As4()})
+	}
+	return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: local.As16()})
+}
+
+// TTLControl is the control message that sends a datagram with a TTL, or hop limit.
+func TTLControl(ttl uint8, v6 bool) []byte {
+	b := make([]byte, unix.CmsgSpace(4))
+	level, kind := int32(unix.IPPROTO_IP), int32(unix.IP_TTL)
+	if v6 {
+		level, kind = unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT
+	}
+	binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(4)))
+	binary.NativeEndian.PutUint32(b[8:], uint32(level))
+	binary.NativeEndian.PutUint32(b[12:], uint32(kind))
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0):], uint32(ttl))
+	return b
+}

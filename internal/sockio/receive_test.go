@@ -1,0 +1,49 @@
+package sockio
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestRunsAreOfOneSenderAndSize is what may reach a container as one super-frame.
+func TestRunsAreOfOneSenderAndSize(t *testing.T) {
+	fd, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var clients [2]net.Conn
+	for i := range clients {
+		if clients[i], err = net.Dial("udp4", LocalAddr(fd).String()); err != nil {
+			t.Fatal(err)
+		}
+		defer clients[i].Close()
+	}
+	type sent struct{ client, size int }
+	for _, s := range []sent{{0, 100}, {0, 100}, {0, 40}, {0, 100}, {1, 100}, {1, 100}, {0, 100}, {0, 200}, {0, 0}, {0, 0}} {
+		if _, err := clients[s.client].Write(make([]byte, s.size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := rxBatches.Get().(*rxBatch)
+	defer rxBatches.Put(b)
+	n, err := b.receive(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type run struct{ count, size, segment int }
+	var got []run
+	for i := 0; i < n; {
+		d, count := b.run(i, n)
+		got = append(got, run{count, d.Size, d.Segment})
+		i += count
+	}
+	want := []run{{3, 240, 100}, {1, 100, 0}, {2, 200, 100}, {1, 100, 0}, {1, 200, 0}, {1, 0, 0}, {1, 0, 0}}
+	if !slices.Equal(got, want) {
+		t.Errorf("runs %v, want %v", got, want)
+	}
+}
