@@ -11,7 +11,7 @@ import (
 )
 
 // Backend is what the server needs of the daemon. Errors that it returns carry a
-// network.Kind where the kind decides the HTTP status.
+// class of internal/errdefs where it decides the HTTP status.
 type Backend interface {
 	Networks() []*network.Network
 	// Network finds one by full id, name or unique id prefix, in this order.

@@ -7,7 +7,7 @@ import (
 	"mime"
 	"net/http"
 
-	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // readBody decodes the JSON value that is r's body into v, which it leaves alone where there is no body. Texts are
@@ -23,9 +23,9 @@ func readBody(r *http.Request, v any) error {
 	media, _, err := mime.ParseMediaType(kind)
 	switch {
 	case err != nil:
-		return network.Errorf(network.Invalid, "malformed Content-Type header (%s): %w", kind, err)
+		return errdefs.Invalid("malformed Content-Type header (%s): %w", kind, err)
 	case media != "application/json":
-		return network.Errorf(network.Invalid, "unsupported Content-Type header (%s): must be 'application/json'", kind)
+		return errdefs.Invalid("unsupported Content-Type header (%s): must be 'application/json'", kind)
 	}
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -33,10 +33,10 @@ func readBody(r *http.Request, v any) error {
 	case errors.Is(err, io.EOF):
 		return nil
 	case err != nil:
-		return network.Errorf(network.Invalid, "invalid JSON: %w", err)
+		return errdefs.Invalid("invalid JSON: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return network.Errorf(network.Invalid, "unexpected content after JSON")
+		return errdefs.Invalid("unexpected content after JSON")
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/network"
 )
 
@@ -133,7 +135,7 @@ func (b waiting) WaitContainer(ctx context.Context, _ string, c WaitCondition) (
 	case <-b.daemon:
 	case <-ctx.Done():
 	}
-	return 0, network.Errorf(network.Unavailable, "the daemon ends")
+	return 0, errdefs.Unavailable("the daemon ends")
 }
 
 // TestWaitSendsItsHeaderAtOnce reads the header while the container runs, as Docker's clients do before they go on.

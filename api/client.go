@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"slices"
 	"syscall"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Client speaks to a daemon. Its methods may be called at the same time.
@@ -42,17 +44,21 @@ type Error struct {
 // Error is the daemon's text.
 func (e *Error) Error() string { return e.Msg }
 
+// Unwrap is the error's class, so that the functions of github.com/containerd/errdefs, such as IsNotFound, know it.
+func (e *Error) Unwrap() error {
+	for class, status := range statusOf {
+		if status == e.Status {
+			return class
+		}
+	}
+	return errdefs.ErrInternal
+}
+
 // ErrNoDaemon says that nothing answers at the socket.
 var ErrNoDaemon = errors.New("no usernet daemon answers")
 
 // ErrDaemonEnded says that the daemon ended, or another took its place, while a request was being answered.
 var ErrDaemonEnded = errors.New("the usernet daemon ended")
-
-// NotFound says whether err is the daemon's answer that there is no such container or network.
-func NotFound(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
-}
 
 // Do sends body (nil: none) and decodes the answer into out (nil: dropped). The methods below are the usual way.
 func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {

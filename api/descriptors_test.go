@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/leak"
@@ -28,7 +30,7 @@ type filesBackend struct {
 func (b filesBackend) Attach(_ context.Context, q AttachRequest, f *os.File) (*network.Container, error) {
 	if f == nil {
 		b.got <- "none"
-		return nil, network.Errorf(network.Invalid, "no descriptor")
+		return nil, errdefs.Invalid("no descriptor")
 	}
 	defer f.Close()
 	text := make([]byte, 99)

@@ -5,7 +5,7 @@
 // (docker*.go) answer with Docker's types, statuses and texts; those under /usernet/ (routes.go) with the model's.
 //
 // The package serves only its own user and root (peer.go), and no web pages. It never touches a network, a namespace or the store:
-// that is the Backend's, which package daemon implements. An error that a Backend returns carries a network.Kind, from which the
+// that is the Backend's, which package daemon implements. An error that a Backend returns carries a class of internal/errdefs, from which the
 // HTTP status follows; its text is shown to the user.
 //
 //	client := api.NewClient("/run/user/1000/usernet/usernet.sock")

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // dockerRoute is one request of Docker's Engine API.
@@ -35,7 +35,7 @@ func kind(kind string, names ...string) []parameter {
 func missingRoutes() []dockerRoute {
 	missing := func(pattern, format, value string) dockerRoute {
 		return dockerRoute{pattern: pattern, handle: func(w http.ResponseWriter, r *http.Request) {
-			fail(w, network.Errorf(network.NotFound, format, r.PathValue(value)))
+			fail(w, errdefs.NotFound(format, r.PathValue(value)))
 		}}
 	}
 	list := []dockerRoute{
@@ -46,12 +46,12 @@ func missingRoutes() []dockerRoute {
 				unknown(w, r)
 				return
 			}
-			fail(w, network.Errorf(network.NotFound, "No such image: %s", name))
+			fail(w, errdefs.NotFound("No such image: %s", name))
 		}},
 		missing("GET /volumes/{name}", "get %s: no such volume", "name"),
 		missing("GET /plugins/{name}/json", "plugin %q not found", "name"),
 		{pattern: "POST /swarm/leave", query: kind("boolean", "force"), handle: func(w http.ResponseWriter, _ *http.Request) {
-			fail(w, network.Errorf(network.Unavailable, "This node is not part of a swarm"))
+			fail(w, errdefs.Unavailable("This node is not part of a swarm"))
 		}},
 	}
 	for _, p := range []string{"/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"} {
@@ -64,7 +64,7 @@ func missingRoutes() []dockerRoute {
 }
 
 func noManager(w http.ResponseWriter, _ *http.Request) {
-	fail(w, network.Errorf(network.Unavailable, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" `+
+	fail(w, errdefs.Unavailable(`This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" `+
 		`to connect this node to swarm and try again.`))
 }
 

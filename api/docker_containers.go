@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/usernet/usernet/network"
@@ -110,7 +112,7 @@ func (s *Server) stopContainer(w http.ResponseWriter, r *http.Request) {
 // removeContainer removes a container. It has no anonymous volumes that v could remove with it.
 func (s *Server) removeContainer(r *http.Request) error {
 	if boolParam(r, "link") {
-		return network.Errorf(network.NotSupported, "link: links cannot be removed, they end with their container")
+		return errdefs.NotImplemented("link: links cannot be removed, they end with their container")
 	}
 	return s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
 }
@@ -155,7 +157,7 @@ func parseCondition(s string) (WaitCondition, error) {
 	case WaitNotRunning, WaitNextExit, WaitRemoved:
 		return c, nil
 	}
-	return "", network.Errorf(network.Invalid, "invalid condition: %q", s)
+	return "", errdefs.Invalid("invalid condition: %q", s)
 }
 
 // flushHeader sends status 200 and the header of an answer whose body comes later, or in parts.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/network"
@@ -65,7 +67,7 @@ func (s *Server) inspectNetwork(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if scope := r.URL.Query().Get("scope"); scope != "" && scope != string(n.Scope) {
-		return nil, network.Errorf(network.NotFound, "network %s not found", ref(r))
+		return nil, errdefs.NotFound("network %s not found", ref(r))
 	}
 	return dockerNetworkInspect(n, s.b.Containers(), !before(r, "1.52")), nil
 }
@@ -101,10 +103,10 @@ func (s *Server) createNetwork(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case q.Ingress:
-		fail(w, network.Errorf(network.Invalid, "ingress networks belong to swarms, which usernet does not have"))
+		fail(w, errdefs.Invalid("ingress networks belong to swarms, which usernet does not have"))
 		return
 	case q.IPAM != nil && q.IPAM.Driver != "" && q.IPAM.Driver != "default":
-		fail(w, network.Errorf(network.NotFound, "IPAM driver %q is not there: usernet hands out addresses itself (default)", q.IPAM.Driver))
+		fail(w, errdefs.NotFound("IPAM driver %q is not there: usernet hands out addresses itself (default)", q.IPAM.Driver))
 		return
 	}
 	spec := networkSpec(q.CreateRequest)

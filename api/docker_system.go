@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
@@ -154,7 +156,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !since.IsZero() && !until.IsZero() && since.After(until) {
-		fail(w, network.Errorf(network.Invalid, "`since` time (%s) cannot be after `until` time (%s)", q.Get("since"), q.Get("until")))
+		fail(w, errdefs.Invalid("`since` time (%s) cannot be after `until` time (%s)", q.Get("since"), q.Get("until")))
 		return
 	}
 	flushHeader(w)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/network/boltstore"
@@ -66,14 +68,14 @@ func ExampleClient() {
 	_, err = client.NetworkCreate(ctx, network.NetworkSpec{Name: "mynet"})
 	var refused *api.Error
 	if errors.As(err, &refused) {
-		fmt.Println(refused.Status, refused)
+		fmt.Println(refused.Status, refused, errdefs.IsConflict(err))
 	}
 	fmt.Println(client.NetworkRemove(ctx, "mynet"))
 	_, err = client.Network(ctx, "mynet")
-	fmt.Println(api.NotFound(err), err)
+	fmt.Println(errdefs.IsNotFound(err), err)
 	// Output:
 	// mynet bridge 172.18.0.0/16
-	// 409 network with name mynet already exists
+	// 409 network with name mynet already exists true
 	// <nil>
 	// true network mynet not found
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/network"
 )
 
@@ -31,7 +33,7 @@ func readFilters(r *http.Request) (filters, error) {
 			}
 		}
 	} else if err := json.Unmarshal([]byte(text), (*map[string][]string)(&f)); err != nil {
-		return nil, network.Errorf(network.Invalid, "invalid filters: %w", err)
+		return nil, errdefs.Invalid("invalid filters: %w", err)
 	}
 	return f, nil
 }
@@ -42,7 +44,7 @@ func checkFilters(known []string, next http.HandlerFunc) http.HandlerFunc {
 		f, err := readFilters(r)
 		for k := range f {
 			if !slices.Contains(known, k) {
-				err = network.Errorf(network.Invalid, "invalid filter '%s'", k)
+				err = errdefs.Invalid("invalid filter '%s'", k)
 			}
 		}
 		if err != nil {
@@ -56,16 +58,16 @@ func checkFilters(known []string, next http.HandlerFunc) http.HandlerFunc {
 // checkNetworks refuses values that no network could match, with Docker's texts.
 func (f filters) checkNetworks() error {
 	if len(f["dangling"]) > 1 {
-		return network.Errorf(network.Invalid, "got more than one value for filter key \"dangling\"")
+		return errdefs.Invalid("got more than one value for filter key \"dangling\"")
 	}
 	for _, v := range f["dangling"] {
 		if !slices.Contains([]string{"true", "1", "false", "0"}, v) {
-			return network.Errorf(network.Invalid, `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`)
+			return errdefs.Invalid(`invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`)
 		}
 	}
 	for _, v := range f["type"] {
 		if v != "builtin" && v != "custom" {
-			return network.Errorf(network.Invalid, "invalid filter: 'type'='%s'", v)
+			return errdefs.Invalid("invalid filter: 'type'='%s'", v)
 		}
 	}
 	return nil
@@ -89,7 +91,7 @@ func (f filters) checkContainers() error {
 	} {
 		for _, v := range f[key] {
 			if !is(v) {
-				return network.Errorf(network.Invalid, "invalid filter '%s=%s'", key, v)
+				return errdefs.Invalid("invalid filter '%s=%s'", key, v)
 			}
 		}
 	}
@@ -237,7 +239,7 @@ func (f filters) until() (time.Time, error) {
 		return time.Time{}, nil
 	case 1:
 	default:
-		return time.Time{}, network.Errorf(network.Invalid, "more than one until filter specified")
+		return time.Time{}, errdefs.Invalid("more than one until filter specified")
 	}
 	return parseTime(f["until"][0])
 }
@@ -272,8 +274,7 @@ func parseTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, network.Errorf(network.Invalid,
-		"invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
+	return time.Time{}, errdefs.Invalid("invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
 }
 
 // ParseTime reads a time as --since and --until take it: seconds since 1970, a date, or a duration back from now; ""

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/network/boltstore"
 )
@@ -22,11 +24,11 @@ import (
 type nobody struct{ Backend }
 
 func (nobody) Container(ref string) (*network.Container, error) {
-	return nil, network.Errorf(network.NotFound, "no such container: %s", ref)
+	return nil, errdefs.NotFound("no such container: %s", ref)
 }
 
 func (nobody) Network(ref string) (*network.Network, error) {
-	return nil, network.Errorf(network.NotFound, "network %s not found", ref)
+	return nil, errdefs.NotFound("network %s not found", ref)
 }
 
 func guarded() *Server { return NewServer(nobody{}, slog.New(slog.DiscardHandler)) }
@@ -152,7 +154,7 @@ type modelOnly struct {
 	m *network.Model
 }
 
-var errOnlyModel = network.Errorf(network.NotSupported, "nothing runs here")
+var errOnlyModel = errdefs.NotImplemented("nothing runs here")
 
 func (b modelOnly) Container(ref string) (*network.Container, error) { return b.m.Container(ref) }
 func (b modelOnly) Network(ref string) (*network.Network, error)     { return b.m.Network(ref) }

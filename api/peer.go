@@ -8,9 +8,9 @@ import (
 	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"github.com/usernet/usernet/internal/errdefs"
 
-	"github.com/usernet/usernet/network"
+	"golang.org/x/sys/unix"
 )
 
 // Under what a request's context has the peer's user, an int, and what checks its process, once: a func() error.
@@ -45,7 +45,7 @@ func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 // mayAsk says why the peer of a request gets nothing; nil: it may ask.
 func mayAsk(ctx context.Context) error {
 	if uid, known := ctx.Value(uidKey{}).(int); !known || uid != os.Geteuid() && uid != 0 {
-		return network.Errorf(network.Forbidden, "this daemon belongs to another user")
+		return errdefs.Forbidden("this daemon belongs to another user")
 	}
 	if check, ok := ctx.Value(processKey{}).(func() error); ok {
 		return check()
@@ -68,7 +68,7 @@ func peerCredentials(c *net.UnixConn) (cred *unix.Ucred, err error) {
 // checkProcess calls check with the pid of the process that has connected. A pid can be another process's by the time that it
 // is looked at, so the process has to be alive afterwards: it is held by SO_PEERPIDFD where the kernel has that (Linux 6.5).
 func checkProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
-	ended := network.Errorf(network.Forbidden, "the process that has connected has ended, so that nobody knows who asks")
+	ended := errdefs.Forbidden("the process that has connected has ended, so that nobody knows who asks")
 	pidfd, err := peerPidfd(c)
 	if errors.Is(err, unix.ENOPROTOOPT) {
 		return check(pid)

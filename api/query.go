@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // parameter is one that a request's query may have. A request with another one is refused, and so is a value that is
@@ -26,16 +26,16 @@ func checkQuery(params []parameter, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			fail(w, network.Errorf(network.Invalid, "invalid query: %w", err))
+			fail(w, errdefs.Invalid("invalid query: %w", err))
 			return
 		}
 		for name, values := range q {
 			i := slices.IndexFunc(params, func(p parameter) bool { return p.name == name })
 			switch {
 			case i < 0:
-				err = network.Errorf(network.Invalid, "unknown parameter %q of %s %s", name, r.Method, r.URL.Path)
+				err = errdefs.Invalid("unknown parameter %q of %s %s", name, r.Method, r.URL.Path)
 			case len(values) > 1:
-				err = network.Errorf(network.Invalid, "parameter %s is given %d times", name, len(values))
+				err = errdefs.Invalid("parameter %s is given %d times", name, len(values))
 			default:
 				err = params[i].check(values[0])
 			}
@@ -46,7 +46,7 @@ func checkQuery(params []parameter, next http.HandlerFunc) http.HandlerFunc {
 		}
 		for _, p := range params {
 			if p.required && q.Get(p.name) == "" {
-				fail(w, network.Errorf(network.Invalid, "parameter %s is missing: %s", p.name, p.text))
+				fail(w, errdefs.Invalid("parameter %s is missing: %s", p.name, p.text))
 				return
 			}
 		}
@@ -67,7 +67,7 @@ func (p parameter) check(value string) error {
 		ok = true
 	}
 	if !ok {
-		return network.Errorf(network.Invalid, "invalid value for %s: %s", p.name, value)
+		return errdefs.Invalid("invalid value for %s: %s", p.name, value)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -9,9 +10,10 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/isolate"
-	"github.com/usernet/usernet/network"
 )
 
 // maxBody bounds a request's body, in bytes.
@@ -91,7 +93,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			return
 		}
 		if err := crossOrigin.Check(r); err != nil {
-			fail(w, network.Errorf(network.Forbidden, "request of a web page: %w", err))
+			fail(w, errdefs.Forbidden("request of a web page: %w", err))
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -123,7 +125,7 @@ func (s *Server) OnHandover(f func(*handover.Peer)) { s.handover = f }
 // serveHandover gives the connection to the function of OnHandover.
 func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request) {
 	if s.handover == nil {
-		fail(w, network.Errorf(network.NotSupported, "this daemon does not hand over"))
+		fail(w, errdefs.NotImplemented("this daemon does not hand over"))
 		return
 	}
 	p, err := handover.Serve(w, r)
@@ -131,7 +133,7 @@ func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, http.ErrAbortHandler):
 		panic(http.ErrAbortHandler)
 	case err != nil:
-		fail(w, network.Errorf(network.NotSupported, "%w", err))
+		fail(w, errdefs.NotImplemented("%w", err))
 	default:
 		s.handover(p)
 	}
@@ -139,7 +141,7 @@ func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request) {
 
 // unknown answers requests for what Docker has and usernet does not, and for what nobody has.
 func unknown(w http.ResponseWriter, r *http.Request) {
-	fail(w, network.Errorf(network.NotSupported, "usernet has no %s %s: it serves networks, and the containers it runs or has attached", r.Method, r.URL.Path))
+	fail(w, errdefs.NotImplemented("usernet has no %s %s: it serves networks, and the containers it runs or has attached", r.Method, r.URL.Path))
 }
 
 func get(f func(*http.Request) (any, error)) http.HandlerFunc {
@@ -158,17 +160,18 @@ func reply(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-var statusOf = map[network.Kind]int{
-	network.Invalid: http.StatusBadRequest, network.NotFound: http.StatusNotFound, network.Conflict: http.StatusConflict,
-	network.Forbidden: http.StatusForbidden, network.Unavailable: http.StatusServiceUnavailable, network.NotSupported: http.StatusNotImplemented,
+// statusOf are the HTTP statuses of the classes of errors, as Docker has them; 500 for all others.
+var statusOf = map[error]int{
+	errdefs.ErrInvalid:        http.StatusBadRequest,
+	errdefs.ErrForbidden:      http.StatusForbidden,
+	errdefs.ErrNotFound:       http.StatusNotFound,
+	errdefs.ErrConflict:       http.StatusConflict,
+	errdefs.ErrNotImplemented: http.StatusNotImplemented,
+	errdefs.ErrUnavailable:    http.StatusServiceUnavailable,
 }
 
 func fail(w http.ResponseWriter, err error) {
-	status := http.StatusInternalServerError
-	var e *network.Error
-	if errors.As(err, &e) && statusOf[e.Kind] != 0 {
-		status = statusOf[e.Kind]
-	}
+	status := cmp.Or(statusOf[errdefs.Class(err)], http.StatusInternalServerError)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})

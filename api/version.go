@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Versions of Docker's API that are spoken: from the oldest that dockerd still had in 2025 to that of the type module.
@@ -46,7 +46,7 @@ func withoutVersion(next http.Handler) http.Handler {
 			}
 			plain, err := url.PathUnescape(m[2])
 			if err != nil {
-				fail(w, network.Errorf(network.Invalid, "invalid path: %w", err))
+				fail(w, errdefs.Invalid("invalid path: %w", err))
 				return
 			}
 			r = r.WithContext(context.WithValue(r.Context(), versionKey{}, m[1]))
@@ -68,10 +68,10 @@ func cleanPath(p string) string {
 func checkVersion(v string) error {
 	switch {
 	case older(v, MinAPIVersion):
-		return network.Errorf(network.Invalid, "client version %s is too old. Minimum supported API version is %s, "+
+		return errdefs.Invalid("client version %s is too old. Minimum supported API version is %s, "+
 			"please upgrade your client to a newer version", v, MinAPIVersion)
 	case older(APIVersion, v):
-		return network.Errorf(network.Invalid, "client version %s is too new. Maximum supported API version is %s", v, APIVersion)
+		return errdefs.Invalid("client version %s is too new. Maximum supported API version is %s", v, APIVersion)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
@@ -53,12 +55,12 @@ func (t *turns) take(ctx context.Context, id network.NamespaceID) (done func(), 
 // Attach implements api.Backend.
 func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (*network.Container, error) {
 	if netns == nil {
-		return nil, network.Errorf(network.Invalid, "the descriptor of a network namespace has to come with the request (SCM_RIGHTS)")
+		return nil, errdefs.Invalid("the descriptor of a network namespace has to come with the request (SCM_RIGHTS)")
 	}
 	defer netns.Close()
 	ns, err := sandbox.NetworkNamespace(netns)
 	if err != nil {
-		return nil, network.Errorf(network.Invalid, "network namespace: %w", err)
+		return nil, errdefs.Invalid("network namespace: %w", err)
 	}
 	id := network.NamespaceID(ns)
 	done, err := d.attaching.take(ctx, id)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
@@ -111,14 +113,14 @@ func (d *Daemon) startReply(c *network.Container) api.StartReply {
 // identify stores which processes a created container consists of, before anything is done in its namespaces.
 func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Container, error) {
 	if p.Pid == 0 && c.NetNS == "" && c.NetNSID == (network.NamespaceID{}) {
-		return nil, network.Errorf(network.Invalid, "container %s: neither a pid nor a network namespace was given", c.Name)
+		return nil, errdefs.Invalid("container %s: neither a pid nor a network namespace was given", c.Name)
 	}
 	fail := func(pid int, err error) (*network.Container, error) {
 		if !c.Attached { // run has made it: either it has just ended, or its number is nobody's or another's here
 			err = fmt.Errorf("%w; where usernet is called in a container, or in another pid namespace than the daemon's, it needs a daemon there: "+
 				"unset USERNET_HOST, and set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the container's own", err)
 		}
-		return nil, network.Errorf(network.Invalid, "process %d of container %s: %w", pid, c.Name, err)
+		return nil, errdefs.Invalid("process %d of container %s: %w", pid, c.Name, err)
 	}
 	var start, monitorStart uint64
 	var userns network.NamespaceID
@@ -140,7 +142,7 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 	}
 	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
 		if c.Status != network.Created {
-			return network.Errorf(network.Conflict, "container %s was started before", c.Name)
+			return errdefs.Conflict("container %s was started before", c.Name)
 		}
 		c.Pid, c.PidStart, c.UserNSID = p.Pid, start, userns
 		c.Monitor, c.MonitorStart = p.Monitor, monitorStart
@@ -265,9 +267,9 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 	case c.Status == network.Running && c.Attached && force:
 		return d.detach(ctx, c.ID)
 	case c.Status == network.Running && c.Attached:
-		return network.Errorf(network.Conflict, "cannot remove container %q: it is attached and running: take usernet out of it with `usernet detach %s`, or force remove", "/"+c.Name, c.Name)
+		return errdefs.Conflict("cannot remove container %q: it is attached and running: take usernet out of it with `usernet detach %s`, or force remove", "/"+c.Name, c.Name)
 	case c.Status == network.Running && !force:
-		return network.Errorf(network.Conflict, "cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
+		return errdefs.Conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
 	case c.Status == network.Running:
 		if err := d.kill(c, syscall.SIGKILL); err != nil {
 			return err

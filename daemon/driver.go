@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
@@ -67,7 +69,7 @@ func (d *Daemon) driverOf(name string) (Driver, error) {
 			return driver, nil
 		}
 	}
-	return nil, network.Errorf(network.NotSupported, "this daemon has no driver %s", name)
+	return nil, errdefs.NotImplemented("this daemon has no driver %s", name)
 }
 
 // env is what drivers get.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/policy"
@@ -16,20 +18,20 @@ import (
 func egress(n *network.Network, mode string, allow []string) (*policy.Policy, error) {
 	m, err := egressMode(n, mode)
 	if err != nil {
-		return nil, network.Errorf(network.Invalid, "%w", err)
+		return nil, errdefs.Invalid("%w", err)
 	}
 	texts := append(n.Settings().AllowEgress, allow...)
 	var rules []policy.Rule
 	for _, s := range texts {
 		r, err := policy.ParseRule(s)
 		if err != nil {
-			return nil, network.Errorf(network.Invalid, "%w", err)
+			return nil, errdefs.Invalid("%w", err)
 		}
 		rules = append(rules, r)
 	}
 	p, err := policy.New(m, rules)
 	if err != nil {
-		return nil, network.Errorf(network.Invalid, "%w", err)
+		return nil, errdefs.Invalid("%w", err)
 	}
 	return p, nil
 }

@@ -5,8 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/api"
-	"github.com/usernet/usernet/network"
 )
 
 // keptEvents is how many past events `events --since` can still show, as in Docker.
@@ -76,7 +77,7 @@ func (d *Daemon) Events(ctx context.Context, since, until time.Time, send func(a
 		case <-ctx.Done():
 			return nil
 		case <-d.ctx.Done():
-			return network.Errorf(network.Unavailable, "the daemon ends")
+			return errdefs.Unavailable("the daemon ends")
 		}
 	}
 }

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"fmt"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/dns"
-	"github.com/usernet/usernet/network"
 )
 
 // hostRoutes returns the subnets the host itself routes, which default address pools must not shadow. The default
@@ -66,7 +68,7 @@ func totalQuestions() int {
 func checkServers(servers []string) error {
 	for _, server := range servers {
 		if _, err := dns.ParseUpstream(server); err != nil {
-			return network.Errorf(network.Invalid, "%w", err)
+			return errdefs.Invalid("%w", err)
 		}
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/miekg/dns"
 
 	"github.com/usernet/usernet/api"
@@ -151,14 +153,14 @@ func (d *Daemon) QueryDNS(ctx context.Context, container, name, qtype string) (a
 		client = d.dnsClient(c.ID)
 	}
 	if name == "" {
-		return api.DNSAnswer{}, network.Errorf(network.Invalid, "no name to look up")
+		return api.DNSAnswer{}, errdefs.Invalid("no name to look up")
 	}
 	if qtype == "" {
 		qtype = "A"
 	}
 	t, ok := dns.StringToType[strings.ToUpper(qtype)]
 	if !ok {
-		return api.DNSAnswer{}, network.Errorf(network.Invalid, "unknown record type %q: give one such as A, AAAA, PTR, SRV, MX or TXT", qtype)
+		return api.DNSAnswer{}, errdefs.Invalid("unknown record type %q: give one such as A, AAAA, PTR, SRV, MX or TXT", qtype)
 	}
 	r, err := d.dns.Query(ctx, client, name, t)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -26,13 +28,12 @@ func (d *Daemon) AllowPeer(pid int) error {
 	peer, err := d.inside.UserNamespaces(pid)
 	if err != nil {
 		d.log.Warn("an API client is refused: whether it is in a container cannot be told", "pid", pid, "error", err)
-		return network.Errorf(network.Forbidden, "whether process %d is in a container cannot be told: %w", pid, err)
+		return errdefs.Forbidden("whether process %d is in a container cannot be told: %w", pid, err)
 	}
 	for _, ns := range peer {
 		if name, is := closed[network.NamespaceID(ns)]; is {
 			d.log.Warn("an API client is refused: it is in a container", "pid", pid, "container", name)
-			return network.Errorf(network.Forbidden,
-				"requests from within container %s are refused; start it with --share-api if it is to change networks", name)
+			return errdefs.Forbidden("requests from within container %s are refused; start it with --share-api if it is to change networks", name)
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
@@ -72,7 +74,7 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 	}
 	bound, err := p.on.Publish(ctx, p.at, engine.Publication{IPv4: in4, IPv6: in6, Ports: maps})
 	if err != nil {
-		return network.Errorf(network.Internal, "driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
+		return errdefs.Internal("driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
 	}
 	for _, b := range bound {
 		s.bound = append(s.bound, binding{p.on, b})
@@ -110,7 +112,7 @@ func (d *Daemon) running(ref string) (*sandboxState, *network.Container, error) 
 	s := d.box(c.ID)
 	s.mu.Lock()
 	if c, err = d.model.Container(c.ID); err == nil && c.Status != network.Running {
-		err = network.Errorf(network.Conflict, "container %s is not running", c.Name)
+		err = errdefs.Conflict("container %s is not running", c.Name)
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -159,7 +161,7 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 	}
 	for _, p := range ports {
 		if !slices.ContainsFunc(s.bound, match(p)) {
-			return network.Errorf(network.NotFound, "container %s does not publish %d/%s as asked; `usernet port %s` lists what it does", c.Name, p.Port, p.Proto, c.Name)
+			return errdefs.NotFound("container %s does not publish %d/%s as asked; `usernet port %s` lists what it does", c.Name, p.Port, p.Proto, c.Name)
 		}
 	}
 	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {

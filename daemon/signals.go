@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
@@ -44,7 +46,7 @@ func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.Wa
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-d.ctx.Done():
-		return 0, network.Errorf(network.Unavailable, "the daemon ends; container %s goes on", c.Name)
+		return 0, errdefs.Unavailable("the daemon ends; container %s goes on", c.Name)
 	}
 	if c.Status == network.Exited {
 		return c.ExitCode, nil
@@ -73,9 +75,9 @@ func (d *Daemon) KillContainer(_ context.Context, ref string, signal string) err
 func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
 	switch {
 	case c.Status != network.Running || c.Pid == 0:
-		return network.Errorf(network.Conflict, "cannot kill container: %s: container %s is not running", c.Name, c.ID)
+		return errdefs.Conflict("cannot kill container: %s: container %s is not running", c.Name, c.ID)
 	case c.Attached:
-		return network.Errorf(network.Forbidden, "container %s was attached: usernet does not signal its processes; use `usernet detach %s`", c.Name, c.Name)
+		return errdefs.Forbidden("container %s was attached: usernet does not signal its processes; use `usernet detach %s`", c.Name, c.Name)
 	case !sandbox.Alive(c.Pid, c.PidStart):
 		return nil
 	}
@@ -134,5 +136,5 @@ func parseSignal(s string) (syscall.Signal, error) {
 	if sig := unix.SignalNum(name); sig != 0 {
 		return sig, nil
 	}
-	return 0, network.Errorf(network.Invalid, "invalid signal: %s", s)
+	return 0, errdefs.Invalid("invalid signal: %s", s)
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
@@ -119,7 +121,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	}
 	reply, err := d.inside.Configure(ctx, d.target(c), req)
 	if err != nil {
-		return network.Errorf(network.Internal, "network of container %s: %w", c.Name, err)
+		return errdefs.Internal("network of container %s: %w", c.Name, err)
 	}
 	if reply.DNSPacket != nil {
 		s.stub = engine.NewStub(reply.DNSPacket, reply.DNSListener, reply.DNSRules)

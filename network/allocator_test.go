@@ -2,13 +2,14 @@ package network_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/usernet/usernet/internal/errdefs"
 
 	"github.com/usernet/usernet/network"
 )
@@ -22,7 +23,7 @@ type fakeAllocator struct {
 	during func() // called in each Reserve; nil: nothing
 }
 
-var errTaken = network.Errorf(network.Forbidden, "Address already in use")
+var errTaken = errdefs.Forbidden("Address already in use")
 
 func (f *fakeAllocator) Reserve(_ context.Context, _ *network.Network, p network.Pool, want netip.Addr, owner string) (netip.Addr, error) {
 	if f.during != nil {
@@ -46,7 +47,7 @@ func (f *fakeAllocator) Reserve(_ context.Context, _ *network.Network, p network
 			return a, nil
 		}
 	}
-	return netip.Addr{}, network.Errorf(network.Unavailable, "no address is left")
+	return netip.Addr{}, errdefs.Unavailable("no address is left")
 }
 
 func (f *fakeAllocator) Release(_ *network.Network, a netip.Addr, owner string) {
@@ -191,8 +192,7 @@ func TestRefusedAddressKeepsItsKind(t *testing.T) {
 	if _, _, err := a.CreateContainer(on("c1")); err != nil {
 		t.Fatal(err)
 	}
-	var kind *network.Error
-	if _, _, err := b.CreateContainer(on("c2")); !errors.As(err, &kind) || kind.Kind != network.Forbidden {
+	if _, _, err := b.CreateContainer(on("c2")); errdefs.Class(err) != errdefs.ErrForbidden {
 		t.Errorf("an address of another model's container: %v", err)
 	}
 	var list []string

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // ParseAttachment reads a value of --network: a name, or name=NAME,alias=...,ip=...,ip6=...,mac-address=...,
@@ -14,27 +16,27 @@ func ParseAttachment(spec string) (NamedEndpointSpec, error) {
 	var a NamedEndpointSpec
 	if !strings.Contains(spec, "=") {
 		if spec == "" {
-			return a, Errorf(Invalid, "network name/id is not specified")
+			return a, errdefs.Invalid("network name/id is not specified")
 		}
 		a.Network = spec
 		return a, nil
 	}
 	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
 	if err != nil {
-		return a, Errorf(Invalid, "invalid network %q: %w", spec, err)
+		return a, errdefs.Invalid("invalid network %q: %w", spec, err)
 	}
 	for _, field := range fields {
 		key, value, ok := strings.Cut(field, "=")
 		key, value = strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value)
 		if !ok || key == "" {
-			return a, Errorf(Invalid, "invalid field %s", field)
+			return a, errdefs.Invalid("invalid field %s", field)
 		}
 		if err := a.set(key, value); err != nil {
 			return a, err
 		}
 	}
 	if a.Network == "" {
-		return a, Errorf(Invalid, "network name/id is not specified")
+		return a, errdefs.Invalid("network name/id is not specified")
 	}
 	return a, nil
 }
@@ -58,7 +60,7 @@ func (a *NamedEndpointSpec) set(key, value string) (err error) {
 	case "driver-opt":
 		k, v, ok := strings.Cut(value, "=")
 		if !ok || k == "" {
-			return Errorf(Invalid, "invalid key value pair format in driver options")
+			return errdefs.Invalid("invalid key value pair format in driver options")
 		}
 		if a.DriverOpts == nil {
 			a.DriverOpts = map[string]string{}
@@ -66,10 +68,10 @@ func (a *NamedEndpointSpec) set(key, value string) (err error) {
 		a.DriverOpts[strings.TrimSpace(k)] = strings.TrimSpace(v)
 	case "gw-priority":
 		if a.GwPriority, err = strconv.Atoi(value); err != nil {
-			return Errorf(Invalid, "invalid gw-priority (%s): give a whole number", value)
+			return errdefs.Invalid("invalid gw-priority (%s): give a whole number", value)
 		}
 	default:
-		return Errorf(Invalid, "invalid field key %s", key)
+		return errdefs.Invalid("invalid field key %s", key)
 	}
 	return err
 }
@@ -78,7 +80,7 @@ func (a *NamedEndpointSpec) set(key, value string) (err error) {
 func ParseIPv4(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || !a.Is4() || a.IsUnspecified() {
-		return netip.Addr{}, Errorf(Invalid, "invalid IPv4 address: %s", s)
+		return netip.Addr{}, errdefs.Invalid("invalid IPv4 address: %s", s)
 	}
 	return a, nil
 }
@@ -87,7 +89,7 @@ func ParseIPv4(s string) (netip.Addr, error) {
 func ParseIPv6(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() {
-		return netip.Addr{}, Errorf(Invalid, "invalid IPv6 address: %s", s)
+		return netip.Addr{}, errdefs.Invalid("invalid IPv6 address: %s", s)
 	}
 	return a, nil
 }
@@ -97,7 +99,7 @@ func ParseIPv6(s string) (netip.Addr, error) {
 func ParseLinkLocal(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" || !a.IsLinkLocalUnicast() {
-		return netip.Addr{}, Errorf(Invalid, "invalid link-local IP address: %s: give one in 169.254.0.0/16 or fe80::/10", s)
+		return netip.Addr{}, errdefs.Invalid("invalid link-local IP address: %s: give one in 169.254.0.0/16 or fe80::/10", s)
 	}
 	return a, nil
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Containers returns all containers, the newest first.
@@ -49,11 +51,11 @@ func (m *Model) findContainer(ref string) (*Container, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, Errorf(NotFound, "No such container: %s", ref)
+		return nil, errdefs.NotFound("No such container: %s", ref)
 	case 1:
 		return found[0], nil
 	}
-	return nil, Errorf(Invalid, "multiple IDs found with provided prefix: %s", ref)
+	return nil, errdefs.Invalid("multiple IDs found with provided prefix: %s", ref)
 }
 
 // save stores c and then makes it what others see.
@@ -124,7 +126,7 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 func (m *Model) nameFree(name, self string) error {
 	for _, c := range m.containers {
 		if c.Name == name && c.ID != self {
-			return Errorf(Conflict, "Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+name, c.ID)
+			return errdefs.Conflict("Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+name, c.ID)
 		}
 	}
 	return nil
@@ -159,11 +161,11 @@ func networkMode(spec *ContainerSpec) string {
 func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, err error) {
 	mode := networkMode(spec)
 	if spec.Attached && (mode == HostName || strings.HasPrefix(mode, "container:")) {
-		return nil, Errorf(Invalid, "network mode %s is not for what is attached: its network namespace is there already; give a network's name", mode)
+		return nil, errdefs.Invalid("network mode %s is not for what is attached: its network namespace is there already; give a network's name", mode)
 	}
 	if owner, ok := strings.CutPrefix(mode, "container:"); ok {
 		if owner == "" {
-			return nil, Errorf(Invalid, "Invalid network mode: invalid container format container:<name|id>")
+			return nil, errdefs.Invalid("Invalid network mode: invalid container format container:<name|id>")
 		}
 		o, err := m.findContainer(owner)
 		if err != nil {
@@ -173,7 +175,7 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 			return nil, err
 		}
 		if o.Status != Running {
-			return nil, Errorf(Conflict, "cannot join network of a non running container: %s", o.ID)
+			return nil, errdefs.Conflict("cannot join network of a non running container: %s", o.ID)
 		}
 		if first, ok := strings.CutPrefix(o.NetworkMode, "container:"); ok {
 			if f := m.containers[first]; f != nil && f.Status == Running {
@@ -196,7 +198,7 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 		return nil, err
 	}
 	if !n.HasInterfaces() && len(spec.Networks) > 1 {
-		return nil, Errorf(Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+		return nil, errdefs.Invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 	}
 	if n.IsHost() {
 		if len(spec.Ports) > 0 || spec.PublishAll {
@@ -212,7 +214,7 @@ func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, e
 func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
 	links := spec.Links
 	if len(links) > 0 && n.IsHost() {
-		return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+		return nil, errdefs.Invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 	}
 	if n.Name != BridgeName {
 		for i := range spec.Networks {
@@ -228,13 +230,13 @@ func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
 	for _, l := range ParseLinks(links) {
 		t, err := m.findContainer(l.Target)
 		if err != nil {
-			return nil, Errorf(Invalid, "could not get container for %s: %w", l.Target, err)
+			return nil, errdefs.Invalid("could not get container for %s: %w", l.Target, err)
 		}
 		if t.NetworkMode == HostName {
-			return nil, Errorf(Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+			return nil, errdefs.Invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 		}
 		if t.Status != Running {
-			return nil, Errorf(Conflict, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, strings.TrimPrefix(spec.Name, "/"), l.Alias)
+			return nil, errdefs.Conflict("Cannot link to a non running container: /%s AS /%s/%s", t.Name, strings.TrimPrefix(spec.Name, "/"), l.Alias)
 		}
 	}
 	return links, nil
@@ -269,16 +271,16 @@ func sharedConflict(spec *ContainerSpec) error {
 	default:
 		return nil
 	}
-	return Errorf(Invalid, "conflicting options: %s", what)
+	return errdefs.Invalid("conflicting options: %s", what)
 }
 
 // userDefinedOnly refuses what works on user-defined networks only.
 func userDefinedOnly(e *EndpointSpec) error {
 	switch {
 	case e.IPv4.IsValid() || e.IPv6.IsValid():
-		return Errorf(Invalid, "user specified IP address is supported on user defined networks only")
+		return errdefs.Invalid("user specified IP address is supported on user defined networks only")
 	case len(e.Aliases) > 0:
-		return Errorf(Invalid, "network-scoped aliases are only supported for user-defined networks")
+		return errdefs.Invalid("network-scoped aliases are only supported for user-defined networks")
 	}
 	return nil
 }
@@ -316,7 +318,7 @@ func (m *Model) RenameContainer(ref, name string) (*Container, error) {
 	}
 	return m.UpdateContainer(ref, func(c *Container) error {
 		if c.Name == name {
-			return Errorf(Invalid, "Renaming a container with the same name as its current name")
+			return errdefs.Invalid("Renaming a container with the same name as its current name")
 		}
 		c2 := m.nameFree(name, c.ID)
 		if c2 == nil {

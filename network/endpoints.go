@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Connect gives a container an endpoint on one more network.
@@ -67,14 +69,14 @@ func (m *Model) disconnect(networkRef, containerRef string, force bool) (*Contai
 		return nil, nil, err
 	}
 	if n.IsHost() {
-		return nil, nil, Errorf(Invalid, "cannot disconnect container from host network - container was created in host network mode")
+		return nil, nil, errdefs.Invalid("cannot disconnect container from host network - container was created in host network mode")
 	}
 	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID || gone && e.Network == n.Name })
 	switch {
 	case i < 0 && gone:
 		return nil, nil, err
 	case i < 0:
-		return nil, nil, Errorf(Forbidden, "container %s is not connected to network %s", c.ID, n.Name)
+		return nil, nil, errdefs.Forbidden("container %s is not connected to network %s", c.ID, n.Name)
 	}
 	next := c.clone()
 	removed := next.Endpoints[i]
@@ -92,7 +94,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		return nil, err
 	}
 	if n.ConfigOnly {
-		return nil, Errorf(Forbidden, "cannot create endpoint on configuration-only network")
+		return nil, errdefs.Forbidden("cannot create endpoint on configuration-only network")
 	}
 	if isPredefined(n.Name) { // before all else, as in Docker
 		if err := userDefinedOnly(&spec); err != nil {
@@ -101,7 +103,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	}
 	for _, e := range c.Endpoints {
 		if e.NetworkID == n.ID {
-			return nil, Errorf(Forbidden, "endpoint with name %s already exists in network %s", c.Name, n.Name)
+			return nil, errdefs.Forbidden("endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
 	}
 	if err := m.mayJoin(c, n); err != nil {
@@ -127,7 +129,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 	}
 	if spec.reserved != nil {
 		if spec.reserved.network.ID != n.ID {
-			return nil, Errorf(Conflict, "network %s was made anew meanwhile: try again", n.Name)
+			return nil, errdefs.Conflict("network %s was made anew meanwhile: try again", n.Name)
 		}
 		e.ID = spec.reserved.endpoint
 	}
@@ -146,14 +148,14 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 // mayJoin refuses combinations of modes: only networks with interfaces go together.
 func (m *Model) mayJoin(c *Container, n *Network) error {
 	if strings.HasPrefix(c.NetworkMode, "container:") || c.NetworkMode == HostName && !n.IsHost() {
-		return Errorf(Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
+		return errdefs.Invalid("container sharing network namespace with another container or host cannot be connected to any other network")
 	}
 	if c.NetworkMode != HostName && n.IsHost() {
-		return Errorf(Invalid, "cannot connect container to host network - container must be created in host network mode")
+		return errdefs.Invalid("cannot connect container to host network - container must be created in host network mode")
 	}
 	for _, e := range c.Endpoints {
 		if o := m.networks[e.NetworkID]; o != nil && !(o.HasInterfaces() && n.HasInterfaces()) {
-			return Errorf(Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+			return errdefs.Invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		}
 	}
 	return nil
@@ -168,9 +170,9 @@ func interfaceName(c *Container, n *Network, want string) (string, error) {
 	case want == "":
 		return freeInterface(c, n), nil
 	case !interfaceForm.MatchString(want) || want == "." || want == ".." || want == "lo":
-		return "", Errorf(Invalid, "invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
+		return "", errdefs.Invalid("invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
 	case slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == want }):
-		return "", Errorf(Conflict, "container %s has an interface %s already", c.Name, want)
+		return "", errdefs.Conflict("container %s has an interface %s already", c.Name, want)
 	}
 	return want, nil
 }
@@ -197,7 +199,7 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 	}
 	for _, a := range e.LinkLocal {
 		if used[a] {
-			return Errorf(Forbidden, "Address already in use")
+			return errdefs.Forbidden("Address already in use")
 		}
 		used[a] = true
 	}
@@ -233,7 +235,7 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 		missing bool
 	}{{4, n.EnableIPv4 && !e.IPv4.IsValid()}, {6, n.EnableIPv6 && !e.IPv6.IsValid()}} {
 		if f.missing {
-			return Errorf(Internal, "no available IPv%d addresses on this network's address pools: %s (%s)", f.version, n.Name, n.ID)
+			return errdefs.Internal("no available IPv%d addresses on this network's address pools: %s (%s)", f.version, n.Name, n.ID)
 		}
 	}
 	if n.Internal {
@@ -247,7 +249,7 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 		}
 	}
 	if macs[e.MAC] {
-		return Errorf(Forbidden, "MAC address %s is already in use on network %s", e.MAC, n.Name)
+		return errdefs.Forbidden("MAC address %s is already in use on network %s", e.MAC, n.Name)
 	}
 	return nil
 }
@@ -290,15 +292,15 @@ func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool) error {
 		if p.Subnet.Contains(a) {
 			inside = true
 			if used[a] || p.Reserved(a) {
-				return Errorf(Forbidden, "Address already in use")
+				return errdefs.Forbidden("Address already in use")
 			}
 		}
 	}
 	switch {
 	case !configured:
-		return Errorf(Invalid, "user specified IP address is supported only when connecting to networks with user configured subnets")
+		return errdefs.Invalid("user specified IP address is supported only when connecting to networks with user configured subnets")
 	case !inside:
-		return Errorf(Invalid, "no configured subnet contains IP address %s", a)
+		return errdefs.Invalid("no configured subnet contains IP address %s", a)
 	}
 	return nil
 }

@@ -1,12 +1,13 @@
 package network
 
 import (
-	"errors"
 	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 func pool(subnet, rng, gateway string, aux ...string) Pool {
@@ -117,7 +118,7 @@ func TestPoolsThatAreRefused(t *testing.T) {
 	} {
 		test.spec.Name = "x"
 		_, _, err := m.CreateNetwork(test.spec)
-		if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(err.Error(), test.want) {
+		if !errdefs.Classified(err) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %s", test.spec, err, test.want)
 		}
 	}

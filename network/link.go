@@ -1,6 +1,10 @@
 package network
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/usernet/usernet/internal/errdefs"
+)
 
 // Link is a container that another one has a name for.
 type Link struct {
@@ -18,7 +22,7 @@ func ParseLink(s string) (Link, error) {
 		alias = target
 	}
 	if target == "" || alias == "" || strings.Contains(alias, ":") {
-		return Link{}, Errorf(Invalid, "bad format for links: %s", s)
+		return Link{}, errdefs.Invalid("bad format for links: %s", s)
 	}
 	return Link{Target: target, Alias: alias}, nil
 }

@@ -3,16 +3,18 @@ package network
 import (
 	"fmt"
 	"net"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // ParseMAC reads a unicast Ethernet address such as 02:42:ac:11:00:02.
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != 6 {
-		return MAC{}, Errorf(Invalid, "invalid MAC address %q: give six bytes such as 02:42:ac:11:00:02", s)
+		return MAC{}, errdefs.Invalid("invalid MAC address %q: give six bytes such as 02:42:ac:11:00:02", s)
 	}
 	if hw[0]&1 != 0 {
-		return MAC{}, Errorf(Invalid, "invalid MAC address %q: it is a group address, not a single interface's", s)
+		return MAC{}, errdefs.Invalid("invalid MAC address %q: it is a group address, not a single interface's", s)
 	}
 	return MAC(hw), nil
 }

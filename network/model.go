@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
+
 	"github.com/usernet/usernet/internal/watchdog"
 )
 
@@ -124,7 +126,7 @@ func (m *Model) update(f func() error) error {
 			return m.explained(err)
 		}
 	}
-	return Errorf(Unavailable, "the store changes too fast to change it")
+	return errdefs.Unavailable("the store changes too fast to change it")
 }
 
 // refreshFrom reads the store where it has another revision. The caller holds writing.
@@ -316,11 +318,11 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, Errorf(NotFound, "network %s not found", ref)
+		return nil, errdefs.NotFound("network %s not found", ref)
 	case 1:
 		return found[0], nil
 	}
-	return nil, Errorf(Invalid, "network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
+	return nil, errdefs.Invalid("network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
 }
 
 // minMTU6 is the smallest link on which IPv6 works, in bytes (RFC 8200, 5).
@@ -340,15 +342,15 @@ func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 		return nil, "", err
 	}
 	if isPredefined(spec.Name) {
-		return nil, "", Errorf(Forbidden, "operation is not permitted on predefined %s network", spec.Name)
+		return nil, "", errdefs.Forbidden("operation is not permitted on predefined %s network", spec.Name)
 	}
 	for _, n := range m.networks {
 		if n.Name == spec.Name {
-			return nil, "", Errorf(Conflict, "network with name %s already exists", spec.Name)
+			return nil, "", errdefs.Conflict("network with name %s already exists", spec.Name)
 		}
 	}
 	if spec.ConfigOnly && (spec.Internal || spec.Attachable || spec.Scope != "") {
-		return nil, "", Errorf(Forbidden, "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
+		return nil, "", errdefs.Forbidden("configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
 	}
 	if spec.ConfigFrom != "" {
 		if err := m.applyConfig(&spec); err != nil {
@@ -361,17 +363,17 @@ func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 	driver, known := DriverOf(spec.Driver)
 	switch {
 	case !known:
-		return nil, "", Errorf(NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", spec.Driver)
+		return nil, "", errdefs.NotFound("could not find plugin %s in v1 plugin registry: plugin not found", spec.Driver)
 	case driver.Single:
-		return nil, "", Errorf(Forbidden, "only one instance of %q network is allowed", spec.Driver)
+		return nil, "", errdefs.Forbidden("only one instance of %q network is allowed", spec.Driver)
 	case spec.Scope != "" && spec.Scope != driver.Scope:
-		return nil, "", Errorf(Invalid, "invalid scope %q: a %s network has scope %s", spec.Scope, driver.Name, driver.Scope)
+		return nil, "", errdefs.Invalid("invalid scope %q: a %s network has scope %s", spec.Scope, driver.Name, driver.Scope)
 	}
 	if err := checkOptions(spec.Options, driver.Options, "option"); err != nil {
 		return nil, "", err
 	}
 	for name := range spec.IPAMOptions {
-		return nil, "", Errorf(Invalid, "unknown IPAM option %s: the default IPAM driver has none", name)
+		return nil, "", errdefs.Invalid("unknown IPAM option %s: the default IPAM driver has none", name)
 	}
 	n := &Network{
 		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, Attachable: spec.Attachable,
@@ -385,7 +387,7 @@ func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 		return nil, "", err
 	}
 	if mtu := n.Settings().MTU; mtu != 0 && n.EnableIPv6 && mtu < minMTU6 {
-		return nil, "", Errorf(Invalid, "invalid MTU %d: a network with IPv6 needs %d at least", mtu, minMTU6)
+		return nil, "", errdefs.Invalid("invalid MTU %d: a network with IPv6 needs %d at least", mtu, minMTU6)
 	}
 	if err := m.insertNetwork(n); err != nil {
 		return nil, "", err
@@ -400,15 +402,15 @@ func (m *Model) applyConfig(spec *NetworkSpec) error {
 		return err
 	}
 	if !from.ConfigOnly {
-		return Errorf(NotFound, "network %s is not a config-only network", from.Name)
+		return errdefs.NotFound("network %s is not a config-only network", from.Name)
 	}
 	switch {
 	case spec.ConfigOnly:
-		return Errorf(Forbidden, "a configuration network cannot depend on another configuration network")
+		return errdefs.Forbidden("a configuration network cannot depend on another configuration network")
 	case len(spec.Options) > 0:
-		return Errorf(Forbidden, "network driver options are not supported if the network depends on a configuration network")
+		return errdefs.Forbidden("network driver options are not supported if the network depends on a configuration network")
 	case len(spec.Pools) > 0 || len(spec.Labels) > 0 || spec.EnableIPv6 != nil && *spec.EnableIPv6:
-		return Errorf(Forbidden, "user specified configurations are not supported if the network depends on a configuration network")
+		return errdefs.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
 	}
 	spec.Pools, spec.Options, spec.Labels = slices.Clone(from.Pools), maps.Clone(from.Options), maps.Clone(from.Labels)
 	spec.EnableIPv4, spec.EnableIPv6 = &from.EnableIPv4, &from.EnableIPv6
@@ -426,7 +428,7 @@ func (m *Model) removeNetwork(ref string) error {
 		return err
 	}
 	if isPredefined(n.Name) {
-		return Errorf(Forbidden, "%s is a pre-defined network and cannot be removed", n.Name)
+		return errdefs.Forbidden("%s is a pre-defined network and cannot be removed", n.Name)
 	}
 	var active []string
 	for _, c := range m.containers {
@@ -438,11 +440,11 @@ func (m *Model) removeNetwork(ref string) error {
 	}
 	if len(active) > 0 {
 		slices.Sort(active)
-		return Errorf(Forbidden, "error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(active, ", "))
+		return errdefs.Forbidden("error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(active, ", "))
 	}
 	for _, o := range m.networks {
 		if n.ConfigOnly && o.ConfigFrom == n.Name {
-			return Errorf(Forbidden, "configuration network %q is in use", n.Name)
+			return errdefs.Forbidden("configuration network %q is in use", n.Name)
 		}
 	}
 	if err := m.commit(bucketNetworks, n.ID, nil); err != nil {

@@ -1,11 +1,12 @@
 package network
 
 import (
-	"errors"
 	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 func create(t *testing.T, m *Model, name, net string) *Container {
@@ -66,8 +67,7 @@ func TestRefusalsHaveDockersTexts(t *testing.T) {
 		},
 	} {
 		err := try()
-		var e *Error
-		if !errors.As(err, &e) || err.Error() != want {
+		if !errdefs.Classified(err) || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

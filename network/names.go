@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
@@ -20,21 +22,21 @@ const maxNetworkName = 255
 func checkNetworkName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
-		return Errorf(Invalid, "invalid name: name is empty")
+		return errdefs.Invalid("invalid name: name is empty")
 	case len(name) > maxNetworkName:
-		return Errorf(Invalid, "invalid network name: it has %d bytes, and %d are possible", len(name), maxNetworkName)
+		return errdefs.Invalid("invalid network name: it has %d bytes, and %d are possible", len(name), maxNetworkName)
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
-		return Errorf(Invalid, "invalid network name %q: it has control characters", name)
+		return errdefs.Invalid("invalid network name %q: it has control characters", name)
 	}
 	return nil
 }
 
 func checkContainerName(name string) error {
 	if len(name) == 1 && nameForm.MatchString(name) {
-		return Errorf(Invalid, "Invalid container name (%s), it needs two characters at least", name)
+		return errdefs.Invalid("Invalid container name (%s), it needs two characters at least", name)
 	}
 	if !nameForm.MatchString(name) {
-		return Errorf(Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+		return errdefs.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Option is an option of a network (`network create --opt`) or of an endpoint (`network connect --driver-opt`).
@@ -137,12 +139,12 @@ func checkOptions(options map[string]string, known []Option, what string) error 
 		i := slices.IndexFunc(known, func(o Option) bool { return o.Name == name })
 		if i < 0 {
 			if why, is := impossible[name]; is {
-				return Errorf(Invalid, "%s %s is not possible: %s", what, name, why)
+				return errdefs.Invalid("%s %s is not possible: %s", what, name, why)
 			}
-			return Errorf(Invalid, "unknown %s %s: docs/networks.md lists the options", what, name)
+			return errdefs.Invalid("unknown %s %s: docs/networks.md lists the options", what, name)
 		}
 		if err := known[i].set(new(Settings), value); err != nil {
-			return Errorf(Invalid, "invalid value %q for %s: %w", value, name, err)
+			return errdefs.Invalid("invalid value %q for %s: %w", value, name, err)
 		}
 	}
 	return nil
@@ -151,9 +153,9 @@ func checkOptions(options map[string]string, known []Option, what string) error 
 func checkInhibit(v string) error {
 	switch on, err := strconv.ParseBool(v); {
 	case err != nil:
-		return Errorf(Invalid, "give true or false")
+		return errdefs.Invalid("give true or false")
 	case on:
-		return Errorf(Invalid, "the gateway has its address always; an --internal network has no way out by it")
+		return errdefs.Invalid("the gateway has its address always; an --internal network has no way out by it")
 	}
 	return nil
 }
@@ -161,7 +163,7 @@ func checkInhibit(v string) error {
 // checkIsolated refuses mode isolated on a network that leads outside, with Docker's text.
 func checkIsolated(n *Network) error {
 	if n.Settings().isolated && !n.Internal {
-		return Errorf(Invalid, "gateway mode 'isolated' can only be used for an internal network")
+		return errdefs.Invalid("gateway mode 'isolated' can only be used for an internal network")
 	}
 	return nil
 }

@@ -1,10 +1,11 @@
 package network
 
 import (
-	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // TestNoOptionIsIgnored walks the options of networks and endpoints: each one that is accepted refuses a value that it cannot act
@@ -23,7 +24,7 @@ func TestNoOptionIsIgnored(t *testing.T) {
 	}
 	refused := func(err error, words ...string) {
 		t.Helper()
-		if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Invalid {
+		if errdefs.Class(err) != errdefs.ErrInvalid {
 			t.Errorf("%v, want a refusal with %q", err, words)
 			return
 		}

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // families says which address families a new network has: what was asked for, else the driver options of that name, else IPv4
@@ -29,7 +31,7 @@ func (m *Model) families(spec NetworkSpec) (v4, v6 bool) {
 func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err error) {
 	n.EnableIPv4, n.EnableIPv6 = m.families(spec)
 	if !n.EnableIPv4 && !n.EnableIPv6 {
-		return "", Errorf(Invalid, "IPv4 or IPv6 must be enabled")
+		return "", errdefs.Invalid("IPv4 or IPv6 must be enabled")
 	}
 	var mistakes []error
 	for _, p := range spec.Pools {
@@ -37,7 +39,7 @@ func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err erro
 		v6 := p.Subnet.Addr().Is6()
 		switch {
 		case !p.Subnet.IsValid() && (p.Gateway.IsValid() || p.Range.IsValid() || len(p.Aux) > 0):
-			return "", Errorf(Invalid, "invalid network config: gateway, ip-range and aux-address need a subnet that contains them: give one with --subnet")
+			return "", errdefs.Invalid("invalid network config: gateway, ip-range and aux-address need a subnet that contains them: give one with --subnet")
 		case !p.Subnet.IsValid():
 			continue
 		case v6 && !n.EnableIPv6:
@@ -52,14 +54,14 @@ func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err erro
 		n.Pools = append(n.Pools, p)
 	}
 	if len(mistakes) > 0 {
-		return "", Errorf(Invalid, "invalid network config:\n%w", errors.Join(mistakes...))
+		return "", errdefs.Invalid("invalid network config:\n%w", errors.Join(mistakes...))
 	}
 	slices.SortStableFunc(n.Pools, func(a, b Pool) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() })
 	used := m.subnetsInUse()
 	for i := range n.Pools {
 		p := &n.Pools[i]
 		if overlapsAny(p.Subnet, used) && !spec.ConfigOnly {
-			return "", Errorf(Forbidden, "invalid pool request: Pool overlaps with other one on this address space")
+			return "", errdefs.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
 		}
 		used = append(used, p.Subnet)
 		if err := p.reserve(); err != nil {
@@ -80,7 +82,7 @@ func (m *Model) drawPools(n *Network, used []netip.Prefix) error {
 	has := func(v6 bool) bool {
 		return slices.ContainsFunc(n.Pools, func(p Pool) bool { return p.Subnet.Addr().Is6() == v6 })
 	}
-	full := Errorf(Unavailable, "all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
+	full := errdefs.Unavailable("all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
 	if n.EnableIPv4 && !has(false) {
 		p, ok := freePool(used)
 		if !ok {
@@ -185,12 +187,12 @@ func (p *Pool) reserve() error {
 		taken[lastAddr(p.Subnet)] = true
 	}
 	if taken[p.Gateway] {
-		return Errorf(Invalid, "failed to allocate gateway (%s): Address already in use", p.Gateway)
+		return errdefs.Invalid("failed to allocate gateway (%s): Address already in use", p.Gateway)
 	}
 	taken[p.Gateway] = true
 	for _, name := range slices.Sorted(maps.Keys(p.Aux)) {
 		if a := p.Aux[name]; taken[a] {
-			return Errorf(Invalid, "failed to allocate secondary ip address (%s:%s): Address already in use", name, a)
+			return errdefs.Invalid("failed to allocate secondary ip address (%s:%s): Address already in use", name, a)
 		}
 		taken[p.Aux[name]] = true
 	}

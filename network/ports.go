@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // ParsePorts reads values of -p: [[HOSTIP:][HOSTPORT[-END]]:]PORT[-END][/PROTO].
@@ -37,26 +39,26 @@ func parsePort(spec string) (PortBinding, error) {
 		}
 	}
 	if rest == "" {
-		return b, Errorf(Invalid, "no port specified: %s<empty>", spec)
+		return b, errdefs.Invalid("no port specified: %s<empty>", spec)
 	}
 	if b.Port, b.End, err = parseRange(rest); err != nil || b.Port == 0 {
-		return b, Errorf(Invalid, "invalid containerPort: %s", rest)
+		return b, errdefs.Invalid("invalid containerPort: %s", rest)
 	}
 	if host != "" {
 		if b.HostPort, b.HostEnd, err = parseRange(host); err != nil || b.HostPort == 0 && b.HostEnd != 0 {
-			return b, Errorf(Invalid, "invalid hostPort: %s", host)
+			return b, errdefs.Invalid("invalid hostPort: %s", host)
 		}
 	}
 	if ip != "" {
 		addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]"))
 		if err != nil {
-			return b, Errorf(Invalid, "invalid IP address: %s", ip)
+			return b, errdefs.Invalid("invalid IP address: %s", ip)
 		}
 		b.HostIP = addr
 	}
 	n, hn := int(b.End-b.Port), int(b.HostEnd-b.HostPort)
 	if host != "" && n != hn && n != 0 {
-		return b, Errorf(Invalid, "invalid ranges specified for container and host Ports: %s and %s", rest, host)
+		return b, errdefs.Invalid("invalid ranges specified for container and host Ports: %s and %s", rest, host)
 	}
 	return b, nil
 }
@@ -70,7 +72,7 @@ func cutProto(spec string) (string, Protocol, error) {
 	case TCP, UDP, SCTP:
 		return rest, p, nil
 	}
-	return "", "", Errorf(Invalid, "invalid proto: %s", proto)
+	return "", "", errdefs.Invalid("invalid proto: %s", proto)
 }
 
 func parseRange(s string) (first, last uint16, err error) {
@@ -101,7 +103,7 @@ func ParseExpose(specs []string) ([]PortProto, error) {
 		}
 		first, last, err := parseRange(rest)
 		if err != nil || first == 0 {
-			return nil, Errorf(Invalid, "invalid range format for --expose: %s", s)
+			return nil, errdefs.Invalid("invalid range format for --expose: %s", s)
 		}
 		for p := int(first); p <= int(last); p++ {
 			list = append(list, PortProto{uint16(p), proto})
@@ -114,12 +116,12 @@ func ParseExpose(specs []string) ([]PortProto, error) {
 func ParseExtraHost(spec string) (string, error) {
 	i := strings.IndexAny(spec, "=:")
 	if i <= 0 {
-		return "", Errorf(Invalid, "bad format for add-host: %q: give NAME:IP", spec)
+		return "", errdefs.Invalid("bad format for add-host: %q: give NAME:IP", spec)
 	}
 	name, ip := spec[:i], strings.Trim(spec[i+1:], "[]")
 	if ip != "host-gateway" {
 		if _, err := netip.ParseAddr(ip); err != nil {
-			return "", Errorf(Invalid, "invalid IP address in add-host: %q", spec[i+1:])
+			return "", errdefs.Invalid("invalid IP address in add-host: %q", spec[i+1:])
 		}
 	}
 	return name + ":" + ip, nil

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // The reference model of the property test: what should exist, kept in the most obvious way.
@@ -91,8 +92,8 @@ func (f *reference) did(err error, fails bool, format string, args ...any) {
 	if (err != nil) != fails {
 		f.t.Errorf("%s: error %v, but the reference says failure %v", f.log[len(f.log)-1], err, fails)
 	}
-	if e := (*Error)(nil); err != nil && !errors.As(err, &e) {
-		f.t.Errorf("error %v has no kind", err)
+	if err != nil && !errdefs.Classified(err) {
+		f.t.Errorf("error %v has no class", err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Settings are the options of a network or an endpoint as the rest of the program uses them: read once, with their types and
@@ -59,7 +61,7 @@ func (e *Endpoint) Settings() Settings { return read(e.DriverOpts, EndpointOptio
 
 func setBool(to *bool, v string) (err error) {
 	if *to, err = strconv.ParseBool(v); err != nil {
-		return Errorf(Invalid, "give true or false")
+		return errdefs.Invalid("give true or false")
 	}
 	return nil
 }
@@ -72,28 +74,28 @@ func setOptional(to **bool, v string) error {
 // setDriverBool has Docker's text.
 func setDriverBool(to **bool, v string) error {
 	if err := setOptional(to, v); err != nil {
-		return Errorf(Invalid, "driver-opt is not a valid bool")
+		return errdefs.Invalid("driver-opt is not a valid bool")
 	}
 	return nil
 }
 
 func setMTU(to *int, v string) (err error) {
 	if *to, err = strconv.Atoi(v); err != nil || *to < 68 || *to > 65520 {
-		return Errorf(Invalid, "invalid MTU: give a number from 68 (1280 with IPv6) to 65520")
+		return errdefs.Invalid("invalid MTU: give a number from 68 (1280 with IPv6) to 65520")
 	}
 	return nil
 }
 
 func setIPv4(to *netip.Addr, v string) (err error) {
 	if *to, err = netip.ParseAddr(v); err != nil || !to.Is4() {
-		return Errorf(Invalid, "give an IPv4 address of the host")
+		return errdefs.Invalid("give an IPv4 address of the host")
 	}
 	return nil
 }
 
 func setIPv6(to *netip.Addr, v string) (err error) {
 	if *to, err = netip.ParseAddr(v); err != nil || !to.Is6() || to.Is4In6() {
-		return Errorf(Invalid, "give an IPv6 address of the host")
+		return errdefs.Invalid("give an IPv6 address of the host")
 	}
 	return nil
 }
@@ -107,7 +109,7 @@ func setList(to *[]string, v string) error {
 
 func setInterfacePrefix(to *string, v string) error {
 	if !ifacePrefix.MatchString(v) {
-		return Errorf(Invalid, "give up to 12 letters, digits, - or _ that do not end in a digit")
+		return errdefs.Invalid("give up to 12 letters, digits, - or _ that do not end in a digit")
 	}
 	*to = v
 	return nil
@@ -123,7 +125,7 @@ func setGatewayMode(isolated *bool, v string) error {
 		*isolated = true
 		return nil
 	case "routed", "nat-unprotected":
-		return Errorf(Invalid, "the host has no route to containers, which are reached by published ports: give nat")
+		return errdefs.Invalid("the host has no route to containers, which are reached by published ports: give nat")
 	}
-	return Errorf(Invalid, "unknown gateway mode %s", v)
+	return errdefs.Invalid("unknown gateway mode %s", v)
 }

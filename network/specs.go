@@ -1,7 +1,6 @@
 package network
 
 import (
-	"fmt"
 	"net/netip"
 )
 
@@ -85,37 +84,4 @@ type ContainerSpec struct {
 type NamedEndpointSpec struct {
 	Network string // name, id or unique prefix
 	EndpointSpec
-}
-
-// Kind classifies an error for those who must act on it; the API maps it to an HTTP status.
-type Kind int
-
-// The kinds of errors.
-const (
-	Internal     Kind = iota // 500
-	Invalid                  // 400: the request itself is wrong
-	NotFound                 // 404
-	Conflict                 // 409
-	Forbidden                // 403
-	Unavailable              // 503: a limit is reached, or the machine lacks something
-	NotSupported             // 501
-)
-
-// Error is an error with a kind. Its text is shown to the user as it is.
-type Error struct {
-	Kind Kind
-	Msg  string
-	Err  error // what caused it, or nil
-}
-
-// Error returns the text.
-func (e *Error) Error() string { return e.Msg }
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
-
-// Errorf makes an Error of kind k; %w in format sets its cause.
-func Errorf(k Kind, format string, args ...any) *Error {
-	err := fmt.Errorf(format, args...)
-	return &Error{Kind: k, Msg: err.Error(), Err: err}
 }

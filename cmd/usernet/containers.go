@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -73,7 +74,7 @@ func rmCommand() *cobra.Command {
 	var force bool
 	c := each("rm CONTAINER...", "Remove containers", func(c *cobra.Command, cl *api.Client, ref string) error {
 		err := cl.ContainerRemove(c.Context(), ref, force)
-		if force && api.NotFound(err) { // it is as it was to be; docker says so too
+		if force && errdefs.IsNotFound(err) { // it is as it was to be; docker says so too
 			fmt.Fprintln(os.Stderr, "usernet:", err)
 			return errSkip
 		}
@@ -256,12 +257,12 @@ func find(ctx context.Context, cl *api.Client, ref, kind string) (any, error) {
 			old, err := plain(text)
 			return withOldForm{k, old}, err
 		}
-		if kind == "container" || !api.NotFound(err) {
+		if kind == "container" || !errdefs.IsNotFound(err) {
 			return nil, err
 		}
 	}
 	n, err := cl.Network(ctx, ref)
-	if kind == "" && api.NotFound(err) {
+	if kind == "" && errdefs.IsNotFound(err) {
 		return nil, fmt.Errorf("no such object: %s", ref)
 	}
 	return n, err

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
@@ -118,7 +119,7 @@ func (o *logsOptions) running(ctx context.Context, cl *api.Client, id string) (b
 	switch {
 	case err == nil:
 		return k.Status == network.Running, nil
-	case api.NotFound(err):
+	case errdefs.IsNotFound(err):
 		return false, nil // it was removed at its end
 	}
 	return false, fmt.Errorf("the log is followed no further: %w", err)

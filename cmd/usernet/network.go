@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
+
 	dockernet "github.com/moby/moby/api/types/network"
 	"github.com/spf13/cobra"
 
@@ -165,7 +167,7 @@ func networkRm() *cobra.Command {
 	var force bool
 	c := each("rm NETWORK...", "Remove networks", func(c *cobra.Command, cl *api.Client, ref string) error {
 		err := cl.NetworkRemove(c.Context(), ref)
-		if force && api.NotFound(err) {
+		if force && errdefs.IsNotFound(err) {
 			return errSkip
 		}
 		return err

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
@@ -221,7 +222,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 	// For a daemon that is not there now: it finds the status when it comes back.
 	_ = os.WriteFile(filepath.Join(j.StateDir, "containers", j.Container.ID, "exit"), []byte(strconv.Itoa(code)), 0o600)
 	err = c.ContainerExited(context.WithoutCancel(ctx), j.Container.ID, code)
-	if err != nil && !errors.Is(err, api.ErrNoDaemon) && !api.NotFound(err) {
+	if err != nil && !errors.Is(err, api.ErrNoDaemon) && !errdefs.IsNotFound(err) {
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 	}
 	return code, nil
