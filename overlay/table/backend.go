@@ -43,7 +43,7 @@ type EventKind uint8
 const (
 	// EventReset begins a list: rows that do not come between it and EventSynced are not in the backend (any more).
 	EventReset EventKind = iota + 1
-	// EventRow is a row as it is now: one of the list, or a change.
+	// EventRow is a row as it is now: one of the list, or a change. Of a deleted one, some backends know the Key alone.
 	EventRow
 	// EventSynced ends a list.
 	EventSynced
