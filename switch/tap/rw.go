@@ -84,7 +84,7 @@ func (r *reader) drain(fd uintptr) bool {
 }
 
 // maxPieces is how many pieces of a payload are written without copying.
-const maxPieces = 32
+const maxPieces = 64
 
 // writer is the state of one write, with its closure made once.
 type writer struct {

@@ -1,0 +1,125 @@
+package fabric
+
+import (
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+const (
+	// maxSegments is how many datagrams one call sends: the kernel's UDP_MAX_SEGMENTS before 6.9.
+	maxSegments = 64
+	// maxBurst is how many bytes, headers included: the largest UDP payload over IPv4 is 65,507.
+	maxBurst = 65000
+	// headerSpace is room for VXLAN and Ethernet headers, and inner headers of 120 bytes: IPv4 and TCP with all options.
+	headerSpace = encapLen + 120
+)
+
+// burst is datagrams to one peer that leave in one call. All have the same size but the last, which may be shorter.
+type burst struct {
+	message sendMessage
+	n       int // datagrams
+	size    int // of each but the last
+	total   int // bytes of all
+	ended   bool
+
+	iov     [2 * maxSegments]unix.Iovec
+	iovs    int
+	headers [maxSegments][headerSpace]byte
+	stored  int // bytes of payload that were copied to store
+	store   []byte
+}
+
+var bursts = sync.Pool{New: func() any {
+	b := &burst{store: make([]byte, maxBurst)}
+	b.message.prepare()
+	return b
+}}
+
+// fits says whether a datagram of n bytes can follow.
+func (b *burst) fits(n int) bool {
+	return b.n == 0 || !b.ended && b.n < maxSegments && n <= b.size && b.total+n <= maxBurst
+}
+
+// header is the room for the next datagram's headers.
+func (b *burst) header() []byte { return b.headers[b.n][:] }
+
+// add puts a datagram behind the others: head bytes of header(), then data, which stays the caller's and must not change until
+// the burst is sent.
+func (b *burst) add(head int, data []byte) {
+	n := head + len(data)
+	if b.n == 0 {
+		b.size = n
+	}
+	b.ended = n < b.size
+	b.iov[b.iovs].Base = &b.headers[b.n][0]
+	b.iov[b.iovs].SetLen(head)
+	b.iovs++
+	if len(data) > 0 {
+		b.iov[b.iovs].Base = &data[0]
+		b.iov[b.iovs].SetLen(len(data))
+		b.iovs++
+	}
+	b.n++
+	b.total += n
+}
+
+// copied is a copy of data that lasts as long as the burst; fits has seen to the room.
+func (b *burst) copied(data []byte) []byte {
+	c := b.store[b.stored : b.stored+copy(b.store[b.stored:], data)]
+	b.stored += len(c)
+	return c
+}
+
+// reset empties the burst and forgets what it pointed to.
+func (b *burst) reset() {
+	clear(b.iov[:b.iovs])
+	b.n, b.size, b.total, b.iovs, b.stored, b.ended = 0, 0, 0, 0, 0, false
+}
+
+// release empties the burst and gives it back.
+func (b *burst) release() {
+	b.reset()
+	bursts.Put(b)
+}
+
+// send sends the datagrams to a peer and empties the burst.
+func (b *burst) send(l *Link, p *peer) {
+	if b.n == 0 {
+		return
+	}
+	errno := b.transmit(l, p)
+	switch {
+	case errno == 0:
+		p.out.add(b.n, b.total-b.n*vxlanHeaderLen)
+	case errno == unix.EMSGSIZE || errno == unix.EINVAL: // the route's MTU became smaller; EINVAL is from Linux before 5.15
+		p.refreshMTU()
+		l.drops[DropTooBig].Add(uint64(b.n))
+	default:
+		l.drops[DropSend].Add(uint64(b.n))
+	}
+	b.reset()
+}
+
+func (b *burst) transmit(l *Link, p *peer) syscall.Errno {
+	d := p.dest.Load()
+	if d == nil {
+		return unix.EDESTADDRREQ
+	}
+	size := b.size
+	if b.n == 1 {
+		size = 0
+	}
+	return b.message.send(d.sock, &d.raw, b.iov[:b.iovs], size)
+}
+
+// start writes the headers of VXLAN and Ethernet for the next datagram and returns the room behind them.
+func (b *burst) start(l *Link, f *vswitch.Frame) []byte {
+	h := b.header()
+	putVXLAN(h, l.cfg.VNI)
+	copy(h[vxlanHeaderLen:encapLen], f.Ethernet())
+	return h[encapLen:]
+}

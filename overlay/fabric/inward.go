@@ -1,0 +1,191 @@
+package fabric
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/packet"
+	"github.com/usernet/usernet/overlay"
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// reader receives from one socket.
+type reader struct {
+	f     *Fabric
+	sock  *socket
+	batch *rxBatch
+	join  joiner
+}
+
+// read receives until the fabric is closed. A panic while a datagram is handled ends that batch only.
+func (f *Fabric) read(s *socket) {
+	r := &reader{f: f, sock: s, batch: newRxBatch()}
+	for !f.closed.Load() {
+		var err error
+		r.join = joiner{} // what a panic left in it is gone
+		done := isolate.Do(f.log, "receiving from other hosts", func() { err = s.raw.Read(r.drain) })
+		if done && err != nil && f.closed.Load() {
+			return
+		}
+	}
+}
+
+// drain handles what is there and says whether to stop; false waits for more.
+func (r *reader) drain(fd uintptr) bool {
+	for !r.f.closed.Load() {
+		switch errno := r.batch.receive(fd); errno {
+		case 0:
+			for i := range r.batch.n {
+				r.message(i)
+			}
+			r.join.flush()
+		case unix.EAGAIN:
+			r.f.readErrors(int(fd)) // an error that waits wakes the reader as well
+			return false
+		default: // of a datagram that was sent (IP_RECVERR); it goes with being returned
+			r.f.readErrors(int(fd))
+		}
+	}
+	return true
+}
+
+// message handles the datagrams of one sender.
+func (r *reader) message(i int) {
+	data, size := r.batch.message(i)
+	from := r.batch.addrs[i].addrPort()
+	st := r.f.state.Load()
+	p := st.byAddr[from]
+	if p == nil {
+		p = st.byIP[from.Addr()]
+	}
+	for len(data) > 0 {
+		n := min(size, len(data))
+		r.datagram(st, p, from, data[:n:n])
+		data = data[n:]
+	}
+}
+
+// datagram handles one datagram: p is the peer that sends from there, or nil.
+func (r *reader) datagram(st *state, p *peer, _ netip.AddrPort, b []byte) {
+	vni, frame, ok := parseVXLAN(b)
+	if !ok {
+		r.f.drops[DropNotVXLAN].Add(1)
+		return
+	}
+	if p == nil {
+		r.f.drops[DropUnknownPeer].Add(1)
+		return
+	}
+	l := st.byVNI[vni]
+	if l == nil {
+		r.f.drops[DropUnknownVNI].Add(1)
+		return
+	}
+	if l.cfg.Sealed {
+		l.drop(DropPlain)
+		return
+	}
+	r.join.deliver(l, p, frame)
+}
+
+// deliver checks a frame of a peer and hands it to the joiner.
+func (j *joiner) deliver(l *Link, p *peer, frame []byte) {
+	p.in.add(1, len(frame))
+	port := l.port.Load()
+	if port == nil {
+		l.drop(DropNotReady)
+		return
+	}
+	t := l.table.Load()
+	dst, src := overlay.MAC(frame[:6]), overlay.MAC(frame[6:12])
+	etherType := binary.BigEndian.Uint16(frame[12:])
+	var h inner
+	payload := frame[vswitch.EthernetHeaderLen:]
+	if why := l.check(t, p, dst, src, etherType, payload, &h); why != pass {
+		l.drop(why)
+		return
+	}
+	j.add(port, frame, etherType, &h, payload)
+}
+
+// check is all that a frame of a peer must pass; it parses the packet in it into h. A frame counts only from an endpoint that the
+// entries say is at that host. Of what is behind foreign peers nothing is known but that it is nobody else's.
+func (l *Link) check(t *table, p *peer, dst, src overlay.MAC, etherType uint16, payload []byte, h *inner) Reason {
+	switch {
+	case src == l.gate || dst == l.gate || src == l.mac:
+		return DropGateway
+	case src[0]&1 != 0 || src == overlay.MAC{}:
+		return DropSourceMAC
+	}
+	e := t.byMAC[src]
+	if p.foreign {
+		if e != nil || !slices.Contains(t.foreign, p) {
+			return DropSourceMAC
+		}
+	} else if e == nil || e.peer != p {
+		return DropSourceMAC
+	}
+	if why := l.checkPacket(t, e, etherType, payload, h); why != pass {
+		return why
+	}
+	if p.foreign {
+		l.learned.saw(src, p)
+	}
+	return pass
+}
+
+func (l *Link) checkPacket(t *table, e *place, etherType uint16, payload []byte, h *inner) Reason {
+	switch etherType {
+	case vswitch.EtherTypeARP:
+		if len(payload) < arpLen || [6]byte(payload[:6]) != arpWords {
+			return DropMalformed
+		}
+		if e != nil && overlay.MAC(payload[8:14]) != e.MAC {
+			return DropSourceMAC
+		}
+		return l.checkSource(t, e, netip.AddrFrom4([4]byte(payload[14:18])))
+	case vswitch.EtherTypeIPv4, vswitch.EtherTypeIPv6:
+		var ok bool
+		if *h, ok = parseInner(etherType, payload); !ok {
+			return DropMalformed
+		}
+		if why := configuration(h, payload, true); why != pass {
+			return why
+		}
+		src, _ := h.ends(payload)
+		if why := l.checkSource(t, e, src); why != pass {
+			return why
+		}
+		return l.checkNeighbour(t, e, h, payload)
+	case 0x8100, 0x88a8, 0x9100, 0x9200: // tags of IEEE 802.1Q and 802.1ad
+		return DropVLAN
+	}
+	return pass
+}
+
+// checkSource says whether an endpoint may send from an address; a nil one is behind a foreign peer.
+func (l *Link) checkSource(t *table, e *place, a netip.Addr) Reason {
+	switch {
+	case a.IsUnspecified(): // a probe (RFC 5227), duplicate address detection
+		return pass
+	case l.isGateway(a):
+		return DropGateway
+	case e != nil && (e.has(a) || a == vswitch.LinkLocal(e.MAC[:])):
+		return pass
+	case e == nil && t.byAddr[a] == nil:
+		return pass
+	}
+	return DropSourceAddr
+}
+
+// checkNeighbour says whether an advertisement is for the endpoint's own address.
+func (l *Link) checkNeighbour(t *table, e *place, h *inner, p []byte) Reason {
+	if h.proto != packet.ProtoICMPv6 || h.fragment || h.length < h.l4+ndLen || p[h.l4] != ndNeighbourAdvert {
+		return pass
+	}
+	return l.checkSource(t, e, netip.AddrFrom16([16]byte(p[h.l4+8:h.l4+24])))
+}
