@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test smoke unit e2e engines lint fuzz soak vm vuln bench bench-neighbour demo clean
+.PHONY: help build install man test smoke unit e2e engines overlay lint fuzz soak vm vuln bench bench-neighbour demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ e2e: ## run the end-to-end tests only, without the race detector; one of them: m
 
 engines: ## run Podman, RootlessKit and rootless Docker over usernet, as an ordinary user in a network that root makes
 	@scripts/engines.sh $(TESTFLAGS)
+
+overlay: ## run the tests of networks that span hosts, in namespaces that root makes; the daemons run as ordinary users
+	@scripts/overlay.sh $(TESTFLAGS)
 
 lint: ## gofmt, go vet and staticcheck at the version of tools/go.mod
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (run gofmt -w): $$files"; exit 1; fi
