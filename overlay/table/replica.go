@@ -1,0 +1,100 @@
+package table
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay"
+)
+
+// storedRow is a row on disk.
+type storedRow struct {
+	Value       json.RawMessage `json:"value"`
+	Owner       overlay.HostID  `json:"owner"`
+	Incarnation uint64          `json:"incarnation"`
+	Version     uint64          `json:"version"`
+	Claimed     int64           `json:"claimed,omitempty"`
+	// Gone marks a row of this host that is still to be deleted in the backend.
+	Gone bool `json:"gone,omitempty"`
+}
+
+// load reads the replica. Rows that make no sense are left out: the backend has them.
+func (t *Table) load() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cfg.Store.View(context.Background(), func(tx network.Tx) error {
+		return tx.All(bucketRows, func(key string, value []byte) error {
+			var s storedRow
+			if err := json.Unmarshal(value, &s); err != nil {
+				t.log.Warn("a record of the cluster's replica cannot be read", "key", clip(key), "error", err)
+				return nil
+			}
+			row := Row{Key: key, Value: s.Value, Owner: s.Owner, Incarnation: s.Incarnation, Version: s.Version, Claimed: s.Claimed}
+			if s.Gone {
+				t.mu.gone[key] = row
+				return nil
+			}
+			k, err := overlay.ParseKey(key)
+			if err == nil && row.Owner == t.cfg.Host && k.Kind == overlay.KindEndpoint {
+				t.mu.gone[key] = row // containers put theirs again, in this life
+				return nil
+			}
+			t.store(row)
+			if row.Owner == t.cfg.Host && !removable(k.Kind) {
+				t.mu.dirty[key] = true
+			}
+			return nil
+		})
+	})
+}
+
+// save writes what changed to disk.
+func (t *Table) save() error {
+	t.mu.Lock()
+	todo := map[string][]byte{}
+	for key := range t.mu.unsent {
+		todo[key] = nil
+		row, gone := t.mu.gone[key]
+		e := t.mu.rows[key]
+		if e != nil {
+			row, gone = e.Row, false
+		}
+		if e == nil && !gone {
+			continue
+		}
+		value, err := json.Marshal(storedRow{row.Value, row.Owner, row.Incarnation, row.Version, row.Claimed, gone})
+		if err != nil {
+			t.mu.Unlock()
+			return err
+		}
+		todo[key] = value
+	}
+	clear(t.mu.unsent)
+	t.mu.Unlock()
+	if len(todo) == 0 {
+		return nil
+	}
+	_, err := t.cfg.Store.Update(context.Background(), func(tx network.Tx) error {
+		for key, value := range todo {
+			if value == nil {
+				if err := tx.Delete(bucketRows, key); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := tx.Put(bucketRows, key, value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.mu.Lock()
+		for key := range todo {
+			t.mu.unsent[key] = true
+		}
+		t.mu.Unlock()
+	}
+	return err
+}
