@@ -3,7 +3,6 @@ package overlay
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,11 +50,10 @@ func newHost(t testing.TB, n int) *host {
 	return h
 }
 
-func (h *host) uid() int        { return firstUser + h.n }
-func (h *host) ns() string      { return fmt.Sprintf("/run/netns/xh-h%d", h.n) }
-func (h *host) addr() string    { return fmt.Sprintf("192.0.2.%d", h.n) }
-func (h *host) socket() string  { return filepath.Join(h.dir, "run/usernet/usernet.sock") }
-func (h *host) stateOf() string { return filepath.Join(h.dir, "state/usernet") }
+func (h *host) uid() int       { return firstUser + h.n }
+func (h *host) ns() string     { return fmt.Sprintf("/run/netns/xh-h%d", h.n) }
+func (h *host) addr() string   { return fmt.Sprintf("192.0.2.%d", h.n) }
+func (h *host) socket() string { return filepath.Join(h.dir, "run/usernet/usernet.sock") }
 
 // command is a program in the host's namespace, as its user and without capabilities.
 func (h *host) command(ctx context.Context, name string, args ...string) *exec.Cmd {
@@ -241,15 +238,6 @@ func (h *host) docker(args ...string) string {
 	return strings.TrimSuffix(r.stdout, "\n")
 }
 
-// json runs usernet with --json, which has to succeed, and decodes what it prints into v.
-func (h *host) json(v any, args ...string) {
-	h.t.Helper()
-	out := h.ok(append(slices.Clone(args), "--json")...)
-	if err := json.Unmarshal([]byte(out), v); err != nil {
-		h.t.Fatalf("no JSON for %T: %v: %s", v, err, out)
-	}
-}
-
 // container starts a container in the background.
 func (h *host) container(name string, flags []string, command ...string) {
 	h.t.Helper()
@@ -307,12 +295,7 @@ func (h *host) ping(name, target string) error {
 	return nil
 }
 
-// root runs a program in a host's namespace as root, for what an administrator would do.
-func (h *host) root(args ...string) string {
-	h.t.Helper()
-	return rootIn(h.t, h.ns(), args...)
-}
-
+// rootIn runs a program in a namespace as root, for what an administrator would do.
 func rootIn(t testing.TB, ns string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("nsenter", append([]string{"--net=" + ns}, args...)...).CombinedOutput()
