@@ -41,7 +41,8 @@ func reassemble(t *testing.T, got []received, etherType uint16) (data []byte) {
 }
 
 func TestSuperFrames(t *testing.T) {
-	a, b := newSide(t, hostA, 2), newSide(t, hostB, 3)
+	jumbo := func(c *NetworkConfig) { c.MTU = 9000 }
+	a, b := newSide(t, hostA, 2, jumbo), newSide(t, hostB, 3, jumbo)
 	meet(t, a, b)
 	peerOfB := a.fabric.hosts[hostB]
 	data := pattern(60000)

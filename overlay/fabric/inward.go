@@ -62,15 +62,30 @@ func (r *reader) message(i int) {
 	if p == nil {
 		p = st.byIP[from.Addr()]
 	}
+	if size < len(data) && tunnelled(data, size) {
+		r.datagram(st, p, data, size)
+		return
+	}
 	for len(data) > 0 {
 		n := min(size, len(data))
-		r.datagram(st, p, from, data[:n:n])
+		r.datagram(st, p, data[:n:n], 0)
 		data = data[n:]
 	}
 }
 
-// datagram handles one datagram: p is the peer that sends from there, or nil.
-func (r *reader) datagram(st *state, p *peer, _ netip.AddrPort, b []byte) {
+// tunnelled says whether what was received is one datagram with a super-frame of UDP in it, which a kernel's VXLAN device on the
+// same machine has not cut: then the size that the kernel tells is that of the inner segments.
+func tunnelled(b []byte, size int) bool {
+	_, frame, ok := parseVXLAN(b)
+	if !ok {
+		return false
+	}
+	h, ok := parseInner(binary.BigEndian.Uint16(frame[12:]), frame[vswitch.EthernetHeaderLen:])
+	return ok && h.transport() && h.proto == packet.ProtoUDP && encapLen+h.length > size
+}
+
+// datagram handles one datagram: p is the peer that sends from there, or nil. segment is as for joiner.add.
+func (r *reader) datagram(st *state, p *peer, b []byte, segment int) {
 	vni, frame, ok := parseVXLAN(b)
 	if !ok {
 		r.f.drops[DropNotVXLAN].Add(1)
@@ -89,11 +104,11 @@ func (r *reader) datagram(st *state, p *peer, _ netip.AddrPort, b []byte) {
 		l.drop(DropPlain)
 		return
 	}
-	r.join.deliver(l, p, frame)
+	r.join.deliver(l, p, frame, segment)
 }
 
-// deliver checks a frame of a peer and hands it to the joiner.
-func (j *joiner) deliver(l *Link, p *peer, frame []byte) {
+// deliver checks a frame of a peer and takes it.
+func (j *joiner) deliver(l *Link, p *peer, frame []byte, segment int) {
 	p.in.add(1, len(frame))
 	port := l.port.Load()
 	if port == nil {
@@ -109,7 +124,15 @@ func (j *joiner) deliver(l *Link, p *peer, frame []byte) {
 		l.drop(why)
 		return
 	}
-	j.add(port, frame, etherType, &h, payload)
+	// A kernel's VXLAN device on the same machine does not cut super-frames of TCP either, and says nothing of it.
+	if segment == 0 && h.length > l.cfg.MTU && h.transport() && h.proto == packet.ProtoTCP {
+		segment = l.cfg.MTU - h.data
+	}
+	if segment < 0 || segment > 0 && (h.length == h.data || !intact(&h, payload[:h.length])) {
+		l.drop(DropMalformed)
+		return
+	}
+	j.add(port, frame, &h, payload, segment)
 }
 
 // check is all that a frame of a peer must pass; it parses the packet in it into h. A frame counts only from an endpoint that the

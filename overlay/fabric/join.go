@@ -31,6 +31,7 @@ type joiner struct {
 	total  int    // payload of all
 	seq    uint32 // of the next TCP segment
 	ended  bool   // nothing can follow
+	super  bool   // it was a super-frame when it came
 	sum    checkState
 }
 
@@ -43,8 +44,9 @@ const (
 	wrong
 )
 
-// add takes a frame that has passed the checks. payload is what is behind its Ethernet header, h where its headers are.
-func (j *joiner) add(port *vswitch.Port, frame []byte, etherType uint16, h *inner, payload []byte) {
+// add takes a frame that has passed the checks. payload is what is behind its Ethernet header, h where its headers are. segment, if
+// not 0, says that it is a super-frame as it is, and how much payload each of its segments has.
+func (j *joiner) add(port *vswitch.Port, frame []byte, h *inner, payload []byte, segment int) {
 	if j.port != nil {
 		if j.follows(port, frame, h, payload) {
 			j.append(h, payload)
@@ -66,6 +68,9 @@ func (j *joiner) add(port *vswitch.Port, frame []byte, etherType uint16, h *inne
 			j.seq = binary.BigEndian.Uint32(payload[h.l4+tcpSeq:]) + uint32(j.size)
 			j.ended = payload[h.l4+tcpFlags]&tcpPSH != 0
 		}
+	}
+	if j.super = segment > 0; j.super {
+		j.size, j.total, j.ended = segment, h.length-h.data, true
 	}
 }
 
@@ -156,8 +161,8 @@ func (j *joiner) flush() {
 	}
 	var v vswitch.Virtio
 	switch {
-	case j.count > 1:
-		v = j.super()
+	case j.count > 1 || j.super:
+		v = j.finish()
 	case j.h.transport() && len(j.packet) == j.h.length &&
 		unfinished(&j.h, j.packet, checksum.Combine(j.h.pseudo(j.packet), uint16(j.h.length-j.h.l4))):
 		v.NeedsChecksum = true
@@ -174,8 +179,8 @@ func (j *joiner) flush() {
 	clear(j.pieces[:j.count])
 }
 
-// super writes the headers of the whole into the first segment, and returns what the virtio header says of it.
-func (j *joiner) super() vswitch.Virtio {
+// finish writes the headers of the whole into the first segment, and returns what the virtio header says of it.
+func (j *joiner) finish() vswitch.Virtio {
 	p, n := j.packet, j.h.data+j.total
 	j.h.setLength(p, n)
 	if j.h.proto == packet.ProtoUDP {
