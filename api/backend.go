@@ -69,6 +69,8 @@ type Backend interface {
 type Started struct {
 	Pid     int `json:"pid"`     // PID 1 of the sandbox, as the daemon's pid namespace sees it
 	Monitor int `json:"monitor"` // the process that waits for it
+	// Holder is a process outside the sandbox with whose end an attachment ends; 0: there is none.
+	Holder int `json:"holder,omitempty"`
 }
 
 // AttachRequest asks for interfaces in a network namespace, whose descriptor comes with the request.
@@ -77,6 +79,9 @@ type AttachRequest struct {
 	// Pid is a process with whose end the attachment ends; 0: it ends with Detach, or once Spec.NetNS is given and, as the
 	// daemon sees it, no longer leads to the namespace.
 	Pid int
+	// Holder is a process outside the namespace with whose end the attachment ends as well; 0: there is none. Where a daemon has
+	// lost the namespace's descriptor, as after a crash, the holder sends the request once more, with the same key.
+	Holder int
 	// Spec is what the container is to be that stands for the namespace. Where there is one already, from an earlier request
 	// about the same namespace, its name becomes an alias, and its networks and ports are added.
 	Spec network.ContainerSpec

@@ -208,6 +208,12 @@ func (c *Client) ContainerWait(ctx context.Context, ref string) (code int, err e
 	}
 }
 
+// ContainerWaitOnce returns nil once a container has ended, and ErrDaemonEnded where the daemon that was asked ends first.
+func (c *Client) ContainerWaitOnce(ctx context.Context, ref string) error {
+	var code int
+	return c.Do(ctx, "POST", path("/usernet/containers", ref, "wait"), nil, &code)
+}
+
 // ContainerLog returns the path of the file with a detached container's output.
 func (c *Client) ContainerLog(ctx context.Context, ref string) (file string, err error) {
 	err = c.Do(ctx, "GET", path("/usernet/containers", ref, "log"), nil, &file)

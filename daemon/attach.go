@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -68,6 +69,9 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 		return nil, err
 	}
 	defer done()
+	if err := checkLocalAddrs(q.Spec); err != nil {
+		return nil, err
+	}
 	spec := q.Spec
 	spec.Attached, spec.NetNSID = true, id
 	if len(spec.Networks) == 0 {
@@ -82,12 +86,63 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 		}
 	}
 	if c := d.attachedIn(id); c != nil {
+		if err := d.mend(ctx, c, netns); err != nil {
+			return nil, err
+		}
 		made, err := d.attachMore(ctx, c, spec)
 		if _, gone := d.model.Container(c.ID); err == nil || gone == nil {
 			return made, err
 		} // else it has ended meanwhile
 	}
-	return d.attachFirst(ctx, spec, q.Pid, netns)
+	return d.attachFirst(ctx, spec, api.Started{Pid: q.Pid, Holder: q.Holder}, netns)
+}
+
+// maxLocalAddrs bounds the addresses that an attachment adds to a loopback interface: a runtime has one for its services.
+const maxLocalAddrs = 16
+
+// checkLocalAddrs refuses what the loopback interface cannot have.
+func checkLocalAddrs(spec network.ContainerSpec) error {
+	if a := spec.DNSAddr; a.IsValid() && (!a.Is4() || !a.IsLoopback() && !usableLocally(a)) {
+		return errdefs.Invalid("address of the name server in the sandbox: %s is not an IPv4 address of one machine", a)
+	}
+	if len(spec.LocalAddrs) > maxLocalAddrs {
+		return errdefs.Invalid("%d addresses for the loopback interface: there may be %d", len(spec.LocalAddrs), maxLocalAddrs)
+	}
+	for _, a := range spec.LocalAddrs {
+		if !usableLocally(a) {
+			return errdefs.Invalid("address for the loopback interface: %s is not an IPv4 address of one machine", a)
+		}
+	}
+	return nil
+}
+
+func usableLocally(a netip.Addr) bool {
+	return a.Is4() && (a.IsGlobalUnicast() || a.IsLinkLocalUnicast()) && !a.IsMulticast()
+}
+
+// mend makes the network of an attached container again of which this daemon has lost the namespace's descriptor. Its addresses
+// and ports stay. Where the descriptor is there it does nothing.
+func (d *Daemon) mend(ctx context.Context, c *network.Container, netns *os.File) error {
+	s := d.box(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.netns.Load() != nil || c.Holder == 0 {
+		return nil
+	}
+	if err := d.keepNamespace(s, netns); err != nil {
+		return err
+	}
+	if err := d.plugMissing(ctx, s, c); err != nil {
+		d.unwire(s)
+		s.dropNamespace()
+		return err
+	}
+	if err := d.publishAll(ctx, s, c); err != nil {
+		d.log.Error("ports of container are not published any more; publish them again with `usernet port`", "container", c.Name, "error", err)
+	}
+	d.rememberPorts(s, c)
+	d.log.Info("container has its network again", "container", c.Name)
+	return nil
 }
 
 // attachedIn is the running container that stands for a namespace, or nil.
@@ -113,7 +168,7 @@ func (d *Daemon) leaveOthers(ctx context.Context, key string, id network.Namespa
 }
 
 // attachFirst makes a container of a namespace. On an error nothing is left of it.
-func (d *Daemon) attachFirst(ctx context.Context, spec network.ContainerSpec, pid int, netns *os.File) (*network.Container, error) {
+func (d *Daemon) attachFirst(ctx context.Context, spec network.ContainerSpec, p api.Started, netns *os.File) (*network.Container, error) {
 	c, _, err := d.CreateContainer(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -122,7 +177,7 @@ func (d *Daemon) attachFirst(ctx context.Context, spec network.ContainerSpec, pi
 		_ = d.RemoveContainer(ctx, c.ID, true)
 		return nil, err
 	}
-	if _, err := d.StartContainer(ctx, c.ID, api.Started{Pid: pid}); err != nil {
+	if _, err := d.StartContainer(ctx, c.ID, p); err != nil {
 		_ = d.RemoveContainer(context.WithoutCancel(ctx), c.ID, true)
 		return nil, err
 	}
@@ -263,7 +318,7 @@ func (d *Daemon) removeInterfaces(c *network.Container) {
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
 	defer cancel()
-	if _, err := d.inside.Configure(ctx, t, sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
+	if _, err := d.inside.Configure(ctx, t, sandbox.Request{Remove: names, RemoveLocal: localAddrs(c), NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a namespace", "container", c.Name, "error", err)
 	}
 }

@@ -122,7 +122,7 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 		}
 		return nil, errdefs.Invalid("process %d of container %s: %w", pid, c.Name, err)
 	}
-	var start, monitorStart uint64
+	var start, monitorStart, holderStart uint64
 	var userns network.NamespaceID
 	var err error
 	if p.Pid != 0 {
@@ -140,12 +140,18 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 			return fail(p.Monitor, err)
 		}
 	}
+	if p.Holder != 0 {
+		if holderStart, err = sandbox.StartTime(p.Holder); err != nil {
+			return fail(p.Holder, err)
+		}
+	}
 	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
 		if c.Status != network.Created {
 			return errdefs.Conflict("container %s was started before", c.Name)
 		}
 		c.Pid, c.PidStart, c.UserNSID = p.Pid, start, userns
 		c.Monitor, c.MonitorStart = p.Monitor, monitorStart
+		c.Holder, c.HolderStart = p.Holder, holderStart
 		return nil
 	})
 }
@@ -178,7 +184,7 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	}
 	endpoints := c.Endpoints
 	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor = network.Exited, code, time.Now(), 0, 0
+		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = network.Exited, code, time.Now(), 0, 0, 0
 		return nil
 	})
 	if err == nil {
@@ -301,7 +307,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	}
 	s.closeStub() // the rules that lead to it belong to whoever has them open
 	d.awaitStore()
-	if _, err := d.inside.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true}); err != nil {
+	if _, err := d.inside.Configure(ctx, d.target(c), sandbox.Request{Remove: names, RemoveLocal: localAddrs(c), NoDNSStub: true}); err != nil {
 		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
 	}
 	s.mu.Unlock()

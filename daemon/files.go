@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,23 @@ import (
 // stubAddr is where a sandbox's resolver finds the DNS server, as in Docker. The sockets are made inside the sandbox and
 // served from here, so the address works on internal and IPv6-only networks too, and outlives the gateway's.
 var stubAddr = netip.MustParseAddrPort("127.0.0.11:53")
+
+// stubAddrOf is where that is for c.
+func stubAddrOf(c *network.Container) netip.AddrPort {
+	if c.DNSAddr.IsValid() {
+		return netip.AddrPortFrom(c.DNSAddr, stubAddr.Port())
+	}
+	return stubAddr
+}
+
+// localAddrs are the addresses that the loopback interface of c's sandbox has besides its own.
+func localAddrs(c *network.Container) []netip.Addr {
+	list := slices.Clone(c.LocalAddrs)
+	if c.DNSAddr.IsValid() && !c.DNSAddr.IsLoopback() {
+		list = append(list, c.DNSAddr)
+	}
+	return list
+}
 
 // containerDir holds what the process that started a container has of it: its log, exit status, and the socket at which it
 // takes updates of hosts and resolv.conf.
@@ -173,7 +191,7 @@ func (d *Daemon) resolvConf(c *network.Container) string {
 	var b strings.Builder
 	b.WriteString("# Written by usernet. Names of containers are answered here, others by the host's resolvers.\n")
 	if len(c.Endpoints) > 0 {
-		fmt.Fprintf(&b, "nameserver %s\n", stubAddr.Addr())
+		fmt.Fprintf(&b, "nameserver %s\n", stubAddrOf(c).Addr())
 	}
 	search, options := d.searchDomains(c), c.DNSOptions
 	if len(search) > 0 {

@@ -60,6 +60,9 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Pid != 0 {
 		return sandbox.Alive(c.Pid, c.PidStart)
 	}
+	if c.Holder != 0 {
+		return sandbox.Alive(c.Holder, c.HolderStart)
+	}
 	dev, ino, err := d.inside.Namespace(c.NetNS)
 	if c.NetNSID != (network.NamespaceID{}) {
 		return d.target(c).File != nil || err == nil && network.NamespaceID{Dev: dev, Ino: ino} == c.NetNSID
@@ -74,7 +77,9 @@ func (d *Daemon) revive(c *network.Container) {
 	s := d.box(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := d.plugMissing(ctx, s, c); err != nil {
+	if c.Pid == 0 && c.Holder != 0 && s.netns.Load() == nil {
+		d.log.Info("container has no network until the process that has attached it asks again", "container", c.Name)
+	} else if err := d.plugMissing(ctx, s, c); err != nil {
 		d.unwire(s)
 		d.log.Error("container has lost its network", "container", c.Name, "error", err)
 	} else {

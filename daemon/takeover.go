@@ -198,7 +198,7 @@ func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, r *received) b
 	if !found {
 		return false
 	}
-	st, err := engine.OpenStub(engine.StubFiles{Packet: fds[0], Listener: fds[1], Rules: fds[2]}, stubAddr.Addr())
+	st, err := engine.OpenStub(engine.StubFiles{Packet: fds[0], Listener: fds[1], Rules: fds[2]}, stubAddrOf(c).Addr())
 	if err != nil {
 		for _, kind := range kinds {
 			d.removeStored(stubID(kind, c.ID))

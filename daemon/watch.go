@@ -53,6 +53,9 @@ func (d *Daemon) seesPath(c *network.Container) bool {
 
 // waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
 func (d *Daemon) waitFor(ctx context.Context, c *network.Container, seen bool) bool {
+	if c.Pid == 0 && c.Holder != 0 {
+		return sandbox.Wait(ctx, c.Holder, c.HolderStart) == nil && ctx.Err() == nil
+	}
 	if c.Pid == 0 {
 		return d.waitPath(ctx, c, seen) == nil
 	}

@@ -104,7 +104,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 	if !ownNetwork(c) {
 		return nil
 	}
-	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c)}
+	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c), Local: localAddrs(c)}
 	bridges := make([]*bridge, len(add))
 	for i, e := range add {
 		n, err := d.model.Network(e.NetworkID)
@@ -117,7 +117,7 @@ func (d *Daemon) plugIn(ctx context.Context, s *sandboxState, c *network.Contain
 		req.Add = append(req.Add, interfaceOf(e, bridges[i].MTU()))
 	}
 	if s.stub == nil && len(c.Endpoints) > 0 {
-		req.DNSStub = stubAddr
+		req.DNSStub = stubAddrOf(c)
 	}
 	reply, err := d.inside.Configure(ctx, d.target(c), req)
 	if err != nil {

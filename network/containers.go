@@ -102,7 +102,7 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 		TTY: spec.TTY, OpenStdin: spec.OpenStdin, AutoRemove: spec.AutoRemove,
 		Attached: spec.Attached, NetNS: spec.NetNS, NetNSID: spec.NetNSID, UserNS: spec.UserNS,
 		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,
-		ExtraHosts: spec.ExtraHosts, Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
+		ExtraHosts: spec.ExtraHosts, DNSAddr: spec.DNSAddr, LocalAddrs: slices.Clone(spec.LocalAddrs), Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
 		HostLoopback: spec.HostLoopback, ShareAPI: spec.ShareAPI, Egress: spec.Egress, AllowEgress: spec.AllowEgress,
 	}
 	warnings, err := m.setMode(c, &spec)

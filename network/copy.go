@@ -29,6 +29,7 @@ func (c *Container) clone() *Container {
 	} {
 		*list = slices.Clone(*list)
 	}
+	o.LocalAddrs = slices.Clone(c.LocalAddrs)
 	o.Ports, o.Exposed, o.Bound = slices.Clone(c.Ports), slices.Clone(c.Exposed), slices.Clone(c.Bound)
 	o.Endpoints = slices.Clone(c.Endpoints)
 	for i, e := range o.Endpoints {

@@ -68,6 +68,8 @@ type ContainerSpec struct {
 	DNSSearch    []string
 	DNSOptions   []string
 	ExtraHosts   []string
+	DNSAddr      netip.Addr
+	LocalAddrs   []netip.Addr
 	Links        []string
 	Ports        []PortBinding
 	Exposed      []PortProto

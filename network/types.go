@@ -99,20 +99,27 @@ type Container struct {
 	PidStart     uint64 `json:"pid_start,omitempty"`
 	Monitor      int    `json:"monitor,omitempty"` // the process that waits for Pid: `usernet run` itself, or its detached child
 	MonitorStart uint64 `json:"monitor_start,omitempty"`
+	// Holder is a process outside the sandbox with whose end an attachment ends; 0: there is none.
+	Holder      int    `json:"holder,omitempty"`
+	HolderStart uint64 `json:"holder_start,omitempty"`
 
 	// How it is connected.
-	NetworkMode string        `json:"network_mode"` // "bridge", "host", "none", "container:ID" or a network's name
-	Hostname    string        `json:"hostname,omitempty"`
-	Domainname  string        `json:"domainname,omitempty"`
-	DNS         []string      `json:"dns,omitempty"` // upstream servers of this container
-	DNSSearch   []string      `json:"dns_search,omitempty"`
-	DNSOptions  []string      `json:"dns_options,omitempty"`
-	ExtraHosts  []string      `json:"extra_hosts,omitempty"` // NAME:IP or NAME:host-gateway
-	Links       []string      `json:"links,omitempty"`       // NAME:ALIAS on the default bridge
-	Ports       []PortBinding `json:"ports,omitempty"`       // as asked for
-	Exposed     []PortProto   `json:"exposed,omitempty"`
-	PublishAll  bool          `json:"publish_all,omitempty"`
-	Bound       []PortBinding `json:"bound,omitempty"` // as they were bound last, so that chosen host ports are chosen again
+	NetworkMode string   `json:"network_mode"` // "bridge", "host", "none", "container:ID" or a network's name
+	Hostname    string   `json:"hostname,omitempty"`
+	Domainname  string   `json:"domainname,omitempty"`
+	DNS         []string `json:"dns,omitempty"` // upstream servers of this container
+	DNSSearch   []string `json:"dns_search,omitempty"`
+	DNSOptions  []string `json:"dns_options,omitempty"`
+	ExtraHosts  []string `json:"extra_hosts,omitempty"` // NAME:IP or NAME:host-gateway
+	// DNSAddr is where the sandbox finds the name server, IPv4; zero: at 127.0.0.11, as in Docker.
+	DNSAddr netip.Addr `json:"dns_addr,omitzero"`
+	// LocalAddrs are IPv4 addresses of the sandbox's loopback interface besides, at which its services are found from inside.
+	LocalAddrs []netip.Addr  `json:"local_addrs,omitempty"`
+	Links      []string      `json:"links,omitempty"` // NAME:ALIAS on the default bridge
+	Ports      []PortBinding `json:"ports,omitempty"` // as asked for
+	Exposed    []PortProto   `json:"exposed,omitempty"`
+	PublishAll bool          `json:"publish_all,omitempty"`
+	Bound      []PortBinding `json:"bound,omitempty"` // as they were bound last, so that chosen host ports are chosen again
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
 	// UserNSID tells the user namespace of a container that usernet runs from all others while Pid lives; zero: it is the

@@ -73,6 +73,9 @@ func carryOut(r Request) (files []namedFile, err error) {
 			return nil, err
 		}
 	}
+	if err := localAddresses(r.Local, r.RemoveLocal); err != nil {
+		return nil, err
+	}
 	for _, name := range r.Remove {
 		if link, err := netlink.LinkByName(name); err == nil {
 			if err := netlink.LinkDel(link); err != nil {
@@ -159,6 +162,32 @@ func loopbackUp() error {
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("loopback interface: %w", err)
+	}
+	return nil
+}
+
+// localAddresses gives the loopback interface addresses and takes others from it. Their scope is the host, so that nothing that
+// leaves has them as its source.
+func localAddresses(add, remove []netip.Addr) error {
+	if len(add) == 0 && len(remove) == 0 {
+		return nil
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("loopback interface: %w", err)
+	}
+	local := func(a netip.Addr) *netlink.Addr {
+		return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Scope: unix.RT_SCOPE_HOST}
+	}
+	for _, a := range remove {
+		if err := netlink.AddrDel(lo, local(a)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("loopback interface: address %s: %w", a, err)
+		}
+	}
+	for _, a := range add {
+		if err := netlink.AddrReplace(lo, local(a)); err != nil {
+			return fmt.Errorf("loopback interface: address %s: %w", a, err)
+		}
 	}
 	return nil
 }

@@ -48,6 +48,8 @@ type Request struct {
 	DefaultRoutes []Route
 	// Routes are set besides, in this order.
 	Routes []Route
+	// Local are IPv4 addresses that the loopback interface gets besides its own, and RemoveLocal those that it loses.
+	Local, RemoveLocal []netip.Addr
 	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there is left
 	// out.
 	Listen []netip.AddrPort

@@ -17,7 +17,7 @@ var places = map[string]func(program string, args []string) int{
 		return pasta.Main(program, version, args, os.Stdout, os.Stderr)
 	},
 	"slirp4netns": func(program string, args []string) int {
-		return slirp4netns.Main(program, version, args, os.Stdout, os.Stderr)
+		return slirp4netns.Main(program, version, client, args, os.Stdout, os.Stderr)
 	},
 }
 

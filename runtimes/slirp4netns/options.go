@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/usernet/usernet/runtimes/joined"
 )
 
 // Kinds of what a TAP is made in, for --netns-type and --target-type.
@@ -48,7 +50,10 @@ type Options struct {
 	TargetType          string
 	Target              string // PID, path, or descriptor, as NetNSType and TargetType say
 	TAP                 string // name of the interface
-	Warnings            []string
+	// Networks are those of the user's daemon that are joined instead; none: the process forwards itself.
+	Networks []string
+	Name     string // of the container there; "": one is drawn
+	Warnings []string
 
 	Help    bool
 	Version bool
@@ -61,8 +66,8 @@ func usageErrorf(format string, args ...any) error { return UsageError{fmt.Error
 
 // raw are the flags as they were written.
 type raw struct {
-	exitFD, readyFD, mtu, cidr, mac, outbound4, outbound6 string
-	oldLoopback, oldSandbox                               bool
+	exitFD, readyFD, mtu, cidr, mac, outbound4, outbound6, networks, name string
+	oldLoopback, oldSandbox                                               bool
 }
 
 func flags(o *Options, r *raw) *pflag.FlagSet {
@@ -88,6 +93,8 @@ func flags(o *Options, r *raw) *pflag.FlagSet {
 	f.BoolVar(&o.DisableDNS, "disable-dns", false, "answer no names at the third address of the network")
 	f.StringVar(&r.mac, "macaddress", "", "MAC address of the interface (with -c)")
 	f.StringVar(&o.TargetType, "target-type", targetNetNS, "what the frames come from: netns, or bess for a socket")
+	f.StringVar(&r.networks, "usernet-network", "", "join these networks of usernet's daemon instead: NAME[,NAME] (or $USERNET_NETWORK)")
+	f.StringVar(&r.name, "usernet-name", "", "the container's name there (or $USERNET_NAME)")
 	f.BoolVarP(&o.Help, "help", "h", false, "show this text")
 	f.BoolVarP(&o.Version, "version", "v", false, "show the version")
 	for _, name := range []string{"no-host-loopback", "create-sandbox"} {
@@ -137,6 +144,7 @@ func (o *Options) resolve(f *pflag.FlagSet, r *raw) (err error) {
 			return usageErrorf("%s must be a non-negative integer", d.name)
 		}
 	}
+	o.Networks, o.Name = joined.Networks(r.networks), joined.Name(r.name)
 	if o.MTU, err = strconv.Atoi(r.mtu); err != nil || o.MTU <= 0 || o.MTU > maxMTU {
 		return usageErrorf("MTU must be a positive integer (< %d)", maxMTU+1)
 	}

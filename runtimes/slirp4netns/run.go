@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/engine"
@@ -26,8 +27,9 @@ import (
 	"github.com/usernet/usernet/switch/tap"
 )
 
-// Main is the program: it returns the exit status, slirp4netns's for each case.
-func Main(program, version string, args []string, stdout, stderr io.Writer) int {
+// Main is the program: it returns the exit status, slirp4netns's for each case. daemon finds the user's daemon, for those who join
+// its networks.
+func Main(program, version string, daemon func() (*api.Client, error), args []string, stdout, stderr io.Writer) int {
 	o, err := Parse(args)
 	switch {
 	case err != nil:
@@ -47,7 +49,7 @@ func Main(program, version string, args []string, stdout, stderr io.Writer) int 
 		fmt.Fprintln(stdout, "WARNING:", w)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := Run(context.Background(), o, stdout, log); err != nil {
+	if err := Run(context.Background(), o, daemon, stdout, log); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
@@ -62,7 +64,7 @@ func versionText(version string) string {
 
 // Run joins the namespace, says that it is ready, and forwards until the exit descriptor hangs up, the namespace is gone,
 // or the process is asked to end.
-func Run(ctx context.Context, o *Options, stdout io.Writer, log *slog.Logger) error {
+func Run(ctx context.Context, o *Options, daemon func() (*api.Client, error), stdout io.Writer, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	for _, fd := range []int{o.ExitFD, o.ReadyFD} {
@@ -73,6 +75,9 @@ func Run(ctx context.Context, o *Options, stdout io.Writer, log *slog.Logger) er
 			return fmt.Errorf("descriptor %d is not open: %w", fd, err)
 		}
 		unix.CloseOnExec(fd)
+	}
+	if len(o.Networks) > 0 {
+		return o.join(ctx, daemon, stdout, log)
 	}
 	f, err := o.openTAP(ctx)
 	if err != nil {
@@ -87,7 +92,11 @@ func Run(ctx context.Context, o *Options, stdout io.Writer, log *slog.Logger) er
 		return err
 	}
 	o.report(stdout)
-	return errors.Join(o.serve(ctx, n, mac, log), n.Close())
+	var guest6 netip.Addr
+	if o.IPv6 {
+		guest6 = eui64(mac)
+	}
+	return errors.Join(o.serve(ctx, n, guest6, log), n.Close())
 }
 
 // network is what the options ask for.
@@ -132,15 +141,9 @@ func (o *Options) openTAP(ctx context.Context) (*os.File, error) {
 		}
 		return os.NewFile(uintptr(fd), "tap"), nil
 	}
-	target := sandbox.Target{UserNS: o.UserNSPath}
-	if o.NetNSType == netnsPath {
-		target.NetNS = o.Target
-	} else {
-		pid, err := strconv.Atoi(o.Target)
-		if err != nil {
-			return nil, err
-		}
-		target.Pid = pid
+	target, err := o.target()
+	if err != nil {
+		return nil, err
 	}
 	i := sandbox.Interface{Name: o.TAP, Offload: true, Given: !o.Configure, Temporary: true}
 	r := sandbox.Request{}
@@ -163,6 +166,18 @@ func (o *Options) openTAP(ctx context.Context) (*os.File, error) {
 		return nil, fmt.Errorf("interface %s in the namespace of %s: %w", o.TAP, o.Target, err)
 	}
 	return reply.TAPs[o.TAP], nil
+}
+
+// target is the namespace that the options name.
+func (o *Options) target() (sandbox.Target, error) {
+	t := sandbox.Target{UserNS: o.UserNSPath}
+	if o.NetNSType == netnsPath {
+		t.NetNS = o.Target
+		return t, nil
+	}
+	var err error
+	t.Pid, err = strconv.Atoi(o.Target)
+	return t, err
 }
 
 // acceptBESS waits for User Mode Linux to connect to the socket at path, each of whose messages is a frame.
@@ -198,8 +213,15 @@ func (o *Options) report(w io.Writer) {
 	}
 }
 
+// connection is a network that the namespace is on: one of this process, or the daemon's.
+type connection interface {
+	Publisher
+	// Gone is closed when nothing connects the namespace any more.
+	Gone() <-chan struct{}
+}
+
 // serve listens on the API socket, tells the caller that all is ready, and waits for the end.
-func (o *Options) serve(ctx context.Context, n *standalone.Network, mac net.HardwareAddr, log *slog.Logger) error {
+func (o *Options) serve(ctx context.Context, n connection, guest6 netip.Addr, log *slog.Logger) error {
 	var api sync.WaitGroup
 	defer api.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -210,10 +232,7 @@ func (o *Options) serve(ctx context.Context, n *standalone.Network, mac net.Hard
 			return err
 		}
 		context.AfterFunc(ctx, func() { _ = l.Close() })
-		h := &hostfwd{publisher: n, guest: o.Plan.Guest, log: log}
-		if o.IPv6 {
-			h.guest6 = eui64(mac)
-		}
+		h := &hostfwd{publisher: n, guest: o.Plan.Guest, guest6: guest6, log: log}
 		api.Go(func() { h.serve(ctx, l) })
 	}
 	o.confine(log)
@@ -278,7 +297,10 @@ func eui64(mac net.HardwareAddr) netip.Addr {
 func (o *Options) confine(log *slog.Logger) {
 	var measures []confine.Measure
 	if o.Sandbox {
-		measures = append(measures, confine.NoNewPrivileges, confine.NotDumpable, confine.Landlock)
+		measures = append(measures, confine.NoNewPrivileges, confine.Landlock)
+		if len(o.Networks) == 0 {
+			measures = append(measures, confine.NotDumpable) // else the daemon could not see who asks it
+		}
 	}
 	if o.Seccomp {
 		measures = append(measures, confine.Seccomp)

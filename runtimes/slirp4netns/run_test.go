@@ -28,7 +28,7 @@ func startBESS(t *testing.T, args ...string) *net.UnixConn {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, o, io.Discard, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- Run(ctx, o, nil, io.Discard, slog.New(slog.DiscardHandler)) }()
 	var c *net.UnixConn
 	for deadline := time.Now().Add(30 * time.Second); c == nil; time.Sleep(5 * time.Millisecond) {
 		if c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"}); err != nil && time.Now().After(deadline) {
@@ -126,7 +126,7 @@ func TestReadyAndExitDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- Run(context.Background(), o, io.Discard, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- Run(context.Background(), o, nil, io.Discard, slog.New(slog.DiscardHandler)) }()
 	var c net.Conn
 	for deadline := time.Now().Add(30 * time.Second); c == nil; time.Sleep(5 * time.Millisecond) {
 		if c, err = net.Dial("unixpacket", path); err != nil && time.Now().After(deadline) {
@@ -160,7 +160,7 @@ func TestClosedDescriptorsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Run(context.Background(), o, io.Discard, slog.New(slog.DiscardHandler)); err == nil {
+	if err := Run(context.Background(), o, nil, io.Discard, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a descriptor that is not open was accepted")
 	}
 }

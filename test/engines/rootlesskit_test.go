@@ -14,6 +14,13 @@ import (
 // that is returned.
 func (u *user) start(name string, args ...string) (log string) {
 	u.t.Helper()
+	log, _ = u.startEnding(name, args...)
+	return log
+}
+
+// startEnding is start, and returns besides what ends the program with a signal and waits for its end.
+func (u *user) startEnding(name string, args ...string) (log string, end func(syscall.Signal)) {
+	u.t.Helper()
 	f, err := os.CreateTemp(u.dir, "log-")
 	if err != nil {
 		u.t.Fatal(err)
@@ -24,15 +31,18 @@ func (u *user) start(name string, args ...string) (log string) {
 	if err := cmd.Start(); err != nil {
 		u.t.Fatal(err)
 	}
-	u.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+	end = func(s syscall.Signal) {
+		_ = cmd.Process.Signal(s)
 		_ = cmd.Wait() // its status is not what is tested
+	}
+	u.t.Cleanup(func() {
+		end(syscall.SIGTERM)
 		if u.t.Failed() {
 			text, _ := os.ReadFile(f.Name())
 			u.t.Logf("%s:\n%s", name, text)
 		}
 	})
-	return f.Name()
+	return f.Name(), end
 }
 
 // path puts directories before the others that programs are looked for in.
