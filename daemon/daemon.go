@@ -142,7 +142,7 @@ func New(cfg Config) (*Daemon, error) {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
 	d.restore(received)
-	d.carryOn(received.takeFlows())
+	d.resumeFlows(received.takeFlows())
 	d.shared.DropAdopted()
 	return d, nil
 }

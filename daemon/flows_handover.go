@@ -7,32 +7,33 @@ import (
 	"github.com/usernet/usernet/handover"
 )
 
-// ReleaseFlows lets go of the TCP connections past the gateways, so that another daemon can carry them on, and begins no more.
-// The descriptors are the caller's. Call it before Close.
-func (d *Daemon) ReleaseFlows() []handover.Flow {
+// DetachFlows detaches the TCP connections that bypass the gateways, for another daemon to resume, and begins no more. The
+// descriptors are the caller's. Call it before Close.
+func (d *Daemon) DetachFlows() []handover.Flow {
 	var list []handover.Flow
 	for _, b := range d.bridgeList() {
-		for _, c := range b.Release() {
-			state, err := json.Marshal(c)
+		for _, st := range b.DetachFlows() {
+			state, err := json.Marshal(st)
 			if err != nil {
-				d.log.Warn("connection not handed over", "inside", c.Inside, "outside", c.Outside, "error", err)
-				c.Close()
+				d.log.Warn("connection not handed over", "inside", st.Inside, "outside", st.Outside, "error", err)
+				st.Close()
 				continue
 			}
-			fds := c.FDs()
+			fds := st.FDs()
 			list = append(list, handover.Flow{Network: b.record.ID, State: state, Count: len(fds), FDs: fds})
 		}
 	}
 	return list
 }
 
-// carryOn takes up connections that another daemon has let go of. Those of containers and networks that are gone are reset.
-func (d *Daemon) carryOn(flows []handover.Flow) {
+// resumeFlows takes up connections that another daemon has detached. Those of containers and networks that are gone are
+// reset.
+func (d *Daemon) resumeFlows(flows []handover.Flow) {
 	for _, f := range flows {
-		c := new(forwarder.Carried)
-		err := json.Unmarshal(f.State, c)
+		st := new(forwarder.State)
+		err := json.Unmarshal(f.State, st)
 		if err == nil {
-			err = c.SetFDs(f.FDs)
+			err = st.SetFDs(f.FDs)
 		}
 		if err != nil {
 			d.log.Warn("a connection that was handed over is of no use", "error", err)
@@ -41,11 +42,11 @@ func (d *Daemon) carryOn(flows []handover.Flow) {
 		}
 		b := d.bridge(f.Network)
 		if b == nil {
-			c.Close()
+			st.Close()
 			continue
 		}
-		if err := b.CarryOn(c); err != nil {
-			d.log.Warn("a connection that was handed over is not carried on", "inside", c.Inside, "outside", c.Outside, "error", err)
+		if err := b.ResumeFlow(st); err != nil {
+			d.log.Warn("a connection that was handed over is not resumed", "inside", st.Inside, "outside", st.Outside, "error", err)
 		}
 	}
 }

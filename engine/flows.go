@@ -22,18 +22,18 @@ func (n *Network) Flows() []Flow {
 	return list
 }
 
-// Release lets go of the TCP connections that bypass the gateway, for another process to carry on, and begins no more flows.
+// DetachFlows detaches the TCP connections that bypass the gateway, for another process to resume, and begins no more flows.
 // The descriptors are the caller's. Close the network after it.
-func (n *Network) Release() []*forwarder.Carried { return n.fwd.Release() }
+func (n *Network) DetachFlows() []*forwarder.State { return n.fwd.DetachFlows() }
 
-// CarryOn takes up a connection that another process has let go of, and owns its descriptors, also where it fails: its
+// ResumeFlow takes up a connection that another process has detached, and owns its descriptors, also where it fails: its
 // attachment has to be there.
-func (n *Network) CarryOn(c *forwarder.Carried) error {
-	if n.byAddr(c.Inside.Addr()) == nil {
-		c.Close()
+func (n *Network) ResumeFlow(st *forwarder.State) error {
+	if n.byAddr(st.Inside.Addr()) == nil {
+		st.Close()
 		return ErrNotAttached
 	}
-	return n.fwd.CarryOn(c)
+	return n.fwd.ResumeFlow(st)
 }
 
 // Stats are a network's counters.

@@ -43,6 +43,10 @@ const (
 	connectionMemory = 20 << 10
 )
 
+// streamChunk is how much of a stream is read at once: 45 segments at MTU 1500. Netstack puts at most 65375 bytes into one
+// super-frame, and 64 KiB would leave a small second one behind each.
+const streamChunk = 45 * 1448
+
 // memoryOf is what a connection with such buffers can hold: both of them full, and what was read for one of them.
 func memoryOf(buffers int64) int64 { return connectionMemory + 2*buffers + min(buffers, streamChunk) }
 
@@ -134,10 +138,10 @@ func (b *connBuffers) release() {
 	b.account.release()
 }
 
-// moved says how many bytes the connection has moved in all, and lets the buffers grow.
-func (b *connBuffers) moved(n int64) {
-	if n >= b.growAt.Load() {
-		b.grow(n)
+// Moved implements relay.Buffers: it lets the buffers grow.
+func (b *connBuffers) Moved(n uint64) {
+	if int64(n) >= b.growAt.Load() {
+		b.grow(int64(n))
 	}
 }
 
@@ -165,8 +169,8 @@ func (b *connBuffers) grow(n int64) {
 	b.growAt.Store(next)
 }
 
-// chunk is how much of a stream is read for the container at once.
-func (b *connBuffers) chunk() int { return int(min(b.size.Load(), streamChunk)) }
+// Chunk implements relay.Buffers.
+func (b *connBuffers) Chunk() int { return int(min(b.size.Load(), streamChunk)) }
 
 // Budgets are how descriptors and memory are divided among containers, in numbers.
 type Budgets struct {
@@ -201,6 +205,9 @@ func newDescriptors() *budget.Budget {
 	}
 	return budget.New(0, max(1, limit-reserveOf(limit)))
 }
+
+// maxIdlePipes is how many pipes wait for the next flow that splices.
+const maxIdlePipes = 64
 
 // pipeFits says whether a pipe, of which fd was opened last, may be used. Pipes have half of the reserve besides: those who
 // are connected come before those who connect. Without one a connection's bytes are copied.

@@ -68,7 +68,7 @@ func TestHowSYNsAreDecided(t *testing.T) {
 			func(f *Forwarder, s *fakeSYN) { f.acquireUse(s.src.Addr(), useTCP) }, "refused", 0},
 		{"it was sent again, and has been answered", open, nil,
 			func(f *Forwarder, s *fakeSYN) { f.ends[flowKey{s.src, s.dst}] = 1 }, "dropped", 0},
-		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.Release() }, "dropped", 0},
+		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.DetachFlows() }, "dropped", 0},
 		{"the forwarder ends", open, nil, func(f *Forwarder, _ *fakeSYN) { _ = f.Close() }, "dropped", 0},
 		{"the handshake fails", open, nil, func(_ *Forwarder, s *fakeSYN) { s.conn = nil }, "accepted", 0},
 		{"no socket of the container can answer", open, socket(ErrNoBypass), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "accepted", 1},

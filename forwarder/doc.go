@@ -31,7 +31,5 @@
 //	  v the policy   v                        v  a reset, the container's end, Close
 //	 reset          reset, ICMP error        reset on both sides, whatever waits
 //
-// Bytes are copied by two goroutines between the gateway and a host socket; by the reactor between two host sockets; and by two
-// goroutines that splice once there is much to copy. A direction that waits for its destination ends when its source is
-// reset (stall).
+// Once a connection has both its ends, package relay moves its bytes, and has the states of that.
 package forwarder

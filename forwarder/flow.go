@@ -3,36 +3,29 @@ package forwarder
 import (
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/usernet/usernet/internal/sockio"
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/forwarder/relay"
 )
 
-// flow is one TCP connection from or to a container. Its two halves are copied in one of three ways: between netstack and a
-// host socket by two goroutines, between two host sockets by the reactor (pair), or once there is much to copy, spliced by two
-// goroutines.
+// flow is one TCP connection from or to a container: what it is of, what it was counted for, and once it has both its ends
+// the session that relays it.
 type flow struct {
 	f                         *Forwarder
 	direction                 string
 	inside, outside, hostSide netip.AddrPort
 	created                   time.Time
 	waited                    bool // Close waits for it; guarded by f.mu
-	bytesIn, bytesOut         atomic.Uint64
-	halfClosed                atomic.Bool
 	descriptors               claim
-	memory                    *connBuffers // of netstack's end; nil where there is none
 
-	mu      sync.Mutex
-	aborted bool
-	pair    *pair        // both ends, while the reactor copies
-	in      Conn         // the container's end at the gateway
-	direct  *sockio.Conn // or in the container's own network namespace
-	host    *sockio.Conn
-
-	over     bool         // the splicing goroutines have ended
-	stopping bool         // they were told to end, so that another process can go on
-	left     chan [2]Half // the state that they end with then, or noState
+	relayed struct {
+		sync.Mutex
+		session *relay.Session // nil: it has not both its ends yet
+		bypass  bool           // the container's end is a socket of its own network namespace
+		aborted bool
+	}
 }
 
 // addFlow counts and lists a flow. False: its container has too many, or no share of the descriptors is left for it, of which fd
@@ -45,7 +38,7 @@ func (f *Forwarder) addFlow(fl *flow, fd int) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.released || !f.acquireUseLocked(fl.inside.Addr(), useTCP) {
+	if f.detached || !f.acquireUseLocked(fl.inside.Addr(), useTCP) {
 		c.release()
 		return false
 	}
@@ -97,59 +90,98 @@ func (f *Forwarder) removeFlow(fl *flow) {
 	}
 }
 
-// setEnds stores a flow's ends. False: the flow was aborted before it had them, and they are the caller's to close.
-func (fl *flow) setEnds(ends func()) bool {
-	fl.mu.Lock()
-	defer fl.mu.Unlock()
-	if !fl.aborted {
-		ends()
-	}
-	return !fl.aborted
-}
-
-// path returns Flow.Path and Flow.State.
-func (fl *flow) path() (path, state string) {
-	fl.mu.Lock()
-	defer fl.mu.Unlock()
-	path, state = "gateway", "established"
-	if fl.pair != nil || fl.direct != nil {
-		path = "bypass"
-	} else if fl.in == nil {
-		state = "opening"
-	}
-	if fl.halfClosed.Load() {
-		state = "closing"
-	}
-	return path, state
-}
-
-// abort resets both ends: a reset on one side is one on the other. It waits for nobody: the goroutines of a flow, which are
-// interrupted, close its sockets.
-func (fl *flow) abort() {
-	fl.mu.Lock()
-	p, in := fl.pair, fl.in
-	again := fl.aborted
-	fl.aborted = true
-	sockets := [2]*sockio.Conn{fl.direct, fl.host}
-	fl.mu.Unlock()
-	if again {
+// relay relays a flow between two sockets, which it owns from here on, until both halves have ended.
+func (fl *flow) relay(inside, host int) {
+	f := fl.f
+	if !f.trackFlow(fl) {
+		_ = unix.Close(inside) // which resets them (sockio.SetTCP)
+		_ = unix.Close(host)
+		f.removeFlow(fl)
 		return
 	}
-	for _, c := range sockets {
-		if c != nil {
-			c.Interrupt()
-		}
-	}
-	if in != nil {
+	fl.setSession(f.loop.Relay(inside, host, fl.options()), true)
+}
+
+// relayConn relays a flow between the gateway's end and a socket, both of which it owns from here on, until both halves have
+// ended.
+func (fl *flow) relayConn(in Conn, host int, memory *connBuffers) {
+	f := fl.f
+	fl.descriptors.keep(gatewayDescriptors)
+	if !f.trackFlow(fl) {
 		in.Abort()
+		_ = in.Close()
+		_ = unix.Close(host)
+		memory.release()
+		f.removeFlow(fl)
+		return
 	}
-	if p != nil {
-		p.end(false)
+	memory.use(in)
+	o := relay.ConnOptions{Options: fl.options(), Buffers: memory}
+	o.OnEnd = func() {
+		memory.release()
+		f.removeFlow(fl)
+	}
+	fl.setSession(f.loop.RelayConn(in, host, o), false)
+}
+
+func (fl *flow) options() relay.Options {
+	return relay.Options{
+		OnEnd: func() { fl.f.removeFlow(fl) },
+		Log:   []any{"inside", fl.inside, "outside", fl.outside},
 	}
 }
 
-func (fl *flow) wasAborted() bool {
-	fl.mu.Lock()
-	defer fl.mu.Unlock()
-	return fl.aborted
+// setSession says what relays the flow. One that was aborted before is so now.
+func (fl *flow) setSession(s *relay.Session, bypass bool) {
+	fl.relayed.Lock()
+	fl.relayed.session, fl.relayed.bypass = s, bypass
+	aborted := fl.relayed.aborted
+	fl.relayed.Unlock()
+	if aborted {
+		s.Abort()
+	}
+}
+
+// session returns what relays the flow, nil while it has not both its ends, and whether that bypasses the gateway.
+func (fl *flow) session() (s *relay.Session, bypass bool) {
+	fl.relayed.Lock()
+	defer fl.relayed.Unlock()
+	return fl.relayed.session, fl.relayed.bypass
+}
+
+// abort resets both ends: a reset on one side is one on the other. It waits for nobody.
+func (fl *flow) abort() {
+	fl.relayed.Lock()
+	fl.relayed.aborted = true
+	s := fl.relayed.session
+	fl.relayed.Unlock()
+	if s != nil {
+		s.Abort()
+	}
+}
+
+// list is the flow as Flows lists it.
+func (fl *flow) list() Flow {
+	l := Flow{
+		Proto:     "tcp",
+		Direction: fl.direction,
+		State:     "opening",
+		Inside:    fl.inside,
+		Outside:   fl.outside,
+		HostSide:  fl.hostSide,
+		Path:      "gateway",
+		Created:   fl.created,
+	}
+	s, bypass := fl.session()
+	if bypass {
+		l.Path = "bypass"
+	}
+	if s != nil {
+		l.BytesIn, l.BytesOut = s.Bytes()
+		l.State = "established"
+		if s.HalfClosed() {
+			l.State = "closing"
+		}
+	}
+	return l
 }

@@ -30,11 +30,7 @@ func (f *Forwarder) Flows() []Flow {
 	f.mu.Unlock()
 	list := make([]Flow, 0, len(flows)+len(udp)+len(inbound)+len(echo))
 	for _, fl := range flows {
-		path, state := fl.path()
-		list = append(list, Flow{
-			Proto: "tcp", Direction: fl.direction, State: state, Inside: fl.inside, Outside: fl.outside, HostSide: fl.hostSide, Path: path,
-			BytesIn: fl.bytesIn.Load(), BytesOut: fl.bytesOut.Load(), Created: fl.created,
-		})
+		list = append(list, fl.list())
 	}
 	for _, a := range udp {
 		a.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/relay"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
 )
@@ -55,6 +56,7 @@ type Forwarder struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup  // flows, dials
 	reactor *sockio.Reactor // of cfg.Shared
+	loop    *relay.Loop     // of the same reactor
 	alone   bool            // cfg.Shared is this forwarder's own
 
 	toFlush flushList
@@ -72,8 +74,8 @@ type Forwarder struct {
 	sweeping   bool
 	sweepTimer *time.Timer
 	closed     bool
-	releasing  bool // Release has begun: no published port is watched again
-	released   bool // to another process
+	detaching  bool // DetachFlows has begun: no published port is watched again
+	detached   bool // to another process
 
 	counters [counterKinds]atomic.Uint64
 }
@@ -126,6 +128,7 @@ func New(cfg Config) (*Forwarder, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Forwarder{
 		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r, alone: alone,
+		loop:  relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
 		flows: map[*flow]struct{}{}, ends: map[flowKey]int{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
 		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{}, queues: map[queueKey]*queue{},
 	}, nil

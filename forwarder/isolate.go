@@ -12,7 +12,6 @@ import (
 var (
 	_ sockio.Isolated = (*association)(nil)
 	_ sockio.Isolated = (*pinger)(nil)
-	_ sockio.Isolated = (*pairEnd)(nil)
 	_ sockio.Isolated = (*published)(nil)
 )
 
@@ -29,21 +28,10 @@ func (s *pinger) Logger() *slog.Logger { return s.f.cfg.Logger }
 func (s *pinger) Fail() { s.end() }
 
 // Logger implements sockio.Isolated.
-func (e *pairEnd) Logger() *slog.Logger { return e.p.fl.f.cfg.Logger }
-
-// Fail implements sockio.Isolated.
-func (e *pairEnd) Fail() { e.p.end(false) }
-
-// Logger implements sockio.Isolated.
 func (p *published) Logger() *slog.Logger { return p.f.cfg.Logger }
 
 // Fail implements sockio.Isolated. The port stays: each of its clients is isolated by itself.
 func (p *published) Fail() {}
-
-// call runs one half of a flow's copying, where a panic is an error like others: it ends the flow.
-func (fl *flow) call(copy func() error) error {
-	return isolate.Call(fl.f.cfg.Logger, "copying a connection", copy, "inside", fl.inside, "outside", fl.outside)
-}
 
 // dialInside connects to a container by way of the gateway. A panic is an error like others.
 func (f *Forwarder) dialInside(ctx context.Context, src, dst netip.AddrPort) (c Conn, err error) {

@@ -80,14 +80,14 @@ func (p *published) HandleEvents(uint32) {
 func (p *published) pause() {
 	_ = p.sock.Use(func(fd int) error { p.f.reactor.Remove(fd); return nil })
 	p.f.mu.Lock()
-	if !p.f.closed && !p.f.releasing {
-		p.resume = time.AfterFunc(100*time.Millisecond, p.watchAgain) // which unbind and Release stop
+	if !p.f.closed && !p.f.detaching {
+		p.resume = time.AfterFunc(100*time.Millisecond, p.watchAgain) // which unbind and DetachFlows stop
 	}
 	p.f.mu.Unlock()
 	p.f.cfg.Logger.Warn("no descriptors left for connections to a published port; they wait", "host", p.bound.Host, "limit", FileLimit())
 }
 
-// watchAgain is the end of a pause, unless the port was unbound or released meanwhile: what waits is the next daemon's.
+// watchAgain is the end of a pause, unless the port was unbound or detached meanwhile: what waits is the next daemon's.
 func (p *published) watchAgain() {
 	p.f.mu.Lock()
 	defer p.f.mu.Unlock()
@@ -119,7 +119,7 @@ func (p *published) connect(fd int, client netip.AddrPort) {
 	if err == nil {
 		f.counters[countInbound].Add(1)
 		f.counters[countBypassInbound].Add(1)
-		f.carry(fl, inside, fd)
+		fl.relay(inside, fd)
 		return
 	}
 	// Whatever it was: what the gateway makes of it counts. A service may be bound to the interface itself.
@@ -148,7 +148,6 @@ func (p *published) dial(fl *flow, fd int) {
 		f.removeFlow(fl)
 		return
 	}
-	defer memory.release()
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	in, err := f.dialInside(ctx, fl.outside, fl.inside)
 	if errors.Is(err, unix.EADDRINUSE) { // the client has this port in use towards this container already, under a name that is now the same
@@ -159,13 +158,12 @@ func (p *published) dial(fl *flow, fd int) {
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
 		_ = unix.Close(fd)
+		memory.release()
 		f.removeFlow(fl)
 		return
 	}
 	f.counters[countInbound].Add(1)
-	memory.use(in)
-	fl.memory = memory
-	f.run(fl, in, fd)
+	fl.relayConn(in, fd, memory)
 }
 
 // inboundKey is a client as a container knows it.

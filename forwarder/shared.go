@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/relay"
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/budget"
 	"github.com/usernet/usernet/internal/hostaddr"
@@ -29,6 +30,7 @@ type Shared struct {
 	host     *hostaddr.Set // the machine's own addresses
 	networks ownNetworks
 
+	pipes     *relay.Pipes        // of all flows that splice
 	keepAlive net.KeepAliveConfig // of the host's ends of TCP connections; set before the first forwarder
 
 	mu        sync.Mutex
@@ -58,6 +60,7 @@ func NewShared(total, perContainer Limits) *Shared {
 		descriptors: newDescriptors(),
 		memory:      budget.New(perContainer.Memory, total.Memory),
 		host:        hostaddr.Watch(),
+		pipes:       relay.NewPipes(maxIdlePipes, pipeFits),
 		keepAlive:   sockio.KeepAlive(DefaultPeerTimeout),
 		ports:       map[portKey]*published{},
 		inherited:   map[portKey]int{},
@@ -233,6 +236,7 @@ func (s *Shared) Close() error {
 	for r := range reactors {
 		r.Close()
 	}
+	s.pipes.Close()
 	errs := []error{s.host.Close()}
 	s.mu.Lock()
 	defer s.mu.Unlock()

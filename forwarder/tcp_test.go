@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -290,8 +292,7 @@ func TestConnectionsLeaveNothing(t *testing.T) {
 	if raceEnabled {
 		count = 2500
 	}
-	noIdlePipes(t)
-	w := newWorld(t, nil)
+	w := newWorld(t, noIdlePipes(t))
 	port := listen(t, func(c *net.TCPConn) {
 		_, _ = io.Copy(c, c)
 		c.Close()
@@ -426,23 +427,34 @@ func TestHostsSocketsHaveKeepAlive(t *testing.T) {
 	w := newWorld(t, nil)
 	port := listen(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	w.dial(t, port)
-	var host *sockio.Conn
-	eventually(t, func() error {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for fl := range w.flows {
-			fl.mu.Lock()
-			host = fl.host
-			fl.mu.Unlock()
+	var host int
+	eventually(t, func() (err error) {
+		list := w.Flows()
+		if len(list) == 0 {
+			return errors.New("there is no flow yet")
 		}
-		if host == nil {
-			return errors.New("the flow has no socket yet")
-		}
-		return nil
+		host, err = socketAt(list[0].HostSide)
+		return err
 	})
 	for option, want := range map[int]int{unix.TCP_KEEPIDLE: 15, unix.TCP_KEEPINTVL: 5, unix.TCP_KEEPCNT: 3} {
-		if got, err := unix.GetsockoptInt(host.FD(), unix.IPPROTO_TCP, option); err != nil || got != want {
+		if got, err := unix.GetsockoptInt(host, unix.IPPROTO_TCP, option); err != nil || got != want {
 			t.Errorf("the host's socket has %d for option %d, want %d (%v)", got, option, want, err)
 		}
 	}
+}
+
+// socketAt finds this process's connected socket with a local address.
+func socketAt(at netip.AddrPort) (fd int, err error) {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return -1, err
+	}
+	for _, e := range list {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && sockio.LocalAddr(fd) == at {
+			if _, err := unix.Getpeername(fd); err == nil {
+				return fd, nil
+			}
+		}
+	}
+	return -1, fmt.Errorf("no socket is at %s", at)
 }

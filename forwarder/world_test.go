@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/relay"
 	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/stack"
@@ -140,12 +141,13 @@ func measure(t testing.TB) resources {
 	return resources{leak.Goroutines(), leak.Descriptors(t)}
 }
 
-// noIdlePipes has no pipe be left for the next flow, so that each is counted, until the test ends.
-func noIdlePipes(t testing.TB) {
+// noIdlePipes leaves no pipe for the next flow, so that each is counted.
+func noIdlePipes(t testing.TB) func(*Config) {
 	t.Helper()
-	before := pipes
-	pipes = make(chan *pipe)
-	t.Cleanup(func() { pipes = before })
+	shared := NewShared(Limits{}, Limits{})
+	shared.pipes = relay.NewPipes(0, nil)
+	t.Cleanup(func() { _ = shared.Close() })
+	return func(c *Config) { c.Shared = shared }
 }
 
 // back waits until nothing is in use that was not before. A test that makes connections has called noIdlePipes.

@@ -169,15 +169,15 @@ func TestTheWholeConversation(t *testing.T) {
 
 // TestAnotherVersionIsRefused has both daemons say what to do, and the one that runs goes on.
 func TestAnotherVersionIsRefused(t *testing.T) {
-	for _, v := range []string{"", "0", "2", "x"} {
+	for _, v := range []string{"", "0", "1", "3", "x"} {
 		r := httptest.NewRequest("POST", Path, nil)
 		r.Header.Set(versionHeader, v)
-		if _, err := Serve(httptest.NewRecorder(), r); err == nil || !strings.Contains(err.Error(), "version 1") {
+		if _, err := Serve(httptest.NewRecorder(), r); err == nil || !strings.Contains(err.Error(), "version 2") {
 			t.Errorf("version %q: %v", v, err)
 		}
 	}
 	for name, answer := range map[string]string{
-		"a refusal": "HTTP/1.1 501 Not Implemented\r\nContent-Type: application/json\r\n\r\n{\"message\":\"this daemon hands over by version 2\"}",
+		"a refusal": "HTTP/1.1 501 Not Implemented\r\nContent-Type: application/json\r\n\r\n{\"message\":\"this daemon hands over by version 3\"}",
 		"no HTTP":   "hello\r\n\r\n",
 		"too long":  strings.Repeat("x", maxHead+1),
 		"the end":   "HTTP/1.1 101",
@@ -198,7 +198,7 @@ func TestAnotherVersionIsRefused(t *testing.T) {
 		}()
 		_, _, err = Receive(path)
 		_ = l.Close()
-		if err == nil || name == "a refusal" && (!strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), "stop it")) {
+		if err == nil || name == "a refusal" && (!strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "stop it")) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Version is that of the conversation. Both daemons have to speak the same.
-const Version = 1
+const Version = 2
 
 // Path is the request of the API that begins a handover, by POST.
 const Path = "/usernet/handover"

@@ -89,7 +89,7 @@ func offer(p *handover.Peer, l net.Listener, s *api.Server, d *daemon.Daemon) (e
 	}
 	u.SetUnlinkOnClose(false)
 	d.Drain()
-	flows := d.ReleaseFlows()
+	flows := d.DetachFlows()
 	err = p.OfferFlows(flows) // without it they are reset
 	for i := range flows {
 		flows[i].Close()

@@ -1,4 +1,4 @@
-package forwarder
+package relay
 
 import (
 	"sync/atomic"
@@ -8,9 +8,10 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// stall ends a direction of a flow that waits for its destination to take data when its source is reset. Both goroutines of
-// the flow wait for the destination then, or for data from it, so that neither would learn of the reset, and the flow would
-// live until the destination moves. A direction that is not stalled reads all that came before the reset, as a socket does.
+// stall ends a direction of a session that waits for its destination to take data when its source is reset. Both goroutines
+// of the session wait for the destination then, or for data from it, so that neither would learn of the reset, and the
+// session would live until the destination moves. A direction that is not stalled reads all that came before the reset, as a
+// socket does.
 //
 // Either of begin and sourceReset sees what the other has stored, whatever their order.
 type stall struct {
@@ -18,7 +19,7 @@ type stall struct {
 	watch             func()          // called before the first wait: sourceReset is called from then on
 	interrupt         func()          // ends the wait; it does not block
 	watched           bool            // watch has been called; the direction's goroutine alone uses it
-	r                 *sockio.Reactor // that watches the source's socket; nil: none does
+	reactor           *sockio.Reactor // that watches the source's socket; nil: none does
 	fd                int             // the source's socket
 }
 
@@ -48,17 +49,17 @@ func (s *stall) watchSocket(r *sockio.Reactor, fd int) {
 	// Without EPOLLIN and EPOLLOUT, errors and hang-ups alone are reported (epoll_ctl(2)); a full close, which is no error,
 	// would be reported again and again without EPOLLET.
 	if r.Watch(fd, s, unix.EPOLLET) == nil {
-		s.r, s.fd = r, fd
+		s.reactor, s.fd = r, fd
 	}
 }
 
 func (s *stall) unwatch() {
-	if s.r != nil {
-		s.r.Remove(s.fd)
+	if s.reactor != nil {
+		s.reactor.Remove(s.fd)
 	}
 }
 
-// handleEvents implements sockio.Handler.
+// HandleEvents implements sockio.Handler.
 func (s *stall) HandleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		s.sourceReset()

@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// carryOver has w2 carry on what w1 carries, by way of JSON as between two processes.
-func carryOver(t *testing.T, w1, w2 *world) (rest int64) {
+// handOver has w2 resume what w1 detaches, by way of JSON as between two processes.
+func handOver(t *testing.T, w1, w2 *world) (pending int64) {
 	t.Helper()
-	list := w1.Release()
+	list := w1.DetachFlows()
 	if len(list) != 1 {
-		t.Fatalf("%d connections were released, want 1", len(list))
+		t.Fatalf("%d connections were detached, want 1", len(list))
 	}
 	state, err := json.Marshal(list[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := new(Carried)
-	if err := json.Unmarshal(state, c); err != nil {
+	st := new(State)
+	if err := json.Unmarshal(state, st); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetFDs(list[0].FDs()); err != nil {
+	if err := st.SetFDs(list[0].FDs()); err != nil {
 		t.Fatal(err)
 	}
-	rest = c.Halves[0].Bytes + c.Halves[1].Bytes
-	if err := w2.CarryOn(c); err != nil {
+	pending = st.Directions[0].Bytes + st.Directions[1].Bytes
+	if err := w2.ResumeFlow(st); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
@@ -43,7 +43,7 @@ func carryOver(t *testing.T, w1, w2 *world) (rest int64) {
 	if flows := w2.Flows(); len(flows) != 1 || flows[0].Path != "bypass" {
 		t.Errorf("the second has %+v", flows)
 	}
-	return rest
+	return pending
 }
 
 func direct(t *testing.T) (w1, w2 *world, container, host end) {
@@ -56,7 +56,7 @@ func direct(t *testing.T) (w1, w2 *world, container, host end) {
 	return w1, w2, container, host
 }
 
-func TestQuietFlowIsCarriedOn(t *testing.T) {
+func TestQuietFlowIsResumed(t *testing.T) {
 	w1, w2, container, host := direct(t)
 	say := func(to, from end, text string) {
 		t.Helper()
@@ -69,7 +69,7 @@ func TestQuietFlowIsCarriedOn(t *testing.T) {
 		}
 	}
 	say(container, host, "before")
-	carryOver(t, w1, w2)
+	handOver(t, w1, w2)
 	say(container, host, "after")
 	say(host, container, "and back")
 	if err := container.CloseWrite(); err != nil {
@@ -80,7 +80,7 @@ func TestQuietFlowIsCarriedOn(t *testing.T) {
 	}
 	// Once more, with one half at its end.
 	w3 := newWorld(t, nil)
-	carryOver(t, w2, w3)
+	handOver(t, w2, w3)
 	say(host, container, "still")
 	if err := host.Close(); err != nil {
 		t.Fatal(err)
@@ -115,8 +115,8 @@ func noProgress(t *testing.T, w *world) {
 	})
 }
 
-// TestFullFlowIsCarriedOn has a receiver that reads nothing until the connection was handed on, twice.
-func TestFullFlowIsCarriedOn(t *testing.T) {
+// TestFullFlowIsResumed has a receiver that reads nothing until the connection was handed on, twice.
+func TestFullFlowIsResumed(t *testing.T) {
 	w1, w2, container, host := direct(t)
 	data := make([]byte, 40<<20)
 	var seed [32]byte
@@ -132,14 +132,14 @@ func TestFullFlowIsCarriedOn(t *testing.T) {
 	// The receiver reads nothing, so that sooner or later no buffer takes more, and bytes are between the two sockets when the
 	// connection is handed on. A busy machine fills the buffers later: the connection is handed on until it was so.
 	from, to := w1, w2
-	for deadline := time.Now().Add(time.Minute); carryOver(t, from, to) == 0; {
+	for deadline := time.Now().Add(time.Minute); handOver(t, from, to) == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing was on its way in any handover")
 		}
 		from, to = to, newWorld(t, nil)
 		noProgress(t, from)
 	}
-	carryOver(t, to, newWorld(t, nil)) // once more, with the bytes that came with the connection
+	handOver(t, to, newWorld(t, nil)) // once more, with the bytes that came with the connection
 	sum := sha256.New()
 	n, err := io.Copy(sum, host)
 	if err != nil || n != int64(len(data)) {
@@ -153,9 +153,9 @@ func TestFullFlowIsCarriedOn(t *testing.T) {
 	}
 }
 
-// TestPausedPortIsReleased: a port that is left alone for want of descriptors is not watched again once it is released, so that what
+// TestPausedPortIsDetached: a port that is left alone for want of descriptors is not watched again once flows are detached, so that what
 // waits there is accepted by the next daemon.
-func TestPausedPortIsReleased(t *testing.T) {
+func TestPausedPortIsDetached(t *testing.T) {
 	w := newWorld(t, nil)
 	w.publish(t, 80, "tcp")
 	var p *published
@@ -175,14 +175,14 @@ func TestPausedPortIsReleased(t *testing.T) {
 	}
 	eventually(t, watched)
 	p.pause()
-	w.Release()
+	w.DetachFlows()
 	p.watchAgain() // as by a timer that was late
 	if watched() == nil {
-		t.Error("a port is watched again after it was released")
+		t.Error("a port is watched again after flows were detached")
 	}
 	p.pause() // as by a handler that was late
 	p.watchAgain()
 	if watched() == nil {
-		t.Error("a pause after the release had an end")
+		t.Error("a pause after that had an end")
 	}
 }
