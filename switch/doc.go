@@ -21,6 +21,8 @@
 // The port guard (guard*.go) lets a guest send only from its own MAC and addresses. It looks at IPv4, IPv6, ARP
 // and neighbour discovery, passes all other EtherTypes, and counts what it drops by [Reason].
 //
+// A reader asks its [Pacer] how long to pause, so that one port's frames leave time to the others'.
+//
 // Ports that are isolated talk to the gateway only, and to each other as far as links (links.go) say: the exception costs
 // isolated ports a look-up, and others nothing.
 //

@@ -42,6 +42,9 @@ func (p *Port) Receive(f *Frame) {
 		p.drops[DropIsolated].Add(1)
 	default:
 		f.shared = false
+		if f.More && f.to != q {
+			f.to, f.several = q, f.to != nil
+		}
 		q.write(f)
 	}
 }
@@ -109,7 +112,7 @@ func (p *Port) flood(ports []*Port, r *portState, f *Frame) {
 		p.drops[DropRate].Add(1)
 		return
 	}
-	f.shared = true
+	f.shared, f.several = true, true
 	for _, q := range ports {
 		if q != p && !r.sameGroup(q) && p.mayReach(r, q, f) {
 			q.write(f)

@@ -47,7 +47,10 @@ type Frame struct {
 
 	view   *buffer.View // the block Payload[0] is in, if Fill made it; nil once given away
 	shared bool         // more than one device gets this frame
-	pieces [1][]byte    // what Payload points to after Fill
+	// Of the frames that were read into this one since Pacer.Round: where the first went to, and whether others went elsewhere.
+	to      *Port
+	several bool
+	pieces  [1][]byte // what Payload points to after Fill
 }
 
 // viewPool holds blocks of MaxPayload that no frame uses. gVisor's own pool clears a block each time it is taken,

@@ -21,8 +21,9 @@ type Port struct {
 	links   atomic.Pointer[map[*Port]access] // what it may send to ports that it is kept apart from
 	closed  atomic.Bool
 
-	in, out counter
-	drops   [numReasons]atomic.Uint64
+	in, out   counter
+	fromPeers atomic.Uint64 // rounds of other ports' readers whose frames were all for this one
+	drops     [numReasons]atomic.Uint64
 
 	floods struct { // frames for several ports
 		sync.Mutex

@@ -4,16 +4,21 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
-// neighbourVariable says how many requests TestNeighboursOfFloods measures of each kind (make bench-neighbour).
+// neighbourVariable says how many rounds TestNeighboursOfFloods measures (make bench-neighbour).
 const neighbourVariable = "USERNET_NEIGHBOUR"
 
 // floods are the kinds of frames that one container sends as fast as it can.
 var floods = []string{"arp", "udp", "fragment", "syn"}
+
+// beside is what requests are measured beside, besides floods.
+var beside = []string{"nothing", "a busy loop", "two of them"}
 
 // flooder starts a flood of a container and returns what ends it, and says how many frames were sent.
 func (d *daemon) flooder(name, kind, target string) (end func() int) {
@@ -31,16 +36,49 @@ func (d *daemon) flooder(name, kind, target string) (end func() int) {
 	}
 }
 
+// busyLoops starts some in a container, which send nothing, and returns what ends them.
+func (d *daemon) busyLoops(name string, n int) (end func()) {
+	d.t.Helper()
+	script := strings.Repeat("while :; do :; done & loops=\"$loops $!\"; ", n) + "echo run; read line; kill $loops; echo ended"
+	h := d.startTalk("busy loops", usernet, "exec", "-i", name, "sh", "-c", script)
+	h.wants("run")
+	return func() {
+		h.in.Close()
+		h.wants("ended")
+	}
+}
+
+// processorTime is the user and system time of a process.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	stat := readFile(t, fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	ticks := 0 // of USER_HZ, 100 everywhere
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// A sample is the time that half and 99 of 100 requests of one measurement took at most, in µs, and the daemon's processor
+// time for each request of it.
+type sample struct{ p50, p99, processor float64 }
+
 // TestNeighboursOfFloods has a container make requests while a neighbour floods: all are answered. How long they take is
-// measured, and not judged here, since that depends on what else the machine does.
+// measured, in turns with the same at rest and beside busy loops that send nothing. It is not judged here, since it depends
+// on what else the machine does.
 func TestNeighboursOfFloods(t *testing.T) { // alone: it measures
 	count, rounds := 50, 1
 	if s := os.Getenv(neighbourVariable); s != "" {
 		var err error
-		if count, err = strconv.Atoi(s); err != nil {
-			t.Fatalf("%s: %v: give a number of requests", neighbourVariable, err)
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatalf("%s: %v: give a number of rounds", neighbourVariable, err)
 		}
-		rounds = 2
+		count = 100
 	}
 	d := startDaemon(t)
 	target := net.JoinHostPort(host4, fmt.Sprint(freePort()))
@@ -57,20 +95,20 @@ func TestNeighboursOfFloods(t *testing.T) { // alone: it measures
 		{"datagram to the host and back", "udp", target},
 		{"datagram to a neighbour and back", "udp", inside},
 	}
-	// p99 of each kind of request, lowest of the rounds: what else the machine does only adds to it.
-	measure := func(into map[string][2]int) {
+	results := map[string][]sample{} // by kind and flood, one for each round
+	measure := func(flood string) {
 		for _, k := range kinds {
 			var p50, p99, most, failed int
+			before := processorTime(t, d.cmd.Process.Pid)
 			out := d.ok("exec", "box", helper, "latency", k.network, k.address, fmt.Sprint(count))
 			if _, err := fmt.Sscanf(out, "p50 %d p99 %d max %d failed %d", &p50, &p99, &most, &failed); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			if failed > count/10 { // a datagram may be lost
-				t.Errorf("%s: %d of %d failed", k.name, failed, count)
+				t.Errorf("%s beside %s: %d of %d failed", k.name, flood, failed, count)
 			}
-			if old, ok := into[k.name]; !ok || p99 < old[1] {
-				into[k.name] = [2]int{p50, p99}
-			}
+			used := (processorTime(t, d.cmd.Process.Pid) - before).Seconds() * 1e6 / float64(count)
+			results[k.name+flood] = append(results[k.name+flood], sample{float64(p50), float64(p99), used})
 		}
 	}
 	// What is beyond a bound is counted under its reason, by the flood's end.
@@ -89,29 +127,49 @@ func TestNeighboursOfFloods(t *testing.T) { // alone: it measures
 			return nil
 		})
 	}
-	results := map[string]map[string][2]int{"none": {}}
-	for _, f := range floods {
-		results[f] = map[string][2]int{}
-	}
-	measure(map[string][2]int{}) // everything once
+	measure("") // everything once
+	clear(results)
 	for range rounds {
-		measure(results["none"])
+		measure(beside[0])
+		for n, name := range beside[1:] {
+			end := d.busyLoops("flood", n+1)
+			measure(name)
+			end()
+		}
 		for _, f := range floods {
 			end := d.flooder("flood", f, closed)
-			measure(results[f])
+			measure(f)
 			counted(f)
 			if n := end(); n < 1000 {
 				t.Errorf("a flood of %d frames (%s)", n, f)
 			}
 		}
 	}
+	t.Log(neighbourTable(results, kinds[0].name, kinds[1].name, kinds[2].name))
+}
+
+// neighbourTable has medians of the rounds. Ratios are to the same round's measurement at rest.
+func neighbourTable(results map[string][]sample, kinds ...string) string {
+	median := func(list []sample, of func(i int, s sample) float64) float64 {
+		values := make([]float64, len(list))
+		for i, s := range list {
+			values[i] = of(i, s)
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
+	}
 	var table strings.Builder
 	for _, k := range kinds {
-		fmt.Fprintf(&table, "\n%s:", k.name)
-		for _, f := range append([]string{"none"}, floods...) {
-			r, base := results[f][k.name], results["none"][k.name]
-			fmt.Fprintf(&table, "  %s p50 %d p99 %d µs (%.1fx)", f, r[0], r[1], float64(r[1])/float64(max(base[1], 1)))
+		rest := results[k+beside[0]]
+		fmt.Fprintf(&table, "\n%s (µs):", k)
+		for _, f := range append(slices.Clone(beside), floods...) {
+			fmt.Fprintf(&table, "\n  %-11s p50 %6.0f (%4.1fx)  p99 %6.0f (%4.1fx)  the daemon's processor %5.0f", f,
+				median(results[k+f], func(_ int, s sample) float64 { return s.p50 }),
+				median(results[k+f], func(i int, s sample) float64 { return s.p50 / max(rest[i].p50, 1) }),
+				median(results[k+f], func(_ int, s sample) float64 { return s.p99 }),
+				median(results[k+f], func(i int, s sample) float64 { return s.p99 / max(rest[i].p99, 1) }),
+				median(results[k+f], func(_ int, s sample) float64 { return s.processor }))
 		}
 	}
-	t.Log(table.String())
+	return table.String()
 }

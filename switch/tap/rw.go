@@ -3,6 +3,7 @@ package tap
 import (
 	"net"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,13 +22,14 @@ type reader struct {
 	iov   [2]unix.Iovec
 	errno syscall.Errno
 	turn  yielder
+	pace  *vswitch.Pacer
 }
 
 // Serve reads frames into the port until the device is closed or stopped (net.ErrClosed) or the TAP is gone (ErrGone).
 func (d *Device) Serve(p *vswitch.Port) error {
 	d.serving.Lock()
 	defer d.serving.Unlock()
-	r := &reader{dev: d, port: p}
+	r := &reader{dev: d, port: p, pace: p.Pacer()}
 	defer r.frame.Release()
 	defer r.turn.close()
 	err := d.raw.Read(r.drain)
@@ -51,7 +53,11 @@ func (r *reader) drain(fd uintptr) bool {
 		if used >= quota { // those who gather let go as well: a lone datagram must not wait for a flood to end
 			used = 0
 			r.port.Flush()
-			r.turn.yield()
+			if pause := r.pace.Round(&r.frame); pause > 0 {
+				time.Sleep(pause)
+			} else {
+				r.turn.yield()
+			}
 			if r.dev.stopped.Load() {
 				return true // a flood has no end
 			}
@@ -64,16 +70,22 @@ func (r *reader) drain(fd uintptr) bool {
 		case errno == 0 && int(size) >= vswitch.HeaderLen-header && size > 0:
 			r.frame.Fill(int(size) - (vswitch.HeaderLen - header))
 			r.port.Receive(&r.frame)
+			r.pace.Take(int(size))
 			used += 1 + int(size)/quotaBytes
 		case errno == 0 && size == 0: // not from a TAP: the other end of a test's socket was closed
 			r.errno = unix.ENODEV
 			return true
 		case errno == 0:
 			r.port.CountDrop(vswitch.DropShort)
+			r.pace.Take(int(size))
 			used++
 		case errno == unix.EAGAIN:
 			r.iov[1].Base = nil
 			r.frame.Release()
+			if pause := r.pace.Round(&r.frame); pause > 0 {
+				r.port.Flush()
+				time.Sleep(pause)
+			}
 			return false
 		case errno == unix.EINTR:
 		default:

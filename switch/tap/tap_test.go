@@ -267,7 +267,7 @@ func TestForwardingBetweenDescriptorsAllocatesNothing(t *testing.T) {
 	frame := make([]byte, vswitch.HeaderLen+100)
 	copy(frame[10:], []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0x88, 0xb5})
 	buf := make([]byte, 2000)
-	r := &reader{dev: devs[0], port: ports[0]}
+	r := &reader{dev: devs[0], port: ports[0], pace: ports[0].Pacer()}
 	raw, err := devs[0].file.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func TestFloodDoesNotKeepOthersWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	send()
-	r := &reader{dev: dev, port: port}
+	r := &reader{dev: dev, port: port, pace: port.Pacer()}
 	raw, err := dev.file.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
