@@ -3,6 +3,10 @@
 #
 #   scripts/engines.sh [go test flags]
 #
+# They run twice: with the engines of this machine, and, the tests called TestPodman5..., with those of Debian 13, in a
+# directory that scripts/debian13.sh makes (USERNET_DEBIAN13, /var/cache/usernet/debian13 by default). Where -run is given they
+# run once, with Debian 13's where it names Podman5.
+#
 # It is started as root, which is needed for the world around the engines alone: a network namespace as the host, with the
 # addresses 192.0.2.2 and 2001:db8::2 on eth0; a second one as a machine outside, 192.0.2.1 and 2001:db8::1, with a web
 # server (port 8000), a service that says who asks (port 7000, TCP and UDP), one that fetches a page (7001), and a name server; and a cgroup2 mount, without
@@ -19,6 +23,8 @@ fi
 
 if [[ ${1:-} != --inside ]]; then
 	scripts/unprivileged.sh go list -deps -test ./... >/dev/null # inside, no module can be downloaded
+	export USERNET_DEBIAN13=${USERNET_DEBIAN13:-/var/cache/usernet/debian13}
+	scripts/debian13.sh "$USERNET_DEBIAN13"
 	exec unshare --mount --net --propagation private "$0" --inside "$@"
 fi
 shift
@@ -74,4 +80,43 @@ if ! mountpoint -q /sys/fs/cgroup || [[ $(stat -fc %T /sys/fs/cgroup) != cgroup2
 	mount -t cgroup2 none /sys/fs/cgroup
 fi
 
-scripts/unprivileged.sh env USERNET_ENGINES=1 scripts/test.sh --engines "$@"
+here() { # with this machine's engines
+	scripts/unprivileged.sh env USERNET_ENGINES=1 scripts/test.sh --engines -skip '^TestPodman5' "$@"
+}
+
+debian13() ( # with Debian 13's: the tests run in its directory, where go, the caches and this tree are as well
+	set -euo pipefail
+	root=$USERNET_DEBIAN13
+	goroot=$(go env GOROOT)
+	version=$(scripts/version.sh)
+	export version goroot root tree=$PWD
+	exec unshare --mount --propagation private bash -euo pipefail -c '
+		mount --bind "$root" "$root"
+		cd "$root"
+		mkdir -p ".$goroot" src old
+		for each in proc sys dev tmp home; do mount --rbind "/$each" "$each"; done
+		mount --bind /tmp var/tmp
+		mount --bind "$goroot" ".$goroot"
+		mount --bind "$tree" src
+		mount -t tmpfs none run
+		for each in passwd group subuid subgid hosts resolv.conf; do
+			[[ ! -e /etc/$each ]] || cp --remove-destination -L "/etc/$each" "etc/$each"
+		done
+		pivot_root . old
+		umount --lazy /old
+		cd /src
+		export VERSION=$version
+		exec scripts/unprivileged.sh env USERNET_ENGINES=1 scripts/test.sh --engines "$@"
+	' bash "$@"
+)
+
+case "$*" in
+*-run*Podman5*) debian13 "$@" ;;
+*-run*) here "$@" ;;
+*)
+	status=0
+	here "$@" || status=1
+	debian13 -run '^TestPodman5' "$@" || status=1
+	exit $status
+	;;
+esac

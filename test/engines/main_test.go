@@ -73,7 +73,7 @@ func build(dir string) error {
 	return nil
 }
 
-// makeImage archives a root file system of busybox. No registry can be reached, and none is needed.
+// makeImage archives a root file system of busybox and the end-to-end tests' helper. No registry can be reached, and none is needed.
 func makeImage(dir string) (string, error) {
 	root := filepath.Join(dir, "rootfs")
 	for _, d := range []string{"bin", "etc", "tmp", "var/www"} {
@@ -97,6 +97,11 @@ func makeImage(dir string) (string, error) {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			return "", err
 		}
+	}
+	helper := exec.Command("go", "build", "-o", filepath.Join(root, "bin/helper"), "../helper") // what no stock program does
+	helper.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := helper.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("test/helper: %w\n%s", err, out)
 	}
 	archive := filepath.Join(dir, "image.tar")
 	if out, err := exec.Command("tar", "-C", root, "-cf", archive, ".").CombinedOutput(); err != nil {

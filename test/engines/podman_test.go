@@ -20,13 +20,23 @@ type podman struct {
 
 func newPodman(t testing.TB, runtime string) *podman {
 	t.Helper()
+	p := configurePodman(t, runtime, fmt.Sprintf("network_cmd_path=%q\n", slirp4netns))
+	if v := p.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}"); slirp4netns != os.Getenv("USERNET_ENGINES_SLIRP4NETNS") && !strings.Contains(v, "usernet") {
+		t.Fatalf("podman does not call usernet in slirp4netns's place: %s", v)
+	}
+	return p
+}
+
+// configurePodman gives a user Podman's configuration, with engine added to its section of that name, and an image.
+func configurePodman(t testing.TB, runtime, engine string) *podman {
+	t.Helper()
 	p := &podman{newUser(t), runtime}
 	dir := filepath.Join(p.dir, "home/.config/containers")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"containers.conf": fmt.Sprintf("[engine]\nruntime=%q\nnetwork_cmd_path=%q\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n", runtime, slirp4netns),
+		"containers.conf": fmt.Sprintf("[engine]\nruntime=%q\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n", runtime) + engine,
 		"storage.conf":    "[storage]\ndriver=\"vfs\"\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -37,9 +47,6 @@ func newPodman(t testing.TB, runtime string) *podman {
 		p.try("podman", "rm", "--all", "--force", "--time", "0")
 		p.try("podman", "system", "migrate") // ends the pause process
 	})
-	if v := p.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}"); slirp4netns != os.Getenv("USERNET_ENGINES_SLIRP4NETNS") && !strings.Contains(v, "usernet") {
-		t.Fatalf("podman does not call usernet in slirp4netns's place: %s", v)
-	}
 	p.ok("podman", "import", "--change", "ENV PATH=/bin", image, "bb:1")
 	return p
 }
@@ -134,14 +141,7 @@ func TestPodmanPublishes(t *testing.T) {
 			p.ok("podman", "restart", "--time", "0", "web")
 			eventually(t, func() error { return says("http://127.0.0.1:18480/", "container\n") })
 			p.ok("podman", "rm", "--force", "--time", "0", "web")
-			eventually(t, func() error {
-				c, err := net.DialTimeout("tcp", "127.0.0.1:18480", time.Second)
-				if err == nil {
-					c.Close()
-					return fmt.Errorf("the port is open after the container's end")
-				}
-				return nil
-			})
+			eventually(t, func() error { return refuses("127.0.0.1:18480") })
 		})
 	}
 }
@@ -185,6 +185,38 @@ func says(url, want string) error {
 	return err
 }
 
+// refuses is an error while a TCP port is open.
+func refuses(address string) error {
+	c, err := net.DialTimeout("tcp", address, time.Second)
+	if err == nil {
+		c.Close()
+		return fmt.Errorf("%s is still open", address)
+	}
+	return nil
+}
+
+// echoes sends a datagram and wants it back.
+func echoes(address string) error {
+	c, err := net.Dial("udp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	const text = "a datagram"
+	if _, err := io.WriteString(c, text); err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
+	b := make([]byte, 1500)
+	n, err := c.Read(b)
+	if err == nil && string(b[:n]) != text {
+		err = fmt.Errorf("%s says %q, want %q", address, b[:n], text)
+	}
+	return err
+}
+
 // TestPodmanUserNamespaces: the network namespace belongs to a user namespace below that of Podman's pause process.
 func TestPodmanUserNamespaces(t *testing.T) {
 	p := newPodman(t, "crun")
@@ -209,28 +241,34 @@ func TestPodmanBridge(t *testing.T) {
 	p.ok("podman", "rm", "--force", "--time", "0", "web")
 }
 
+// pod is a pod of two containers; %d is the host's port.
 const pod = `apiVersion: v1
 kind: Pod
 metadata: {name: pair}
 spec:
   containers:
-  - {name: web, image: localhost/bb:1, command: [httpd, -f, -p, "80", -h, /var/www], ports: [{containerPort: 80, hostPort: 18495}]}
+  - {name: web, image: localhost/bb:1, command: [httpd, -f, -p, "80", -h, /var/www], ports: [{containerPort: 80, hostPort: %d}]}
   - {name: idle, image: localhost/bb:1, command: [sleep, "600"]}
 `
 
 // TestPodmanPlaysAPod: two containers share one namespace.
 func TestPodmanPlaysAPod(t *testing.T) {
-	p := newPodman(t, "crun")
+	newPodman(t, "crun").playAPod("slirp4netns", 18495)
+}
+
+func (p *podman) playAPod(network string, port int) {
+	p.t.Helper()
 	file := filepath.Join(p.dir, "pod.yaml")
-	if err := os.WriteFile(file, []byte(pod), 0o644); err != nil {
-		t.Fatal(err)
+	if err := os.WriteFile(file, fmt.Appendf(nil, pod, port), 0o644); err != nil {
+		p.t.Fatal(err)
 	}
-	p.ok("podman", "play", "kube", "--network", "slirp4netns", file)
-	eventually(t, func() error { return says("http://127.0.0.1:18495/", "container\n") })
+	p.ok("podman", "play", "kube", "--network", network, file)
+	eventually(p.t, func() error { return says(fmt.Sprintf("http://127.0.0.1:%d/", port), "container\n") })
 	if out := p.ok("podman", "exec", "pair-idle", "wget", "-qO-", "http://127.0.0.1/"); out != "container" {
-		t.Errorf("the neighbour in the pod says %q", out)
+		p.t.Errorf("the neighbour in the pod says %q", out)
 	}
 	p.ok("podman", "play", "kube", "--down", file)
+	eventually(p.t, func() error { return refuses(fmt.Sprintf("127.0.0.1:%d", port)) })
 }
 
 // TestIntegratePodman: what `usernet integrate podman --write` writes is enough, and --undo takes it back.
