@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -91,6 +92,12 @@ func (s *Server) build4(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.
 		if len(s.cfg.Search) > 0 {
 			mods = append(mods, dhcpv4.WithDomainSearchList(s.cfg.Search...))
 		}
+		if s.cfg.Hostname != "" {
+			mods = append(mods, dhcpv4.WithOption(dhcpv4.OptHostName(s.cfg.Hostname)))
+		}
+		if s.cfg.FQDN != "" {
+			mods = append(mods, dhcpv4.WithGeneric(dhcpv4.OptionFQDN, fqdn4(s.cfg.FQDN)))
+		}
 		if s.cfg.MTU > 0 {
 			mtu := []byte{byte(s.cfg.MTU >> 8), byte(s.cfg.MTU)}
 			mods = append(mods, dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, mtu))
@@ -170,4 +177,18 @@ func addr4(ip net.IP) netip.Addr {
 		return netip.Addr{}
 	}
 	return a
+}
+
+// Flags of clients' names: they are written as in DNS messages, and nobody updates the DNS (RFC 4702 section 2.1, RFC 4704
+// section 4.1).
+const (
+	fqdnEncoded   = 0x04
+	fqdnNoUpdate4 = 0x08
+	fqdnNoUpdate6 = 0x04
+)
+
+// fqdn4 is option 81, RFC 4702 section 2: flags, two fields that are 255 since they mean nothing any more, and the name.
+func fqdn4(name string) []byte {
+	labels := rfc1035label.Labels{Labels: []string{name}}
+	return append([]byte{fqdnEncoded | fqdnNoUpdate4, 255, 255}, labels.ToBytes()...)
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -74,6 +75,12 @@ func (s *Server) options6(own dhcpv6.DUID) []dhcpv6.Modifier {
 	}
 	if len(s.cfg.Search) > 0 {
 		mods = append(mods, dhcpv6.WithDomainSearchList(s.cfg.Search...))
+	}
+	if s.cfg.FQDN != "" {
+		mods = append(mods, dhcpv6.WithOption(&dhcpv6.OptFQDN{
+			Flags:      fqdnNoUpdate6,
+			DomainName: &rfc1035label.Labels{Labels: []string{s.cfg.FQDN}},
+		}))
 	}
 	return mods
 }

@@ -38,6 +38,9 @@ type Config struct {
 	DNS    []netip.Addr
 	Search []string
 	MTU    int
+	// Hostname is what the guest is called (DHCP option 12), FQDN its full name (options 81 of DHCP, 39 of DHCPv6); "": it is
+	// not told.
+	Hostname, FQDN string
 	// Lease is how long an address may be used without asking again. 0: DefaultLease.
 	Lease time.Duration
 }

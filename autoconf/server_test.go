@@ -371,3 +371,34 @@ func FuzzGuests(f *testing.F) {
 
 // verify says whether a datagram with this pseudo header's sum has a valid checksum.
 func verify(udp header.UDP, sum uint16) bool { return checksum.Checksum(udp, sum) == 0xffff }
+
+// TestGuestsAreToldTheirNames: by DHCP's options 12 and 81, and DHCPv6's option 39.
+func TestGuestsAreToldTheirNames(t *testing.T) {
+	cfg := testConfig()
+	cfg.Hostname, cfg.FQDN = "guest", "guest.example.com"
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	discover, err := dhcpv4.NewDiscovery(guestMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := s.reply4(discover.ToBytes())
+	if offer.HostName() != "guest" {
+		t.Errorf("option 12: %q", offer.HostName())
+	}
+	// RFC 4702 section 2.1: the flags N and E, two bytes of 255, and the name in labels.
+	want := append([]byte{0x0c, 255, 255}, "\x05guest\x07example\x03com\x00"...)
+	if got := offer.Options.Get(dhcpv4.OptionFQDN); !bytes.Equal(got, want) {
+		t.Errorf("option 81: %q, want %q", got, want)
+	}
+	solicit, err := dhcpv6.NewSolicit(guestMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fqdn := s.reply6(guestMAC, solicit.ToBytes()).Options.FQDN()
+	if fqdn == nil || fqdn.Flags != 4 || fqdn.DomainName.String() != "[guest.example.com]" {
+		t.Errorf("option 39: %v", fqdn)
+	}
+}

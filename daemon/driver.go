@@ -107,13 +107,18 @@ func (bridgeDriver) Open(_ context.Context, n *network.Network, env Env) (*engin
 	}
 	s := n.Settings()
 	cfg := engine.Config{
-		Name:             n.Name,
-		Gateways:         gatewayAddrs(n),
-		MTU:              s.MTU,
-		Internal:         n.Internal || !s.Masquerade,
-		Isolated:         !s.ICC,
-		HostLoopback:     s.HostLoopback,
-		Outbound:         engine.Outbound{Addr4: s.Outbound4, Addr6: s.Outbound6, Interface: s.OutboundInterface},
+		Name:         n.Name,
+		Gateways:     gatewayAddrs(n),
+		MTU:          s.MTU,
+		Internal:     n.Internal || !s.Masquerade,
+		Isolated:     !s.ICC,
+		HostLoopback: s.HostLoopback,
+		Outbound: engine.Outbound{
+			Addr4:      s.Outbound4,
+			Addr6:      s.Outbound6,
+			Interface:  s.OutboundInterface,
+			Interface6: s.OutboundInterface,
+		},
 		Limits:           env.Limits,
 		Shared:           env.Shared,
 		Policy:           policy,

@@ -58,6 +58,8 @@ type AttachConfig struct {
 	Sockets SocketSource
 	// Paused leaves the link unread until Start.
 	Paused bool
+	// Filter says of each frame that it sends whether it may go on; nil: all may. It must not block or change the frame.
+	Filter func(*vswitch.Frame) bool
 }
 
 // Attachment is something on a network. It ends with Detach, or with the network.
@@ -106,6 +108,7 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 		Addrs:    cfg.Addrs,
 		Role:     role,
 		Isolated: n.cfg.Isolated,
+		Filter:   cfg.Filter,
 	}, link)
 	if err != nil {
 		return fail(err)
@@ -168,6 +171,16 @@ func (a *Attachment) Detach() error {
 		a.reader.Wait()
 	})
 	return a.err
+}
+
+// Mirror shows f the attachment's frames until stop is called: in is true for those that it sends. f must not block, or
+// change or keep the frame.
+func (a *Attachment) Mirror(f func(in bool, frame *vswitch.Frame)) (stop func()) {
+	return a.n.sw.Mirror(func(p *vswitch.Port, in bool, frame *vswitch.Frame) {
+		if p == a.port {
+			f(in, frame)
+		}
+	})
 }
 
 // ID is the attachment's, from its AttachConfig.

@@ -76,6 +76,7 @@ type Config struct {
 type Outbound struct {
 	Addr4, Addr6 netip.Addr // the host's source address; zero: the kernel's choice
 	Interface    string     // the host's interface; "": the routing table's choice
+	Interface6   string     // the same for IPv6
 }
 
 // Names answers queries on sockets until they are closed. *dns.Server implements it.
@@ -165,19 +166,20 @@ func (n *Network) gatewayAddrs() []netip.Prefix {
 
 func (n *Network) forwarderConfig() forwarder.Config {
 	cfg := forwarder.Config{
-		Inside:            insideGateway{n.gw},
-		Logger:            n.log,
-		Internal:          n.cfg.Internal,
-		HostLoopback:      n.mayReachHostLoopback,
-		Translate:         n.cfg.Translate,
-		Allow:             n.allow,
-		Shared:            n.shared,
-		Socket:            n.bypassSocket,
-		BypassUnanswered:  n.bypassUnanswered,
-		Limits:            n.cfg.Limits,
-		OutboundAddr4:     n.cfg.Outbound.Addr4,
-		OutboundAddr6:     n.cfg.Outbound.Addr6,
-		OutboundInterface: n.cfg.Outbound.Interface,
+		Inside:             insideGateway{n.gw},
+		Logger:             n.log,
+		Internal:           n.cfg.Internal,
+		HostLoopback:       n.mayReachHostLoopback,
+		Translate:          n.cfg.Translate,
+		Allow:              n.allow,
+		Shared:             n.shared,
+		Socket:             n.bypassSocket,
+		BypassUnanswered:   n.bypassUnanswered,
+		Limits:             n.cfg.Limits,
+		OutboundAddr4:      n.cfg.Outbound.Addr4,
+		OutboundAddr6:      n.cfg.Outbound.Addr6,
+		OutboundInterface4: n.cfg.Outbound.Interface,
+		OutboundInterface6: n.cfg.Outbound.Interface6,
 		Owner: func(a netip.Addr) string {
 			if a := n.byAddr(a); a != nil {
 				return a.cfg.ID

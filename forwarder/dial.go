@@ -38,8 +38,8 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 			return fd, err
 		}
 	}
-	if f.cfg.OutboundInterface != "" && !to.Addr().IsLoopback() {
-		if err := unix.BindToDevice(fd, f.cfg.OutboundInterface); err != nil {
+	if ifc := f.outboundInterface(to.Addr()); ifc != "" {
+		if err := unix.BindToDevice(fd, ifc); err != nil {
 			return fd, err
 		}
 	}

@@ -17,13 +17,13 @@ func (s *Shared) SetFDStore(k handover.Sink) {
 
 func (s *Shared) store(p *published, fd int) {
 	if k := s.storeOf(p.key()); k != nil {
-		k.Put(p.key().id(p.dual), fd)
+		k.Put(p.key().id(p.options.Dual), fd)
 	}
 }
 
 func (s *Shared) unstore(p *published) {
 	if k := s.storeOf(p.key()); k != nil {
-		k.Remove(p.key().id(p.dual))
+		k.Remove(p.key().id(p.options.Dual))
 	}
 }
 
@@ -42,6 +42,9 @@ func (k portKey) id(dual bool) handover.ID {
 	name := fmt.Sprintf("%s-%s-%d", k.proto, strings.ReplaceAll(k.host.Addr().String(), ":", "."), k.host.Port())
 	if dual {
 		name += "-dual"
+	}
+	if k.ifc != "" {
+		name += "-" + k.ifc
 	}
 	return handover.ID{Kind: handover.Published, Name: name}
 }

@@ -25,7 +25,8 @@ type Config struct {
 	Internal           bool       // nothing goes out
 	OutboundAddr4      netip.Addr // the source of connections to the outside; zero: the kernel's choice
 	OutboundAddr6      netip.Addr
-	OutboundInterface  string // the interface that they leave by; empty: the routing table's choice
+	OutboundInterface4 string // the interface that they leave by; empty: the routing table's choice
+	OutboundInterface6 string
 	// HostLoopback says whether the container at an address may reach the host's loopback.
 	HostLoopback func(container netip.Addr) bool
 	// Translate returns where on the host an address leads that containers use; an invalid one: what all else says. It comes
@@ -227,6 +228,17 @@ func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
 		return f.cfg.OutboundAddr4
 	}
 	return f.cfg.OutboundAddr6
+}
+
+// outboundInterface is the host's interface that packets to a destination have to leave by; "": the routing table's choice.
+func (f *Forwarder) outboundInterface(to netip.Addr) string {
+	switch {
+	case to.IsLoopback():
+		return ""
+	case to.Is4():
+		return f.cfg.OutboundInterface4
+	}
+	return f.cfg.OutboundInterface6
 }
 
 // Locks are what has to be watched for hanging. A handler that hangs holds the reactor's.

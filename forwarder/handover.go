@@ -31,7 +31,7 @@ func (s *Shared) HandOver(set *handover.Set) error {
 	}
 	var errs []error
 	for _, p := range s.ports {
-		errs = append(errs, p.sock.Use(func(fd int) error { return put(p.key().id(p.dual), fd) }))
+		errs = append(errs, p.sock.Use(func(fd int) error { return put(p.key().id(p.options.Dual), fd) }))
 	}
 	seen := map[int]bool{} // a socket for both families stands under two keys
 	for k, fd := range s.inherited {
@@ -54,7 +54,7 @@ func (s *Shared) Adopt(fd int) error {
 	if err != nil || !at.IsValid() || at.Port() == 0 {
 		return errors.Join(fmt.Errorf("descriptor %d is not the socket of a port", fd), err, unix.Close(fd))
 	}
-	k := adoptedKey{portKey: portKey{at, "tcp"}}
+	k := adoptedKey{portKey: portKey{host: at, proto: "tcp"}}
 	if kind == unix.SOCK_DGRAM {
 		k.proto = "udp"
 	}

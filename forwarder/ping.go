@@ -137,8 +137,8 @@ func (f *Forwarder) openPing(to netip.Addr) (int, error) {
 	if out := f.outbound(to); out.IsValid() {
 		err = unix.Bind(fd, sockio.Sockaddr(netip.AddrPortFrom(out, 0)))
 	}
-	if err == nil && f.cfg.OutboundInterface != "" && !to.IsLoopback() {
-		err = unix.BindToDevice(fd, f.cfg.OutboundInterface)
+	if ifc := f.outboundInterface(to); err == nil && ifc != "" {
+		err = unix.BindToDevice(fd, ifc)
 	}
 	if err != nil {
 		return -1, errors.Join(err, unix.Close(fd))

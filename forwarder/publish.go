@@ -22,6 +22,10 @@ type Mapping struct {
 	HostPort, HostEnd uint16
 	Port, End         uint16
 	Proto             string // tcp or udp
+	// Interface limits the ports to what comes by this interface of the host; "": they are not.
+	Interface string
+	// FreeBind lets HostIP be an address that the host does not have yet.
+	FreeBind bool
 }
 
 // sockets is how many host sockets a mapping needs.
@@ -32,7 +36,11 @@ type Bound struct {
 	Host  netip.AddrPort
 	Port  uint16
 	Proto string
+	// Interface is the one that the port is limited to; "": it is not.
+	Interface string
 }
+
+func (b Bound) key() portKey { return portKey{b.Host, b.Proto, b.Interface} }
 
 // BindError says why a host port could not be had; its text is Docker's, and what to do.
 type BindError struct {
@@ -91,6 +99,7 @@ type transaction struct {
 	in4, in6 netip.Addr
 	need     int
 	made     []*published
+	options  sockio.ListenOptions // of the mapping that is being bound, but Dual
 }
 
 // undo gives back what was bound after the first keep.
@@ -105,6 +114,7 @@ func (t *transaction) add(ctx context.Context, m Mapping) error {
 	if m.Proto == "sctp" {
 		return errors.New("SCTP ports cannot be published: unprivileged host sockets cannot carry SCTP; publish TCP or UDP")
 	}
+	t.options = sockio.ListenOptions{Interface: m.Interface, FreeBind: m.FreeBind}
 	count := int(max(m.End, m.Port)-m.Port) + 1
 	hosts := int(max(m.HostEnd, m.HostPort)-m.HostPort) + 1
 	for i := range count {
@@ -180,7 +190,14 @@ func (t *transaction) bind(hostIP netip.Addr, hostPort, port uint16, proto strin
 }
 
 func (t *transaction) bindOne(host netip.Addr, hostPort, port uint16, proto string, dual bool) error {
-	p := &published{f: t.f, bound: Bound{netip.AddrPortFrom(host, hostPort), port, proto}, dual: dual, in4: t.in4, in6: t.in6}
+	p := &published{
+		f:       t.f,
+		bound:   Bound{netip.AddrPortFrom(host, hostPort), port, proto, t.options.Interface},
+		options: t.options,
+		in4:     t.in4,
+		in6:     t.in6,
+	}
+	p.options.Dual = dual
 	if err := p.open(); err != nil {
 		return &BindError{p.bounds()[0].Host, proto, t.need, err}
 	}
@@ -190,7 +207,7 @@ func (t *transaction) bindOne(host netip.Addr, hostPort, port uint16, proto stri
 
 // open makes p's socket and watches it.
 func (p *published) open() error {
-	fd, err := p.f.cfg.Shared.listen(p.key(), p.dual)
+	fd, err := p.f.cfg.Shared.listen(p.key(), p.options)
 	if err != nil {
 		return err
 	}
@@ -242,7 +259,7 @@ func (f *Forwarder) unbind(p *published) {
 func (f *Forwarder) Unpublish(list []Bound) error {
 	named := map[*published]int{}
 	for _, b := range list {
-		if p := f.cfg.Shared.port(portKey{b.Host, b.Proto}); p != nil && p.f == f {
+		if p := f.cfg.Shared.port(b.key()); p != nil && p.f == f {
 			named[p]++
 		}
 	}
@@ -255,7 +272,7 @@ func (f *Forwarder) Unpublish(list []Bound) error {
 		}
 		for _, b := range all { // one family stays
 			if !slices.Contains(list, b) {
-				t := &transaction{f: f, in4: p.in4, in6: p.in6, need: 1}
+				t := &transaction{f: f, in4: p.in4, in6: p.in6, need: 1, options: p.options}
 				errs = append(errs, t.bindOne(b.Host.Addr(), b.Host.Port(), b.Port, b.Proto, false))
 			}
 		}

@@ -18,18 +18,19 @@ import (
 type published struct {
 	f        *Forwarder
 	bound    Bound
-	dual     bool       // the socket takes both families; bound says [::]
 	in4, in6 netip.Addr // the container
-	sock     sockio.Socket
-	clients  map[clientKey]*inboundUDP // of UDP; guarded by f.mu
-	resume   *time.Timer               // ends a pause; nil: there is none. Guarded by f.mu
+	// options of the socket. Where it takes both families (Dual), bound says [::].
+	options sockio.ListenOptions
+	sock    sockio.Socket
+	clients map[clientKey]*inboundUDP // of UDP; guarded by f.mu
+	resume  *time.Timer               // ends a pause; nil: there is none. Guarded by f.mu
 }
 
-func (p *published) key() portKey { return portKey{p.bound.Host, p.bound.Proto} }
+func (p *published) key() portKey { return p.bound.key() }
 
 // bounds is what the socket stands for.
 func (p *published) bounds() []Bound {
-	if !p.dual {
+	if !p.options.Dual {
 		return []Bound{p.bound}
 	}
 	v4 := p.bound
@@ -220,7 +221,7 @@ func (p *published) newClient(client clientKey) *inboundUDP {
 		control: sockio.SourceControl(client.local),
 	}
 	to := client.from
-	if p.dual { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
+	if p.options.Dual { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
 		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
 	}
 	in.to.Set(to)

@@ -45,6 +45,7 @@ type Shared struct {
 type portKey struct {
 	host  netip.AddrPort
 	proto string
+	ifc   string // the interface that it is limited to; "": none
 }
 
 // DefaultPeerTimeout is how long a connection may wait for a peer that is gone: programs whose own keepalive finds out in
@@ -149,12 +150,12 @@ func (s *Shared) Inherit(fd int) (at netip.AddrPort, proto string, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, twice := s.inherited[portKey{at, proto}]; twice {
+	if _, twice := s.inherited[portKey{host: at, proto: proto}]; twice {
 		return at, proto, fmt.Errorf("two sockets for %s were inherited", at)
 	}
-	s.inherited[portKey{at, proto}] = fd
+	s.inherited[portKey{host: at, proto: proto}] = fd
 	if at.Addr() == netip.IPv6Unspecified() && sockio.IsDual(fd) {
-		s.inherited[portKey{netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), proto}] = fd
+		s.inherited[portKey{host: netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), proto: proto}] = fd
 	}
 	return at, proto, nil
 }
@@ -163,13 +164,13 @@ func (s *Shared) Inherit(fd int) (at netip.AddrPort, proto string, err error) {
 func (s *Shared) inherits(host netip.Addr, port uint16, proto string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.inherited[portKey{netip.AddrPortFrom(host, port), proto}]
+	_, ok := s.inherited[portKey{host: netip.AddrPortFrom(host, port), proto: proto}]
 	return ok
 }
 
-// listen binds a host port, for both families if dual, or takes the socket that was inherited for it.
-func (s *Shared) listen(k portKey, dual bool) (int, error) {
-	if fd, ok := s.takeAdopted(k, dual); ok {
+// listen binds a host port, or takes the socket that was inherited for it.
+func (s *Shared) listen(k portKey, o sockio.ListenOptions) (int, error) {
+	if fd, ok := s.takeAdopted(k, o.Dual); ok {
 		return fd, nil
 	}
 	s.mu.Lock()
@@ -182,9 +183,9 @@ func (s *Shared) listen(k portKey, dual bool) (int, error) {
 	case ok:
 		return sockio.DupFD(fd)
 	case k.proto == "udp":
-		return sockio.ListenUDP(k.host, dual)
+		return sockio.ListenUDP(k.host, o)
 	}
-	return sockio.ListenTCP(k.host, dual)
+	return sockio.ListenTCP(k.host, o)
 }
 
 // port finds a published port.
@@ -198,7 +199,7 @@ func (s *Shared) put(p *published) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range p.bounds() {
-		s.ports[portKey{b.Host, b.Proto}] = p
+		s.ports[b.key()] = p
 	}
 }
 
@@ -206,7 +207,7 @@ func (s *Shared) drop(p *published) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range p.bounds() {
-		if k := (portKey{b.Host, b.Proto}); s.ports[k] == p {
+		if k := b.key(); s.ports[k] == p {
 			delete(s.ports, k)
 		}
 	}
@@ -222,7 +223,7 @@ func (s *Shared) published(host netip.AddrPort, protocol uint8) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.ports[portKey{netip.AddrPortFrom(any, host.Port()), proto}]
+	_, ok := s.ports[portKey{host: netip.AddrPortFrom(any, host.Port()), proto: proto}]
 	return ok
 }
 

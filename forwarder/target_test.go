@@ -38,7 +38,7 @@ func TestWhereDestinationsLead(t *testing.T) {
 	shared := NewShared(Limits{}, Limits{})
 	defer shared.Close()
 	host4, host6 := shared.host.Global(false), shared.host.Global(true)
-	shared.ports[portKey{netip.MustParseAddrPort("0.0.0.0:8080"), "tcp"}] = new(published)
+	shared.ports[portKey{host: netip.MustParseAddrPort("0.0.0.0:8080"), proto: "tcp"}] = new(published)
 	inside := fakeInside{networks: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24"), netip.MustParsePrefix("fd30::1/64")}}
 	shared.SetNetworks(func() []netip.Prefix {
 		return append([]netip.Prefix{netip.MustParsePrefix("172.31.0.1/24"), netip.MustParsePrefix("fd31::1/64")}, inside.networks...)

@@ -198,12 +198,12 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 	if out := f.outbound(to); out.IsValid() {
 		local = out
 	}
-	fd, err := sockio.ListenUDP(netip.AddrPortFrom(local, 0), false)
+	fd, err := sockio.ListenUDP(netip.AddrPortFrom(local, 0), sockio.ListenOptions{})
 	if err != nil {
 		return -1, err
 	}
-	if f.cfg.OutboundInterface != "" && !to.IsLoopback() {
-		if err := unix.BindToDevice(fd, f.cfg.OutboundInterface); err != nil {
+	if ifc := f.outboundInterface(to); ifc != "" {
+		if err := unix.BindToDevice(fd, ifc); err != nil {
 			return -1, errors.Join(err, unix.Close(fd))
 		}
 	}

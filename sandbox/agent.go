@@ -137,6 +137,15 @@ func carryOut(r Request) (files []namedFile, err error) {
 			files = append(files, namedFile{fileListener, f})
 		}
 	}
+	for _, at := range r.ListenPacket {
+		f, err := listenUDP(at)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			files = append(files, namedFile{filePacket, f})
+		}
+	}
 	if r.NoDNSStub {
 		if err := removeRedirect(); err != nil {
 			return nil, fmt.Errorf("DNS stub: %w", err)
@@ -312,11 +321,11 @@ func setRoutes(want []Route) error {
 	return nil
 }
 
-// listenTCP makes a socket that listens in this network namespace, or none where the address is in use.
+// listenTCP makes a socket that listens in this network namespace, or none where the sandbox cannot have that.
 func listenTCP(at netip.AddrPort) (*os.File, error) {
 	var cfg net.ListenConfig
 	l, err := cfg.Listen(context.Background(), "tcp", at.String())
-	if errors.Is(err, unix.EADDRINUSE) {
+	if cannotHave(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -324,4 +333,22 @@ func listenTCP(at netip.AddrPort) (*os.File, error) {
 	}
 	defer l.Close()
 	return l.(*net.TCPListener).File()
+}
+
+// listenUDP makes a socket that receives in this network namespace, or none where the sandbox cannot have that.
+func listenUDP(at netip.AddrPort) (*os.File, error) {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if cannotHave(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("receiving at %s: %w", at, err)
+	}
+	defer c.Close()
+	return c.File()
+}
+
+// cannotHave says whether an address is in use, or of a family that the sandbox lacks.
+func cannotHave(err error) bool {
+	return errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)
 }

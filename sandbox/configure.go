@@ -50,9 +50,11 @@ type Request struct {
 	Routes []Route
 	// Local are IPv4 addresses that the loopback interface gets besides its own, and RemoveLocal those that it loses.
 	Local, RemoveLocal []netip.Addr
-	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there is left
-	// out.
+	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there, or of
+	// a family that the sandbox lacks, is left out.
 	Listen []netip.AddrPort
+	// ListenPacket are the addresses at which to receive UDP datagrams, as Listen.
+	ListenPacket []netip.AddrPort
 	// SockDiag asks for a socket that tells what listens in the sandbox (sock_diag(7)).
 	SockDiag bool
 	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port where the
@@ -81,7 +83,9 @@ type Reply struct {
 	DNSRules *os.File
 	// Listeners are those of Request.Listen.
 	Listeners []net.Listener
-	SockDiag  *os.File // nil where it was not asked for
+	// Packets are those of Request.ListenPacket.
+	Packets  []net.PacketConn
+	SockDiag *os.File // nil where it was not asked for
 }
 
 // answer is what the agent sends: an error, or the names of the descriptors that come with it.
@@ -96,6 +100,7 @@ const (
 	fileDNSListener = "dns/tcp"
 	fileDNSRules    = "dns/rules"
 	fileListener    = "tcp/listener"
+	filePacket      = "udp/socket"
 	fileSockDiag    = "sock/diag"
 )
 
@@ -187,6 +192,12 @@ func sortFiles(names []string, files []*os.File) (*Reply, error) {
 				reply.Listeners = append(reply.Listeners, l)
 			}
 			_ = f.Close()
+		case filePacket:
+			var pc net.PacketConn
+			if pc, err = net.FilePacketConn(f); err == nil {
+				reply.Packets = append(reply.Packets, pc)
+			}
+			_ = f.Close()
 		case fileSockDiag:
 			reply.SockDiag = f
 		default:
@@ -218,6 +229,9 @@ func (r *Reply) close() {
 	}
 	for _, l := range r.Listeners {
 		_ = l.Close()
+	}
+	for _, pc := range r.Packets {
+		_ = pc.Close()
 	}
 }
 

@@ -26,6 +26,10 @@ func (p *Port) Receive(f *Frame) {
 			return
 		}
 	}
+	if r.cfg.Filter != nil && !r.cfg.Filter(f) {
+		p.drops[DropFilter].Add(1)
+		return
+	}
 	dst := f.dst()
 	if dst&groupBit != 0 {
 		p.flood(t.ports, r, f)

@@ -25,6 +25,7 @@ const (
 	DropIsolated                // to a port that this one may not talk to, or not about this
 	DropUnknown                 // to a MAC that no port has
 	DropRate                    // more frames to groups, or to MACs that no port has, than a port may send
+	DropFilter                  // PortConfig.Filter does not let it pass
 	DropDevice                  // the receiving device did not take it
 	numReasons
 )
@@ -35,7 +36,7 @@ var reasonNames = [numReasons]string{
 	DropIPv6: "ipv6-source", DropOptions: "ip-options", DropFragment: "fragment", DropARP: "arp",
 	DropNeighbour: "neighbour-discovery", DropRouter: "router-advertisement", DropRedirect: "redirect", DropDHCP: "dhcp-server",
 	DropIsolated: "isolated", DropUnknown: "unknown-destination",
-	DropRate: "flood-rate", DropDevice: "device",
+	DropRate: "flood-rate", DropFilter: "filter", DropDevice: "device",
 }
 
 func (r Reason) String() string {

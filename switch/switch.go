@@ -62,6 +62,9 @@ type PortConfig struct {
 	LearnLimit int
 	// Age is for how long a MAC that sends nothing stays learned; 0: what its role has.
 	Age time.Duration
+	// Filter says of each frame of the port that was found in order whether it may go on; nil: all may. It must not block or
+	// change the frame.
+	Filter func(*Frame) bool
 }
 
 // Switch is one network's layer 2. Its methods may be called by many goroutines at once.

@@ -11,7 +11,7 @@ import (
 // udpSocket is a socket on the loopback, of either family.
 func udpSocket(t *testing.T, at string, dual bool) (*Socket, int, netip.AddrPort) {
 	t.Helper()
-	fd, err := ListenUDP(netip.MustParseAddrPort(at), dual)
+	fd, err := ListenUDP(netip.MustParseAddrPort(at), ListenOptions{Dual: dual})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,7 +173,7 @@ func TestReactorEnds(t *testing.T) {
 
 func TestWaitConnected(t *testing.T) {
 	reactor := newReactor(t)
-	listener, err := ListenTCP(netip.MustParseAddrPort("127.0.0.1:0"), false)
+	listener, err := ListenTCP(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestSocketsAreClosedOnce(t *testing.T) {
 	if _, err := unix.FcntlInt(0, unix.F_GETFD, 0); err != nil {
 		t.Skipf("no standard input: %v", err)
 	}
-	fd, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), false)
+	fd, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

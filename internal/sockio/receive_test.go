@@ -11,7 +11,7 @@ import (
 
 // TestRunsAreOfOneSenderAndSize is what may reach a container as one super-frame.
 func TestRunsAreOfOneSenderAndSize(t *testing.T) {
-	fd, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), false)
+	fd, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

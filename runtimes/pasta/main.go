@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,50 +35,38 @@ func Main(program, version string, args []string, stdout, stderr io.Writer) int 
 		fmt.Fprintf(stdout, "pasta 2025_05_03.usernet (%s)\n", version)
 		return 0
 	}
-	if err := o.supported(); err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", program, err)
-		return 1
-	}
 	switch {
+	case os.Getenv(commandVariable) != "":
+		err = o.runCommand()
 	case os.Getenv(backgroundVariable) != "":
 		err = background(o)
+	case o.RunAs != "" && !o.is(o.RunAs):
+		err = o.again()
+	case o.PID == 0 && o.NetNS == "":
+		err = o.command(stderr)
 	case o.Foreground:
-		err = foreground(o, logger(o, stderr), func() error { return nil })
+		err = foreground(o, stderr, func() error { return nil })
 	default:
-		err = spawn()
+		err = o.spawn()
+	}
+	if status := commandStatus(0); errors.As(err, &status) {
+		return int(status)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, sentence(err))
 		return 1
 	}
 	return 0
 }
 
-// supported refuses what is not done, by name.
-func (o *Options) supported() error {
-	switch {
-	case o.PID == 0 && o.NetNS == "":
-		return errors.New("a namespace is joined by --netns or a PID; to start a command in one, use `usernet run`")
-	case o.TCPNS.Mode == ModeList || o.TCPNS.Mode == ModeAll || o.UDPNS.Mode == ModeList || o.UDPNS.Mode == ModeAll:
-		return errors.New("--tcp-ns and --udp-ns: ports of the namespace's loopback do not lead to the host's yet; use the address of --map-host-loopback")
-	case o.PCAP != "":
-		return errors.New("--pcap is not done yet; capture in the namespace with tcpdump")
-	case o.RunAs != "":
-		return errors.New("--runas: start it as that user")
-	case o.FreeBind:
-		return errors.New("--freebind is not done")
-	case o.NoTCP || o.NoUDP || o.NoICMP || o.NoNDP:
-		return errors.New("--no-tcp, --no-udp, --no-icmp and --no-ndp are not done; a packet filter in the namespace does it")
-	case o.Hostname != "" || o.FQDN != "":
-		return errors.New("--hostname and --fqdn are not told by DHCP")
-	case o.OutboundIf[v6] != "" && o.OutboundIf[v6] != o.OutboundIf[v4]:
-		return errors.New("--outbound-if6 has to be the interface of --outbound-if4: one is for both families")
-	}
-	return nil
+// sentence is an error's text as pasta begins them.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
-// logger writes to the log file, or to standard error where somebody sees it.
-func logger(o *Options, stderr io.Writer) *slog.Logger {
+// openLogger writes to the log file, or to standard error where somebody sees it. The caller closes what is returned.
+func openLogger(o *Options, stderr io.Writer) (*slog.Logger, io.Closer, error) {
 	level := slog.LevelInfo
 	switch {
 	case o.Debug:
@@ -87,17 +74,19 @@ func logger(o *Options, stderr io.Writer) *slog.Logger {
 	case o.Quiet:
 		level = slog.LevelWarn
 	}
-	w := stderr
+	var c io.Closer = io.NopCloser(nil)
 	if o.LogFile != "" {
-		if f, err := os.OpenFile(o.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
-			w = f // it stays open until the end
+		f, err := openLog(o.LogFile, o.LogSize)
+		if err != nil {
+			return nil, nil, err
 		}
+		stderr, c = f, f.file
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), c, nil
 }
 
 // spawn starts the same program in the background, in the same process group, and returns when it is ready or has failed.
-func spawn() error {
+func (o *Options) spawn() error {
 	ready, readyEnd, err := os.Pipe()
 	if err != nil {
 		return err
@@ -130,20 +119,25 @@ func background(o *Options) error {
 	ready := os.NewFile(readyFD, "ready")
 	unix.CloseOnExec(readyFD)
 	_ = os.Unsetenv(backgroundVariable)
-	err := foreground(o, logger(o, io.Discard), func() error {
+	err := foreground(o, io.Discard, func() error {
 		_, err := ready.WriteString("ok")
 		return errors.Join(err, ready.Close())
 	})
 	if err != nil {
-		_, _ = ready.WriteString(err.Error()) // of no effect once all was well
+		_, _ = ready.WriteString(err.Error()) // of no effect once it said that it is ready
 	}
 	return err
 }
 
 // foreground connects the namespace, says so, and serves it until it is gone or the process is asked to end.
-func foreground(o *Options, log *slog.Logger, ready func() error) error {
+func foreground(o *Options, stderr io.Writer, ready func() error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	log, closer, err := openLogger(o, stderr)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
 	gone, err := o.watch(ctx)
 	if err != nil {
 		return err
@@ -161,41 +155,4 @@ func foreground(o *Options, log *slog.Logger, ready func() error) error {
 	case <-gone:
 	}
 	return s.close()
-}
-
-// watchEvery is how often the namespace's path is looked at.
-const watchEvery = 500 * time.Millisecond
-
-// watch returns what is closed when the namespace's process has ended or its path leads elsewhere. The interface's
-// descriptor holds the namespace itself, so that nothing else tells of its end.
-func (o *Options) watch(ctx context.Context) (<-chan struct{}, error) {
-	gone := make(chan struct{})
-	if o.QuitNever {
-		return gone, nil
-	}
-	path := o.target().NetNS
-	if path == "" {
-		path = fmt.Sprintf("/proc/%d/ns/net", o.PID)
-	}
-	var first unix.Stat_t
-	if err := unix.Stat(path, &first); err != nil {
-		return nil, fmt.Errorf("couldn't open network namespace %s: %w", path, err)
-	}
-	go func() { // until ctx ends, or the namespace
-		tick := time.NewTicker(watchEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			var now unix.Stat_t
-			if err := unix.Stat(path, &now); err != nil || now.Ino != first.Ino || now.Dev != first.Dev {
-				close(gone)
-				return
-			}
-		}
-	}()
-	return gone, nil
 }

@@ -15,6 +15,12 @@ import (
 // defaultMTU is pasta's: the largest payload of 802.3, rounded down to words of IPv4.
 const defaultMTU = 65520
 
+// maxName is the longest name in the DNS, in characters (RFC 1035 section 3.1, written without the root's dot).
+const maxName = 253
+
+// minLog is the smallest log file that makes sense, in bytes.
+const minLog = 4096
+
 // Options is a command line of pasta.
 type Options struct {
 	// What to join: a process, or namespaces at paths; or a command to start in new namespaces.
@@ -264,6 +270,28 @@ func (o *Options) resolve(v *values) (err error) {
 	}
 	if o.MAC, err = mac("ns-mac-addr", v.nsMAC); err != nil {
 		return err
+	}
+	for _, p := range []struct {
+		name  string
+		ports *Ports
+		ns    bool
+	}{{"tcp-ports", &o.TCP, false}, {"udp-ports", &o.UDP, false}, {"tcp-ns", &o.TCPNS, true}, {"udp-ns", &o.UDPNS, true}} {
+		if p.ports.Mode == ModeUnset {
+			p.ports.Mode = ModeAuto
+		}
+		for _, r := range p.ports.Ranges {
+			if p.ns && (r.Addr.IsValid() || r.Interface != "") {
+				return fmt.Errorf("invalid port specifier of --%s: ports of the namespace are its loopback's; give no address and no interface", p.name)
+			}
+		}
+	}
+	for _, p := range []struct{ name, value string }{{"hostname", o.Hostname}, {"fqdn", o.FQDN}} {
+		if len(p.value) > maxName {
+			return fmt.Errorf("invalid %s: %s: %d characters at most", p.name, p.value, maxName)
+		}
+	}
+	if o.LogSize < minLog {
+		return fmt.Errorf("invalid log-size: %d: %d bytes at least", o.LogSize, minLog)
 	}
 	if len(o.Interface) > 15 { // IFNAMSIZ in <linux/if.h>
 		return fmt.Errorf("invalid interface name: %s: 15 characters at most", o.Interface)

@@ -45,6 +45,19 @@ func (s *portSet) add(first, last uint16) {
 	}
 }
 
+func (s *portSet) remove(first, last uint16) {
+	for p := uint32(first); p <= uint32(last); p++ {
+		s[p/64] &^= 1 << (p % 64)
+	}
+}
+
+// union adds another set's ports.
+func (s *portSet) union(other *portSet) {
+	for i, w := range other {
+		s[i] |= w
+	}
+}
+
 func (s *portSet) has(p uint16) bool { return s[p/64]&(1<<(p%64)) != 0 }
 
 // Set adds one value of the option: none, all, auto, or [ADDR][%INTERFACE]/LIST.

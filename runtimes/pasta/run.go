@@ -35,39 +35,55 @@ type session struct {
 	net  *standalone.Network
 	diag *os.File // tells what listens in the namespace; nil where nobody asks
 
+	splices        *splices
+	onHost, inside [2]portSet // ports that this process listens at, of TCP and UDP
+	capture        *capture   // nil: none
+	stopCapture    func()
+
 	release []func() error // in the order in which it was acquired
 }
 
 // start joins the namespace, publishes ports and returns when traffic can flow.
-func start(ctx context.Context, o *Options, log *slog.Logger) (s *session, err error) {
-	s = &session{o: o, log: log}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
+func start(ctx context.Context, o *Options, log *slog.Logger) (*session, error) {
+	s := &session{o: o, log: log, splices: newSplices()}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *session) start(ctx context.Context) error {
+	o := s.o
 	handle, err := netlink.NewHandle()
 	if err != nil {
-		return nil, fmt.Errorf("the host's network: %w", err)
+		return fmt.Errorf("the host's network: %w", err)
 	}
 	defer handle.Close()
 	if s.host, err = readHost(handle, o); err != nil {
-		return nil, err
+		return err
+	}
+	if o.PCAP != "" {
+		if s.capture, err = newCapture(o.PCAP); err != nil {
+			return err
+		}
 	}
 	reply, err := s.configure(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.diag = reply.SockDiag
 	f := reply.TAPs[s.host.Interface]
 	mac, err := tap.HardwareAddr(f)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return errors.Join(err, f.Close())
 	}
 	if s.net, err = standalone.Start(s.network(mac), f); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.publish(ctx)
+	if s.capture != nil {
+		s.stopCapture = s.net.Mirror(s.capture.show)
+	}
+	return s.publish(ctx)
 }
 
 // target is the namespace that the options name.
@@ -83,7 +99,7 @@ func (o *Options) target() sandbox.Target {
 func (s *session) configure(ctx context.Context) (*sandbox.Reply, error) {
 	o, h := s.o, s.host
 	i := sandbox.Interface{Name: h.Interface, Offload: true, Given: !o.ConfigNet, Temporary: true}
-	r := sandbox.Request{SockDiag: o.TCP.Mode == ModeAuto || o.UDP.Mode == ModeAuto}
+	r := sandbox.Request{SockDiag: o.follows()}
 	if o.ConfigNet {
 		i.MAC, i.MTU, i.Addrs, i.IPv6 = o.MAC, o.MTU, h.Addrs, o.IPv6
 		if i.MTU == 0 {
@@ -109,7 +125,8 @@ func (s *session) network(mac net.HardwareAddr) standalone.Config {
 		Log:       s.log,
 		MTU:       defaultMTU,
 		MAC:       routerMAC,
-		Outbound:  engine.Outbound{Addr4: o.Outbound[v4], Addr6: o.Outbound[v6], Interface: o.OutboundIf[v4]},
+		Outbound:  engine.Outbound{Addr4: o.Outbound[v4], Addr6: o.Outbound[v6], Interface: o.OutboundIf[v4], Interface6: o.OutboundIf[v6]},
+		Filter:    o.filter(),
 		GuestMAC:  mac,
 		Translate: s.translate(),
 		// Not nil, also where the guest has no address: the gateway stands for everybody.
@@ -145,13 +162,8 @@ func (s *session) network(mac net.HardwareAddr) standalone.Config {
 // autoconf is what guests are told that configure themselves; nil: nobody is told anything.
 func (s *session) autoconf() *autoconf.Config {
 	o, h := s.o, s.host
-	cfg := &autoconf.Config{MTU: o.MTU}
-	if o.DHCPDNS {
-		cfg.DNS = o.DNS
-	}
-	if o.DHCPSearch {
-		cfg.Search = o.Search
-	}
+	cfg := &autoconf.Config{MTU: o.MTU, Hostname: o.Hostname, FQDN: o.FQDN}
+	cfg.DNS, cfg.Search = o.told(h.Gateways)
 	serves := false
 	for _, p := range h.Addrs {
 		switch {
@@ -231,11 +243,22 @@ func (s *session) close() error {
 	for i := len(s.release) - 1; i >= 0; i-- {
 		errs = append(errs, s.release[i]())
 	}
+	s.splices.close()
+	if s.stopCapture != nil {
+		s.stopCapture()
+	}
 	if s.net != nil {
 		errs = append(errs, s.net.Close())
 	}
 	if s.diag != nil {
 		errs = append(errs, s.diag.Close())
+	}
+	if s.capture != nil { // after the network, which nobody is shown any more
+		lost, err := s.capture.close()
+		if lost > 0 {
+			s.log.Warn("frames are not in the capture, since the file is written more slowly", "frames", lost)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

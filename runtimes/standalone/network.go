@@ -41,6 +41,8 @@ type Config struct {
 	Outbound     engine.Outbound
 	// GuestMAC is the MAC address of the interface in the namespace.
 	GuestMAC net.HardwareAddr
+	// Filter says of each frame of the guest whether it may go on; nil: all may. It must not block or change the frame.
+	Filter func(*vswitch.Frame) bool
 	// Autoconf configures guests that ask, in the name of the gateway; nil: nobody does.
 	Autoconf *autoconf.Config
 	// ResolvConf is where the host's name servers are found; "": /etc/resolv.conf.
@@ -97,7 +99,13 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 		return err
 	}
 	link := &watchedLink{Device: dev, gone: sync.OnceFunc(func() { close(n.gone) })}
-	n.guest, err = n.net.Attach(engine.AttachConfig{ID: guestID, Name: guestID, MAC: cfg.GuestMAC, Unguarded: true}, link)
+	n.guest, err = n.net.Attach(engine.AttachConfig{
+		ID:        guestID,
+		Name:      guestID,
+		MAC:       cfg.GuestMAC,
+		Unguarded: true,
+		Filter:    cfg.Filter,
+	}, link)
 	return err
 }
 
@@ -137,6 +145,12 @@ func (n *Network) startNames(cfg Config) (err error) {
 
 // Gone is closed when the TAP is not served any more: its namespace has ended, or Close was called.
 func (n *Network) Gone() <-chan struct{} { return n.gone }
+
+// Mirror shows f the guest's frames until stop is called: in is true for those that it sends. f must not block, or change or
+// keep the frame.
+func (n *Network) Mirror(f func(in bool, frame *vswitch.Frame)) (stop func()) {
+	return n.guest.Mirror(f)
+}
 
 // Publish forwards a host port to a port of the guest until it is unpublished. proto is tcp or udp.
 func (n *Network) Publish(ctx context.Context, proto string, host, guest netip.AddrPort) (unpublish func() error, err error) {

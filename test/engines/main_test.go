@@ -21,6 +21,7 @@ var (
 	slirp4netns string // what is called in slirp4netns's place
 	pasta       string // in pasta's
 	usernet     string
+	helper      string // the end-to-end tests' client and server, for what no stock program does
 	image       string // archive of a root file system: busybox under the names of its applets
 )
 
@@ -98,10 +99,14 @@ func makeImage(dir string) (string, error) {
 			return "", err
 		}
 	}
-	helper := exec.Command("go", "build", "-o", filepath.Join(root, "bin/helper"), "../helper") // what no stock program does
-	helper.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := helper.CombinedOutput(); err != nil {
+	helper = filepath.Join(dir, "helper")
+	build := exec.Command("go", "build", "-o", helper, "../helper")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("test/helper: %w\n%s", err, out)
+	}
+	if err := copyFile(helper, filepath.Join(root, "bin/helper")); err != nil {
+		return "", err
 	}
 	archive := filepath.Join(dir, "image.tar")
 	if out, err := exec.Command("tar", "-C", root, "-cf", archive, ".").CombinedOutput(); err != nil {

@@ -95,7 +95,7 @@ func TestPastaMakesTheNamespaceLookLikeTheHost(t *testing.T) {
 		"a neighbour of the host's": {"curl -s -m 10 http://192.0.2.1:8000/", "outside"},
 		"over IPv6":                 {"curl -s -m 10 'http://[2001:db8::1]:8000/'", "outside"},
 		"the source":                {"sleep 1 | ncat 192.0.2.1 7000", "192.0.2.2"},
-		"a datagram's source":       {"(echo; sleep 1) | timeout 5 ncat -u 192.0.2.1 7000", "192.0.2.2"},
+		"a datagram's source":       {helper + " udpdial 192.0.2.1:7000", "192.0.2.2"},
 		"a name":                    {"dig +short +time=5 @169.254.1.1 outside.example", "192.0.2.1"},
 		"an echo":                   {"ping -c 1 -W 5 192.0.2.1 | grep -o '1 received'", "1 received"},
 	} {

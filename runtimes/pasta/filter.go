@@ -1,0 +1,66 @@
+package pasta
+
+import (
+	"encoding/binary"
+
+	"github.com/usernet/usernet/internal/packet"
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// Types of messages that --no-icmp and --no-ndp are about: RFC 792; RFC 4443, 4.1; RFC 4861, 4.1 to 4.5.
+const (
+	icmpEcho         = 8
+	icmp6Echo        = 128
+	icmp6RouterAsk   = 133 // the first of neighbour discovery
+	icmp6RedirectMsg = 137 // the last
+)
+
+// filter says of each frame of the namespace whether it may go on; nil: all may.
+func (o *Options) filter() func(*vswitch.Frame) bool {
+	if !o.NoTCP && !o.NoUDP && !o.NoICMP && !o.NoNDP {
+		return nil
+	}
+	return func(f *vswitch.Frame) bool {
+		if len(f.Payload) == 0 {
+			return true
+		}
+		p := f.Payload[0]
+		switch f.EtherType() {
+		case vswitch.EtherTypeIPv4:
+			if len(p) < packet.IPv4HeaderLen {
+				return true // malformed, as others say
+			}
+			upper := p[min(len(p), int(p[0]&0xf)*4):]
+			if binary.BigEndian.Uint16(p[6:])&0x1fff != 0 { // RFC 791: the fragment's offset
+				upper = nil
+			}
+			return o.passes(p[9], upper)
+		case vswitch.EtherTypeIPv6:
+			u, ok := packet.UpperIPv6(p)
+			if !ok || u.Later {
+				return true // without its first fragment nobody can make anything of it
+			}
+			return o.passes(u.Proto, p[u.Offset:])
+		}
+		return true
+	}
+}
+
+// passes says whether a packet with this upper layer may go on.
+func (o *Options) passes(proto uint8, upper []byte) bool {
+	switch proto {
+	case packet.ProtoTCP:
+		return !o.NoTCP
+	case packet.ProtoUDP:
+		return !o.NoUDP
+	case packet.ProtoICMP:
+		return !o.NoICMP || len(upper) == 0 || upper[0] != icmpEcho
+	case packet.ProtoICMPv6:
+		if len(upper) == 0 {
+			return true
+		}
+		ndp := upper[0] >= icmp6RouterAsk && upper[0] <= icmp6RedirectMsg
+		return !(o.NoICMP && upper[0] == icmp6Echo || o.NoNDP && ndp)
+	}
+	return true
+}

@@ -1,0 +1,159 @@
+package engines
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+// TestPastaLeadsNamespacePortsToTheHost has -T and -U: named, mapped, ranges with exclusions, both families, and only those.
+func TestPastaLeadsNamespacePortsToTheHost(t *testing.T) {
+	port := serveHost(t, "127.0.0.1:0", "loopback")
+	port6 := serveHost(t, "[::1]:0", "loopback6")
+	udp := echoHost(t)
+	n := newNamespace(t)
+	n.pasta("--quiet", "-t", "none", "-u", "none", "-T", fmt.Sprintf("18850:%d,18851:%d,18860-18869,~18865", port, port6), "-U", fmt.Sprintf("18852:%d", udp))
+	for name, c := range map[string]struct{ command, want string }{
+		"a port":      {"curl -s -m 10 http://127.0.0.1:18850/", "loopback"},
+		"of IPv6":     {"curl -s -m 10 'http://[::1]:18851/'", "loopback6"},
+		"a datagram":  {helper + " udpdial 127.0.0.1:18852", "hello"},
+		"a refusal":   {"curl -s -m 10 http://127.0.0.1:18860/; echo $?", "56"}, // accepted, and reset: nobody listens on the host
+		"an excluded": {"curl -s -m 10 http://127.0.0.1:18865/; echo $?", "7"},
+		"another":     {fmt.Sprintf("curl -s -m 10 http://127.0.0.1:%d/; echo $?", port), "7"},
+	} {
+		if r := n.in("sh", "-c", c.command); strings.TrimSpace(r.stdout) != c.want {
+			t.Errorf("%s: want %q: %v", name, c.want, r)
+		}
+	}
+	if r := n.in("curl", "-s", "-m", "5", "http://192.0.2.2:18850/"); r.code == 0 {
+		t.Errorf("the port is at other addresses than the loopback's: %v", r)
+	}
+}
+
+// TestPastaFollowsTheHost: by default what begins to listen on the host's loopback is at the namespace's, until it ends.
+func TestPastaFollowsTheHost(t *testing.T) {
+	n := newNamespace(t)
+	n.pasta("--quiet", "-t", "none", "-u", "none")
+	l, err := net.Listen("tcp", "127.0.0.1:18870")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveText(t, l, "loopback")
+	eventually(t, func() error {
+		if r := n.in("curl", "-s", "-m", "5", "http://127.0.0.1:18870/"); r.stdout != "loopback" {
+			return fmt.Errorf("the host's service is not in the namespace: %v", r)
+		}
+		return nil
+	})
+	l.Close()
+	eventually(t, func() error {
+		if r := n.in("curl", "-s", "-m", "5", "http://127.0.0.1:18870/"); r.code != 7 {
+			return fmt.Errorf("the port is still there: %v", r)
+		}
+		return nil
+	})
+}
+
+// TestPastaDoesNotFollowItself: a port that is forwarded one way is not taken for a service, and forwarded back.
+func TestPastaDoesNotFollowItself(t *testing.T) {
+	n := newNamespace(t)
+	n.pasta("--quiet") // all four are auto
+	stop := n.serve("18871", n.dir)
+	eventually(t, func() error { return isOpen("127.0.0.1:18871") })
+	stop()
+	eventually(t, func() error { return refuses("127.0.0.1:18871") })
+	l, err := net.Listen("tcp", "127.0.0.1:18872")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveText(t, l, "loopback")
+	eventually(t, func() error {
+		if r := n.in("curl", "-s", "-m", "5", "http://127.0.0.1:18872/"); r.stdout != "loopback" {
+			return fmt.Errorf("not in the namespace: %v", r)
+		}
+		return nil
+	})
+	l.Close()
+	eventually(t, func() error { return refuses("127.0.0.1:18872") })
+}
+
+// TestPastaPublishesWhereItIsTold: at an address, by an interface, at an address that comes later, and without excluded ports.
+func TestPastaPublishesWhereItIsTold(t *testing.T) {
+	n := newNamespace(t)
+	n.pasta("--quiet", "--freebind", "-u", "none", "-T", "none", "-U", "none",
+		"-t", "192.0.2.2/18880:80", "-t", "%eth0/18881:80", "-t", "198.51.100.7/18882:80", "-t", "18884-18886:80-82,~18885")
+	n.serve("80", n.dir)
+	n.serve("81", n.dir)
+	for address, want := range map[string]bool{
+		"192.0.2.2:18880": true, "127.0.0.1:18880": false, "127.0.0.1:18881": false, "127.0.0.1:18884": true, "127.0.0.1:18885": false,
+	} {
+		if want {
+			eventually(t, func() error { return isOpen(address) })
+		} else if refuses(address) != nil {
+			t.Errorf("%s is open", address)
+		}
+	}
+	fetchFrom(t, "http://192.0.2.2:18881/", "404") // by eth0
+	if _, err := net.Listen("tcp", "192.0.2.2:18880"); err == nil {
+		t.Error("the port is not taken")
+	}
+}
+
+// serveHost serves a text on the host, and returns the port.
+func serveHost(t *testing.T, address, text string) int {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveText(t, l, text)
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// echoHost sends datagrams back, on the host's loopback.
+func echoHost(t *testing.T) int {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			c.WriteTo(b[:n], from)
+		}
+	}()
+	return c.LocalAddr().(*net.UDPAddr).Port
+}
+
+// isOpen is an error while a TCP port refuses.
+func isOpen(address string) error {
+	c, err := net.Dial("tcp", address)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+// fetchFrom has the machine outside fetch a page, which it may not find, and looks for a word in what it gets.
+func fetchFrom(t *testing.T, url, word string) {
+	t.Helper()
+	c, err := net.Dial("tcp", "192.0.2.1:7001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, url+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); err != nil || !strings.Contains(string(b), word) {
+		t.Errorf("%s says to a machine outside: %q, %v", url, b, err)
+	}
+}
