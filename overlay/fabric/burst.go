@@ -29,7 +29,9 @@ type burst struct {
 	iov     [2 * maxSegments]unix.Iovec
 	iovs    int
 	headers [maxSegments][headerSpace]byte
-	stored  int // bytes of payload that were copied to store
+	heads   [maxSegments]int    // how much of headers is used
+	data    [maxSegments][]byte // what is behind it
+	stored  int                 // bytes of payload that were copied to store
 	store   []byte
 }
 
@@ -51,6 +53,7 @@ func (b *burst) header() []byte { return b.headers[b.n][:] }
 // the burst is sent.
 func (b *burst) add(head int, data []byte) {
 	n := head + len(data)
+	b.heads[b.n], b.data[b.n] = head, data
 	if b.n == 0 {
 		b.size = n
 	}
@@ -77,6 +80,7 @@ func (b *burst) copied(data []byte) []byte {
 // reset empties the burst and forgets what it pointed to.
 func (b *burst) reset() {
 	clear(b.iov[:b.iovs])
+	clear(b.data[:b.n])
 	b.n, b.size, b.total, b.iovs, b.stored, b.ended = 0, 0, 0, 0, 0, false
 }
 
@@ -98,6 +102,8 @@ func (b *burst) send(l *Link, p *peer) {
 	case errno == unix.EMSGSIZE || errno == unix.EINVAL: // the route's MTU became smaller; EINVAL is from Linux before 5.15
 		p.refreshMTU()
 		l.drops[DropTooBig].Add(uint64(b.n))
+	case errno == unix.ENOKEY || errno == unix.ENOBUFS:
+		l.drops[DropNoSeal].Add(uint64(b.n))
 	default:
 		l.drops[DropSend].Add(uint64(b.n))
 	}
@@ -105,6 +111,9 @@ func (b *burst) send(l *Link, p *peer) {
 }
 
 func (b *burst) transmit(l *Link, p *peer) syscall.Errno {
+	if l.cfg.Sealed {
+		return b.seal(l.f, p)
+	}
 	d := p.dest.Load()
 	if d == nil {
 		return unix.EDESTADDRREQ
@@ -114,6 +123,22 @@ func (b *burst) transmit(l *Link, p *peer) syscall.Errno {
 		size = 0
 	}
 	return b.message.send(d.sock, &d.raw, b.iov[:b.iovs], size)
+}
+
+// seal gives the datagrams to WireGuard.
+func (b *burst) seal(f *Fabric, p *peer) syscall.Errno {
+	t, to := f.tunnel.Load(), p.inside.Load()
+	if t == nil || to == nil || !p.mayStage(b.n) {
+		return unix.ENOKEY
+	}
+	batch := t.Batch()
+	for i := range b.n {
+		t.Add(batch, *to, b.headers[i][:b.heads[i]], b.data[i])
+	}
+	if err := t.Send(batch); err != nil {
+		return unix.ENOBUFS
+	}
+	return 0
 }
 
 // start writes the headers of VXLAN and Ethernet for the next datagram and returns the room behind them.

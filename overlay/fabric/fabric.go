@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/seal"
 )
 
 // Bounds: what other hosts say makes no table grow beyond these.
@@ -28,7 +29,14 @@ type Config struct {
 	Host overlay.HostID
 	// Listen is where datagrams come in: port 0 is any free one, an unspecified or zero address means both families.
 	Listen netip.AddrPort
-	Logger *slog.Logger // nil: slog.Default
+	// Key is this host's; zero: it takes part in no sealed network.
+	Key seal.PrivateKey
+	// Pins has the keys that hosts had when they were first seen; nil: they are remembered for the fabric's life.
+	Pins *seal.Pins
+	// Refused is told of a host whose key does not count: it has changed, or cannot be remembered. It is called with a lock held,
+	// and must not call the fabric. Nil: it is logged.
+	Refused func(error)
+	Logger  *slog.Logger // nil: slog.Default
 }
 
 // Fabric is this host's part of all networks that span hosts. Make it with New, end it with Close. Its methods may be called by
@@ -36,16 +44,21 @@ type Config struct {
 type Fabric struct {
 	cfg     Config
 	log     *slog.Logger
-	sockets []*socket // one of each family at most; they never change
+	sockets []*socket                   // one of each family at most; they never change
+	tunnel  atomic.Pointer[seal.Tunnel] // nil without a key
 	closed  atomic.Bool
-	readers sync.WaitGroup
+	workers sync.WaitGroup // that receive, and that look after peers
+	stop    chan struct{}
+	woken   chan struct{}             // watch has something to do
+	relayed chan relayedMessage       // from relays, for WireGuard
 	drops   [numReasons]atomic.Uint64 // of what belongs to no network
 
 	flushList flushList
 
-	mu    sync.Mutex // guards changes of state, and hosts
-	hosts map[overlay.HostID]*peer
-	state atomic.Pointer[state]
+	mu      sync.Mutex // guards changes of state, hosts and refused
+	hosts   map[overlay.HostID]*peer
+	refused map[string]bool // what Refused was told
+	state   atomic.Pointer[state]
 }
 
 // state is what the paths of frames look up. It never changes once it is stored.
@@ -53,6 +66,10 @@ type state struct {
 	byVNI  map[uint32]*Link
 	byAddr map[netip.AddrPort]*peer // hosts of the cluster, by all their addresses
 	byIP   map[netip.Addr]*peer     // foreign peers: VXLAN devices send from any port (RFC 7348, section 5)
+	byHost map[overlay.HostID]*peer // hosts of the cluster
+	bySeal map[netip.Addr]*peer     // hosts whose keys count, by their addresses inside the tunnel
+
+	endpoints map[netip.AddrPort]*addrEndpoint // of all addresses of hosts
 }
 
 // ErrClosed is returned by what is done to a closed fabric or link.
@@ -66,16 +83,55 @@ func New(cfg Config) (*Fabric, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	f := &Fabric{cfg: cfg, log: cfg.Logger, hosts: map[overlay.HostID]*peer{}}
+	if cfg.Refused == nil {
+		cfg.Refused = func(err error) { cfg.Logger.Warn("a host's key is refused", "error", err) }
+	}
+	if cfg.Pins == nil {
+		cfg.Pins, _ = seal.LoadPins("") // it has no error
+	}
+	f := &Fabric{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		hosts:   map[overlay.HostID]*peer{},
+		refused: map[string]bool{},
+		stop:    make(chan struct{}),
+		woken:   make(chan struct{}, 1),
+		relayed: make(chan relayedMessage, relayQueue),
+	}
 	f.state.Store(&state{})
 	var err error
 	if f.sockets, err = listen(cfg.Listen); err != nil {
 		return nil, fmt.Errorf("fabric: listen on %v: %w", cfg.Listen, err)
 	}
-	for _, s := range f.sockets {
-		f.readers.Go(func() { f.read(s) })
+	if err := f.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("fabric: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// start has somebody receive: WireGuard where there is a key.
+func (f *Fabric) start() error {
+	f.workers.Go(f.watch)
+	if f.cfg.Key == (seal.PrivateKey{}) {
+		for _, s := range f.sockets {
+			f.workers.Go(func() { _, _ = newReader(f, s).receive(nil, nil, nil) })
+		}
+		return nil
+	}
+	t, err := seal.New(seal.Config{Key: f.cfg.Key, Bind: bind{f}, Receive: f.opened, Logger: f.log})
+	if err != nil {
+		return err
+	}
+	f.tunnel.Store(t)
+	return nil
+}
+
+// PublicKey is the public part of this host's key; zero: it has none.
+func (f *Fabric) PublicKey() overlay.Key {
+	if f.cfg.Key == (seal.PrivateKey{}) {
+		return overlay.Key{}
+	}
+	return f.cfg.Key.Public()
 }
 
 // Addrs are the addresses that the sockets are bound to, with their port.
@@ -99,7 +155,11 @@ func (f *Fabric) Close() error {
 	for _, s := range f.sockets {
 		errs = append(errs, s.conn.Close())
 	}
-	f.readers.Wait()
+	close(f.stop)
+	if t := f.tunnel.Load(); t != nil {
+		t.Close() // it waits for its readers, which the sockets' end has woken
+	}
+	f.workers.Wait()
 	return errors.Join(errs...)
 }
 

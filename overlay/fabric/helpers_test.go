@@ -140,7 +140,9 @@ func newSideAt(t *testing.T, cfg Config, number byte, change ...func(*NetworkCon
 	return s
 }
 
-func (s *side) peer() Peer { return Peer{Host: s.host, Addrs: s.fabric.Addrs()} }
+func (s *side) peer() Peer {
+	return Peer{Host: s.host, Addrs: s.fabric.Addrs(), Key: s.fabric.PublicKey()}
+}
 
 func (s *side) entry() Entry {
 	return Entry{MAC: s.guest.mac, Addrs: []netip.Addr{s.guest.ip4, s.guest.ip6}, Host: s.host}

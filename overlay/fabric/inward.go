@@ -2,10 +2,12 @@ package fabric
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/conn"
 
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/internal/packet"
@@ -18,31 +20,57 @@ type reader struct {
 	f     *Fabric
 	sock  *socket
 	batch *rxBatch
+	next  int // of batch
 	join  joiner
+	call  func(fd uintptr) bool // drain
+
+	message struct { // the one under way
+		rest []byte // of its datagrams
+		size int    // of each
+		from netip.AddrPort
+		st   *state
+		peer *peer // that sends from there, or nil
+	}
+	sealed struct { // where WireGuard's messages go; n of them are there
+		bufs  [][]byte
+		sizes []int
+		eps   []conn.Endpoint
+		n     int
+	}
 }
 
-// read receives until the fabric is closed. A panic while a datagram is handled ends that batch only.
-func (f *Fabric) read(s *socket) {
+func newReader(f *Fabric, s *socket) *reader {
 	r := &reader{f: f, sock: s, batch: newRxBatch()}
-	for !f.closed.Load() {
-		var err error
-		r.join = joiner{} // what a panic left in it is gone
-		done := isolate.Do(f.log, "receiving from other hosts", func() { err = s.raw.Read(r.drain) })
-		if done && err != nil && f.closed.Load() {
-			return
+	r.call = r.drain
+	return r
+}
+
+// receive implements conn.ReceiveFunc: it returns with messages for WireGuard, having handled all that came before them. Without
+// a tunnel it returns when the fabric is closed.
+func (r *reader) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	r.sealed.bufs, r.sealed.sizes, r.sealed.eps, r.sealed.n = bufs, sizes, eps, 0
+	for !r.f.closed.Load() {
+		if !isolate.Do(r.f.log, "receiving from other hosts", func() { _ = r.sock.raw.Read(r.call) }) {
+			r.join, r.message.rest, r.next = joiner{}, nil, r.batch.n // a panic ends that batch only
+		}
+		if r.sealed.n > 0 {
+			return r.sealed.n, nil
 		}
 	}
+	return 0, net.ErrClosed
 }
 
 // drain handles what is there and says whether to stop; false waits for more.
 func (r *reader) drain(fd uintptr) bool {
 	for !r.f.closed.Load() {
+		all := r.process()
+		r.join.flush()
+		if !all || r.sealed.n > 0 {
+			return true
+		}
+		r.next = 0
 		switch errno := r.batch.receive(fd); errno {
 		case 0:
-			for i := range r.batch.n {
-				r.message(i)
-			}
-			r.join.flush()
 		case unix.EAGAIN:
 			r.f.readErrors(int(fd)) // an error that waits wakes the reader as well
 			return false
@@ -53,24 +81,56 @@ func (r *reader) drain(fd uintptr) bool {
 	return true
 }
 
-// message handles the datagrams of one sender.
-func (r *reader) message(i int) {
-	data, size := r.batch.message(i)
-	from := r.batch.addrs[i].addrPort()
-	st := r.f.state.Load()
-	p := st.byAddr[from]
-	if p == nil {
-		p = st.byIP[from.Addr()]
+// process handles what was received, and says whether that is all of it: else there is no room for WireGuard's messages.
+func (r *reader) process() bool {
+	m := &r.message
+	for {
+		if len(m.rest) == 0 {
+			if r.next == r.batch.n {
+				return true
+			}
+			r.begin(r.next)
+			r.next++
+			continue
+		}
+		n := min(m.size, len(m.rest))
+		b := m.rest[:n:n]
+		if isSealed(b) {
+			if r.sealed.bufs != nil && r.sealed.n == len(r.sealed.bufs) {
+				return false
+			}
+			r.addSealed(b)
+		} else if n < len(m.rest) && tunnelled(m.rest, m.size) {
+			r.datagram(m.rest, m.size)
+			n = len(m.rest)
+		} else {
+			r.datagram(b, 0)
+		}
+		m.rest = m.rest[n:]
 	}
-	if size < len(data) && tunnelled(data, size) {
-		r.datagram(st, p, data, size)
+}
+
+// begin takes the datagrams of one sender.
+func (r *reader) begin(i int) {
+	m := &r.message
+	m.rest, m.size = r.batch.message(i)
+	m.from = r.batch.addrs[i].addrPort()
+	m.st = r.f.state.Load()
+	if m.peer = m.st.byAddr[m.from]; m.peer == nil {
+		m.peer = m.st.byIP[m.from.Addr()]
+	}
+}
+
+// addSealed gives WireGuard a message.
+func (r *reader) addSealed(b []byte) {
+	q := &r.sealed
+	if q.bufs == nil {
+		r.f.drops[DropNotVXLAN].Add(1)
 		return
 	}
-	for len(data) > 0 {
-		n := min(size, len(data))
-		r.datagram(st, p, data[:n:n], 0)
-		data = data[n:]
-	}
+	q.sizes[q.n] = copy(q.bufs[q.n], b)
+	q.eps[q.n] = r.f.endpoint(r.message.st, r.message.from, r.sock)
+	q.n++
 }
 
 // tunnelled says whether what was received is one datagram with a super-frame of UDP in it, which a kernel's VXLAN device on the
@@ -84,18 +144,23 @@ func tunnelled(b []byte, size int) bool {
 	return ok && h.transport() && h.proto == packet.ProtoUDP && encapLen+h.length > size
 }
 
-// datagram handles one datagram: p is the peer that sends from there, or nil. segment is as for joiner.add.
-func (r *reader) datagram(st *state, p *peer, b []byte, segment int) {
+// datagram handles one plain datagram. segment is as for joiner.add.
+func (r *reader) datagram(b []byte, segment int) {
+	m := &r.message
 	vni, frame, ok := parseVXLAN(b)
 	if !ok {
 		r.f.drops[DropNotVXLAN].Add(1)
 		return
 	}
-	if p == nil {
+	if m.peer == nil {
 		r.f.drops[DropUnknownPeer].Add(1)
 		return
 	}
-	l := st.byVNI[vni]
+	if vni == controlVNI {
+		r.f.control(m.peer, frame, false, m.from)
+		return
+	}
+	l := m.st.byVNI[vni]
 	if l == nil {
 		r.f.drops[DropUnknownVNI].Add(1)
 		return
@@ -104,7 +169,7 @@ func (r *reader) datagram(st *state, p *peer, b []byte, segment int) {
 		l.drop(DropPlain)
 		return
 	}
-	r.join.deliver(l, p, frame, segment)
+	r.join.deliver(l, m.peer, frame, segment)
 }
 
 // deliver checks a frame of a peer and takes it.

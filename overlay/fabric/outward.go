@@ -133,7 +133,7 @@ func (l *Link) floodForeign(t *table, f *vswitch.Frame, h *inner, payload []byte
 
 // sendTo sends a frame to one peer, in as many datagrams as its path needs.
 func (l *Link) sendTo(p *peer, f *vswitch.Frame, h *inner, payload []byte) {
-	mtu := p.innerMTU()
+	mtu := p.innerMTU(l.cfg.Sealed)
 	if mtu <= 0 {
 		l.drop(DropNoPeer)
 		return

@@ -15,6 +15,15 @@ func (p *peer) refreshMTU() {
 	}
 }
 
+// routeMTU is what the kernel knows of the way to the peer; 0: nothing.
+func (p *peer) routeMTU() int {
+	d := p.dest.Load()
+	if d == nil {
+		return 0
+	}
+	return pathMTU(d.addr)
+}
+
 // lowerMTU takes a path MTU that the kernel told. raise says whether it may be larger than what is known. What is below the
 // smallest that IP allows is somebody's attempt to make packets tiny, and is taken for that smallest (RFC 8085, section 3.2).
 func (p *peer) lowerMTU(d *destination, mtu int, raise bool) {

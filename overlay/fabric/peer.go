@@ -8,8 +8,11 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/usernet/usernet/internal/rate"
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/seal"
 )
 
 // Peer is another host as the cluster's table has it.
@@ -17,12 +20,23 @@ type Peer struct {
 	Host  overlay.HostID
 	Addrs []netip.AddrPort // where it is reached, the best first
 	Key   overlay.Key      // zero: it takes part in no sealed network
+	// Seen are addresses at which others have seen it (PeerState.Addr of theirs): a way through a NAT may lead there.
+	Seen []netip.AddrPort
 }
 
 // PeerState is what is known of a peer.
 type PeerState struct {
 	Host overlay.HostID // "" for a foreign peer
 	Addr netip.AddrPort // where frames go now; invalid: nowhere
+	Path Path
+	// Relay is the host that passes frames on, where Path is Relayed.
+	Relay overlay.HostID
+	// Alive says that it answered lately; Answered is when, zero: never. Foreign peers are not asked.
+	Alive    bool
+	Answered time.Time
+	RTT      time.Duration  // of the last answer
+	SeenAs   netip.AddrPort // the address that it sees this host at
+	Sealed   bool           // its key counts
 	// PathMTU is the largest IP packet that gets there, in bytes.
 	PathMTU             int
 	FramesIn, BytesIn   uint64 // frames of networks, with their Ethernet headers
@@ -37,6 +51,23 @@ type peer struct {
 	dest    atomic.Pointer[destination] // nil: no address is known
 	pathMTU atomic.Int32                // of the outer IP packet, in bytes
 
+	key        atomic.Pointer[overlay.Key]    // that counts; nil: none, so nothing sealed goes to it
+	inside     atomic.Pointer[netip.Addr]     // its address inside the tunnel; nil as key
+	candidates atomic.Pointer[[]*destination] // all its addresses
+	heard      atomic.Int64                   // when something sealed came last, in Unix nanoseconds; 0: never
+	stage      struct {
+		sync.Mutex
+		rate.Bucket
+	}
+	via      atomic.Pointer[peer] // the relay that it is reached through; nil: directly
+	relays   atomic.Bool          // handshakes go through relays as well
+	relaying struct {             // of what this host passes on for it
+		sync.Mutex
+		rate.Bucket
+	}
+	probing sync.Mutex // guards probes
+	probes  probes
+
 	in, out counter
 	pending pendingBurst // small frames that wait for others
 }
@@ -46,6 +77,7 @@ type destination struct {
 	addr netip.AddrPort
 	sock *socket
 	raw  rawAddr
+	seen bool // others have seen the host there; it has not named the address
 }
 
 // counter counts frames and their bytes, on a cache line of its own.
@@ -71,6 +103,9 @@ func outerHeaders(v6 bool) int {
 func newPeer(f *Fabric, host overlay.HostID) *peer {
 	p := &peer{f: f, host: host, foreign: host == ""}
 	p.pathMTU.Store(defaultIPMTU)
+	p.candidates.Store(&[]*destination{})
+	p.stage.PerSecond, p.stage.Burst = staged, staged
+	p.relaying.PerSecond, p.relaying.Burst = relayRate, relayBurst
 	return p
 }
 
@@ -89,12 +124,24 @@ func (p *peer) setAddr(a netip.AddrPort) {
 }
 
 // innerMTU is how large a packet inside a frame may be for this peer's path, in bytes; 0 where it has no address.
-func (p *peer) innerMTU() int {
+func (p *peer) innerMTU(sealed bool) int {
 	d := p.dest.Load()
 	if d == nil {
 		return 0
 	}
-	return int(p.pathMTU.Load()) - outerHeaders(d.sock.v6) - encapLen
+	if via := p.via.Load(); via != nil && sealed {
+		return seal.Room(relayRoom(via)) - encapLen
+	}
+	return InnerMTU(int(p.pathMTU.Load()), d.sock.v6, sealed)
+}
+
+// InnerMTU is how large a packet of a container may be on a path where IP packets of mtu bytes get through.
+func InnerMTU(mtu int, v6, sealed bool) int {
+	n := mtu - outerHeaders(v6)
+	if sealed {
+		n = seal.Room(n)
+	}
+	return n - encapLen
 }
 
 // plainAddr makes an address comparable with those of datagrams that come in.
@@ -125,41 +172,120 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 		return fmt.Errorf("fabric: %d hosts, and there may be %d", len(peers), maxPeers)
 	}
 	byAddr := make(map[netip.AddrPort]*peer, len(peers))
+	byHost := make(map[overlay.HostID]*peer, len(peers))
+	endpoints := make(map[netip.AddrPort]*addrEndpoint, len(peers))
+	keys := make(map[overlay.HostID]overlay.Key, len(peers))
 	named := make(map[overlay.HostID]bool, len(peers))
 	for _, c := range peers {
-		if c.Host == f.cfg.Host || c.Host == "" {
+		if c.Host == f.cfg.Host || c.Host == "" || named[c.Host] {
 			continue
 		}
 		named[c.Host] = true
+		if c.Key != (overlay.Key{}) {
+			keys[c.Host] = c.Key
+		}
 		p := f.hostPeer(c.Host)
-		var usable []netip.AddrPort
-		for _, a := range c.Addrs[:min(len(c.Addrs), maxAddrs)] {
-			if a = plainAddr(a); a.IsValid() && a.Port() != 0 && f.socketFor(a.Addr()) != nil {
-				usable = append(usable, a)
-				if byAddr[a] == nil { // the first that claims an address has it
-					byAddr[a] = p
-				}
+		byHost[c.Host] = p
+		var usable []*destination
+		named := min(len(c.Addrs), maxAddrs)
+		all := slices.Concat(c.Addrs[:named], c.Seen[:min(len(c.Seen), maxAddrs)])
+		for i, a := range all {
+			a = plainAddr(a)
+			s := f.socketFor(a.Addr())
+			if !a.IsValid() || a.Port() == 0 || s == nil || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
+				continue
+			}
+			e := &addrEndpoint{dest: destination{addr: a, sock: s, raw: newRawAddr(a), seen: i >= named}}
+			usable = append(usable, &e.dest)
+			if byAddr[a] == nil { // the first that claims an address has it
+				byAddr[a], endpoints[a] = p, e
 			}
 		}
-		p.setAddrs(usable)
+		p.setCandidates(usable)
 	}
 	for h, p := range f.hosts {
 		if !named[h] {
-			p.dest.Store(nil)
+			p.setCandidates(nil)
 		}
 	}
+	bySeal := f.setKeys(keys)
 	f.forgetHosts(named)
-	f.change(func(s *state) { s.byAddr = byAddr })
+	f.change(func(s *state) { s.byAddr, s.byHost, s.bySeal, s.endpoints = byAddr, byHost, bySeal, endpoints })
+	if t := f.tunnel.Load(); t != nil {
+		if err := t.SetPeers(f.countingKeys()); err != nil {
+			return fmt.Errorf("fabric: %w", err)
+		}
+	}
+	f.wake()
 	return nil
 }
 
-// setAddrs takes the addresses of a host, the best first.
-func (p *peer) setAddrs(list []netip.AddrPort) {
+// setKeys checks the keys of hosts. It returns the hosts whose keys count, by their addresses inside the tunnel. The caller holds
+// mu.
+func (f *Fabric) setKeys(keys map[overlay.HostID]overlay.Key) map[netip.Addr]*peer {
+	good, errs := f.cfg.Pins.Check(keys)
+	for _, err := range errs {
+		f.refuse(err)
+	}
+	bySeal := make(map[netip.Addr]*peer, len(good))
+	for h, p := range f.hosts {
+		k, ok := good[h]
+		if !ok {
+			p.key.Store(nil)
+			p.inside.Store(nil)
+			continue
+		}
+		a := seal.Addr(k)
+		if bySeal[a] != nil || k == f.PublicKey() {
+			f.refuse(fmt.Errorf("host %s has the key of another host: it is refused", h.Short()))
+			p.key.Store(nil)
+			p.inside.Store(nil)
+			continue
+		}
+		p.key.Store(&k)
+		p.inside.Store(&a)
+		bySeal[a] = p
+	}
+	return bySeal
+}
+
+// refuse tells of a refusal once: the table says the same again and again. The caller holds mu.
+func (f *Fabric) refuse(err error) {
+	if f.refused[err.Error()] {
+		return
+	}
+	if len(f.refused) > maxPeers {
+		clear(f.refused)
+	}
+	f.refused[err.Error()] = true
+	f.cfg.Refused(err)
+}
+
+// countingKeys are the keys that count, by host. The caller holds mu.
+func (f *Fabric) countingKeys() map[overlay.HostID]overlay.Key {
+	m := map[overlay.HostID]overlay.Key{}
+	for h, p := range f.hosts {
+		if k := p.key.Load(); k != nil {
+			m[h] = *k
+		}
+	}
+	return m
+}
+
+// setCandidates takes the addresses of a host, the best first. Where it is reached now stays, as long as that is one of them.
+func (p *peer) setCandidates(list []*destination) {
+	p.candidates.Store(&list)
+	d := p.dest.Load()
 	if len(list) == 0 {
 		p.dest.Store(nil)
 		return
 	}
-	p.setAddr(list[0])
+	for _, c := range list {
+		if d != nil && c.addr == d.addr {
+			return
+		}
+	}
+	p.setAddr(list[0].addr)
 }
 
 // forgetHosts removes the peers that are neither named nor in a network's entries. The caller holds mu.
@@ -207,11 +333,45 @@ func (p *peer) describe() PeerState {
 		FramesOut: p.out.frames.Load(),
 		BytesOut:  p.out.bytes.Load(),
 	}
-	if d := p.dest.Load(); d != nil {
-		s.Addr = d.addr
+	d := p.dest.Load()
+	if d == nil {
+		return s
+	}
+	s.Addr, s.Sealed = d.addr, p.key.Load() != nil
+	s.Alive = p.isAlive(time.Now())
+	p.probing.Lock()
+	s.Answered, s.RTT, s.SeenAs = p.probes.answered, p.probes.rtt, p.probes.seenAs
+	p.probing.Unlock()
+	if via := p.via.Load(); via != nil {
+		s.Path, s.Relay = Relayed, via.host
+	} else if !p.foreign && (!p.named(d.addr)) {
+		s.Path = Punched
 	}
 	return s
 }
+
+// named says whether an address is one that the host itself has named.
+func (p *peer) named(a netip.AddrPort) bool {
+	list := *p.candidates.Load()
+	return slices.ContainsFunc(list, func(d *destination) bool { return d.addr == a && !d.seen })
+}
+
+// Path is how a peer is reached.
+type Path uint8
+
+// The paths.
+const (
+	Direct  Path = iota // at an address that the host has named
+	Punched             // at an address that others have seen it at
+	Relayed             // through another host
+)
+
+func (p Path) String() string {
+	return [...]string{Direct: "direct", Punched: "punched", Relayed: "relayed"}[p]
+}
+
+// MarshalText makes a Path a word in JSON.
+func (p Path) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // pendingBurst is the frames that wait to leave with others of their size.
 type pendingBurst struct {

@@ -9,6 +9,7 @@ const (
 	DropUnknownPeer                 // from an address that is no peer's
 	DropUnknownVNI                  // of a network that is not on this host
 	DropPlain                       // a plain frame of a sealed network
+	DropSealed                      // a sealed frame of a plain network
 	DropNotReady                    // the network has no switch port yet, or no more
 	DropMalformed                   // an inner header that is cut short or contradicts itself
 	DropVLAN                        // tagged
@@ -27,6 +28,7 @@ const (
 
 var reasonNames = [numReasons]string{
 	DropNotVXLAN: "not-vxlan", DropUnknownPeer: "unknown-peer", DropUnknownVNI: "unknown-vni", DropPlain: "plain-in-sealed-network",
+	DropSealed:   "sealed-in-plain-network",
 	DropNotReady: "no-port", DropMalformed: "malformed", DropVLAN: "vlan", DropSourceMAC: "source-mac", DropSourceAddr: "source-address",
 	DropGateway: "gateway", DropConfiguration: "configuration", DropTooBig: "too-big", DropNoPeer: "no-peer", DropKnown: "answered-here",
 	DropRate: "flood-rate", DropNoSeal: "no-seal", DropSend: "send",

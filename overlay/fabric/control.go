@@ -1,0 +1,357 @@
+package fabric
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/seal"
+)
+
+// Hosts of the cluster speak to each other in frames of controlVNI: sealed where both have keys, else plain.
+//
+//	probe    is anybody there, and does a packet of this size get through?
+//	answer   yes; it says as well from which address the probe came
+//	relay    a sealed datagram for a third host, please (sealed only)
+//	relayed  a sealed datagram of a third host (sealed only)
+//
+//	 0     1     2        10     12          28            44     46
+//	 kind  zero  token    size   sender      address       port   padding (probe, answer)
+//	 kind  zero  host (16 bytes) WireGuard's message              (relay, relayed)
+const (
+	controlProbe   = 1
+	controlAnswer  = 2
+	controlRelay   = 3
+	controlRelayed = 4
+
+	probeLen    = 46
+	relayHeader = 18
+)
+
+// When hosts are probed: as long as one does not answer more often, since the first answer is waited for.
+const (
+	tick        = time.Second
+	probeEvery  = 5 * time.Second
+	sizeEvery   = 15 * time.Second // probes of the path's MTU
+	raiseEvery  = 30 * time.Second // and of larger ones
+	sizeMisses  = 3                // rounds without an answer of the full size (RFC 8899, 5.1.3: MAX_PROBES)
+	aliveFor    = 16 * time.Second // after the last answer: three probes were lost
+	giveUpAfter = 5 * time.Second  // without an answer: other ways are tried
+	retryEvery  = 15 * time.Second // the handshake with a host that is silent
+)
+
+// probeSizes are path MTUs that occur: IPv6's least, tunnels, PPPoE, Ethernet, clouds, jumbo frames.
+var probeSizes = []int{576, 1280, 1400, 1420, 1460, 1492, 1500, 1800, 4000, 8900, 9000}
+
+// probes is what a peer's answers have said. It is guarded by peer.probing.
+type probes struct {
+	tokens  [2]uint64 // of the last two rounds: an answer may be late
+	sentAt  [2]time.Time
+	best    int  // the largest size that was answered since the last round
+	large   bool // the last round had a probe of the path's MTU
+	heard   bool // something was answered since the last round
+	misses  int
+	next    time.Time // when the next round is due, and what else
+	sizeAt  time.Time
+	raiseAt time.Time
+	retryAt time.Time
+
+	since    time.Time // when it was first probed
+	answered time.Time
+	rtt      time.Duration
+	seenAs   netip.AddrPort
+}
+
+// watch looks after the peers until the fabric is closed.
+func (f *Fabric) watch() {
+	timer := time.NewTicker(tick)
+	defer timer.Stop()
+	for {
+		select {
+		case <-f.stop:
+			return
+		case <-f.woken:
+		case <-timer.C:
+		}
+		f.followSessions()
+		for _, p := range f.state.Load().byHost {
+			if p.dest.Load() != nil && p.round(time.Now()) {
+				p.tryOtherWays()
+			}
+		}
+	}
+}
+
+// wake has the peers looked after now.
+func (f *Fabric) wake() {
+	select {
+	case f.woken <- struct{}{}:
+	default:
+	}
+}
+
+// followSessions has plain datagrams and sizes follow where WireGuard last heard each host: an authenticated address.
+func (f *Fabric) followSessions() {
+	t := f.tunnel.Load()
+	if t == nil {
+		return
+	}
+	sessions, err := t.Sessions()
+	if err != nil {
+		f.log.Debug("sessions of WireGuard", "error", err)
+		return
+	}
+	hosts := f.state.Load().byHost
+	for _, p := range hosts {
+		k := p.key.Load()
+		if k == nil || p.dest.Load() == nil {
+			continue
+		}
+		at, err := netip.ParseAddrPort(sessions[*k].Endpoint)
+		if err == nil {
+			p.setAddr(at)
+			p.via.Store(nil)
+		} else if via, ok := parseRelay(sessions[*k].Endpoint); ok {
+			p.via.Store(hosts[via])
+		}
+	}
+}
+
+// isAlive says whether the peer answered lately.
+func (p *peer) isAlive(now time.Time) bool {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	return !p.probes.answered.IsZero() && now.Sub(p.probes.answered) < aliveFor
+}
+
+// round sends the probes that are due. It says whether the peer has been silent for so long that other ways are to be tried.
+func (p *peer) round(now time.Time) (silent bool) {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	s := &p.probes
+	if s.since.IsZero() {
+		s.since = now
+		// Two handshakes at once leave both hosts as responders, until one begins again after 5 s (whitepaper, 6.4).
+		if p.f.cfg.Host > p.host && p.key.Load() != nil {
+			s.next = now.Add(tick)
+		}
+	}
+	alive := !s.answered.IsZero() && now.Sub(s.answered) < aliveFor
+	if !alive {
+		silent = s.isSilent(now)
+	}
+	if now.Before(s.next) {
+		return silent
+	}
+	s.next = now.Add(probeEvery)
+	if !alive || s.misses > 0 {
+		s.next = now.Add(tick)
+	}
+	p.judge()
+	s.tokens[1], s.sentAt[1] = s.tokens[0], s.sentAt[0]
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // crypto/rand does not fail (Go 1.24)
+	s.tokens[0], s.sentAt[0] = binary.BigEndian.Uint64(b[:]), now
+	p.sendProbe(s.tokens[0], 0)
+	if !alive || p.via.Load() != nil {
+		return silent
+	}
+	if s.misses > 0 || !now.Before(s.sizeAt) {
+		s.sizeAt, s.large = now.Add(sizeEvery), true
+		p.sendProbe(s.tokens[0], int(p.pathMTU.Load()))
+		p.sendSizes(now)
+	}
+	return false
+}
+
+// sendSizes probes other sizes: smaller ones where the path's own gets no answer, larger ones now and then.
+func (p *peer) sendSizes(now time.Time) {
+	s, current := &p.probes, int(p.pathMTU.Load())
+	raise := !now.Before(s.raiseAt)
+	if raise {
+		s.raiseAt = now.Add(raiseEvery)
+	}
+	most := p.routeMTU()
+	for _, size := range probeSizes {
+		if size < current && s.misses > 0 || size > current && size < most && raise {
+			p.sendProbe(s.tokens[0], size)
+		}
+	}
+	if most > current && raise {
+		p.sendProbe(s.tokens[0], most)
+	}
+}
+
+// judge takes what the last round said of the path's MTU (packetization layer path MTU discovery, RFC 8899).
+func (p *peer) judge() {
+	s, current := &p.probes, int(p.pathMTU.Load())
+	switch {
+	case !s.heard:
+	case s.best > current:
+		p.pathMTU.Store(int32(s.best))
+		s.misses = 0
+	case s.large && s.best < current:
+		if s.misses++; s.misses >= sizeMisses && s.best > 0 {
+			p.pathMTU.Store(int32(s.best))
+			s.misses = 0
+		}
+	case s.large:
+		s.misses = 0
+	}
+	s.best, s.heard, s.large = 0, false, false
+}
+
+// isSilent says whether other ways are to be tried to a peer that does not answer.
+func (s *probes) isSilent(now time.Time) bool {
+	last := s.answered
+	if last.IsZero() {
+		last = s.since
+	}
+	if now.Sub(last) < giveUpAfter || now.Before(s.retryAt) {
+		return false
+	}
+	s.retryAt = now.Add(retryEvery)
+	return true
+}
+
+// tryOtherWays is for a peer that does not answer: its next address, or, sealed, all of them and relays.
+func (p *peer) tryOtherWays() {
+	t, k := p.f.tunnel.Load(), p.key.Load()
+	if t == nil || k == nil {
+		list := *p.candidates.Load()
+		if d := p.dest.Load(); d != nil && len(list) > 1 {
+			at := slices.IndexFunc(list, func(c *destination) bool { return c.addr == d.addr })
+			p.setAddr(list[(at+1)%len(list)].addr)
+		}
+		return
+	}
+	p.relays.Store(true)
+	if err := t.Restart(*k); err != nil {
+		p.f.log.Debug("handshake", "host", p.host, "error", err)
+	}
+}
+
+// sendProbe sends a probe that makes an IP packet of size bytes; 0: as small as it is.
+func (p *peer) sendProbe(token uint64, size int) {
+	d := p.dest.Load()
+	if d == nil {
+		return
+	}
+	n := probeLen
+	if size > 0 {
+		room := size - outerHeaders(d.sock.v6)
+		if p.key.Load() != nil && p.f.tunnel.Load() != nil {
+			room = seal.Room(room)
+		}
+		if n = room - vxlanHeaderLen; n < probeLen {
+			return
+		}
+	}
+	m := make([]byte, n)
+	m[0] = controlProbe
+	binary.BigEndian.PutUint64(m[2:], token)
+	binary.BigEndian.PutUint16(m[10:], uint16(size))
+	putHost(m[12:], p.f.cfg.Host)
+	p.sendControl(m, d)
+}
+
+// sendControl sends a message: sealed where that can be.
+func (p *peer) sendControl(m []byte, d *destination) bool {
+	var head [vxlanHeaderLen]byte
+	putVXLAN(head[:], controlVNI)
+	t, to := p.f.tunnel.Load(), p.inside.Load()
+	if t != nil && to != nil {
+		b := t.Batch()
+		t.Add(b, *to, head[:], m)
+		return t.Send(b) == nil
+	}
+	if d == nil {
+		return false
+	}
+	b := bursts.Get().(*burst)
+	defer b.release()
+	copy(b.header(), head[:])
+	b.add(vxlanHeaderLen, m)
+	return b.message.send(d.sock, &d.raw, b.iov[:b.iovs], 0) == 0
+}
+
+// control handles a message of a peer. from is where a plain one came from.
+func (f *Fabric) control(p *peer, m []byte, sealed bool, from netip.AddrPort) {
+	if p.foreign || !sealed && p.inside.Load() != nil && f.tunnel.Load() != nil {
+		f.drops[DropPlain].Add(1) // who can seal does
+		return
+	}
+	switch kind := m[0]; {
+	case kind == controlProbe && len(m) >= probeLen:
+		f.answer(p, m, from)
+	case kind == controlAnswer && len(m) >= probeLen:
+		p.answered(m)
+	case kind == controlRelay && sealed:
+		f.relay(p, m)
+	case kind == controlRelayed && sealed:
+		f.takeRelayed(p, m)
+	default:
+		f.drops[DropMalformed].Add(1)
+	}
+}
+
+// answer answers a probe with less than it had.
+func (f *Fabric) answer(p *peer, probe []byte, from netip.AddrPort) {
+	d := p.dest.Load()
+	if !from.IsValid() && d != nil {
+		from = d.addr
+	}
+	m := make([]byte, probeLen)
+	copy(m, probe[:12])
+	m[0] = controlAnswer
+	putHost(m[12:], f.cfg.Host)
+	if from.IsValid() {
+		ip := from.Addr().As16()
+		copy(m[28:], ip[:])
+		binary.BigEndian.PutUint16(m[44:], from.Port())
+	}
+	if from.IsValid() && p.inside.Load() == nil { // plain: back to where it came from
+		if s := f.socketFor(from.Addr()); s != nil {
+			d = &destination{addr: from, sock: s, raw: newRawAddr(from)}
+		}
+	}
+	p.sendControl(m, d)
+}
+
+// answered takes an answer to one of the last probes.
+func (p *peer) answered(m []byte) {
+	now := time.Now()
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	s := &p.probes
+	token, size := binary.BigEndian.Uint64(m[2:]), int(binary.BigEndian.Uint16(m[10:]))
+	at := slices.Index(s.tokens[:], token)
+	if at < 0 || token == 0 {
+		p.f.drops[DropMalformed].Add(1)
+		return
+	}
+	first := s.answered.IsZero() || now.Sub(s.answered) >= aliveFor
+	s.answered, s.heard = now, true
+	s.best = max(s.best, size)
+	if size == 0 && at == 0 {
+		s.rtt = now.Sub(s.sentAt[0])
+	}
+	s.seenAs = netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[28:44])).Unmap(), binary.BigEndian.Uint16(m[44:]))
+	if first {
+		s.next, s.sizeAt = time.Time{}, time.Time{} // sizes at once
+		p.relays.Store(false)
+		p.f.wake()
+	}
+}
+
+// putHost writes a host's id as its 16 bytes.
+func putHost(b []byte, h overlay.HostID) {
+	_, _ = hex.Decode(b[:16], []byte(h)) // ids were parsed
+}
+
+// hostOf reads 16 bytes of a host's id.
+func hostOf(b []byte) overlay.HostID { return overlay.HostID(hex.EncodeToString(b[:16])) }
