@@ -63,6 +63,10 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 	if err != nil {
 		return nil, errdefs.Invalid("network namespace: %w", err)
 	}
+	owner, err := sandbox.OwnerOf(netns)
+	if err != nil {
+		return nil, errdefs.Invalid("user namespace of the network namespace: %w", err)
+	}
 	id := network.NamespaceID(ns)
 	done, err := d.attaching.take(ctx, id)
 	if err != nil {
@@ -73,7 +77,7 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 		return nil, err
 	}
 	spec := q.Spec
-	spec.Attached, spec.NetNSID = true, id
+	spec.Attached, spec.NetNSID, spec.UserNSID = true, id, network.NamespaceID(owner)
 	if len(spec.Networks) == 0 {
 		spec.Networks = []network.NamedEndpointSpec{{Network: spec.NetworkMode}}
 	}

@@ -123,7 +123,7 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 		return nil, errdefs.Invalid("process %d of container %s: %w", pid, c.Name, err)
 	}
 	var start, monitorStart, holderStart uint64
-	var userns network.NamespaceID
+	userns := c.UserNSID
 	var err error
 	if p.Pid != 0 {
 		if start, err = sandbox.StartTime(p.Pid); err != nil {

@@ -13,8 +13,8 @@ type sandboxes interface {
 	Configure(ctx context.Context, t sandbox.Target, r sandbox.Request) (*sandbox.Reply, error)
 	// Namespace says which namespace is at a path; os.ErrNotExist where there is none.
 	Namespace(path string) (dev, ino uint64, err error)
-	// UserNamespaces are those that a process is in, the innermost first.
-	UserNamespaces(pid int) ([]sandbox.NamespaceID, error)
+	// Namespaces are those that a process is in.
+	Namespaces(pid int) (sandbox.Namespaces, error)
 }
 
 var _ sandboxes = (*sandbox.Helper)(nil)

@@ -13,30 +13,56 @@ import (
 // A container that usernet runs is of the same user as the daemon, so that SO_PEERCRED does not tell it from the user. Its user
 // namespace does: what is started in it cannot leave it.
 
-// AllowPeer says why the process pid gets no answers from the API: it is in a container that this daemon runs, and that was not
-// started with ShareAPI. Attached ones are another runtime's, in namespaces that its own tools are in too.
+// An attached container is in namespaces that something else made, whose own tools (podman, conmon) can be in the same user
+// namespace. They are in the daemon's network namespace, which nothing in a sandbox can come back to: that needs capabilities in
+// the user namespace that the network namespace belongs to (setns(2)).
+
+// AllowPeer says why the process pid gets no answers from the API: it is in a container of this daemon that was not started or
+// attached with ShareAPI.
 func (d *Daemon) AllowPeer(pid int) error {
-	closed := map[network.NamespaceID]string{} // a container's name
-	for _, c := range d.model.Containers() {
-		if c.Status != network.Exited && !c.ShareAPI && c.UserNSID != (network.NamespaceID{}) {
-			closed[c.UserNSID] = c.Name
-		}
-	}
-	if len(closed) == 0 {
+	closed, elsewhere := d.closedNamespaces()
+	if len(closed) == 0 && len(elsewhere) == 0 {
 		return nil
 	}
-	peer, err := d.inside.UserNamespaces(pid)
+	peer, err := d.inside.Namespaces(pid)
+	if err == nil && len(elsewhere) > 0 {
+		var own network.NamespaceID
+		if own.Dev, own.Ino, err = (*sandbox.Helper)(nil).Namespace("/proc/self/ns/net"); own == network.NamespaceID(peer.Net) {
+			elsewhere = nil
+		}
+	}
 	if err != nil {
 		d.log.Warn("an API client is refused: whether it is in a container cannot be told", "pid", pid, "error", err)
 		return errdefs.Forbidden("whether process %d is in a container cannot be told: %w", pid, err)
 	}
-	for _, ns := range peer {
-		if name, is := closed[network.NamespaceID(ns)]; is {
+	for _, ns := range append(peer.User, sandbox.NamespaceID{}) { // the last one stands for the daemon's own
+		name, is := closed[network.NamespaceID(ns)]
+		if !is {
+			name, is = elsewhere[network.NamespaceID(ns)]
+		}
+		if is {
 			d.log.Warn("an API client is refused: it is in a container", "pid", pid, "container", name)
-			return errdefs.Forbidden("requests from within container %s are refused; start it with --share-api if it is to change networks", name)
+			return errdefs.Forbidden("requests from within container %s are refused; start or attach it with --share-api if it is to change networks", name)
 		}
 	}
 	return nil
+}
+
+// closedNamespaces are the user namespaces, with a container's name each, whose processes get no answers: closed those of
+// containers that usernet runs, elsewhere those that attached network namespaces belong to, whose processes get none unless they
+// are in the daemon's network namespace. The zero one is the daemon's own, which all processes are in.
+func (d *Daemon) closedNamespaces() (closed, elsewhere map[network.NamespaceID]string) {
+	closed, elsewhere = map[network.NamespaceID]string{}, map[network.NamespaceID]string{}
+	for _, c := range d.model.Containers() {
+		switch {
+		case c.Status == network.Exited || c.ShareAPI:
+		case c.Attached:
+			elsewhere[c.UserNSID] = c.Name
+		case c.UserNSID != (network.NamespaceID{}):
+			closed[c.UserNSID] = c.Name
+		}
+	}
+	return closed, elsewhere
 }
 
 // userNamespaceFor is userNamespaceOf the first process of c. One that joins another's network is in that one's user namespace,
@@ -53,14 +79,14 @@ func (d *Daemon) userNamespaceFor(c *network.Container, pid int) (network.Namesp
 
 // userNamespaceOf is what tells the user namespace of a sandbox's first process from all others; zero: it is the daemon's own.
 func (d *Daemon) userNamespaceOf(pid int) (network.NamespaceID, error) {
-	list, err := d.inside.UserNamespaces(pid)
+	in, err := d.inside.Namespaces(pid)
 	if err != nil {
 		return network.NamespaceID{}, err
 	}
 	// Above the daemon's own there are none for it, which ends the list; the daemon's may not be among those it sees.
 	dev, ino, err := (*sandbox.Helper)(nil).Namespace("/proc/self/ns/user")
-	if own := (sandbox.NamespaceID{Dev: dev, Ino: ino}); err != nil || slices.Index(list, own) == 0 {
+	if own := (sandbox.NamespaceID{Dev: dev, Ino: ino}); err != nil || slices.Index(in.User, own) == 0 {
 		return network.NamespaceID{}, err
 	}
-	return network.NamespaceID(list[0]), nil
+	return network.NamespaceID(in.User[0]), nil
 }

@@ -28,7 +28,7 @@ type fakeSandboxes struct {
 	requests []string
 	taps     map[string]int // the other end of an interface's, by name
 	fail     error          // of the next Configure
-	userns   map[int][]sandbox.NamespaceID
+	inside   map[int]sandbox.Namespaces
 }
 
 func (f *fakeSandboxes) Configure(_ context.Context, _ sandbox.Target, r sandbox.Request) (*sandbox.Reply, error) {
@@ -59,11 +59,11 @@ func (f *fakeSandboxes) Configure(_ context.Context, _ sandbox.Target, r sandbox
 
 func (f *fakeSandboxes) Namespace(string) (dev, ino uint64, err error) { return 0, 0, os.ErrNotExist }
 
-func (f *fakeSandboxes) UserNamespaces(pid int) ([]sandbox.NamespaceID, error) {
-	if list, ok := f.userns[pid]; ok {
-		return list, nil
+func (f *fakeSandboxes) Namespaces(pid int) (sandbox.Namespaces, error) {
+	if in, ok := f.inside[pid]; ok {
+		return in, nil
 	}
-	return nil, os.ErrPermission
+	return sandbox.Namespaces{}, os.ErrPermission
 }
 
 // asked returns what was asked for since it was last called.
@@ -78,7 +78,7 @@ func (f *fakeSandboxes) asked() string {
 func newFakeDaemon(t *testing.T) (*Daemon, *fakeSandboxes) {
 	t.Helper()
 	d := newTestDaemon(t)
-	f := &fakeSandboxes{taps: map[string]int{}, userns: map[int][]sandbox.NamespaceID{}}
+	f := &fakeSandboxes{taps: map[string]int{}, inside: map[int]sandbox.Namespaces{}}
 	t.Cleanup(func() {
 		for _, fd := range f.taps {
 			_ = unix.Close(fd)
@@ -254,8 +254,11 @@ func TestPeersInContainersAreRefused(t *testing.T) {
 		t.Errorf("without containers: %v", err)
 	}
 	own, box, nested, elsewhere := sandbox.NamespaceID{Ino: 1}, sandbox.NamespaceID{Ino: 2}, sandbox.NamespaceID{Ino: 3}, sandbox.NamespaceID{Ino: 4}
-	f.userns = map[int][]sandbox.NamespaceID{
-		10: {own}, 11: {box, own}, 12: {nested, box, own}, 13: {elsewhere, own},
+	f.inside = map[int]sandbox.Namespaces{
+		10: {User: []sandbox.NamespaceID{own}},
+		11: {User: []sandbox.NamespaceID{box, own}},
+		12: {User: []sandbox.NamespaceID{nested, box, own}},
+		13: {User: []sandbox.NamespaceID{elsewhere, own}},
 	}
 	c, _, err := d.CreateContainer(t.Context(), network.ContainerSpec{Name: "c1"})
 	if err != nil {
@@ -277,6 +280,52 @@ func TestPeersInContainersAreRefused(t *testing.T) {
 			if err := d.AllowPeer(pid); (err != nil) != (inside && !share) {
 				t.Errorf("process %d, with share %v: %v", pid, share, err)
 			}
+		}
+	}
+}
+
+// TestPeersInAttachedNamespacesAreRefused asks for processes in and below the user namespace that an attached network namespace
+// belongs to: the runtime's own tools are in the daemon's network namespace, and are answered.
+func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	var host sandbox.NamespaceID
+	var err error
+	if host.Dev, host.Ino, err = (*sandbox.Helper)(nil).Namespace("/proc/self/ns/net"); err != nil {
+		t.Fatal(err)
+	}
+	own, podman, nested, elsewhere := sandbox.NamespaceID{Ino: 1}, sandbox.NamespaceID{Ino: 2}, sandbox.NamespaceID{Ino: 3}, sandbox.NamespaceID{Ino: 4}
+	attached, another := sandbox.NamespaceID{Ino: 11}, sandbox.NamespaceID{Ino: 12}
+	f.inside = map[int]sandbox.Namespaces{
+		10: {User: []sandbox.NamespaceID{own}, Net: host},
+		11: {User: []sandbox.NamespaceID{podman, own}, Net: host},
+		12: {User: []sandbox.NamespaceID{podman, own}, Net: attached},
+		13: {User: []sandbox.NamespaceID{nested, podman, own}, Net: another},
+		14: {User: []sandbox.NamespaceID{elsewhere, own}, Net: another},
+		15: {User: []sandbox.NamespaceID{own}, Net: attached},
+	}
+	for _, test := range []struct {
+		what    string
+		owner   sandbox.NamespaceID
+		share   bool
+		refused []int
+	}{
+		{"of another user namespace", podman, false, []int{12, 13, 99}}, // 99: nobody can tell
+		{"of the daemon's own", sandbox.NamespaceID{}, false, []int{12, 13, 14, 15, 99}},
+		{"that shares the API", podman, true, nil},
+	} {
+		c, _, err := d.CreateContainer(t.Context(), network.ContainerSpec{
+			Name: "c1", Attached: true, NetNSID: network.NamespaceID(attached), UserNSID: network.NamespaceID(test.owner), ShareAPI: test.share,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range []int{10, 11, 12, 13, 14, 15, 99} {
+			if err := d.AllowPeer(pid); (err != nil) != slices.Contains(test.refused, pid) {
+				t.Errorf("beside a namespace %s, process %d: %v", test.what, pid, err)
+			}
+		}
+		if err := d.RemoveContainer(t.Context(), c.ID, true); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

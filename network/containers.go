@@ -100,7 +100,7 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 		Command: spec.Command, Env: spec.Env, WorkingDir: spec.WorkingDir, Rootfs: spec.Rootfs, User: spec.User,
 		Privileged: spec.Privileged, CapAdd: spec.CapAdd, CapDrop: spec.CapDrop, SecurityOpt: spec.SecurityOpt,
 		TTY: spec.TTY, OpenStdin: spec.OpenStdin, AutoRemove: spec.AutoRemove,
-		Attached: spec.Attached, NetNS: spec.NetNS, NetNSID: spec.NetNSID, UserNS: spec.UserNS,
+		Attached: spec.Attached, NetNS: spec.NetNS, NetNSID: spec.NetNSID, UserNSID: spec.UserNSID, UserNS: spec.UserNS,
 		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,
 		ExtraHosts: spec.ExtraHosts, DNSAddr: spec.DNSAddr, LocalAddrs: slices.Clone(spec.LocalAddrs), Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
 		HostLoopback: spec.HostLoopback, ShareAPI: spec.ShareAPI, Egress: spec.Egress, AllowEgress: spec.AllowEgress,

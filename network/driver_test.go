@@ -33,7 +33,7 @@ func TestDriversAreSound(t *testing.T) {
 
 // TestPredefinedNetworksAreOfTheirDrivers opens a model and looks at what is there.
 func TestPredefinedNetworksAreOfTheirDrivers(t *testing.T) {
-	m := open(t, t.Name())
+	m := open(t, t.TempDir())
 	for _, d := range Drivers {
 		n, err := m.Network(d.Predefined)
 		if err != nil || n.Driver != d.Name || !n.IsPredefined() || n.HasInterfaces() != d.Interfaces || n.IsHost() != d.HostNamespace || (len(n.Pools) > 0) != d.Interfaces {

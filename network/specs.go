@@ -60,6 +60,7 @@ type ContainerSpec struct {
 	Attached     bool
 	NetNS        string
 	NetNSID      NamespaceID
+	UserNSID     NamespaceID // that an attached NetNS belongs to; the daemon sets it and NetNSID
 	UserNS       string
 	NetworkMode  string // "" or "default" means bridge
 	Hostname     string // "" means the first 12 digits of the id

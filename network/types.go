@@ -122,8 +122,8 @@ type Container struct {
 	Bound      []PortBinding `json:"bound,omitempty"` // as they were bound last, so that chosen host ports are chosen again
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
-	// UserNSID tells the user namespace of a container that usernet runs from all others while Pid lives; zero: it is the
-	// daemon's own.
+	// UserNSID tells the user namespace of a container that usernet runs from all others while Pid lives, or the one that an
+	// attached network namespace belongs to; zero: it is the daemon's own, or the daemon cannot see it.
 	UserNSID NamespaceID `json:"userns_id,omitzero"`
 	// ShareAPI lets what runs in the container use the daemon's API, as the user outside can.
 	ShareAPI bool `json:"share_api,omitempty"`

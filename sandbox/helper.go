@@ -147,7 +147,7 @@ func namespace(path string) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
-// helperRequest asks for an agent in Target, or where Path is set, for the namespace at it, or where Pid is set, for the user
+// helperRequest asks for an agent in Target, or where Path is set, for the namespace at it, or where Pid is set, for the
 // namespaces of that process.
 type helperRequest struct {
 	Target Target
@@ -160,8 +160,8 @@ type helperRequest struct {
 type helperReply struct {
 	Stderr, Error string
 	Dev, Ino      uint64
-	Missing       bool // there is nothing at the path
-	UserNS        []NamespaceID
+	Missing       bool       // there is nothing at the path
+	Inside        Namespaces // of the process
 }
 
 // reply waits for the end of a request.
@@ -237,7 +237,7 @@ func runHelper() error {
 		case len(files) == 1:
 			r.Stderr, err = runAgentFor(opener, q, answer, files[0])
 		case q.Pid != 0:
-			r.UserNS, err = opener.userNamespaces(q.Pid)
+			r.Inside, err = opener.namespacesOf(q.Pid)
 		default:
 			r.Dev, r.Ino, err = opener.namespace(q.Path)
 			r.Missing = errors.Is(err, os.ErrNotExist)

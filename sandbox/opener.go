@@ -28,7 +28,7 @@ import (
 // openerFD is the helper's end of the opener's socket.
 const openerFD = entry.FirstNamespaceFD
 
-// openRequest asks for the namespaces of a target, or where Pid is set, what the user namespaces of that process are, or where
+// openRequest asks for the namespaces of a target, or where Pid is set, which namespaces that process is in, or where
 // Path is set, which namespace is there.
 type openRequest struct {
 	Target Target
@@ -38,8 +38,8 @@ type openRequest struct {
 
 // openReply is what the opener answers; the descriptors come with it.
 type openReply struct {
-	Error  string        `json:",omitempty"`
-	UserNS []NamespaceID `json:",omitempty"`
+	Error  string `json:",omitempty"`
+	Inside Namespaces
 
 	Namespace NamespaceID
 	Missing   bool `json:",omitempty"` // there is nothing at the path
@@ -61,7 +61,7 @@ func runOpener() error {
 		switch {
 		case err != nil:
 		case q.Pid != 0:
-			r.UserNS, err = userNamespaces(q.Pid)
+			r.Inside, err = namespacesOf(q.Pid)
 		case q.Path != "":
 			r.Namespace.Dev, r.Namespace.Ino, err = namespace(q.Path)
 			r.Missing = errors.Is(err, os.ErrNotExist)

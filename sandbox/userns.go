@@ -14,26 +14,52 @@ type NamespaceID struct{ Dev, Ino uint64 }
 // maxUserNamespaces is how deep user namespaces can lie in each other (user_namespaces(7): 32), and the first one.
 const maxUserNamespaces = 33
 
-// UserNamespaces returns the user namespace of a process and those that it lies in, the innermost first, as far as this
-// process can see: its own is the last one where the process is in it or below. A process cannot leave its user namespace but
-// for one below (setns(2)), so that what is started in a sandbox has the sandbox's in this list, whatever it does.
-func (h *Helper) UserNamespaces(pid int) ([]NamespaceID, error) {
+// Namespaces are those that a process is in.
+type Namespaces struct {
+	// User is the process's user namespace and those that it lies in, the innermost first, as far as this process can see: its
+	// own is the last one where the process is in it or below. A process cannot leave its user namespace but for one below
+	// (setns(2)), so that what is started in a sandbox has the sandbox's in this list, whatever it does.
+	User []NamespaceID
+	Net  NamespaceID
+}
+
+// Namespaces returns those of a process.
+func (h *Helper) Namespaces(pid int) (Namespaces, error) {
 	if h == nil {
-		return userNamespaces(pid)
+		return namespacesOf(pid)
 	}
 	answer, err := h.request(helperRequest{Pid: pid})
 	if err != nil {
-		return nil, err
+		return Namespaces{}, err
 	}
 	r, err := reply(answer)
-	return r.UserNS, err
+	return r.Inside, err
 }
 
-// userNamespaces has the opener, at the other end of c, look at a process.
-func (c *requester) userNamespaces(pid int) ([]NamespaceID, error) {
+// OwnerOf returns the user namespace that a namespace belongs to (ioctl_ns(2)); the zero one where it is this process's own, or
+// one that this process cannot see, above it or beside it.
+func OwnerOf(f *os.File) (NamespaceID, error) {
+	fd, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_USERNS)
+	if errors.Is(err, unix.EPERM) {
+		return NamespaceID{}, nil
+	}
+	if err != nil {
+		return NamespaceID{}, os.NewSyscallError("NS_GET_USERNS", err)
+	}
+	owner := os.NewFile(uintptr(fd), "userns")
+	defer owner.Close()
+	unix.CloseOnExec(fd)
+	if own, err := sameNamespace(owner, "/proc/self/ns/user"); err != nil || own {
+		return NamespaceID{}, err
+	}
+	return namespaceID(fd)
+}
+
+// namespacesOf has the opener, at the other end of c, look at a process.
+func (c *requester) namespacesOf(pid int) (Namespaces, error) {
 	answer, err := c.request(openRequest{Pid: pid})
 	if err != nil {
-		return nil, err
+		return Namespaces{}, err
 	}
 	defer answer.Close()
 	var r openReply
@@ -42,7 +68,14 @@ func (c *requester) userNamespaces(pid int) ([]NamespaceID, error) {
 	if err == nil && r.Error != "" {
 		err = errors.New(r.Error)
 	}
-	return r.UserNS, err
+	return r.Inside, err
+}
+
+func namespacesOf(pid int) (in Namespaces, err error) {
+	if in.Net.Dev, in.Net.Ino, err = namespace(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil {
+		in.User, err = userNamespaces(pid)
+	}
+	return in, err
 }
 
 func userNamespaces(pid int) (list []NamespaceID, err error) {

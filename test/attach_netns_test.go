@@ -52,12 +52,13 @@ func (f foreign) links() string {
 }
 
 // TestAttachWhatTheDaemonCannotSee attaches a namespace at a path in a mount namespace of the client's, as runtimes have them.
+// The client is in the network namespace itself, so that it needs --share-api.
 func TestAttachWhatTheDaemonCannotSee(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	d.serve("web", []string{"--network", "mynet"}, helper, "tcpserve", ":80", "addr")
 	script := fmt.Sprintf(`mount -t tmpfs none /mnt && touch /mnt/ns && mount --bind /proc/self/ns/net /mnt/ns &&
-		%[1]s attach --netns /mnt/ns --name ext --network mynet --key k1 && %[1]s attach --netns /mnt/ns --name ext --network mynet --key k1 &&
+		%[1]s attach --netns /mnt/ns --name ext --network mynet --key k1 --share-api && %[1]s attach --netns /mnt/ns --name ext --network mynet --key k1 &&
 		%[2]s tcpdial %[3]s:80 && ip -o link && %[1]s detach --key k1 && ip -o link`, daemonProgram, helper, d.address("web"))
 	r := d.command("unshare", "-Urmn", "sh", "-c", script)
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")

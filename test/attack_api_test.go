@@ -3,8 +3,8 @@ package test
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -14,11 +14,7 @@ import (
 func attackAPISocketElsewhere(t *testing.T) {
 	d := startDaemon(t)
 	root := d.rootfs()
-	program, err := exec.LookPath(daemonProgram)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied, err := os.ReadFile(program)
+	copied, err := os.ReadFile(usernet) // static, which the daemon's program is not when it has the race detector
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,5 +51,37 @@ func attackAPISocketElsewhere(t *testing.T) {
 	}
 	if out := d.ok("ps"); !strings.Contains(out, "box") || !strings.Contains(out, "other") {
 		t.Errorf("the user outside is told: %s", out)
+	}
+}
+
+// attackAPIFromAttached asks from within a namespace that something else made and `attach` gave a network. The runtime's own
+// tools, in the same user namespace and in the host's network namespace, are answered.
+func attackAPIFromAttached(t *testing.T) {
+	d := startDaemon(t)
+	d.ok("network", "create", "--egress", "deny", "jail")
+	f := startForeign(d)
+	pid := strconv.Itoa(f.pid)
+	d.ok("attach", "--pid", pid, "--name", "jail", "--network", "jail")
+	ask := []string{usernet, "network", "connect", "bridge", "jail"}
+	for what, before := range map[string][]string{
+		"as it is":                          {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid},
+		"in a network namespace of its own": {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, "unshare", "-n"},
+		"in all kinds of namespaces":        {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, "busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f"},
+	} {
+		r := d.command(before[0], append(before[1:], ask...)...)
+		if r.code == 0 || !strings.Contains(r.stderr, "requests from within container jail are refused") {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+	if inside := d.ok("ps", "-q", "--filter", "network=bridge"); inside != "" {
+		t.Error("the container is on the open network")
+	}
+	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, usernet, "ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
+		t.Errorf("the runtime's tools: %v", r)
+	}
+	d.ok("detach", "jail")
+	d.ok("attach", "--pid", pid, "--name", "jail", "--network", "jail", "--share-api")
+	if r := f.run(usernet, "ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
+		t.Errorf("--share-api: %v", r)
 	}
 }

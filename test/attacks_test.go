@@ -20,6 +20,7 @@ var attacks = []struct {
 	{"V8", "containers make the replies of their DNS stubs unsendable, and hold all questions to the outside", attackHeldDNSReplies},
 	{"V10", "a container with the caller's files connects itself to an open network", attackAPIFromInside},
 	{"V10b", "a container has the API's socket under another name", attackAPISocketElsewhere},
+	{"V10c", "an attached container asks the API for an open network", attackAPIFromAttached},
 	{"V11", "the host's processes below the /proc of a container with the caller's files", attackProcOfTheHost},
 	{"V12", "descriptors and a working directory of the caller's lead out of a root file system", attackDescriptors},
 	{"V13", "one container opens more connections than there are descriptors", attackBudgetOfDescriptors},

@@ -58,6 +58,7 @@ func attachCommand() *cobra.Command {
 	c.Flags().StringVar(&key, "key", "", "a key of your choice, with which the command can be repeated, and `usernet detach --key` ends it")
 	c.Flags().StringVar(&ifname, "interface", "", "the interface's name in the sandbox, on its first network (eth0, eth1 ...)")
 	c.Flags().BoolVar(&unconfigured, "unconfigured", false, "leave the interfaces without addresses and routes: something else sets those that are reserved")
+	c.Flags().BoolVar(&spec.ShareAPI, "share-api", false, "answer requests to usernet's API from within the sandbox")
 	c.Flags().StringVar(&spec.Name, "name", "", "the container's name")
 	c.Flags().StringVar(&spec.Hostname, "hostname", "", "one more name for it")
 	return c
