@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/usernet/usernet/internal/ports"
 	"github.com/usernet/usernet/network"
 )
 
@@ -94,12 +95,8 @@ type StartReply struct {
 	Hostname   string `json:"hostname"`
 }
 
-// Published is one published port as it is bound now.
-type Published struct {
-	Host  netip.AddrPort   `json:"host"`
-	Port  uint16           `json:"port"`
-	Proto network.Protocol `json:"proto"`
-}
+// Published is one published port of a container, as it is bound.
+type Published = ports.Bound
 
 // Flow is one connection or association through a gateway.
 type Flow struct {

@@ -110,7 +110,7 @@ type openAPI struct {
 
 func newOpenAPI(t *testing.T) *openAPI {
 	o := &openAPI{comments: map[string]string{}, schemas: object{}}
-	for _, dir := range []string{".", "../network"} {
+	for _, dir := range []string{".", "../network", "../internal/ports"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

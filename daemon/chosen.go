@@ -12,10 +12,7 @@ import (
 func chosenPorts(s *sandboxState) []network.PortBinding {
 	var list []network.PortBinding
 	for _, b := range s.bound {
-		port := b.bound.Host.Port()
-		list = append(list, network.PortBinding{
-			HostIP: b.bound.Host.Addr(), HostPort: port, HostEnd: port, Port: b.bound.Port, End: b.bound.Port, Proto: network.Protocol(b.bound.Proto),
-		})
+		list = append(list, b.bound.Binding())
 	}
 	return list
 }
@@ -54,12 +51,11 @@ func asBefore(ports, bound []network.PortBinding) (list []network.PortBinding, c
 		}
 	}
 	for _, p := range ports {
-		count := int(max(p.Port, p.End)-p.Port) + 1
 		if fixed(p) {
 			list = append(list, p)
 			continue
 		}
-		for i := range count {
+		for i := range p.Count() {
 			one := p
 			one.Port += uint16(i)
 			one.End = one.Port

@@ -14,6 +14,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
 	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
@@ -102,7 +103,7 @@ func New(cfg Config) (*Daemon, error) {
 	if err := checkStateDir(cfg.StateDir); err != nil {
 		return nil, err
 	}
-	if err := forwarder.RaiseFileLimit(); err != nil {
+	if err := sockio.RaiseFileLimit(); err != nil {
 		cfg.Logger.Warn("limit on open files not raised", "error", err)
 	}
 	store, err := boltstore.Open(filepath.Join(cfg.StateDir, "usernet.db"))

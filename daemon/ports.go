@@ -6,18 +6,18 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/internal/errdefs"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
-	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
 )
 
 // binding is one published port as it is bound now, and where.
 type binding struct {
 	on    *bridge
-	bound forwarder.Bound
+	bound publish.Bound
 }
 
 // publishAll binds what was asked for when the container was made.
@@ -28,17 +28,12 @@ func (d *Daemon) publishAll(ctx context.Context, s *sandboxState, c *network.Con
 	ports := slices.Clone(c.Ports)
 	if c.PublishAll {
 		for _, x := range c.Exposed {
-			if !slices.ContainsFunc(ports, func(b network.PortBinding) bool { return covers(b, x) }) {
+			if !slices.ContainsFunc(ports, func(b network.PortBinding) bool { return b.Covers(x) }) {
 				ports = append(ports, network.PortBinding{Port: x.Port, End: x.Port, Proto: x.Proto, FromPublishAll: true})
 			}
 		}
 	}
 	return d.publishAsBefore(ctx, s, c, ports)
-}
-
-// covers says whether b publishes port x.
-func covers(b network.PortBinding, x network.PortProto) bool {
-	return b.Proto == x.Proto && b.Port <= x.Port && x.Port <= max(b.Port, b.End)
 }
 
 // publish binds ports on the network that has the container's default route. The caller holds s.mu.
@@ -64,15 +59,13 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 		in6 = e6.IPv6.Addr()
 	}
 	def := p.on.record.Settings().HostBinding4
-	maps := make([]forwarder.Mapping, len(ports))
-	for i, b := range ports {
-		host := b.HostIP
-		if !host.IsValid() {
-			host = def
+	ports = slices.Clone(ports)
+	for i := range ports {
+		if !ports[i].HostIP.IsValid() {
+			ports[i].HostIP = def
 		}
-		maps[i] = forwarder.Mapping{HostIP: host, HostPort: b.HostPort, HostEnd: b.HostEnd, Port: b.Port, End: b.End, Proto: string(b.Proto)}
 	}
-	bound, err := p.on.Publish(ctx, p.at, engine.Publication{IPv4: in4, IPv6: in6, Ports: maps})
+	bound, err := p.on.Publish(ctx, p.at, engine.Publication{IPv4: in4, IPv6: in6, Ports: ports})
 	if err != nil {
 		return errdefs.Internal("driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
 	}
@@ -88,7 +81,7 @@ func (d *Daemon) unpublishAll(s *sandboxState) {
 
 // unpublish closes the bindings that match.
 func (d *Daemon) unpublish(s *sandboxState, match func(binding) bool) {
-	byBridge := map[*bridge][]forwarder.Bound{}
+	byBridge := map[*bridge][]publish.Bound{}
 	s.bound = slices.DeleteFunc(s.bound, func(b binding) bool {
 		if !match(b) {
 			return false
@@ -154,7 +147,7 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 	defer s.mu.Unlock()
 	match := func(p network.PortBinding) func(binding) bool {
 		return func(b binding) bool {
-			in := covers(p, network.PortProto{Port: b.bound.Port, Proto: network.Protocol(b.bound.Proto)})
+			in := p.Covers(network.PortProto{Port: b.bound.Port, Proto: b.bound.Proto})
 			host := p.HostPort == 0 || p.HostPort <= b.bound.Host.Port() && b.bound.Host.Port() <= max(p.HostPort, p.HostEnd)
 			return in && host && (!p.HostIP.IsValid() || p.HostIP == b.bound.Host.Addr())
 		}
@@ -182,7 +175,7 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 func subtract(have, drop []network.PortBinding) []network.PortBinding {
 	var left []network.PortBinding
 	for _, h := range have {
-		for i := 0; i <= int(max(h.Port, h.End)-h.Port); i++ {
+		for i := range h.Count() {
 			one := h
 			one.Port, one.End = h.Port+uint16(i), h.Port+uint16(i)
 			ranged := h.End > h.Port && h.HostPort != 0
@@ -190,7 +183,7 @@ func subtract(have, drop []network.PortBinding) []network.PortBinding {
 				one.HostPort, one.HostEnd = h.HostPort+uint16(i), h.HostPort+uint16(i)
 			}
 			gone := slices.ContainsFunc(drop, func(p network.PortBinding) bool {
-				return covers(p, network.PortProto{Port: one.Port, Proto: one.Proto}) &&
+				return p.Covers(network.PortProto{Port: one.Port, Proto: one.Proto}) &&
 					(p.HostPort == 0 || one.HostPort == 0 || p.HostPort <= one.HostPort && one.HostPort <= max(p.HostPort, p.HostEnd)) &&
 					(!p.HostIP.IsValid() || p.HostIP == one.HostIP)
 			})
@@ -208,7 +201,7 @@ func subtract(have, drop []network.PortBinding) []network.PortBinding {
 func countPorts(list []network.PortBinding) int {
 	n := 0
 	for _, b := range list {
-		n += int(max(b.Port, b.End)-b.Port) + 1
+		n += b.Count()
 	}
 	return n
 }
@@ -233,7 +226,7 @@ func (d *Daemon) Published(ref string) ([]api.Published, error) {
 func published(list []binding) []api.Published {
 	out := make([]api.Published, len(list))
 	for i, b := range list {
-		out[i] = api.Published{Host: b.bound.Host, Port: b.bound.Port, Proto: network.Protocol(b.bound.Proto)}
+		out[i] = b.bound
 	}
 	slices.SortFunc(out, func(a, b api.Published) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto), a.Host.Compare(b.Host))

@@ -9,7 +9,7 @@
 //
 //	n, err := engine.New(engine.Config{Name: "lab", Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}})
 //	a, err := n.Attach(engine.AttachConfig{ID: "one", MAC: mac, Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.2")}}, link)
-//	bound, err := n.Publish(ctx, a, engine.Publication{Ports: []forwarder.Mapping{{HostPort: 8080, Port: 80, Proto: "tcp"}}})
+//	bound, err := n.Publish(ctx, a, engine.Publication{Ports: []publish.Binding{{HostPort: 8080, Port: 80, Proto: publish.TCP}}})
 //	a.Detach()
 //	n.Close()
 //

@@ -19,6 +19,7 @@ import (
 
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/policy"
 	vswitch "github.com/usernet/usernet/switch"
@@ -176,7 +177,7 @@ func TestPublishedPortsLeadIn(t *testing.T) {
 	g := attachGuest(t, n, aAddr, nil)
 	echo(t, g.listen(t, 80))
 	bound, err := n.Publish(t.Context(), g.at, Publication{
-		Ports: []forwarder.Mapping{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: 80, Proto: "tcp"}},
+		Ports: []publish.Binding{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: 80, Proto: "tcp"}},
 	})
 	if err != nil || len(bound) != 1 {
 		t.Fatal(bound, err)
@@ -391,7 +392,7 @@ func TestBypassSocketsAreAskedForWhereTheyMayBe(t *testing.T) {
 			}
 			talk(t, c) // all the same: the gateway carries it
 			echo(t, g.listen(t, 80))
-			bound, err := n.Publish(t.Context(), g.at, Publication{Ports: []forwarder.Mapping{{Port: 80, Proto: "tcp"}}})
+			bound, err := n.Publish(t.Context(), g.at, Publication{Ports: []publish.Binding{{Port: 80, Proto: "tcp"}}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -423,7 +424,7 @@ func TestNothingIsLeft(t *testing.T) {
 				t.Fatal(err)
 			}
 			talk(t, c)
-			if _, err := n.Publish(t.Context(), g.at, Publication{Ports: []forwarder.Mapping{{Port: 80, Proto: "udp"}}}); err != nil {
+			if _, err := n.Publish(t.Context(), g.at, Publication{Ports: []publish.Binding{{Port: 80, Proto: "udp"}}}); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {

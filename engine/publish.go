@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/forwarder/publish"
 )
 
 // Publication asks for published ports of an attachment.
@@ -13,11 +13,11 @@ type Publication struct {
 	// IPv4 and IPv6 are the inside addresses that connections are led to; an invalid one: none of this family. Both invalid:
 	// the attachment's first address of each family.
 	IPv4, IPv6 netip.Addr
-	Ports      []forwarder.Mapping
+	Ports      []publish.Binding
 }
 
 // Publish binds ports on the host and leads what comes to them to the attachment: all of them, or with an error none.
-func (n *Network) Publish(ctx context.Context, a *Attachment, p Publication) ([]forwarder.Bound, error) {
+func (n *Network) Publish(ctx context.Context, a *Attachment, p Publication) ([]publish.Bound, error) {
 	if !p.IPv4.IsValid() && !p.IPv6.IsValid() {
 		p.IPv4, p.IPv6 = a.firstAddrs()
 	}
@@ -25,7 +25,7 @@ func (n *Network) Publish(ctx context.Context, a *Attachment, p Publication) ([]
 	if err != nil {
 		return nil, err
 	}
-	tcp := slices.ContainsFunc(p.Ports, func(m forwarder.Mapping) bool { return m.Proto == "tcp" })
+	tcp := slices.ContainsFunc(p.Ports, func(b publish.Binding) bool { return b.Proto == publish.TCP })
 	if tcp && a.cfg.Sockets != nil && !n.cfg.NoInboundBypass {
 		a.cfg.Sockets.Prefill(p.IPv4.IsValid(), p.IPv6.IsValid())
 	}
@@ -33,7 +33,7 @@ func (n *Network) Publish(ctx context.Context, a *Attachment, p Publication) ([]
 }
 
 // Unpublish closes ports that Publish has bound.
-func (n *Network) Unpublish(list []forwarder.Bound) error { return n.fwd.Unpublish(list) }
+func (n *Network) Unpublish(list []publish.Bound) error { return n.fwd.Unpublish(list) }
 
 // firstAddrs are the attachment's first address of each family, link-local ones left out.
 func (a *Attachment) firstAddrs() (v4, v6 netip.Addr) {

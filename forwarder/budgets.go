@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/usernet/usernet/internal/budget"
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // Descriptors that are kept for all but containers' traffic: the API, TAPs, stubs, published ports, agents. An eighth of
@@ -191,7 +192,7 @@ func (s *Shared) Budgets() Budgets {
 		MemoryPerContainer: s.memory.PerClient(),
 		MemoryUsed:         s.memory.Used(),
 	}
-	if limit := int64(FileLimit()); limit > 0 {
+	if limit := int64(sockio.FileLimit()); limit > 0 {
 		b.DescriptorsReserve = reserveOf(limit)
 	}
 	return b
@@ -199,7 +200,7 @@ func (s *Shared) Budgets() Budgets {
 
 // newDescriptors is the budget of this process's descriptors. No client has a limit but what leaves room for others.
 func newDescriptors() *budget.Budget {
-	limit := int64(min(FileLimit(), 1<<31))
+	limit := int64(min(sockio.FileLimit(), 1<<31))
 	if limit <= 0 {
 		return budget.New(0, 0)
 	}
@@ -212,6 +213,6 @@ const maxIdlePipes = 64
 // pipeFits says whether a pipe, of which fd was opened last, may be used. Pipes have half of the reserve besides: those who
 // are connected come before those who connect. Without one a connection's bytes are copied.
 func pipeFits(fd int) bool {
-	limit := int64(min(FileLimit(), 1<<31))
+	limit := int64(min(sockio.FileLimit(), 1<<31))
 	return limit <= 0 || int64(fd) < limit-reserveOf(limit)/2
 }

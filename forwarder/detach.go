@@ -26,17 +26,7 @@ const detachTimeout = time.Second
 // DetachFlows ends the forwarder's part in all connections between two sockets of the kernel, and returns them. None is begun
 // from here on: what asks for one is left without an answer, or in the queue of its listener.
 func (f *Forwarder) DetachFlows() []*State {
-	f.mu.Lock()
-	f.detaching = true
-	ports := slices.Collect(maps.Keys(f.ports))
-	for _, p := range ports {
-		p.stayPaused()
-	}
-	f.mu.Unlock()
-	for _, p := range ports {
-		_ = p.sock.Use(func(fd int) error { f.reactor.Remove(fd); return nil })
-	}
-	f.reactor.Barrier() // connections that were accepted are in f.flows now
+	f.publisher.Stop() // connections that were accepted are in f.flows now
 	f.mu.Lock()
 	f.detached = true
 	flows := slices.Collect(maps.Keys(f.flows))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -150,39 +149,5 @@ func TestFullFlowIsResumed(t *testing.T) {
 	}
 	if err := <-failed; err != nil {
 		t.Error(err)
-	}
-}
-
-// TestPausedPortIsDetached: a port that is left alone for want of descriptors is not watched again once flows are detached, so that what
-// waits there is accepted by the next daemon.
-func TestPausedPortIsDetached(t *testing.T) {
-	w := newWorld(t, nil)
-	w.publish(t, 80, "tcp")
-	var p *published
-	for p = range w.ports {
-	}
-	watched := func() error {
-		return p.sock.Use(func(fd int) error {
-			if !w.reactor.Watches(fd) {
-				return errors.New("it is not watched")
-			}
-			return nil
-		})
-	}
-	p.pause()
-	if watched() == nil {
-		t.Error("a paused port is watched")
-	}
-	eventually(t, watched)
-	p.pause()
-	w.DetachFlows()
-	p.watchAgain() // as by a timer that was late
-	if watched() == nil {
-		t.Error("a port is watched again after flows were detached")
-	}
-	p.pause() // as by a handler that was late
-	p.watchAgain()
-	if watched() == nil {
-		t.Error("a pause after that had an end")
 	}
 }

@@ -15,7 +15,7 @@
 // containers send beyond the network (Handler):
 //
 //	f, err := forwarder.New(forwarder.Config{Inside: gateway, Shared: shared})
-//	bound, err := f.Publish(ctx, in4, in6, []forwarder.Mapping{{HostPort: 8080, Port: 80, Proto: "tcp"}})
+//	bound, err := f.Publish(ctx, in4, in6, []publish.Binding{{HostPort: 8080, Port: 80, Proto: publish.TCP}})
 //	f.HandleTCP(syn)       // a container's SYN: dials, then accepts, refuses or answers with an ICMP error
 //	f.DropContainer(in4)   // the container has ended
 //

@@ -42,7 +42,7 @@ func (f *Forwarder) Flows() []Flow {
 		})
 	}
 	for _, in := range inbound {
-		hostSide := in.p.bound.Host
+		hostSide := in.client.port.Bound().Host
 		if in.client.local.IsValid() {
 			hostSide = netip.AddrPortFrom(in.client.local.Unmap(), hostSide.Port())
 		}

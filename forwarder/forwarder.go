@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/forwarder/relay"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
@@ -52,30 +53,30 @@ var ErrNoBypass = errors.New("no socket of the container's namespace")
 
 // Forwarder forwards for one network.
 type Forwarder struct {
-	cfg     Config
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup  // flows, dials
-	reactor *sockio.Reactor // of cfg.Shared
-	loop    *relay.Loop     // of the same reactor
-	alone   bool            // cfg.Shared is this forwarder's own
+	cfg       Config
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup  // flows that are relayed
+	reactor   *sockio.Reactor // of cfg.Shared
+	loop      *relay.Loop     // of the same reactor
+	publisher *publish.Publisher
+	alone     bool // cfg.Shared is this forwarder's own
 
 	toFlush flushList
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	flows   map[*flow]struct{}
 	ends    map[flowKey]int // how many of flows are between two
 	use     map[netip.Addr]usage
 	udp     map[netip.AddrPort]*association
 	inbound map[inboundKey]*inboundUDP
+	clients map[clientKey]*inboundUDP // those of inbound, by what the host knows of them
 	echo    map[echoKey]*pinger
-	ports   map[*published]struct{}
 	queues  map[queueKey]*queue // of udp, inbound and echo
 
 	sweeping   bool
 	sweepTimer *time.Timer
 	closed     bool
-	detaching  bool // DetachFlows has begun: no published port is watched again
 	detached   bool // to another process
 
 	counters [counterKinds]atomic.Uint64
@@ -127,12 +128,24 @@ func New(cfg Config) (*Forwarder, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Forwarder{
-		cfg: cfg, ctx: ctx, cancel: cancel, reactor: r, alone: alone,
-		loop:  relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
-		flows: map[*flow]struct{}{}, ends: map[flowKey]int{}, use: map[netip.Addr]usage{}, udp: map[netip.AddrPort]*association{},
-		inbound: map[inboundKey]*inboundUDP{}, echo: map[echoKey]*pinger{}, ports: map[*published]struct{}{}, queues: map[queueKey]*queue{},
-	}, nil
+	f := &Forwarder{
+		cfg:     cfg,
+		ctx:     ctx,
+		cancel:  cancel,
+		reactor: r,
+		alone:   alone,
+		loop:    relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
+		flows:   map[*flow]struct{}{},
+		ends:    map[flowKey]int{},
+		use:     map[netip.Addr]usage{},
+		udp:     map[netip.AddrPort]*association{},
+		inbound: map[inboundKey]*inboundUDP{},
+		clients: map[clientKey]*inboundUDP{},
+		echo:    map[echoKey]*pinger{},
+		queues:  map[queueKey]*queue{},
+	}
+	f.publisher = publish.New(publish.Config{Table: cfg.Shared.Table, Reactor: r, Logger: cfg.Logger, Handler: f})
+	return f, nil
 }
 
 // Close ends all flows and published ports and waits for them. Closing again does nothing.
@@ -151,15 +164,7 @@ func (f *Forwarder) Close() error {
 	f.mu.Unlock()
 	f.cancel()
 	f.end(func(netip.Addr) bool { return true })
-	f.mu.Lock()
-	ports := make([]*published, 0, len(f.ports))
-	for p := range f.ports {
-		ports = append(ports, p)
-	}
-	f.mu.Unlock()
-	for _, p := range ports {
-		f.unbind(p)
-	}
+	f.publisher.Close()
 	f.reactor.Barrier()
 	f.wg.Wait()
 	f.cfg.Shared.giveReactor(f.reactor)

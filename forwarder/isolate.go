@@ -12,7 +12,6 @@ import (
 var (
 	_ sockio.Isolated = (*association)(nil)
 	_ sockio.Isolated = (*pinger)(nil)
-	_ sockio.Isolated = (*published)(nil)
 )
 
 // Logger implements sockio.Isolated.
@@ -26,12 +25,6 @@ func (s *pinger) Logger() *slog.Logger { return s.f.cfg.Logger }
 
 // Fail implements sockio.Isolated.
 func (s *pinger) Fail() { s.end() }
-
-// Logger implements sockio.Isolated.
-func (p *published) Logger() *slog.Logger { return p.f.cfg.Logger }
-
-// Fail implements sockio.Isolated. The port stays: each of its clients is isolated by itself.
-func (p *published) Fail() {}
 
 // dialInside connects to a container by way of the gateway. A panic is an error like others.
 func (f *Forwarder) dialInside(ctx context.Context, src, dst netip.AddrPort) (c Conn, err error) {

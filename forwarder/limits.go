@@ -2,8 +2,6 @@ package forwarder
 
 import (
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 )
 
 // Limits bound what may exist at once, for one container or for the daemon. 0 does not limit.
@@ -88,23 +86,4 @@ func (f *Forwarder) releaseUseLocked(inside netip.Addr, kind usageKind) {
 	} else {
 		f.use[inside] = u
 	}
-}
-
-// FileLimit is the limit on open files that holds for this process, RLIMIT_NOFILE.
-func FileLimit() uint64 {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return 0
-	}
-	return r.Cur
-}
-
-// RaiseFileLimit raises the soft limit on open files to the hard one.
-func RaiseFileLimit() error {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return err
-	}
-	r.Cur = r.Max
-	return unix.Setrlimit(unix.RLIMIT_NOFILE, &r)
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/ports"
 )
 
 // Why a destination is kept from a container.
@@ -54,7 +56,7 @@ func (f *Forwarder) hostItself(src netip.Addr, proto uint8, dst netip.AddrPort) 
 	own := f.cfg.Shared.host.Global(dst.Addr().Is6())
 	target := netip.AddrPortFrom(own, dst.Port())
 	switch {
-	case f.cfg.Shared.published(dst, proto):
+	case f.published(dst, proto):
 		target = atLoopback
 	case !own.IsValid():
 		return dst, errUnreachable
@@ -63,6 +65,19 @@ func (f *Forwarder) hostItself(src netip.Addr, proto uint8, dst netip.AddrPort) 
 		return dst, err
 	}
 	return target, nil
+}
+
+// published says whether some container has a port at all of the host's addresses of a family: those that the gateway's address
+// stands for. protocol is that of the IP header.
+func (f *Forwarder) published(dst netip.AddrPort, protocol uint8) bool {
+	var proto ports.Protocol
+	switch protocol {
+	case unix.IPPROTO_TCP:
+		proto = ports.TCP
+	case unix.IPPROTO_UDP:
+		proto = ports.UDP
+	}
+	return f.cfg.Shared.PublishedEverywhere(dst.Addr().Is6(), dst.Port(), proto)
 }
 
 // allowed asks the egress policy about a destination, which may have a second address.

@@ -2,12 +2,16 @@ package forwarder
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/forwarder/publish"
 )
 
 // fakeInside is a gateway with addresses only.
@@ -38,7 +42,17 @@ func TestWhereDestinationsLead(t *testing.T) {
 	shared := NewShared(Limits{}, Limits{})
 	defer shared.Close()
 	host4, host6 := shared.host.Global(false), shared.host.Global(true)
-	shared.ports[portKey{host: netip.MustParseAddrPort("0.0.0.0:8080"), proto: "tcp"}] = new(published)
+	publisher, err := New(Config{Shared: shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	everywhere := publish.Binding{HostIP: netip.IPv4Unspecified(), Port: 80, Proto: publish.TCP}
+	bound, err := publisher.Publish(t.Context(), netip.MustParseAddr("172.31.0.2"), netip.Addr{}, []publish.Binding{everywhere})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := bound[0].Host.Port() // which stands for 8080 below
 	inside := fakeInside{networks: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24"), netip.MustParsePrefix("fd30::1/64")}}
 	shared.SetNetworks(func() []netip.Prefix {
 		return append([]netip.Prefix{netip.MustParsePrefix("172.31.0.1/24"), netip.MustParsePrefix("fd31::1/64")}, inside.networks...)
@@ -67,9 +81,9 @@ func TestWhereDestinationsLead(t *testing.T) {
 		{"the host's loopback, where it is allowed", tcp, "172.30.0.1:22", nil, true, "127.0.0.1:22"},
 		{"the host's loopback has no other rule", tcp, "172.30.0.1:22", deny, true, "127.0.0.1:22"},
 		{"a published port", tcp, "172.30.0.1:8080", nil, false, "127.0.0.1:8080"},
-		{"a published port of another protocol", udp, "172.30.0.1:8080", nil, false, own(host4, 8080)},
+		{"a published port of another protocol", udp, "172.30.0.1:8080", nil, false, own(host4, port)},
 		{"a published port, refused", tcp, "172.30.0.1:8080", deny, false, errProhibited.Error()},
-		{"a published port with a rule for the gateway", tcp, "172.30.0.1:8080", refuses("172.30.0.1:8080"), false, "127.0.0.1:8080"},
+		{"a published port with a rule for the gateway", tcp, "172.30.0.1:8080", refuses(fmt.Sprint("172.30.0.1:", port)), false, "127.0.0.1:8080"},
 		{"a rule for the gateway's other port", tcp, "172.30.0.1:8080", refuses("172.30.0.1:80"), false, errProhibited.Error()},
 		{"the host with a rule for its own address", tcp, "172.30.0.1:22", refuses(own(host4, 22)), false, own(host4, 22)},
 		{"another network's gateway is the host too", tcp, "172.31.0.1:22", nil, false, own(host4, 22)},
@@ -85,6 +99,7 @@ func TestWhereDestinationsLead(t *testing.T) {
 		{"nowhere", tcp, "0.0.0.0:80", nil, false, errUnreachable.Error()},
 		{"a group", udp, "224.0.0.1:80", nil, false, errUnreachable.Error()},
 	} {
+		test.dst, test.want = strings.Replace(test.dst, "8080", fmt.Sprint(port), 1), strings.Replace(test.want, "8080", fmt.Sprint(port), 1)
 		t.Run(test.what, func(t *testing.T) {
 			f, err := New(Config{
 				Shared: shared, Allow: test.allow, HostLoopback: func(netip.Addr) bool { return test.loop },

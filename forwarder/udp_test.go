@@ -2,14 +2,11 @@ package forwarder
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/internal/sockio"
@@ -162,29 +159,6 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 	}
 	if n := w.Counters()["udp_limit"]; n != 3 {
 		t.Errorf("%d were counted as beyond a limit", n)
-	}
-}
-
-func TestPublishIsAllOrNothing(t *testing.T) {
-	w := newWorld(t, nil)
-	taken, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	port := uint16(taken.Addr().(*net.TCPAddr).Port)
-	loop := netip.MustParseAddr("127.0.0.1")
-	before := measure(t)
-	_, err = w.Publish(t.Context(), containerAddr, netip.Addr{}, []Mapping{
-		{HostIP: loop, Port: 80, End: 90, Proto: "tcp"}, {HostIP: loop, Port: 80, Proto: "udp"}, {HostIP: loop, HostPort: port, Port: 80, Proto: "tcp"},
-	})
-	var bind *BindError
-	if !errors.As(err, &bind) || !errors.Is(err, unix.EADDRINUSE) || bind.Host.Port() != port {
-		t.Errorf("%v", err)
-	}
-	before.back(t)
-	if len(w.ports) != 0 || len(w.cfg.Shared.ports) != 0 {
-		t.Errorf("%d ports are still bound", len(w.ports))
 	}
 }
 

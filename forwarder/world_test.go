@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/forwarder/relay"
 	"github.com/usernet/usernet/internal/leak"
 	"github.com/usernet/usernet/internal/sockio"
@@ -55,7 +56,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 		return fd, errors.Join(err, sockio.SetTCP(fd, sockio.KeepAlive(DefaultPeerTimeout)))
 	}
 	cfg.connect = func(fd int) error { // on the reactor's goroutine, which must not wait: the context has ended
-		return w.Forwarder.connect(atOnce, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
+		return w.Forwarder.connect(noWait, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
 	}
 	if change != nil {
 		change(&cfg)
@@ -106,9 +107,9 @@ func (w *world) dial(t testing.TB, port uint16) *stack.Conn {
 }
 
 // publish publishes a container's port on a free one of the host's loopback.
-func (w *world) publish(t testing.TB, port uint16, proto string) Bound {
+func (w *world) publish(t testing.TB, port uint16, proto string) publish.Bound {
 	t.Helper()
-	bound, err := w.Publish(t.Context(), containerAddr, netip.Addr{}, []Mapping{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: port, Proto: proto}})
+	bound, err := w.Publish(t.Context(), containerAddr, netip.Addr{}, []publish.Binding{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: port, Proto: publish.Protocol(proto)}})
 	if err != nil {
 		t.Fatal(err)
 	}

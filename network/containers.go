@@ -137,7 +137,7 @@ func exposed(spec ContainerSpec) []PortProto {
 	list := slices.Clone(spec.Exposed)
 	for _, b := range spec.Ports {
 		for p := int(b.Port); p <= int(max(b.Port, b.End)) && len(list) < 1024; p++ {
-			if x := (PortProto{uint16(p), b.Proto}); !slices.Contains(list, x) {
+			if x := (PortProto{Port: uint16(p), Proto: b.Proto}); !slices.Contains(list, x) {
 				list = append(list, x)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/ports"
 )
 
 func create(t *testing.T, m *Model, name, net string) *Container {
@@ -101,23 +102,23 @@ func TestPortGrammar(t *testing.T) {
 }
 
 func TestPortsColumn(t *testing.T) {
-	bound := func(host string, port uint16, proto Protocol) BoundPort {
-		return BoundPort{Host: netip.MustParseAddrPort(host), Port: port, Proto: proto}
+	bound := func(host string, port uint16, proto Protocol) ports.Bound {
+		return ports.Bound{Host: netip.MustParseAddrPort(host), Port: port, Proto: proto}
 	}
 	for _, test := range []struct {
 		want    string
-		bound   []BoundPort
+		bound   []ports.Bound
 		exposed []PortProto
 	}{
 		{"", nil, nil},
-		{"80/tcp", nil, []PortProto{{80, TCP}}},
-		{"53/udp, 80-82/tcp", nil, []PortProto{{82, TCP}, {80, TCP}, {53, UDP}, {81, TCP}}},
-		{"0.0.0.0:8080->80/tcp, [::]:8080->80/tcp", []BoundPort{bound("[::]:8080", 80, TCP), bound("0.0.0.0:8080", 80, TCP)}, []PortProto{{80, TCP}}},
-		{"127.0.0.1:80-81->80-81/tcp", []BoundPort{bound("127.0.0.1:81", 81, TCP), bound("127.0.0.1:80", 80, TCP)}, nil},
-		{"0.0.0.0:8000-8002->80-82/tcp, [::]:8000-8002->80-82/tcp", []BoundPort{bound("0.0.0.0:8000", 80, TCP), bound("[::]:8000", 80, TCP),
+		{"80/tcp", nil, []PortProto{{Port: 80, Proto: TCP}}},
+		{"53/udp, 80-82/tcp", nil, []PortProto{{Port: 82, Proto: TCP}, {Port: 80, Proto: TCP}, {Port: 53, Proto: UDP}, {Port: 81, Proto: TCP}}},
+		{"0.0.0.0:8080->80/tcp, [::]:8080->80/tcp", []ports.Bound{bound("[::]:8080", 80, TCP), bound("0.0.0.0:8080", 80, TCP)}, []PortProto{{Port: 80, Proto: TCP}}},
+		{"127.0.0.1:80-81->80-81/tcp", []ports.Bound{bound("127.0.0.1:81", 81, TCP), bound("127.0.0.1:80", 80, TCP)}, nil},
+		{"0.0.0.0:8000-8002->80-82/tcp, [::]:8000-8002->80-82/tcp", []ports.Bound{bound("0.0.0.0:8000", 80, TCP), bound("[::]:8000", 80, TCP),
 			bound("0.0.0.0:8001", 81, TCP), bound("[::]:8001", 81, TCP), bound("0.0.0.0:8002", 82, TCP), bound("[::]:8002", 82, TCP)}, nil},
-		{"0.0.0.0:90->90/tcp, 1000/tcp, 0.0.0.0:9090->80/udp, 127.0.0.1:8080->80/tcp", []BoundPort{bound("127.0.0.1:8080", 80, TCP),
-			bound("0.0.0.0:9090", 80, UDP), bound("0.0.0.0:90", 90, TCP)}, []PortProto{{1000, TCP}}},
+		{"0.0.0.0:90->90/tcp, 1000/tcp, 0.0.0.0:9090->80/udp, 127.0.0.1:8080->80/tcp", []ports.Bound{bound("127.0.0.1:8080", 80, TCP),
+			bound("0.0.0.0:9090", 80, UDP), bound("0.0.0.0:90", 90, TCP)}, []PortProto{{Port: 1000, Proto: TCP}}},
 	} {
 		if got := FormatPorts(test.bound, test.exposed); got != test.want {
 			t.Errorf("%s, want %s", got, test.want)

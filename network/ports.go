@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/ports"
 )
 
 // ParsePorts reads values of -p: [[HOSTIP:][HOSTPORT[-END]]:]PORT[-END][/PROTO].
@@ -106,7 +107,7 @@ func ParseExpose(specs []string) ([]PortProto, error) {
 			return nil, errdefs.Invalid("invalid range format for --expose: %s", s)
 		}
 		for p := int(first); p <= int(last); p++ {
-			list = append(list, PortProto{uint16(p), proto})
+			list = append(list, PortProto{Port: uint16(p), Proto: proto})
 		}
 	}
 	return list, nil
@@ -127,23 +128,16 @@ func ParseExtraHost(spec string) (string, error) {
 	return name + ":" + ip, nil
 }
 
-// BoundPort is one published port in the form that FormatPorts folds.
-type BoundPort struct {
-	Host  netip.AddrPort
-	Port  uint16
-	Proto Protocol
-}
-
 // FormatPorts is the PORTS column of ps, in Docker's order: exposed ports and those published under their own number, then the
 // others by the container's port. Neighbours are folded into ranges.
-func FormatPorts(bound []BoundPort, exposed []PortProto) string {
+func FormatPorts(bound []ports.Bound, exposed []PortProto) string {
 	list := slices.Clone(bound)
 	for _, x := range exposed {
-		if !slices.ContainsFunc(bound, func(b BoundPort) bool { return b.Port == x.Port && b.Proto == x.Proto }) {
-			list = append(list, BoundPort{Port: x.Port, Proto: x.Proto})
+		if !slices.ContainsFunc(bound, func(b ports.Bound) bool { return b.Port == x.Port && b.Proto == x.Proto }) {
+			list = append(list, ports.Bound{Port: x.Port, Proto: x.Proto})
 		}
 	}
-	slices.SortFunc(list, func(a, b BoundPort) int {
+	slices.SortFunc(list, func(a, b ports.Bound) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Host.Compare(b.Host), cmp.Compare(a.Proto, b.Proto))
 	})
 	var plain, mapped []portRun
@@ -167,11 +161,11 @@ func FormatPorts(bound []BoundPort, exposed []PortProto) string {
 
 // portRun is n neighbouring ports, the first of which is first.
 type portRun struct {
-	first BoundPort
+	first ports.Bound
 	n     int
 }
 
-func (r portRun) goesOnWith(b BoundPort) bool {
+func (r portRun) goesOnWith(b ports.Bound) bool {
 	if r.first.Proto != b.Proto || int(r.first.Port)+r.n != int(b.Port) || r.first.Host.IsValid() != b.Host.IsValid() {
 		return false
 	}

@@ -3,6 +3,8 @@ package network
 import (
 	"net/netip"
 	"time"
+
+	"github.com/usernet/usernet/internal/ports"
 )
 
 // Names of the networks that always exist, and of the drivers behind them.
@@ -173,29 +175,16 @@ type NamespaceID struct {
 // MAC is a 48-bit Ethernet address.
 type MAC [6]byte
 
-// Protocol is a transport that a port can be published for: "tcp", "udp" or "sctp".
-type Protocol string
+// Published ports as package ports has them, for all of the program.
+type (
+	Protocol    = ports.Protocol
+	PortProto   = ports.Port
+	PortBinding = ports.Binding
+)
 
 // The transports.
 const (
-	TCP  Protocol = "tcp"
-	UDP  Protocol = "udp"
-	SCTP Protocol = "sctp"
+	TCP  = ports.TCP
+	UDP  = ports.UDP
+	SCTP = ports.SCTP
 )
-
-// PortProto is a container's port.
-type PortProto struct {
-	Port  uint16   `json:"port"`
-	Proto Protocol `json:"proto"`
-}
-
-// PortBinding publishes one container port, or an equally long range of them, on the host.
-type PortBinding struct {
-	HostIP         netip.Addr `json:"host_ip,omitzero"` // zero: every address of both families
-	HostPort       uint16     `json:"host_port"`        // 0: a free one is chosen
-	HostEnd        uint16     `json:"host_end"`         // last port of the host's range; HostPort where there is none
-	Port           uint16     `json:"port"`
-	End            uint16     `json:"end"` // last port of the container's range; Port where there is none
-	Proto          Protocol   `json:"proto"`
-	FromPublishAll bool       `json:"from_publish_all,omitempty"`
-}

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/ports"
 	"github.com/usernet/usernet/network"
 )
 
@@ -164,14 +165,14 @@ func newPsRow(k container.Summary, noTrunc bool) psRow {
 	}
 	slices.Sort(networks)
 	slices.Sort(labels)
-	var bound []network.BoundPort
+	var bound []ports.Bound
 	var exposed []network.PortProto
 	for _, p := range k.Ports {
 		if p.PublicPort == 0 {
 			exposed = append(exposed, network.PortProto{Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
 			continue
 		}
-		bound = append(bound, network.BoundPort{Host: netip.AddrPortFrom(p.IP, p.PublicPort), Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
+		bound = append(bound, ports.Bound{Host: netip.AddrPortFrom(p.IP, p.PublicPort), Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
 	}
 	created := time.Unix(k.Created, 0)
 	return psRow{

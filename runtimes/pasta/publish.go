@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/engine"
-	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/forwarder/publish"
 )
 
 // publish binds the ports that are named, on the host and in the namespace, and begins to follow those that are not.
@@ -89,13 +89,13 @@ func (s *session) bindNow(ctx context.Context, proto string, r Range) (unpublish
 	return s.net.PublishAll(ctx, engine.Publication{
 		IPv4: in4,
 		IPv6: in6,
-		Ports: []forwarder.Mapping{{
+		Ports: []publish.Binding{{
 			HostIP:    r.Addr,
 			HostPort:  r.First,
 			HostEnd:   r.Last,
 			Port:      r.To,
 			End:       r.To + r.Last - r.First,
-			Proto:     proto,
+			Proto:     publish.Protocol(proto),
 			Interface: r.Interface,
 			FreeBind:  s.o.FreeBind,
 		}},

@@ -13,7 +13,7 @@ import (
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/engine"
-	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/forwarder/publish"
 	vswitch "github.com/usernet/usernet/switch"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -154,13 +154,13 @@ func (n *Network) Mirror(f func(in bool, frame *vswitch.Frame)) (stop func()) {
 
 // Publish forwards a host port to a port of the guest until it is unpublished. proto is tcp or udp.
 func (n *Network) Publish(ctx context.Context, proto string, host, guest netip.AddrPort) (unpublish func() error, err error) {
-	p := engine.Publication{Ports: []forwarder.Mapping{{
+	p := engine.Publication{Ports: []publish.Binding{{
 		HostIP:   host.Addr(),
 		HostPort: host.Port(),
 		HostEnd:  host.Port(),
 		Port:     guest.Port(),
 		End:      guest.Port(),
-		Proto:    proto,
+		Proto:    publish.Protocol(proto),
 	}}}
 	if guest.Addr().Is4() {
 		p.IPv4 = guest.Addr()

@@ -1,0 +1,45 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"github.com/usernet/usernet/internal/ports"
+	"github.com/usernet/usernet/internal/sockio"
+)
+
+// BindError says why a host port could not be had; its text is Docker's, and what to do.
+type BindError struct {
+	Host  netip.AddrPort
+	Proto ports.Protocol
+	Need  int // how many sockets the whole of what was asked for needs
+	Err   error
+}
+
+// Error is the text for the user.
+func (e *BindError) Error() string {
+	text := fmt.Sprintf("Bind for %s failed: ", e.Host)
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return text + "port is already allocated"
+	case errors.Is(e.Err, syscall.EACCES):
+		return text + fmt.Sprintf("permission denied: ports below net.ipv4.ip_unprivileged_port_start are not for this user; "+
+			"use a higher port, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d, "+
+			"or have systemd pass the daemon a socket (ListenStream=%s)", e.Host.Port(), e.Host)
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return text + "the host does not have this address"
+	case errors.Is(e.Err, syscall.EMFILE):
+		limit := sockio.FileLimit()
+		return text + fmt.Sprintf("the daemon may have no more than %d open files and this needs %d for ports alone: "+
+			"raise the hard limit (RLIMIT_NOFILE; ulimit -Hn, LimitNOFILE= of systemd) to at least %d before the daemon starts",
+			limit, e.Need, uint64(e.Need)+limit)
+	case errors.Is(e.Err, syscall.ENFILE):
+		return text + "the machine has no more open files: raise the sysctl fs.file-max"
+	}
+	return text + e.Err.Error()
+}
+
+// Unwrap is the cause.
+func (e *BindError) Unwrap() error { return e.Err }
