@@ -73,7 +73,7 @@ func (l *Link) sendLarge(p *peer, f *vswitch.Frame, h *inner, payload []byte, v 
 
 // cutter makes the headers of segments.
 type cutter struct {
-	h      *inner
+	h      inner
 	head   []byte // the headers of the whole
 	body   []byte
 	pseudo uint16
@@ -83,7 +83,7 @@ type cutter struct {
 }
 
 func newCutter(h *inner, payload []byte) cutter {
-	c := cutter{h: h, head: payload[:h.data], body: payload[h.data:h.length], pseudo: h.pseudo(payload)}
+	c := cutter{h: *h, head: payload[:h.data], body: payload[h.data:h.length], pseudo: h.pseudo(payload)}
 	if h.proto == packet.ProtoTCP {
 		c.seq = binary.BigEndian.Uint32(payload[h.l4+tcpSeq:])
 		c.flags = payload[h.l4+tcpFlags]
@@ -94,7 +94,7 @@ func newCutter(h *inner, payload []byte) cutter {
 
 // header writes the headers of the segment with data, which begins at byte at of the whole's body.
 func (c *cutter) header(to, data []byte, at int) {
-	h := c.h
+	h := &c.h
 	copy(to, c.head)
 	if !h.v6 {
 		binary.BigEndian.PutUint16(to[4:], c.id)

@@ -21,6 +21,7 @@ const testVNI = 4711
 var (
 	hostA = overlay.HostID("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 	hostB = overlay.HostID("bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb")
+	hostC = overlay.HostID("cccccccccccccccccccccccccccccccc")
 
 	gatewayMAC  = net.HardwareAddr{2, 0x42, 10, 9, 0, 1}
 	gatewayAddr = netip.MustParseAddr("10.9.0.1")
