@@ -38,6 +38,8 @@ type Backend interface {
 	Attach(ctx context.Context, q AttachRequest, netns *os.File) (*network.Container, error)
 	// Detach takes the interfaces that were attached with a key away, and forgets the container with the last of them.
 	Detach(ctx context.Context, key string) error
+	// ContainerFiles are the texts that a container's resolv.conf and hosts have to have now.
+	ContainerFiles(ref string) (StartReply, error)
 	// StopContainer asks the container to end, and kills it after the timeout; never where that is negative.
 	StopContainer(ctx context.Context, ref string, signal string, timeout time.Duration) error
 	KillContainer(ctx context.Context, ref string, signal string) error
@@ -93,6 +95,12 @@ type StartReply struct {
 	ResolvConf string `json:"resolv_conf"` // texts of the sandbox's files; "" leaves its own as they are
 	Hosts      string `json:"hosts"`
 	Hostname   string `json:"hostname"`
+}
+
+// AttachReply is the container that stands for a namespace, and what its resolv.conf and hosts have to say.
+type AttachReply struct {
+	network.Container
+	Files StartReply `json:"files"`
 }
 
 // Published is one published port of a container, as it is bound.

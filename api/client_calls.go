@@ -145,7 +145,7 @@ func (c *Client) ContainerStart(ctx context.Context, ref string, p Started) (r S
 }
 
 // Attach gives the network namespace netns, which stays the caller's, interfaces. It returns when traffic can flow.
-func (c *Client) Attach(ctx context.Context, q AttachRequest, netns *os.File) (made network.Container, err error) {
+func (c *Client) Attach(ctx context.Context, q AttachRequest, netns *os.File) (made AttachReply, err error) {
 	once := &Client{c.Socket, &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -159,6 +159,12 @@ func (c *Client) Attach(ctx context.Context, q AttachRequest, netns *os.File) (m
 	}}}
 	err = once.Do(ctx, "POST", "/usernet/attachments", q, &made)
 	return made, err
+}
+
+// Attachments lists the containers that were attached with keys which begin with prefix.
+func (c *Client) Attachments(ctx context.Context, prefix string) (list []network.Container, err error) {
+	err = c.Do(ctx, "GET", "/usernet/attachments?prefix="+url.QueryEscape(prefix), nil, &list)
+	return list, err
 }
 
 // Detach takes the interfaces away that were attached with a key.

@@ -42,6 +42,10 @@ func (b filesBackend) Attach(_ context.Context, q AttachRequest, f *os.File) (*n
 	return &network.Container{Name: q.Spec.Name}, nil
 }
 
+func (filesBackend) ContainerFiles(string) (StartReply, error) {
+	return StartReply{ResolvConf: "nameserver 127.0.0.11\n"}, nil
+}
+
 // serveFiles serves on a socket until the test ends.
 func serveFiles(t *testing.T) (b filesBackend, socket string) {
 	t.Helper()
@@ -89,7 +93,7 @@ func TestDescriptorsComeWithTheirRequest(t *testing.T) {
 		text := fmt.Sprint("file ", i)
 		f := fileWith(t, text)
 		made, err := c.Attach(t.Context(), AttachRequest{Spec: network.ContainerSpec{Name: "c1", Labels: map[string]string{"long": strings.Repeat("x", 100<<10)}}}, f)
-		if err != nil || made.Name != "c1" {
+		if err != nil || made.Name != "c1" || made.Files.ResolvConf == "" {
 			t.Fatalf("%+v, %v", made, err)
 		}
 		if got := <-b.got; got != text {

@@ -182,6 +182,7 @@ func (modelOnly) Connect(context.Context, string, string, network.EndpointSpec) 
 }
 func (modelOnly) Disconnect(context.Context, string, string, bool) error { return errOnlyModel }
 
+func (modelOnly) ContainerFiles(string) (StartReply, error) { return StartReply{}, errOnlyModel }
 func (modelOnly) StartContainer(context.Context, string, Started) (StartReply, error) {
 	return StartReply{}, errOnlyModel
 }

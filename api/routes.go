@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/usernet/usernet/network"
 )
@@ -120,9 +122,12 @@ func (s *Server) containerRoutes() []route {
 		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute",
 			s.createContainer),
 		on("POST", "/usernet/attachments", "Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces",
-			func(r *http.Request, q AttachRequest) (*network.Container, error) {
-				return s.b.Attach(r.Context(), q, takeFile(r.Context()))
-			}),
+			s.attach),
+		on("GET", "/usernet/attachments", "The containers that were attached with keys, or with those that begin with a text",
+			func(r *http.Request, _ none) ([]*network.Container, error) {
+				return s.attachments(r.URL.Query().Get("prefix")), nil
+			},
+			parameter{"prefix", "string", "how the keys begin", false}),
 		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.Detach(r.Context(), ref(r))
@@ -170,6 +175,26 @@ func (s *Server) containerRoutes() []route {
 				return none{}, s.b.UnpublishPorts(r.Context(), ref(r), p)
 			}),
 	}
+}
+
+// attach answers with the texts as well, since a client in the namespace may ask nothing more once it is attached.
+func (s *Server) attach(r *http.Request, q AttachRequest) (AttachReply, error) {
+	c, err := s.b.Attach(r.Context(), q, takeFile(r.Context()))
+	if err != nil {
+		return AttachReply{}, err
+	}
+	files, err := s.b.ContainerFiles(c.ID)
+	if err != nil {
+		return AttachReply{}, err
+	}
+	return AttachReply{*c, files}, nil
+}
+
+// attachments are the containers with an endpoint whose key begins with prefix; those without a key count for no prefix.
+func (s *Server) attachments(prefix string) []*network.Container {
+	return slices.DeleteFunc(s.b.Containers(), func(c *network.Container) bool {
+		return !slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key != "" && strings.HasPrefix(e.Key, prefix) })
+	})
 }
 
 // waitStatus sends the header at once, so that a client knows that it waits, and the exit status when the container

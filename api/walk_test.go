@@ -108,6 +108,7 @@ var anyText = map[string]string{
 	"GET /usernet/dns/query type":                "the daemon refuses unknown types",
 	"GET /usernet/dns/query container":           "404",
 	"GET /usernet/flows container":               "404",
+	"GET /usernet/attachments prefix":            "keys are of the client's choice",
 }
 
 // TestEveryParameterIsActedOnOrRefused walks all requests: an unknown parameter, a second value, and a value that is

@@ -54,7 +54,12 @@ func (t *turns) take(ctx context.Context, id network.NamespaceID) (done func(), 
 }
 
 // Attach implements api.Backend.
-func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (*network.Container, error) {
+func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (made *network.Container, err error) {
+	defer func() {
+		if err != nil { // some runtimes swallow what their hooks say
+			d.log.Info("a namespace was not attached", "key", q.Key, "name", q.Spec.Name, "error", err)
+		}
+	}()
 	if netns == nil {
 		return nil, errdefs.Invalid("the descriptor of a network namespace has to come with the request (SCM_RIGHTS)")
 	}

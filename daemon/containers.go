@@ -90,6 +90,15 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	return d.startReply(c), nil
 }
 
+// ContainerFiles implements api.Backend.
+func (d *Daemon) ContainerFiles(ref string) (api.StartReply, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return api.StartReply{}, err
+	}
+	return d.startReply(c), nil
+}
+
 // startReply has the texts for the sandbox: none where it uses the host's network, the owner's where it shares the network
 // of another container.
 func (d *Daemon) startReply(c *network.Container) api.StartReply {

@@ -19,6 +19,7 @@ import (
 func (d *Daemon) restore(r *received) {
 	all := d.model.Containers()
 	d.adoptNamespaces(all, r)
+	d.findNamespaces(all)
 	lives := map[string]bool{}
 	var living []*network.Container
 	for _, c := range all {

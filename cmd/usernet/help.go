@@ -119,7 +119,12 @@ pasta. A symbolic link called pasta to usernet does the same; usernet pasta --he
 	"integrate": {group: groupRuntimes, long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
 by usernet is changed.`,
 		examples: `usernet integrate podman
-usernet integrate podman --write`, args: []completer{words("docker", "podman", "rootlesskit")}},
+usernet integrate podman --write`, args: []completer{words("cni", "docker", "oci", "podman", "rootlesskit")}},
+	"oci-hook": {group: groupRuntimes, long: `Called by runc, crun or Podman as a hook, with the container's state on standard input: a container whose annotation
+usernet.network names networks gets interfaces on them. createRuntime and poststop are the stages of runc and Podman; crun by itself
+calls it in createContainer, where --host has to name the daemon's socket. usernet integrate oci shows the configuration.`,
+		examples: "usernet oci-hook createRuntime <state.json",
+		args:     []completer{words("createContainer", "createRuntime", "poststop", "prestart")}},
 }
 
 // addPages gives each command its group, examples and completion.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ type integration struct {
 }
 
 // integrationsOf says what to write where, for a home directory's configuration and data, and a binary.
-func integrationsOf(config, data, binary string) map[string]integration {
+func integrationsOf(config, data, binary, socket string) map[string]integration {
 	slirp := filepath.Join(data, "usernet", "bin", "slirp4netns")
 	links := map[string]string{slirp: binary}
 	return map[string]integration{
@@ -44,6 +45,24 @@ func integrationsOf(config, data, binary string) map[string]integration {
 			},
 			after: "It counts from the next start: systemctl --user daemon-reload && systemctl --user restart docker",
 		},
+		"cni": {
+			short: "CNI callers, such as Podman with its CNI backend and nerdctl, find the plugin usernet-cni",
+			links: map[string]string{filepath.Join(data, "usernet", "cni", "usernet-cni"): binary},
+			files: map[string]string{
+				filepath.Join(config, "cni/net.d/usernet.conflist"): cniNetwork,
+			},
+			after: "Add " + filepath.Join(data, "usernet", "cni") + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
+		},
+		"oci": {
+			short: "Podman and runc give containers with the annotation usernet.network a network",
+			links: map[string]string{filepath.Join(data, "usernet", "bin", "usernet"): binary},
+			files: map[string]string{
+				filepath.Join(config, "usernet/hooks/usernet-create.json"): ociHook("createRuntime", filepath.Join(data, "usernet", "bin", "usernet"), socket),
+				filepath.Join(config, "usernet/hooks/usernet-stop.json"):   ociHook("poststop", filepath.Join(data, "usernet", "bin", "usernet"), socket),
+			},
+			after: "podman --hooks-dir " + filepath.Join(config, "usernet/hooks") + " run --network none --annotation usernet.network=NAME ... " +
+				"(or hooks_dir in containers.conf); `usernet serve` has to run.",
+		},
 		"rootlesskit": {
 			short: "RootlessKit calls usernet in slirp4netns's place",
 			links: links,
@@ -52,13 +71,35 @@ func integrationsOf(config, data, binary string) map[string]integration {
 	}
 }
 
+// cniNetwork is a network of the name usernet; what it may have besides is in package runtimes/cni.
+const cniNetwork = `{
+  "cniVersion": "1.0.0",
+  "name": "usernet",
+  "plugins": [{
+    "type": "usernet-cni",
+    "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true}
+  }]
+}
+`
+
+// ociHook is a hook as oci-hooks(5) describes it.
+func ociHook(stage, binary, socket string) string {
+	text, _ := json.MarshalIndent(map[string]any{ // strings always encode
+		"version": "1.0.0",
+		"hook":    map[string]any{"path": binary, "args": []string{"usernet", "oci-hook", "--host", socket, stage}},
+		"when":    map[string]any{"annotations": map[string]string{`^usernet\.network$`: ".*"}},
+		"stages":  []string{stage},
+	}, "", "  ")
+	return string(text) + "\n"
+}
+
 func integrateCommand() *cobra.Command {
 	var write, undo bool
 	c := &cobra.Command{
-		Use:       "integrate podman|docker|rootlesskit",
+		Use:       "integrate podman|docker|rootlesskit|cni|oci",
 		Short:     "Set another program up to use usernet, or show how",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"docker", "podman", "rootlesskit"},
+		ValidArgs: []string{"cni", "docker", "oci", "podman", "rootlesskit"},
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && undo {
 				return errors.New("--write and --undo contradict each other")
@@ -99,7 +140,12 @@ func integrationFor(name string) (integration, error) {
 	if err != nil {
 		return integration{}, err
 	}
-	all := integrationsOf(config, data, binary)
+	dir, err := runtimeDir()
+	if err != nil {
+		return integration{}, err
+	}
+	socket := "unix://" + filepath.Join(dir, "usernet.sock")
+	all := integrationsOf(config, data, binary, socket)
 	i, ok := all[name]
 	if !ok {
 		var names []string
@@ -132,7 +178,7 @@ func (i integration) write(w io.Writer) error {
 		}
 	}
 	for path, text := range i.files {
-		if b, err := os.ReadFile(path); err == nil && string(b) != text && !strings.Contains(string(b), "Written by `usernet integrate") {
+		if b, err := os.ReadFile(path); err == nil && !written(b, text) {
 			return fmt.Errorf("%s is there and was not written by usernet: move it away first, or add to it by hand:\n%s", path, text)
 		}
 	}
@@ -161,6 +207,11 @@ func (i integration) write(w io.Writer) error {
 	return nil
 }
 
+// written says whether a file is one of usernet's, perhaps of another version. JSON has no comments that would say so.
+func written(have []byte, text string) bool {
+	return string(have) == text || strings.Contains(string(have), "Written by `usernet integrate")
+}
+
 // undo removes the files that write made. The links stay where another integration may use them; they harm nobody.
 func (i integration) undo(w io.Writer) error {
 	for _, path := range sorted(i.files) {
@@ -171,7 +222,7 @@ func (i integration) undo(w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(string(b), "Written by `usernet integrate") {
+		if !written(b, i.files[path]) {
 			return fmt.Errorf("%s was not written by usernet, and stays", path)
 		}
 		if err := os.Remove(path); err != nil {

@@ -2,14 +2,13 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // TestIntegrationsAreWrittenAndUndone has each one written twice, undone twice, and kept from files of others.
 func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
-	for _, name := range []string{"podman", "docker", "rootlesskit"} {
+	for _, name := range []string{"podman", "docker", "rootlesskit", "cni", "oci"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			t.Setenv("HOME", dir)
@@ -26,8 +25,10 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if target, err := os.Readlink(filepath.Join(dir, ".local/share/usernet/bin/slirp4netns")); err != nil || target == "" {
-				t.Errorf("the link: %q, %v", target, err)
+			for link := range i.links {
+				if target, err := os.Readlink(link); err != nil || target == "" || !strings.HasPrefix(link, dir+"/.local/share/usernet/") {
+					t.Errorf("the link %s: %q, %v", link, target, err)
+				}
 			}
 			for path, text := range i.files {
 				b, err := os.ReadFile(path)
@@ -59,7 +60,7 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 			}
 		})
 	}
-	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(), "docker, podman, rootlesskit") {
+	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(), "cni, docker, oci, podman, rootlesskit") {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

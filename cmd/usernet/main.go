@@ -72,7 +72,7 @@ func rootCommand() *cobra.Command {
 		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
 		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
 		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
-		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"), integrateCommand(),
+		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"), integrateCommand(), ociHookCommand(),
 	)
 	addDockerOnly(root)
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.

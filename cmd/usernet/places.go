@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usernet/usernet/runtimes/cni"
 	"github.com/usernet/usernet/runtimes/pasta"
 	"github.com/usernet/usernet/runtimes/slirp4netns"
 )
@@ -15,6 +16,9 @@ import (
 var places = map[string]func(program string, args []string) int{
 	"pasta": func(program string, args []string) int {
 		return pasta.Main(program, version, args, os.Stdout, os.Stderr)
+	},
+	"usernet-cni": func(string, []string) int {
+		return cni.Main("usernet-cni " + version + ": a CNI plugin; a container runtime calls it")
 	},
 	"slirp4netns": func(program string, args []string) int {
 		return slirp4netns.Main(program, version, client, args, os.Stdout, os.Stderr)

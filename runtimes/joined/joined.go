@@ -116,7 +116,7 @@ func (a *Attachment) attach(ctx context.Context) error {
 	q.Spec.Ports = a.now.ports
 	made, err := c.Attach(ctx, q, a.cfg.NetNS)
 	if err == nil {
-		a.now.container = made
+		a.now.container = made.Container
 	}
 	return err
 }

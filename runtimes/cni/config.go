@@ -1,0 +1,209 @@
+package cni
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/usernet/usernet/network"
+)
+
+// config is the plugin's part of a network configuration, as it comes on standard input.
+type config struct {
+	types.PluginConf
+	Network     string            `json:"network"`
+	Create      *bool             `json:"create"`
+	Subnet      string            `json:"subnet"`
+	Gateway     string            `json:"gateway"`
+	IPv6        bool              `json:"ipv6"`
+	Internal    bool              `json:"internal"`
+	Options     map[string]string `json:"options"`
+	Egress      string            `json:"egress"`
+	AllowEgress []string          `json:"allowEgress"`
+	Publish     string            `json:"publish"`
+	Socket      string            `json:"socket"`
+
+	RuntimeConfig struct {
+		PortMappings []portMapping       `json:"portMappings"`
+		IPs          []string            `json:"ips"`
+		MAC          string              `json:"mac"`
+		Aliases      map[string][]string `json:"aliases"` // by CNI's network name
+		DNS          *types.DNS          `json:"dns"`
+		Bandwidth    json.RawMessage     `json:"bandwidth"`
+	} `json:"runtimeConfig"`
+	Args struct {
+		CNI struct {
+			IPs    []string `json:"ips"`
+			Labels []struct {
+				Key   string `json:"key"`
+				Value string `json:"value"`
+			} `json:"labels"`
+		} `json:"cni"`
+	} `json:"args"`
+}
+
+// portMapping is one of CNI's conventions (CONVENTIONS.md of the specification).
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
+}
+
+// envArgs are the pairs of CNI_ARGS that mean something here.
+type envArgs struct {
+	types.CommonArgs
+	IP                        types.UnmarshallableString
+	MAC                       types.UnmarshallableString
+	K8S_POD_NAME              types.UnmarshallableString //nolint:revive // CNI_ARGS names the fields
+	NERDCTL_CNI_DHCP_HOSTNAME types.UnmarshallableString //nolint:revive // CNI_ARGS names the fields
+}
+
+// invalid is an error in what the runtime or the configuration says.
+func invalid(code uint, format string, args ...any) *types.Error {
+	return types.NewError(code, fmt.Sprintf(format, args...), "")
+}
+
+// parse reads a configuration.
+func parse(stdin []byte) (*config, error) {
+	var c config
+	if err := json.Unmarshal(stdin, &c); err != nil {
+		return nil, invalid(types.ErrDecodingFailure, "network configuration: %v", err)
+	}
+	if c.Network == "" {
+		c.Network = c.Name
+	}
+	switch c.Publish {
+	case "", "auto", "always", "never":
+	default:
+		return nil, invalid(types.ErrInvalidNetworkConfig, `publish is %q: give "auto", "always" or "never"`, c.Publish)
+	}
+	if c.IPAM.Type != "" {
+		return nil, invalid(types.ErrUnsupportedField, "ipam %q: usernet gives the addresses itself; give its network a subnet, and a container ips", c.IPAM.Type)
+	}
+	if b := bytes.TrimSpace(c.RuntimeConfig.Bandwidth); len(b) > 0 && string(b) != "null" && string(b) != "{}" {
+		return nil, invalid(types.ErrUnsupportedField, "bandwidth: usernet limits no rates; leave the capability out")
+	}
+	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
+		return nil, invalid(types.ErrDecodingFailure, "prevResult: %v", err)
+	}
+	return &c, nil
+}
+
+// networkSpec is the network that is made where it is not there.
+func (c *config) networkSpec() (network.NetworkSpec, error) {
+	spec := network.NetworkSpec{
+		Name: c.Network, Internal: c.Internal, Options: c.Options, Attachable: true, Labels: map[string]string{"usernet.cni": c.Name},
+	}
+	if c.IPv6 {
+		spec.EnableIPv6 = &c.IPv6
+	}
+	if c.Subnet == "" {
+		if c.Gateway != "" {
+			return spec, invalid(types.ErrInvalidNetworkConfig, "gateway %s: give the subnet, too", c.Gateway)
+		}
+		return spec, nil
+	}
+	subnet, err := netip.ParsePrefix(c.Subnet)
+	if err != nil {
+		return spec, invalid(types.ErrInvalidNetworkConfig, "subnet: %v", err)
+	}
+	pool := network.Pool{Subnet: subnet.Masked()}
+	if c.Gateway != "" {
+		if pool.Gateway, err = netip.ParseAddr(c.Gateway); err != nil {
+			return spec, invalid(types.ErrInvalidNetworkConfig, "gateway: %v", err)
+		}
+	}
+	spec.Pools = []network.Pool{pool}
+	return spec, nil
+}
+
+// endpoint is what the runtime asks for on the network.
+func (c *config) endpoint(args *skel.CmdArgs, env envArgs) (network.EndpointSpec, error) {
+	e := network.EndpointSpec{Interface: args.IfName, Aliases: c.RuntimeConfig.Aliases[c.Name]}
+	ips := append(append([]string(nil), c.RuntimeConfig.IPs...), c.Args.CNI.IPs...)
+	if env.IP != "" {
+		ips = append(ips, strings.Split(string(env.IP), ",")...)
+	}
+	for _, s := range ips {
+		bare, _, _ := strings.Cut(s, "/") // the length is the subnet's
+		ip, err := netip.ParseAddr(bare)
+		if err != nil {
+			return e, invalid(types.ErrInvalidNetworkConfig, "address %q: %v", s, err)
+		}
+		have := &e.IPv4
+		if ip.Is6() {
+			have = &e.IPv6
+		}
+		if have.IsValid() && *have != ip {
+			return e, invalid(types.ErrInvalidNetworkConfig, "addresses %s and %s: an interface has one of each family", *have, ip)
+		}
+		*have = ip
+	}
+	mac := c.RuntimeConfig.MAC
+	if mac == "" {
+		mac = string(env.MAC)
+	}
+	if mac != "" {
+		var err error
+		if e.MAC, err = network.ParseMAC(mac); err != nil {
+			return e, invalid(types.ErrInvalidNetworkConfig, "mac: %v", err)
+		}
+	}
+	return e, nil
+}
+
+// ports are the published ones, where the runtime does not bind them itself.
+func (c *config) ports(getenv func(string) string) ([]network.PortBinding, error) {
+	runtimeBinds := getenv("_CONTAINERS_ROOTLESS_UID") != "" || getenv("ROOTLESSKIT_STATE_DIR") != ""
+	if c.Publish == "never" || c.Publish != "always" && runtimeBinds {
+		return nil, nil
+	}
+	var list []network.PortBinding
+	for _, m := range c.RuntimeConfig.PortMappings {
+		if m.HostPort < 1 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
+			return nil, invalid(types.ErrInvalidNetworkConfig, "port mapping %d:%d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
+		}
+		b := network.PortBinding{
+			HostPort: uint16(m.HostPort), HostEnd: uint16(m.HostPort), Port: uint16(m.ContainerPort), End: uint16(m.ContainerPort),
+			Proto: network.Protocol(strings.ToLower(m.Protocol)),
+		}
+		switch b.Proto {
+		case "":
+			b.Proto = network.TCP
+		case network.TCP, network.UDP:
+		default:
+			return nil, invalid(types.ErrUnsupportedField, "port mapping %d:%d: protocol %q: only tcp and udp can be published", m.HostPort, m.ContainerPort, m.Protocol)
+		}
+		if m.HostIP != "" {
+			ip, err := netip.ParseAddr(m.HostIP)
+			if err != nil {
+				return nil, invalid(types.ErrInvalidNetworkConfig, "port mapping %d:%d: hostIP: %v", m.HostPort, m.ContainerPort, err)
+			}
+			if !ip.IsUnspecified() {
+				b.HostIP = ip
+			}
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+// containerName is a name that people know, else a short id as Docker has it.
+func containerName(id string, env envArgs) string {
+	for _, s := range []types.UnmarshallableString{env.K8S_POD_NAME, env.NERDCTL_CNI_DHCP_HOSTNAME} {
+		if s != "" {
+			return string(s)
+		}
+	}
+	if len(id) > 12 {
+		id = id[:12]
+	}
+	return id
+}

@@ -1,0 +1,228 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+	dockernet "github.com/moby/moby/api/types/network"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
+)
+
+// callLimit bounds one call of the plugin. Runtimes wait for it while they hold locks of their own.
+const callLimit = 30 * time.Second
+
+// daemon is what the plugin needs of usernet's; *api.Client has it.
+type daemon interface {
+	Ping(ctx context.Context) error
+	Network(ctx context.Context, ref string) (dockernet.Inspect, error)
+	NetworkCreate(ctx context.Context, spec network.NetworkSpec) (api.CreatedNetwork, error)
+	Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error)
+	Attachments(ctx context.Context, prefix string) ([]network.Container, error)
+	Detach(ctx context.Context, key string) error
+}
+
+// plugin serves one call.
+type plugin struct {
+	getenv func(string) string
+	stdout io.Writer
+	open   func(socket string, getenv func(string) string) (daemon, error)
+}
+
+// Main serves the call that the environment and standard input describe (the protocol of the specification's section 2), and
+// returns the exit status.
+func Main(about string) int {
+	p := plugin{os.Getenv, os.Stdout, func(socket string, getenv func(string) string) (daemon, error) {
+		return client.New(socket, getenv)
+	}}
+	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
+		Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status,
+	}, version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), about)
+	if err == nil {
+		return 0
+	}
+	if printed := err.Print(); printed != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return 1
+}
+
+// prefix begins the keys of all attachments to a configuration's network. CNI's names have no slash.
+func prefix(name string) string { return "cni/" + name + "/" }
+
+// key is an attachment's.
+func key(name, container, ifname string) string { return prefix(name) + container + "/" + ifname }
+
+// begin reads the configuration and finds the daemon.
+func (p plugin) begin(args *skel.CmdArgs) (*config, daemon, context.Context, context.CancelFunc, error) {
+	c, err := parse(args.StdinData)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	d, err := p.open(c.Socket, p.getenv)
+	if err != nil {
+		return nil, nil, nil, nil, invalid(types.ErrInvalidEnvironmentVariables, "%v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	return c, d, ctx, cancel, nil
+}
+
+// coded gives an error of the daemon's CNI's code: whether trying again helps.
+func coded(err error) error {
+	var e *types.Error
+	switch {
+	case err == nil || errors.As(err, &e):
+		return err
+	case errors.Is(err, api.ErrNoDaemon), errors.Is(err, api.ErrDaemonEnded), errdefs.IsUnavailable(err):
+		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
+	case errdefs.IsInvalidArgument(err):
+		return types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	return types.NewError(types.ErrInternal, err.Error(), "")
+}
+
+// add attaches the namespace, and prints where it is attached. It undoes what it did where it cannot.
+func (p plugin) add(args *skel.CmdArgs) error {
+	c, d, ctx, cancel, err := p.begin(args)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	spec, err := p.container(c, args)
+	if err != nil {
+		return err
+	}
+	netns, err := os.Open(args.Netns)
+	if err != nil {
+		return invalid(types.ErrInvalidNetNS, "network namespace: %v", err)
+	}
+	defer netns.Close()
+	if err := c.ensureNetwork(ctx, d); err != nil {
+		return coded(err)
+	}
+	k := key(c.Name, args.ContainerID, args.IfName)
+	made, err := d.Attach(ctx, api.AttachRequest{Key: k, Spec: spec}, netns)
+	if err != nil {
+		return coded(err)
+	}
+	err = p.printResult(ctx, c, args, made.Container, k, d)
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.Background(), callLimit) // ctx may be what ended
+		defer cancel()
+		return coded(errors.Join(err, d.Detach(undo, k)))
+	}
+	return nil
+}
+
+// container is what stands for the namespace in usernet's model.
+func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec, error) {
+	var env envArgs
+	env.IgnoreUnknown = true
+	if err := types.LoadArgs(args.Args, &env); err != nil {
+		return network.ContainerSpec{}, invalid(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: %v", err)
+	}
+	e, err := c.endpoint(args, env)
+	if err != nil {
+		return network.ContainerSpec{}, err
+	}
+	ports, err := c.ports(p.getenv)
+	if err != nil {
+		return network.ContainerSpec{}, err
+	}
+	spec := network.ContainerSpec{
+		Name: containerName(args.ContainerID, env), NetworkMode: c.Network, Ports: ports, Egress: c.Egress, AllowEgress: c.AllowEgress,
+		Networks: []network.NamedEndpointSpec{{Network: c.Network, EndpointSpec: e}},
+		Labels:   map[string]string{"usernet.cni": c.Name, "usernet.container": args.ContainerID},
+	}
+	for _, l := range c.Args.CNI.Labels {
+		spec.Labels[l.Key] = l.Value
+	}
+	if dns := c.RuntimeConfig.DNS; dns != nil {
+		spec.DNS, spec.DNSSearch, spec.DNSOptions = dns.Nameservers, dns.Search, dns.Options
+	}
+	return spec, nil
+}
+
+// ensureNetwork makes the network where it is not there and may be made. Two calls may make it at once.
+func (c *config) ensureNetwork(ctx context.Context, d daemon) error {
+	_, err := d.Network(ctx, c.Network)
+	if err == nil || !errdefs.IsNotFound(err) {
+		return err
+	}
+	if c.Create != nil && !*c.Create {
+		return invalid(types.ErrInvalidNetworkConfig, "%v: make it with `usernet network create %s`", err, c.Network)
+	}
+	spec, err := c.networkSpec()
+	if err != nil {
+		return err
+	}
+	_, err = d.NetworkCreate(ctx, spec)
+	if errdefs.IsConflict(err) {
+		_, err = d.Network(ctx, c.Network)
+	}
+	return err
+}
+
+// del ends an attachment. That there is none is no error, and neither is a namespace that is gone.
+func (p plugin) del(args *skel.CmdArgs) error {
+	c, d, ctx, cancel, err := p.begin(args)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return coded(d.Detach(ctx, key(c.Name, args.ContainerID, args.IfName)))
+}
+
+// gc ends the attachments of a network that the runtime does not name. A runtime that names no list asks for nothing: an empty
+// list, which asks for all to end, is there.
+func (p plugin) gc(args *skel.CmdArgs) error {
+	c, d, ctx, cancel, err := p.begin(args)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if !strings.Contains(string(args.StdinData), `"cni.dev/valid-attachments"`) {
+		return nil
+	}
+	valid := map[string]bool{}
+	for _, a := range c.ValidAttachments {
+		valid[key(c.Name, a.ContainerID, a.IfName)] = true
+	}
+	list, err := d.Attachments(ctx, prefix(c.Name))
+	if err != nil {
+		return coded(err)
+	}
+	var failed []error
+	for _, k := range list {
+		for _, e := range k.Endpoints {
+			if strings.HasPrefix(e.Key, prefix(c.Name)) && !valid[e.Key] {
+				failed = append(failed, d.Detach(ctx, e.Key))
+			}
+		}
+	}
+	return coded(errors.Join(failed...))
+}
+
+// status says whether ADD can work.
+func (p plugin) status(args *skel.CmdArgs) error {
+	_, d, ctx, cancel, err := p.begin(args)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := d.Ping(ctx); err != nil {
+		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
+	}
+	return nil
+}
