@@ -36,6 +36,8 @@ type Config struct {
 	// Translate returns where on the host an address leads that attachments use; an invalid one: what all else says. Nil: it is
 	// not asked.
 	Translate func(dst netip.Addr) netip.Addr
+	// Refuse returns why nobody reaches an address: forwarder.ErrUnreachable or forwarder.ErrNoAnswer. Nil: it is not asked.
+	Refuse func(dst netip.Addr) error
 	// MAC is the gateway's; nil means GatewayMAC(Gateways).
 	MAC net.HardwareAddr
 	// MTU is that of all links, in bytes of layer 3; 0 means DefaultMTU.
@@ -77,6 +79,7 @@ type Outbound struct {
 	Addr4, Addr6 netip.Addr // the host's source address; zero: the kernel's choice
 	Interface    string     // the host's interface; "": the routing table's choice
 	Interface6   string     // the same for IPv6
+	Loopback     bool       // those to the host's loopback come from Addr4 and Addr6 as well
 }
 
 // Names answers queries on sockets until they are closed. *dns.Server implements it.
@@ -171,6 +174,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Internal:           n.cfg.Internal,
 		HostLoopback:       n.mayReachHostLoopback,
 		Translate:          n.cfg.Translate,
+		Refuse:             n.cfg.Refuse,
 		Allow:              n.allow,
 		Shared:             n.shared,
 		Socket:             n.bypassSocket,
@@ -180,6 +184,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		OutboundAddr6:      n.cfg.Outbound.Addr6,
 		OutboundInterface4: n.cfg.Outbound.Interface,
 		OutboundInterface6: n.cfg.Outbound.Interface6,
+		OutboundLoopback:   n.cfg.Outbound.Loopback,
 		Owner: func(a netip.Addr) string {
 			if a := n.byAddr(a); a != nil {
 				return a.cfg.ID

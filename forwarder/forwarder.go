@@ -28,11 +28,16 @@ type Config struct {
 	OutboundAddr6      netip.Addr
 	OutboundInterface4 string // the interface that they leave by; empty: the routing table's choice
 	OutboundInterface6 string
+	// OutboundLoopback has those to the host's loopback come from OutboundAddr4 and 6 as well.
+	OutboundLoopback bool
 	// HostLoopback says whether the container at an address may reach the host's loopback.
 	HostLoopback func(container netip.Addr) bool
 	// Translate returns where on the host an address leads that containers use; an invalid one: what all else says. It comes
 	// before everything but Internal. Nil: it is not asked.
 	Translate func(dst netip.Addr) netip.Addr
+	// Refuse returns why nobody reaches an address, for containers to see: ErrUnreachable, or ErrNoAnswer. It comes before
+	// everything. Nil: it is not asked.
+	Refuse func(dst netip.Addr) error
 	// Allow refuses destinations of a container by returning an error; nil allows all. proto is that of the IP header.
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
 	// Owner names the container at an address: what is divided among containers is so by this name. "": by address.
@@ -227,7 +232,7 @@ func loopback(a netip.Addr) netip.Addr {
 // outbound is where sockets towards a destination are bound; the zero address leaves it to the kernel.
 func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
 	switch {
-	case to.IsLoopback():
+	case to.IsLoopback() && !f.cfg.OutboundLoopback:
 		return netip.Addr{}
 	case to.Is4():
 		return f.cfg.OutboundAddr4

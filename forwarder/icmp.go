@@ -23,6 +23,7 @@ func (f *Forwarder) hopLimit(p packet.Datagram) bool {
 // reject tells a container that its packet cannot go where it should.
 func (f *Forwarder) reject(p packet.Datagram, why error) {
 	switch {
+	case errors.Is(why, ErrNoAnswer):
 	case errors.Is(why, errProhibited), errors.Is(why, unix.EACCES):
 		f.sendError(p, packet.Prohibited)
 	case errors.Is(why, unix.EHOSTUNREACH):

@@ -13,7 +13,8 @@ import (
 
 // Why a destination is kept from a container.
 var (
-	errUnreachable = errors.New("network is unreachable")
+	ErrUnreachable = errors.New("network is unreachable") // it is told so
+	ErrNoAnswer    = errors.New("nobody answers")         // it is told nothing
 	errProhibited  = errors.New("prohibited by the egress policy")
 )
 
@@ -21,6 +22,11 @@ var (
 // the host, one of the host's.
 func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
 	a := dst.Addr()
+	if f.cfg.Refuse != nil {
+		if err := f.cfg.Refuse(a); err != nil {
+			return dst, err
+		}
+	}
 	if f.cfg.Translate != nil && !f.cfg.Internal {
 		if to := f.cfg.Translate(a); to.IsValid() {
 			target := netip.AddrPortFrom(to, dst.Port())
@@ -29,16 +35,16 @@ func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) 
 	}
 	switch {
 	case f.cfg.Internal:
-		return dst, errUnreachable
+		return dst, ErrUnreachable
 	case f.cfg.Inside.Owns(a):
 		return f.hostItself(src, proto, dst)
 	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || f.cfg.Inside.Contains(a):
-		return dst, errUnreachable
+		return dst, ErrUnreachable
 	case a.Is4In6(): // which no packet may carry (RFC 4291, 2.5.5.2), and the host's sockets would take for IPv4
-		return dst, errUnreachable
+		return dst, ErrUnreachable
 	case f.cfg.Shared.networks.contain(a): // no other network is reached from here, nor a stranger by its address
 		if proto != unix.IPPROTO_TCP && proto != unix.IPPROTO_UDP || !f.cfg.Shared.networks.isGateway(a) {
-			return dst, errUnreachable
+			return dst, ErrUnreachable
 		}
 		return f.hostItself(src, proto, dst) // as with Docker, where each bridge's address is the host
 	}
@@ -59,7 +65,7 @@ func (f *Forwarder) hostItself(src netip.Addr, proto uint8, dst netip.AddrPort) 
 	case f.published(dst, proto):
 		target = atLoopback
 	case !own.IsValid():
-		return dst, errUnreachable
+		return dst, ErrUnreachable
 	}
 	if err := f.allowed(src, proto, dst, netip.AddrPortFrom(own, dst.Port())); err != nil {
 		return dst, err

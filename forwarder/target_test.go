@@ -60,7 +60,7 @@ func TestWhereDestinationsLead(t *testing.T) {
 	// The host's own address, with a port; where the machine has none of the family, there is no way.
 	own := func(a netip.Addr, port uint16) string {
 		if !a.IsValid() {
-			return errUnreachable.Error()
+			return ErrUnreachable.Error()
 		}
 		return netip.AddrPortFrom(a, port).String()
 	}
@@ -88,16 +88,16 @@ func TestWhereDestinationsLead(t *testing.T) {
 		{"the host with a rule for its own address", tcp, "172.30.0.1:22", refuses(own(host4, 22)), false, own(host4, 22)},
 		{"another network's gateway is the host too", tcp, "172.31.0.1:22", nil, false, own(host4, 22)},
 		{"another network's gateway, refused", tcp, "172.31.0.1:22", deny, false, errProhibited.Error()},
-		{"another network's gateway does not answer pings", icmp, "172.31.0.1:0", nil, false, errUnreachable.Error()},
-		{"another network's container", tcp, "172.31.0.7:80", nil, false, errUnreachable.Error()},
-		{"another network's container, by IPv6", udp, "[fd31::7]:80", nil, false, errUnreachable.Error()},
-		{"a neighbour", tcp, "172.30.0.7:80", nil, false, errUnreachable.Error()},
-		{"loopback", tcp, "127.0.0.1:80", nil, true, errUnreachable.Error()},
-		{"loopback in IPv6's clothes", tcp, "[::ffff:127.0.0.1]:80", nil, false, errUnreachable.Error()},
-		{"nowhere in IPv6's clothes", tcp, "[::ffff:0.0.0.0]:80", nil, false, errUnreachable.Error()},
-		{"a stranger in IPv6's clothes", tcp, "[::ffff:192.0.2.7]:80", nil, false, errUnreachable.Error()},
-		{"nowhere", tcp, "0.0.0.0:80", nil, false, errUnreachable.Error()},
-		{"a group", udp, "224.0.0.1:80", nil, false, errUnreachable.Error()},
+		{"another network's gateway does not answer pings", icmp, "172.31.0.1:0", nil, false, ErrUnreachable.Error()},
+		{"another network's container", tcp, "172.31.0.7:80", nil, false, ErrUnreachable.Error()},
+		{"another network's container, by IPv6", udp, "[fd31::7]:80", nil, false, ErrUnreachable.Error()},
+		{"a neighbour", tcp, "172.30.0.7:80", nil, false, ErrUnreachable.Error()},
+		{"loopback", tcp, "127.0.0.1:80", nil, true, ErrUnreachable.Error()},
+		{"loopback in IPv6's clothes", tcp, "[::ffff:127.0.0.1]:80", nil, false, ErrUnreachable.Error()},
+		{"nowhere in IPv6's clothes", tcp, "[::ffff:0.0.0.0]:80", nil, false, ErrUnreachable.Error()},
+		{"a stranger in IPv6's clothes", tcp, "[::ffff:192.0.2.7]:80", nil, false, ErrUnreachable.Error()},
+		{"nowhere", tcp, "0.0.0.0:80", nil, false, ErrUnreachable.Error()},
+		{"a group", udp, "224.0.0.1:80", nil, false, ErrUnreachable.Error()},
 	} {
 		test.dst, test.want = strings.Replace(test.dst, "8080", fmt.Sprint(port), 1), strings.Replace(test.want, "8080", fmt.Sprint(port), 1)
 		t.Run(test.what, func(t *testing.T) {

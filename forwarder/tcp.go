@@ -30,6 +30,10 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		r.Refuse()
 		return
 	}
+	if errors.Is(err, ErrNoAnswer) {
+		r.Drop()
+		return
+	}
 	if err != nil {
 		f.counters[countTCPRefused].Add(1)
 		r.Unreachable(false)

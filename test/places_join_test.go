@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // A place is a process of usernet in the place of a program that a runtime calls.
@@ -55,6 +53,19 @@ func (f foreign) slirp4netns(environ []string, args ...string) *place {
 		t.Fatalf("it was never ready: %q, %v\n%s", b, err, readFile(t, p.log))
 	}
 	return p
+}
+
+// serve starts a server at port 80 of f's namespaces, and returns what ends it.
+func (f foreign) serve() (end func()) {
+	f.d.t.Helper()
+	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper, "tcpserve", ":80", "addr")
+	if err := cmd.Start(); err != nil {
+		f.d.t.Fatal(err)
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 }
 
 // hasEnded waits until the daemon knows nothing of a container.
@@ -108,18 +119,7 @@ func TestPlacesJoinNetworks(t *testing.T) {
 	port := freePort()
 	ask := func(request string) string {
 		t.Helper()
-		c, err := net.Dial("unix", sock)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
-		_, _ = io.WriteString(c, request)
-		b, err := io.ReadAll(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
+		return askAPI(t, sock, request)
 	}
 	if got := ask(fmt.Sprintf(`{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"0.0.0.0","host_port":%d,"guest_addr":"10.0.2.100","guest_port":80}}`, port)); got != `{"return":{"id":1}}` {
 		t.Errorf("add_hostfwd: %s", got)
@@ -127,14 +127,7 @@ func TestPlacesJoinNetworks(t *testing.T) {
 	if got := ask(`{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_port":1234,"guest_addr":"10.0.2.15","guest_port":80}}`); !strings.Contains(got, "not an address of the container") {
 		t.Errorf("add_hostfwd for an address of nobody: %s", got)
 	}
-	server := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper, "tcpserve", ":80", "addr")
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = server.Process.Kill()
-		_ = server.Wait()
-	}()
+	defer f.serve()()
 	published := func(when string) {
 		t.Helper()
 		eventually(t, func() error {

@@ -21,6 +21,8 @@ type Publisher interface {
 const (
 	// maxRequest is slirp4netns's limit, in bytes, on one request.
 	maxRequest = 4096
+	// maxDiscarded bounds what is read of a request that is too large, in bytes.
+	maxDiscarded = 1 << 20
 	// requestTimeout is how long a client may take: slirp4netns has no limit, and waits with everything it does.
 	requestTimeout = 10 * time.Second
 	// maxClients is how many requests are read at once.
@@ -94,6 +96,10 @@ func (h *hostfwd) answer(ctx context.Context, c net.Conn) {
 	b, err := json.Marshal(result)
 	if err == nil {
 		_, _ = c.Write(b) // a client that is gone does not want it
+	}
+	if u, ok := c.(*net.UnixConn); ok && n == len(buf) { // with something unread, the client would be told of a reset
+		_ = u.CloseWrite()
+		_, _ = io.CopyN(io.Discard, c, maxDiscarded)
 	}
 }
 

@@ -107,7 +107,7 @@ func (o *Options) network(mac net.HardwareAddr, log *slog.Logger) standalone.Con
 		MTU:          o.MTU,
 		Gateways:     []netip.Prefix{netip.PrefixFrom(p.Gateway, p.Network.Bits())},
 		HostLoopback: !o.DisableHostLoopback,
-		Outbound:     engine.Outbound{Addr4: o.Outbound4, Addr6: o.Outbound6},
+		Outbound:     engine.Outbound{Addr4: o.Outbound4, Addr6: o.Outbound6, Loopback: true},
 		GuestMAC:     mac,
 		Autoconf: &autoconf.Config{
 			Subnet4: p.Network,
@@ -123,8 +123,15 @@ func (o *Options) network(mac net.HardwareAddr, log *slog.Logger) standalone.Con
 		cfg.Autoconf.Prefix6 = prefix6
 		names = append(names, dns6)
 	}
-	if !o.DisableDNS {
+	if o.DisableDNS {
+		cfg.Silent = names
+	} else {
 		cfg.DNS, cfg.Autoconf.DNS = names, names
+	}
+	if o.DisableHostLoopback {
+		for _, g := range cfg.Gateways {
+			cfg.Unreachable = append(cfg.Unreachable, g.Addr())
+		}
 	}
 	return cfg
 }

@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/forwarder/publish"
 	vswitch "github.com/usernet/usernet/switch"
 	"github.com/usernet/usernet/switch/tap"
@@ -32,6 +34,9 @@ type Config struct {
 	ProxyAllBut []netip.Addr
 	// Translate returns where on the host an address leads that the guest uses; an invalid one: what all else says.
 	Translate func(netip.Addr) netip.Addr
+	// Unreachable are addresses at which the guest is told that there is no way, and Silent those of the gateway's at which it
+	// is told nothing; an echo is answered at both.
+	Unreachable, Silent []netip.Addr
 	// DNS are where names are answered.
 	DNS []netip.Addr
 	// NameServers are asked for names; nil: those of ResolvConf.
@@ -87,12 +92,14 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 		Outbound:     cfg.Outbound,
 		Autoconf:     cfg.Autoconf,
 		Logger:       cfg.Log,
+		Aliases:      cfg.Silent,
+		Refuse:       cfg.refuse,
 	}
 	if len(cfg.DNS) > 0 {
 		if err := n.startNames(cfg); err != nil {
 			return err
 		}
-		ec.Names, ec.NameServers, ec.Aliases = n.names, cfg.DNS, cfg.DNS
+		ec.Names, ec.NameServers, ec.Aliases = n.names, cfg.DNS, slices.Concat(cfg.DNS, cfg.Silent)
 		ec.Client = func(string) dns.Client { return dns.Client{ID: guestID, Forward: true, Upstreams: cfg.NameServers} }
 	}
 	if n.net, err = engine.New(ec); err != nil {
@@ -107,6 +114,17 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 		Filter:    cfg.Filter,
 	}, link)
 	return err
+}
+
+// refuse says why the guest does not reach an address; nil: it may.
+func (c *Config) refuse(dst netip.Addr) error {
+	switch {
+	case slices.Contains(c.Silent, dst):
+		return forwarder.ErrNoAnswer
+	case slices.Contains(c.Unreachable, dst):
+		return forwarder.ErrUnreachable
+	}
+	return nil
 }
 
 // watchedLink tells when its TAP is not served any more.
