@@ -119,7 +119,9 @@ pasta. A symbolic link called pasta to usernet does the same; usernet pasta --he
 	"integrate": {group: groupRuntimes, long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
 by usernet is changed.`,
 		examples: `usernet integrate podman
-usernet integrate podman --write`, args: []completer{words("cni", "docker", "oci", "podman", "rootlesskit")}},
+usernet integrate podman --write`, args: []completer{words("cni", "docker", "netavark", "oci", "podman", "rootlesskit")}},
+	"netavark": {group: groupRuntimes, long: `Called by netavark, Podman's network program, as the plugin of the driver usernet. usernet integrate netavark makes it known.`,
+		examples: "usernet netavark info", args: []completer{words("create", "info", "setup", "teardown")}},
 	"oci-hook": {group: groupRuntimes, long: `Called by runc, crun or Podman as a hook, with the container's state on standard input: a container whose annotation
 usernet.network names networks gets interfaces on them. createRuntime and poststop are the stages of runc and Podman; crun by itself
 calls it in createContainer, where --host has to name the daemon's socket. usernet integrate oci shows the configuration.`,

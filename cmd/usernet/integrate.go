@@ -53,6 +53,16 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 			},
 			after: "Add " + filepath.Join(data, "usernet", "cni") + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
 		},
+		"netavark": {
+			short: "Podman 5 and 6 have the driver usernet for networks",
+			files: map[string]string{
+				filepath.Join(config, "containers/containers.conf.d/usernet-netavark.conf"): "# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
+					"[network]\nnetavark_plugin_dirs = [\"" + filepath.Join(config, "usernet/netavark") + "\", \"/usr/libexec/netavark\", \"/usr/lib/netavark\"]\n",
+				filepath.Join(config, "usernet/netavark/usernet"): "#!/bin/sh\n# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
+					"exec '" + strings.ReplaceAll(binary, "'", `'\''`) + "' netavark \"$@\"\n",
+			},
+			after: "podman network create -d usernet mynet; `usernet serve` has to run.",
+		},
 		"oci": {
 			short: "Podman and runc give containers with the annotation usernet.network a network",
 			links: map[string]string{filepath.Join(data, "usernet", "bin", "usernet"): binary},
@@ -96,10 +106,10 @@ func ociHook(stage, binary, socket string) string {
 func integrateCommand() *cobra.Command {
 	var write, undo bool
 	c := &cobra.Command{
-		Use:       "integrate podman|docker|rootlesskit|cni|oci",
+		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci",
 		Short:     "Set another program up to use usernet, or show how",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"cni", "docker", "oci", "podman", "rootlesskit"},
+		ValidArgs: []string{"cni", "docker", "netavark", "oci", "podman", "rootlesskit"},
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && undo {
 				return errors.New("--write and --undo contradict each other")
@@ -198,7 +208,11 @@ func (i integration) write(w io.Writer) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, []byte(i.files[path]), 0o644); err != nil {
+		mode := os.FileMode(0o644)
+		if strings.HasPrefix(i.files[path], "#!") {
+			mode = 0o755
+		}
+		if err := os.WriteFile(path, []byte(i.files[path]), mode); err != nil {
 			return err
 		}
 		fmt.Fprintln(w, "wrote", path)

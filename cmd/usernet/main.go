@@ -73,6 +73,7 @@ func rootCommand() *cobra.Command {
 		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
 		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
 		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"), integrateCommand(), ociHookCommand(),
+		placeCommand("netavark", "info|create|setup NETNS|teardown NETNS", "Serve Podman's networks of the driver usernet"),
 	)
 	addDockerOnly(root)
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.

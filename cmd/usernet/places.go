@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/runtimes/cni"
+	"github.com/usernet/usernet/runtimes/netavark"
 	"github.com/usernet/usernet/runtimes/pasta"
 	"github.com/usernet/usernet/runtimes/slirp4netns"
 )
@@ -14,6 +15,7 @@ import (
 // places are the programs whose places usernet takes: each is its whole command line, and returns the exit status. A
 // symbolic link of that name to usernet is the program, as is `usernet NAME`.
 var places = map[string]func(program string, args []string) int{
+	"netavark": func(_ string, args []string) int { return netavark.Main(version, args) },
 	"pasta": func(program string, args []string) int {
 		return pasta.Main(program, version, args, os.Stdout, os.Stderr)
 	},
@@ -27,7 +29,8 @@ var places = map[string]func(program string, args []string) int{
 
 // place runs the program that the binary was called as, and ends the process; called as usernet, it returns.
 func place() {
-	if run := places[filepath.Base(os.Args[0])]; run != nil {
+	name := filepath.Base(os.Args[0])
+	if run := places[name]; run != nil && name != "netavark" { // netavark calls its plugins by the names of their drivers
 		os.Exit(run(os.Args[0], os.Args[1:]))
 	}
 }

@@ -1,0 +1,190 @@
+package netavark
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	dockernet "github.com/moby/moby/api/types/network"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
+)
+
+const (
+	callLimit  = 30 * time.Second // Podman waits, with a lock held
+	maxRequest = 4 << 20          // bytes on standard input
+	// stub is where attached containers ask for names: usernet listens there, in their namespaces.
+	stub = "127.0.0.11"
+)
+
+// daemon is what the plugin needs of usernet's; *api.Client has it.
+type daemon interface {
+	Network(ctx context.Context, ref string) (dockernet.Inspect, error)
+	NetworkCreate(ctx context.Context, spec network.NetworkSpec) (api.CreatedNetwork, error)
+	Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error)
+	Detach(ctx context.Context, key string) error
+}
+
+// plugin serves one call.
+type plugin struct {
+	version string
+	stdin   io.Reader
+	stdout  io.Writer
+	open    func() (daemon, error)
+}
+
+// Main serves a call: args are info, create, setup NETNS or teardown NETNS. It returns the exit status.
+func Main(version string, args []string) int {
+	p := plugin{version, os.Stdin, os.Stdout, func() (daemon, error) { return client.New("", os.Getenv) }}
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	if err := p.run(ctx, args); err != nil {
+		_ = json.NewEncoder(os.Stdout).Encode(map[string]string{"error": err.Error()}) // the status says as much
+		return 1
+	}
+	return 0
+}
+
+func (p plugin) run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.New("this is a plugin of netavark: put it into a directory of netavark_plugin_dirs in containers.conf, under the name of the driver")
+	}
+	want := map[string]int{"info": 1, "create": 1, "setup": 2, "teardown": 2}[args[0]]
+	if want == 0 || len(args) != want {
+		return fmt.Errorf("%q: give info, create, setup NETNS or teardown NETNS", args)
+	}
+	if args[0] == "info" {
+		return json.NewEncoder(p.stdout).Encode(map[string]string{"version": p.version, "api_version": apiVersion})
+	}
+	text, err := io.ReadAll(io.LimitReader(p.stdin, maxRequest))
+	if err != nil {
+		return err
+	}
+	d, err := p.open()
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "create":
+		return p.create(ctx, d, text)
+	case "setup":
+		return p.setup(ctx, d, text, args[1])
+	}
+	return p.teardown(ctx, d, text)
+}
+
+// create makes the daemon's network, or takes the one that is there, and answers with its subnets.
+func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
+	var n podmanNetwork
+	all := map[string]any{} // what Podman says besides has to come back
+	if err := errors.Join(json.Unmarshal(text, &n), json.Unmarshal(text, &all)); err != nil {
+		return fmt.Errorf("the network on standard input: %w", err)
+	}
+	have, err := ensure(ctx, d, n)
+	if err != nil {
+		return err
+	}
+	for _, sub := range n.Subnets {
+		if !slices.ContainsFunc(subnetsOf(have), func(s subnet) bool { return s.Subnet == sub.Subnet }) {
+			return fmt.Errorf("usernet has a network %s already, and %s is none of its subnets: choose another name, or no subnet", n.ours(), sub.Subnet)
+		}
+	}
+	all["subnets"], all["internal"], all["ipv6_enabled"] = subnetsOf(have), have.Internal, have.EnableIPv6
+	return json.NewEncoder(p.stdout).Encode(all)
+}
+
+// ensure makes the network where it is not there. Two calls may do so at once.
+func ensure(ctx context.Context, d daemon, n podmanNetwork) (dockernet.Inspect, error) {
+	have, err := d.Network(ctx, n.ours())
+	if !errdefs.IsNotFound(err) {
+		return have, err
+	}
+	spec, err := n.spec()
+	if err != nil {
+		return have, err
+	}
+	if _, err := d.NetworkCreate(ctx, spec); err != nil && !errdefs.IsConflict(err) {
+		return have, err
+	}
+	return d.Network(ctx, n.ours())
+}
+
+// parse reads what setup and teardown are about, and the attachment's key.
+func parse(text []byte) (q request, key string, err error) {
+	if err := json.Unmarshal(text, &q); err != nil {
+		return q, "", fmt.Errorf("the container on standard input: %w", err)
+	}
+	if q.ContainerID == "" || q.Network.ID == "" {
+		return q, "", errors.New("the container on standard input: container_id and network.id are needed")
+	}
+	return q, "netavark/" + q.Network.ID + "/" + q.ContainerID, nil
+}
+
+// setup attaches a container's namespace.
+func (p plugin) setup(ctx context.Context, d daemon, text []byte, path string) error {
+	q, key, err := parse(text)
+	if err != nil {
+		return err
+	}
+	e, err := q.endpoint()
+	if err != nil {
+		return err
+	}
+	netns, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer netns.Close()
+	n, err := ensure(ctx, d, q.Network) // it may have been removed behind Podman's back
+	if err != nil {
+		return err
+	}
+	made, err := d.Attach(ctx, api.AttachRequest{Key: key, Spec: network.ContainerSpec{
+		Name: q.ContainerName, NetworkMode: q.Network.ours(), DNS: q.Network.DNSServers, Labels: map[string]string{"usernet.container": q.ContainerID},
+		Networks: []network.NamedEndpointSpec{{Network: q.Network.ours(), EndpointSpec: e}},
+	}}, netns)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(p.stdout).Encode(answer(made, n, key))
+}
+
+// answer says what the container has on the network.
+func answer(made api.AttachReply, n dockernet.Inspect, key string) status {
+	s := status{DNSSearchDomains: []string{}, DNSServerIPs: []string{stub}, Interfaces: map[string]netInterface{}}
+	for _, e := range made.Endpoints {
+		if e.Key != key {
+			continue
+		}
+		i := netInterface{MAC: e.MAC.String(), Subnets: []netAddress{}}
+		for _, a := range []netAddress{{e.Gateway4, e.IPv4}, {e.Gateway6, e.IPv6}} {
+			if !a.IPNet.IsValid() {
+				continue
+			}
+			if n.Internal {
+				a.Gateway = netip.Addr{}
+			}
+			i.Subnets = append(i.Subnets, a)
+		}
+		s.Interfaces[e.Interface] = i
+	}
+	return s
+}
+
+// teardown ends an attachment. It is asked for also where the namespace is gone, and where setup has failed.
+func (p plugin) teardown(ctx context.Context, d daemon, text []byte) error {
+	_, key, err := parse(text)
+	if err != nil {
+		return err
+	}
+	return d.Detach(ctx, key)
+}
