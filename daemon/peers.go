@@ -13,9 +13,11 @@ import (
 // A container that usernet runs is of the same user as the daemon, so that SO_PEERCRED does not tell it from the user. Its user
 // namespace does: what is started in it cannot leave it.
 
-// An attached container is in namespaces that something else made, whose own tools (podman, conmon) can be in the same user
-// namespace. They are in the daemon's network namespace, which nothing in a sandbox can come back to: that needs capabilities in
-// the user namespace that the network namespace belongs to (setns(2)).
+// An attached container is in namespaces that something else made, whose own tools (podman, conmon, netavark) are in the same user
+// namespace. Some are in the daemon's network namespace, which nothing in a sandbox can come back to: that needs capabilities in
+// the user namespace that it belongs to (setns(2)). Others are in a third one, as netavark and CNI plugins under Podman are, and
+// in the daemon's PID namespace, which nothing can come back to either (pid_namespaces(7)). A sandbox that was left in that one
+// can trace the user's processes (ptrace(2) asks for the same uid), so that there is nothing to keep it from by another network namespace.
 
 // AllowPeer says why the process pid gets no answers from the API: it is in a container of this daemon that was not started or
 // attached with ShareAPI.
@@ -26,8 +28,8 @@ func (d *Daemon) AllowPeer(pid int) error {
 	}
 	peer, err := d.inside.Namespaces(pid)
 	if err == nil && len(elsewhere) > 0 {
-		var own network.NamespaceID
-		if own.Dev, own.Ino, err = (*sandbox.Helper)(nil).Namespace("/proc/self/ns/net"); own == network.NamespaceID(peer.Net) {
+		var outside bool
+		if outside, err = d.outside(peer); outside {
 			elsewhere = nil
 		}
 	}
@@ -48,9 +50,22 @@ func (d *Daemon) AllowPeer(pid int) error {
 	return nil
 }
 
+// outside says whether a process, which may be in the user namespace of attached containers, is in none of them.
+func (d *Daemon) outside(peer sandbox.Namespaces) (bool, error) {
+	var own sandbox.Namespaces
+	for path, id := range map[string]*sandbox.NamespaceID{"/proc/self/ns/net": &own.Net, "/proc/self/ns/pid": &own.PID} {
+		var err error
+		if id.Dev, id.Ino, err = (*sandbox.Helper)(nil).Namespace(path); err != nil {
+			return false, err
+		}
+	}
+	attached := slices.ContainsFunc(d.model.Containers(), func(c *network.Container) bool { return c.NetNSID == network.NamespaceID(peer.Net) })
+	return peer.Net == own.Net || peer.PID == own.PID && !attached, nil
+}
+
 // closedNamespaces are the user namespaces, with a container's name each, whose processes get no answers: closed those of
 // containers that usernet runs, elsewhere those that attached network namespaces belong to, whose processes get none unless they
-// are in the daemon's network namespace. The zero one is the daemon's own, which all processes are in.
+// are outside of these. The zero one is the daemon's own, which all processes are in.
 func (d *Daemon) closedNamespaces() (closed, elsewhere map[network.NamespaceID]string) {
 	closed, elsewhere = map[network.NamespaceID]string{}, map[network.NamespaceID]string{}
 	for _, c := range d.model.Containers() {

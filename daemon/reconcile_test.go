@@ -295,6 +295,10 @@ func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 	}
 	own, podman, nested, elsewhere := sandbox.NamespaceID{Ino: 1}, sandbox.NamespaceID{Ino: 2}, sandbox.NamespaceID{Ino: 3}, sandbox.NamespaceID{Ino: 4}
 	attached, another := sandbox.NamespaceID{Ino: 11}, sandbox.NamespaceID{Ino: 12}
+	var pids sandbox.NamespaceID
+	if pids.Dev, pids.Ino, err = (*sandbox.Helper)(nil).Namespace("/proc/self/ns/pid"); err != nil {
+		t.Fatal(err)
+	}
 	f.inside = map[int]sandbox.Namespaces{
 		10: {User: []sandbox.NamespaceID{own}, Net: host},
 		11: {User: []sandbox.NamespaceID{podman, own}, Net: host},
@@ -302,6 +306,8 @@ func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 		13: {User: []sandbox.NamespaceID{nested, podman, own}, Net: another},
 		14: {User: []sandbox.NamespaceID{elsewhere, own}, Net: another},
 		15: {User: []sandbox.NamespaceID{own}, Net: attached},
+		16: {User: []sandbox.NamespaceID{podman, own}, Net: attached, PID: pids},
+		17: {User: []sandbox.NamespaceID{podman, own}, Net: another, PID: pids}, // a network plugin of Podman's
 	}
 	for _, test := range []struct {
 		what    string
@@ -309,8 +315,8 @@ func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 		share   bool
 		refused []int
 	}{
-		{"of another user namespace", podman, false, []int{12, 13, 99}}, // 99: nobody can tell
-		{"of the daemon's own", sandbox.NamespaceID{}, false, []int{12, 13, 14, 15, 99}},
+		{"of another user namespace", podman, false, []int{12, 13, 16, 99}}, // 99: nobody can tell
+		{"of the daemon's own", sandbox.NamespaceID{}, false, []int{12, 13, 14, 15, 16, 99}},
 		{"that shares the API", podman, true, nil},
 	} {
 		c, _, err := d.CreateContainer(t.Context(), network.ContainerSpec{
@@ -319,7 +325,7 @@ func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, pid := range []int{10, 11, 12, 13, 14, 15, 99} {
+		for _, pid := range []int{10, 11, 12, 13, 14, 15, 16, 17, 99} {
 			if err := d.AllowPeer(pid); (err != nil) != slices.Contains(test.refused, pid) {
 				t.Errorf("beside a namespace %s, process %d: %v", test.what, pid, err)
 			}

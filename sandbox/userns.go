@@ -21,6 +21,8 @@ type Namespaces struct {
 	// (setns(2)), so that what is started in a sandbox has the sandbox's in this list, whatever it does.
 	User []NamespaceID
 	Net  NamespaceID
+	// PID is one that a process cannot leave either, but for one below (pid_namespaces(7)).
+	PID NamespaceID
 }
 
 // Namespaces returns those of a process.
@@ -72,9 +74,13 @@ func (c *requester) namespacesOf(pid int) (Namespaces, error) {
 }
 
 func namespacesOf(pid int) (in Namespaces, err error) {
-	if in.Net.Dev, in.Net.Ino, err = namespace(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil {
-		in.User, err = userNamespaces(pid)
+	if in.Net.Dev, in.Net.Ino, err = namespace(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil {
+		return in, err
 	}
+	if in.PID.Dev, in.PID.Ino, err = namespace(fmt.Sprintf("/proc/%d/ns/pid", pid)); err != nil {
+		return in, err
+	}
+	in.User, err = userNamespaces(pid)
 	return in, err
 }
 

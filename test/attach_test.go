@@ -16,7 +16,8 @@ type foreign struct {
 	d   *daemon
 }
 
-func startForeign(d *daemon) foreign {
+// startForeign starts a process in a user and a network namespace that usernet did not make, and in more kinds of them.
+func startForeign(d *daemon, more ...uintptr) foreign {
 	d.t.Helper()
 	cmd := exec.Command("busybox", "sleep", "1000000")
 	cmd.Env = d.environ()
@@ -24,6 +25,9 @@ func startForeign(d *daemon) foreign {
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	for _, kind := range more {
+		cmd.SysProcAttr.Cloneflags |= kind
 	}
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)

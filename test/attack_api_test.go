@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -59,14 +60,15 @@ func attackAPISocketElsewhere(t *testing.T) {
 func attackAPIFromAttached(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "--egress", "deny", "jail")
-	f := startForeign(d)
+	f := startForeign(d, syscall.CLONE_NEWPID)
 	pid := strconv.Itoa(f.pid)
 	d.ok("attach", "--pid", pid, "--name", "jail", "--network", "jail")
 	ask := []string{usernet, "network", "connect", "bridge", "jail"}
 	for what, before := range map[string][]string{
-		"as it is":                          {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid},
-		"in a network namespace of its own": {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, "unshare", "-n"},
-		"in all kinds of namespaces":        {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, "busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f"},
+		"as it is":                          {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target", pid},
+		"in a network namespace of its own": {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target", pid, "unshare", "-n"},
+		"in the user's PID namespace":       {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid},
+		"in all kinds of namespaces":        {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target", pid, "busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f"},
 	} {
 		r := d.command(before[0], append(before[1:], ask...)...)
 		if r.code == 0 || !strings.Contains(r.stderr, "requests from within container jail are refused") {
@@ -78,6 +80,10 @@ func attackAPIFromAttached(t *testing.T) {
 	}
 	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, usernet, "ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
 		t.Errorf("the runtime's tools: %v", r)
+	}
+	// Podman calls its network plugins in a network namespace that is neither.
+	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, "unshare", "-n", usernet, "ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
+		t.Errorf("the runtime's network plugins: %v", r)
 	}
 	d.ok("detach", "jail")
 	d.ok("attach", "--pid", pid, "--name", "jail", "--network", "jail", "--share-api")
