@@ -192,7 +192,7 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 	used, macs := m.inUse(n.ID)
 	for _, want := range []netip.Addr{e.WantIPv4, e.WantIPv6} {
 		if want.IsValid() {
-			if err := checkWanted(n, want, used); err != nil {
+			if err := checkWanted(n, want, used, e.Key != ""); err != nil {
 				return err
 			}
 		}
@@ -280,9 +280,10 @@ func (m *Model) inUse(networkID string) (map[netip.Addr]bool, map[MAC]bool) {
 	return used, macs
 }
 
-// checkWanted checks an address that the user asked for.
-func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool) error {
-	configured, inside := false, false
+// checkWanted checks an address that the user asked for. A runtime that attaches a namespace may choose addresses itself, and may
+// name one of a subnet that was drawn.
+func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool, runtime bool) error {
+	configured, inside := runtime, false
 	for i := range n.Pools {
 		p := &n.Pools[i]
 		if p.Subnet.Addr().Is4() != a.Is4() {

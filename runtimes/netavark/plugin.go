@@ -94,11 +94,11 @@ func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
 		return err
 	}
 	for _, sub := range n.Subnets {
-		if !slices.ContainsFunc(subnetsOf(have), func(s subnet) bool { return s.Subnet == sub.Subnet }) {
+		if !slices.ContainsFunc(have.IPAM.Config, func(s dockernet.IPAMConfig) bool { return s.Subnet == sub.Subnet }) {
 			return fmt.Errorf("usernet has a network %s already, and %s is none of its subnets: choose another name, or no subnet", n.ours(), sub.Subnet)
 		}
 	}
-	all["subnets"], all["internal"], all["ipv6_enabled"] = subnetsOf(have), have.Internal, have.EnableIPv6
+	all["subnets"], all["internal"], all["ipv6_enabled"] = subnetsOf(have, n.Subnets), have.Internal, have.EnableIPv6
 	return json.NewEncoder(p.stdout).Encode(all)
 }
 

@@ -77,7 +77,7 @@ func TestANetworkKeepsWhatPodmanSaysOfIt(t *testing.T) {
 	if back["name"] != "n1" || back["id"] != "4937" || back["driver"] != "usernet" || back["dns_enabled"] != true || back["created"] != "2024-01-01T00:00:00Z" {
 		t.Errorf("the answer: %s", out)
 	}
-	if !strings.Contains(out, `"subnets":[{"subnet":"172.18.0.0/16","gateway":"172.18.0.1"}]`) {
+	if !strings.Contains(out, `"subnets":[{"subnet":"172.18.0.0/16","gateway":"172.18.0.1","lease_range":{"start_ip":"172.18.128.0","end_ip":"172.18.255.254"}}]`) {
 		t.Errorf("the answer has not the subnet that was drawn: %s", out)
 	}
 	if !r.spec.Internal || r.spec.Options["usernet.egress"] != "deny" {
@@ -108,6 +108,25 @@ func TestAContainerComesAndGoes(t *testing.T) {
 	}
 }
 
+func TestPodmanChoosesFromTheUpperHalf(t *testing.T) {
+	for subnet, want := range map[string]string{
+		"10.88.7.0/24": "10.88.7.128 10.88.7.254", "10.0.0.0/8": "10.128.0.0 10.255.255.254", "10.0.0.0/29": "10.0.0.4 10.0.0.6", "10.0.0.0/30": "",
+		"fd00:88::/64": "fd00:88:0:0:8000:: fd00:88::ffff:ffff:ffff:fffe",
+	} {
+		got := ""
+		if r := upperHalf(netip.MustParsePrefix(subnet)); r != nil {
+			got = fmt.Sprintf("%v %v", r.Start, r.End)
+		}
+		if want != "" {
+			start, end, _ := strings.Cut(want, " ")
+			want = fmt.Sprintf("%v %v", netip.MustParseAddr(start), netip.MustParseAddr(end))
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", subnet, got, want)
+		}
+	}
+}
+
 func TestInfoAndBadCalls(t *testing.T) {
 	r := &recorder{}
 	if out, err := r.call(t, "", "info"); err != nil || out != `{"api_version":"1.0.0","version":"1.2.3"}` {
@@ -126,7 +145,6 @@ func TestInfoAndBadCalls(t *testing.T) {
 		"no file":      {`{"container_id": "c", "network": {"id": "n", "name": "n"}}`, []string{"setup", "/nonexistent"}, "/nonexistent"},
 		"two addresses": {`{"container_id": "c", "network": {"id": "n", "name": "n"}, "network_options": {"static_ips": ["10.0.0.1", "10.0.0.2"]}}`,
 			[]string{"setup", "/proc/self/ns/net"}, "one of each family"},
-		"a range": {`{"name": "n", "id": "n", "subnets": [{"subnet": "10.0.0.0/24", "lease_range": {"start_ip": "10.0.0.9"}}]}`, []string{"create"}, "--ip-range"},
 	} {
 		if _, err := r.call(t, test.stdin, test.args...); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)

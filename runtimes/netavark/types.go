@@ -28,7 +28,13 @@ type podmanNetwork struct {
 type subnet struct {
 	Subnet     netip.Prefix `json:"subnet"`
 	Gateway    netip.Addr   `json:"gateway,omitzero"`
-	LeaseRange any          `json:"lease_range,omitempty"`
+	LeaseRange *leaseRange  `json:"lease_range,omitempty"`
+}
+
+// leaseRange is where Podman chooses addresses of containers from. It chooses them itself, from its own list of those in use.
+type leaseRange struct {
+	Start netip.Addr `json:"start_ip,omitzero"`
+	End   netip.Addr `json:"end_ip,omitzero"`
 }
 
 // request is what setup and teardown read.
@@ -76,10 +82,6 @@ func (n podmanNetwork) spec() (network.NetworkSpec, error) {
 	s := network.NetworkSpec{Name: n.ours(), Internal: n.Internal, Attachable: true, Options: options, Labels: map[string]string{"usernet.podman": n.ID}}
 	v6 := n.IPv6Enabled
 	for _, sub := range n.Subnets {
-		if sub.LeaseRange != nil {
-			return s, fmt.Errorf("subnet %s: an address range is not possible here: make the network with `usernet network create --ip-range`, "+
-				"then this one without a subnet", sub.Subnet)
-		}
 		v6 = v6 || sub.Subnet.Addr().Is6()
 		s.Pools = append(s.Pools, network.Pool{Subnet: sub.Subnet, Gateway: sub.Gateway})
 	}
@@ -109,11 +111,36 @@ func (q request) endpoint() (network.EndpointSpec, error) {
 	return e, nil
 }
 
-// subnetsOf are those of the daemon's network, which Podman shows and chooses no other address from.
-func subnetsOf(n dockernet.Inspect) []subnet {
+// subnetsOf are those of the daemon's network. Podman is to choose addresses from the upper half of each, unless the user has said
+// otherwise, since the daemon gives its own containers the lowest that are free.
+func subnetsOf(n dockernet.Inspect, asked []subnet) []subnet {
 	var list []subnet
 	for _, c := range n.IPAM.Config {
-		list = append(list, subnet{Subnet: c.Subnet, Gateway: c.Gateway})
+		s := subnet{Subnet: c.Subnet, Gateway: c.Gateway, LeaseRange: upperHalf(c.Subnet)}
+		for _, a := range asked {
+			if a.Subnet == s.Subnet && a.LeaseRange != nil {
+				s.LeaseRange = a.LeaseRange
+			}
+		}
+		list = append(list, s)
 	}
 	return list
+}
+
+// upperHalf are a subnet's addresses from the middle on, but for the last one (an IPv4 broadcast address); nil where that is nothing.
+func upperHalf(p netip.Prefix) *leaseRange {
+	bits := p.Addr().BitLen()
+	if bits-p.Bits() < 3 {
+		return nil
+	}
+	first, last := p.Masked().Addr().AsSlice(), p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < bits; i++ {
+		last[i/8] |= 0x80 >> (i % 8)
+	}
+	last[len(last)-1] &^= 1
+	first[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	var r leaseRange
+	r.Start, _ = netip.AddrFromSlice(first) // as long as an address is
+	r.End, _ = netip.AddrFromSlice(last)
+	return &r
 }
