@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the tests as the ordinary user it is started as (make test), with a line for each test as it ends and a count at the end.
 #
-#   scripts/test.sh [--unit | --e2e | --smoke | --engines] [go test flags]
+#   scripts/test.sh [--unit | --e2e | --smoke | --engines | --stores] [go test flags]
 #
 # USERNET_TEST_COUNTS=FILE: "PASSED FAILED SKIPPED" is added to FILE for each run of go test.
 set -euo pipefail
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 what=all
 case ${1:-} in
---unit | --e2e | --smoke | --engines) what=${1#--} && shift ;;
+--unit | --e2e | --smoke | --engines | --stores) what=${1#--} && shift ;;
 esac
 
 bin=$(mktemp -d)
@@ -39,6 +39,7 @@ case $what in
 all) USERNET_TEST_RACE=1 run "${limits[@]}" "$@" ./test || status=1 ;;
 e2e) run "${limits[@]}" "$@" ./test || status=1 ;;
 engines) run -timeout 30m "$@" ./test/engines || status=1 ;;
+stores) USERNET_STORES=1 USERNET_CONSUL=$(test/tools/consul.sh) run -timeout 30m "$@" ./test/stores || status=1 ;;
 smoke) run "${limits[@]}" -short "$@" ./test || status=1 ;;
 esac
 exit $status

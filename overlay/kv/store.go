@@ -56,7 +56,8 @@ type Store interface {
 	// Get reads a key.
 	Get(ctx context.Context, key string) (Pair, error)
 
-	// Put writes a key if it has the revision is; else it is ErrConflict. With a lease, the key goes with the lease.
+	// Put writes a key if it has the revision is; else it is ErrConflict. With a lease, the key goes with the lease; a key that was
+	// written with one has to be written with one ever after. A value is never empty.
 	Put(ctx context.Context, key string, value []byte, is Revision, lease Lease) error
 
 	// Delete removes a key if it has the revision is, which is not Absent; else it is ErrConflict. A key that is not there is no error.

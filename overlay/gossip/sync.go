@@ -1,0 +1,226 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/usernet/usernet/overlay/table"
+)
+
+// Two hosts that compare what they have exchange digests (memberlist's push and pull): a fingerprint for each bucket of rows. The
+// one with the lower name then sends a summary of the buckets that differ: identity and fingerprint of each row in them. The other
+// answers with the rows that the first lacks or has otherwise, and with the identities of those that it wants itself. Rows that
+// differ so go both ways, and each side takes the later one.
+
+const (
+	// maxChunk bounds a message over TCP in bytes; memberlist takes 20 MiB at most.
+	maxChunk = 1 << 20
+	// maxJobs is how many comparisons wait. What does not fit is compared the next time.
+	maxJobs = 16
+	// maxName bounds a member's name in bytes.
+	maxName = 64
+)
+
+// job is what the worker does for another host.
+type job struct {
+	to   string // member
+	kind byte
+	in   *[buckets]bool    // msgSummary: the buckets that differ
+	have map[uint64]uint64 // of a summary that came: fingerprints by identity
+	want []uint64          // of a need that came
+}
+
+// digest is what push and pull carry: name, then the fingerprints.
+func (b *Backend) digest() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]byte, 0, 1+len(b.name)+8*buckets)
+	out = binary.AppendUvarint(out, uint64(len(b.name)))
+	out = append(out, b.name...)
+	for _, d := range b.mu.state.digest {
+		out = binary.BigEndian.AppendUint64(out, d)
+	}
+	return out
+}
+
+// compareDigest begins a comparison where a digest differs.
+func (b *Backend) compareDigest(buf []byte) {
+	r := reader{b: buf}
+	name := string(r.text(maxName))
+	var in [buckets]bool
+	differ := false
+	b.mu.Lock()
+	for i, own := range b.mu.state.digest {
+		in[i] = r.hash() != own
+		differ = differ || in[i]
+	}
+	b.mu.compared = true
+	b.mu.Unlock()
+	b.wakeWatch()
+	if r.bad {
+		b.malformed()
+		return
+	}
+	if differ && b.name < name {
+		b.enqueue(job{to: name, kind: msgSummary, in: &in})
+	}
+}
+
+func (b *Backend) enqueue(j job) {
+	select {
+	case b.jobs <- j:
+	default:
+	}
+}
+
+// work does jobs until the backend is closed.
+func (b *Backend) work() {
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case j := <-b.jobs:
+			node := b.member(j.to)
+			if node == nil {
+				continue
+			}
+			switch j.kind {
+			case msgSummary:
+				b.sendSummary(node, j.in)
+			case msgRows:
+				b.answerSummary(node, j)
+			case msgNeed:
+				b.sendRows(node, j.want)
+			}
+		}
+	}
+}
+
+// send sends a message over TCP. What fails is compared again with the next push and pull.
+func (b *Backend) send(to *memberlist.Node, message []byte) bool {
+	if err := b.list.SendReliable(to, message); err != nil {
+		b.config.Log.Debug("cluster: a message was not sent", "host", to.Name, "error", err)
+		return false
+	}
+	return true
+}
+
+// header begins a message of a kind.
+func (b *Backend) header(kind byte) []byte {
+	out := append(make([]byte, 0, maxChunk/16), kind)
+	out = binary.AppendUvarint(out, uint64(len(b.name)))
+	return append(out, b.name...)
+}
+
+func (b *Backend) sendSummary(to *memberlist.Node, in *[buckets]bool) {
+	out := b.header(msgSummary)
+	for i := 0; i < buckets; i += 8 {
+		var bits byte
+		for k := range 8 {
+			if in[i+k] {
+				bits |= 1 << k
+			}
+		}
+		out = append(out, bits)
+	}
+	b.mu.Lock()
+	b.mu.state.each(in, func(id uint64, r register) {
+		out = binary.BigEndian.AppendUint64(out, id)
+		out = binary.BigEndian.AppendUint64(out, r.print)
+	})
+	b.mu.Unlock()
+	b.send(to, out)
+}
+
+// summaryCame reads one.
+func (b *Backend) summaryCame(r *reader) {
+	j := job{to: string(r.text(maxName)), kind: msgRows, in: new([buckets]bool), have: map[uint64]uint64{}}
+	for i, bits := range r.bytes(buckets / 8) {
+		for k := range 8 {
+			j.in[8*i+k] = bits&(1<<k) != 0
+		}
+	}
+	for len(r.b) > 0 && !r.bad {
+		id := r.hash()
+		j.have[id] = r.hash()
+	}
+	if r.bad {
+		b.malformed()
+		return
+	}
+	b.enqueue(j)
+}
+
+// answerSummary sends what the other side lacks or has otherwise, and asks for what this one does.
+func (b *Backend) answerSummary(to *memberlist.Node, j job) {
+	var give, want []uint64
+	b.mu.Lock()
+	b.mu.state.each(j.in, func(id uint64, r register) {
+		if print, is := j.have[id]; !is || print != r.print {
+			give = append(give, id)
+		}
+		if j.have[id] == r.print {
+			delete(j.have, id)
+		}
+	})
+	b.mu.Unlock()
+	for id := range j.have {
+		want = append(want, id)
+	}
+	if !b.sendRows(to, give) {
+		return
+	}
+	for part := range slices.Chunk(want, maxChunk/8) {
+		out := b.header(msgNeed)
+		for _, id := range part {
+			out = binary.BigEndian.AppendUint64(out, id)
+		}
+		if !b.send(to, out) {
+			return
+		}
+	}
+}
+
+// needCame reads one.
+func (b *Backend) needCame(r *reader) {
+	j := job{to: string(r.text(maxName)), kind: msgNeed}
+	for len(r.b) > 0 && !r.bad {
+		j.want = append(j.want, r.hash())
+	}
+	if r.bad {
+		b.malformed()
+		return
+	}
+	b.enqueue(j)
+}
+
+// sendRows sends registers by their identities.
+func (b *Backend) sendRows(to *memberlist.Node, ids []uint64) bool {
+	for len(ids) > 0 {
+		out := []byte{msgRows}
+		b.mu.Lock()
+		for len(ids) > 0 && len(out) < maxChunk {
+			if row, is := b.mu.state.byIdentity(ids[0]); is {
+				out = appendRow(out, row)
+			}
+			ids = ids[1:]
+		}
+		b.mu.Unlock()
+		if len(out) > 1 && !b.send(to, out) {
+			return false
+		}
+	}
+	return true
+}
+
+// byIdentity is a register.
+func (s *state) byIdentity(id uint64) (table.Row, bool) {
+	for _, r := range s.keys[s.byID[id]] {
+		if identity(r.row.Key, r.row.Owner) == id {
+			return r.row, true
+		}
+	}
+	return table.Row{}, false
+}
