@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,10 @@ var notRun = map[string]string{
 	"README.md: make install                # static binary, manual pages, completions and systemd units to ~/.local":     "TestInstall does it",
 	"docs/run.md: unshare --map-root-user --map-auto -- chown -R 1:1 DIR":                                                 "DIR stands for a directory, and the tests' world has no subordinate ids",
 	"docs/runtimes.md: unshare --user --map-root-user --net sleep 1h &":                                                   "typed by hand unshare is done before the next line; make engines runs both commands",
+	"docs/runtimes.md: usernet network create mynet":                                                                      "needs Podman; make engines runs such containers",
+	"docs/runtimes.md: usernet integrate cni --write":                                                                     "needs Podman; make engines runs such containers",
+	"docs/runtimes.md: usernet integrate netavark --write":                                                                "needs Podman 5; make engines runs such containers",
+	"docs/runtimes.md: usernet integrate oci --write":                                                                     "needs Podman; make engines runs such containers",
 	"docs/performance.md: make bench BENCHFLAGS=\"--seconds 1 --markdown tables.md --svg docs/performance.svg \\":         "takes an hour",
 }
 
@@ -92,7 +97,10 @@ func runPage(t *testing.T, name, script string) {
 curl() { command curl --retry 20 --retry-connrefused --retry-delay 1 "$@"; }
 set -x
 `
-	cmd := exec.Command("bash", "-c", prelude+before[name]+"\n"+script+"\n"+after[name])
+	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", prelude+before[name]+"\n"+script+"\n"+after[name])
+	cmd.WaitDelay = patience // what a page leaves running has the output open
 	cmd.Dir = home
 	cmd.Env = append(d.environ(), "HOME="+home)
 	out, err := cmd.CombinedOutput()
