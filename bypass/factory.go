@@ -39,8 +39,17 @@ func runFactory(c *net.UnixConn) error {
 // preparations are what was done for the sockets of this process. Each is done once: when the container changes its rules,
 // the pool starts another process.
 type preparations struct {
-	looked, marked, filtered bool
-	ipv6                     bool
+	looked, marked, filtered, datagrams bool
+	ipv6                                bool
+}
+
+// Sockets makes sockets in the network namespace of the thread that calls it: what a factory does, for a process that is
+// there itself. The zero value is ready. One goroutine uses it, which is locked to its thread.
+type Sockets struct{ done preparations }
+
+// Make makes count sockets of a kind, as a Factory does.
+func (s *Sockets) Make(d Direction, ipv6 bool, count int) (fds []int, err error) {
+	return s.done.carryOut(order{Direction: d, IPv6: ipv6, Count: count})
 }
 
 func (p *preparations) carryOut(o order) ([]int, error) {
@@ -77,6 +86,12 @@ func (p *preparations) prepare(d Direction) (err error) {
 		p.filtered = true
 		_ = seedSYNSent(p.ipv6) // those connections go through the gateway otherwise
 	}
+	if d == Datagram && !p.datagrams {
+		if err := loadDatagramRuleset(p.ipv6); err != nil {
+			return err
+		}
+		p.datagrams = true
+	}
 	return nil
 }
 
@@ -85,6 +100,10 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 	mark := fwmark.Inbound
 	if d == Outbound {
 		mark = fwmark.Outbound
+	}
+	kind := unix.SOCK_STREAM
+	if d == Datagram {
+		kind = unix.SOCK_DGRAM
 	}
 	family, level, transparent := unix.AF_INET, unix.IPPROTO_IP, unix.IP_TRANSPARENT
 	if ipv6 {
@@ -96,8 +115,16 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 			fds = nil
 		}
 	}()
+	options := [][3]int{
+		{unix.SOL_SOCKET, unix.SO_MARK, mark},
+		{level, transparent, 1},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+	}
+	if d != Datagram {
+		options = append(options, [3]int{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
+	}
 	for range count {
-		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return fds, os.NewSyscallError("socket", err)
 		}
@@ -106,13 +133,7 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 			return fds, os.NewSyscallError("setsockopt", err)
 		}
-		for _, o := range [][3]int{
-			{unix.SOL_SOCKET, unix.SO_MARK, mark},
-			{level, transparent, 1},
-			{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
-			{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		} {
+		for _, o := range options {
 			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 				return fds, os.NewSyscallError("setsockopt", err)
 			}

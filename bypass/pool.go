@@ -16,10 +16,11 @@ type Direction int
 const (
 	Inbound  Direction = iota // a client outside: published ports
 	Outbound                  // the container
+	Datagram                  // a client outside, by UDP
 	directions
 )
 
-func (d Direction) String() string { return [...]string{"inbound", "outbound"}[d] }
+func (d Direction) String() string { return [...]string{"inbound", "outbound", "datagram"}[d] }
 
 // kind is a direction and a family: what sockets of a pool are alike in.
 type kind int

@@ -9,7 +9,7 @@
 #
 # It is started as root, which is needed for the world around the engines alone: a network namespace as the host, with the
 # addresses 192.0.2.2 and 2001:db8::2 on eth0; a second one as a machine outside, 192.0.2.1 and 2001:db8::1, with a web
-# server (port 8000), a service that says who asks (port 7000, TCP and UDP), one that fetches a page (7001), and a name server; and a cgroup2 mount, without
+# server (port 8000), a service that says who asks (port 7000, TCP and UDP), one that fetches a page (7001), one that connects (7002), and a name server; and a cgroup2 mount, without
 # which Debian's crun does not start on machines that mount cgroups the old way. The tests and engines run as the user.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -68,6 +68,7 @@ serve socat UDP4-RECVFROM:7000,fork,bind=192.0.2.1 'SYSTEM:echo $SOCAT_PEERADDR'
 serve socat TCP6-LISTEN:7000,fork,reuseaddr,bind='[2001:db8::1]' 'SYSTEM:echo $SOCAT_PEERADDR'
 serve socat UDP6-RECVFROM:7000,fork,bind='[2001:db8::1]' 'SYSTEM:echo $SOCAT_PEERADDR'
 serve socat TCP4-LISTEN:7001,fork,reuseaddr,bind=192.0.2.1 'SYSTEM:read url; exec curl -s -m 10 "$url"'
+serve socat TCP4-LISTEN:7002,fork,reuseaddr,bind=192.0.2.1 'SYSTEM:read network host port; echo hello | socat -t 5 - "$network\:$host\:$port"'
 serve dnsmasq --keep-in-foreground --no-resolv --no-hosts --conf-file=/dev/null --user=root --pid-file= \
 	--address=/outside.example/192.0.2.1 --address=/outside.example/2001:db8::1
 echo 'nameserver 192.0.2.1' >"$resolv"

@@ -116,6 +116,9 @@ slirp4netns 1.3. A symbolic link called slirp4netns to usernet does the same; us
 	"pasta": {group: groupRuntimes, long: `Connect one network namespace to the host's network so that it looks like the host, without a daemon, with the command line of
 pasta. A symbolic link called pasta to usernet does the same; usernet pasta --help lists the options.`,
 		examples: "usernet pasta --config-net -t 8080:80 4711", args: []completer{nothing}},
+	"rootlessport": {group: groupRuntimes, long: `Bind the host's ports of one container, as rootless Podman asks for it in JSON on standard input, and keep the clients'
+addresses. Podman calls it by a symbolic link called rootlessport (usernet integrate podman).`,
+		examples: "usernet rootlessport < config.json", args: []completer{nothing}},
 	"integrate": {group: groupRuntimes, long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
 by usernet is changed.`,
 		examples: `usernet integrate podman

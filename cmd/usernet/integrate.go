@@ -23,17 +23,24 @@ type integration struct {
 
 // integrationsOf says what to write where, for a home directory's configuration and data, and a binary.
 func integrationsOf(config, data, binary, socket string) map[string]integration {
-	slirp := filepath.Join(data, "usernet", "bin", "slirp4netns")
+	bin := filepath.Join(data, "usernet", "bin")
+	slirp := filepath.Join(bin, "slirp4netns")
 	links := map[string]string{slirp: binary}
 	return map[string]integration{
 		"podman": {
-			short: "rootless Podman 4 and 5 call usernet in slirp4netns's place",
-			links: links,
+			short: "rootless Podman 4 and later call usernet in the places of slirp4netns, pasta and rootlessport",
+			links: map[string]string{
+				slirp:                              binary,
+				filepath.Join(bin, "pasta"):        binary,
+				filepath.Join(bin, "rootlessport"): binary,
+			},
 			files: map[string]string{
 				filepath.Join(config, "containers/containers.conf.d/usernet.conf"): "# Written by `usernet integrate podman --write`; `--undo` removes it.\n" +
-					"[engine]\nnetwork_cmd_path = \"" + slirp + "\"\n",
+					"[engine]\nnetwork_cmd_path = \"" + slirp + "\"\n" +
+					"# Podman's own default, behind usernet's directory.\n" +
+					"helper_binaries_dir = [\"" + strings.Join(append([]string{bin}, podmanHelpers...), "\", \"") + "\"]\n",
 			},
-			after: "Containers that are started from now on use it: podman run --network slirp4netns ...",
+			after: "Containers that are started from now on use it, whatever their --network.",
 		},
 		"docker": {
 			short: "rootless Docker's RootlessKit calls usernet in slirp4netns's place",
@@ -101,6 +108,11 @@ func ociHook(stage, binary, socket string) string {
 		"stages":  []string{stage},
 	}, "", "  ")
 	return string(text) + "\n"
+}
+
+// podmanHelpers are where Podman looks for its helpers by default (containers.conf(5), helper_binaries_dir).
+var podmanHelpers = []string{
+	"/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman",
 }
 
 func integrateCommand() *cobra.Command {

@@ -72,7 +72,8 @@ func rootCommand() *cobra.Command {
 		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
 		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
 		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
-		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"), integrateCommand(), ociHookCommand(),
+		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"),
+		placeCommand("rootlessport", "< CONFIG", "Take the place of Podman's rootlessport"), integrateCommand(), ociHookCommand(),
 		placeCommand("netavark", "info|create|setup NETNS|teardown NETNS", "Serve Podman's networks of the driver usernet"),
 	)
 	addDockerOnly(root)

@@ -9,6 +9,7 @@ import (
 	"github.com/usernet/usernet/runtimes/cni"
 	"github.com/usernet/usernet/runtimes/netavark"
 	"github.com/usernet/usernet/runtimes/pasta"
+	"github.com/usernet/usernet/runtimes/rootlessport"
 	"github.com/usernet/usernet/runtimes/slirp4netns"
 )
 
@@ -21,6 +22,9 @@ var places = map[string]func(program string, args []string) int{
 	},
 	"usernet-cni": func(string, []string) int {
 		return cni.Main("usernet-cni " + version + ": a CNI plugin; a container runtime calls it")
+	},
+	"rootlessport": func(_ string, args []string) int {
+		return rootlessport.Main(args, os.Stdin, os.Stdout, os.Stderr)
 	},
 	"slirp4netns": func(program string, args []string) int {
 		return slirp4netns.Main(program, version, client, args, os.Stdout, os.Stderr)

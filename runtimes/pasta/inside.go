@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
+	"github.com/usernet/usernet/internal/splice"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -74,12 +76,34 @@ func (s *session) listenInside(ctx context.Context, d direction, ranges []Range)
 		}
 		for _, l := range reply.Listeners {
 			a := l.Addr().(*net.TCPAddr).AddrPort()
-			also(a.Port(), s.splices.acceptTCP(l, netip.AddrPortFrom(a.Addr(), to[a.Port()])))
+			also(a.Port(), s.splices.AcceptTCP(l, dialTCP(netip.AddrPortFrom(a.Addr(), to[a.Port()]))))
 		}
 		for _, pc := range reply.Packets {
 			a := pc.LocalAddr().(*net.UDPAddr).AddrPort()
-			also(a.Port(), s.splices.receiveUDP(pc, netip.AddrPortFrom(a.Addr(), to[a.Port()])))
+			also(a.Port(), s.splices.ReceiveUDP(pc.(*net.UDPConn), dialUDP(netip.AddrPortFrom(a.Addr(), to[a.Port()]))))
 		}
 	}
 	return stops, nil
+}
+
+// dialTimeout is how long a service on the host's loopback may take to be connected to.
+const dialTimeout = 10 * time.Second
+
+// dialTCP connects to an address of the host.
+func dialTCP(to netip.AddrPort) splice.DialTCP {
+	return func(ctx context.Context, _ netip.AddrPort) (*net.TCPConn, error) {
+		d := net.Dialer{Timeout: dialTimeout}
+		c, err := d.DialContext(ctx, "tcp", to.String())
+		if err != nil {
+			return nil, err
+		}
+		return c.(*net.TCPConn), nil
+	}
+}
+
+// dialUDP makes sockets that send to an address of the host.
+func dialUDP(to netip.AddrPort) splice.DialUDP {
+	return func(netip.AddrPort) (*net.UDPConn, error) {
+		return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	}
 }

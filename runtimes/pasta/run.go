@@ -16,6 +16,7 @@ import (
 
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/internal/splice"
 	"github.com/usernet/usernet/runtimes/standalone"
 	"github.com/usernet/usernet/sandbox"
 	"github.com/usernet/usernet/switch/tap"
@@ -35,9 +36,9 @@ type session struct {
 	net  *standalone.Network
 	diag *os.File // tells what listens in the namespace; nil where nobody asks
 
-	splices        *splices
-	onHost, inside [2]portSet // ports that this process listens at, of TCP and UDP
-	capture        *capture   // nil: none
+	splices        *splice.Group // between the namespace's loopback and the host's
+	onHost, inside [2]portSet    // ports that this process listens at, of TCP and UDP
+	capture        *capture      // nil: none
 	stopCapture    func()
 
 	release []func() error // in the order in which it was acquired
@@ -45,7 +46,7 @@ type session struct {
 
 // start joins the namespace, publishes ports and returns when traffic can flow.
 func start(ctx context.Context, o *Options, log *slog.Logger) (*session, error) {
-	s := &session{o: o, log: log, splices: newSplices()}
+	s := &session{o: o, log: log, splices: splice.NewGroup()}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -243,7 +244,7 @@ func (s *session) close() error {
 	for i := len(s.release) - 1; i >= 0; i-- {
 		errs = append(errs, s.release[i]())
 	}
-	s.splices.close()
+	s.splices.Close()
 	if s.stopCapture != nil {
 		s.stopCapture()
 	}

@@ -18,11 +18,12 @@ const patience = 60 * time.Second
 
 // Set in TestMain for all tests.
 var (
-	slirp4netns string // what is called in slirp4netns's place
-	pasta       string // in pasta's
-	usernet     string
-	helper      string // the end-to-end tests' client and server, for what no stock program does
-	image       string // archive of a root file system: busybox under the names of its applets
+	slirp4netns  string // what is called in slirp4netns's place
+	pasta        string // in pasta's
+	rootlessport string // in that of Podman's program
+	usernet      string
+	helper       string // the end-to-end tests' client and server, for what no stock program does
+	image        string // archive of a root file system: busybox under the names of its applets
 )
 
 func TestMain(m *testing.M) {
@@ -61,7 +62,7 @@ func build(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("scripts/build.sh: %w\n%s", err, out)
 	}
-	for name, place := range map[string]*string{"slirp4netns": &slirp4netns, "pasta": &pasta} {
+	for name, place := range map[string]*string{"slirp4netns": &slirp4netns, "pasta": &pasta, "rootlessport": &rootlessport} {
 		if other := os.Getenv("USERNET_ENGINES_" + strings.ToUpper(name)); other != "" {
 			*place = other
 			continue

@@ -272,19 +272,32 @@ func (p *podman) playAPod(network string, port int) {
 }
 
 // TestIntegratePodman: what `usernet integrate podman --write` writes is enough, and --undo takes it back.
-func TestIntegratePodman(t *testing.T) {
-	u := newUser(t)
-	version := func() string { return u.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}") }
+func TestIntegratePodman(t *testing.T) { integratesPodman(t, "{{.Host.Slirp4NetNS.Version}}") }
+
+// TestPodman5Integrate: the same, for pasta.
+func TestPodman5Integrate(t *testing.T) { integratesPodman(t, "{{.Host.Pasta.Version}}") }
+
+func integratesPodman(t *testing.T, ask string) {
+	p := configurePodman(t, "crun", "")
+	version := func() string { return p.ok("podman", "info", "-f", ask) }
 	if v := version(); strings.Contains(v, "usernet") {
 		t.Fatalf("before: %s", v)
 	}
-	u.ok(usernet, "integrate", "podman", "--write")
+	p.ok(usernet, "integrate", "podman", "--write")
 	if v := version(); !strings.Contains(v, "usernet") {
 		t.Errorf("podman does not call usernet: %s", v)
 	}
-	u.ok(usernet, "integrate", "podman", "--undo")
+	p.ok("podman", "network", "create", "lan")
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18520:80", "bb:1", "helper", "tcpserve", ":80", "addr")
+	eventually(t, func() error {
+		if seen := fromOutside(t, "tcp", "192.0.2.2:18520"); !strings.HasPrefix(seen, "192.0.2.1:") {
+			return fmt.Errorf("podman does not call usernet in rootlessport's place: the service sees %q", seen)
+		}
+		return nil
+	})
+	p.ok("podman", "rm", "--force", "--time", "0", "web")
+	p.ok(usernet, "integrate", "podman", "--undo")
 	if v := version(); strings.Contains(v, "usernet") {
 		t.Errorf("after --undo: %s", v)
 	}
-	u.try("podman", "system", "migrate")
 }
