@@ -26,7 +26,7 @@ var layers = []struct {
 	{"cmd", []string{everything}},
 	{"test", []string{everything}},
 	// A program in the place of another puts an engine, interfaces and a sandbox together itself, without the daemon.
-	{"runtimes", []string{"engine", "api", "network", "sandbox", "autoconf", "forwarder", "dns", "policy", "confine", "stack", "switch"}},
+	{"runtimes", []string{"engine", "api", "network", "sandbox", "bypass", "autoconf", "forwarder", "dns", "policy", "confine", "stack", "switch"}},
 	{"observe", []string{"api", "network", "switch"}},
 	{"daemon", []string{"api", "engine", "names", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
 	{"api", []string{"network", "handover"}},
