@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -155,11 +156,19 @@ func (h *host) addRoutes(family int, routes []route) {
 		byGateway = append(byGateway, route{all, gw})
 	}
 	for _, r := range byGateway {
+		if h.owns(r.Via) {
+			continue // the kernel takes no route by an address of its own; -a has given it to the namespace
+		}
 		if !h.onLink(r.Via) {
 			h.Routes = append(h.Routes, route{Dst: netip.PrefixFrom(r.Via, r.Via.BitLen())})
 		}
 		h.Routes = append(h.Routes, r)
 	}
+}
+
+// owns says whether an address is the namespace's.
+func (h *host) owns(a netip.Addr) bool {
+	return slices.ContainsFunc(h.Addrs, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // onLink says whether an address is reached without a gateway.

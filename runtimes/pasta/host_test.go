@@ -121,6 +121,7 @@ func TestTheNamespaceLooksLikeTheHost(t *testing.T) {
 		{"RootlessKit's call", office(), "-4 -I tap0 -a 10.0.2.100 -n 24 -g 10.0.2.2", "tap0 10.0.2.100/24; 0.0.0.0/0 via 10.0.2.2"},
 		{"an address of the host", office(), "-4 -a 192.0.2.7 -g 192.0.2.9", "eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.9"},
 		{"a foreign address", office(), "-4 -a 198.18.0.1 -g 198.18.0.2", "eth0 198.18.0.1/24; 0.0.0.0/0 via 198.18.0.2"},
+		{"the gateway's address", office(), "-4 -a 192.0.2.1", "eth0 192.0.2.1/24; 192.0.2.0/24; 10.0.0.0/8 via 192.0.2.2"},
 		{"one address, one route", office(), "-4 --no-copy-addrs --no-copy-routes", "eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.1"},
 		{"a gateway beyond the link", pointToPoint, "-4", "ppp0 192.0.2.7/32; 198.51.100.1/32; 0.0.0.0/0 via 198.51.100.1"},
 		{"no default route", noDefault, "-4", "eth9 192.0.2.7/24; 192.0.2.0/24"},

@@ -79,6 +79,7 @@ func TestPodmanOverSlirp4netns(t *testing.T) {
 				{"out by IPv6", "slirp4netns", "wget -qO- http://[2001:db8::1]:8000/", []string{"outside"}, nil},
 				{"out by name", "slirp4netns", "wget -qO- http://outside.example:8000/", []string{"outside"}, nil},
 				{"from an address", "slirp4netns:outbound_addr=192.0.2.2", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
+				{"from an IPv6 address", "slirp4netns:outbound_addr6=2001:db8::2", "sleep 1 | nc 2001:db8::1 7000", []string{"2001:db8"}, nil},
 				{"from an interface", "slirp4netns:outbound_addr=eth0", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
 				{"ping", "slirp4netns", "ping -c 1 -W 5 192.0.2.1; ping -c 1 -W 5 10.0.2.2", []string{"1 packets received"}, nil},
 			} {
@@ -220,6 +221,17 @@ func echoes(address string) error {
 // TestPodmanUserNamespaces: the network namespace belongs to a user namespace below that of Podman's pause process.
 func TestPodmanUserNamespaces(t *testing.T) {
 	p := newPodman(t, "crun")
+	if r := p.try("podman", "run", "--rm", "--network", "slirp4netns:foo=bar", "bb:1", "true"); r.code != 126 || !strings.Contains(r.stderr, "unknown option") {
+		t.Errorf("an unknown option: %v", r)
+	}
+	p.ok("podman", "run", "-d", "--name", "web", "--userns", "keep-id", "--network", "slirp4netns:port_handler=slirp4netns", "-p", "18485:8080",
+		"-p", "18486:83/udp", "--user", "0", "bb:1", "sh", "-c", "helper udpserve :83 & exec httpd -f -p 8080 -h /var/www")
+	eventually(t, func() error { return says("http://127.0.0.1:18485/", "container\n") })
+	eventually(t, func() error { return echoes("127.0.0.1:18486") })
+	p.ok("podman", "system", "migrate") // which ends containers, and what connects them
+	eventually(t, func() error { return refuses("127.0.0.1:18485") })
+	p.ok("podman", "start", "web")
+	eventually(t, func() error { return says("http://127.0.0.1:18485/", "container\n") })
 	for _, mode := range []string{"keep-id", "auto", "nomap"} {
 		out := p.run("--userns", mode, "--network", "slirp4netns", "bb:1", "sh", "-c", "ip addr show tap0; wget -qO- http://192.0.2.1:8000/")
 		if !strings.Contains(out, "10.0.2.100/24") || !strings.Contains(out, "outside") {
@@ -238,7 +250,10 @@ func TestPodmanBridge(t *testing.T) {
 	if out != "outside" {
 		t.Errorf("out of the bridge: %q", out)
 	}
+	p.ok("podman", "restart", "--time", "0", "web")
+	eventually(t, func() error { return says("http://127.0.0.1:18490/", "container\n") })
 	p.ok("podman", "rm", "--force", "--time", "0", "web")
+	eventually(t, func() error { return refuses("127.0.0.1:18490") })
 }
 
 // pod is a pod of two containers; %d is the host's port.
