@@ -84,13 +84,17 @@ func Wait(ctx context.Context, pid int, start uint64) error {
 	if err != nil {
 		return err
 	}
+	var other error
 	err = raw.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(p, 0)
+		if err == nil && n > 0 && p[0].Revents&unix.POLLIN == 0 {
+			other = fmt.Errorf("watching process %d: poll says %#x", pid, p[0].Revents) // which is no end
+		}
 		return err == nil && n > 0
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return err
+	return errors.Join(err, other)
 }

@@ -47,8 +47,11 @@ func (c *requester) request(body any, files ...*os.File) (*net.UnixConn, error) 
 func receive(c *net.UnixConn, r any) ([]*os.File, error) {
 	buf := make([]byte, maxMessage)
 	n, files, err := readFiles(c, buf)
-	if err != nil || n == 0 {
-		return nil, errNoHelper
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w (%w)", errNoHelper, err)
+	case n == 0:
+		return nil, fmt.Errorf("%w (its end of the request was closed)", errNoHelper)
 	}
 	if err := json.Unmarshal(buf[:n], r); err != nil {
 		closeAll(files)
@@ -75,11 +78,13 @@ func serveRequests(c *net.UnixConn, serve func(body []byte, answer *net.UnixConn
 			return err
 		}
 		if len(files) == 0 || len(files) > maxRequestFiles {
+			fmt.Fprintf(os.Stderr, "a request came with %d descriptors\n", len(files))
 			closeAll(files)
 			continue // who asked sees the sockets closed
 		}
 		answer, err := connOf(files[0])
 		if err != nil {
+			fmt.Fprintln(os.Stderr, "a request without a socket for its answer:", err)
 			closeAll(files)
 			continue
 		}
