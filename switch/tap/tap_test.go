@@ -354,6 +354,13 @@ func TestVethPairsOfOthersAreLeftAlone(t *testing.T) {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "their1"}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for _, name := range []string{"their0", "ours0"} {
+			if link, err := netlink.LinkByName(name); err == nil {
+				_ = netlink.LinkDel(link)
+			}
+		}
+	})
 	for _, name := range []string{"their0", "lo", strings.Repeat("x", 16)} {
 		if f, err := Create(name, nil, 0, kinds["veth"]); err == nil {
 			t.Errorf("%s was opened: %v", name, f.Close())
