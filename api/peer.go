@@ -42,10 +42,18 @@ func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, uidKey{}, int(cred.Uid))
 }
 
-// mayAsk says why the peer of a request gets nothing; nil: it may ask.
-func mayAsk(ctx context.Context) error {
+// isUser says why the user at the other end of a request gets nothing; nil: it is this one, or root.
+func isUser(ctx context.Context) error {
 	if uid, known := ctx.Value(uidKey{}).(int); !known || uid != os.Geteuid() && uid != 0 {
 		return errdefs.Forbidden("this daemon belongs to another user")
+	}
+	return nil
+}
+
+// mayAsk says why the peer of a request gets nothing; nil: it may ask.
+func mayAsk(ctx context.Context) error {
+	if err := isUser(ctx); err != nil {
+		return err
 	}
 	if check, ok := ctx.Value(processKey{}).(func() error); ok {
 		return check()

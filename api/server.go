@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
@@ -25,6 +26,7 @@ type Server struct {
 	log      *slog.Logger
 	http     *http.Server
 	handover func(*handover.Peer) // nil: not possible
+	program  func() (*os.File, error)
 
 	checkPeer func(pid int) error // nil: each process of this user may ask
 }
@@ -88,7 +90,11 @@ var crossOrigin = http.NewCrossOriginProtection()
 // bodies.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := mayAsk(r.Context()); err != nil {
+		check := mayAsk
+		if r.URL.Path == programPath {
+			check = isUser // each container has that file already
+		}
+		if err := check(r.Context()); err != nil {
 			fail(w, err)
 			return
 		}
@@ -115,6 +121,7 @@ func (s *Server) routes() http.Handler {
 		m.HandleFunc(r.method+" "+r.path, checkQuery(r.query, r.handle))
 	}
 	m.HandleFunc("POST "+handover.Path, s.serveHandover) // which is no HTTP any more
+	m.HandleFunc("POST "+programPath, s.serveProgram)
 	m.HandleFunc("/", unknown)
 	return m
 }

@@ -79,25 +79,31 @@ func sealedProgram() (*os.File, error) {
 	return sealed.file, nil
 }
 
+// image is the program that is copied: the one that the main program carries, or itself.
+func image() (io.ReadCloser, error) {
+	if Program != nil {
+		if carried := Program(); carried != nil {
+			return io.NopCloser(carried), nil
+		}
+	}
+	return os.Open("/proc/self/exe")
+}
+
 // allSeals are those of the file: neither its content nor who may execute it changes, and the seals stay.
 const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_EXEC
 
 // seal makes the file in memory and returns it open for reading: what is open for writing cannot be executed.
 func seal() (*os.File, error) {
-	self, err := os.Open("/proc/self/exe")
+	image, err := image()
 	if err != nil {
 		return nil, err
 	}
-	if seals, err := unix.FcntlInt(self.Fd(), unix.F_GET_SEALS, 0); err == nil && seals&unix.F_SEAL_WRITE != 0 {
-		return self, nil // this process plays a role itself
-	}
-	defer self.Close()
-	var image io.Reader = self
-	if Program != nil {
-		if carried := Program(); carried != nil {
-			image = carried
+	if self, is := image.(*os.File); is {
+		if seals, err := unix.FcntlInt(self.Fd(), unix.F_GET_SEALS, 0); err == nil && seals&unix.F_SEAL_WRITE != 0 {
+			return self, nil // this process plays a role itself
 		}
 	}
+	defer image.Close()
 	// A child forked meanwhile would have the file open for writing until it executes something.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

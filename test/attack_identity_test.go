@@ -27,7 +27,7 @@ func attackExecutable(t *testing.T) {
 	for _, name := range []string{"box", "joined"} {
 		// exec's own process has been replaced by the command; that of the init stays.
 		r := d.exec(name, "sh", "-c", `
-for mode in 0 777 4755; do chmod $mode /proc/1/exe; done
+for mode in 0 111 777 4755; do chmod $mode /proc/1/exe; done
 echo X >/proc/1/exe
 exec 9<>/proc/1/exe`)
 		info, err := os.Stat(usernet)
@@ -44,11 +44,22 @@ exec 9<>/proc/1/exe`)
 	d.ok("network", "create", "second")
 	d.ok("network", "connect", "second", "box")
 	d.says("eth1", "box", "busybox", "ip", "link")
-	for _, name := range []string{"box", "joined", "owner"} {
+	var first os.FileInfo // all of them have one file, which is in memory once
+	for _, name := range []string{"box", "joined", "owner", "later"} {
 		pid := d.pid(name)
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		if err != nil || !strings.HasPrefix(exe, "/memfd:") {
 			t.Errorf("the executable of %s's init is %q, %v", name, exe, err)
+		}
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = info
+		}
+		if !raceBuild && !os.SameFile(first, info) { // the daemon's program with the race detector is another one
+			t.Errorf("%s has an executable of its own: %v", name, info)
 		}
 	}
 }

@@ -46,6 +46,7 @@ func execCommand() *cobra.Command {
 			if err != nil {
 				return runError{err}
 			}
+			shareProgram(c.Context(), cl)
 			p, err := sandbox.Exec(c.Context(), sandbox.Target{Pid: k.Pid}, spec)
 			if err != nil {
 				return runError{err}

@@ -181,9 +181,17 @@ func (j *job) forget(c *api.Client) {
 	_ = c.ContainerRemove(context.Background(), j.Container.ID, true)
 }
 
+// shareProgram has the daemon's executable of sandboxes used, if it is the same. Else this process makes its own.
+func shareProgram(ctx context.Context, c *api.Client) {
+	if f, err := c.Program(ctx); err == nil {
+		_ = sandbox.Share(f)
+	}
+}
+
 // run starts the container, calls started when its command runs and ended when it has ended but before anybody is
 // told, and returns its exit status.
 func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (int, error) {
+	shareProgram(ctx, c)
 	p, err := sandbox.Start(ctx, j.Sandbox)
 	if err != nil {
 		j.forget(c)

@@ -194,6 +194,7 @@ func serve(o serveOptions) error {
 	d.Confine(measures)
 	s := api.NewServer(d, log)
 	s.CheckPeers(d.AllowPeer)
+	s.OnProgram(sandbox.Shared)
 	successors := make(chan *handover.Peer)
 	s.OnHandover(func(p *handover.Peer) { successors <- p })
 	served := make(chan error, 1)
