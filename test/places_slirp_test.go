@@ -121,9 +121,9 @@ func TestSlirp4netnsRefusals(t *testing.T) {
 	}
 }
 
-// TestSlirp4netnsTenThousandPorts publishes ten thousand ports, with what is no request among them, and takes them back.
+// TestSlirp4netnsTenThousandPorts publishes ten thousand ports, with what is no request among them, and takes them back. It is
+// alone, since those are all ports that other tests use.
 func TestSlirp4netnsTenThousandPorts(t *testing.T) {
-	t.Parallel()
 	d := startDaemon(t)
 	f := startForeign(d)
 	sock := filepath.Join(d.dir, "api.sock")
