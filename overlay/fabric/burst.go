@@ -102,7 +102,7 @@ func (b *burst) send(l *Link, p *peer) {
 	case errno == unix.EMSGSIZE || errno == unix.EINVAL: // the route's MTU became smaller; EINVAL is from Linux before 5.15
 		p.refreshMTU()
 		l.drops[DropTooBig].Add(uint64(b.n))
-	case errno == unix.ENOKEY || errno == unix.ENOBUFS:
+	case errno == unix.ENOKEY || errno == unix.EBUSY:
 		l.drops[DropNoSeal].Add(uint64(b.n))
 	default:
 		l.drops[DropSend].Add(uint64(b.n))
@@ -136,7 +136,7 @@ func (b *burst) seal(f *Fabric, p *peer) syscall.Errno {
 		t.Add(batch, *to, b.headers[i][:b.heads[i]], b.data[i])
 	}
 	if err := t.Send(batch); err != nil {
-		return unix.ENOBUFS
+		return unix.EBUSY
 	}
 	return 0
 }

@@ -34,14 +34,15 @@ const (
 
 // When hosts are probed: as long as one does not answer more often, since the first answer is waited for.
 const (
-	tick        = time.Second
-	probeEvery  = 5 * time.Second
-	sizeEvery   = 15 * time.Second // probes of the path's MTU
-	raiseEvery  = 30 * time.Second // and of larger ones
-	sizeMisses  = 3                // rounds without an answer of the full size (RFC 8899, 5.1.3: MAX_PROBES)
-	aliveFor    = 16 * time.Second // after the last answer: three probes were lost
-	giveUpAfter = 5 * time.Second  // without an answer: other ways are tried
-	retryEvery  = 15 * time.Second // the handshake with a host that is silent
+	tick         = time.Second
+	probeEvery   = 5 * time.Second
+	sizeEvery    = 30 * time.Second       // probes of the path's MTU; with each round while there is traffic
+	answerWithin = 900 * time.Millisecond // else a probe counts as lost
+	raiseEvery   = 30 * time.Second       // and of larger ones
+	sizeMisses   = 3                      // rounds without an answer of the full size (RFC 8899, 5.1.3: MAX_PROBES)
+	aliveFor     = 16 * time.Second       // after the last answer: three probes were lost
+	giveUpAfter  = 5 * time.Second        // without an answer: other ways are tried
+	retryEvery   = 15 * time.Second       // the handshake with a host that is silent
 )
 
 // probeSizes are path MTUs that occur: IPv6's least, tunnels, PPPoE, Ethernet, clouds, jumbo frames.
@@ -52,11 +53,13 @@ type probes struct {
 	tokens  [2]uint64 // of the last two rounds: an answer may be late
 	sentAt  [2]time.Time
 	best    int  // the largest size that was answered since the last round
+	sent    bool // a round was sent that was not judged yet
 	large   bool // the last round had a probe of the path's MTU
 	heard   bool // something was answered since the last round
 	misses  int
 	next    time.Time // when the next round is due, and what else
 	sizeAt  time.Time
+	traffic uint64 // frames that had been sent at the last probe of the path's MTU
 	raiseAt time.Time
 	retryAt time.Time
 
@@ -144,14 +147,18 @@ func (p *peer) round(now time.Time) (silent bool) {
 	if !alive {
 		silent = s.isSilent(now)
 	}
+	if s.sent && now.Sub(s.sentAt[0]) >= answerWithin {
+		if p.judge(); s.misses > 0 {
+			s.next = now
+		}
+	}
 	if now.Before(s.next) {
 		return silent
 	}
-	s.next = now.Add(probeEvery)
-	if !alive || s.misses > 0 {
+	s.next, s.sent = now.Add(probeEvery), true
+	if !alive {
 		s.next = now.Add(tick)
 	}
-	p.judge()
 	s.tokens[1], s.sentAt[1] = s.tokens[0], s.sentAt[0]
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // crypto/rand does not fail (Go 1.24)
@@ -160,8 +167,9 @@ func (p *peer) round(now time.Time) (silent bool) {
 	if !alive || p.via.Load() != nil {
 		return silent
 	}
-	if s.misses > 0 || !now.Before(s.sizeAt) {
-		s.sizeAt, s.large = now.Add(sizeEvery), true
+	traffic := p.out.frames.Load()
+	if s.misses > 0 || traffic != s.traffic || !now.Before(s.sizeAt) {
+		s.sizeAt, s.traffic, s.large = now.Add(sizeEvery), traffic, true
 		p.sendProbe(s.tokens[0], int(p.pathMTU.Load()))
 		p.sendSizes(now)
 	}
@@ -202,7 +210,7 @@ func (p *peer) judge() {
 	case s.large:
 		s.misses = 0
 	}
-	s.best, s.heard, s.large = 0, false, false
+	s.best, s.heard, s.large, s.sent = 0, false, false, false
 }
 
 // isSilent says whether other ways are to be tried to a peer that does not answer.

@@ -76,7 +76,7 @@ func (g *guest) await(t *testing.T, n int) []received {
 	return got
 }
 
-func waitFor(t *testing.T, what string, ok func() bool) {
+func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for !ok() {

@@ -214,3 +214,27 @@ func stream(t testing.TB, from, to *netns, addr netip.Addr, size int) {
 		t.Fatal("other data came back")
 	}
 }
+
+// startWireguard starts wireguard-go in a namespace, with the interface wg0 and one peer as wg(8) takes it, and returns its process.
+// Its socket is in a directory that a mount namespace of its own has.
+func startWireguard(t testing.TB, n *netns, program, key, peer string) (pid int) {
+	t.Helper()
+	script := fmt.Sprintf(`mount -t tmpfs none /run && mkdir /run/wireguard && echo %s > /run/key
+		export WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1
+		%s -f wg0 > /dev/null 2>&1 & pid=$!
+		until [ -S /run/wireguard/wg0.sock ]; do sleep 0.05; done
+		wg set wg0 private-key /run/key listen-port 51820 %s && echo $pid; wait`, key, program, peer)
+	cmd := exec.Command("unshare", "-m", "sh", "-c", script)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, n.in(cmd.Start))
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	})
+	_, err = fmt.Fscan(out, &pid)
+	must(t, err)
+	return pid
+}

@@ -20,13 +20,15 @@ const (
 	protoUDP  = 17
 	batchRoom = 65000 + BatchSize*innerHeaders
 
-	queued = 32 // batches that wait for WireGuard
+	queued = 64 // batches that wait for WireGuard
 
 	// inFlight is how many packets WireGuard may hold before they are sent. Each has a buffer of 64 KiB there.
-	inFlight = 512
+	inFlight = 2048
 	// stall is for how long a full WireGuard holds all senders up. What it has dropped by then (it holds packets of a host
 	// without a session, and drops the oldest) does not count any more.
 	stall = 20 * time.Millisecond
+	// sendWait is for how long a sender is held up before its datagrams are dropped.
+	sendWait = 100 * time.Millisecond
 )
 
 // ErrFull says that datagrams were dropped, as WireGuard does not get done with those before them.
@@ -72,7 +74,7 @@ func (t *Tunnel) Send(b *Batch) error {
 		return nil
 	default:
 	}
-	timer := time.NewTimer(stall)
+	timer := time.NewTimer(sendWait)
 	defer timer.Stop()
 	select {
 	case t.queue.batches <- b:

@@ -25,7 +25,7 @@ const (
 
 	innerHeaders = 40 + 8 // IPv6, UDP
 	// BatchSize is how many packets go in and out at once.
-	BatchSize = 64
+	BatchSize = 128
 )
 
 // Room is how large the payload of a datagram may be that leaves in a UDP payload of n bytes.
