@@ -34,11 +34,12 @@ func arp(op uint16, senderMAC overlay.MAC, sender netip.Addr, target netip.Addr)
 
 // TestFramesOfAPeerCountOnlyFromItsEndpoints is what a hostile host may try: each frame is dropped, and counted with its reason.
 func TestFramesOfAPeerCountOnlyFromItsEndpoints(t *testing.T) {
-	a, b, c := newSide(t, hostA, 2), newSide(t, hostB, 3), newSide(t, hostC, 4)
+	subnets := func(c *NetworkConfig) { c.Subnets = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")} }
+	a, b, c := newSide(t, hostA, 2, subnets), newSide(t, hostB, 3), newSide(t, hostC, 4)
 	meet(t, a, b, c)
 	pb := a.fabric.hosts[hostB]
 	me, own, other := a.guest, b.guest, c.guest
-	gate := overlay.MAC(gatewayMAC)
+	gate, all := overlay.MAC(gatewayMAC), overlay.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	const ip4, ip6 = vswitch.EtherTypeIPv4, vswitch.EtherTypeIPv6
 	data := udpDatagram([]byte("x"))
 	dhcp := udpDatagram([]byte("x"))
@@ -66,6 +67,10 @@ func TestFramesOfAPeerCountOnlyFromItsEndpoints(t *testing.T) {
 		{"from the gateway's MAC", ethernet(me.mac, gate, ip4, ipPacket(gatewayAddr, me.ip4, 17, data)), DropGateway},
 		{"to the gateway", ethernet(gate, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("8.8.8.8"), 17, data)), DropGateway},
 		{"from the gateway's address", ethernet(me.mac, own.mac, ip4, ipPacket(gatewayAddr, me.ip4, 17, data)), DropGateway},
+		{"to all", ethernet(all, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("10.9.0.255"), 17, data)), pass},
+		{"to a group", ethernet(overlay.MAC{1, 0, 0x5e, 0, 0, 9}, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("224.0.0.9"), 17, data)), pass},
+		{"outside, by way of all", ethernet(all, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("8.8.8.255"), 17, data)), DropGateway},
+		{"outside over IPv6, by way of all", ethernet(all, own.mac, ip6, ipPacket(own.ip6, netip.MustParseAddr("2001:db8::1"), 17, data)), DropGateway},
 		{"ARP for the gateway", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, gatewayAddr, me.ip4)), DropGateway},
 		{"ARP for another", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, other.ip4, me.ip4)), DropSourceAddr},
 		{"ARP with another MAC", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, other.mac, own.ip4, me.ip4)), DropSourceMAC},

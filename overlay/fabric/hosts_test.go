@@ -203,6 +203,32 @@ func TestTwoHosts(t *testing.T) {
 	}
 }
 
+// TestAPathThatTells: a router on the way has a smaller MTU, and says so (ICMP).
+func TestAPathThatTells(t *testing.T) {
+	var own *netns
+	router, there := newNetns(t), newNetns(t)
+	veth(t, own, router, "u0", "r0", 1500)
+	veth(t, router, there, "r1", "u1", 1320)
+	t.Cleanup(func() { own.ip(t, "link del u0") })
+	own.ip(t, "addr add 10.98.0.1/24 dev u0", "route add 10.99.0.0/24 via 10.98.0.254")
+	router.ip(t, "addr add 10.98.0.254/24 dev r0", "addr add 10.99.0.254/24 dev r1")
+	router.run(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+	there.ip(t, "addr add 10.99.0.2/24 dev u1", "route add 10.98.0.0/24 via 10.99.0.254",
+		fmt.Sprintf("link add vx0 mtu 1450 type vxlan id %d local 10.99.0.2 remote 10.98.0.1 dstport %d", testVNI, DefaultPort),
+		"addr add 10.9.0.99/24 dev vx0", "link set vx0 up")
+	f, err := New(Config{Host: hostA, Listen: netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)})
+	must(t, err)
+	t.Cleanup(func() { must(t, f.Close()) })
+	sw := vswitch.New(vswitch.Config{Name: "ov", MTU: 1450})
+	t.Cleanup(func() { _ = sw.Close() })
+	plug(t, f, sw, NetworkConfig{Name: "ov", VNI: testVNI, MTU: 1450, Foreign: []netip.AddrPort{netip.MustParseAddrPort("10.99.0.2:4789")}})
+	c := newStation(t, sw, 2, 1450)
+	stream(t, c.netns, there, netip.MustParseAddr("10.9.0.99"), 1<<20)
+	if p := f.Peers()[0]; p.PathMTU != 1320 {
+		t.Errorf("the path's MTU is 1320, and %d is known", p.PathMTU)
+	}
+}
+
 // TestAPathThatSwallowsLargePackets: at its end is an interface with a smaller MTU, and nobody says so.
 func TestAPathThatSwallowsLargePackets(t *testing.T) {
 	for _, isSealed := range []bool{false, true} {

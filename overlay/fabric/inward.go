@@ -193,7 +193,7 @@ func (j *joiner) deliver(l *Link, p *peer, frame []byte, segment int) {
 	if segment == 0 && h.length > l.cfg.MTU && h.transport() && h.proto == packet.ProtoTCP {
 		segment = l.cfg.MTU - h.data
 	}
-	if segment < 0 || segment > 0 && (h.length == h.data || !intact(&h, payload[:h.length])) {
+	if segment < 0 || segment > 0 && (!h.transport() || h.length == h.data || !intact(&h, payload[:h.length])) {
 		l.drop(DropMalformed)
 		return
 	}
@@ -219,6 +219,9 @@ func (l *Link) check(t *table, p *peer, dst, src overlay.MAC, etherType uint16, 
 	}
 	if why := l.checkPacket(t, e, etherType, payload, h); why != pass {
 		return why
+	}
+	if dst[0]&1 != 0 && h.length > 0 && !l.isToGroup(h, payload) {
+		return DropGateway
 	}
 	if p.foreign {
 		l.learned.saw(src, p)
@@ -253,6 +256,34 @@ func (l *Link) checkPacket(t *table, e *place, etherType uint16, payload []byte,
 		return DropVLAN
 	}
 	return pass
+}
+
+// isToGroup says whether a packet's destination is a group, as that of its frame is. One that is not would be taken by each host's
+// gateway, and leave there in the name of that host.
+func (l *Link) isToGroup(h *inner, p []byte) bool {
+	if h.v6 {
+		return p[24] == 0xff
+	}
+	dst := [4]byte(p[16:20])
+	if dst[0]&0xf0 == 0xe0 || dst == [4]byte{255, 255, 255, 255} {
+		return true
+	}
+	if len(l.cfg.Subnets) == 0 {
+		return dst[3] == 255
+	}
+	a := netip.AddrFrom4(dst)
+	for _, s := range l.cfg.Subnets {
+		if s.Contains(a) && isLast(s, dst) {
+			return true
+		}
+	}
+	return false
+}
+
+// isLast says whether an address is the last of an IPv4 subnet that contains it.
+func isLast(s netip.Prefix, a [4]byte) bool {
+	host := uint32(1)<<(32-s.Bits()) - 1
+	return binary.BigEndian.Uint32(a[:])&host == host
 }
 
 // checkSource says whether an endpoint may send from an address; a nil one is behind a foreign peer.

@@ -24,6 +24,8 @@ type NetworkConfig struct {
 	// GatewayMAC and Gateways are those of the gateway, which each host has itself: no frame from or to them crosses.
 	GatewayMAC net.HardwareAddr
 	Gateways   []netip.Addr
+	// Subnets are those of the network: a packet to all is to the last address of one. Nil: to one that ends in 255.
+	Subnets []netip.Prefix
 	// Foreign are VXLAN devices of others, with their port; 0: DefaultPort. MACs behind them are learned, and frames to all go to
 	// them. A sealed network has none.
 	Foreign []netip.AddrPort

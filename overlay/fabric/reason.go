@@ -15,7 +15,7 @@ const (
 	DropVLAN                        // tagged
 	DropSourceMAC                   // from a MAC that no entry has at that host
 	DropSourceAddr                  // from an IP address that is not that MAC's
-	DropGateway                     // from or to the gateway, which each host has itself
+	DropGateway                     // from or to the gateway, which each host has itself; or to all hosts, and its packet to one address
 	DropConfiguration               // router advertisements and solicitations, redirects, DHCP
 	DropTooBig                      // larger than the path, and the sender is told
 	DropNoPeer                      // to a host that has no address yet, or a MAC that nobody has

@@ -3,8 +3,11 @@ package fabric
 import (
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/usernet/usernet/overlay"
@@ -102,5 +105,63 @@ func TestRelay(t *testing.T) {
 	// The relay has not the key of what it passes on: to its network nothing came.
 	if n := r.link.Drops()[DropSourceMAC]; n > 0 {
 		t.Errorf("the relay opened %d frames", n)
+	}
+}
+
+// translator is a NAT with one host behind it: what the host sends to front leaves from back, to the address of another host.
+func translator(t *testing.T, to netip.AddrPort) (front, back netip.AddrPort) {
+	t.Helper()
+	var sockets [2]*net.UDPConn
+	for i := range sockets {
+		var err error
+		sockets[i], err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		must(t, err)
+	}
+	var behind atomic.Pointer[netip.AddrPort]
+	var wg sync.WaitGroup
+	pump := func(from, out *net.UDPConn, dst func(netip.AddrPort) *netip.AddrPort) {
+		buf := make([]byte, 1<<16)
+		for {
+			n, src, err := from.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			if d := dst(src); d != nil {
+				_, _ = out.WriteToUDPAddrPort(buf[:n], *d)
+			}
+		}
+	}
+	wg.Go(func() {
+		pump(sockets[0], sockets[1], func(src netip.AddrPort) *netip.AddrPort { behind.Store(&src); return &to })
+	})
+	wg.Go(func() { pump(sockets[1], sockets[0], func(netip.AddrPort) *netip.AddrPort { return behind.Load() }) })
+	t.Cleanup(func() {
+		_ = sockets[0].Close()
+		_ = sockets[1].Close()
+		wg.Wait()
+	})
+	return sockets[0].LocalAddr().(*net.UDPAddr).AddrPort(), sockets[1].LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// TestAHostBehindNAT is known by an address that leads nowhere, and reaches the other one itself: that one answers where it sees
+// the host, and tells it.
+func TestAHostBehindNAT(t *testing.T) {
+	a, b := newSealedSide(t, hostA, 2), newSealedSide(t, hostB, 3)
+	front, back := translator(t, b.fabric.Addrs()[0])
+	pa, pb := a.peer(), b.peer()
+	pa.Addrs = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}
+	pb.Addrs = []netip.AddrPort{front}
+	must(t, b.fabric.SetPeers([]Peer{pa}))
+	must(t, a.fabric.SetPeers([]Peer{pb}))
+	a.entries(t, b.entry())
+	b.entries(t, a.entry())
+	waitFor(t, "way through the NAT", func() bool {
+		p, q := a.fabric.Peers()[0], b.fabric.Peers()[0]
+		return p.Alive && q.Alive && q.Path == Punched && q.Addr == back && p.SeenAs == back
+	})
+	p := tcp4(b.guest.ip4, a.guest.ip4, 1, []byte("through"))
+	b.guest.port.Receive(frame(a.guest.mac, b.guest.mac, vswitch.EtherTypeIPv4, p))
+	if got := a.guest.await(t, 1); string(got[0].payload) != string(p) {
+		t.Errorf("%x arrived", got[0].payload)
 	}
 }
