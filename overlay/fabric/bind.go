@@ -228,6 +228,8 @@ func (f *Fabric) opened(from netip.Addr, datagrams [][]byte) {
 		return
 	}
 	p.heard.Store(time.Now().UnixNano())
+	f.delivering.RLock()
+	defer f.delivering.RUnlock()
 	j := joiners.Get().(*joiner)
 	defer joiners.Put(j)
 	for _, b := range datagrams {

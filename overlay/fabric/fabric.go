@@ -53,7 +53,8 @@ type Fabric struct {
 	relayed chan relayedMessage       // from relays, for WireGuard
 	drops   [numReasons]atomic.Uint64 // of what belongs to no network
 
-	flushList flushList
+	flushList  flushList
+	delivering sync.RWMutex // read-locked while frames go into switches; Link.Stop waits for it
 
 	mu      sync.Mutex // guards changes of state, hosts and refused
 	hosts   map[overlay.HostID]*peer

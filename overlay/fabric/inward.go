@@ -63,8 +63,7 @@ func (r *reader) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, 
 // drain handles what is there and says whether to stop; false waits for more.
 func (r *reader) drain(fd uintptr) bool {
 	for !r.f.closed.Load() {
-		all := r.process()
-		r.join.flush()
+		all := r.handle()
 		if !all || r.sealed.n > 0 {
 			return true
 		}
@@ -79,6 +78,14 @@ func (r *reader) drain(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+// handle is process, with what the joiner holds delivered.
+func (r *reader) handle() bool {
+	r.f.delivering.RLock()
+	defer r.f.delivering.RUnlock()
+	defer r.join.flush()
+	return r.process()
 }
 
 // process handles what was received, and says whether that is all of it: else there is no room for WireGuard's messages.

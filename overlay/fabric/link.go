@@ -247,15 +247,18 @@ func (l *Link) Serve(p *vswitch.Port) error {
 	default:
 		l.port.Store(p)
 		<-l.stop
+		l.port.Store(nil)
 	}
-	l.port.Store(nil)
 	return net.ErrClosed
 }
 
-// Stop ends Serve for good. Frames can still be written.
+// Stop ends Serve for good, and returns when the port has what was received. Frames can still be written. Serve's port must not
+// call it.
 func (l *Link) Stop() {
 	l.once.Do(func() { close(l.stop) })
 	l.port.Store(nil)
+	l.f.delivering.Lock()
+	defer l.f.delivering.Unlock() // locked to wait, not to hold
 }
 
 // Close ends the network on this host. Closing again does nothing.
