@@ -25,12 +25,13 @@ import (
 // hostEnv has a hostConfig: the test's process is then a host of its own.
 const hostEnv = "USERNET_FABRIC_TEST_HOST"
 
-// hostConfig is what a host process is to be. It is reached at 10.99.0.<number>, its container at 10.9.0.<number>.
+// hostConfig is what a host process is to be. Its container has the address 10.9.0.<number>.
 type hostConfig struct {
 	Number, Peer byte
 	Host, Other  overlay.HostID
-	Key, Theirs  string // private keys in hexadecimal; "": plain
-	MTU          int    // inside
+	Addr, Seen   netip.Addr // of the other; Seen may be invalid
+	Key, Theirs  string     // private keys in hexadecimal; "": plain
+	MTU          int        // inside
 }
 
 func (c hostConfig) sealed() bool { return c.Key != "" }
@@ -67,24 +68,37 @@ func joinNetns(t testing.TB, path string) *netns {
 	return n
 }
 
-// startHosts starts two hosts with a veth pair between them, and waits until they reach each other.
+// startHosts starts two hosts with a veth pair between them, 10.99.0.1 and 10.99.0.2, and waits until they reach each other.
 func startHosts(t testing.TB, mtu int, isSealed bool) [2]*hostProcess {
 	t.Helper()
+	there := [2]netip.Addr{netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.1")}
+	return startHostsOver(t, mtu, isSealed, there, [2]netip.Addr{}, func(pair [2]*hostProcess) {
+		var own *netns
+		own.ip(t, fmt.Sprintf("link add h1 mtu %d netns %d type veth peer name h2 mtu %d netns %d",
+			mtu, pair[0].cmd.Process.Pid, mtu, pair[1].cmd.Process.Pid))
+		for i, p := range pair {
+			p.host.ip(t, fmt.Sprintf("addr add 10.99.0.%d/24 dev h%d", i+1, i+1), fmt.Sprintf("link set h%d up", i+1))
+		}
+	})
+}
+
+// startHostsOver starts two hosts that connect has joined, and waits until they reach each other. there and seen are what each is
+// told of the other's address.
+func startHostsOver(t testing.TB, mtu int, isSealed bool, there, seen [2]netip.Addr, connect func([2]*hostProcess)) [2]*hostProcess {
+	t.Helper()
 	inner := InnerMTU(mtu, false, isSealed)
-	a := hostConfig{Number: 1, Peer: 2, Host: hostA, Other: hostB, MTU: inner}
-	b := hostConfig{Number: 2, Peer: 1, Host: hostB, Other: hostA, MTU: inner}
+	a := hostConfig{Number: 1, Peer: 2, Host: hostA, Other: hostB, MTU: inner, Addr: there[0], Seen: seen[0]}
+	b := hostConfig{Number: 2, Peer: 1, Host: hostB, Other: hostA, MTU: inner, Addr: there[1], Seen: seen[1]}
 	if isSealed {
 		ka, kb := seal.NewKey(), seal.NewKey()
 		a.Key, a.Theirs = hex.EncodeToString(ka[:]), hex.EncodeToString(kb[:])
 		b.Key, b.Theirs = a.Theirs, a.Key
 	}
 	pair := [2]*hostProcess{startHost(t, a), startHost(t, b)}
-	var own *netns
-	own.ip(t, fmt.Sprintf("link add h1 mtu %d netns %d type veth peer name h2 mtu %d netns %d", mtu, pair[0].cmd.Process.Pid, mtu, pair[1].cmd.Process.Pid))
-	for i, p := range pair {
+	for _, p := range pair {
 		p.host = joinNetns(t, fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid)) // before its main thread may go elsewhere
-		p.host.ip(t, fmt.Sprintf("addr add 10.99.0.%d/24 dev h%d", i+1, i+1), fmt.Sprintf("link set h%d up", i+1))
 	}
+	connect(pair)
 	for _, p := range pair {
 		p.say(t, "go")
 	}
@@ -140,7 +154,10 @@ func TestHostProcess(t *testing.T) {
 	in.Scan() // "go"
 	(*netns)(nil).ip(t, "link set lo up")
 	cfg := Config{Host: c.Host, Listen: netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)}
-	peer := Peer{Host: c.Other, Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 99, 0, c.Peer}), DefaultPort)}}
+	peer := Peer{Host: c.Other, Addrs: []netip.AddrPort{netip.AddrPortFrom(c.Addr, DefaultPort)}}
+	if c.Seen.IsValid() {
+		peer.Seen = []netip.AddrPort{netip.AddrPortFrom(c.Seen, DefaultPort)}
+	}
 	if c.sealed() {
 		for _, k := range []struct {
 			text string
@@ -200,6 +217,38 @@ func TestTwoHosts(t *testing.T) {
 			h[0].say(t, "state")
 			t.Log(h[0].hear(t))
 		})
+	}
+}
+
+// TestTwoHostsBehindNAT: each is behind a router that lets nothing in but answers. They know each other's address behind the router,
+// which leads nowhere, and the one that a third host would have seen.
+func TestTwoHostsBehindNAT(t *testing.T) {
+	var routers [2]*netns
+	connect := func(pair [2]*hostProcess) {
+		routers = [2]*netns{newNetns(t), newNetns(t)}
+		var own *netns
+		own.ip(t, fmt.Sprintf("link add out netns %s type veth peer name out netns %s", routers[0].pid(), routers[1].pid()))
+		for i, r := range routers {
+			own.ip(t, fmt.Sprintf("link add eth0 netns %d type veth peer name in netns %s", pair[i].cmd.Process.Pid, r.pid()))
+			pair[i].host.ip(t, fmt.Sprintf("addr add 10.%d.0.2/24 dev eth0", i+1), "link set eth0 up", fmt.Sprintf("route add default via 10.%d.0.1", i+1))
+			r.ip(t, fmt.Sprintf("addr add 10.%d.0.1/24 dev in", i+1), fmt.Sprintf("addr add 10.99.0.%d/24 dev out", i+1), "link set in up", "link set out up")
+			r.run(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+			r.run(t, "nft", `table inet t {
+					chain post { type nat hook postrouting priority 100; oifname "out" masquerade; }
+					chain input { type filter hook input priority 0; iifname "out" ct state new drop; }
+					chain forward { type filter hook forward priority 0; iifname "out" ct state new drop; }
+				}`)
+		}
+	}
+	there := [2]netip.Addr{netip.MustParseAddr("10.2.0.2"), netip.MustParseAddr("10.1.0.2")}
+	seen := [2]netip.Addr{netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.1")}
+	h := startHostsOver(t, 1500, true, there, seen, connect)
+	stream(t, h[0].container, h[1].container, netip.MustParseAddr("10.9.0.2"), 1<<20)
+	for _, p := range h {
+		p.say(t, "state")
+		if state := p.hear(t); !strings.Contains(state, "Path:punched") {
+			t.Error(state)
+		}
 	}
 }
 
