@@ -73,18 +73,27 @@ type probes struct {
 func (f *Fabric) watch() {
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
-	for {
+	for n, settled := 0, false; ; n++ {
 		select {
 		case <-f.stop:
 			return
 		case <-f.woken:
 		case <-timer.C:
 		}
-		f.followSessions()
-		for _, p := range f.state.Load().byHost {
-			if p.dest.Load() != nil && p.round(time.Now()) {
+		hosts := f.state.Load().byHost
+		if len(hosts) > 0 && (!settled || n%int(probeEvery/tick) == 0) {
+			f.followSessions()
+		}
+		settled = true
+		for _, p := range hosts {
+			if p.dest.Load() == nil {
+				continue
+			}
+			now := time.Now()
+			if p.round(now) {
 				p.tryOtherWays()
 			}
+			settled = settled && p.isAlive(now)
 		}
 	}
 }

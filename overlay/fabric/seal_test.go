@@ -22,7 +22,14 @@ func newSealedSide(t *testing.T, host overlay.HostID, number byte) *side {
 }
 
 func TestSealedFrames(t *testing.T) {
-	a, b := newSealedSide(t, hostA, 2), newSealedSide(t, hostB, 3)
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(at, func(t *testing.T) { testSealedFrames(t, netip.MustParseAddrPort(at)) })
+	}
+}
+
+func testSealedFrames(t *testing.T, at netip.AddrPort) {
+	a := newSideAt(t, Config{Host: hostA, Listen: at, Key: seal.NewKey()}, 2, sealed)
+	b := newSideAt(t, Config{Host: hostB, Listen: at, Key: seal.NewKey()}, 3, sealed)
 	meet(t, a, b)
 	waitFor(t, "answer of the other host", func() bool {
 		p := a.fabric.Peers()
