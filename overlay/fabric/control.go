@@ -43,6 +43,8 @@ const (
 	aliveFor     = 16 * time.Second       // after the last answer: three probes were lost
 	giveUpAfter  = 5 * time.Second        // without an answer: other ways are tried
 	retryEvery   = 15 * time.Second       // the handshake with a host that is silent
+	directAfter  = 6 * time.Second        // and with one that is reached through a relay, at first: WireGuard lets 5 s pass
+	directEvery  = time.Minute            // and later
 )
 
 // probeSizes are path MTUs that occur: IPv6's least, tunnels, PPPoE, Ethernet, clouds, jumbo frames.
@@ -50,18 +52,19 @@ var probeSizes = []int{576, 1280, 1400, 1420, 1460, 1492, 1500, 1800, 4000, 8900
 
 // probes is what a peer's answers have said. It is guarded by peer.probing.
 type probes struct {
-	tokens  [2]uint64 // of the last two rounds: an answer may be late
-	sentAt  [2]time.Time
-	best    int  // the largest size that was answered since the last round
-	sent    bool // a round was sent that was not judged yet
-	large   bool // the last round had a probe of the path's MTU
-	heard   bool // something was answered since the last round
-	misses  int
-	next    time.Time // when the next round is due, and what else
-	sizeAt  time.Time
-	traffic uint64 // frames that had been sent at the last probe of the path's MTU
-	raiseAt time.Time
-	retryAt time.Time
+	tokens      [2]uint64 // of the last two rounds: an answer may be late
+	sentAt      [2]time.Time
+	best        int  // the largest size that was answered since the last round
+	sent        bool // a round was sent that was not judged yet
+	large       bool // the last round had a probe of the path's MTU
+	heard       bool // something was answered since the last round
+	misses      int
+	next        time.Time // when the next round is due, and what else
+	sizeAt      time.Time
+	traffic     uint64 // frames that had been sent at the last probe of the path's MTU
+	raiseAt     time.Time
+	retryAt     time.Time
+	directTries int // since it is reached through a relay, or has new addresses
 
 	since    time.Time // when it was first probed
 	answered time.Time
@@ -93,7 +96,7 @@ func (f *Fabric) watch() {
 			if p.round(now) {
 				p.tryOtherWays()
 			}
-			settled = settled && p.isAlive(now)
+			settled = settled && p.isAlive(now) && p.via.Load() == nil
 		}
 	}
 }
@@ -140,7 +143,15 @@ func (p *peer) isAlive(now time.Time) bool {
 	return !p.probes.answered.IsZero() && now.Sub(p.probes.answered) < aliveFor
 }
 
-// round sends the probes that are due. It says whether the peer has been silent for so long that other ways are to be tried.
+// tryAgain has other ways tried without waiting: there are new addresses.
+func (p *peer) tryAgain() {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	p.probes.retryAt, p.probes.directTries = time.Time{}, 0
+}
+
+// round sends the probes that are due. It says whether other ways are to be tried: the peer has been silent for too long, or is
+// reached through a relay.
 func (p *peer) round(now time.Time) (silent bool) {
 	p.probing.Lock()
 	defer p.probing.Unlock()
@@ -153,8 +164,17 @@ func (p *peer) round(now time.Time) (silent bool) {
 		}
 	}
 	alive := !s.answered.IsZero() && now.Sub(s.answered) < aliveFor
-	if !alive {
+	switch {
+	case !alive:
 		silent = s.isSilent(now)
+	case p.via.Load() != nil && !now.Before(s.retryAt): // there may be a direct way by now
+		first, wait := p.f.cfg.Host < p.host, min(directAfter<<s.directTries, directEvery)
+		s.directTries = min(s.directTries+1, 8)
+		if !first { // two handshakes at once fail
+			wait *= 3
+		}
+		silent = first || !s.retryAt.IsZero()
+		s.retryAt = now.Add(wait)
 	}
 	if s.sent && now.Sub(s.sentAt[0]) >= answerWithin {
 		if p.judge(); s.misses > 0 {
@@ -235,7 +255,7 @@ func (s *probes) isSilent(now time.Time) bool {
 	return true
 }
 
-// tryOtherWays is for a peer that does not answer: its next address, or, sealed, all of them and relays.
+// tryOtherWays is for a peer that does not answer, or only through a relay: its next address, or, sealed, all of them and relays.
 func (p *peer) tryOtherWays() {
 	t, k := p.f.tunnel.Load(), p.key.Load()
 	if t == nil || k == nil {

@@ -280,8 +280,10 @@ func TestAPathThatTells(t *testing.T) {
 
 // TestAPathThatSwallowsLargePackets: at its end is an interface with a smaller MTU, and nobody says so.
 func TestAPathThatSwallowsLargePackets(t *testing.T) {
+	t.Parallel()
 	for _, isSealed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sealed %v", isSealed), func(t *testing.T) {
+			t.Parallel()
 			h := startHosts(t, 1500, isSealed)
 			h[0].host.run(t, "ethtool", "-K", "h1", "tx", "off", "gso", "off") // super-datagrams would get through whole
 			h[1].host.ip(t, "link set h2 mtu 1300")

@@ -274,11 +274,18 @@ func (f *Fabric) countingKeys() map[overlay.HostID]overlay.Key {
 
 // setCandidates takes the addresses of a host, the best first. Where it is reached now stays, as long as that is one of them.
 func (p *peer) setCandidates(list []*destination) {
+	old := *p.candidates.Load()
+	if !slices.EqualFunc(old, list, func(a, b *destination) bool { return a.addr == b.addr }) {
+		p.tryAgain()
+	}
 	p.candidates.Store(&list)
 	d := p.dest.Load()
 	if len(list) == 0 {
 		p.dest.Store(nil)
 		return
+	}
+	if d != nil && p.key.Load() != nil && p.isAlive(time.Now()) {
+		return // where WireGuard hears it
 	}
 	for _, c := range list {
 		if d != nil && c.addr == d.addr {

@@ -95,7 +95,7 @@ func (f *Fabric) relay(from *peer, m []byte) {
 // relayedMessage is one that waits for WireGuard.
 type relayedMessage struct {
 	bytes    []byte
-	endpoint *relayEndpoint
+	endpoint conn.Endpoint
 }
 
 // takeRelayed gives WireGuard a message that a relay passed on. Who sent it, WireGuard finds out.
@@ -109,8 +109,12 @@ func (f *Fabric) takeRelayed(via *peer, m []byte) {
 		f.drops[DropUnknownPeer].Add(1)
 		return
 	}
+	message := relayedMessage{append([]byte(nil), m[relayHeader:]...), &relayEndpoint{via: via, to: from}}
+	if d := from.dest.Load(); m[relayHeader] == sealData && from.via.Load() == nil && d != nil && from.isAlive(time.Now()) {
+		message.endpoint = &addrEndpoint{dest: *d} // a late one does not lead back to the relay
+	}
 	select {
-	case f.relayed <- relayedMessage{append([]byte(nil), m[relayHeader:]...), &relayEndpoint{via: via, to: from}}:
+	case f.relayed <- message:
 	default:
 		f.drops[DropRate].Add(1)
 	}

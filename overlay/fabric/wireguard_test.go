@@ -63,6 +63,7 @@ func TestWireguardPeer(t *testing.T) {
 
 // TestRelay has two hosts that know only dead addresses of each other, and a third that reaches both.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	a, b, r := newSealedSide(t, hostA, 2), newSealedSide(t, hostB, 3), newSealedSide(t, hostC, 4)
 	dead := func(s *side) Peer {
 		p := s.peer()
@@ -102,6 +103,17 @@ func TestRelay(t *testing.T) {
 	if n := len(r.guest.take()); n > 0 {
 		t.Errorf("the relay's container got %d frames", n)
 	}
+	// Once there is a way of their own they take it.
+	must(t, a.fabric.SetPeers([]Peer{b.peer(), r.peer()}))
+	must(t, b.fabric.SetPeers([]Peer{a.peer(), r.peer()}))
+	waitFor(t, "direct way", func() bool {
+		for _, p := range a.fabric.Peers() {
+			if p.Host == hostB {
+				return p.Alive && p.Path == Direct
+			}
+		}
+		return false
+	})
 	// The relay has not the key of what it passes on: to its network nothing came.
 	if n := r.link.Drops()[DropSourceMAC]; n > 0 {
 		t.Errorf("the relay opened %d frames", n)
