@@ -2,8 +2,13 @@ package fabric
 
 import (
 	"bytes"
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
 	"testing"
 
+	"github.com/usernet/usernet/overlay/seal"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -95,4 +100,63 @@ func TestSuperFrames(t *testing.T) {
 	if d := b.link.Drops(); len(d) > 0 {
 		t.Errorf("dropped: %v", d)
 	}
+}
+
+// TestCloseLeavesNothing: neither goroutines nor descriptors, with sessions and without.
+func TestCloseLeavesNothing(t *testing.T) {
+	count := func() (goroutines, descriptors int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return runtime.NumGoroutine(), len(list)
+	}
+	goroutines, descriptors := count()
+	for range 3 {
+		a, err := New(Config{Host: hostA, Key: seal.NewKey()})
+		must(t, err)
+		b, err := New(Config{Host: hostB, Key: seal.NewKey(), Listen: netip.MustParseAddrPort("127.0.0.1:0")})
+		must(t, err)
+		_, err = a.Open(NetworkConfig{Name: "ov", VNI: testVNI, Sealed: true})
+		must(t, err)
+		at := []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.Addrs()[0].Port())}
+		must(t, a.SetPeers([]Peer{{Host: hostB, Addrs: b.Addrs(), Key: b.PublicKey()}}))
+		must(t, b.SetPeers([]Peer{{Host: hostA, Addrs: at, Key: a.PublicKey()}}))
+		waitFor(t, "answer", func() bool { return a.Peers()[0].Alive })
+		must(t, a.Close())
+		must(t, a.Close()) // again does nothing
+		must(t, b.Close())
+		if _, err := a.Open(NetworkConfig{Name: "ov", VNI: testVNI}); !errors.Is(err, ErrClosed) {
+			t.Errorf("a closed fabric opens a network: %v", err)
+		}
+		if err := a.SetPeers(nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("a closed fabric takes peers: %v", err)
+		}
+	}
+	waitFor(t, "end of all goroutines and descriptors", func() bool {
+		g, d := count()
+		return g <= goroutines && d <= descriptors
+	})
+}
+
+func TestNetworksThatCannotBe(t *testing.T) {
+	a := newSide(t, hostA, 2)
+	foreign := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.2:4789")}
+	for name, c := range map[string]NetworkConfig{
+		"without a VNI":                              {},
+		"with the VNI of hosts' own words":           {VNI: controlVNI},
+		"with a VNI that is in use":                  {VNI: testVNI},
+		"sealed, with foreign peers":                 {VNI: 5, Sealed: true, Foreign: foreign},
+		"with a foreign peer at a group":             {VNI: 5, Foreign: []netip.AddrPort{netip.MustParseAddrPort("239.1.1.1:4789")}},
+		"with a foreign peer that no socket reaches": {VNI: 5, Foreign: []netip.AddrPort{netip.MustParseAddrPort("[::1]:4789")}},
+	} {
+		if l, err := a.fabric.Open(c); err == nil {
+			t.Errorf("a network %s is opened", name)
+			_ = l.Close()
+		}
+	}
+	l, err := a.fabric.Open(NetworkConfig{VNI: 5, Foreign: foreign})
+	must(t, err)
+	must(t, l.Close())
+	l, err = a.fabric.Open(NetworkConfig{VNI: 5}) // the number is free again
+	must(t, err)
+	must(t, l.Close())
 }
