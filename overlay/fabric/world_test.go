@@ -185,7 +185,7 @@ func stream(t testing.TB, from, to *netns, addr netip.Addr, size int) {
 			return
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 		got, err := io.ReadAll(c)
 		if err == nil && !bytes.Equal(got, sent) {
 			err = errors.New("other data arrived")
@@ -201,7 +201,7 @@ func stream(t testing.TB, from, to *netns, addr netip.Addr, size int) {
 		return err
 	}))
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 	_, err := c.Write(sent)
 	must(t, err)
 	must(t, c.(*net.TCPConn).CloseWrite())
