@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/usernet/usernet/forwarder/mapping"
 )
 
 // Flow is one live connection or association. Bytes and packets "in" are those towards the container.
@@ -24,38 +26,61 @@ type Flow struct {
 
 // Flows lists what is live.
 func (f *Forwarder) Flows() []Flow {
-	f.mu.Lock() // for no longer than a copy takes: each packet of the network may need it
-	flows, udp := slices.Collect(maps.Keys(f.flows)), slices.Collect(maps.Values(f.udp))
-	inbound, echo := slices.Collect(maps.Values(f.inbound)), slices.Collect(maps.Values(f.echo))
+	f.mu.Lock() // for no longer than a copy takes
+	flows := slices.Collect(maps.Keys(f.flows))
 	f.mu.Unlock()
+	udp, inbound, echo := f.udp.All(), f.inbound.All(), f.echo.All()
 	list := make([]Flow, 0, len(flows)+len(udp)+len(inbound)+len(echo))
 	for _, fl := range flows {
 		list = append(list, fl.list())
 	}
 	for _, a := range udp {
-		a.mu.Lock()
-		outside := a.outside
-		a.mu.Unlock()
-		list = append(list, Flow{
-			Proto: "udp", Direction: "out", State: "mapped", Inside: a.inside, Outside: outside, HostSide: a.hostSide, Path: "gateway",
-			BytesIn: a.bytesIn.Load(), BytesOut: a.bytesOut.Load(), PacketsIn: a.packetsIn.Load(), PacketsOut: a.packetsOut.Load(), Created: a.created,
-		})
+		list = append(list, a.list())
 	}
 	for _, in := range inbound {
-		hostSide := in.client.port.Bound().Host
-		if in.client.local.IsValid() {
-			hostSide = netip.AddrPortFrom(in.client.local.Unmap(), hostSide.Port())
-		}
-		list = append(list, Flow{
-			Proto: "udp", Direction: "in", State: "mapped", Inside: in.key.inside, Outside: in.client.from, HostSide: hostSide, Path: "gateway",
-			BytesIn: in.bytesIn.Load(), BytesOut: in.bytesOut.Load(), PacketsIn: in.packetsIn.Load(), PacketsOut: in.packetsOut.Load(), Created: in.created,
-		})
+		list = append(list, in.list())
 	}
 	for _, s := range echo {
-		list = append(list, Flow{
-			Proto: "icmp", Direction: "out", State: "mapped", Inside: netip.AddrPortFrom(s.key.src, s.key.id), Path: "gateway",
-			PacketsIn: s.packetsIn.Load(), PacketsOut: s.packetsOut.Load(), Created: s.created,
-		})
+		list = append(list, s.list())
 	}
 	return list
+}
+
+// mapped begins the Flow of a mapping.
+func mapped(m *mapping.Mapping, proto, direction string) Flow {
+	return Flow{
+		Proto:      proto,
+		Direction:  direction,
+		State:      "mapped",
+		Path:       "gateway",
+		BytesIn:    m.BytesIn.Load(),
+		BytesOut:   m.BytesOut.Load(),
+		PacketsIn:  m.PacketsIn.Load(),
+		PacketsOut: m.PacketsOut.Load(),
+		Created:    m.Created(),
+	}
+}
+
+func (a *association) list() Flow {
+	l := mapped(a.Base(), "udp", "out")
+	l.Inside, l.HostSide = a.inside, a.hostSide
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l.Outside = a.outside
+	return l
+}
+
+func (in *inboundUDP) list() Flow {
+	l := mapped(in.Base(), "udp", "in")
+	l.Inside, l.Outside, l.HostSide = in.key.inside, in.client.from, in.client.port.Bound().Host
+	if in.client.local.IsValid() {
+		l.HostSide = netip.AddrPortFrom(in.client.local.Unmap(), l.HostSide.Port())
+	}
+	return l
+}
+
+func (s *pinger) list() Flow {
+	l := mapped(s.Base(), "icmp", "out")
+	l.Inside = netip.AddrPortFrom(s.key.src, s.key.id)
+	return l
 }

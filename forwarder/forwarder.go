@@ -7,10 +7,10 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/mapping"
 	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/forwarder/relay"
 	"github.com/usernet/usernet/internal/sockio"
@@ -69,20 +69,17 @@ type Forwarder struct {
 
 	toFlush flushList
 
-	mu      sync.Mutex // guards what follows
-	flows   map[*flow]struct{}
-	ends    map[flowKey]int // how many of flows are between two
-	use     map[netip.Addr]usage
-	udp     map[netip.AddrPort]*association
-	inbound map[inboundKey]*inboundUDP
-	clients map[clientKey]*inboundUDP // those of inbound, by what the host knows of them
-	echo    map[echoKey]*pinger
-	queues  map[queueKey]*queue // of udp, inbound and echo
+	udp     *mapping.Table[netip.AddrPort, *association]
+	inbound *mapping.Table[inboundKey, *inboundUDP]
+	echo    *mapping.Table[echoKey, *pinger]
+	clients clients // those of inbound, by what the host knows of them
 
-	sweeping   bool
-	sweepTimer *time.Timer
-	closed     bool
-	detached   bool // to another process
+	mu       sync.Mutex // guards what follows
+	flows    map[*flow]struct{}
+	ends     map[flowKey]int // how many of flows are between two
+	use      map[netip.Addr]usage
+	closed   bool
+	detached bool // to another process
 
 	counters [counterKinds]atomic.Uint64
 }
@@ -143,14 +140,17 @@ func New(cfg Config) (*Forwarder, error) {
 		flows:   map[*flow]struct{}{},
 		ends:    map[flowKey]int{},
 		use:     map[netip.Addr]usage{},
-		udp:     map[netip.AddrPort]*association{},
-		inbound: map[inboundKey]*inboundUDP{},
-		clients: map[clientKey]*inboundUDP{},
-		echo:    map[echoKey]*pinger{},
-		queues:  map[queueKey]*queue{},
 	}
+	f.udp = mapping.New[netip.AddrPort, *association](f.table(useUDP, mapping.UDP))
+	f.inbound = mapping.New[inboundKey, *inboundUDP](f.table(useClients, mapping.UDP))
+	f.echo = mapping.New[echoKey, *pinger](f.table(useEcho, mapping.Ping))
+	f.clients.byKey = map[clientKey]*inboundUDP{}
 	f.publisher = publish.New(publish.Config{Table: cfg.Shared.Table, Reactor: r, Logger: cfg.Logger, Handler: f})
 	return f, nil
+}
+
+func (f *Forwarder) table(kind usageKind, l mapping.Lifetimes) mapping.Config {
+	return mapping.Config{Limiter: kindLimiter{f, kind}, Lifetimes: l}
 }
 
 // Close ends all flows and published ports and waits for them. Closing again does nothing.
@@ -162,14 +162,12 @@ func (f *Forwarder) Close() error {
 	if again {
 		return nil
 	}
-	f.mu.Lock()
-	if f.sweepTimer != nil {
-		f.sweepTimer.Stop()
-	}
-	f.mu.Unlock()
 	f.cancel()
-	f.end(func(netip.Addr) bool { return true })
+	f.abortFlows(func(netip.Addr) bool { return true })
 	f.publisher.Close()
+	f.udp.Close()
+	f.inbound.Close()
+	f.echo.Close()
 	f.reactor.Barrier()
 	f.wg.Wait()
 	f.cfg.Shared.giveReactor(f.reactor)
@@ -181,36 +179,25 @@ func (f *Forwarder) Close() error {
 
 // DropContainer ends the flows of the container at addr.
 func (f *Forwarder) DropContainer(addr netip.Addr) {
-	f.end(func(a netip.Addr) bool { return a == addr })
+	its := func(a netip.Addr) bool { return a == addr }
+	f.abortFlows(its)
+	f.udp.EndOf(its)
+	f.inbound.EndOf(its)
+	f.echo.EndOf(its)
 }
 
-// end ends what belongs to the inside addresses that match.
-func (f *Forwarder) end(match func(netip.Addr) bool) {
+// abortFlows resets the TCP connections of the containers that match.
+func (f *Forwarder) abortFlows(match func(inside netip.Addr) bool) {
 	f.mu.Lock()
-	var ends []func()
+	var list []*flow
 	for fl := range f.flows {
 		if match(fl.inside.Addr()) {
-			ends = append(ends, fl.abort)
-		}
-	}
-	for k, a := range f.udp {
-		if match(k.Addr()) {
-			ends = append(ends, a.end)
-		}
-	}
-	for k, in := range f.inbound {
-		if match(k.inside.Addr()) {
-			ends = append(ends, in.end)
-		}
-	}
-	for k, p := range f.echo {
-		if match(k.src) {
-			ends = append(ends, p.end)
+			list = append(list, fl)
 		}
 	}
 	f.mu.Unlock()
-	for _, end := range ends {
-		end()
+	for _, fl := range list {
+		fl.abort()
 	}
 }
 
@@ -256,6 +243,9 @@ func (f *Forwarder) Locks() []watchdog.Lock {
 	return append([]watchdog.Lock{
 		watchdog.Mutex("forwarder", &f.mu, 0),
 		watchdog.Mutex("batches of datagrams", &f.toFlush.mu, 0),
+		f.udp.Lock("UDP associations"),
+		f.inbound.Lock("clients of published ports"),
+		f.echo.Lock("pings"),
 	}, f.reactor.Locks()...)
 }
 

@@ -4,8 +4,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
-	"time"
 
+	"github.com/usernet/usernet/forwarder/mapping"
 	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/internal/ports"
@@ -24,7 +24,8 @@ type clientKey struct {
 
 // inboundUDP is a client of a published UDP port. Its replies leave by the port and address that it came in by.
 type inboundUDP struct {
-	mapping
+	mapping.Mapping
+	f       *Forwarder
 	key     inboundKey
 	client  clientKey
 	to      sockio.RawAddr
@@ -34,86 +35,99 @@ type inboundUDP struct {
 	batch sockio.TXBatch
 }
 
+// clients are the live inboundUDP by what the host knows of them.
+type clients struct {
+	sync.Mutex
+	byKey map[clientKey]*inboundUDP
+}
+
+func (c *clients) get(k clientKey) *inboundUDP {
+	c.Lock()
+	defer c.Unlock()
+	return c.byKey[k]
+}
+
+func (c *clients) add(in *inboundUDP) {
+	c.Lock()
+	defer c.Unlock()
+	c.byKey[in.client] = in
+}
+
+func (c *clients) remove(in *inboundUDP) {
+	c.Lock()
+	defer c.Unlock()
+	if c.byKey[in.client] == in {
+		delete(c.byKey, in.client)
+	}
+}
+
 // HandleDatagram implements publish.Handler: it carries a client's datagram to the container.
 func (f *Forwarder) HandleDatagram(p *publish.Port, d sockio.Datagram) {
 	key := clientKey{p, d.From, d.Local}
-	f.mu.Lock()
-	in := f.clients[key]
-	f.mu.Unlock()
+	in := f.clients.get(key)
 	if in == nil {
 		if in = f.newClient(key); in == nil {
 			return // over the limit: lost, as in a full queue
 		}
 	}
-	in.used()
-	in.packetsIn.Add(d.Count())
-	in.bytesIn.Add(uint64(d.Size))
+	in.Used()
+	in.PacketsIn.Add(d.Count())
+	in.BytesIn.Add(uint64(d.Size))
 	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.Payload, d.Segment) // a datagram may be lost
 }
 
+// keyTries is how many ports of the gateway's address are tried for a client that shares it.
+const keyTries = 64
+
+// newClient makes the mapping of a client; nil: there can be none. The goroutine of the port's reactor alone makes them.
 func (f *Forwarder) newClient(client clientKey) *inboundUDP {
 	src, dst := f.insideFor(client.port, client.from)
-	if !f.admit(dst.Addr(), useClients) {
+	key := func(in *inboundUDP, try int) (inboundKey, bool) {
+		if try > 0 { // clients that share the gateway's address need ports of their own
+			in.key.client = netip.AddrPortFrom(src.Addr(), uint16(1024+rand.IntN(64512)))
+		}
+		return in.key, try <= keyTries
+	}
+	in, made, _ := f.inbound.MakeFree(dst.Addr(), key, func() (*inboundUDP, error) {
+		in := &inboundUDP{
+			f:       f,
+			key:     inboundKey{dst, src},
+			client:  client,
+			control: sockio.SourceControl(client.local),
+		}
+		to := client.from
+		if client.port.Dual() { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
+			to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
+		}
+		in.to.Set(to)
+		f.clients.add(in) // which Close undoes, whatever becomes of it
+		return in, nil
+	})
+	if !made {
 		return nil
 	}
-	in := &inboundUDP{
-		mapping: mapping{f: f, kind: useClients, owner: dst.Addr(), created: time.Now()},
-		key:     inboundKey{dst, src},
-		client:  client,
-		control: sockio.SourceControl(client.local),
-	}
-	to := client.from
-	if client.port.Dual() { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
-		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
-	}
-	in.to.Set(to)
-	in.used()
-	f.mu.Lock()
-	// Clients that share the gateway's address need ports of their own.
-	for tries := 0; f.inbound[in.key] != nil && tries < 64; tries++ {
-		in.key.client = netip.AddrPortFrom(src.Addr(), uint16(1024+rand.IntN(64512)))
-	}
-	if f.inbound[in.key] != nil {
-		f.mu.Unlock()
-		f.releaseUse(dst.Addr(), useClients)
-		return nil
-	}
-	f.inbound[in.key] = in
-	f.clients[client] = in
-	f.register(in)
-	f.mu.Unlock()
 	return in
 }
 
-// end ends the mapping. Ending it again does nothing.
-func (in *inboundUDP) end() {
-	in.f.mu.Lock()
-	defer in.f.mu.Unlock()
-	in.endLocked()
-}
+// Close implements mapping.Entry.
+func (in *inboundUDP) Close() { in.f.clients.remove(in) }
 
-// endLocked is end; the caller holds f.mu.
-func (in *inboundUDP) endLocked() {
-	f := in.f
-	if f.inbound[in.key] != in {
-		return
+// PortClosed implements publish.Handler: its clients end.
+func (f *Forwarder) PortClosed(p *publish.Port) {
+	if p.Bound().Proto == ports.UDP {
+		f.inbound.EndAll(func(in *inboundUDP) bool { return in.client.port == p })
 	}
-	delete(f.inbound, in.key)
-	delete(f.clients, in.client)
-	f.unregister(&in.mapping)
 }
 
 // replyPublished sends a container's datagram through the published port that its peer came in by.
 func (f *Forwarder) replyPublished(d packet.Datagram) bool {
-	f.mu.Lock()
-	in := f.inbound[inboundKey{d.Src, d.Dst}]
-	f.mu.Unlock()
+	in := f.inbound.Get(inboundKey{d.Src, d.Dst})
 	if in == nil {
 		return false
 	}
-	in.answer()
-	in.packetsOut.Add(sockio.Segments(len(d.Payload), d.Segment))
-	in.bytesOut.Add(uint64(len(d.Payload)))
+	in.Answer()
+	in.PacketsOut.Add(sockio.Segments(len(d.Payload), d.Segment))
+	in.BytesOut.Add(uint64(len(d.Payload)))
 	in.send(d)
 	return true
 }
@@ -150,18 +164,4 @@ func (in *inboundUDP) flush() {
 func (in *inboundUDP) sendBatch() {
 	_ = in.client.port.Use(func(fd int) error { return in.batch.Send(fd, &in.to, in.control) })
 	in.batch.Clear()
-}
-
-// PortClosed implements publish.Handler: its clients end.
-func (f *Forwarder) PortClosed(p *publish.Port) {
-	if p.Bound().Proto != ports.UDP {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for key, in := range f.clients {
-		if key.port == p {
-			in.endLocked()
-		}
-	}
 }

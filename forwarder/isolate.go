@@ -18,13 +18,13 @@ var (
 func (a *association) Logger() *slog.Logger { return a.f.cfg.Logger }
 
 // Fail implements sockio.Isolated.
-func (a *association) Fail() { a.end() }
+func (a *association) Fail() { a.f.udp.End(a) }
 
 // Logger implements sockio.Isolated.
 func (s *pinger) Logger() *slog.Logger { return s.f.cfg.Logger }
 
 // Fail implements sockio.Isolated.
-func (s *pinger) Fail() { s.end() }
+func (s *pinger) Fail() { s.f.echo.End(s) }
 
 // dialInside connects to a container by way of the gateway. A panic is an error like others.
 func (f *Forwarder) dialInside(ctx context.Context, src, dst netip.AddrPort) (c Conn, err error) {

@@ -2,6 +2,8 @@ package forwarder
 
 import (
 	"net/netip"
+
+	"github.com/usernet/usernet/forwarder/mapping"
 )
 
 // Limits bound what may exist at once, for one container or for the daemon. 0 does not limit.
@@ -86,4 +88,28 @@ func (f *Forwarder) releaseUseLocked(inside netip.Addr, kind usageKind) {
 	} else {
 		f.use[inside] = u
 	}
+}
+
+// kindLimiter counts uses of one kind for a table of mappings.
+type kindLimiter struct {
+	f    *Forwarder
+	kind usageKind
+}
+
+var _ mapping.Limiter = kindLimiter{}
+
+// Acquire implements mapping.Limiter.
+func (l kindLimiter) Acquire(owner netip.Addr) bool { return l.f.acquireUse(owner, l.kind) }
+
+// Release implements mapping.Limiter.
+func (l kindLimiter) Release(owner netip.Addr) { l.f.releaseUse(owner, l.kind) }
+
+// claimMapping is claimDescriptors for the socket of a mapping. Where no descriptor is left, another mapping of the container's
+// is given up.
+func (f *Forwarder) claimMapping(owner netip.Addr, giveUp func(netip.Addr) bool, fd int) (claim, bool) {
+	c, ok := f.claimDescriptors(owner, mappingDescriptors, fd)
+	if !ok && giveUp(owner) {
+		c, ok = f.claimDescriptors(owner, mappingDescriptors, fd)
+	}
+	return c, ok
 }

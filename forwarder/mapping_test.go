@@ -2,110 +2,13 @@ package forwarder
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/usernet/usernet/internal/packet"
 )
-
-// fakeMapping is a mapping of nothing.
-type fakeMapping struct {
-	mapping
-	ended int
-}
-
-func (m *fakeMapping) end() { m.ended++ }
-
-// TestQueueOrder holds the order in which mappings are given up against a look at each of them, with random histories.
-func TestQueueOrder(t *testing.T) {
-	for seed := range uint64(50) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		q, now := new(queue), clock()
-		tick := func() int64 { now++; return now }
-		var unanswered, answered []*fakeMapping // as they are queued
-		for step := range 500 {
-			live := append(slices.Clone(unanswered), answered...)
-			switch action := r.IntN(6); {
-			case action < 2 || len(live) == 0:
-				m := new(fakeMapping)
-				q.add(m)
-				unanswered = append(unanswered, m)
-				m.last.Store(m.queued)
-			case action == 2 && len(unanswered) > 0: // it is answered
-				i := r.IntN(len(unanswered))
-				m := unanswered[i]
-				unanswered = slices.Delete(unanswered, i, i+1)
-				q.promote(&m.mapping)
-				m.last.Store(m.queued)
-				answered = append(answered, m)
-			case action == 3: // it is used, long after it was queued
-				m := live[r.IntN(len(live))]
-				m.last.Store(clock() + int64(time.Hour) + tick())
-			case action == 4: // it ends
-				m := live[r.IntN(len(live))]
-				q.remove(&m.mapping)
-				same := func(o *fakeMapping) bool { return o == m }
-				unanswered, answered = slices.DeleteFunc(unanswered, same), slices.DeleteFunc(answered, same)
-			default: // one is given up
-				got := q.oldest()
-				var want *fakeMapping
-				if len(unanswered) > 0 {
-					want, unanswered = unanswered[0], unanswered[1:]
-				} else {
-					i := slices.IndexFunc(answered, func(m *fakeMapping) bool { return m.last.Load() <= m.queued })
-					if i < 0 {
-						i = 0 // all were used, and each has had its turn
-					} else {
-						answered = append(answered[i:], answered[:i]...)
-						i = 0
-					}
-					want, answered = answered[0], answered[1:]
-				}
-				if got != mapped(want) {
-					t.Fatalf("seed %d, step %d: another one is given up than the oldest", seed, step)
-				}
-			}
-		}
-		for range len(unanswered) + len(answered) {
-			if q.oldest() == nil {
-				t.Fatalf("seed %d: one is missing", seed)
-			}
-		}
-		if !q.empty() || q.oldest() != nil {
-			t.Fatalf("seed %d: one is left", seed)
-		}
-	}
-}
-
-func TestMappingTimeouts(t *testing.T) {
-	for _, test := range []struct {
-		what            string
-		kind            usageKind
-		answered, brief bool
-		want            time.Duration
-	}{
-		{"nobody has answered", useUDP, false, false, unansweredTimeout},
-		{"answered", useUDP, true, false, answeredTimeout},
-		{"a client that got no reply", useClients, false, false, unansweredTimeout},
-		{"a client that got one", useClients, true, false, answeredTimeout},
-		{"a question for a name", useUDP, false, true, dnsTimeout},
-		{"an answer to it", useUDP, true, true, dnsTimeout},
-		{"a ping", useEcho, false, false, pingTimeout},
-		{"an answered ping", useEcho, true, false, pingTimeout},
-	} {
-		m := &mapping{kind: test.kind}
-		m.answered.Store(test.answered)
-		m.brief.Store(test.brief)
-		m.last.Store(int64(time.Hour))
-		if m.expired(int64(time.Hour+test.want)) || !m.expired(int64(time.Hour+test.want)+1) {
-			t.Errorf("%s: kept for %v, want %v", test.what, m.timeout(), test.want)
-		}
-	}
-}
 
 // TestFullTableServesNewcomers fills each table with what is never answered, and then with what was.
 func TestFullTableServesNewcomers(t *testing.T) {
@@ -175,11 +78,12 @@ func TestFullTableServesNewcomers(t *testing.T) {
 	for i := range uint16(2 * limit) {
 		out(20000 + i)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for kind, n := range map[usageKind]int{useUDP: len(w.udp), useClients: len(w.inbound)} {
-		if n == 0 || n > limit || w.use[containerAddr][kind] != n {
-			t.Errorf("%d mappings of kind %d, and %d are counted of %d", n, kind, w.use[containerAddr][kind], limit)
+	for kind, n := range map[usageKind]int{useUDP: w.udp.Len(), useClients: w.inbound.Len()} {
+		w.mu.Lock()
+		counted := w.use[containerAddr][kind]
+		w.mu.Unlock()
+		if n == 0 || n > limit || counted != n {
+			t.Errorf("%d mappings of kind %d, and %d are counted of %d", n, kind, counted, limit)
 		}
 	}
 }
@@ -201,16 +105,23 @@ func TestBothDirectionsRefresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.mu.Lock()
-	a := w.udp[netip.AddrPortFrom(containerAddr, 4000)]
-	w.mu.Unlock()
-	old := clock() - int64(time.Hour)
-	a.last.Store(old)
-	if _, err := peer.WriteTo([]byte("y"), from); err != nil {
-		t.Fatal(err)
+	a := w.udp.Get(netip.AddrPortFrom(containerAddr, 4000))
+	if a.Answered() {
+		t.Error("it is answered before anybody has")
 	}
+	before := a.Idle()
+	eventually(t, func() error { // it was idle for longer than before
+		if a.Idle() <= before+10*time.Millisecond {
+			return fmt.Errorf("time stands still")
+		}
+		return nil
+	})
 	eventually(t, func() error {
-		if a.last.Load() == old || !a.answered.Load() {
+		idle := a.Idle()
+		if _, err := peer.WriteTo([]byte("y"), from); err != nil {
+			return err
+		}
+		if a.Idle() > idle || !a.Answered() {
 			return fmt.Errorf("a datagram from outside does not count")
 		}
 		return nil

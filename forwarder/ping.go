@@ -5,10 +5,10 @@ import (
 	"errors"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/mapping"
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/internal/sockio"
 )
@@ -25,10 +25,12 @@ type echoKey struct {
 // pinger is the ping socket of one container's identifier (icmp(7), "ping sockets"); the kernel gives it an identifier
 // of its own, which is replaced in replies.
 type pinger struct {
-	mapping
-	key     echoKey
-	sock    sockio.Socket
-	tooLong atomic.Pointer[lastEcho]
+	mapping.Mapping
+	f           *Forwarder
+	key         echoKey
+	sock        sockio.Socket
+	descriptors claim
+	tooLong     atomic.Pointer[lastEcho]
 }
 
 // lastEcho is the request that was too long: what the kernel's error about it does not say.
@@ -53,16 +55,14 @@ func (f *Forwarder) HandleEcho(p packet.Datagram) bool {
 		return true
 	}
 	key := echoKey{p.Src.Addr(), binary.BigEndian.Uint16(p.Payload[4:])}
-	f.mu.Lock()
-	s := f.echo[key]
-	f.mu.Unlock()
+	s := f.echo.Get(key)
 	if s == nil {
 		if s = f.newPinger(key, target.Addr()); s == nil {
 			return true
 		}
 	}
-	s.used()
-	s.packetsOut.Add(1)
+	s.Used()
+	s.PacketsOut.Add(1)
 	var control []byte
 	if p.TTL != packet.DefaultTTL {
 		control = sockio.TTLControl(p.TTL-1, p.Src.Addr().Is6())
@@ -87,40 +87,31 @@ func (f *Forwarder) HandleEcho(p packet.Datagram) bool {
 	return true
 }
 
+// newPinger returns the session with a key, and makes it where there is none; nil: there can be none.
 func (f *Forwarder) newPinger(key echoKey, to netip.Addr) *pinger {
-	if !f.admit(key.src, useEcho) {
-		return nil
-	}
-	fd, err := f.openPing(to)
+	s, made, err := f.echo.Make(key, key.src, func() (*pinger, error) {
+		fd, err := f.openPing(to)
+		if err != nil {
+			return nil, err
+		}
+		s := &pinger{f: f, key: key}
+		s.sock.Open(fd)
+		var ok bool
+		if s.descriptors, ok = f.claimMapping(key.src, f.echo.GiveUp, fd); !ok {
+			s.Close()
+			return nil, unix.EMFILE
+		}
+		return s, nil
+	})
 	if err != nil {
-		f.releaseUse(key.src, useEcho)
 		return nil
 	}
-	s := &pinger{mapping: mapping{f: f, kind: useEcho, owner: key.src, created: time.Now()}, key: key}
-	var ok bool
-	if s.descriptors, ok = f.claimMapping(key.src, useEcho, fd); !ok {
-		_ = unix.Close(fd)
-		f.releaseUse(key.src, useEcho)
-		return nil
-	}
-	s.sock.Open(fd)
-	s.used()
-	f.mu.Lock()
-	if f.closed || f.echo[key] != nil {
-		other := f.echo[key]
-		f.mu.Unlock()
-		_ = unix.Close(fd)
-		s.descriptors.release()
-		f.releaseUse(key.src, useEcho)
-		return other
-	}
-	f.echo[key] = s
-	f.register(s)
-	f.mu.Unlock()
-	f.counters[countEcho].Add(1)
-	if err := f.reactor.Add(fd, s); err != nil {
-		s.end()
-		return nil
+	if made {
+		f.counters[countEcho].Add(1)
+		if s.sock.Use(func(fd int) error { return f.reactor.Add(fd, s) }) != nil {
+			f.echo.End(s) // or it was ended at once
+			return nil
+		}
 	}
 	return s
 }
@@ -147,24 +138,13 @@ func (f *Forwarder) openPing(to netip.Addr) (int, error) {
 	return fd, nil
 }
 
-// end closes the session. Ending it again does nothing.
-func (s *pinger) end() {
-	f := s.f
-	f.mu.Lock()
-	live := f.echo[s.key] == s
-	if live {
-		delete(f.echo, s.key)
-	}
-	f.mu.Unlock()
-	s.sock.Close(f.reactor)
-	if live {
-		f.mu.Lock()
-		f.unregister(&s.mapping)
-		f.mu.Unlock()
-	}
+// Close implements mapping.Entry.
+func (s *pinger) Close() {
+	s.sock.Close(s.f.reactor)
+	s.descriptors.release()
 }
 
-// handleEvents implements sockio.Handler: echo replies for the container, and ICMP errors.
+// HandleEvents implements sockio.Handler: echo replies for the container, and ICMP errors.
 func (s *pinger) HandleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		s.passErrors()
@@ -184,8 +164,8 @@ func (s *pinger) reply(d sockio.Datagram) {
 			continue
 		}
 		binary.BigEndian.PutUint16(message[4:], s.key.id)
-		s.answer()
-		s.packetsIn.Add(1)
+		s.Answer()
+		s.PacketsIn.Add(1)
 		_ = s.f.cfg.Inside.WriteICMP(src, s.key.src, message) // a reply may be lost
 	}
 }

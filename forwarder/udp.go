@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/forwarder/mapping"
 	"github.com/usernet/usernet/internal/faults"
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/internal/sockio"
@@ -17,13 +17,15 @@ import (
 // association is the host socket of one container source address and port: the same for every destination (RFC 4787
 // REQ-1), open to replies from anywhere (REQ-8).
 type association struct {
-	mapping
-	inside   netip.AddrPort
-	sock     sockio.Socket
-	hostSide netip.AddrPort
-	aliased  atomic.Bool // aliases has something
+	mapping.Mapping
+	f           *Forwarder
+	inside      netip.AddrPort
+	sock        sockio.Socket
+	descriptors claim
+	hostSide    netip.AddrPort
+	aliased     atomic.Bool // aliases has something
 
-	mu      sync.Mutex // over what follows, which sending uses
+	mu      sync.Mutex // guards what follows, which sending uses
 	outside netip.AddrPort
 	to      sockio.RawAddr
 	aliases map[netip.AddrPort]netip.AddrPort // from targets to what the container calls them, where that is another
@@ -50,23 +52,23 @@ func (f *Forwarder) HandleUDP(p packet.Datagram) bool {
 		f.reject(p, err)
 		return true
 	}
-	f.mu.Lock()
 	if faults.Enabled {
+		f.mu.Lock()
 		faults.Check(faults.Locked, p.Payload)
+		f.mu.Unlock()
 	}
-	a := f.udp[p.Src]
-	f.mu.Unlock()
+	a := f.udp.Get(p.Src)
 	if a == nil {
 		if a = f.associate(p, target); a == nil {
 			return true // over the limit: lost, as in a full queue
 		}
 	}
-	if dns := p.Dst.Port() == 53; dns != a.brief.Load() && (!dns || a.packetsOut.Load() == 0) {
-		a.brief.Store(dns)
+	if dns := p.Dst.Port() == 53; dns != a.Brief() && (!dns || a.PacketsOut.Load() == 0) {
+		a.SetBrief(dns)
 	}
-	a.used()
-	a.packetsOut.Add(sockio.Segments(len(p.Payload), p.Segment))
-	a.bytesOut.Add(uint64(len(p.Payload)))
+	a.Used()
+	a.PacketsOut.Add(sockio.Segments(len(p.Payload), p.Segment))
+	a.BytesOut.Add(uint64(len(p.Payload)))
 	if err := a.send(p, target); err != nil {
 		f.reject(p, err)
 	}
@@ -148,43 +150,32 @@ func (a *association) sendBatch() {
 	}
 }
 
-// associate makes the association of a datagram's source.
+// associate returns the association of a datagram's source, and makes it where there is none; nil: there can be none.
 func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *association {
-	if !f.admit(p.Src.Addr(), useUDP) {
-		return nil
-	}
-	a := &association{mapping: mapping{f: f, kind: useUDP, owner: p.Src.Addr(), created: time.Now()}, inside: p.Src}
-	fd, err := f.openUDP(target.Addr())
+	a, made, err := f.udp.Make(p.Src, p.Src.Addr(), func() (*association, error) {
+		fd, err := f.openUDP(target.Addr())
+		if err != nil {
+			f.cfg.Logger.Debug("UDP association", "error", err)
+			return nil, err
+		}
+		a := &association{f: f, inside: p.Src, hostSide: sockio.LocalAddr(fd)}
+		a.sock.Open(fd)
+		var ok bool
+		if a.descriptors, ok = f.claimMapping(p.Src.Addr(), f.udp.GiveUp, fd); !ok {
+			a.Close()
+			return nil, unix.EMFILE
+		}
+		return a, nil
+	})
 	if err != nil {
-		f.releaseUse(p.Src.Addr(), useUDP)
-		f.cfg.Logger.Debug("UDP association", "error", err)
 		return nil
 	}
-	var ok bool
-	if a.descriptors, ok = f.claimMapping(p.Src.Addr(), useUDP, fd); !ok {
-		_ = unix.Close(fd)
-		f.releaseUse(p.Src.Addr(), useUDP)
-		return nil
-	}
-	a.sock.Open(fd)
-	a.hostSide = sockio.LocalAddr(fd)
-	a.used()
-	f.mu.Lock()
-	if f.closed || f.udp[p.Src] != nil {
-		other := f.udp[p.Src]
-		f.mu.Unlock()
-		_ = unix.Close(fd)
-		a.descriptors.release()
-		f.releaseUse(p.Src.Addr(), useUDP)
-		return other
-	}
-	f.udp[p.Src] = a
-	f.register(a)
-	f.mu.Unlock()
-	f.counters[countUDP].Add(1)
-	if err := f.reactor.Add(fd, a); err != nil {
-		a.end()
-		return nil
+	if made {
+		f.counters[countUDP].Add(1)
+		if a.sock.Use(func(fd int) error { return f.reactor.Add(fd, a) }) != nil {
+			f.udp.End(a) // or it was ended at once
+			return nil
+		}
 	}
 	return a
 }
@@ -212,24 +203,13 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 	return fd, nil
 }
 
-// end closes the association. Ending it again does nothing.
-func (a *association) end() {
-	f := a.f
-	f.mu.Lock()
-	live := f.udp[a.inside] == a
-	if live {
-		delete(f.udp, a.inside)
-	}
-	f.mu.Unlock()
-	a.sock.Close(f.reactor)
-	if live { // what it had may be another's when it is closed, not before
-		f.mu.Lock()
-		f.unregister(&a.mapping)
-		f.mu.Unlock()
-	}
+// Close implements mapping.Entry.
+func (a *association) Close() {
+	a.sock.Close(a.f.reactor)
+	a.descriptors.release()
 }
 
-// handleEvents implements sockio.Handler: datagrams for the container, and ICMP errors.
+// HandleEvents implements sockio.Handler: datagrams for the container, and ICMP errors.
 func (a *association) HandleEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		a.passErrors()
@@ -245,9 +225,9 @@ func (a *association) reply(d sockio.Datagram) {
 	if faults.Enabled {
 		faults.Check(faults.Reply, d.Payload[0])
 	}
-	a.answer()
-	a.packetsIn.Add(d.Count())
-	a.bytesIn.Add(uint64(d.Size))
+	a.Answer()
+	a.PacketsIn.Add(d.Count())
+	a.BytesIn.Add(uint64(d.Size))
 	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.Payload, d.Segment) // a datagram may be lost
 }
 

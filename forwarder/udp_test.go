@@ -71,7 +71,7 @@ func TestDatagramsComeBack(t *testing.T) {
 	}
 }
 
-func TestAssociationsExpire(t *testing.T) {
+func TestAssociationsEndWithTheirContainer(t *testing.T) {
 	w := newWorld(t, nil)
 	port := echoUDP(t)
 	before := measure(t)
@@ -82,42 +82,34 @@ func TestAssociationsExpire(t *testing.T) {
 	if n := len(w.Flows()); n != 100 {
 		t.Fatalf("%d associations", n)
 	}
-	w.sweep()
-	if n := len(w.Flows()); n != 100 {
-		t.Errorf("%d of 100 are left before their time", n)
-	}
-	w.mu.Lock()
-	for _, a := range w.udp {
-		a.last.Store(clock() - int64(time.Hour))
-	}
-	w.mu.Unlock()
-	w.sweep()
+	w.DropContainer(containerAddr)
 	if n := len(w.Flows()); n != 0 {
 		t.Errorf("%d are left", n)
 	}
 	before.back(t)
 }
 
-func TestTimeouts(t *testing.T) {
+// TestQuestionsAreBrief: what goes to port 53 alone needs no more than a resolver waits.
+func TestQuestionsAreBrief(t *testing.T) {
 	w := newWorld(t, nil)
-	timeout := func(src, dst uint16) time.Duration {
+	brief := func(src, dst uint16) bool {
 		from := netip.AddrPortFrom(containerAddr, src)
 		w.HandleUDP(packet.Datagram{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64, Payload: []byte("x")})
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.udp[from].timeout()
+		return w.udp.Get(from).Brief()
 	}
-	if got := timeout(1, 5000); got != unansweredTimeout {
-		t.Errorf("an association is kept for %v", got)
-	}
-	if got := timeout(2, 53); got != dnsTimeout {
-		t.Errorf("a question is kept for %v", got)
-	}
-	if got := timeout(1, 53); got != unansweredTimeout {
-		t.Errorf("a question shortens an association to %v", got)
-	}
-	if got := timeout(2, 5000); got != unansweredTimeout {
-		t.Errorf("an association that began with a question is kept for %v", got)
+	for _, test := range []struct {
+		what     string
+		src, dst uint16
+		want     bool
+	}{
+		{"an association", 1, 5000, false},
+		{"a question", 2, 53, true},
+		{"an association that asks a question too", 1, 53, false},
+		{"an association that began with a question", 2, 5000, false},
+	} {
+		if got := brief(test.src, test.dst); got != test.want {
+			t.Errorf("%s: brief %v", test.what, got)
+		}
 	}
 }
 
@@ -128,13 +120,11 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 	send := func(host byte, port uint16) bool {
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, 0, host}), port)
 		w.HandleUDP(packet.Datagram{Src: src, Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.udp[src] != nil
+		return w.udp.Get(src) != nil
 	}
 	have := func(host byte) (n int) {
-		for src := range w.udp {
-			if src.Addr().As4()[3] == host {
+		for _, a := range w.udp.All() {
+			if a.inside.Addr().As4()[3] == host {
 				n++
 			}
 		}
