@@ -92,16 +92,16 @@ func (o *ownAddresses) wantsARP(p []byte) bool {
 
 // wantsIPv6 drops neighbour solicitations for others, wherever extension headers put them.
 func (o *ownAddresses) wantsIPv6(p []byte) bool {
-	u, ok := packet.UpperIPv6(p)
+	h, ok := packet.ParseIPv6(p)
 	switch {
 	case !ok:
 		return false
-	case u.Proto != packet.ProtoICMPv6:
+	case h.Proto != packet.ProtoICMPv6:
 		return true
-	case u.Later: // what the first fragment said it is may be anything
+	case h.Later: // what the first fragment said it is may be anything
 		return !isSolicited(p)
 	}
-	return o.wantsICMPv6(p[u.Offset:])
+	return o.wantsICMPv6(p[h.Transport:min(h.Length, len(p))])
 }
 
 func (o *ownAddresses) wantsICMPv6(p []byte) bool {

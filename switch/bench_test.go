@@ -1,6 +1,10 @@
 package vswitch
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/usernet/usernet/internal/packet"
+)
 
 func BenchmarkForward(b *testing.B) {
 	sw := New(Config{MTU: 1500})
@@ -12,8 +16,8 @@ func BenchmarkForward(b *testing.B) {
 		}
 	}
 	for name, f := range map[string]*Frame{
-		"small IPv4":       frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, nil))),
-		"IPv6 super-frame": superFrame(EtherTypeIPv6, packet(ip6(2), ip6(3), protoTCP, tcp(0, 1, make([]byte, 60000))), 1440),
+		"small IPv4":       frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, nil))),
+		"IPv6 super-frame": superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))), 1440),
 		"broadcast to 97":  frame(broadcast, mac(2), EtherTypeARP, arp(1, mac(2), ip4(2), ip4(3))),
 	} {
 		b.Run(name, func(b *testing.B) {
@@ -27,7 +31,7 @@ func BenchmarkForward(b *testing.B) {
 }
 
 func BenchmarkSegments(b *testing.B) {
-	f := superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, make([]byte, 60000))), 1460)
+	f := superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))), 1460)
 	b.ReportAllocs()
 	b.SetBytes(int64(f.Len()))
 	for b.Loop() {
@@ -42,7 +46,7 @@ func BenchmarkLinked(b *testing.B) {
 	for _, d := range l.devs {
 		d.err = errBroken // it keeps nothing
 	}
-	f := frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, segment(4000, 80, tcpACK)))
+	f := frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 80, tcpACK)))
 	b.ReportAllocs()
 	for b.Loop() {
 		l.web.Receive(f)

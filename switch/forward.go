@@ -98,7 +98,7 @@ func (p *Port) oversize(f *Frame) bool {
 		return true
 	}
 	h, ok := f.superFrame(v)
-	return !ok || h.headerLen+int(v.GSOSize) > p.sw.cfg.MTU || n > MaxPayload-1
+	return !ok || h.Payload+int(v.GSOSize) > p.sw.cfg.MTU || n > MaxPayload-1
 }
 
 // unknown handles a frame to a MAC that no port is known to have: only ports that learn could have it.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 const (
@@ -39,36 +41,36 @@ type datagram struct {
 type span struct{ lo, hi int }
 
 // fragmentOK notes the fragment b and says whether it may pass.
-func (p *Port) fragmentOK(b []byte, h headers) bool {
-	n := h.length - h.transport
-	if h.v6 && !h.more && h.offset == 0 {
+func (p *Port) fragmentOK(b []byte, h packet.Headers) bool {
+	n := h.Length - h.Transport
+	if h.V6 && !h.More && h.Offset == 0 {
 		return true // an atomic fragment (RFC 6946)
 	}
-	if n <= 0 || h.offset+n > MaxPayload-1 || h.more && n%fragmentUnit != 0 {
+	if n <= 0 || h.Offset+n > MaxPayload-1 || h.More && n%fragmentUnit != 0 {
 		return false
 	}
-	key := h.fragmentKey(b)
+	key := fragmentKey(h, b)
 	p.fragMu.Lock()
 	defer p.fragMu.Unlock()
 	if p.frags == nil {
 		p.frags = new(fragments)
 	}
-	return p.frags.note(key, span{h.offset, h.offset + n}, !h.more)
+	return p.frags.note(key, span{h.Offset, h.Offset + n}, !h.More)
 }
 
 // fragmentSeed makes the keys of datagrams unpredictable.
 var fragmentSeed = maphash.MakeSeed()
 
 // fragmentKey is the same for all fragments of a datagram, b being one of them, and never 0.
-func (h headers) fragmentKey(b []byte) uint64 {
+func fragmentKey(h packet.Headers, b []byte) uint64 {
 	var extra [5]byte
 	addrs := b[12:20]
-	if h.v6 { // identification and addresses alone name a datagram (RFC 8200 section 4.5)
+	if h.V6 { // identification and addresses alone name a datagram (RFC 8200 section 4.5)
 		addrs = b[8:40]
-		binary.BigEndian.PutUint32(extra[:], fragmentID6(b, h))
+		binary.BigEndian.PutUint32(extra[:], h.FragmentID(b))
 	} else {
 		copy(extra[2:], b[4:6])
-		extra[4] = h.proto
+		extra[4] = h.Proto
 	}
 	return maphash.Bytes(fragmentSeed, addrs)*31 + maphash.Bytes(fragmentSeed, extra[:]) | 1
 }
@@ -145,24 +147,4 @@ func (d *datagram) add(s span, last bool) bool {
 		*d = datagram{}
 	}
 	return true
-}
-
-// fragmentID6 finds the identification in the fragment header, the last one before what parseIPv6 stopped at or, in a
-// first fragment, before further extension headers.
-func fragmentID6(b []byte, h headers) uint32 {
-	proto, at := b[6], ipv6HeaderLen
-	for range maxExtensions {
-		if at+8 > len(b) {
-			return 0
-		}
-		switch proto {
-		case protoFragment:
-			return binary.BigEndian.Uint32(b[at+4:])
-		case protoAH:
-			proto, at = b[at], at+(int(b[at+1])+2)*4
-		default:
-			proto, at = b[at], at+(int(b[at+1])+1)*8
-		}
-	}
-	return 0
 }

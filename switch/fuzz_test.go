@@ -2,6 +2,8 @@ package vswitch
 
 import (
 	"testing"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // seed gives a fuzz target the frames of the guard's tests.
@@ -9,9 +11,9 @@ func seed(f *testing.F) {
 	for _, c := range guardCases() {
 		f.Add(append(append([]byte(nil), c.frame.Header[:]...), c.frame.Payload[0]...))
 	}
-	s := superFrame(EtherTypeIPv6, packet(ip6(2), ip6(3), protoTCP, tcp(0, 1, make([]byte, 3000))), 1000)
+	s := superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 3000))), 1000)
 	f.Add(append(append([]byte(nil), s.Header[:]...), s.Payload[0]...))
-	s = superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoUDP, udp(1, 2, make([]byte, 3000))), 1000)
+	s = superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, make([]byte, 3000))), 1000)
 	f.Add(append(append([]byte(nil), s.Header[:]...), s.Payload[0]...))
 }
 

@@ -3,6 +3,8 @@ package vswitch
 import (
 	"bytes"
 	"encoding/binary"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // guard checks that a frame comes from the port's own addresses and claims nobody else's. It returns verdictPass, or why
@@ -31,8 +33,8 @@ func (p *Port) guard(r *portState, f *Frame) Reason {
 func wellFormed(f *Frame) bool {
 	switch t := f.EtherType(); t {
 	case EtherTypeIPv4, EtherTypeIPv6:
-		h, ok := parseTransport(t, f.firstPiece())
-		return ok || h.fragment && !h.later
+		h, ok := parseIP(t, f.firstPiece())
+		return ok || h.Fragment && !h.Later
 	}
 	return true
 }
@@ -68,4 +70,15 @@ func isZero(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// parseIP walks the headers of an IP packet in a frame of a type.
+func parseIP(etherType uint16, p []byte) (h packet.Headers, ok bool) {
+	switch etherType {
+	case EtherTypeIPv4:
+		return packet.Parse(false, p)
+	case EtherTypeIPv6:
+		return packet.Parse(true, p)
+	}
+	return h, false
 }

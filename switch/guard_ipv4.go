@@ -1,6 +1,10 @@
 package vswitch
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/usernet/usernet/internal/packet"
+)
 
 const (
 	dhcp4Server, dhcp4Client = 67, 68    // RFC 2131
@@ -11,32 +15,32 @@ const (
 )
 
 func (p *Port) guardIPv4(r *portState, f *Frame, b []byte) Reason {
-	h, ok := parseTransport(EtherTypeIPv4, b)
-	if len(b) >= ipv4HeaderLen && b[0]>>4 == 4 && !r.has4(b[12:16]) && !(isZero(b[12:16]) && unaddressed4(b, h, ok)) {
+	h, ok := parseIP(EtherTypeIPv4, b)
+	if len(b) >= packet.IPv4HeaderLen && b[0]>>4 == 4 && !r.has4(b[12:16]) && !(isZero(b[12:16]) && unaddressed4(b, h, ok)) {
 		return DropIPv4
 	}
-	if h.fragment && !h.later && !ok {
+	if h.Fragment && !h.Later && !ok {
 		return DropFragment // a first fragment without its transport header (RFC 1858)
 	}
-	if !ok || h.length > f.PayloadLen() {
+	if !ok || h.Length > f.PayloadLen() {
 		return DropMalformed
 	}
-	if h.transport > ipv4HeaderLen && !harmlessOptions(b[ipv4HeaderLen:h.transport]) {
+	if h.Transport > packet.IPv4HeaderLen && !harmlessOptions(b[packet.IPv4HeaderLen:h.Transport]) {
 		return DropOptions
 	}
-	if h.fragment && !p.fragmentOK(b, h) {
+	if h.Fragment && !p.fragmentOK(b, h) {
 		return DropFragment
 	}
-	if h.later {
+	if h.Later {
 		return verdictPass
 	}
-	t := b[h.transport:min(h.length, len(b))]
-	switch h.proto {
-	case protoUDP:
+	t := b[h.Transport:min(h.Length, len(b))]
+	switch h.Proto {
+	case packet.ProtoUDP:
 		if binary.BigEndian.Uint16(t) == dhcp4Server {
 			return DropDHCP
 		}
-	case protoICMP:
+	case packet.ProtoICMP:
 		if len(t) == 0 {
 			return DropMalformed
 		}
@@ -48,16 +52,16 @@ func (p *Port) guardIPv4(r *portState, f *Frame, b []byte) Reason {
 }
 
 // unaddressed4 says whether a packet may come from 0.0.0.0: a DHCP client asks, or IGMP reports.
-func unaddressed4(b []byte, h headers, ok bool) bool {
-	if !ok || h.fragment {
+func unaddressed4(b []byte, h packet.Headers, ok bool) bool {
+	if !ok || h.Fragment {
 		return false
 	}
-	switch h.proto {
-	case protoIGMP:
+	switch h.Proto {
+	case packet.ProtoIGMP:
 		return true
-	case protoUDP:
-		t := b[h.transport:]
-		return len(t) >= udpHeaderLen && binary.BigEndian.Uint16(t) == dhcp4Client && binary.BigEndian.Uint16(t[2:]) == dhcp4Server
+	case packet.ProtoUDP:
+		t := b[h.Transport:]
+		return len(t) >= packet.UDPHeaderLen && binary.BigEndian.Uint16(t) == dhcp4Client && binary.BigEndian.Uint16(t[2:]) == dhcp4Server
 	}
 	return false
 }

@@ -1,6 +1,10 @@
 package vswitch
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/usernet/usernet/internal/packet"
+)
 
 // ICMPv6 types (RFC 4443, RFC 4861, RFC 2894).
 const (
@@ -18,44 +22,44 @@ const (
 )
 
 func (p *Port) guardIPv6(r *portState, f *Frame, b []byte) Reason {
-	h, ok := parseTransport(EtherTypeIPv6, b)
+	h, ok := parseIP(EtherTypeIPv6, b)
 	unspecified := false
-	if len(b) >= ipv6HeaderLen && b[0]>>4 == 6 && !r.has6(b[8:24]) {
+	if len(b) >= packet.IPv6HeaderLen && b[0]>>4 == 6 && !r.has6(b[8:24]) {
 		// :: asks whether an address is free, and reports multicast groups before it has one.
-		if unspecified = isZero(b[8:24]) && ok && !h.fragment && h.proto == protoICMPv6; !unspecified {
+		if unspecified = isZero(b[8:24]) && ok && !h.Fragment && h.Proto == packet.ProtoICMPv6; !unspecified {
 			return DropIPv6
 		}
 	}
-	if h.fragment && !h.later && !ok {
+	if h.Fragment && !h.Later && !ok {
 		return DropFragment // a first fragment without all headers (RFC 7112)
 	}
-	if !ok || h.length > f.PayloadLen() {
+	if !ok || h.Length > f.PayloadLen() {
 		return DropMalformed
 	}
-	if h.routing {
+	if h.Routing {
 		return DropOptions
 	}
-	if h.fragment && !p.fragmentOK(b, h) {
+	if h.Fragment && !p.fragmentOK(b, h) {
 		return DropFragment
 	}
-	if h.later {
+	if h.Later {
 		return verdictPass
 	}
-	t := b[h.transport:min(h.length, len(b))]
-	switch h.proto {
-	case protoUDP:
+	t := b[h.Transport:min(h.Length, len(b))]
+	switch h.Proto {
+	case packet.ProtoUDP:
 		if binary.BigEndian.Uint16(t) == dhcp6Server {
 			return DropDHCP
 		}
-	case protoICMPv6:
+	case packet.ProtoICMPv6:
 		return r.guardICMPv6(t, h, unspecified)
 	}
 	return verdictPass
 }
 
-func (r *portState) guardICMPv6(t []byte, h headers, unspecified bool) Reason {
+func (r *portState) guardICMPv6(t []byte, h packet.Headers, unspecified bool) Reason {
 	if len(t) < 4 {
-		if h.fragment {
+		if h.Fragment {
 			return DropFragment
 		}
 		return DropMalformed
@@ -66,7 +70,7 @@ func (r *portState) guardICMPv6(t []byte, h headers, unspecified bool) Reason {
 	case ndRedirect:
 		return DropRedirect
 	case ndRouterSolicitation, ndNeighbourSolicitation, ndNeighbourAdvert:
-		if h.fragment {
+		if h.Fragment {
 			return DropFragment // RFC 6980
 		}
 		return r.guardND(t, unspecified)

@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // The attacker is station 2, its victim station 3, the gateway station 1.
@@ -27,14 +29,14 @@ func guardCases() []guardCase {
 	echo6 := []byte{128, 0, 0, 0, 0, 0, 0, 0}
 	v4 := func(p []byte) *Frame { return frame(victim, me, EtherTypeIPv4, p) }
 	v6 := func(p []byte) *Frame { return frame(victim, me, EtherTypeIPv6, p) }
-	icmp6 := func(src netip.Addr, p []byte) *Frame { return v6(packet(src, allNodes, protoICMPv6, p)) }
+	icmp6 := func(src netip.Addr, p []byte) *Frame { return v6(ipPacket(src, allNodes, packet.ProtoICMPv6, p)) }
 	cut := func(f *Frame, n int) *Frame { f.Fill(n); return f }
 	return []guardCase{
 		// What honest containers send.
-		{"own IPv4", v4(packet(me4, victim4, protoICMP, echo4)), verdictPass},
-		{"own IPv6", v6(packet(me6, victim6, protoICMPv6, echo6)), verdictPass},
-		{"link-local from the MAC", v6(packet(LinkLocal(me), victim6, protoICMPv6, echo6)), verdictPass},
-		{"padded to Ethernet's minimum", v4(append(packet(me4, victim4, protoICMP, echo4), make([]byte, 18)...)), verdictPass},
+		{"own IPv4", v4(ipPacket(me4, victim4, packet.ProtoICMP, echo4)), verdictPass},
+		{"own IPv6", v6(ipPacket(me6, victim6, packet.ProtoICMPv6, echo6)), verdictPass},
+		{"link-local from the MAC", v6(ipPacket(LinkLocal(me), victim6, packet.ProtoICMPv6, echo6)), verdictPass},
+		{"padded to Ethernet's minimum", v4(append(ipPacket(me4, victim4, packet.ProtoICMP, echo4), make([]byte, 18)...)), verdictPass},
 		{"unknown EtherType", frame(broadcast, me, 0x88b5, []byte("hello")), verdictPass},
 		{"IEEE 802.3 length", frame(broadcast, me, 5, []byte("hello")), verdictPass},
 		{"empty payload of an unknown EtherType", frame(broadcast, me, 0x88b5, nil), verdictPass},
@@ -48,16 +50,16 @@ func guardCases() []guardCase {
 		{"duplicate address detection with a nonce", icmp6(zero6, nd(135, LinkLocal(me), []byte{14, 1, 1, 2, 3, 4, 5, 6})), verdictPass},
 		{"router solicitation", icmp6(LinkLocal(me), nd(133, netip.Addr{}, linkOpt(1, me))), verdictPass},
 		{"router solicitation from ::", icmp6(zero6, nd(133, netip.Addr{})), verdictPass},
-		{"MLDv2 report", v6(packet(LinkLocal(me), allNodes, protoHopByHop, extension(protoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), verdictPass},
-		{"MLDv2 report from ::", v6(packet(zero6, allNodes, protoHopByHop, extension(protoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), verdictPass},
-		{"IGMP report with router alert", v4(withOptions(packet(me4, victim4, protoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), verdictPass},
-		{"IGMP report before an address", v4(withOptions(packet(zero4, victim4, protoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), verdictPass},
-		{"DHCP client before an address", frame(broadcast, me, EtherTypeIPv4, packet(zero4, netip.AddrFrom4([4]byte{255, 255, 255, 255}), protoUDP, udp(68, 67, make([]byte, 240)))), verdictPass},
-		{"DHCPv6 client", v6(packet(LinkLocal(me), allNodes, protoUDP, udp(546, 547, nil))), verdictPass},
-		{"destination options", v6(packet(me6, victim6, protoDstOpts, extension(protoUDP, [6]byte{1, 4}, udp(1, 2, nil)))), verdictPass},
-		{"first fragment", v4(fragment4(packet(me4, victim4, protoUDP, udp(1, 2, make([]byte, 16))), 0, true)), verdictPass},
-		{"last fragment of another datagram", v6(packet(me6, victim6, protoFragment, fragment6(protoUDP, 800, false, make([]byte, 5)))), verdictPass},
-		{"atomic fragment", v6(packet(me6, victim6, protoFragment, fragment6(protoUDP, 0, false, udp(1, 2, nil)))), verdictPass},
+		{"MLDv2 report", v6(ipPacket(LinkLocal(me), allNodes, packet.ProtoHopByHop, extension(packet.ProtoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), verdictPass},
+		{"MLDv2 report from ::", v6(ipPacket(zero6, allNodes, packet.ProtoHopByHop, extension(packet.ProtoICMPv6, [6]byte{5, 2}, []byte{143, 0, 0, 0, 0, 0, 0, 0}))), verdictPass},
+		{"IGMP report with router alert", v4(withOptions(ipPacket(me4, victim4, packet.ProtoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), verdictPass},
+		{"IGMP report before an address", v4(withOptions(ipPacket(zero4, victim4, packet.ProtoIGMP, make([]byte, 8)), []byte{148, 4, 0, 0})), verdictPass},
+		{"DHCP client before an address", frame(broadcast, me, EtherTypeIPv4, ipPacket(zero4, netip.AddrFrom4([4]byte{255, 255, 255, 255}), packet.ProtoUDP, udp(68, 67, make([]byte, 240)))), verdictPass},
+		{"DHCPv6 client", v6(ipPacket(LinkLocal(me), allNodes, packet.ProtoUDP, udp(546, 547, nil))), verdictPass},
+		{"destination options", v6(ipPacket(me6, victim6, packet.ProtoDstOpts, extension(packet.ProtoUDP, [6]byte{1, 4}, udp(1, 2, nil)))), verdictPass},
+		{"first fragment", v4(fragment4(ipPacket(me4, victim4, packet.ProtoUDP, udp(1, 2, make([]byte, 16))), 0, true)), verdictPass},
+		{"last fragment of another datagram", v6(ipPacket(me6, victim6, packet.ProtoFragment, fragment6(packet.ProtoUDP, 800, false, make([]byte, 5)))), verdictPass},
+		{"atomic fragment", v6(ipPacket(me6, victim6, packet.ProtoFragment, fragment6(packet.ProtoUDP, 0, false, udp(1, 2, nil)))), verdictPass},
 
 		// Layer 2.
 		{"somebody else's MAC", frame(victim, gateway, 0x88b5, nil), DropMAC},
@@ -67,8 +69,8 @@ func guardCases() []guardCase {
 		{"spanning tree", frame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0}, me, 38, make([]byte, 38)), DropReserved},
 		{"pause", frame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 1}, me, 0x8808, make([]byte, 46)), DropReserved},
 		{"LLDP", frame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0xe}, me, 0x88cc, make([]byte, 46)), DropReserved},
-		{"VLAN tag", frame(victim, me, 0x8100, append([]byte{0, 1, 8, 0}, packet(victim4, gateway4, protoICMP, echo4)...)), DropVLAN},
-		{"double tag", frame(victim, me, 0x88a8, append([]byte{0, 1, 0x81, 0, 0, 2, 8, 0}, packet(victim4, gateway4, protoICMP, echo4)...)), DropVLAN},
+		{"VLAN tag", frame(victim, me, 0x8100, append([]byte{0, 1, 8, 0}, ipPacket(victim4, gateway4, packet.ProtoICMP, echo4)...)), DropVLAN},
+		{"double tag", frame(victim, me, 0x88a8, append([]byte{0, 1, 0x81, 0, 0, 2, 8, 0}, ipPacket(victim4, gateway4, packet.ProtoICMP, echo4)...)), DropVLAN},
 
 		// ARP.
 		{"ARP reply for the gateway", frame(victim, me, EtherTypeARP, arp(2, me, gateway4, victim4)), DropARP},
@@ -79,39 +81,39 @@ func guardCases() []guardCase {
 		{"ARP cut short", frame(victim, me, EtherTypeARP, arp(1, me, me4, victim4)[:27]), DropMalformed},
 
 		// IPv4.
-		{"somebody else's IPv4", v4(packet(victim4, gateway4, protoICMP, echo4)), DropIPv4},
-		{"IPv4 from 0.0.0.0", v4(packet(zero4, gateway4, protoICMP, echo4)), DropIPv4},
-		{"DHCP from 0.0.0.0 the wrong way", v4(packet(zero4, gateway4, protoUDP, udp(67, 68, nil))), DropIPv4},
-		{"DHCP server", frame(broadcast, me, EtherTypeIPv4, packet(me4, victim4, protoUDP, udp(67, 68, nil))), DropDHCP},
-		{"ICMP redirect", v4(packet(me4, victim4, protoICMP, []byte{5, 1, 0, 0, 0, 0, 0, 0})), DropRedirect},
-		{"source route", v4(withOptions(packet(me4, victim4, protoICMP, echo4), []byte{131, 7, 4, 172, 18, 0, 3, 0})), DropOptions},
-		{"source route behind a no-op", v4(withOptions(packet(me4, victim4, protoICMP, echo4), []byte{1, 137, 7, 4, 172, 18, 0, 3})), DropOptions},
-		{"record route", v4(withOptions(packet(me4, victim4, protoICMP, echo4), []byte{7, 7, 4, 0, 0, 0, 0, 0})), DropOptions},
-		{"IPv4 cut short", cut(v4(packet(me4, victim4, protoICMP, echo4)), 19), DropMalformed},
-		{"IPv4 shorter than it says", cut(v4(packet(me4, victim4, protoICMP, echo4)), 24), DropMalformed},
+		{"somebody else's IPv4", v4(ipPacket(victim4, gateway4, packet.ProtoICMP, echo4)), DropIPv4},
+		{"IPv4 from 0.0.0.0", v4(ipPacket(zero4, gateway4, packet.ProtoICMP, echo4)), DropIPv4},
+		{"DHCP from 0.0.0.0 the wrong way", v4(ipPacket(zero4, gateway4, packet.ProtoUDP, udp(67, 68, nil))), DropIPv4},
+		{"DHCP server", frame(broadcast, me, EtherTypeIPv4, ipPacket(me4, victim4, packet.ProtoUDP, udp(67, 68, nil))), DropDHCP},
+		{"ICMP redirect", v4(ipPacket(me4, victim4, packet.ProtoICMP, []byte{5, 1, 0, 0, 0, 0, 0, 0})), DropRedirect},
+		{"source route", v4(withOptions(ipPacket(me4, victim4, packet.ProtoICMP, echo4), []byte{131, 7, 4, 172, 18, 0, 3, 0})), DropOptions},
+		{"source route behind a no-op", v4(withOptions(ipPacket(me4, victim4, packet.ProtoICMP, echo4), []byte{1, 137, 7, 4, 172, 18, 0, 3})), DropOptions},
+		{"record route", v4(withOptions(ipPacket(me4, victim4, packet.ProtoICMP, echo4), []byte{7, 7, 4, 0, 0, 0, 0, 0})), DropOptions},
+		{"IPv4 cut short", cut(v4(ipPacket(me4, victim4, packet.ProtoICMP, echo4)), 19), DropMalformed},
+		{"IPv4 shorter than it says", cut(v4(ipPacket(me4, victim4, packet.ProtoICMP, echo4)), 24), DropMalformed},
 		{"IPv4 header longer than the packet", v4([]byte{0x4f, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 172, 18, 0, 2, 172, 18, 0, 3}), DropMalformed},
-		{"IPv6 by IPv4's EtherType", v4(packet(me6, victim6, protoICMPv6, echo6)), DropMalformed},
+		{"IPv6 by IPv4's EtherType", v4(ipPacket(me6, victim6, packet.ProtoICMPv6, echo6)), DropMalformed},
 		{"empty IPv4", v4(nil), DropMalformed},
-		{"tiny first fragment", v4(fragment4(packet(me4, victim4, protoTCP, make([]byte, 8)), 0, true)), DropFragment},
-		{"fragment past the end of the largest packet", v4(fragment4(packet(me4, victim4, protoUDP, make([]byte, 64)), 65528, false)), DropFragment},
+		{"tiny first fragment", v4(fragment4(ipPacket(me4, victim4, packet.ProtoTCP, make([]byte, 8)), 0, true)), DropFragment},
+		{"fragment past the end of the largest packet", v4(fragment4(ipPacket(me4, victim4, packet.ProtoUDP, make([]byte, 64)), 65528, false)), DropFragment},
 
 		// IPv6.
-		{"somebody else's IPv6", v6(packet(victim6, gateway6, protoICMPv6, echo6)), DropIPv6},
-		{"somebody else's link-local", v6(packet(LinkLocal(victim), gateway6, protoICMPv6, echo6)), DropIPv6},
+		{"somebody else's IPv6", v6(ipPacket(victim6, gateway6, packet.ProtoICMPv6, echo6)), DropIPv6},
+		{"somebody else's link-local", v6(ipPacket(LinkLocal(victim), gateway6, packet.ProtoICMPv6, echo6)), DropIPv6},
 		{"IPv6 from ::", icmp6(zero6, echo6), DropIPv6},
-		{"UDP from ::", v6(packet(zero6, victim6, protoUDP, udp(1, 2, nil))), DropIPv6},
-		{"DHCPv6 server", v6(packet(me6, victim6, protoUDP, udp(547, 546, nil))), DropDHCP},
-		{"DHCPv6 server behind options", v6(packet(me6, victim6, protoDstOpts, extension(protoUDP, [6]byte{1, 4}, udp(547, 546, nil)))), DropDHCP},
-		{"routing header", v6(packet(me6, victim6, protoRouting, extension(protoUDP, [6]byte{0, 1}, udp(1, 2, nil)))), DropOptions},
-		{"IPv6 cut short", cut(v6(packet(me6, victim6, protoICMPv6, echo6)), 39), DropMalformed},
-		{"IPv6 shorter than it says", cut(v6(packet(me6, victim6, protoICMPv6, echo6)), 44), DropMalformed},
-		{"endless extension headers", v6(packet(me6, victim6, protoDstOpts, extensions(9))), DropMalformed},
-		{"first fragment without all headers", v6(packet(me6, victim6, protoFragment, fragment6(protoTCP, 0, true, make([]byte, 8)))), DropFragment},
+		{"UDP from ::", v6(ipPacket(zero6, victim6, packet.ProtoUDP, udp(1, 2, nil))), DropIPv6},
+		{"DHCPv6 server", v6(ipPacket(me6, victim6, packet.ProtoUDP, udp(547, 546, nil))), DropDHCP},
+		{"DHCPv6 server behind options", v6(ipPacket(me6, victim6, packet.ProtoDstOpts, extension(packet.ProtoUDP, [6]byte{1, 4}, udp(547, 546, nil)))), DropDHCP},
+		{"routing header", v6(ipPacket(me6, victim6, packet.ProtoRouting, extension(packet.ProtoUDP, [6]byte{0, 1}, udp(1, 2, nil)))), DropOptions},
+		{"IPv6 cut short", cut(v6(ipPacket(me6, victim6, packet.ProtoICMPv6, echo6)), 39), DropMalformed},
+		{"IPv6 shorter than it says", cut(v6(ipPacket(me6, victim6, packet.ProtoICMPv6, echo6)), 44), DropMalformed},
+		{"endless extension headers", v6(ipPacket(me6, victim6, packet.ProtoDstOpts, extensions(9))), DropMalformed},
+		{"first fragment without all headers", v6(ipPacket(me6, victim6, packet.ProtoFragment, fragment6(packet.ProtoTCP, 0, true, make([]byte, 8)))), DropFragment},
 
 		// Neighbour discovery.
 		{"router advertisement", icmp6(LinkLocal(me), nd(134, netip.Addr{}, make([]byte, 8))), DropRouter},
-		{"router advertisement behind options", v6(packet(LinkLocal(me), allNodes, protoDstOpts, extension(protoICMPv6, [6]byte{1, 4}, nd(134, netip.Addr{}, make([]byte, 8))))), DropRouter},
-		{"router advertisement in a fragment", v6(packet(LinkLocal(me), allNodes, protoFragment, fragment6(protoICMPv6, 0, true, nd(134, netip.Addr{}, make([]byte, 8))))), DropRouter},
+		{"router advertisement behind options", v6(ipPacket(LinkLocal(me), allNodes, packet.ProtoDstOpts, extension(packet.ProtoICMPv6, [6]byte{1, 4}, nd(134, netip.Addr{}, make([]byte, 8))))), DropRouter},
+		{"router advertisement in a fragment", v6(ipPacket(LinkLocal(me), allNodes, packet.ProtoFragment, fragment6(packet.ProtoICMPv6, 0, true, nd(134, netip.Addr{}, make([]byte, 8))))), DropRouter},
 		{"redirect", icmp6(LinkLocal(me), nd(137, victim6, make([]byte, 16))), DropRedirect},
 		{"advertisement for the victim", icmp6(me6, nd(136, victim6, linkOpt(2, me))), DropNeighbour},
 		{"advertisement with another MAC", icmp6(me6, nd(136, me6, linkOpt(2, victim))), DropNeighbour},
@@ -119,7 +121,7 @@ func guardCases() []guardCase {
 		{"solicitation with another MAC", icmp6(me6, nd(135, victim6, linkOpt(1, gateway))), DropNeighbour},
 		{"duplicate detection of the victim's address", icmp6(zero6, nd(135, victim6)), DropNeighbour},
 		{"solicitation from :: with a MAC", icmp6(zero6, nd(135, me6, linkOpt(1, me))), DropNeighbour},
-		{"advertisement in a fragment", v6(packet(me6, allNodes, protoFragment, fragment6(protoICMPv6, 0, true, nd(136, victim6, linkOpt(2, me))))), DropFragment},
+		{"advertisement in a fragment", v6(ipPacket(me6, allNodes, packet.ProtoFragment, fragment6(packet.ProtoICMPv6, 0, true, nd(136, victim6, linkOpt(2, me))))), DropFragment},
 		{"advertisement cut short", icmp6(me6, nd(136, me6)[:20]), DropMalformed},
 		{"option of length 0", icmp6(me6, nd(136, me6, make([]byte, 8))), DropMalformed},
 		{"option longer than the message", icmp6(me6, nd(136, me6, []byte{2, 2, 0, 0, 0, 0, 0, 0})), DropMalformed},
@@ -131,9 +133,9 @@ func guardCases() []guardCase {
 func extensions(n int) []byte {
 	p := udp(1, 2, nil)
 	for i := range n {
-		next := byte(protoDstOpts)
+		next := byte(packet.ProtoDstOpts)
 		if i == 0 {
-			next = protoUDP
+			next = packet.ProtoUDP
 		}
 		p = extension(next, [6]byte{1, 4}, p)
 	}
@@ -185,10 +187,10 @@ func TestOverlappingFragmentsAreDropped(t *testing.T) {
 	} {
 		for family, make := range map[string]func(piece) *Frame{
 			"IPv4": func(c piece) *Frame {
-				return frame(victim, me, EtherTypeIPv4, fragment4(packet(me4, victim4, protoUDP, make([]byte, c.size)), c.offset, c.more))
+				return frame(victim, me, EtherTypeIPv4, fragment4(ipPacket(me4, victim4, packet.ProtoUDP, make([]byte, c.size)), c.offset, c.more))
 			},
 			"IPv6": func(c piece) *Frame {
-				return frame(victim, me, EtherTypeIPv6, packet(me6, victim6, protoFragment, fragment6(protoUDP, c.offset, c.more, make([]byte, c.size))))
+				return frame(victim, me, EtherTypeIPv6, ipPacket(me6, victim6, packet.ProtoFragment, fragment6(packet.ProtoUDP, c.offset, c.more, make([]byte, c.size))))
 			},
 		} {
 			t.Run(name+" "+family, func(t *testing.T) {
@@ -212,7 +214,7 @@ func TestManyFragmentedDatagramsAreFollowedInBoundedMemory(t *testing.T) {
 	port, _ := connect(t, sw, guarded(2))
 	_, dev := connect(t, sw, guarded(3))
 	for i := range 10 * maxDatagrams {
-		p := fragment4(packet(me4, victim4, protoUDP, make([]byte, 64)), 0, true)
+		p := fragment4(ipPacket(me4, victim4, packet.ProtoUDP, make([]byte, 64)), 0, true)
 		p[4], p[5] = byte(i>>8), byte(i)
 		port.Receive(frame(victim, me, EtherTypeIPv4, p))
 	}

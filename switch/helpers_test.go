@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // recorder is a device that keeps a copy of what it is given.
@@ -87,17 +89,17 @@ func frame(dst, src net.HardwareAddr, etherType uint16, payload []byte) *Frame {
 var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // packet makes an IP packet of the family of src.
-func packet(src, dst netip.Addr, proto byte, payload []byte) []byte {
+func ipPacket(src, dst netip.Addr, proto byte, payload []byte) []byte {
 	if src.Is4() {
-		p := make([]byte, ipv4HeaderLen, ipv4HeaderLen+len(payload))
+		p := make([]byte, packet.IPv4HeaderLen, packet.IPv4HeaderLen+len(payload))
 		p[0], p[8], p[9] = 0x45, 64, proto
-		binary.BigEndian.PutUint16(p[2:], uint16(ipv4HeaderLen+len(payload)))
+		binary.BigEndian.PutUint16(p[2:], uint16(packet.IPv4HeaderLen+len(payload)))
 		copy(p[12:], src.AsSlice())
 		copy(p[16:], dst.AsSlice())
 		checksum.Put(p[10:], ^checksum.Checksum(p, 0))
 		return append(p, payload...)
 	}
-	p := make([]byte, ipv6HeaderLen, ipv6HeaderLen+len(payload))
+	p := make([]byte, packet.IPv6HeaderLen, packet.IPv6HeaderLen+len(payload))
 	p[0], p[6], p[7] = 0x60, proto, 255
 	binary.BigEndian.PutUint16(p[4:], uint16(len(payload)))
 	copy(p[8:], src.AsSlice())
@@ -106,19 +108,19 @@ func packet(src, dst netip.Addr, proto byte, payload []byte) []byte {
 }
 
 func udp(src, dst uint16, data []byte) []byte {
-	u := make([]byte, udpHeaderLen, udpHeaderLen+len(data))
+	u := make([]byte, packet.UDPHeaderLen, packet.UDPHeaderLen+len(data))
 	binary.BigEndian.PutUint16(u, src)
 	binary.BigEndian.PutUint16(u[2:], dst)
-	binary.BigEndian.PutUint16(u[4:], uint16(udpHeaderLen+len(data)))
+	binary.BigEndian.PutUint16(u[4:], uint16(packet.UDPHeaderLen+len(data)))
 	return append(u, data...)
 }
 
 func tcp(flags byte, seq uint32, data []byte) []byte {
-	s := make([]byte, tcpHeaderLen, tcpHeaderLen+len(data))
+	s := make([]byte, packet.TCPHeaderLen, packet.TCPHeaderLen+len(data))
 	binary.BigEndian.PutUint16(s, 40000)
 	binary.BigEndian.PutUint16(s[2:], 80)
 	binary.BigEndian.PutUint32(s[tcpSeq:], seq)
-	s[12], s[tcpFlags] = tcpHeaderLen/4<<4, flags
+	s[12], s[tcpFlags] = packet.TCPHeaderLen/4<<4, flags
 	return append(s, data...)
 }
 
@@ -173,7 +175,7 @@ func fragment4(p []byte, offset int, more bool) []byte {
 
 // withOptions puts IPv4 options (a multiple of four bytes) into a packet.
 func withOptions(p, options []byte) []byte {
-	q := append(append(append([]byte(nil), p[:ipv4HeaderLen]...), options...), p[ipv4HeaderLen:]...)
+	q := append(append(append([]byte(nil), p[:packet.IPv4HeaderLen]...), options...), p[packet.IPv4HeaderLen:]...)
 	q[0] += byte(len(options) / 4)
 	binary.BigEndian.PutUint16(q[2:], uint16(len(q)))
 	return q

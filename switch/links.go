@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // ICMP errors, which cite the packet that they are about from their eighth byte on (RFC 792, RFC 4443).
@@ -78,7 +80,7 @@ func (s *Switch) SetLinks(links []Link) {
 	spans := map[pair][]portSpan{}
 	for _, l := range links {
 		for _, r := range l.Ports {
-			if (r.Proto == protoTCP || r.Proto == protoUDP) && r.First <= r.Last && l.From != l.To {
+			if (r.Proto == packet.ProtoTCP || r.Proto == packet.ProtoUDP) && r.First <= r.Last && l.From != l.To {
 				at := pair{l.From, l.To}
 				spans[at] = append(spans[at], portSpan{serviceNumber(r.Proto, r.First), serviceNumber(r.Proto, r.Last)})
 			}
@@ -132,22 +134,22 @@ func (p *Port) linked(r *portState, q *Port, rq *portState, f *Frame) bool {
 	if t == EtherTypeARP {
 		return rq.has4(b[24:28]) || r.has4(b[24:28]) // asks or tells q, or announces itself
 	}
-	h, ok := parseTransport(t, b)
+	h, ok := parseIP(t, b)
 	if !ok {
 		return false
 	}
-	if h.v6 && h.proto == protoICMPv6 && !h.fragment && isSolicitation(b[h.transport:]) {
-		return solicits(r, rq, b, b[h.transport:])
+	if h.V6 && h.Proto == packet.ProtoICMPv6 && !h.Fragment && isSolicitation(b[h.Transport:]) {
+		return solicits(r, rq, b, b[h.Transport:])
 	}
-	if src, dst := h.addrs(b); !direct || !r.has(src) || !rq.has(dst) {
+	if src, dst := h.Addrs(b); !direct || !r.has(src) || !rq.has(dst) {
 		return false
 	}
 	switch {
-	case h.later:
-		return p.firstPassed(h.fragmentKey(b))
-	case h.more:
+	case h.Later:
+		return p.firstPassed(fragmentKey(h, b))
+	case h.More:
 		ok = a.allows(h, b)
-		p.noteFirst(h.fragmentKey(b), ok)
+		p.noteFirst(fragmentKey(h, b), ok)
 		return ok
 	}
 	return a.allows(h, b) || a.allowsError(r, rq, h, b)
@@ -168,51 +170,43 @@ func solicits(r, rq *portState, b, t []byte) bool {
 
 // allows says whether a TCP segment or UDP datagram is for a linked port, or an answer from one. A server that answers
 // never starts a TCP connection, which is what SYN without ACK does (RFC 9293, 3.5).
-func (a access) allows(h headers, b []byte) bool {
-	if h.proto != protoTCP && h.proto != protoUDP {
+func (a access) allows(h packet.Headers, b []byte) bool {
+	if h.Proto != packet.ProtoTCP && h.Proto != packet.ProtoUDP {
 		return false
 	}
-	t := b[h.transport:]
-	if a.reach.has(h.proto, binary.BigEndian.Uint16(t[2:])) {
+	t := b[h.Transport:]
+	if a.reach.has(h.Proto, binary.BigEndian.Uint16(t[2:])) {
 		return true
 	}
-	return a.serve.has(h.proto, binary.BigEndian.Uint16(t)) && (h.proto == protoUDP || t[tcpFlags]&(tcpSYN|tcpACK) != tcpSYN)
+	return a.serve.has(h.Proto, binary.BigEndian.Uint16(t)) && (h.Proto == packet.ProtoUDP || t[tcpFlags]&(tcpSYN|tcpACK) != tcpSYN)
 }
 
 // allowsError says whether a packet is an ICMP error about one that the link lets the other side send: a closed port, or
 // a packet that was too big.
-func (a access) allowsError(r, rq *portState, h headers, b []byte) bool {
-	t := b[h.transport:min(h.length, len(b))]
+func (a access) allowsError(r, rq *portState, h packet.Headers, b []byte) bool {
+	t := b[h.Transport:min(h.Length, len(b))]
 	if len(t) < icmpErrorLen {
 		return false
 	}
-	var cited headers
+	var cited packet.Headers
 	var ok bool
 	p := t[icmpErrorLen:]
 	switch kind := t[0]; {
-	case h.proto == protoICMP && !h.v6 && (kind == icmpUnreachable || kind == icmpTimeExceeded || kind == icmpParameter):
-		cited, ok = parseIPv4(p)
-	case h.proto == protoICMPv6 && h.v6 && icmp6FirstError <= kind && kind <= icmp6LastError:
-		cited, ok = parseIPv6(p)
+	case h.Proto == packet.ProtoICMP && !h.V6 && (kind == icmpUnreachable || kind == icmpTimeExceeded || kind == icmpParameter):
+		cited, ok = packet.ParseIPv4(p)
+	case h.Proto == packet.ProtoICMPv6 && h.V6 && icmp6FirstError <= kind && kind <= icmp6LastError:
+		cited, ok = packet.ParseIPv6(p)
 	}
-	if !ok || cited.later || cited.proto != protoTCP && cited.proto != protoUDP {
+	if !ok || cited.Later || cited.Proto != packet.ProtoTCP && cited.Proto != packet.ProtoUDP {
 		return false
 	}
-	if src, dst := cited.addrs(p); !rq.has(src) || !r.has(dst) {
+	if src, dst := cited.Addrs(p); !rq.has(src) || !r.has(dst) {
 		return false
 	}
-	if p = p[cited.transport:]; len(p) < 4 {
+	if p = p[cited.Transport:]; len(p) < 4 {
 		return false
 	}
-	return a.serve.has(cited.proto, binary.BigEndian.Uint16(p[2:])) || a.reach.has(cited.proto, binary.BigEndian.Uint16(p))
-}
-
-// addrs are the addresses in a packet that was parsed.
-func (h headers) addrs(b []byte) (src, dst []byte) {
-	if h.v6 {
-		return b[8:24], b[24:40]
-	}
-	return b[12:16], b[16:20]
+	return a.serve.has(cited.Proto, binary.BigEndian.Uint16(p[2:])) || a.reach.has(cited.Proto, binary.BigEndian.Uint16(p))
 }
 
 // has says whether an address of either family is the port's.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // linkedPorts is a switch on which web (2) has a link to db (3), ports 80 and 81 of TCP and 53 of UDP, and none to
@@ -33,7 +35,7 @@ func newLinkedPorts(t testing.TB, guard bool) *linkedPorts {
 }
 
 func (l *linkedPorts) links() []Link {
-	return []Link{{l.web, l.db, []PortRange{{protoTCP, 80, 81}, {protoUDP, 53, 53}}}}
+	return []Link{{l.web, l.db, []PortRange{{packet.ProtoTCP, 80, 81}, {packet.ProtoUDP, 53, 53}}}}
 }
 
 // got says at whom a frame from p arrives.
@@ -78,51 +80,51 @@ func linkCases() (list []linkCase) {
 		ip         func(byte) netip.Addr
 		icmp       byte
 		kind, echo byte // ICMP's "unreachable" and "echo request"
-	}{{"IPv4 ", EtherTypeIPv4, ip4, protoICMP, 3, 8}, {"IPv6 ", EtherTypeIPv6, ip6, protoICMPv6, 1, 128}} {
+	}{{"IPv4 ", EtherTypeIPv4, ip4, packet.ProtoICMP, 3, 8}, {"IPv6 ", EtherTypeIPv6, ip6, packet.ProtoICMPv6, 1, 128}} {
 		packetOf := func(from, to byte, proto byte, payload []byte) []byte {
-			return packet(fam.ip(from), fam.ip(to), proto, payload)
+			return ipPacket(fam.ip(from), fam.ip(to), proto, payload)
 		}
 		add := func(name string, from, to byte, proto byte, payload []byte, pass bool) {
 			list = append(list, linkCase{fam.name + name, from, to, frame(mac(to), mac(from), fam.etherType, packetOf(from, to, proto, payload)), pass})
 		}
-		add("SYN to a linked port", 2, 3, protoTCP, segment(4000, 80, tcpSYN), true)
-		add("SYN to the next one", 2, 3, protoTCP, segment(4000, 81, tcpSYN), true)
-		add("data to a linked port", 2, 3, protoTCP, segment(4000, 80, tcpACK), true)
-		add("SYN to a port beyond", 2, 3, protoTCP, segment(4000, 82, tcpSYN), false)
-		add("SYN to a port before", 2, 3, protoTCP, segment(4000, 79, tcpSYN), false)
-		add("TCP to UDP's port", 2, 3, protoTCP, segment(4000, 53, tcpSYN), false)
-		add("UDP to TCP's port", 2, 3, protoUDP, udp(4000, 80, nil), false)
-		add("UDP to a linked port", 2, 3, protoUDP, udp(4000, 53, nil), true)
-		add("from a port of the same number", 2, 3, protoTCP, segment(80, 4000, tcpACK), false)
-		add("answer with SYN and ACK", 3, 2, protoTCP, segment(80, 4000, tcpSYN|tcpACK), true)
-		add("answer with data", 3, 2, protoTCP, segment(80, 4000, tcpACK), true)
-		add("reset", 3, 2, protoTCP, segment(80, 4000, 4), true)
-		add("SYN from a linked port", 3, 2, protoTCP, segment(80, 4000, tcpSYN), false)
-		add("SYN and FIN from a linked port", 3, 2, protoTCP, segment(80, 4000, tcpSYN|tcpFIN), false)
-		add("UDP answer", 3, 2, protoUDP, udp(53, 4000, nil), true)
-		add("UDP from another port", 3, 2, protoUDP, udp(54, 4000, nil), false)
-		add("TCP from another port", 3, 2, protoTCP, segment(82, 4000, tcpACK), false)
-		add("backwards to a linked port", 3, 2, protoTCP, segment(4000, 80, tcpSYN), false)
-		add("to whom no link leads", 2, 4, protoTCP, segment(4000, 80, tcpSYN), false)
-		add("from who has no link", 4, 3, protoTCP, segment(4000, 80, tcpSYN), false)
+		add("SYN to a linked port", 2, 3, packet.ProtoTCP, segment(4000, 80, tcpSYN), true)
+		add("SYN to the next one", 2, 3, packet.ProtoTCP, segment(4000, 81, tcpSYN), true)
+		add("data to a linked port", 2, 3, packet.ProtoTCP, segment(4000, 80, tcpACK), true)
+		add("SYN to a port beyond", 2, 3, packet.ProtoTCP, segment(4000, 82, tcpSYN), false)
+		add("SYN to a port before", 2, 3, packet.ProtoTCP, segment(4000, 79, tcpSYN), false)
+		add("TCP to UDP's port", 2, 3, packet.ProtoTCP, segment(4000, 53, tcpSYN), false)
+		add("UDP to TCP's port", 2, 3, packet.ProtoUDP, udp(4000, 80, nil), false)
+		add("UDP to a linked port", 2, 3, packet.ProtoUDP, udp(4000, 53, nil), true)
+		add("from a port of the same number", 2, 3, packet.ProtoTCP, segment(80, 4000, tcpACK), false)
+		add("answer with SYN and ACK", 3, 2, packet.ProtoTCP, segment(80, 4000, tcpSYN|tcpACK), true)
+		add("answer with data", 3, 2, packet.ProtoTCP, segment(80, 4000, tcpACK), true)
+		add("reset", 3, 2, packet.ProtoTCP, segment(80, 4000, 4), true)
+		add("SYN from a linked port", 3, 2, packet.ProtoTCP, segment(80, 4000, tcpSYN), false)
+		add("SYN and FIN from a linked port", 3, 2, packet.ProtoTCP, segment(80, 4000, tcpSYN|tcpFIN), false)
+		add("UDP answer", 3, 2, packet.ProtoUDP, udp(53, 4000, nil), true)
+		add("UDP from another port", 3, 2, packet.ProtoUDP, udp(54, 4000, nil), false)
+		add("TCP from another port", 3, 2, packet.ProtoTCP, segment(82, 4000, tcpACK), false)
+		add("backwards to a linked port", 3, 2, packet.ProtoTCP, segment(4000, 80, tcpSYN), false)
+		add("to whom no link leads", 2, 4, packet.ProtoTCP, segment(4000, 80, tcpSYN), false)
+		add("from who has no link", 4, 3, packet.ProtoTCP, segment(4000, 80, tcpSYN), false)
 		add("ping", 2, 3, fam.icmp, []byte{fam.echo, 0, 0, 0, 0, 1, 0, 1}, false)
 		add("another protocol", 2, 3, 47, segment(4000, 80, tcpSYN), false)
-		add("a header cut short", 2, 3, protoTCP, segment(4000, 80, tcpSYN)[:16], false)
-		add("ICMP error about a datagram", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, protoUDP, udp(4000, 53, nil))), true)
-		add("ICMP error about an answer", 2, 3, fam.icmp, icmpError(fam.kind, packetOf(3, 2, protoUDP, udp(53, 4000, nil))), true)
-		add("ICMP error about another port", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, protoUDP, udp(4000, 54, nil))), false)
-		add("ICMP error about one's own datagram", 2, 3, fam.icmp, icmpError(fam.kind, packetOf(2, 3, protoUDP, udp(4000, 53, nil))), false)
-		add("ICMP error about someone else's", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 4, protoUDP, udp(4000, 53, nil))), false)
+		add("a header cut short", 2, 3, packet.ProtoTCP, segment(4000, 80, tcpSYN)[:16], false)
+		add("ICMP error about a datagram", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))), true)
+		add("ICMP error about an answer", 2, 3, fam.icmp, icmpError(fam.kind, packetOf(3, 2, packet.ProtoUDP, udp(53, 4000, nil))), true)
+		add("ICMP error about another port", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 54, nil))), false)
+		add("ICMP error about one's own datagram", 2, 3, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))), false)
+		add("ICMP error about someone else's", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 4, packet.ProtoUDP, udp(4000, 53, nil))), false)
 		add("ICMP error about a ping", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, fam.icmp, make([]byte, 8))), false)
-		add("ICMP error about a scrap", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, protoUDP, udp(4000, 53, nil))[:18]), false)
+		add("ICMP error about a scrap", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))[:18]), false)
 		add("ICMP error about nothing", 3, 2, fam.icmp, icmpError(fam.kind, nil), false)
 		forged := func(name string, f *Frame) { list = append(list, linkCase{fam.name + name, 2, 3, f, false}) }
 		syn := segment(4000, 80, tcpSYN)
-		forged("from an address of the third", frame(mac(3), mac(2), fam.etherType, packet(fam.ip(4), fam.ip(3), protoTCP, syn)))
-		forged("to an address behind", frame(mac(3), mac(2), fam.etherType, packet(fam.ip(2), fam.ip(9), protoTCP, syn)))
-		forged("from the third's MAC", frame(mac(3), mac(4), fam.etherType, packetOf(2, 3, protoTCP, syn)))
-		forged("by broadcast", frame(broadcast, mac(2), fam.etherType, packetOf(2, 3, protoTCP, syn)))
-		forged("by multicast", frame(allNodesMAC, mac(2), fam.etherType, packetOf(2, 3, protoUDP, udp(4000, 53, nil))))
+		forged("from an address of the third", frame(mac(3), mac(2), fam.etherType, ipPacket(fam.ip(4), fam.ip(3), packet.ProtoTCP, syn)))
+		forged("to an address behind", frame(mac(3), mac(2), fam.etherType, ipPacket(fam.ip(2), fam.ip(9), packet.ProtoTCP, syn)))
+		forged("from the third's MAC", frame(mac(3), mac(4), fam.etherType, packetOf(2, 3, packet.ProtoTCP, syn)))
+		forged("by broadcast", frame(broadcast, mac(2), fam.etherType, packetOf(2, 3, packet.ProtoTCP, syn)))
+		forged("by multicast", frame(allNodesMAC, mac(2), fam.etherType, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))))
 	}
 	both := func(name string, from, to byte, f func(dst net.HardwareAddr) *Frame, pass bool) {
 		list = append(list, linkCase{name, from, to, f(mac(to)), pass}, linkCase{name + " by broadcast", from, to, f(broadcast), pass})
@@ -142,7 +144,7 @@ func linkCases() (list []linkCase) {
 	both("ARP with another's address", 2, 3, arpOf(2, 2, ip4(4), ip4(3)), false)
 	ndOf := func(from byte, src, dst netip.Addr, message []byte) func(net.HardwareAddr) *Frame {
 		return func(to net.HardwareAddr) *Frame {
-			return frame(to, mac(from), EtherTypeIPv6, packet(src, dst, protoICMPv6, message))
+			return frame(to, mac(from), EtherTypeIPv6, ipPacket(src, dst, packet.ProtoICMPv6, message))
 		}
 	}
 	solicited := netip.MustParseAddr("ff02::1:ff00:3")
@@ -158,7 +160,7 @@ func linkCases() (list []linkCase) {
 	both("router advertisement", 3, 2, ndOf(3, ip6(3), ip6(2), nd(ndRouterAdvertisement, ip6(3))), false)
 	both("multicast report", 2, 3, ndOf(2, ip6(2), solicited, nd(mldReport2, ip6(3))), false)
 	both("neighbour discovery in IPv4", 2, 3, func(dst net.HardwareAddr) *Frame {
-		return frame(dst, mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoICMPv6, nd(ndNeighbourSolicitation, ip6(3))))
+		return frame(dst, mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoICMPv6, nd(ndNeighbourSolicitation, ip6(3))))
 	}, false)
 	both("another EtherType", 2, 3, func(dst net.HardwareAddr) *Frame { return frame(dst, mac(2), 0x88b5, []byte("anything")) }, false)
 	both("nothing", 2, 3, func(dst net.HardwareAddr) *Frame { return frame(dst, mac(2), EtherTypeIPv4, nil) }, false)
@@ -183,8 +185,8 @@ func TestLinkedPortsAreReachedAndNothingElse(t *testing.T) {
 
 func TestWhatALinkDoesNotCoverIsCounted(t *testing.T) {
 	l := newLinkedPorts(t, true)
-	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, segment(4000, 22, tcpSYN))))
-	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, segment(4000, 80, tcpSYN))))
+	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 22, tcpSYN))))
+	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 80, tcpSYN))))
 	if drops := l.web.Stats().Drops; drops[DropIsolated] != 1 || len(drops) != 1 {
 		t.Errorf("counted %v, want one isolated", drops)
 	}
@@ -193,10 +195,10 @@ func TestWhatALinkDoesNotCoverIsCounted(t *testing.T) {
 func TestLinksAreReplacedWhole(t *testing.T) {
 	l := newLinkedPorts(t, true)
 	to := func(n uint16) *Frame {
-		return frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, segment(4000, n, tcpSYN)))
+		return frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, n, tcpSYN)))
 	}
-	back := frame(mac(2), mac(3), EtherTypeIPv4, packet(ip4(3), ip4(2), protoTCP, segment(4000, 22, tcpSYN)))
-	l.sw.SetLinks(append(l.links(), Link{l.web, l.db, []PortRange{{protoTCP, 8080, 8080}, {99, 1, 65535}}}, Link{l.db, l.web, []PortRange{{protoTCP, 22, 22}}}))
+	back := frame(mac(2), mac(3), EtherTypeIPv4, ipPacket(ip4(3), ip4(2), packet.ProtoTCP, segment(4000, 22, tcpSYN)))
+	l.sw.SetLinks(append(l.links(), Link{l.web, l.db, []PortRange{{packet.ProtoTCP, 8080, 8080}, {99, 1, 65535}}}, Link{l.db, l.web, []PortRange{{packet.ProtoTCP, 22, 22}}}))
 	for n, want := range map[uint16]bool{80: true, 8080: true, 22: false, 443: false} {
 		if got := len(l.got(l.web, to(n))) > 0; got != want {
 			t.Errorf("two links: port %d is reached: %v", n, got)
@@ -217,7 +219,7 @@ func TestLinksAreReplacedWhole(t *testing.T) {
 	cfg.Isolated = true
 	p, dev := connect(t, l.sw, cfg)
 	l.web.Receive(to(80))
-	p.Receive(frame(mac(2), mac(3), EtherTypeIPv4, packet(ip4(3), ip4(2), protoTCP, segment(80, 4000, tcpACK))))
+	p.Receive(frame(mac(2), mac(3), EtherTypeIPv4, ipPacket(ip4(3), ip4(2), packet.ProtoTCP, segment(80, 4000, tcpACK))))
 	if dev.got() != 0 || l.devs[l.web].got() != 0 {
 		t.Error("a port that took another's place has its links")
 	}
@@ -229,7 +231,7 @@ func TestFragmentsPassALinkBehindTheirFirst(t *testing.T) {
 		if offset == 0 {
 			payload = udp(4000, to, payload)
 		}
-		p := fragment4(packet(ip4(2), ip4(3), protoUDP, payload), offset, more)
+		p := fragment4(ipPacket(ip4(2), ip4(3), packet.ProtoUDP, payload), offset, more)
 		p[5] = id
 		return frame(mac(3), mac(2), EtherTypeIPv4, p)
 	}
@@ -238,8 +240,8 @@ func TestFragmentsPassALinkBehindTheirFirst(t *testing.T) {
 		if offset == 0 {
 			payload = udp(4000, to, payload)
 		}
-		p := packet(ip6(2), ip6(3), protoFragment, fragment6(protoUDP, offset, more, payload))
-		p[ipv6HeaderLen+7] = id
+		p := ipPacket(ip6(2), ip6(3), packet.ProtoFragment, fragment6(packet.ProtoUDP, offset, more, payload))
+		p[packet.IPv6HeaderLen+7] = id
 		return frame(mac(3), mac(2), EtherTypeIPv6, p)
 	}
 	for name, fragment := range map[string]func(byte, uint16, int, bool) *Frame{"IPv4": four, "IPv6": six} {
@@ -277,15 +279,15 @@ func TestPortSetsAgreeWithAList(t *testing.T) {
 	for range 200 {
 		var spans []portSpan
 		for range rand.IntN(8) {
-			lo := serviceNumber(protoTCP, uint16(rand.IntN(60)))
+			lo := serviceNumber(packet.ProtoTCP, uint16(rand.IntN(60)))
 			spans = append(spans, portSpan{lo, lo + uint32(rand.IntN(6))})
 		}
 		set := newPortSet(slices.Clone(spans))
 		for n := uint16(0); n < 70; n++ {
 			want := slices.ContainsFunc(spans, func(s portSpan) bool {
-				return s.lo <= serviceNumber(protoTCP, n) && serviceNumber(protoTCP, n) <= s.hi
+				return s.lo <= serviceNumber(packet.ProtoTCP, n) && serviceNumber(packet.ProtoTCP, n) <= s.hi
 			})
-			if set.has(protoTCP, n) != want || set.has(protoUDP, n) {
+			if set.has(packet.ProtoTCP, n) != want || set.has(packet.ProtoUDP, n) {
 				t.Fatalf("%d in %v: not %v", n, spans, want)
 			}
 		}
@@ -325,17 +327,17 @@ func FuzzLinks(f *testing.F) {
 		if len(reached) == 0 || fr.EtherType() == EtherTypeARP {
 			return
 		}
-		h, ok := parseTransport(fr.EtherType(), fr.Payload[0])
-		p := fr.Payload[0][min(h.transport, len(fr.Payload[0])):]
+		h, ok := parseIP(fr.EtherType(), fr.Payload[0])
+		p := fr.Payload[0][min(h.Transport, len(fr.Payload[0])):]
 		switch {
-		case !ok || h.later:
+		case !ok || h.Later:
 			t.Fatal("passed without ports to go by")
-		case h.proto == protoTCP && (binary.BigEndian.Uint16(p[2:]) == 80 || binary.BigEndian.Uint16(p[2:]) == 81):
-		case h.proto == protoUDP && binary.BigEndian.Uint16(p[2:]) == 53:
-		case h.proto == protoICMP && !h.v6 && slices.Contains([]byte{3, 11, 12}, p[0]):
-		case h.proto == protoICMPv6 && h.v6 && (p[0] >= 1 && p[0] <= 4 || p[0] == ndNeighbourSolicitation || p[0] == ndNeighbourAdvert):
+		case h.Proto == packet.ProtoTCP && (binary.BigEndian.Uint16(p[2:]) == 80 || binary.BigEndian.Uint16(p[2:]) == 81):
+		case h.Proto == packet.ProtoUDP && binary.BigEndian.Uint16(p[2:]) == 53:
+		case h.Proto == packet.ProtoICMP && !h.V6 && slices.Contains([]byte{3, 11, 12}, p[0]):
+		case h.Proto == packet.ProtoICMPv6 && h.V6 && (p[0] >= 1 && p[0] <= 4 || p[0] == ndNeighbourSolicitation || p[0] == ndNeighbourAdvert):
 		default:
-			t.Fatalf("verdictPass: protocol %d, %x", h.proto, p)
+			t.Fatalf("verdictPass: protocol %d, %x", h.Proto, p)
 		}
 	})
 }

@@ -3,6 +3,8 @@ package vswitch
 import (
 	"testing"
 	"time"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // paced is two ports with readers, and a third as the gateway.
@@ -21,7 +23,7 @@ func paced(t *testing.T) (a, b *Pacer, all *activity, frames func(from, to byte)
 	a, b = pacer(guarded(2)), pacer(guarded(3))
 	pacer(PortConfig{MAC: mac(1), Role: Gateway})
 	return a, b, all, func(from, to byte) *Frame {
-		f := frame(mac(to), mac(from), EtherTypeIPv4, packet(ip4(from), ip4(to), protoTCP, tcp(0, 1, nil)))
+		f := frame(mac(to), mac(from), EtherTypeIPv4, ipPacket(ip4(from), ip4(to), packet.ProtoTCP, tcp(0, 1, nil)))
 		f.More = true
 		return f
 	}

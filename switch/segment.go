@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // errVirtio is returned for a frame whose virtio header contradicts it. Frames of untrusted ports have been checked.
@@ -69,34 +71,34 @@ func nonZero(sum uint16) uint16 {
 }
 
 // cut makes segments of a TCP or UDP super-frame.
-func (s *scratch) cut(whole []byte, h headers, size int, emit func([]byte) error) error {
-	head := EthernetHeaderLen + h.headerLen
-	end := min(len(whole), EthernetHeaderLen+h.length)
+func (s *scratch) cut(whole []byte, h packet.Headers, size int, emit func([]byte) error) error {
+	head := EthernetHeaderLen + h.Payload
+	end := min(len(whole), EthernetHeaderLen+h.Length)
 	if head > end {
 		return errVirtio
 	}
 	data := whole[head:end]
 	copy(s.segment[:], whole[:head])
-	ip, l4 := s.segment[EthernetHeaderLen:], s.segment[EthernetHeaderLen+h.transport:]
+	ip, l4 := s.segment[EthernetHeaderLen:], s.segment[EthernetHeaderLen+h.Transport:]
 	var seq uint32
 	var flags byte
-	if h.proto == protoTCP {
+	if h.Proto == packet.ProtoTCP {
 		seq, flags = binary.BigEndian.Uint32(l4[tcpSeq:]), l4[tcpFlags]
 	}
 	id := binary.BigEndian.Uint16(ip[4:]) // IPv4 only
 	for at := 0; at == 0 || at < len(data); at += size {
 		n := copy(s.segment[head:], data[at:min(at+size, len(data))])
-		packet := h.headerLen + n
-		if h.v6 {
-			binary.BigEndian.PutUint16(ip[4:], uint16(packet-ipv6HeaderLen))
+		length := h.Payload + n
+		if h.V6 {
+			binary.BigEndian.PutUint16(ip[4:], uint16(length-packet.IPv6HeaderLen))
 		} else {
-			binary.BigEndian.PutUint16(ip[2:], uint16(packet))
+			binary.BigEndian.PutUint16(ip[2:], uint16(length))
 			binary.BigEndian.PutUint16(ip[4:], id)
 			id++
 			checksum.Put(ip[10:], 0)
-			checksum.Put(ip[10:], ^checksum.Checksum(ip[:h.ipv4Len()], 0))
+			checksum.Put(ip[10:], ^checksum.Checksum(ip[:h.Transport], 0))
 		}
-		if h.proto == protoTCP {
+		if h.Proto == packet.ProtoTCP {
 			binary.BigEndian.PutUint32(l4[tcpSeq:], seq+uint32(at))
 			l4[tcpFlags] = flags
 			if at+size < len(data) {
@@ -106,9 +108,9 @@ func (s *scratch) cut(whole []byte, h headers, size int, emit func([]byte) error
 				l4[tcpFlags] &^= tcpCWR // RFC 3168: once per window
 			}
 		} else {
-			binary.BigEndian.PutUint16(l4[4:], uint16(packet-h.transport))
+			binary.BigEndian.PutUint16(l4[4:], uint16(length-h.Transport))
 		}
-		h.putChecksum(ip, l4[:packet-h.transport])
+		putChecksum(h, ip, l4[:length-h.Transport])
 		if err := emit(s.segment[:head+n]); err != nil {
 			return err
 		}
@@ -116,19 +118,16 @@ func (s *scratch) cut(whole []byte, h headers, size int, emit func([]byte) error
 	return nil
 }
 
-// ipv4Len is the length of the IPv4 header, which the transport header follows at once.
-func (h headers) ipv4Len() int { return h.transport }
-
 // putChecksum computes the checksum of the transport header and payload l4, with the pseudo header of ip.
-func (h headers) putChecksum(ip, l4 []byte) {
+func putChecksum(h packet.Headers, ip, l4 []byte) {
 	addrs := ip[12:20]
-	if h.v6 {
+	if h.V6 {
 		addrs = ip[8:40]
 	}
-	at := h.checksumOffset()
+	at := h.ChecksumOffset()
 	checksum.Put(l4[at:], 0)
 	sum := checksum.Checksum(addrs, 0)
-	sum = checksum.Combine(sum, uint16(h.proto))
+	sum = checksum.Combine(sum, uint16(h.Proto))
 	sum = checksum.Combine(sum, uint16(len(l4)))
 	checksum.Put(l4[at:], nonZero(^checksum.Checksum(l4, sum)))
 }

@@ -7,20 +7,22 @@ import (
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 // superFrame makes a super-frame of a packet, cut every size bytes.
 func superFrame(etherType uint16, p []byte, size int) *Frame {
 	f := frame(mac(3), mac(2), etherType, p)
-	h, ok := parseTransport(etherType, p)
+	h, ok := parseIP(etherType, p)
 	if !ok {
 		panic("not a packet")
 	}
-	v := Virtio{NeedsChecksum: true, GSOSize: uint16(size), ChecksumStart: uint16(EthernetHeaderLen + h.transport), ChecksumOffset: uint16(h.checksumOffset())}
+	v := Virtio{NeedsChecksum: true, GSOSize: uint16(size), ChecksumStart: uint16(EthernetHeaderLen + h.Transport), ChecksumOffset: uint16(h.ChecksumOffset())}
 	switch {
-	case h.proto == protoUDP:
+	case h.Proto == packet.ProtoUDP:
 		v.GSO = GSOUDP
-	case h.v6:
+	case h.V6:
 		v.GSO = GSOTCPv6
 	default:
 		v.GSO = GSOTCPv4
@@ -45,29 +47,29 @@ func slowSum(b []byte) uint16 {
 }
 
 // verify checks one frame's lengths and checksums, and returns its headers and transport payload.
-func verify(t *testing.T, b []byte) (headers, []byte) {
+func verify(t *testing.T, b []byte) (packet.Headers, []byte) {
 	t.Helper()
 	p := b[EthernetHeaderLen:]
-	h, ok := parseTransport(binary.BigEndian.Uint16(b[12:]), p)
-	if !ok || h.length != len(p) {
-		t.Fatalf("a segment of %d bytes says it has %d (%v)", len(p), h.length, ok)
+	h, ok := parseIP(binary.BigEndian.Uint16(b[12:]), p)
+	if !ok || h.Length != len(p) {
+		t.Fatalf("a segment of %d bytes says it has %d (%v)", len(p), h.Length, ok)
 	}
-	pseudo := append([]byte{0, h.proto}, binary.BigEndian.AppendUint16(nil, uint16(len(p)-h.transport))...)
-	if h.v6 {
+	pseudo := append([]byte{0, h.Proto}, binary.BigEndian.AppendUint16(nil, uint16(len(p)-h.Transport))...)
+	if h.V6 {
 		pseudo = append(pseudo, p[8:40]...)
 	} else {
 		pseudo = append(pseudo, p[12:20]...)
-		if slowSum(p[:h.transport]) != 0xffff {
+		if slowSum(p[:h.Transport]) != 0xffff {
 			t.Fatal("wrong IPv4 header checksum")
 		}
 	}
-	if slowSum(append(pseudo, p[h.transport:]...)) != 0xffff {
+	if slowSum(append(pseudo, p[h.Transport:]...)) != 0xffff {
 		t.Fatal("wrong transport checksum")
 	}
-	if h.proto == protoUDP && int(binary.BigEndian.Uint16(p[h.transport+4:])) != len(p)-h.transport {
+	if h.Proto == packet.ProtoUDP && int(binary.BigEndian.Uint16(p[h.Transport+4:])) != len(p)-h.Transport {
 		t.Fatal("wrong UDP length")
 	}
-	return h, p[h.headerLen:]
+	return h, p[h.Payload:]
 }
 
 func TestSuperFramesAreCutIntoWholeSegments(t *testing.T) {
@@ -77,12 +79,12 @@ func TestSuperFramesAreCutIntoWholeSegments(t *testing.T) {
 	}
 	const flags = tcpFIN | tcpPSH | tcpCWR | 0x10
 	for name, f := range map[string]*Frame{
-		"TCP over IPv4":               superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(flags, 0xfffffff0, data)), 1460),
-		"TCP over IPv6":               superFrame(EtherTypeIPv6, packet(ip6(2), ip6(3), protoTCP, tcp(flags, 5, data)), 1440),
-		"TCP behind options":          superFrame(EtherTypeIPv6, packet(ip6(2), ip6(3), protoDstOpts, extension(protoTCP, [6]byte{1, 4}, tcp(flags, 5, data))), 1000),
-		"UDP over IPv4":               superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoUDP, udp(1, 2, data)), 1001),
-		"UDP over IPv6":               superFrame(EtherTypeIPv6, packet(ip6(2), ip6(3), protoUDP, udp(1, 2, data)), 512),
-		"segments larger than itself": superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(flags, 5, data)), 65535),
+		"TCP over IPv4":               superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(flags, 0xfffffff0, data)), 1460),
+		"TCP over IPv6":               superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(flags, 5, data)), 1440),
+		"TCP behind options":          superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoDstOpts, extension(packet.ProtoTCP, [6]byte{1, 4}, tcp(flags, 5, data))), 1000),
+		"UDP over IPv4":               superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, data)), 1001),
+		"UDP over IPv6":               superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoUDP, udp(1, 2, data)), 512),
+		"segments larger than itself": superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(flags, 5, data)), 65535),
 	} {
 		t.Run(name, func(t *testing.T) {
 			size := int(f.Virtio().GSOSize)
@@ -91,8 +93,8 @@ func TestSuperFramesAreCutIntoWholeSegments(t *testing.T) {
 			var first uint32
 			if err := f.Segments(func(b []byte) error {
 				h, part := verify(t, b)
-				if h.proto == protoTCP {
-					l4 := b[EthernetHeaderLen+h.transport:]
+				if h.Proto == packet.ProtoTCP {
+					l4 := b[EthernetHeaderLen+h.Transport:]
 					seq := binary.BigEndian.Uint32(l4[tcpSeq:])
 					if n == 0 {
 						first = seq
@@ -124,9 +126,9 @@ func TestSuperFramesAreCutIntoWholeSegments(t *testing.T) {
 }
 
 func TestChecksumLeftToTheReceiverIsCompleted(t *testing.T) {
-	p := packet(ip4(2), ip4(3), protoUDP, udp(7, 8, []byte("some data")))
-	pseudo := append([]byte{0, protoUDP, 0, byte(len(p) - ipv4HeaderLen)}, p[12:20]...)
-	checksum.Put(p[ipv4HeaderLen+6:], slowSum(pseudo))
+	p := ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(7, 8, []byte("some data")))
+	pseudo := append([]byte{0, packet.ProtoUDP, 0, byte(len(p) - packet.IPv4HeaderLen)}, p[12:20]...)
+	checksum.Put(p[packet.IPv4HeaderLen+6:], slowSum(pseudo))
 	f := frame(mac(3), mac(2), EtherTypeIPv4, p)
 	f.PutVirtio(Virtio{NeedsChecksum: true, ChecksumStart: 34, ChecksumOffset: 6})
 	if f.Plain() {
@@ -141,7 +143,7 @@ func TestChecksumLeftToTheReceiverIsCompleted(t *testing.T) {
 }
 
 func TestSegmentsStopAtTheFirstError(t *testing.T) {
-	f := superFrame(EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, make([]byte, 5000))), 1000)
+	f := superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 5000))), 1000)
 	n := 0
 	if err := f.Segments(func([]byte) error { n++; return errBroken }); !errors.Is(err, errBroken) || n != 1 {
 		t.Errorf("%v after %d segments, want the device's error after one", err, n)
@@ -174,7 +176,7 @@ func TestLyingVirtioHeadersAreDropped(t *testing.T) {
 			sw := New(Config{})
 			p, _ := connect(t, sw, guarded(2))
 			_, dev := connect(t, sw, guarded(3))
-			f := frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, make([]byte, 5000))))
+			f := frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 5000))))
 			v := good
 			lie(&v, f)
 			f.PutVirtio(v)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 func TestFramesReachThePortsTheyAreFor(t *testing.T) {
@@ -152,7 +154,7 @@ func TestUpdateChangesAddressesAtOnce(t *testing.T) {
 	_, dev := connect(t, sw, guarded(3))
 	send := func() bool {
 		before := dev.got()
-		p.Receive(frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(20), ip4(3), protoICMP, make([]byte, 8))))
+		p.Receive(frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(20), ip4(3), packet.ProtoICMP, make([]byte, 8))))
 		return dev.got() > before
 	}
 	if send() {
@@ -245,7 +247,7 @@ func TestMTUBoundsPacketsAndSegments(t *testing.T) {
 	p, _ := connect(t, sw, guarded(2))
 	_, dev := connect(t, sw, guarded(3))
 	super := func(size uint16) *Frame {
-		f := frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoTCP, tcp(0, 1, make([]byte, 9000))))
+		f := frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 9000))))
 		f.PutVirtio(Virtio{NeedsChecksum: true, GSO: GSOTCPv4, GSOSize: size, ChecksumStart: 34, ChecksumOffset: 16})
 		return f
 	}
@@ -279,18 +281,18 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 	if _, err := sw.Connect(guarded(3), sink{}); err != nil {
 		t.Fatal(err)
 	}
-	super := frame(mac(3), mac(2), EtherTypeIPv6, packet(ip6(2), ip6(3), protoTCP, tcp(0, 1, make([]byte, 60000))))
+	super := frame(mac(3), mac(2), EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))))
 	super.PutVirtio(Virtio{NeedsChecksum: true, GSO: GSOTCPv6, GSOSize: 1440, ChecksumStart: 54, ChecksumOffset: 16})
 	for name, tc := range map[string]struct {
 		p *Port
 		f *Frame
 	}{
-		"unicast":     {p, frame(mac(3), mac(2), EtherTypeIPv4, packet(ip4(2), ip4(3), protoUDP, udp(1, 2, nil)))},
+		"unicast":     {p, frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, nil)))},
 		"super-frame": {p, super},
 		"broadcast":   {p, frame(mac(3), mac(2), EtherTypeARP, arp(1, mac(2), ip4(2), ip4(3)))},
 		"dropped":     {p, frame(mac(3), mac(9), 0x88b5, nil)},
 		"no guard":    {open, frame(mac(3), mac(50), 0x88b5, nil)},
-		"fragment":    {p, frame(mac(3), mac(2), EtherTypeIPv4, fragment4(packet(ip4(2), ip4(3), protoUDP, make([]byte, 64)), 0, true))},
+		"fragment":    {p, frame(mac(3), mac(2), EtherTypeIPv4, fragment4(ipPacket(ip4(2), ip4(3), packet.ProtoUDP, make([]byte, 64)), 0, true))},
 	} {
 		tc.p.Receive(tc.f) // learn, and make the table of fragments
 		if n := testing.AllocsPerRun(100, func() { tc.p.Receive(tc.f) }); n != 0 {

@@ -1,6 +1,10 @@
 package vswitch
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/usernet/usernet/internal/packet"
+)
 
 // GSOType says how a super-frame is to be cut: gso_type of struct virtio_net_hdr.
 type GSOType uint8
@@ -93,33 +97,33 @@ func (f *Frame) virtioOK() bool {
 		return !v.ECN
 	}
 	p, ok := f.superFrame(v)
-	return ok && int(v.HeaderLen) <= f.Len() && p.headerLen < f.PayloadLen()
+	return ok && int(v.HeaderLen) <= f.Len() && p.Payload < f.PayloadLen()
 }
 
 // superFrame finds the headers of a super-frame; false where they do not fit the virtio header.
-func (f *Frame) superFrame(v Virtio) (headers, bool) {
+func (f *Frame) superFrame(v Virtio) (packet.Headers, bool) {
 	if !v.NeedsChecksum || v.GSOSize == 0 || len(f.Payload) == 0 {
-		return headers{}, false
+		return packet.Headers{}, false
 	}
-	p, ok := parseTransport(f.EtherType(), f.Payload[0])
-	if !ok || p.fragment || int(v.ChecksumStart) != EthernetHeaderLen+p.transport {
-		return headers{}, false
+	h, ok := parseIP(f.EtherType(), f.Payload[0])
+	if !ok || h.Fragment || int(v.ChecksumStart) != EthernetHeaderLen+h.Transport {
+		return packet.Headers{}, false
 	}
 	var want GSOType
 	switch {
-	case p.proto == protoTCP && p.v6:
+	case h.Proto == packet.ProtoTCP && h.V6:
 		want = GSOTCPv6
-	case p.proto == protoTCP:
+	case h.Proto == packet.ProtoTCP:
 		want = GSOTCPv4
-	case p.proto == protoUDP:
+	case h.Proto == packet.ProtoUDP:
 		want = GSOUDP
 	}
-	if want != v.GSO || v.ECN && v.GSO == GSOUDP || int(v.ChecksumOffset) != p.checksumOffset() {
-		return headers{}, false
+	if want != v.GSO || v.ECN && v.GSO == GSOUDP || int(v.ChecksumOffset) != h.ChecksumOffset() {
+		return packet.Headers{}, false
 	}
 	limit := maxSegmentsInFrame
 	if v.GSO == GSOUDP {
 		limit = maxDatagramsInFrame
 	}
-	return p, f.PayloadLen()-p.headerLen <= limit*int(v.GSOSize)
+	return h, f.PayloadLen()-h.Payload <= limit*int(v.GSOSize)
 }

@@ -43,13 +43,12 @@ func parseInner(etherType uint16, p []byte) (h inner, ok bool) {
 			return h, false
 		}
 	case vswitch.EtherTypeIPv6:
-		u, ok := packet.UpperIPv6(p)
+		u, ok := packet.ParseIPv6(p)
 		if !ok {
 			return h, false
 		}
-		h.v6, h.df, h.l4, h.proto = true, true, u.Offset, u.Proto
-		h.length = packet.IPv6HeaderLen + int(binary.BigEndian.Uint16(p[4:]))
-		h.fragment = u.Later || p[6] == packet.ProtoFragment
+		h.v6, h.df, h.l4, h.proto = true, true, u.Transport, u.Proto
+		h.length, h.fragment = u.Length, u.Fragment
 	default:
 		return h, false
 	}

@@ -1,8 +1,6 @@
 package pasta
 
 import (
-	"encoding/binary"
-
 	"github.com/usernet/usernet/internal/packet"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -25,24 +23,23 @@ func (o *Options) filter() func(*vswitch.Frame) bool {
 			return true
 		}
 		p := f.Payload[0]
+		var h packet.Headers
+		var ok bool
 		switch f.EtherType() {
 		case vswitch.EtherTypeIPv4:
-			if len(p) < packet.IPv4HeaderLen {
-				return true // malformed, as others say
-			}
-			upper := p[min(len(p), int(p[0]&0xf)*4):]
-			if binary.BigEndian.Uint16(p[6:])&0x1fff != 0 { // RFC 791: the fragment's offset
-				upper = nil
-			}
-			return o.passes(p[9], upper)
+			h, ok = packet.ParseIPv4(p)
 		case vswitch.EtherTypeIPv6:
-			u, ok := packet.UpperIPv6(p)
-			if !ok || u.Later {
-				return true // without its first fragment nobody can make anything of it
-			}
-			return o.passes(u.Proto, p[u.Offset:])
+			h, ok = packet.ParseIPv6(p)
 		}
-		return true
+		switch {
+		case !ok:
+			return true // malformed, as others say, or not IP
+		case !h.Later:
+			return o.passes(h.Proto, p[h.Transport:min(max(h.Length, h.Transport), len(p))])
+		case h.V6:
+			return true // without its first fragment nobody can make anything of it
+		}
+		return o.passes(h.Proto, nil)
 	}
 }
 

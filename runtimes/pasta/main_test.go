@@ -52,11 +52,11 @@ func frame(etherType uint16, payload []byte) *vswitch.Frame {
 }
 
 func packet4(proto, first byte) []byte {
-	return append([]byte{0: 0x45, 9: proto, packet.IPv4HeaderLen - 1: 0}, first, 0, 0, 0)
+	return append([]byte{0: 0x45, 3: packet.IPv4HeaderLen + 4, 9: proto, packet.IPv4HeaderLen - 1: 0}, first, 0, 0, 0)
 }
 
 func packet6(proto, first byte) []byte {
-	return append([]byte{0: 0x60, 6: proto, packet.IPv6HeaderLen - 1: 0}, first, 0, 0, 0)
+	return append([]byte{0: 0x60, 5: 4, 6: proto, packet.IPv6HeaderLen - 1: 0}, first, 0, 0, 0)
 }
 
 func TestProtocolsThatAreSwitchedOffDoNotPass(t *testing.T) {
