@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/forwarder/relay/relaytest"
 )
 
 // fakeWorld is a forwarder between the host's loopback and a container in memory.
@@ -19,7 +21,7 @@ func fakeWorld(t *testing.T, change func(*Config)) (*Forwarder, *fakeGateway) {
 	t.Helper()
 	g := &fakeGateway{
 		fakeInside: fakeInside{networks: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24")}},
-		dialled:    make(chan *fakeConn, 10),
+		dialled:    make(chan *relaytest.Conn, 10),
 	}
 	cfg := Config{Inside: g, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
 	if change != nil {
@@ -96,10 +98,10 @@ func TestHowSYNsAreDecided(t *testing.T) {
 				<-done
 			}
 			if test.flows > 0 { // it lives, and carries what it is given
-				s.conn.put("hello", true)
+				s.conn.Put("hello", true)
 				got := ""
 				eventually(t, func() error {
-					b, fin := s.conn.take()
+					b, fin := s.conn.Take()
 					if got += b; got != "hello" || !fin {
 						return fmt.Errorf("the container got %q, and the end: %v", got, fin)
 					}
@@ -115,8 +117,8 @@ func TestHowSYNsAreDecided(t *testing.T) {
 				t.Errorf("it was decided again: %s", again)
 			default:
 			}
-			if s.conn != nil && test.flows > 0 && s.conn.closed != 1 {
-				t.Errorf("the container's end was closed %d times", s.conn.closed)
+			if s.conn != nil && test.flows > 0 && s.conn.Closed() != 1 {
+				t.Errorf("the container's end was closed %d times", s.conn.Closed())
 			}
 		})
 	}
@@ -128,17 +130,18 @@ func TestFakeContainerHoldsTheHostBack(t *testing.T) {
 	port := listen(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, text); c.Close() })
 	f, _ := fakeWorld(t, nil)
 	s := newFakeSYN(fmt.Sprintf("172.30.0.1:%d", port))
-	s.conn.room = 1000
+	const room = 1000
+	s.conn = relaytest.NewConn(room)
 	go f.HandleTCP(s)
 	var got strings.Builder
 	eventually(t, func() error {
 		for {
-			b, fin := s.conn.take()
-			if len(b) > s.conn.room {
-				t.Fatalf("%d bytes were queued in a buffer of %d", len(b), s.conn.room)
+			b, fin := s.conn.Take()
+			if len(b) > room {
+				t.Fatalf("%d bytes were queued in a buffer of %d", len(b), room)
 			}
 			if got.WriteString(b); fin {
-				s.conn.put("", true)
+				s.conn.Put("", true)
 				return nil
 			}
 			if b == "" {
@@ -161,7 +164,7 @@ func TestFakeContainerResets(t *testing.T) {
 		go f.HandleTCP(s)
 		host := <-hosts
 		if full { // the host does not read
-			s.conn.put(strings.Repeat("x", 64<<20), false)
+			s.conn.Put(strings.Repeat("x", 64<<20), false)
 			eventually(t, func() error {
 				if list := f.Flows(); len(list) != 1 || list[0].BytesOut == 0 {
 					return fmt.Errorf("nothing has moved: %+v", list)
@@ -169,12 +172,7 @@ func TestFakeContainerResets(t *testing.T) {
 				return nil
 			})
 		}
-		s.conn.fail(unix.ECONNRESET)
-		if full {
-			s.conn.mu.Lock()
-			s.conn.in.Reset() // as netstack does, what nobody has read is gone
-			s.conn.mu.Unlock()
-		}
+		s.conn.Fail(unix.ECONNRESET)
 		_ = host.SetDeadline(time.Now().Add(30 * time.Second))
 		if _, err := io.Copy(io.Discard, host); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("full %v: the host reads %v", full, err)
