@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/forwarder/relay/relaytest"
+	"github.com/usernet/usernet/internal/budget"
 )
 
 // fakeWorld is a forwarder between the host's loopback and a container in memory.
@@ -33,6 +34,14 @@ func fakeWorld(t *testing.T, change func(*Config)) (*Forwarder, *fakeGateway) {
 	}
 	t.Cleanup(func() { _ = f.Close() })
 	return f, g
+}
+
+// noDescriptors has containers' traffic get no descriptor.
+func noDescriptors(t *testing.T) func(*Config) {
+	shared := NewShared(Limits{}, Limits{})
+	shared.descriptors = budget.New(0, 1)
+	t.Cleanup(func() { _ = shared.Close() })
+	return func(c *Config) { c.Shared = shared }
 }
 
 // TestHowSYNsAreDecided holds what a container is told against what the host was told.
@@ -68,6 +77,7 @@ func TestHowSYNsAreDecided(t *testing.T) {
 			func(f *Forwarder, s *fakeSYN) { f.acquireUse(s.src.Addr(), useDialling) }, "dropped", 0},
 		{"too many are there", open, func(c *Config) { c.Limits = Limits{TCP: 1} },
 			func(f *Forwarder, s *fakeSYN) { f.acquireUse(s.src.Addr(), useTCP) }, "refused", 0},
+		{"its share of descriptors is used up", open, noDescriptors(t), nil, "refused", 0},
 		{"it was sent again, and has been answered", open, nil,
 			func(f *Forwarder, s *fakeSYN) { f.ends[flowKey{s.src, s.dst}] = 1 }, "dropped", 0},
 		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.DetachFlows() }, "dropped", 0},

@@ -56,6 +56,8 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		switch {
 		case errors.Is(err, syscall.ECONNREFUSED):
 			r.Refuse()
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+			r.Refuse() // as at the other limits; unanswered, the container would ask for two minutes
 		case errors.Is(err, syscall.EHOSTUNREACH):
 			r.Unreachable(true)
 		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
