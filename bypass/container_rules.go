@@ -15,15 +15,16 @@ import (
 // ownTables is how the names of usernet's own tables begin.
 const ownTables = "usernet"
 
-// legacyNames are the tables of iptables-legacy(8) that a namespace has, below /proc/net. A kernel without it has no such file.
+// legacyNames are the tables of iptables-legacy(8) that a namespace has, below /proc/net. A kernel without it has no
+// such file.
 var legacyNames = [...]string{"ip_tables_names", "ip6_tables_names"}
 
-// checkContainerRules returns ErrContainerRules where this namespace has packet filters, translation of addresses or queues
-// that connections by its TAPs meet, and that connections past them would not: what was written to protect a container, to
-// redirect or to slow down its traffic has to see all of it.
+// checkContainerRules returns ErrContainerRules where this namespace has packet filters, translation of addresses or
+// queues that connections by its TAPs meet, and that connections past them would not: what was written to protect a
+// container, to redirect or to slow down its traffic has to see all of it.
 //
-// Rules for what the container forwards do not count, and neither do source translations for certain sources, which are for
-// networks behind it.
+// Rules for what the container forwards do not count, and neither do source translations for certain sources, which are
+// for networks behind it.
 func checkContainerRules() error {
 	for _, name := range legacyNames {
 		if text, err := os.ReadFile("/proc/net/" + name); err == nil && len(strings.Fields(string(text))) > 0 {
@@ -56,8 +57,8 @@ func checkContainerRules() error {
 	return nil
 }
 
-// forwards says whether a base chain is for forwarded packets only. Other families number their hooks in other ways: their
-// chains count.
+// forwards says whether a base chain is for forwarded packets only. Other families number their hooks in other ways:
+// their chains count.
 func forwards(chain *nftables.Chain) bool {
 	switch chain.Table.Family {
 	case nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet:
@@ -79,7 +80,8 @@ func meetsTraffic(c *nftables.Conn, chain *nftables.Chain, all []*nftables.Chain
 		return len(rules) > 0, nil
 	}
 	for _, other := range all { // it may jump to others of its table
-		if other.Table.Name != chain.Table.Name || other.Table.Family != chain.Table.Family || other.Hooknum != nil && other != chain {
+		same := other.Table.Name == chain.Table.Name && other.Table.Family == chain.Table.Family
+		if !same || other.Hooknum != nil && other != chain {
 			continue
 		}
 		rules, err := c.GetRules(other.Table, other)
@@ -95,8 +97,8 @@ func meetsTraffic(c *nftables.Conn, chain *nftables.Chain, all []*nftables.Chain
 	return false, nil
 }
 
-// masquerades says whether a rule may change the source addresses of the container's own packets: those that are for certain
-// sources are for networks behind it.
+// masquerades says whether a rule may change the source addresses of the container's own packets: those that are for
+// certain sources are for networks behind it.
 func masquerades(r *nftables.Rule) bool {
 	changes := false
 	for _, e := range r.Exprs {

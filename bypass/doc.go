@@ -1,22 +1,23 @@
-// Package bypass carries TCP past a container's TAP: between a socket that was made inside the container's network namespace
-// and one of the host's, so that the kernel moves the data and no TCP stack in userspace is between.
+// Package bypass carries TCP past a container's TAP: between a socket that was made inside the container's network
+// namespace and one of the host's, so that the kernel moves the data and no TCP stack in userspace is between.
 //
 // # The central idea
 //
-// A socket belongs to the namespace in which socket(2) was called, wherever it is used. A Factory, a process in the sandbox,
-// makes sockets there and sends them out; a Pool keeps some ready for the daemon, which connects them to the container. They
-// are transparent (ip(7), IP_TRANSPARENT), so that they take any client's or server's name. What the container sends to that
-// name has to come back to the sandbox instead of leaving by the TAP: packets of these sockets are marked, and marked packets
-// are routed to the loopback interface (package fwmark).
+// A socket belongs to the namespace in which socket(2) was called, wherever it is used. A Factory, a process in the
+// sandbox, makes sockets there and sends them out; a Pool keeps some ready for the daemon, which connects them to the
+// container. They are transparent (ip(7), IP_TRANSPARENT), so that they take any client's or server's name. What the
+// container sends to that name has to come back to the sandbox instead of leaving by the TAP: packets of these sockets
+// are marked, and marked packets are routed to the loopback interface (package fwmark).
 //
-// Inbound connections, to published ports, need no more than that: what the container's listener accepts takes over the mark
-// of the SYN (net.ipv4.tcp_fwmark_accept).
+// Inbound connections, to published ports, need no more than that: what the container's listener accepts takes over the
+// mark of the SYN (net.ipv4.tcp_fwmark_accept).
 //
 // # Outbound connections
 //
-// The container's own socket has no mark. Its SYN leaves by the TAP, and the gateway answers it by nothing until the daemon has
-// reached the destination. Then a socket of the pool, the proxy, connects to the container in the destination's name. The two
-// SYNs have crossed: a simultaneous open (RFC 9293, 3.5), after which the container takes the proxy for the destination.
+// The container's own socket has no mark. Its SYN leaves by the TAP, and the gateway answers it by nothing until the
+// daemon has reached the destination. Then a socket of the pool, the proxy, connects to the container in the
+// destination's name. The two SYNs have crossed: a simultaneous open (RFC 9293, 3.5), after which the container takes
+// the proxy for the destination.
 //
 //	container's socket           proxy (mark 0x75736e75)     daemon, host
 //	  | SYN ------------------------> TAP --------------------> decides, connects to the destination
@@ -26,8 +27,8 @@
 //	  | <------------------ SYN,ACK  |
 //	  | <=========== data =========> | <======= splice =======> the destination
 //
-// The rules mark what the container sends on such connections. Each set holds connections as the container sees them, SELF
-// below, which are PEER in packets of the proxy. This is how a connection moves between them:
+// The rules mark what the container sends on such connections. Each set holds connections as the container sees them,
+// SELF below, which are PEER in packets of the proxy. This is how a connection moves between them:
 //
 //	           container's SYN         proxy's SYN            container's SYN,ACK
 //	(nothing) ----------------> syn_sent -----------> time_wait ----------------> established
@@ -108,15 +109,15 @@
 //		}
 //	}
 //
-// A container may remove or change these rules. What it sends then leaves by the TAP again, where the gateway resets what it
-// does not know: it has broken its own connections, and reached nothing.
+// A container may remove or change these rules. What it sends then leaves by the TAP again, where the gateway resets
+// what it does not know: it has broken its own connections, and reached nothing.
 //
 // # Where it gives way
 //
 // Packets on the loopback interface are not seen by what the container has set up for its interface: packet filters,
-// translation of addresses (service meshes, Docker inside), queues. Where there are any, no sockets are made, and all TCP
-// takes the way through the gateway and the TAP (checkContainerRules). A Watch tells the pool of changes before each
-// connection. Connections that are there already go on.
+// translation of addresses (service meshes, Docker inside), queues. Where there are any, no sockets are made, and all
+// TCP takes the way through the gateway and the TAP (checkContainerRules). A Watch tells the pool of changes before
+// each connection. Connections that are there already go on.
 //
 // The daemon uses the package; the program of sandboxes plays Role. It never decides who may connect to what.
 package bypass

@@ -15,7 +15,8 @@ import (
 // Role is the factory: a process in a sandbox that makes sockets there until nobody wants more.
 var Role = sandbox.Role{Name: "factory", Run: runFactory}
 
-// runFactory answers each order that comes over c, after preparing the network namespace that this process is in for it.
+// runFactory answers each order that comes over c, after preparing the network namespace that this process is in for
+// it.
 func runFactory(c *net.UnixConn) error {
 	var done preparations
 	for {
@@ -36,8 +37,8 @@ func runFactory(c *net.UnixConn) error {
 	}
 }
 
-// preparations are what was done for the sockets of this process. Each is done once: when the container changes its rules,
-// the pool starts another process.
+// preparations are what was done for the sockets of this process. Each is done once: when the container changes its
+// rules, the pool starts another process.
 type preparations struct {
 	looked, marked, filtered, datagrams bool
 	ipv6                                bool

@@ -53,14 +53,14 @@ const (
 // ErrNoSocket says that there is none now. Others may be on their way.
 var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
-// ErrContainerRules says that a container has packet filters or queues of its own that a connection past its TAPs would not
-// meet. The bypass gives way to them.
+// ErrContainerRules says that a container has packet filters or queues of its own that a connection past its TAPs would
+// not meet. The bypass gives way to them.
 var ErrContainerRules = errors.New("the container has rules of its own")
 
 // Factory makes sockets inside one sandbox. A pool calls it from one goroutine at a time.
 type Factory interface {
-	// Make makes count sockets of a kind, whose descriptors become the caller's, after preparing the sandbox for them. refused
-	// is why the sandbox cannot have them; err, why the factory is of no use any more.
+	// Make makes count sockets of a kind, whose descriptors become the caller's, after preparing the sandbox for them.
+	// refused is why the sandbox cannot have them; err, why the factory is of no use any more.
 	Make(d Direction, ipv6 bool, count int) (fds []int, refused, err error)
 	// Watch returns what tells of changes to the sandbox's packet filters from now on; the caller closes it.
 	Watch() (Watch, error)
@@ -106,8 +106,8 @@ type Pool struct {
 	cancel context.CancelFunc
 }
 
-// New returns an empty pool, which start fills with a factory. It costs nothing until Prefill or the first Get. Why there are
-// no sockets, failed is told: once for each time that it is tried.
+// New returns an empty pool, which start fills with a factory. It costs nothing until Prefill or the first Get. Why
+// there are no sockets, failed is told: once for each time that it is tried.
 func New(start func(context.Context) (Factory, error), failed func(error)) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{start: start, failed: failed, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
@@ -122,9 +122,9 @@ func (p *Pool) Prefill(d Direction, ipv4, ipv6 bool) {
 	p.fill(d)
 }
 
-// Get returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. Where the pool
-// is low, it is filled in the background. For the first sockets of their kind Get waits until ctx ends; a pool that was used
-// up is not waited for, as the gateway is faster.
+// Get returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. Where
+// the pool is low, it is filled in the background. For the first sockets of their kind Get waits until ctx ends; a pool
+// that was used up is not waited for, as the gateway is faster.
 func (p *Pool) Get(ctx context.Context, d Direction, ipv6 bool) (int, error) {
 	k := kindOf(d, ipv6)
 	for {
@@ -168,8 +168,8 @@ func (p *Pool) get(k kind) (fd int, filled <-chan struct{}) {
 	return -1, filled
 }
 
-// prepareAgain gives up what was made for the sandbox as it was, and what was decided by it: the container has changed its
-// rules. The caller holds mu.
+// prepareAgain gives up what was made for the sandbox as it was, and what was decided by it: the container has changed
+// its rules. The caller holds mu.
 func (p *Pool) prepareAgain() {
 	p.renew = p.filling
 	for d := range directions {
@@ -186,8 +186,8 @@ func (p *Pool) prepareAgain() {
 // isLow says whether sockets of a kind are to be made by a factory that runs. The caller holds mu.
 func (p *Pool) isLow(k kind) bool { return len(p.free[k]) < max(p.batch[k], batchSize)/2 }
 
-// Suspend says that a connection was not answered as it should have been: no sockets of that direction are made for a while,
-// and then the sandbox is prepared again.
+// Suspend says that a connection was not answered as it should have been: no sockets of that direction are made for a
+// while, and then the sandbox is prepared again.
 func (p *Pool) Suspend(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -335,8 +335,8 @@ func (p *Pool) add(k kind, fds []int, refused error) {
 	p.filled = make(chan struct{})
 }
 
-// low is a kind that is wanted and of which few are left, and how many to make, or -1 and how long to wait for that: not at
-// all before the first Get, since most ports of most containers are not in use.
+// low is a kind that is wanted and of which few are left, and how many to make, or -1 and how long to wait for that:
+// not at all before the first Get, since most ports of most containers are not in use.
 func (p *Pool) low() (k kind, count int, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

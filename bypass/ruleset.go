@@ -25,12 +25,12 @@ const (
 )
 
 // timeWait is how long the packets of a connection are brought back once both ends have closed it, or while it is being
-// opened. They cross no network. It is also how long ago a container's SYN may be: one that waits for the destination is sent
-// again after 16 s at most (RFC 6298), within dialTimeout of the forwarder.
+// opened. They cross no network. It is also how long ago a container's SYN may be: one that waits for the destination
+// is sent again after 16 s at most (RFC 6298), within dialTimeout of the forwarder.
 const timeWait = 20 * time.Second
 
-// halfClosed is the same where only the container has closed: its keepalive probes have to come back, however long the answer
-// takes. The proxy's end, which sends a FIN or a reset, ends it early.
+// halfClosed is the same where only the container has closed: its keepalive probes have to come back, however long the
+// answer takes. The proxy's end, which sends a FIN or a reset, ends it early.
 const halfClosed = 24 * time.Hour
 
 // setSize bounds each set. Connections beyond go through the gateway's TCP. At 20 s each, 262144 are 13,000 a second.
@@ -89,10 +89,18 @@ func (f family) add(c *nftables.Conn) error {
 	}
 	timed := func(name string) *nftables.Set {
 		return &nftables.Set{
-			Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, Size: setSize, HasTimeout: true, Timeout: timeWait,
+			Table:         t,
+			Name:          name,
+			KeyType:       key,
+			Concatenation: true,
+			Dynamic:       true,
+			Size:          setSize,
+			HasTimeout:    true,
+			Timeout:       timeWait,
 		}
 	}
-	synSent, established, finWait, timeWaits := timed(setSYNSent), open(setEstablished), open(setFINWait), timed(setTimeWait)
+	synSent, established := timed(setSYNSent), open(setEstablished)
+	finWait, timeWaits := open(setFINWait), timed(setTimeWait)
 	for _, s := range []*nftables.Set{synSent, established, finWait, timeWaits} {
 		if err := c.AddSet(s, nil); err != nil {
 			return err
@@ -100,12 +108,21 @@ func (f family) add(c *nftables.Conn) error {
 	}
 	// A chain of type route has the kernel look for the way again where the mark was changed.
 	out := c.AddChain(&nftables.Chain{
-		Table: t, Name: "out", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+		Table:    t,
+		Name:     "out",
+		Type:     nftables.ChainTypeRoute,
+		Hooknum:  nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityMangle,
 	})
 	fromProxy := c.AddChain(&nftables.Chain{Table: t, Name: "from_proxy"})
-	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken for reset.
+	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken for
+	// reset.
 	unsolicited := c.AddChain(&nftables.Chain{
-		Table: t, Name: "reject_unsolicited", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
+		Table:    t,
+		Name:     "reject_unsolicited",
+		Type:     nftables.ChainTypeFilter,
+		Hooknum:  nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityRaw,
 	})
 	rule := func(chain *nftables.Chain, parts ...[]expr.Any) {
 		r := &nftables.Rule{Table: t, Chain: chain}
@@ -116,16 +133,20 @@ func (f family) add(c *nftables.Conn) error {
 	}
 	inside, outside := f.key(false), f.key(true) // of packets from the container's socket, and from the proxy's
 
-	rule(unsolicited, markIs(fwmark.Outbound), protocolIs(unix.IPPROTO_TCP), flagsAre(flagSYN|flagACK, flagSYN), outside, notIn(synSent),
+	rule(unsolicited, markIs(fwmark.Outbound), protocolIs(unix.IPPROTO_TCP),
+		flagsAre(flagSYN|flagACK, flagSYN), outside, notIn(synSent),
 		[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	rule(out, protocolIsNot(unix.IPPROTO_TCP), verdict(expr.VerdictAccept, ""))
 	rule(out, markIs(fwmark.Outbound), verdict(expr.VerdictGoto, fromProxy.Name))
 	rule(out, markIs(fwmark.Inbound), verdict(expr.VerdictAccept, ""))
 	// A container's SYN begins anew, whatever had these ports before.
-	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(established), remove(finWait), remove(timeWaits), put(synSent), verdict(expr.VerdictAccept, ""))
-	// Its answer to the proxy's SYN opens the connection; its last packets close it. Where a set is full, it stays in the one it is in.
+	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(established), remove(finWait), remove(timeWaits),
+		put(synSent), verdict(expr.VerdictAccept, ""))
+	// Its answer to the proxy's SYN opens the connection; its last packets close it. Where a set is full, it stays in the
+	// one it is in.
 	rule(out, flagsAre(flagSYN|flagACK, flagSYN|flagACK), inside, in(timeWaits), put(established))
-	rule(out, flagsAre(flagFIN|flagRST, flagFIN), inside, in(established), putFor(timeWaits, halfClosed), remove(established))
+	rule(out, flagsAre(flagFIN|flagRST, flagFIN), inside, in(established), putFor(timeWaits, halfClosed),
+		remove(established))
 	rule(out, flagsAny(flagFIN|flagRST), inside, in(finWait), put(timeWaits), remove(finWait))
 	rule(out, flagsAny(flagRST), inside, in(established), put(timeWaits), remove(established))
 	rule(out, flagsAny(flagRST), inside, in(timeWaits), put(timeWaits))
@@ -133,10 +154,15 @@ func (f family) add(c *nftables.Conn) error {
 	rule(out, inside, in(finWait), setMark(fwmark.Outbound), verdict(expr.VerdictAccept, ""))
 	rule(out, inside, in(timeWaits), setMark(fwmark.Outbound))
 
-	rule(fromProxy, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(synSent), put(timeWaits), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(synSent), put(timeWaits),
+		verdict(expr.VerdictAccept, ""))
 	// Of a reset it is not known whose it is: the kernel answers with one where a socket is gone, or not for this packet.
-	rule(fromProxy, flagsAny(flagRST), outside, remove(established), remove(finWait), remove(timeWaits), inside, remove(established), remove(finWait), remove(timeWaits), verdict(expr.VerdictAccept, ""))
-	rule(fromProxy, flagsAny(flagFIN), outside, in(established), put(finWait), remove(established), verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, flagsAny(flagRST),
+		outside, remove(established), remove(finWait), remove(timeWaits),
+		inside, remove(established), remove(finWait), remove(timeWaits),
+		verdict(expr.VerdictAccept, ""))
+	rule(fromProxy, flagsAny(flagFIN), outside, in(established), put(finWait), remove(established),
+		verdict(expr.VerdictAccept, ""))
 	rule(fromProxy, outside, in(established), verdict(expr.VerdictAccept, ""))
 	rule(fromProxy, outside, in(finWait), verdict(expr.VerdictAccept, ""))
 	rule(fromProxy, flagsAre(flagFIN, 0), outside, in(timeWaits), verdict(expr.VerdictAccept, ""))
@@ -173,7 +199,13 @@ func notIn(s *nftables.Set) []expr.Any {
 func put(s *nftables.Set) []expr.Any { return putFor(s, s.Timeout) }
 
 func putFor(s *nftables.Set, timeout time.Duration) []expr.Any {
-	return []expr.Any{&expr.Dynset{SrcRegKey: register, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout}}
+	return []expr.Any{&expr.Dynset{
+		SrcRegKey: register,
+		SetName:   s.Name,
+		SetID:     s.ID,
+		Operation: unix.NFT_DYNSET_OP_UPDATE,
+		Timeout:   timeout,
+	}}
 }
 
 func remove(s *nftables.Set) []expr.Any {

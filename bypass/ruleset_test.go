@@ -83,7 +83,8 @@ func init() {
 	}
 }
 
-// TestRulesetIsWhatTheDocumentSays compares what the kernel has with the text of doc.go, where the other family's is alike.
+// TestRulesetIsWhatTheDocumentSays compares what the kernel has with the text of doc.go, where the other family's is
+// alike.
 func TestRulesetIsWhatTheDocumentSays(t *testing.T) {
 	loaded := inNamespace(t, "ruleset")
 	source, err := os.ReadFile("doc.go")

@@ -22,7 +22,8 @@ type reply struct {
 	Rules bool   // the container's rules are why (ErrContainerRules)
 }
 
-// InSandbox starts factories in the sandbox t, which helper enters. The program that runs there calls sandbox.Main with Role.
+// InSandbox starts factories in the sandbox t, which helper enters. The program that runs there calls sandbox.Main with
+// Role.
 func InSandbox(helper *sandbox.Helper, t sandbox.Target) func(context.Context) (Factory, error) {
 	return func(ctx context.Context) (Factory, error) {
 		agent, err := helper.Enter(t, Role.Name)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seedSYNSent puts those connections into the set syn_sent that sockets of this namespace ask for already: the first of a container
-// is what the rules are made for, and its SYN was sent before them.
+// seedSYNSent puts those connections into the set syn_sent that sockets of this namespace ask for already: the first of
+// a container is what the rules are made for, and its SYN was sent before them.
 func seedSYNSent(ipv6 bool) error {
 	protocols := []uint8{unix.AF_INET}
 	if ipv6 {
@@ -39,7 +39,8 @@ func (f family) seedSYNSent(sockets []*netlink.Socket) error {
 		if s.State != netlink.TCP_SYN_SENT || !ok1 || !ok2 || from.Unmap().BitLen() != 8*int(f.size) {
 			continue
 		}
-		elements = append(elements, nftables.SetElement{Key: setKey(from.Unmap(), s.ID.SourcePort, to.Unmap(), s.ID.DestinationPort)})
+		key := setKey(from.Unmap(), s.ID.SourcePort, to.Unmap(), s.ID.DestinationPort)
+		elements = append(elements, nftables.SetElement{Key: key})
 	}
 	if len(elements) == 0 {
 		return nil

@@ -137,7 +137,8 @@ func (w *watch) Close() {
 }
 
 // Of struct nlmsghdr and nfgenmsg (include/uapi/linux/netlink.h, netfilter/nfnetlink.h), in bytes, and of a message's
-// attributes: the first is the name of the table that it is about, in each message but one, which announces generations.
+// attributes: the first is the name of the table that it is about, in each message but one, which announces
+// generations.
 const (
 	nlmsgHeader = 16
 	nfgenHeader = 4

@@ -144,7 +144,7 @@ func New(cfg Config) (*Daemon, error) {
 	}
 	d.restore(received)
 	d.resumeFlows(received.takeFlows())
-	d.shared.DropAdopted()
+	d.shared.CloseAdopted()
 	return d, nil
 }
 

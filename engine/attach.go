@@ -165,8 +165,8 @@ func (a *Attachment) Detach() error {
 		}
 		n.attached.Unlock()
 		for _, addr := range a.cfg.Addrs {
-			n.gw.DropNeighbor(addr)
-			n.fwd.DropContainer(addr)
+			n.gw.RemoveNeighbor(addr)
+			n.fwd.AbortContainer(addr)
 		}
 		a.reader.Wait()
 	})

@@ -10,8 +10,8 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// Descriptors that are kept for all but containers' traffic: the API, TAPs, stubs, published ports, agents. An eighth of
-// RLIMIT_NOFILE, within bounds: 64 serve an API and a dozen containers, and more than 1024 are of no use.
+// Descriptors that are kept for all but containers' traffic: the API, TAPs, stubs, published ports, agents. An eighth
+// of RLIMIT_NOFILE, within bounds: 64 serve an API and a dozen containers, and more than 1024 are of no use.
 const (
 	minReserve = 64
 	maxReserve = 1024
@@ -44,8 +44,8 @@ const (
 	connectionMemory = 20 << 10
 )
 
-// streamChunk is how much of a stream is read at once: 45 segments at MTU 1500. Netstack puts at most 65375 bytes into one
-// super-frame, and 64 KiB would leave a small second one behind each.
+// streamChunk is how much of a stream is read at once: 45 segments at MTU 1500. Netstack puts at most 65375 bytes into
+// one super-frame, and 64 KiB would leave a small second one behind each.
 const streamChunk = 45 * 1448
 
 // memoryOf is what a connection with such buffers can hold: both of them full, and what was read for one of them.
@@ -210,8 +210,8 @@ func newDescriptors() *budget.Budget {
 // maxIdlePipes is how many pipes wait for the next flow that splices.
 const maxIdlePipes = 64
 
-// pipeFits says whether a pipe, of which fd was opened last, may be used. Pipes have half of the reserve besides: those who
-// are connected come before those who connect. Without one a connection's bytes are copied.
+// pipeFits says whether a pipe, of which fd was opened last, may be used. Pipes have half of the reserve besides: those
+// who are connected come before those who connect. Without one a connection's bytes are copied.
 func pipeFits(fd int) bool {
 	limit := int64(min(sockio.FileLimit(), 1<<31))
 	return limit <= 0 || int64(fd) < limit-reserveOf(limit)/2

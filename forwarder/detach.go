@@ -11,8 +11,8 @@ import (
 	"github.com/usernet/usernet/forwarder/relay"
 )
 
-// State is a TCP connection that bypasses the gateway, in a form that another process can resume: as JSON, with descriptors
-// beside it. Who has it owns these.
+// State is a TCP connection that bypasses the gateway, in a form that another process can resume: as JSON, with
+// descriptors beside it. Who has it owns these.
 type State struct {
 	Direction                 string
 	Inside, Outside, HostSide netip.AddrPort
@@ -23,8 +23,8 @@ type State struct {
 // detachTimeout bounds how long one flow may take to stop: what carries it is in a system call that does not wait.
 const detachTimeout = time.Second
 
-// DetachFlows ends the forwarder's part in all connections between two sockets of the kernel, and returns them. None is begun
-// from here on: what asks for one is left without an answer, or in the queue of its listener.
+// DetachFlows ends the forwarder's part in all connections between two sockets of the kernel, and returns them. None is
+// begun from here on: what asks for one is left without an answer, or in the queue of its listener.
 func (f *Forwarder) DetachFlows() []*State {
 	f.publisher.Stop() // connections that were accepted are in f.flows now
 	f.mu.Lock()

@@ -66,8 +66,8 @@ func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) erro
 	return f.reactor.WaitConnected(ctx, fd)
 }
 
-// dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where the
-// container asks for that connection itself (outbound), as an answer to it, and else to its port.
+// dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where
+// the container asks for that connection itself (outbound), as an answer to it, and else to its port.
 func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
 	if f.cfg.Socket == nil {
 		return -1, ErrNoBypass
@@ -90,10 +90,10 @@ func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPo
 	return fd, nil
 }
 
-// answer has the connection that a container asks for answered from within its own namespace: its SYN and ours cross, which
-// to TCP is a simultaneous open (RFC 9293, 3.5).
-func (f *Forwarder) answer(fl *flow) (fd int, err error) {
-	ctx, cancel := context.WithTimeout(f.ctx, answerTimeout)
+// simultaneousOpen has the connection that a container asks for answered from within its own namespace: its SYN and ours cross,
+// which to TCP is a simultaneous open (RFC 9293, 3.5).
+func (f *Forwarder) simultaneousOpen(fl *flow) (fd int, err error) {
+	ctx, cancel := context.WithTimeout(f.ctx, simultaneousOpenTimeout)
 	defer cancel()
 	fd, err = f.dialBypass(ctx, fl.inside, fl.outside, true)
 	if errors.Is(err, context.DeadlineExceeded) && f.cfg.BypassUnanswered != nil {

@@ -41,7 +41,7 @@ func newFakeSYN(dst string) *fakeSYN {
 
 func (s *fakeSYN) Ends() (src, dst netip.AddrPort) { return s.src, s.dst }
 func (s *fakeSYN) CanBypass() bool                 { return s.bypass }
-func (s *fakeSYN) Answered()                       { s.decided <- "answered" }
+func (s *fakeSYN) Bypassed()                       { s.decided <- "answered" }
 func (s *fakeSYN) Refuse()                         { s.decided <- "refused" }
 func (s *fakeSYN) Drop()                           { s.decided <- "dropped" }
 

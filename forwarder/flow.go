@@ -10,8 +10,8 @@ import (
 	"github.com/usernet/usernet/forwarder/relay"
 )
 
-// flow is one TCP connection from or to a container: what it is of, what it was counted for, and once it has both its ends
-// the session that relays it.
+// flow is one TCP connection from or to a container: what it is of, what it was counted for, and once it has both its
+// ends the session that relays it.
 type flow struct {
 	f                         *Forwarder
 	direction                 string
@@ -28,8 +28,9 @@ type flow struct {
 	}
 }
 
-// addFlow counts and lists a flow. False: its container has too many, or no share of the descriptors is left for it, of which fd
-// was opened last, or the forwarder ends. Each flow that was added is removed with removeFlow, whatever became of it.
+// addFlow counts and lists a flow. False: its container has too many, or no share of the descriptors is left for it, of
+// which fd was opened last, or the forwarder ends. Each flow that was added is removed with removeFlow, whatever became
+// of it.
 func (f *Forwarder) addFlow(fl *flow, fd int) bool {
 	fl.created = time.Now()
 	c, ok := f.claimDescriptors(fl.inside.Addr(), connectionDescriptors, fd)
@@ -60,8 +61,8 @@ func (f *Forwarder) has(k flowKey) bool {
 	return f.ends[k] > 0
 }
 
-// trackFlow makes Close wait for a flow, which has both its ends from here on. Close does not wait for flows that are being
-// dialled: netstack may take a minute to give up.
+// trackFlow makes Close wait for a flow, which has both its ends from here on. Close does not wait for flows that are
+// being dialled: netstack may take a minute to give up.
 func (f *Forwarder) trackFlow(fl *flow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -102,8 +103,8 @@ func (fl *flow) relay(inside, host int) {
 	fl.setSession(f.loop.Relay(inside, host, fl.options()), true)
 }
 
-// relayConn relays a flow between the gateway's end and a socket, both of which it owns from here on, until both halves have
-// ended.
+// relayConn relays a flow between the gateway's end and a socket, both of which it owns from here on, until both halves
+// have ended.
 func (fl *flow) relayConn(in Conn, host int, memory *connBuffers) {
 	f := fl.f
 	fl.descriptors.keep(gatewayDescriptors)

@@ -32,8 +32,8 @@ type Config struct {
 	OutboundLoopback bool
 	// HostLoopback says whether the container at an address may reach the host's loopback.
 	HostLoopback func(container netip.Addr) bool
-	// Translate returns where on the host an address leads that containers use; an invalid one: what all else says. It comes
-	// before everything but Internal. Nil: it is not asked.
+	// Translate returns where on the host an address leads that containers use; an invalid one: what all else says. It
+	// comes before everything but Internal. Nil: it is not asked.
 	Translate func(dst netip.Addr) netip.Addr
 	// Refuse returns why nobody reaches an address, for containers to see: ErrUnreachable, or ErrNoAnswer. It comes before
 	// everything. Nil: it is not asked.
@@ -42,9 +42,10 @@ type Config struct {
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
 	// Owner names the container at an address: what is divided among containers is so by this name. "": by address.
 	Owner func(netip.Addr) string
-	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network namespace of the
-	// container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset if it is just closed. With
-	// outbound set it answers a connection that the container asks for. An error means: through the gateway. Nil: always so.
+	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network namespace
+	// of the container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset if it is just
+	// closed. With outbound set it answers a connection that the container asks for. An error means: through the gateway.
+	// Nil: always so.
 	Socket func(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error)
 	// BypassUnanswered is told that a container did not take part in a connection over such a socket.
 	BypassUnanswered func(container netip.Addr)
@@ -58,14 +59,14 @@ var ErrNoBypass = errors.New("no socket of the container's namespace")
 
 // Forwarder forwards for one network.
 type Forwarder struct {
-	cfg       Config
-	ctx       context.Context
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup  // flows that are relayed
-	reactor   *sockio.Reactor // of cfg.Shared
-	loop      *relay.Loop     // of the same reactor
-	publisher *publish.Publisher
-	alone     bool // cfg.Shared is this forwarder's own
+	cfg        Config
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup  // flows that are relayed
+	reactor    *sockio.Reactor // of cfg.Shared
+	loop       *relay.Loop     // of the same reactor
+	publisher  *publish.Publisher
+	ownsShared bool // cfg.Shared is this forwarder's own
 
 	toFlush flushList
 
@@ -106,8 +107,21 @@ const (
 )
 
 var counterNames = [counterKinds]string{
-	"tcp_connections", "tcp_refused", "tcp_limit", "tcp_dial_limit", "udp_associations", "udp_limit", "published_udp_limit", "ping_sessions", "ping_limit",
-	"published_connections", "tcp_bypass_inbound", "tcp_bypass_outbound", "egress_prohibited", "descriptor_limit", "memory_limit",
+	countTCP:             "tcp_connections",
+	countTCPRefused:      "tcp_refused",
+	countTCPLimit:        "tcp_limit",
+	countDialLimit:       "tcp_dial_limit",
+	countUDP:             "udp_associations",
+	countUDPLimit:        "udp_limit",
+	countClientsLimit:    "published_udp_limit",
+	countEcho:            "ping_sessions",
+	countEchoLimit:       "ping_limit",
+	countInbound:         "published_connections",
+	countBypassInbound:   "tcp_bypass_inbound",
+	countBypassOutbound:  "tcp_bypass_outbound",
+	countProhibited:      "egress_prohibited",
+	countDescriptorLimit: "descriptor_limit",
+	countMemoryLimit:     "memory_limit",
 }
 
 // New makes a forwarder.
@@ -118,28 +132,28 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits
 	}
-	alone := cfg.Shared == nil
-	if alone {
+	ownsShared := cfg.Shared == nil
+	if ownsShared {
 		cfg.Shared = NewShared(Limits{}, cfg.Limits)
 	}
 	if cfg.HostLoopback == nil {
 		cfg.HostLoopback = func(netip.Addr) bool { return false }
 	}
-	r, err := cfg.Shared.takeReactor()
+	r, err := cfg.Shared.acquireReactor()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &Forwarder{
-		cfg:     cfg,
-		ctx:     ctx,
-		cancel:  cancel,
-		reactor: r,
-		alone:   alone,
-		loop:    relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
-		flows:   map[*flow]struct{}{},
-		ends:    map[flowKey]int{},
-		use:     map[netip.Addr]usage{},
+		cfg:        cfg,
+		ctx:        ctx,
+		cancel:     cancel,
+		reactor:    r,
+		ownsShared: ownsShared,
+		loop:       relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
+		flows:      map[*flow]struct{}{},
+		ends:       map[flowKey]int{},
+		use:        map[netip.Addr]usage{},
 	}
 	f.udp = mapping.New[netip.AddrPort, *association](f.table(useUDP, mapping.UDP))
 	f.inbound = mapping.New[inboundKey, *inboundUDP](f.table(useClients, mapping.UDP))
@@ -170,15 +184,15 @@ func (f *Forwarder) Close() error {
 	f.echo.Close()
 	f.reactor.Barrier()
 	f.wg.Wait()
-	f.cfg.Shared.giveReactor(f.reactor)
-	if f.alone {
+	f.cfg.Shared.releaseReactor(f.reactor)
+	if f.ownsShared {
 		return f.cfg.Shared.Close()
 	}
 	return nil
 }
 
-// DropContainer ends the flows of the container at addr.
-func (f *Forwarder) DropContainer(addr netip.Addr) {
+// AbortContainer ends the flows of the container at addr.
+func (f *Forwarder) AbortContainer(addr netip.Addr) {
 	its := func(a netip.Addr) bool { return a == addr }
 	f.abortFlows(its)
 	f.udp.EndOf(its)
@@ -227,7 +241,8 @@ func (f *Forwarder) outbound(to netip.Addr) netip.Addr {
 	return f.cfg.OutboundAddr6
 }
 
-// outboundInterface is the host's interface that packets to a destination have to leave by; "": the routing table's choice.
+// outboundInterface is the host's interface that packets to a destination have to leave by; "": the routing table's
+// choice.
 func (f *Forwarder) outboundInterface(to netip.Addr) string {
 	switch {
 	case to.IsLoopback():

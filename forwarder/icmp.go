@@ -54,8 +54,8 @@ func icmpHeader(e sockio.QueuedError) []byte {
 	return m
 }
 
-// icmpSource is in whose name a container hears of e, about a packet to an address: the router's that sent it, the gateway's
-// where that was this machine, or the destination's where that is what answered.
+// icmpSource is in whose name a container hears of e, about a packet to an address: the router's that sent it, the
+// gateway's where that was this machine, or the destination's where that is what answered.
 func (f *Forwarder) icmpSource(e sockio.QueuedError, to netip.Addr) netip.Addr {
 	switch {
 	case e.Local:

@@ -79,7 +79,8 @@ func (f *Forwarder) HandleDatagram(p *publish.Port, d sockio.Datagram) {
 // keyTries is how many ports of the gateway's address are tried for a client that shares it.
 const keyTries = 64
 
-// newClient makes the mapping of a client; nil: there can be none. The goroutine of the port's reactor alone makes them.
+// newClient makes the mapping of a client; nil: there can be none. The goroutine of the port's reactor alone makes
+// them.
 func (f *Forwarder) newClient(client clientKey) *inboundUDP {
 	src, dst := f.insideFor(client.port, client.from)
 	key := func(in *inboundUDP, try int) (inboundKey, bool) {

@@ -43,7 +43,8 @@ type usage [usageKinds]int
 // limitCounters say where a use beyond a limit is counted.
 var limitCounters = [usageKinds]counter{countDialLimit, countTCPLimit, countUDPLimit, countClientsLimit, countEchoLimit}
 
-// acquireUse counts one more use of a kind for the container at an inside address, unless that passes its limit or the daemon's.
+// acquireUse counts one more use of a kind for the container at an inside address, unless that passes its limit or the
+// daemon's.
 func (f *Forwarder) acquireUse(inside netip.Addr, kind usageKind) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,8 +105,8 @@ func (l kindLimiter) Acquire(owner netip.Addr) bool { return l.f.acquireUse(owne
 // Release implements mapping.Limiter.
 func (l kindLimiter) Release(owner netip.Addr) { l.f.releaseUse(owner, l.kind) }
 
-// claimMapping is claimDescriptors for the socket of a mapping. Where no descriptor is left, another mapping of the container's
-// is given up.
+// claimMapping is claimDescriptors for the socket of a mapping. Where no descriptor is left, another mapping of the
+// container's is given up.
 func (f *Forwarder) claimMapping(owner netip.Addr, giveUp func(netip.Addr) bool, fd int) (claim, bool) {
 	c, ok := f.claimDescriptors(owner, mappingDescriptors, fd)
 	if !ok && giveUp(owner) {

@@ -16,8 +16,8 @@ import (
 	"github.com/usernet/usernet/internal/watchdog"
 )
 
-// Shared is what the forwarders of one daemon have in common: the host's ports (the Table), its knowledge of the host's addresses,
-// those who watch sockets, and the limits on the whole.
+// Shared is what the forwarders of one daemon have in common: the host's ports (the Table), its knowledge of the host's
+// addresses, those who watch sockets, and the limits on the whole.
 type Shared struct {
 	*publish.Table
 
@@ -36,9 +36,9 @@ type Shared struct {
 	reactors map[*sockio.Reactor]int // how many forwarders use each
 }
 
-// DefaultPeerTimeout is how long a connection may wait for a peer that is gone: programs whose own keepalive finds out in
-// seconds are behind the host's socket, which has to find out for them. An idle connection whose peer lives is kept for ever
-// (RFC 5382 REQ-5 asks for 2 h 4 min at least).
+// DefaultPeerTimeout is how long a connection may wait for a peer that is gone: programs whose own keepalive finds out
+// in seconds are behind the host's socket, which has to find out for them. An idle connection whose peer lives is kept
+// for ever (RFC 5382 REQ-5 asks for 2 h 4 min at least).
 const DefaultPeerTimeout = 30 * time.Second
 
 // NewShared makes what forwarders share. total is on the daemon as a whole, perContainer on a container on all of its
@@ -57,15 +57,15 @@ func NewShared(total, perContainer Limits) *Shared {
 	return s
 }
 
-// SetPeerTimeout says how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it, which is
-// hours. It is called before the first forwarder is made.
+// SetPeerTimeout says how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it,
+// which is hours. It is called before the first forwarder is made.
 func (s *Shared) SetPeerTimeout(d time.Duration) {
 	s.keepAlive = sockio.KeepAlive(d)
 	s.Table.SetKeepAlive(s.keepAlive)
 }
 
-// SetNetworks says which networks the daemon has, whether they have a forwarder or not: list returns their subnets, of which
-// the addresses are the gateways'. Of several calls at once the last one's list is the one that counts.
+// SetNetworks says which networks the daemon has, whether they have a forwarder or not: list returns their subnets, of
+// which the addresses are the gateways'. Of several calls at once the last one's list is the one that counts.
 func (s *Shared) SetNetworks(list func() []netip.Prefix) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,12 +75,12 @@ func (s *Shared) SetNetworks(list func() []netip.Prefix) {
 // OwnsAddr says whether an address is the machine's.
 func (s *Shared) OwnsAddr(a netip.Addr) bool { return s.host.Has(a) }
 
-// maxReactors is how many networks have a reactor of their own, so that one which hangs is one network's. Each waits in a
-// thread: some 20 KiB with its stacks. Networks beyond that share them.
+// maxReactors is how many networks have a reactor of their own, so that one which hangs is one network's. Each waits in
+// a thread: some 20 KiB with its stacks. Networks beyond that share them.
 const maxReactors = 64
 
-// takeReactor returns the reactor of another forwarder: one that no other uses, or else the one with the fewest users.
-func (s *Shared) takeReactor() (*sockio.Reactor, error) {
+// acquireReactor returns the reactor of another forwarder: one that no other uses, or else the one with the fewest users.
+func (s *Shared) acquireReactor() (*sockio.Reactor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var least *sockio.Reactor
@@ -100,8 +100,8 @@ func (s *Shared) takeReactor() (*sockio.Reactor, error) {
 	return least, nil
 }
 
-// giveReactor is the end of a forwarder's use. The reactor stays for the next one.
-func (s *Shared) giveReactor(r *sockio.Reactor) {
+// releaseReactor is the end of a forwarder's use. The reactor stays for the next one.
+func (s *Shared) releaseReactor(r *sockio.Reactor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.reactors[r]; ok {

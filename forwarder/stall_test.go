@@ -76,7 +76,7 @@ func TestStalledFlowsEnd(t *testing.T) {
 		name string
 		end  func(w *world, from, to end)
 	}{
-		{"its container ends", func(w *world, _, _ end) { w.DropContainer(containerAddr) }},
+		{"its container ends", func(w *world, _, _ end) { w.AbortContainer(containerAddr) }},
 		{"the sender resets it", func(_ *world, from, _ end) { resetEnd(from) }},
 		{"the receiver resets it", func(_ *world, _, to end) { resetEnd(to) }},
 	}

@@ -18,8 +18,8 @@ var (
 	errProhibited  = errors.New("prohibited by the egress policy")
 )
 
-// hostTarget decides where on the host a container's destination is: itself, or for a gateway's address, which stands for
-// the host, one of the host's.
+// hostTarget decides where on the host a container's destination is: itself, or for a gateway's address, which stands
+// for the host, one of the host's.
 func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
 	a := dst.Addr()
 	if f.cfg.Refuse != nil {
@@ -51,9 +51,9 @@ func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) 
 	return dst, f.allowed(src, proto, dst, netip.AddrPort{})
 }
 
-// hostItself decides where on the host a gateway's address leads. Where the container may reach the host's loopback, that is
-// there. Else it leads to what the host's other addresses lead to as well: published ports, and services that listen on all
-// of the host's addresses. The policy may allow it by either address.
+// hostItself decides where on the host a gateway's address leads. Where the container may reach the host's loopback,
+// that is there. Else it leads to what the host's other addresses lead to as well: published ports, and services that
+// listen on all of the host's addresses. The policy may allow it by either address.
 func (f *Forwarder) hostItself(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
 	atLoopback := netip.AddrPortFrom(loopback(dst.Addr()), dst.Port())
 	if f.cfg.HostLoopback(src) {
@@ -73,8 +73,8 @@ func (f *Forwarder) hostItself(src netip.Addr, proto uint8, dst netip.AddrPort) 
 	return target, nil
 }
 
-// published says whether some container has a port at all of the host's addresses of a family: those that the gateway's address
-// stands for. protocol is that of the IP header.
+// published says whether some container has a port at all of the host's addresses of a family: those that the gateway's
+// address stands for. protocol is that of the IP header.
 func (f *Forwarder) published(dst netip.AddrPort, protocol uint8) bool {
 	var proto ports.Protocol
 	switch protocol {
@@ -102,8 +102,8 @@ func (f *Forwarder) allowed(src netip.Addr, proto uint8, dst, second netip.AddrP
 	return nil
 }
 
-// ownNetworks are the subnets and gateways of all networks of a daemon: their addresses mean nothing outside of this machine.
-// Reading is an atomic load and a binary search, as it happens for each datagram. The zero value has none.
+// ownNetworks are the subnets and gateways of all networks of a daemon: their addresses mean nothing outside of this
+// machine. Reading is an atomic load and a binary search, as it happens for each datagram. The zero value has none.
 type ownNetworks struct {
 	now atomic.Pointer[ownTable]
 }

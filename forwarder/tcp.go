@@ -15,9 +15,10 @@ import (
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
 const dialTimeout = 30 * time.Second
 
-// answerTimeout is how long a container's connection may take to be answered from within its namespace. Its packets wait for
-// nobody there, and it asks again after a second (RFC 6298, 2.1); the first one may wait for a sandbox to be entered.
-const answerTimeout = 500 * time.Millisecond
+// simultaneousOpenTimeout is how long a container's connection may take to be answered from within its namespace. Its packets
+// wait for nobody there, and it asks again after a second (RFC 6298, 2.1); the first one may wait for a sandbox to be
+// entered.
+const simultaneousOpenTimeout = 500 * time.Millisecond
 
 // HandleTCP dials the host first and completes the container's handshake only then.
 func (f *Forwarder) HandleTCP(r SYN) {
@@ -60,7 +61,8 @@ func (f *Forwarder) HandleTCP(r SYN) {
 			r.Refuse() // as at the other limits; unanswered, the container would ask for two minutes
 		case errors.Is(err, syscall.EHOSTUNREACH):
 			r.Unreachable(true)
-		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
+		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES),
+			errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
 			r.Unreachable(false)
 		default:
 			r.Drop()
@@ -78,9 +80,9 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		return
 	}
 	if r.CanBypass() {
-		inside, err := f.answer(fl)
+		inside, err := f.simultaneousOpen(fl)
 		if err == nil {
-			r.Answered()
+			r.Bypassed()
 			f.counters[countTCP].Add(1)
 			f.counters[countBypassOutbound].Add(1)
 			fl.relay(inside, host)

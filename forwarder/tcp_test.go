@@ -285,8 +285,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// TestConnectionsLeaveNothing is a soak: thousands of connections, a hundred at a time, of which a third ends before a byte was
-// sent, and a third with a reset.
+// TestConnectionsLeaveNothing is a soak: thousands of connections, a hundred at a time, of which a third ends before a
+// byte was sent, and a third with a reset.
 func TestConnectionsLeaveNothing(t *testing.T) {
 	count := 10000
 	if raceEnabled {
@@ -370,7 +370,8 @@ func TestConnectionsLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestQuietFlowsNeedNoGoroutine: between two sockets of the kernel, the reactor passes small pieces on, whatever their number.
+// TestQuietFlowsNeedNoGoroutine: between two sockets of the kernel, the reactor passes small pieces on, whatever their
+// number.
 func TestQuietFlowsNeedNoGoroutine(t *testing.T) {
 	w := newWorld(t, nil)
 	accepted := make(chan *net.TCPConn, 1)

@@ -6,12 +6,13 @@ import (
 	"github.com/usernet/usernet/internal/packet"
 )
 
-// Datagrams that a container sends in one go leave in one system call: those of one size to one destination are gathered
-// until the container's frames are all read, and are then sent as segments of one (udp(7), UDP_SEGMENT). Sending 64 bytes
-// takes 4.6 µs alone and 0.8 µs among 32 on the machine of docs/performance.md (BenchmarkDatagramOutward).
+// Datagrams that a container sends in one go leave in one system call: those of one size to one destination are
+// gathered until the container's frames are all read, and are then sent as segments of one (udp(7), UDP_SEGMENT).
+// Sending 64 bytes takes 4.6 µs alone and 0.8 µs among 32 on the machine of docs/performance.md
+// (BenchmarkDatagramOutward).
 
-// maxBatchedSize is the payload up to which datagrams are gathered, in bytes: a segment must fit the path's MTU, and the kernel
-// refuses all of them where one does not.
+// maxBatchedSize is the payload up to which datagrams are gathered, in bytes: a segment must fit the path's MTU, and
+// the kernel refuses all of them where one does not.
 const maxBatchedSize = 1472
 
 // batchable says whether a datagram may wait for others.

@@ -44,8 +44,8 @@ func numbered(number, size int) []byte {
 	return b
 }
 
-// TestGatheredDatagramsArriveInOrder sends datagrams of random sizes from one container port to two destinations, some of
-// which may wait for others, and looks for each one where it was sent to.
+// TestGatheredDatagramsArriveInOrder sends datagrams of random sizes from one container port to two destinations, some
+// of which may wait for others, and looks for each one where it was sent to.
 func TestGatheredDatagramsArriveInOrder(t *testing.T) {
 	w := newWorld(t, nil)
 	seed := rand.Uint64()
@@ -140,7 +140,7 @@ func TestNothingGatheredIsLeftBehind(t *testing.T) {
 	sock, end := hostSocket(t)
 	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: []byte("waits"), More: true}
 	w.HandleUDP(p)
-	w.DropContainer(containerAddr)
+	w.AbortContainer(containerAddr)
 	w.Flush()
 	p.More, p.Payload = false, []byte("goes")
 	w.HandleUDP(p)

@@ -114,8 +114,8 @@ func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	})
 }
 
-// sendAgain sends, and once more where the error may be that of an earlier datagram, which is on the error queue. It returns
-// the errors that the container is to hear of.
+// sendAgain sends, and once more where the error may be that of an earlier datagram, which is on the error queue. It
+// returns the errors that the container is to hear of.
 func sendAgain(send func() error) error {
 	err := send()
 	if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {

@@ -82,7 +82,7 @@ func TestAssociationsEndWithTheirContainer(t *testing.T) {
 	if n := len(w.Flows()); n != 100 {
 		t.Fatalf("%d associations", n)
 	}
-	w.DropContainer(containerAddr)
+	w.AbortContainer(containerAddr)
 	if n := len(w.Flows()); n != 0 {
 		t.Errorf("%d are left", n)
 	}
@@ -143,7 +143,7 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 	if send(4, 1) {
 		t.Error("a container that has none to give up is beyond the daemon's limit")
 	}
-	w.DropContainer(containerAddr)
+	w.AbortContainer(containerAddr)
 	if !send(3, 9) {
 		t.Error("what the first container had is not free again")
 	}

@@ -11,8 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Conn is a TCP connection to a container. Beside net.Conn's methods it has some that never wait, for a relay: no lock of
-// netstack's is held for longer than it takes to copy.
+// Conn is a TCP connection to a container. Beside net.Conn's methods it has some that never wait, for a relay: no lock
+// of netstack's is held for longer than it takes to copy.
 type Conn struct {
 	*gonet.TCPConn
 	ep    tcpip.Endpoint
@@ -31,9 +31,9 @@ func newConn(queue *waiter.Queue, ep tcpip.Endpoint) *Conn {
 	return c
 }
 
-// TryRead moves what has arrived to w, which must not block: netstack calls it with the endpoint's lock held, and whatever
-// else happens to the connection, its end too, waits for that lock. An error of w's ends it early; w knows it. The result
-// is EAGAIN where nothing has arrived, and io.EOF after the container's FIN.
+// TryRead moves what has arrived to w, which must not block: netstack calls it with the endpoint's lock held, and
+// whatever else happens to the connection, its end too, waits for that lock. An error of w's ends it early; w knows it.
+// The result is EAGAIN where nothing has arrived, and io.EOF after the container's FIN.
 func (c *Conn) TryRead(w io.Writer) error {
 	switch _, err := c.ep.Read(w, tcpip.ReadOptions{}); err.(type) {
 	case nil, *tcpip.ErrBadBuffer: // w took nothing
@@ -67,8 +67,8 @@ func (c *Conn) Readable() <-chan struct{} { return c.readable }
 // Writable has a signal when there may be room to write, or an end to learn of. It has one reader.
 func (c *Conn) Writable() <-chan struct{} { return c.writable }
 
-// OnReset calls f once the connection was reset, timed out or aborted, and at once if it has been, perhaps more than once. f
-// is called with locks of netstack's held: it must not block, nor call a method of c. stop ends that.
+// OnReset calls f once the connection was reset, timed out or aborted, and at once if it has been, perhaps more than
+// once. f is called with locks of netstack's held: it must not block, nor call a method of c. stop ends that.
 func (c *Conn) OnReset(f func()) (stop func()) {
 	check := func(waiter.EventMask) {
 		if tcp.EndpointState(c.ep.State()) == tcp.StateError {
@@ -81,7 +81,8 @@ func (c *Conn) OnReset(f func()) (stop func()) {
 	return func() { c.queue.EventUnregister(&e) }
 }
 
-// SetBuffers sets how much may wait in each direction, in bytes, at least 4 KiB and at most 4 MiB. What waits already stays.
+// SetBuffers sets how much may wait in each direction, in bytes, at least 4 KiB and at most 4 MiB. What waits already
+// stays.
 func (c *Conn) SetBuffers(size int) {
 	c.ep.SocketOptions().SetReceiveBufferSize(int64(size), true)
 	c.ep.SocketOptions().SetSendBufferSize(int64(size), true)

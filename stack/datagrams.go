@@ -13,9 +13,9 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// A datagram needs no netstack to be translated: what is whole, has no options and is for the outside goes from the frame
-// to the Handler, and what fits a frame goes from the Handler to the switch. All else takes netstack's way, which also
-// reassembles, fragments and resolves addresses.
+// A datagram needs no netstack to be translated: what is whole, has no options and is for the outside goes from the
+// frame to the Handler, and what fits a frame goes from the Handler to the switch. All else takes netstack's way, which
+// also reassembles, fragments and resolves addresses.
 
 // SetNeighbor tells the gateway the MAC address of a container's address, so that datagrams for it need no resolution.
 func (g *Gateway) SetNeighbor(a netip.Addr, mac net.HardwareAddr) {
@@ -27,8 +27,8 @@ func (g *Gateway) SetNeighbor(a netip.Addr, mac net.HardwareAddr) {
 	g.neighbors[a] = [6]byte(mac)
 }
 
-// DropNeighbor forgets it.
-func (g *Gateway) DropNeighbor(a netip.Addr) {
+// RemoveNeighbor forgets it.
+func (g *Gateway) RemoveNeighbor(a netip.Addr) {
 	g.neighborMu.Lock()
 	defer g.neighborMu.Unlock()
 	delete(g.neighbors, a)
@@ -81,8 +81,8 @@ type datagramFrame struct {
 
 var datagramFrames = sync.Pool{New: func() any { return new(datagramFrame) }}
 
-// WriteUDP sends a datagram into the network in the name of src. Its payload may be in pieces. A segment that is not 0 makes
-// it several: each piece holds datagrams of that many bytes, the last of all may be shorter.
+// WriteUDP sends a datagram into the network in the name of src. Its payload may be in pieces. A segment that is not 0
+// makes it several: each piece holds datagrams of that many bytes, the last of all may be shorter.
 func (g *Gateway) WriteUDP(src, dst netip.AddrPort, payload [][]byte, segment int) error {
 	size := 0
 	for _, p := range payload {
@@ -131,7 +131,8 @@ func (g *Gateway) writeSlowly(src, dst netip.AddrPort, payload []byte, one int) 
 // udpChecksum is where the checksum is in the UDP header (RFC 768).
 const udpChecksum = 6
 
-// load builds the headers before size bytes. The UDP checksum is left to the receiver, who is on this machine and needs none.
+// load builds the headers before size bytes. The UDP checksum is left to the receiver, who is on this machine and needs
+// none.
 func (f *datagramFrame) load(from tcpip.LinkAddress, to [6]byte, src, dst netip.AddrPort, size, segment int) {
 	eth := f.Ethernet()
 	copy(eth, to[:])

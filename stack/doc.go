@@ -12,6 +12,6 @@
 //	g.SetHandler(handler)                         // from here on containers reach the outside
 //	c, err := g.DialTCP(ctx, client, container)   // in the client's name
 //
-// netstack's own types stay inside the package. What comes from containers is checked before netstack or a handler sees it, whatever
-// the switch port has let through.
+// netstack's own types stay inside the package. What comes from containers is checked before netstack or a handler sees
+// it, whatever the switch port has let through.
 package stack

@@ -58,7 +58,8 @@ func (m *mirror) check(p packet.Datagram) {
 	}
 }
 
-// fuzzPacket completes what a fuzzer cannot guess: lengths and checksums, of the kind that how asks for. The rest is its own.
+// fuzzPacket completes what a fuzzer cannot guess: lengths and checksums, of the kind that how asks for. The rest is
+// its own.
 func fuzzPacket(how uint8, b []byte) (etherType uint16, p []byte) {
 	p = append([]byte(nil), b...)
 	src4, dst4 := tcpip.AddrFrom4([4]byte{10, 9, 0, 7}), tcpip.AddrFrom4([4]byte{192, 0, 2, 1})

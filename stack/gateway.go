@@ -32,8 +32,8 @@ import (
 // nic is the gateway's only interface.
 const nic tcpip.NICID = 1
 
-// Handler takes what containers send beyond their network. Calls come from the goroutine that carries the container's frames,
-// except HandleTCP, which has one of its own.
+// Handler takes what containers send beyond their network. Calls come from the goroutine that carries the container's
+// frames, except HandleTCP, which has one of its own.
 type Handler interface {
 	// HandleTCP decides about a new connection.
 	HandleTCP(r *TCPRequest)
@@ -81,12 +81,21 @@ const (
 
 // New makes a gateway and plugs it into the switch.
 func New(cfg Config) (*Gateway, error) {
-	g := &Gateway{own: map[netip.Addr]bool{}, syns: newPendingSYNs(maxHandshakes, maxHandshakesEach), neighbors: map[netip.Addr][6]byte{}}
+	g := &Gateway{
+		own:       map[netip.Addr]bool{},
+		syns:      newPendingSYNs(maxHandshakes, maxHandshakesEach),
+		neighbors: map[netip.Addr][6]byte{},
+	}
 	g.served.Store(&map[netip.AddrPort]struct{}{})
 	g.s = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
-		HandleLocal:        false,
+		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{
+			tcp.NewProtocol,
+			udp.NewProtocol,
+			icmp.NewProtocol4,
+			icmp.NewProtocol6,
+		},
+		HandleLocal: false,
 	})
 	if err := g.tune(); err != nil {
 		return nil, err
@@ -104,14 +113,20 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, errors.New(err.String())
 	}
 	for _, p := range cfg.Addresses {
-		pa := tcpip.ProtocolAddress{Protocol: protoOf(p.Addr()), AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(p.Addr().AsSlice()), PrefixLen: p.Bits()}}
+		pa := tcpip.ProtocolAddress{
+			Protocol:          protoOf(p.Addr()),
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: addressOf(p.Addr()), PrefixLen: p.Bits()},
+		}
 		if err := g.s.AddProtocolAddress(nic, pa, stack.AddressProperties{}); err != nil {
 			return nil, fmt.Errorf("address %s: %s", p, err)
 		}
 	}
 	g.s.SetPromiscuousMode(nic, true)
 	g.s.SetSpoofing(nic, true)
-	g.s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
+	g.s.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic},
+		{Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
 	g.tcp = tcp.NewForwarder(g.s, 0, maxHandshakes, g.handleTCP)
 	g.s.SetTransportProtocolHandler(tcp.ProtocolNumber, g.takeTCP)
 	g.s.SetTransportProtocolHandler(udp.ProtocolNumber, g.handleUDP)
@@ -121,7 +136,8 @@ func New(cfg Config) (*Gateway, error) {
 		g.SetHandler(cfg.Handler)
 	}
 	g.link.datagrams.Store(g)
-	if err := g.link.connect(cfg.Switch, vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Role: vswitch.Gateway}); err != nil {
+	port := vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Role: vswitch.Gateway}
+	if err := g.link.connect(cfg.Switch, port); err != nil {
 		_ = g.Close()
 		return nil, err
 	}
@@ -134,8 +150,8 @@ func (g *Gateway) tune() error {
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	// TIME_WAIT is there for segments that the network has delayed (RFC 9293, 3.4.1): a switch port delays none. With it a
-	// container could not use a port again for a minute where the other side had closed first, as netstack knows no other way
-	// to reopen a connection than a listener's.
+	// container could not use a port again for a minute where the other side had closed first, as netstack knows no other
+	// way to reopen a connection than a listener's.
 	wait := tcpip.TCPTimeWaitTimeoutOption(0)
 	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd, &wait} {
 		if err := g.s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
@@ -192,6 +208,9 @@ func fullAddr(a netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}
 }
 
+// addressOf is an address as netstack has it.
+func addressOf(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
 func addrOf(a tcpip.Address) netip.Addr {
 	addr, _ := netip.AddrFromSlice(a.AsSlice())
 	return addr
@@ -217,8 +236,8 @@ func (g *Gateway) ListenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	return c, nil
 }
 
-// DialTCP connects to a container at dst in the name of src. Port 0 of src is any. The error is EADDRINUSE where a connection
-// between the same two ends is still there.
+// DialTCP connects to a container at dst in the name of src. Port 0 of src is any. The error is EADDRINUSE where a
+// connection between the same two ends is still there.
 func (g *Gateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, error) {
 	var queue waiter.Queue
 	ep, terr := g.s.NewEndpoint(tcp.ProtocolNumber, protoOf(dst.Addr()), &queue)

@@ -109,8 +109,8 @@ func (e *tcpipError) Error() string { return e.e.String() }
 // Refuse answers with a reset: connection refused.
 func (t *TCPRequest) Refuse() { t.complete(true) }
 
-// Answered says that the container has its connection by another way than the gateway.
-func (t *TCPRequest) Answered() { t.end(false, true) }
+// Bypassed says that the container has its connection by another way than the gateway.
+func (t *TCPRequest) Bypassed() { t.end(false, true) }
 
 // Drop answers nothing: the container times out, as it would on a real network.
 func (t *TCPRequest) Drop() { t.complete(false) }
@@ -180,7 +180,8 @@ func (g *Gateway) writeUDP(src, dst netip.AddrPort, payload []byte) error {
 	u := header.UDP(b)
 	u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(len(b))})
 	copy(b[header.UDPMinimumSize:], payload)
-	xsum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, tcpip.AddrFromSlice(src.Addr().AsSlice()), tcpip.AddrFromSlice(dst.Addr().AsSlice()), uint16(len(b)))
+	from, to := addressOf(src.Addr()), addressOf(dst.Addr())
+	xsum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, from, to, uint16(len(b)))
 	xsum = checksum.Checksum(b, xsum)
 	if xsum != 0xffff {
 		xsum = ^xsum
@@ -198,20 +199,23 @@ func (g *Gateway) WriteICMP(src, dst netip.Addr, message []byte) error {
 	initial := uint16(0)
 	if src.Is6() {
 		proto = header.ICMPv6ProtocolNumber
-		initial = header.PseudoHeaderChecksum(proto, tcpip.AddrFromSlice(src.AsSlice()), tcpip.AddrFromSlice(dst.AsSlice()), uint16(len(b)))
+		initial = header.PseudoHeaderChecksum(proto, addressOf(src), addressOf(dst), uint16(len(b)))
 	}
 	binary.BigEndian.PutUint16(b[2:], ^checksum.Checksum(b, initial))
 	return g.write(src, dst, proto, v)
 }
 
 func (g *Gateway) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, v *buffer.View) error {
-	route, err := g.s.FindRoute(nic, tcpip.AddrFromSlice(src.AsSlice()), tcpip.AddrFromSlice(dst.AsSlice()), protoOf(dst), false)
+	route, err := g.s.FindRoute(nic, addressOf(src), addressOf(dst), protoOf(dst), false)
 	if err != nil {
 		v.Release()
 		return &tcpipError{err}
 	}
 	defer route.Release()
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: int(route.MaxHeaderLength()), Payload: buffer.MakeWithView(v)})
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: int(route.MaxHeaderLength()),
+		Payload:            buffer.MakeWithView(v),
+	})
 	defer pkt.DecRef()
 	if err := route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: packet.DefaultTTL}, pkt); err != nil {
 		return &tcpipError{err}

@@ -254,7 +254,11 @@ func (e *linkEndpoint) ARPHardwareType() header.ARPHardwareType { return header.
 // AddHeader implements stack.NetworkLinkEndpoint.
 func (e *linkEndpoint) AddHeader(pkt *stack.PacketBuffer) {
 	eth := header.Ethernet(pkt.LinkHeader().Push(header.EthernetMinimumSize))
-	eth.Encode(&header.EthernetFields{SrcAddr: e.mac, DstAddr: pkt.EgressRoute.RemoteLinkAddress, Type: pkt.NetworkProtocolNumber})
+	eth.Encode(&header.EthernetFields{
+		SrcAddr: e.mac,
+		DstAddr: pkt.EgressRoute.RemoteLinkAddress,
+		Type:    pkt.NetworkProtocolNumber,
+	})
 }
 
 // ParseHeader implements stack.NetworkLinkEndpoint. The Ethernet header stays with the frame.

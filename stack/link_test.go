@@ -309,8 +309,8 @@ func FuzzLinkFilter(f *testing.F) {
 	})
 }
 
-// TestAProxyAnswersForAllButOthers: the gateway of a namespace that looks like the host stands for everybody on its link
-// except the namespace itself, and for nobody's link-local address but its own.
+// TestAProxyAnswersForAllButOthers: the gateway of a namespace that looks like the host stands for everybody on its
+// link except the namespace itself, and for nobody's link-local address but its own.
 func TestAProxyAnswersForAllButOthers(t *testing.T) {
 	own := newOwnAddresses(tcpip.LinkAddress(linkMAC(1)), []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1")})
 	own.answerAllBut([]netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")})

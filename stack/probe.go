@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -22,7 +21,8 @@ func (g *Gateway) bareACK(src, dst netip.AddrPort, seq uint32) error {
 	h.Encode(&header.TCPFields{
 		SrcPort: src.Port(), DstPort: dst.Port(), SeqNum: seq, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck,
 	})
-	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, tcpip.AddrFromSlice(src.Addr().AsSlice()), tcpip.AddrFromSlice(dst.Addr().AsSlice()), header.TCPMinimumSize)
+	from, to := addressOf(src.Addr()), addressOf(dst.Addr())
+	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, from, to, header.TCPMinimumSize)
 	h.SetChecksum(^h.CalculateChecksum(sum))
 	return g.write(src.Addr(), dst.Addr(), header.TCPProtocolNumber, v)
 }

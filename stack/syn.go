@@ -15,18 +15,19 @@ import (
 )
 
 const (
-	// maxHandshakes is how many new connections may be undecided at once; the forwarder has lower limits for each container.
+	// maxHandshakes is how many new connections may be undecided at once; the forwarder has lower limits for each
+	// container.
 	maxHandshakes = 16384
-	// maxHandshakesEach is how many one address may have of them: twice what the forwarder dials for a container by default, so
-	// that some can be refused while others are dialled, and an eighth of the whole.
+	// maxHandshakesEach is how many one address may have of them: twice what the forwarder dials for a container by
+	// default, so that some can be refused while others are dialled, and an eighth of the whole.
 	maxHandshakesEach = maxHandshakes / 8
 
-	// How many attempts to connect an address may make at once and a second. One that leads to a connection is given
-	// back, so this bounds only such as are refused or not answered: a flood of SYNs, a scan of ports. Each costs some 0.1 ms.
-	// A SYN beyond that is dropped, and comes again after a second (RFC 6298, 2.1).
+	// How many attempts to connect an address may make at once and a second. One that leads to a connection is given back,
+	// so this bounds only such as are refused or not answered: a flood of SYNs, a scan of ports. Each costs some 0.1 ms. A
+	// SYN beyond that is dropped, and comes again after a second (RFC 6298, 2.1).
 	attemptRate, attemptBurst = 500, 1024
-	// maxSources is how many addresses have a count of their own; containers without port guard may have many. Others share
-	// one.
+	// maxSources is how many addresses have a count of their own; containers without port guard may have many. Others
+	// share one.
 	maxSources = 4096
 )
 
@@ -37,10 +38,10 @@ type syn struct {
 	by    *source
 }
 
-// pendingSYNs are the SYNs that nobody has decided about yet. A SYN is added before netstack's forwarder is given it, and
-// removed after the forwarder has been told the decision: so whatever is in the forwarder's table is in here, and a SYN that is
-// sent again meanwhile is found here and goes no further. Nothing is left behind, as each entry has one request which
-// removes it.
+// pendingSYNs are the SYNs that nobody has decided about yet. A SYN is added before netstack's forwarder is given it,
+// and removed after the forwarder has been told the decision: so whatever is in the forwarder's table is in here, and a
+// SYN that is sent again meanwhile is found here and goes no further. Nothing is left behind, as each entry has one
+// request which removes it.
 type pendingSYNs struct {
 	max, maxEach int
 
@@ -84,7 +85,13 @@ func (p *pendingSYNs) source(from netip.Addr) *source {
 }
 
 func newPendingSYNs(max, maxEach int) *pendingSYNs {
-	return &pendingSYNs{max: max, maxEach: maxEach, byID: map[stack.TransportEndpointID]syn{}, each: map[netip.Addr]*source{}, rest: *newSource()}
+	return &pendingSYNs{
+		max:     max,
+		maxEach: maxEach,
+		byID:    map[stack.TransportEndpointID]syn{},
+		each:    map[netip.Addr]*source{},
+		rest:    *newSource(),
+	}
 }
 
 // add adds a SYN. False: one between the same ends is there, or there are too many; it will be sent again.
@@ -155,7 +162,8 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 	return true
 }
 
-// outOfHops answers a SYN that must not travel on with "time exceeded", as a router does (RFC 1812, 5.3.1; RFC 4443, 3.3).
+// outOfHops answers a SYN that must not travel on with "time exceeded", as a router does (RFC 1812, 5.3.1; RFC 4443,
+// 3.3).
 func (g *Gateway) outOfHops(id stack.TransportEndpointID, pkt *stack.PacketBuffer, quote []byte) bool {
 	from, ttl := addrOf(id.RemoteAddress), byte(0)
 	if from.Is4() {

@@ -181,7 +181,8 @@ func (d *deciding) HandleTCP(r *TCPRequest) {
 	}
 }
 
-// TestRepeatedSYNsLeaveNothing sends each SYN from two goroutines at once, so that many meet while they are decided about.
+// TestRepeatedSYNsLeaveNothing sends each SYN from two goroutines at once, so that many meet while they are decided
+// about.
 func TestRepeatedSYNsLeaveNothing(t *testing.T) {
 	g, sw := newNetwork(t)
 	port := station(t, sw, 7, false)
@@ -211,7 +212,8 @@ func TestRepeatedSYNsLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestMalformedTCPIsDropped sends SYNs whose headers say what cannot be from a port without the guard, which checks them.
+// TestMalformedTCPIsDropped sends SYNs whose headers say what cannot be from a port without the guard, which checks
+// them.
 func TestMalformedTCPIsDropped(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("IPv6 %v", v6), func(t *testing.T) {

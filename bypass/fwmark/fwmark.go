@@ -1,5 +1,6 @@
-// Package fwmark has the marks of the bypass's sockets, and the routes and the rule that bring marked packets back to the
-// network namespace they came from. It is apart from package bypass since the agent that makes a TAP adds a route for it.
+// Package fwmark has the marks of the bypass's sockets, and the routes and the rule that bring marked packets back to
+// the network namespace they came from. It is apart from package bypass since the agent that makes a TAP adds a route
+// for it.
 package fwmark
 
 import (
@@ -15,8 +16,8 @@ import (
 	"github.com/usernet/usernet/switch/tap"
 )
 
-// The marks of sockets, and the routing table and rule of their packets. The numbers mean nothing; each is one that nobody
-// uses by chance.
+// The marks of sockets, and the routing table and rule of their packets. The numbers mean nothing; each is one that
+// nobody uses by chance.
 const (
 	Inbound  = 0x75736e74  // connections to the container
 	Outbound = Inbound | 1 // connections that the container opened
@@ -29,8 +30,8 @@ const (
 // sysctls let a connection's packets keep the mark of its first, refusals too (Documentation/networking/ip-sysctl.rst).
 var sysctls = []string{"net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect"}
 
-// Prepare has the network namespace this process is in take marked packets as its own, whatever their destination, and says
-// whether it has IPv6. Doing it again changes nothing.
+// Prepare has the network namespace this process is in take marked packets as its own, whatever their destination, and
+// says whether it has IPv6. Doing it again changes nothing.
 func Prepare() (ipv6 bool, err error) {
 	settings, families := sysctls, []int{netlink.FAMILY_V4}
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
@@ -61,8 +62,8 @@ func Prepare() (ipv6 bool, err error) {
 	return ipv6, nil
 }
 
-// prepareLink adds the route of one interface, where it may be one of usernet's. Those of the container's own may be in any
-// state, and are left alone: of its TUNs and TAPs that are down, the kernel takes no route.
+// prepareLink adds the route of one interface, where it may be one of usernet's. Those of the container's own may be in
+// any state, and are left alone: of its TUNs and TAPs that are down, the kernel takes no route.
 func prepareLink(link netlink.Link, family int) error {
 	if link.Attrs().Name != loopback && !tap.IsLink(link) {
 		return nil
@@ -88,8 +89,13 @@ func RouteBack(link netlink.Link, family int) error {
 		metric = 0
 	}
 	err := netlink.RouteReplace(&netlink.Route{
-		LinkIndex: link.Attrs().Index, Table: Table, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Family: family, Priority: metric,
-		Dst: &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)},
+		LinkIndex: link.Attrs().Index,
+		Table:     Table,
+		Type:      unix.RTN_LOCAL,
+		Scope:     netlink.SCOPE_HOST,
+		Family:    family,
+		Priority:  metric,
+		Dst:       &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)},
 	})
 	if errors.Is(err, unix.EACCES) && family == netlink.FAMILY_V6 {
 		return nil // IPv6 is switched off on it

@@ -14,9 +14,9 @@ type Lifetimes struct {
 	Brief      time.Duration // it is one of questions and answers (SetBrief)
 }
 
-// UDP are the lifetimes of UDP. Until it was answered nobody may be there, and anybody can bring such a mapping about with a
-// forged source: 30 s is what Linux has for it (nf_conntrack_udp_timeout). RFC 4787 REQ-5 wants 2 minutes at least and
-// recommends 5; what goes to port 53 alone needs no more than a resolver waits (REQ-5 c).
+// UDP are the lifetimes of UDP. Until it was answered nobody may be there, and anybody can bring such a mapping about
+// with a forged source: 30 s is what Linux has for it (nf_conntrack_udp_timeout). RFC 4787 REQ-5 wants 2 minutes at
+// least and recommends 5; what goes to port 53 alone needs no more than a resolver waits (REQ-5 c).
 var UDP = Lifetimes{Unanswered: 30 * time.Second, Answered: 5 * time.Minute, Brief: 20 * time.Second}
 
 // Ping are the lifetimes of ICMP echo: RFC 5508 REQ-2 wants 60 s at least.
@@ -33,8 +33,8 @@ func (l Lifetimes) of(m *Mapping) time.Duration {
 	return l.Unanswered
 }
 
-// Mapping is what mappings of all kinds have in common: it counts to a container's limit, has an age, and has been answered or
-// not. It is part of an Entry.
+// Mapping is what mappings of all kinds have in common: it counts to a container's limit, has an age, and has been
+// answered or not. It is part of an Entry.
 type Mapping struct {
 	BytesIn, BytesOut, PacketsIn, PacketsOut atomic.Uint64 // "in" is towards the container
 

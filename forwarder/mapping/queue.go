@@ -12,9 +12,9 @@ type queues struct {
 	each map[netip.Addr]*queue
 }
 
-// queue has a container's mappings in the order in which they are given up where there is no room for another: first those that
-// were never answered, the oldest first, then answered ones, of which those that were used since they came to the front get a
-// second turn.
+// queue has a container's mappings in the order in which they are given up where there is no room for another: first
+// those that were never answered, the oldest first, then answered ones, of which those that were used since they came
+// to the front get a second turn.
 type queue struct{ unanswered, answered list.List }
 
 // addLocked gives a mapping its place. The caller holds qs.mu, here and below.

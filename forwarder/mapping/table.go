@@ -14,8 +14,8 @@ import (
 // Entry is a mapping of some kind: a struct that embeds Mapping.
 type Entry interface {
 	Base() *Mapping
-	// Close gives back what the mapping holds, such as its socket. It is called once, when the mapping is in no table any more
-	// but still counts to its container's limit, or when it came into none.
+	// Close gives back what the mapping holds, such as its socket. It is called once, when the mapping is in no table any
+	// more but still counts to its container's limit, or when it came into none.
 	Close()
 }
 
@@ -86,15 +86,15 @@ func (t *Table[K, M]) All() []M {
 // ErrLimit says that a container has as many mappings as it may.
 var ErrLimit = errors.New("as many mappings as there may be")
 
-// Make returns the mapping with a key, and makes it with open where there is none: made says so. The owner is the container's
-// address.
+// Make returns the mapping with a key, and makes it with open where there is none: made says so. The owner is the
+// container's address.
 func (t *Table[K, M]) Make(k K, owner netip.Addr, open func() (M, error)) (m M, made bool, err error) {
 	return t.MakeFree(owner, func(m M, try int) (K, bool) { return k, try == 0 }, open)
 }
 
-// MakeFree makes a mapping with open, with the first key that key returns which no other has. key is called with try 0, 1, ...,
-// until it returns false: then the mapping with the last key is returned, and the new one was closed. With an error there is
-// none.
+// MakeFree makes a mapping with open, with the first key that key returns which no other has. key is called with try 0,
+// 1, ..., until it returns false: then the mapping with the last key is returned, and the new one was closed. With an
+// error there is none.
 func (t *Table[K, M]) MakeFree(
 	owner netip.Addr, key func(m M, try int) (K, bool), open func() (M, error),
 ) (m M, made bool, err error) {
@@ -148,8 +148,8 @@ func (t *Table[K, M]) insert(m M, key func(m M, try int) (K, bool)) (other M, ok
 // admits is how many mappings are given up for one newcomer at most: others may take the room that was made.
 const admits = 4
 
-// admit counts one more mapping of a container. Where it has as many as it may, the one that needs it least is given up: never
-// the newcomer, or whoever filled the table once would keep everybody out.
+// admit counts one more mapping of a container. Where it has as many as it may, the one that needs it least is given
+// up: never the newcomer, or whoever filled the table once would keep everybody out.
 func (t *Table[K, M]) admit(owner netip.Addr) bool {
 	for range admits {
 		if t.cfg.Limiter.Acquire(owner) {
@@ -222,7 +222,8 @@ func (t *Table[K, M]) Close() {
 // sweepInterval is how often expired mappings are looked for: what is kept is kept that much longer at most.
 const sweepInterval = 5 * time.Second
 
-// sweepLaterLocked arranges for expired mappings to be ended. Nothing runs while there are none. The caller holds queues.mu.
+// sweepLaterLocked arranges for expired mappings to be ended. Nothing runs while there are none. The caller holds
+// queues.mu.
 func (t *Table[K, M]) sweepLaterLocked() {
 	if t.sweeping == nil && !t.closed {
 		t.sweeping = time.AfterFunc(sweepInterval, t.sweep) // which Close stops

@@ -211,7 +211,8 @@ func TestKeysAreOfOne(t *testing.T) {
 	}
 }
 
-// TestRandomHistories has several goroutines make, answer and end mappings, and compares what is counted with what is there.
+// TestRandomHistories has several goroutines make, answer and end mappings, and compares what is counted with what is
+// there.
 func TestRandomHistories(t *testing.T) {
 	const most = 20
 	table, l := newTable(t, most)

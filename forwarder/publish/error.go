@@ -25,8 +25,8 @@ func (e *BindError) Error() string {
 	case errors.Is(e.Err, syscall.EADDRINUSE):
 		return text + "port is already allocated"
 	case errors.Is(e.Err, syscall.EACCES):
-		return text + fmt.Sprintf("permission denied: ports below net.ipv4.ip_unprivileged_port_start are not for this user; "+
-			"use a higher port, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d, "+
+		return text + fmt.Sprintf("permission denied: ports below net.ipv4.ip_unprivileged_port_start are not "+
+			"for this user; use a higher port, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d, "+
 			"or have systemd pass the daemon a socket (ListenStream=%s)", e.Host.Port(), e.Host)
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
 		return text + "the host does not have this address"

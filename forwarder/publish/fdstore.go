@@ -7,8 +7,8 @@ import (
 	"github.com/usernet/usernet/handover"
 )
 
-// SetFDStore has k store copies of the sockets of all ports that are published from now on, for the daemon that comes after this one;
-// nil ends that, and what is stored stays so.
+// SetFDStore has k store copies of the sockets of all ports that are published from now on, for the daemon that comes
+// after this one; nil ends that, and what is stored stays so.
 func (t *Table) SetFDStore(k handover.Sink) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

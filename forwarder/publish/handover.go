@@ -18,8 +18,8 @@ type adoptedKey struct {
 	dual bool
 }
 
-// HandOver puts copies of the sockets of all published ports into set, and of those that were inherited, for the daemon that takes
-// this one's place. While a copy is open, no connection to its port is refused.
+// HandOver puts copies of the sockets of all published ports into set, and of those that were inherited, for the daemon
+// that takes this one's place. While a copy is open, no connection to its port is refused.
 func (t *Table) HandOver(set *handover.Set) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -47,8 +47,8 @@ func (t *Table) HandOver(set *handover.Set) error {
 	return errors.Join(errs...)
 }
 
-// Adopt stores the socket of a port that was published by a daemon whose place this one takes, until the port is published
-// again or DropAdopted. It owns fd from here.
+// Adopt stores the socket of a port that was published by a daemon whose place this one takes, until the port is
+// published again or CloseAdopted. It owns fd from here.
 func (t *Table) Adopt(fd int) error {
 	at := sockio.LocalAddr(fd)
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
@@ -75,8 +75,8 @@ func (t *Table) Adopt(fd int) error {
 	return nil
 }
 
-// DropAdopted closes what was adopted and is published no more.
-func (t *Table) DropAdopted() {
+// CloseAdopted closes what was adopted and is published no more.
+func (t *Table) CloseAdopted() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for k, fd := range t.adopted {

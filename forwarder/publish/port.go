@@ -29,7 +29,8 @@ func (p *Port) key() key { return keyOf(p.bound) }
 // Bound is what the socket is bound to; one that takes both families is at [::].
 func (p *Port) Bound() Bound { return p.bound }
 
-// Dual says whether the socket takes both families: then it speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
+// Dual says whether the socket takes both families: then it speaks of IPv4 addresses as mapped ones (RFC 4291,
+// 2.5.5.2).
 func (p *Port) Dual() bool { return p.options.Dual }
 
 // Bounds is what the socket stands for: two where it takes both families.
@@ -51,7 +52,8 @@ func (p *Port) Inside(v6 bool) netip.AddrPort {
 	return netip.AddrPortFrom(in, p.bound.Port)
 }
 
-// Use calls f with the socket's descriptor, which stays open meanwhile. After the port was unpublished the error is EBADF.
+// Use calls f with the socket's descriptor, which stays open meanwhile. After the port was unpublished the error is
+// EBADF.
 func (p *Port) Use(f func(fd int) error) error { return p.sock.Use(f) }
 
 // Logger implements sockio.Isolated.
@@ -72,7 +74,8 @@ func (p *Port) HandleEvents(uint32) {
 		switch {
 		case err == nil:
 			p.pb.cfg.Handler.HandleConn(p, fd, client)
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE),
+			errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 			p.pause()
 			return
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBADF):
@@ -90,7 +93,8 @@ func (p *Port) accept() (fd int, client netip.AddrPort, err error) {
 	return fd, sockio.AddrPort(sa), err
 }
 
-// pauseTime is how long a listener is left alone that has no descriptors to accept with: it would be ready all the time.
+// pauseTime is how long a listener is left alone that has no descriptors to accept with: it would be ready all the
+// time.
 const pauseTime = 100 * time.Millisecond
 
 // pause leaves a listener alone for pauseTime. Connections wait in its queue.

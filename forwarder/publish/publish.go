@@ -103,8 +103,8 @@ func (t *transaction) bindFree(hostIP netip.Addr, inside ports.Port) error {
 	return err
 }
 
-// bind binds one host port on hostIP, or on all addresses of both families: with one socket where that is possible, which
-// is half the descriptors.
+// bind binds one host port on hostIP, or on all addresses of both families: with one socket where that is possible,
+// which is half the descriptors.
 func (t *transaction) bind(hostIP netip.Addr, hostPort uint16, inside ports.Port) error {
 	if hostIP.IsValid() {
 		return t.bindOne(hostIP, hostPort, inside, false)

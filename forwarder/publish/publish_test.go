@@ -300,8 +300,8 @@ func TestBothFamiliesAreOneSocket(t *testing.T) {
 	}
 }
 
-// TestPauses: a port that is left alone for want of descriptors is watched again, but not once the publisher has stopped, so
-// that what waits there is accepted by the next daemon.
+// TestPauses: a port that is left alone for want of descriptors is watched again, but not once the publisher has
+// stopped, so that what waits there is accepted by the next daemon.
 func TestPauses(t *testing.T) {
 	g := newRig(t, NewTable())
 	bound := g.publish(t, Binding{HostIP: loopback, Port: 80, Proto: TCP})
@@ -455,7 +455,7 @@ func TestAdoptedSocketsArePublished(t *testing.T) {
 	if err := two.Adopt(fd); err != nil {
 		t.Fatal(err)
 	}
-	two.DropAdopted()
+	two.CloseAdopted()
 	leak.Closed(t, open...)
 	if err := two.Adopt(1 << 20); err == nil {
 		t.Error("no descriptor is adopted")

@@ -136,8 +136,8 @@ func (pb *Publisher) Unpublish(list []Bound) error {
 	return errors.Join(errs...)
 }
 
-// Stop accepts nothing any more: what comes waits in the queue of its listener, for another daemon. When it returns, the
-// Handler has all that was accepted.
+// Stop accepts nothing any more: what comes waits in the queue of its listener, for another daemon. When it returns,
+// the Handler has all that was accepted.
 func (pb *Publisher) Stop() {
 	pb.mu.Lock()
 	pb.stopped = true

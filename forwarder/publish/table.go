@@ -41,7 +41,8 @@ func NewTable() *Table {
 	return &Table{ports: map[key]*Port{}, inherited: map[key]int{}, adopted: map[adoptedKey]int{}}
 }
 
-// SetKeepAlive says what keepalive the connections have that are accepted. It is called before the first port is published.
+// SetKeepAlive says what keepalive the connections have that are accepted. It is called before the first port is
+// published.
 func (t *Table) SetKeepAlive(k net.KeepAliveConfig) { t.keepAlive = k }
 
 // Locks are what has to be watched for hanging.
@@ -49,9 +50,9 @@ func (t *Table) Locks() []watchdog.Lock {
 	return []watchdog.Lock{watchdog.Mutex("host ports", &t.mu, 0)}
 }
 
-// Inherit stores a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for the
-// published port that asks for its address; the way to have a port that this user may not bind. It owns fd from here, also
-// when it fails.
+// Inherit stores a bound socket that the daemon was started with (systemd's socket activation, sd_listen_fds(3)) for
+// the published port that asks for its address; the way to have a port that this user may not bind. It owns fd from
+// here, also when it fails.
 func (t *Table) Inherit(fd int) (at netip.AddrPort, proto ports.Protocol, err error) {
 	defer func() {
 		if err != nil {
@@ -149,7 +150,7 @@ func (t *Table) PublishedEverywhere(v6 bool, port uint16, proto ports.Protocol) 
 
 // Close closes the sockets that were passed and not published. The publishers are closed before.
 func (t *Table) Close() error {
-	t.DropAdopted()
+	t.CloseAdopted()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	closed := map[int]bool{} // a socket for both families stands under two keys

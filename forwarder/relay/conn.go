@@ -2,8 +2,8 @@ package relay
 
 import "io"
 
-// Conn is a container's TCP connection, as the gateway terminates it. No method but Close and Abort waits. One goroutine
-// reads, one writes; Abort and OnReset may be called beside.
+// Conn is a container's TCP connection, as the gateway terminates it. No method but Close and Abort waits. One
+// goroutine reads, one writes; Abort and OnReset may be called beside.
 type Conn interface {
 	// TryRead moves what has arrived to w, which must not block: the connection's lock is held meanwhile. An error of w's
 	// ends it early; w knows it. The result is EAGAIN where nothing has arrived, and io.EOF after the container's FIN.
@@ -13,8 +13,8 @@ type Conn interface {
 	// Readable and Writable have a signal when it is worth to try again, also when the connection was reset or aborted.
 	Readable() <-chan struct{}
 	Writable() <-chan struct{}
-	// OnReset calls f, which must neither block nor call the connection, once it was reset, timed out or aborted. stop ends
-	// that.
+	// OnReset calls f, which must neither block nor call the connection, once it was reset, timed out or aborted. stop
+	// ends that.
 	OnReset(f func()) (stop func())
 	// SetBuffers says how many bytes the connection may hold in each direction.
 	SetBuffers(size int)

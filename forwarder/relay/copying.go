@@ -145,8 +145,8 @@ func (c *copying) inward() error {
 	}
 }
 
-// read waits for data from the host, and only then takes a buffer, which is the caller's to put back. n is 0 at the end of
-// the stream. With an error there is no buffer.
+// read waits for data from the host, and only then takes a buffer, which is the caller's to put back. n is 0 at the end
+// of the stream. With an error there is no buffer.
 func (c *copying) read(raw syscall.RawConn) (buf *sockio.Buffer, n int, err error) {
 	var rerr error
 	err = raw.Read(func(fd uintptr) bool {

@@ -3,8 +3,8 @@
 // # The central idea
 //
 // A caller gives two connected ends to a [Loop], which owns them from then on, and gets a [Session]. Which loop of code
-// carries the session is private to this package, and changes while it lives: what is quiet costs no goroutine, what is busy
-// is not copied through this process.
+// carries the session is private to this package, and changes while it lives: what is quiet costs no goroutine, what is
+// busy is not copied through this process.
 //
 //	s := loop.Relay(inside, host, relay.Options{OnEnd: done}) // two sockets of the kernel
 //	s := loop.RelayConn(conn, host, relay.ConnOptions{...})   // the container's end is netstack's
@@ -33,11 +33,11 @@
 //	 delivered       reset on both ends   a State for another process
 //
 // As a pair the reactor copies, with three system calls for each piece of data. That suits requests, answers and the
-// beginning of every stream. Spliced, two goroutines have the kernel move pages from socket to socket (splice(2)). Copying,
-// two goroutines move bytes between netstack and a socket.
+// beginning of every stream. Spliced, two goroutines have the kernel move pages from socket to socket (splice(2)).
+// Copying, two goroutines move bytes between netstack and a socket.
 //
-// The end of a half (FIN) is passed on, and the other half goes on. A reset of one end is one of the other. A direction that
-// waits for its destination to take data ends when its source is reset (stall).
+// The end of a half (FIN) is passed on, and the other half goes on. A reset of one end is one of the other. A direction
+// that waits for its destination to take data ends when its source is reset (stall).
 //
 // Package forwarder decides which connections there are. This package opens no connection, and knows no containers.
 package relay

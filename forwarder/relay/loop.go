@@ -13,8 +13,8 @@ type Loop struct {
 	log     *slog.Logger
 }
 
-// NewLoop makes a loop that works with the reactor's goroutine, and with pipes. Both may be shared. Panics in the copying of
-// a session are logged and end it.
+// NewLoop makes a loop that works with the reactor's goroutine, and with pipes. Both may be shared. Panics in the
+// copying of a session are logged and end it.
 func NewLoop(r *sockio.Reactor, pipes *Pipes, log *slog.Logger) *Loop {
 	return &Loop{reactor: r, pipes: pipes, log: log}
 }
@@ -34,8 +34,8 @@ type ConnOptions struct {
 	Buffers Buffers
 }
 
-// Relay begins a session between two connected, non-blocking sockets, which it owns from here on. Their SO_LINGER makes a
-// plain close a reset (sockio.SetTCP).
+// Relay begins a session between two connected, non-blocking sockets, which it owns from here on. Their SO_LINGER makes
+// a plain close a reset (sockio.SetTCP).
 func (l *Loop) Relay(inside, host int, o Options) *Session {
 	s := l.session(o)
 	p := &pair{s: s}
@@ -63,8 +63,8 @@ func (l *Loop) RelayConn(inside Conn, host int, o ConnOptions) *Session {
 	return s
 }
 
-// Resume goes on with a session that another process has detached. It owns the descriptors, also where it fails; then OnEnd
-// is not called.
+// Resume goes on with a session that another process has detached. It owns the descriptors, also where it fails; then
+// OnEnd is not called.
 func (l *Loop) Resume(st State, o Options) (*Session, error) {
 	halves, err := st.halves()
 	if err != nil {

@@ -21,8 +21,8 @@ type mover struct {
 	from, to syscall.RawConn // of src and dst
 }
 
-// move writes what is pending, then moves what src brings until src ends, and passes its end on. After an error pending is
-// what was not moved. The stall ends it where src is reset while dst takes nothing.
+// move writes what is pending, then moves what src brings until src ends, and passes its end on. After an error pending
+// is what was not moved. The stall ends it where src is reset while dst takes nothing.
 func (m *mover) move() (err error) {
 	if m.from, err = m.src.SyscallConn(); err != nil {
 		return err

@@ -20,15 +20,15 @@ func (p *pipe) close() {
 	_ = unix.Close(p.w)
 }
 
-// Pipes are the pipes of all sessions of a process. A session has one only while it moves data; idle ones are kept for the
-// next.
+// Pipes are the pipes of all sessions of a process. A session has one only while it moves data; idle ones are kept for
+// the next.
 type Pipes struct {
 	idle chan *pipe
 	fits func(fd int) bool
 }
 
-// NewPipes makes pipes of which at most idle are kept. fits says whether a new one may be used, of which fd was opened last;
-// nil: always. Without a pipe a session's bytes are copied.
+// NewPipes makes pipes of which at most idle are kept. fits says whether a new one may be used, of which fd was opened
+// last; nil: always. Without a pipe a session's bytes are copied.
 func NewPipes(idle int, fits func(fd int) bool) *Pipes {
 	if fits == nil {
 		fits = func(int) bool { return true }
@@ -82,8 +82,8 @@ type pending struct {
 	n     int64 // bytes in p
 }
 
-// release returns a pipe with what is pending in it, for another process and no longer the pending's, and how many bytes
-// that are. The descriptor is -1 where nothing is pending, or the kernel has no room.
+// release returns a pipe with what is pending in it, for another process and no longer the pending's, and how many
+// bytes that are. The descriptor is -1 where nothing is pending, or the kernel has no room.
 func (pd *pending) release(pipes *Pipes) (fd int, n int64) {
 	if pd.p != nil { // then all else was written before
 		p := pd.p

@@ -61,9 +61,9 @@ func (s *Session) Abort() {
 	}
 }
 
-// Detach ends the session here and returns it in a form that another process, or loop, can resume. It waits for goroutines
-// that carry the session, at most until ctx ends. With an error nothing is the caller's; a session that could have been
-// detached was reset. It must not be called from a handler of the reactor.
+// Detach ends the session here and returns it in a form that another process, or loop, can resume. It waits for
+// goroutines that carry the session, at most until ctx ends. With an error nothing is the caller's; a session that
+// could have been detached was reset. It must not be called from a handler of the reactor.
 func (s *Session) Detach(ctx context.Context) (State, error) {
 	c, directions, err := s.detachPair(ctx)
 	if c != nil {
@@ -95,8 +95,8 @@ func (s *Session) carrier() carrier {
 	return s.running.carrier
 }
 
-// setCarrier says what carries the session from now on. False: the session was aborted, and the ends are the caller's to
-// close.
+// setCarrier says what carries the session from now on. False: the session was aborted, and the ends are the caller's
+// to close.
 func (s *Session) setCarrier(c carrier) bool {
 	s.running.Lock()
 	defer s.running.Unlock()

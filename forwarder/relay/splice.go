@@ -29,8 +29,8 @@ type half struct {
 	pending pending
 }
 
-// splice relays between two sockets, which it owns from here on, until both halves have ended or the session is aborted or
-// detached.
+// splice relays between two sockets, which it owns from here on, until both halves have ended or the session is aborted
+// or detached.
 func (s *Session) splice(inside, host int, halves [2]half) {
 	sp := &splicing{s: s, ends: [2]*sockio.Conn{sockio.NewConn(inside), sockio.NewConn(host)}, halves: halves}
 	if !s.setCarrier(sp) {

@@ -8,10 +8,10 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// stall ends a direction of a session that waits for its destination to take data when its source is reset. Both goroutines
-// of the session wait for the destination then, or for data from it, so that neither would learn of the reset, and the
-// session would live until the destination moves. A direction that is not stalled reads all that came before the reset, as a
-// socket does.
+// stall ends a direction of a session that waits for its destination to take data when its source is reset. Both
+// goroutines of the session wait for the destination then, or for data from it, so that neither would learn of the
+// reset, and the session would live until the destination moves. A direction that is not stalled reads all that came
+// before the reset, as a socket does.
 //
 // Either of begin and sourceReset sees what the other has stored, whatever their order.
 type stall struct {
@@ -46,8 +46,8 @@ func (s *stall) sourceReset() {
 
 // watchSocket is the watch of a source that is a socket of the kernel. It is unwatched before the socket is closed.
 func (s *stall) watchSocket(r *sockio.Reactor, fd int) {
-	// Without EPOLLIN and EPOLLOUT, errors and hang-ups alone are reported (epoll_ctl(2)); a full close, which is no error,
-	// would be reported again and again without EPOLLET.
+	// Without EPOLLIN and EPOLLOUT, errors and hang-ups alone are reported (epoll_ctl(2)); a full close, which is no
+	// error, would be reported again and again without EPOLLET.
 	if r.Watch(fd, s, unix.EPOLLET) == nil {
 		s.reactor, s.fd = r, fd
 	}

@@ -37,8 +37,8 @@ func (st *State) FDs() []int {
 	return fds
 }
 
-// SetFDs gives a state that was read from JSON the descriptors that FDs had. The error says that they are not of it; then
-// they stay the caller's.
+// SetFDs gives a state that was read from JSON the descriptors that FDs had. The error says that they are not of it;
+// then they stay the caller's.
 func (st *State) SetFDs(fds []int) error {
 	want := 2
 	for i := range st.Directions {

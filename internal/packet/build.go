@@ -19,8 +19,8 @@ func IPHeaderLen(dst netip.Addr) int {
 	return IPv6HeaderLen
 }
 
-// PutIP writes the IP header of a packet from src to dst, which are of one family, with size bytes behind it, and returns its
-// length. IPv4's forbids to fragment: no identification is needed then (RFC 6864, section 4.1).
+// PutIP writes the IP header of a packet from src to dst, which are of one family, with size bytes behind it, and
+// returns its length. IPv4's forbids to fragment: no identification is needed then (RFC 6864, section 4.1).
 func PutIP(b []byte, src, dst netip.Addr, proto uint8, size int) int {
 	if dst.Is4() {
 		s, d := src.As4(), dst.As4()
@@ -39,8 +39,9 @@ func PutIP(b []byte, src, dst netip.Addr, proto uint8, size int) int {
 	return IPv6HeaderLen
 }
 
-// PutUDP writes the IP and UDP headers of a datagram with size bytes of payload, and returns their length. The checksum is of
-// the pseudo header alone: whoever sends the datagram on the wire completes it (CHECKSUM_PARTIAL, include/linux/skbuff.h).
+// PutUDP writes the IP and UDP headers of a datagram with size bytes of payload, and returns their length. The checksum
+// is of the pseudo header alone: whoever sends the datagram on the wire completes it (CHECKSUM_PARTIAL,
+// include/linux/skbuff.h).
 func PutUDP(b []byte, src, dst netip.AddrPort, size int) int {
 	length := UDPHeaderLen + size
 	ip := PutIP(b, src.Addr(), dst.Addr(), ProtoUDP, length)
@@ -71,8 +72,8 @@ func add(a, b uint16) uint16 {
 	return uint16(sum>>16 + sum)
 }
 
-// QuoteUDP is the beginning of a datagram from src to dst with size bytes of payload: its IP header and UDP header, which is
-// what an ICMP error quotes (RFC 792, RFC 4443). Both ends are of one family.
+// QuoteUDP is the beginning of a datagram from src to dst with size bytes of payload: its IP header and UDP header,
+// which is what an ICMP error quotes (RFC 792, RFC 4443). Both ends are of one family.
 func QuoteUDP(src, dst netip.AddrPort, size int) []byte {
 	b := make([]byte, MaxUDPHeaders)
 	return b[:PutUDP(b, src, dst, size)]

@@ -21,9 +21,9 @@ type Datagram struct {
 	Original []byte
 }
 
-// ParseUDP takes over a UDP datagram that is whole and has neither IP options nor extension headers. A segment that is not 0
-// says that p is a super-frame of such, whose UDP length tells nothing. False: it is not one, or its headers are cut short or
-// contradict themselves. It checks no checksum.
+// ParseUDP takes over a UDP datagram that is whole and has neither IP options nor extension headers. A segment that is
+// not 0 says that p is a super-frame of such, whose UDP length tells nothing. False: it is not one, or its headers are
+// cut short or contradict themselves. It checks no checksum.
 func (d *Datagram) ParseUDP(v6 bool, p []byte, segment int) bool {
 	head := d.parseIP(v6, p)
 	if head == 0 {
@@ -59,7 +59,10 @@ func (d *Datagram) parseIP(v6 bool, p []byte) int {
 		return IPv6HeaderLen
 	}
 	// Version 4 without options; no fragment: only "don't fragment" may be set.
-	if len(p) < IPv4HeaderLen+UDPHeaderLen || p[0] != 0x45 || p[9] != ProtoUDP || binary.BigEndian.Uint16(p[6:])&^0x4000 != 0 {
+	if len(p) < IPv4HeaderLen+UDPHeaderLen || p[0] != 0x45 || p[9] != ProtoUDP {
+		return 0
+	}
+	if binary.BigEndian.Uint16(p[6:])&^0x4000 != 0 {
 		return 0
 	}
 	if n := d.lengthOf(false, p); n < IPv4HeaderLen+UDPHeaderLen || n > len(p) {

@@ -42,8 +42,8 @@ type Headers struct {
 	Routing   bool  // it has an IPv6 routing header that sends it on from its destination
 }
 
-// Parse walks the headers of an IP packet of a version, the transport header included. It is false where they are cut short
-// or contradict themselves; what was found until then is returned.
+// Parse walks the headers of an IP packet of a version, the transport header included. It is false where they are cut
+// short or contradict themselves; what was found until then is returned.
 func Parse(v6 bool, p []byte) (h Headers, ok bool) {
 	if v6 {
 		h, ok = ParseIPv6(p)

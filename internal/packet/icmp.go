@@ -20,11 +20,21 @@ const (
 type icmpError struct{ kind, code byte }
 
 var icmpErrors4 = [problems]icmpError{
-	NetUnreachable: {3, 0}, HostUnreachable: {3, 1}, PortUnreachable: {3, 3}, TooBig: {3, 4}, Prohibited: {3, 13}, HopsExceeded: {11, 0},
+	NetUnreachable:  {3, 0},
+	HostUnreachable: {3, 1},
+	PortUnreachable: {3, 3},
+	TooBig:          {3, 4},
+	Prohibited:      {3, 13},
+	HopsExceeded:    {11, 0},
 }
 
 var icmpErrors6 = [problems]icmpError{
-	NetUnreachable: {1, 0}, HostUnreachable: {1, 3}, PortUnreachable: {1, 4}, TooBig: {2, 0}, Prohibited: {1, 1}, HopsExceeded: {3, 0},
+	NetUnreachable:  {1, 0},
+	HostUnreachable: {1, 3},
+	PortUnreachable: {1, 4},
+	TooBig:          {2, 0},
+	Prohibited:      {1, 1},
+	HopsExceeded:    {3, 0},
 }
 
 // ErrorHeaderLen is the length in bytes of an ICMP error's header; what it quotes follows.
@@ -39,8 +49,8 @@ func (p Problem) Type(v6 bool) (kind, code byte) {
 	return e.kind, e.code
 }
 
-// ICMPError is the message that tells a sender of a problem with a packet, of which original is the IP header and the first bytes
-// behind it. Its checksum is left out.
+// ICMPError is the message that tells a sender of a problem with a packet, of which original is the IP header and the
+// first bytes behind it. Its checksum is left out.
 func ICMPError(p Problem, sender netip.Addr, original []byte) []byte {
 	m := make([]byte, ErrorHeaderLen, ErrorHeaderLen+len(original))
 	m[0], m[1] = p.Type(sender.Is6())

@@ -1,8 +1,8 @@
-// Package ports has the one form of published ports that all of the program speaks of: what is asked for, a [Binding], and what
-// is bound, a [Bound].
+// Package ports has the one form of published ports that all of the program speaks of: what is asked for, a [Binding],
+// and what is bound, a [Bound].
 //
-// The model stores bindings, the API carries both, and package forwarder/publish makes one of the other. The package parses and
-// checks nothing.
+// The model stores bindings, the API carries both, and package forwarder/publish makes one of the other. The package
+// parses and checks nothing.
 package ports
 
 import "net/netip"

@@ -64,8 +64,8 @@ func (c *Conn) Reset() {
 	_ = c.Close()
 }
 
-// SetLinger says what closing a TCP socket does with data that was not sent (socket(7), SO_LINGER): reset throws it away and
-// resets the connection; else it is sent in the background.
+// SetLinger says what closing a TCP socket does with data that was not sent (socket(7), SO_LINGER): reset throws it
+// away and resets the connection; else it is sent in the background.
 func SetLinger(fd int, reset bool) error {
 	l := &unix.Linger{}
 	if reset {

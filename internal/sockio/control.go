@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MergeDatagrams lets the kernel hand over several datagrams of one sender at once (udp(7), UDP_GRO). Where it cannot, they
-// come one by one.
+// MergeDatagrams lets the kernel hand over several datagrams of one sender at once (udp(7), UDP_GRO). Where it cannot,
+// they come one by one.
 func MergeDatagrams(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 
 // TellLocal makes a wildcard socket say which of the host's addresses a datagram was for (ip(7), IP_PKTINFO):

@@ -9,8 +9,8 @@ import (
 	"github.com/usernet/usernet/internal/packet"
 )
 
-// QueueErrors makes the kernel keep the ICMP errors that answer a socket's datagrams (ip(7), IP_RECVERR), which it otherwise
-// gives to connected sockets only. Where it refuses, they are lost.
+// QueueErrors makes the kernel keep the ICMP errors that answer a socket's datagrams (ip(7), IP_RECVERR), which it
+// otherwise gives to connected sockets only. Where it refuses, they are lost.
 func QueueErrors(fd int, v6 bool) {
 	if v6 {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
@@ -29,8 +29,8 @@ type QueuedError struct {
 	Offender netip.Addr // who sent the ICMP message; the zero address: unknown
 }
 
-// ReadErrors hands each error that waits on the socket to f, with the destination and as much of the payload as the kernel
-// kept, which is valid until f returns.
+// ReadErrors hands each error that waits on the socket to f, with the destination and as much of the payload as the
+// kernel kept, which is valid until f returns.
 func (s *Socket) ReadErrors(f func(e QueuedError, to netip.AddrPort, payload []byte)) {
 	data, oob := make([]byte, 512), make([]byte, 512)
 	for {

@@ -14,12 +14,12 @@ import (
 	"github.com/usernet/usernet/internal/watchdog"
 )
 
-// Reactor watches descriptors with one goroutine of its own, so that an idle socket costs a descriptor and some dozens of
-// bytes, and neither a goroutine nor a stack.
+// Reactor watches descriptors with one goroutine of its own, so that an idle socket costs a descriptor and some dozens
+// of bytes, and neither a goroutine nor a stack.
 //
 // It waits in epoll_wait(2) itself. In the Go runtime's poller, which could watch its epoll descriptor, a wake-up takes
-// three such calls and two more threads (the one that polls, and sysmon): requests through a published port went from 5100
-// a second to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS.
+// three such calls and two more threads (the one that polls, and sysmon): requests through a published port went from
+// 5100 a second to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS.
 type Reactor struct {
 	fd   int // of epoll
 	wake int // an eventfd that ends it
@@ -36,8 +36,8 @@ type Reactor struct {
 	}
 }
 
-// Handler is called with the events of its descriptor (epoll_ctl(2)), by the reactor's goroutine. It must not block. What
-// it leaves unread is reported again: events are level-triggered.
+// Handler is called with the events of its descriptor (epoll_ctl(2)), by the reactor's goroutine. It must not block.
+// What it leaves unread is reported again: events are level-triggered.
 type Handler interface {
 	HandleEvents(events uint32)
 }
@@ -229,8 +229,8 @@ func dispatch(h Handler, events uint32) {
 	}
 }
 
-// Close ends the reactor and waits for its goroutine. The descriptors that it watches stay open. It must not be called from
-// a handler. Closing it again does nothing.
+// Close ends the reactor and waits for its goroutine. The descriptors that it watches stay open. It must not be called
+// from a handler. Closing it again does nothing.
 func (r *Reactor) Close() {
 	r.watched.Lock()
 	if r.watched.closed {

@@ -14,8 +14,8 @@ import (
 // MaxDatagram is the largest UDP payload over IPv4, in bytes: 65535 - 20 - 8.
 const MaxDatagram = 65507
 
-// batchSize is how many datagrams one system call reads at most, and so how many reach a container as one super-frame: no
-// more pieces than a TAP writes without copying (32, package tap), and no more than 1 MiB of buffers.
+// batchSize is how many datagrams one system call reads at most, and so how many reach a container as one super-frame:
+// no more pieces than a TAP writes without copying (32, package tap), and no more than 1 MiB of buffers.
 const batchSize = 16
 
 // mmsghdr is struct mmsghdr, include/linux/socket.h.
@@ -135,8 +135,8 @@ func (b *rxBatch) run(i, n int) (Datagram, int) {
 	return d, len(d.Payload)
 }
 
-// ReceiveAll hands each waiting datagram to f, but no more than a few batches, so that others have their turn. A datagram is
-// valid until f returns. The first error that is not "nothing there" is returned.
+// ReceiveAll hands each waiting datagram to f, but no more than a few batches, so that others have their turn. A
+// datagram is valid until f returns. The first error that is not "nothing there" is returned.
 func (s *Socket) ReceiveAll(f func(Datagram)) error {
 	b := rxBatches.Get().(*rxBatch)
 	defer rxBatches.Put(b)

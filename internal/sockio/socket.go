@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket owns a non-blocking descriptor. Its lock keeps those who use the descriptor from one that was closed meanwhile and
-// then given to somebody else. The zero value is closed.
+// Socket owns a non-blocking descriptor. Its lock keeps those who use the descriptor from one that was closed meanwhile
+// and then given to somebody else. The zero value is closed.
 type Socket struct {
 	mu   sync.RWMutex // held for reading while the descriptor is used
 	fd   int
@@ -53,8 +53,8 @@ func (s *Socket) Release(r *Reactor) (fd int) {
 	return s.fd
 }
 
-// SetFragment has the kernel fragment what is sent with fd, the socket's descriptor, where it may, and refuse what it may
-// not (ip(7), IP_MTU_DISCOVER).
+// SetFragment has the kernel fragment what is sent with fd, the socket's descriptor, where it may, and refuse what it
+// may not (ip(7), IP_MTU_DISCOVER).
 func (s *Socket) SetFragment(fd int, never, v6 bool) {
 	mode := unix.IP_PMTUDISC_WANT
 	if never {

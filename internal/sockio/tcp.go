@@ -12,8 +12,8 @@ import (
 // keepAliveProbes is how many probes without an answer end a connection.
 const keepAliveProbes = 3
 
-// KeepAlive is a socket's keepalive (tcp(7)) that ends a connection after half of timeout in silence and probes in the other
-// half; 0: what the kernel has, 2 hours and more. The kernel counts in seconds.
+// KeepAlive is a socket's keepalive (tcp(7)) that ends a connection after half of timeout in silence and probes in the
+// other half; 0: what the kernel has, 2 hours and more. The kernel counts in seconds.
 func KeepAlive(timeout time.Duration) net.KeepAliveConfig {
 	if timeout <= 0 {
 		return net.KeepAliveConfig{}
@@ -26,9 +26,9 @@ func KeepAlive(timeout time.Duration) net.KeepAliveConfig {
 	}
 }
 
-// SetTCP sets, on a socket that is to be connected or listens, the options that a relayed connection needs; those that a
-// listener accepts take them over (tcp(7), Linux). Of a process that was killed, the kernel closes the connections: to
-// their peers that is a reset, and not the end of what there was to read.
+// SetTCP sets, on a socket that is to be connected or listens, the options that a relayed connection needs; those that
+// a listener accepts take them over (tcp(7), Linux). Of a process that was killed, the kernel closes the connections:
+// to their peers that is a reset, and not the end of what there was to read.
 func SetTCP(fd int, keepAlive net.KeepAliveConfig) error {
 	if err := SetLinger(fd, true); err != nil {
 		return os.NewSyscallError("setsockopt", err)

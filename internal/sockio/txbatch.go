@@ -20,12 +20,12 @@ func PutBuffer(b *Buffer) {
 	}
 }
 
-// MaxBatch is how many datagrams leave at once at most: a receiver that is slow to wake must have room for them (212,992
-// bytes by default, net.core.rmem_default, of which a datagram of 1400 bytes takes 2304).
+// MaxBatch is how many datagrams leave at once at most: a receiver that is slow to wake must have room for them
+// (212,992 bytes by default, net.core.rmem_default, of which a datagram of 1400 bytes takes 2304).
 const MaxBatch = 32
 
-// TXBatch gathers datagrams for one destination that leave in one system call, as segments of one (udp(7), UDP_SEGMENT). The
-// zero value is empty.
+// TXBatch gathers datagrams for one destination that leave in one system call, as segments of one (udp(7),
+// UDP_SEGMENT). The zero value is empty.
 type TXBatch struct {
 	buf     *Buffer // nil while empty
 	n, size int     // bytes in all, and in each datagram but the last
