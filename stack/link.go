@@ -171,7 +171,7 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 			return nil
 		})
 	}
-	deliver(*d, tcpip.NetworkProtocolNumber(f.EtherType()), packetType(f.Ethernet()), f.StealPayload())
+	deliver(*d, tcpip.NetworkProtocolNumber(f.EtherType()), packetType(f.Ethernet()), f.StealPayload().View())
 	return nil
 }
 

@@ -2,9 +2,8 @@ package vswitch
 
 import (
 	"encoding/binary"
-	"sync"
 
-	"gvisor.dev/gvisor/pkg/buffer"
+	"github.com/usernet/usernet/internal/block"
 )
 
 const (
@@ -16,7 +15,7 @@ const (
 	HeaderLen = VirtioHeaderLen + EthernetHeaderLen
 	// MaxPayload is the size of a frame's buffer. The largest IP packet has 65535 bytes; 64 KiB is also the largest
 	// block that gVisor pools.
-	MaxPayload = buffer.MaxChunkSize
+	MaxPayload = block.Size
 
 	// giveAwayLen is the payload from which on a copy would need a block of the same 64 KiB.
 	giveAwayLen = MaxPayload/2 + 1
@@ -45,33 +44,21 @@ type Frame struct {
 	// More is set by a reader that calls Port.Flush before it waits for the next frame, and after some dozens.
 	More bool
 
-	view   *buffer.View // the block Payload[0] is in, if Fill made it; nil once given away
-	shared bool         // more than one device gets this frame
+	block  block.Block // that Payload[0] is in, if Fill made it; zero once given away
+	shared bool        // more than one device gets this frame
 	// Of the frames that were read into this one since Pacer.Round: where the first went to, and whether others went elsewhere.
 	to      *Port
 	several bool
 	pieces  [1][]byte // what Payload points to after Fill
 }
 
-// viewPool holds blocks of MaxPayload that no frame uses. gVisor's own pool clears a block each time it is taken,
-// which costs more than reading a small frame into it.
-var viewPool sync.Pool
-
 // Buffer returns the MaxPayload bytes for the next frame's payload. It is valid until Release, or until the frame has
 // been received by a port.
 func (f *Frame) Buffer() []byte {
-	if f.view == nil {
-		if v, ok := viewPool.Get().(*buffer.View); ok {
-			f.view = v
-		} else {
-			f.view = buffer.NewViewSize(MaxPayload)
-		}
+	if f.block.IsZero() {
+		f.block = block.New()
 	}
-	if f.view.Size() != MaxPayload {
-		f.view.Reset()
-		f.view.Grow(MaxPayload)
-	}
-	return f.view.AsSlice()
+	return f.block.Bytes()
 }
 
 // Fill makes the first n bytes of Buffer the payload.
@@ -84,28 +71,24 @@ func (f *Frame) Fill(n int) {
 // Release gives the frame's buffer back to the pool: a reader that waits must not hold 64 KiB.
 func (f *Frame) Release() {
 	f.Payload, f.pieces[0] = nil, nil
-	if f.view != nil {
-		viewPool.Put(f.view)
-		f.view = nil
+	if !f.block.IsZero() {
+		f.block.Recycle()
+		f.block = block.Block{}
 	}
 }
 
-// StealPayload returns the payload as a View that the caller owns. A large payload is given away as it is, if this is the only
-// device that gets the frame; otherwise it is copied into a View of its size. Only a device in its WriteFrame may call
+// StealPayload returns the payload as a block that the caller owns. A large payload is given away as it is, if this is the
+// only device that gets the frame; otherwise it is copied into a block of its size. Only a device in its WriteFrame may call
 // it, once.
-func (f *Frame) StealPayload() *buffer.View {
+func (f *Frame) StealPayload() block.Block {
 	n := f.PayloadLen()
-	if n >= giveAwayLen && f.view != nil && !f.shared && len(f.Payload) == 1 {
-		v := f.view
-		f.view = nil
-		v.CapLength(n)
-		return v
+	if n >= giveAwayLen && !f.block.IsZero() && !f.shared && len(f.Payload) == 1 {
+		b := f.block
+		f.block = block.Block{}
+		b.Cut(n)
+		return b
 	}
-	v := buffer.NewView(n)
-	for _, p := range f.Payload {
-		_, _ = v.Write(p) // grows as needed, so it never falls short
-	}
-	return v
+	return block.Copy(f.Payload, n)
 }
 
 // firstPiece is the payload, or its first piece; nil where there is none.

@@ -28,7 +28,7 @@ func (d *recorder) WriteFrame(f *Frame) error {
 		return d.err
 	}
 	if d.take {
-		v := f.StealPayload()
+		v := f.StealPayload().View()
 		defer v.Release()
 		d.frames = append(d.frames, append(append([]byte(nil), f.Ethernet()...), v.AsSlice()...))
 		return nil

@@ -72,9 +72,9 @@ func TestLargeFloodedFrameIsWholeAtEveryDevice(t *testing.T) {
 		devs = append(devs, d)
 	}
 	f := frame(broadcast, mac(1), 0x88b5, payload)
-	view := f.view
+	before := f.block
 	from.Receive(f)
-	if f.view != view {
+	if f.block != before {
 		t.Error("a device that is one of many took the frame's buffer")
 	}
 	for i, d := range devs {
@@ -90,11 +90,11 @@ func TestLargePayloadIsGivenAwayAndSmallIsCopied(t *testing.T) {
 		given bool
 	}{{0, false}, {1, false}, {1500, false}, {giveAwayLen - 1, false}, {giveAwayLen, true}, {MaxPayload - 1, true}} {
 		f := frame(broadcast, mac(1), 0x88b5, bytes.Repeat([]byte{7}, tc.size))
-		v := f.StealPayload()
+		v := f.StealPayload().View()
 		if v.Size() != tc.size || bytes.Count(v.AsSlice(), []byte{7}) != tc.size {
 			t.Errorf("%d bytes: took %d, or other bytes", tc.size, v.Size())
 		}
-		if given := f.view == nil; given != tc.given {
+		if given := f.block.IsZero(); given != tc.given {
 			t.Errorf("%d bytes: given away is %v, want %v", tc.size, given, tc.given)
 		}
 		if n := len(f.Buffer()); n != MaxPayload { // the next frame must not land in what was given away
