@@ -302,9 +302,6 @@ func TestUnfinishedChecksums(t *testing.T) {
 
 // TestTheHotPathsAllocateNothing: a super-frame out, and segments in.
 func TestTheHotPathsAllocateNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	a, b := newSide(t, hostA, 2), newSide(t, hostB, 3)
 	meet(t, a, b)
 	out := super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4, tcp4(a.guest.ip4, b.guest.ip4, 1, pattern(60000))), 1400)
@@ -315,7 +312,7 @@ func TestTheHotPathsAllocateNothing(t *testing.T) {
 		_ = a.link.WriteFrame(out)
 		_ = a.link.WriteFrame(small)
 		a.link.Flush()
-	}); n > 0.5 {
+	}); n > 0.5 && !raceEnabled {
 		t.Errorf("a frame out allocates %v times", n)
 	}
 	var segments [][]byte
@@ -336,7 +333,7 @@ func TestTheHotPathsAllocateNothing(t *testing.T) {
 			j.deliver(a.link, pb, c, 0)
 		}
 		j.flush()
-	}); n > 0.5 {
+	}); n > 0.5 && !raceEnabled {
 		t.Errorf("frames in allocate %v times", n)
 	}
 }
