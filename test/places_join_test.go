@@ -277,3 +277,80 @@ func TestPlacesSayWhatIsMissing(t *testing.T) {
 		t.Errorf("interfaces are left: %s", got)
 	}
 }
+
+// TestPastaJoinsNetworks has pasta's place on a network of the daemon: with the ports that it is told and those that it follows.
+func TestPastaJoinsNetworks(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	d.serve("web", []string{"--network", "mynet"}, helper, "tcpserve", ":80", "addr")
+	f := startForeign(d)
+	pid, port := strconv.Itoa(f.pid), freePort()
+	pidFile := filepath.Join(d.dir, "pasta.pid")
+	pasta := func(args ...string) result {
+		t.Helper()
+		args = append([]string{"USERNET_NETWORK=mynet", "USERNET_NAME=app", usernet, "pasta", "--config-net", "--dns-forward", "169.254.1.1"}, args...)
+		return d.command("env", append(args, pid)...)
+	}
+	for words, args := range map[string][]string{
+		"is for the traffic of this process":                   {"--pcap", filepath.Join(d.dir, "pcap")},
+		"etwork nosuch not found":                              {"--usernet-network", "nosuch"},
+		fmt.Sprintf("failed to bind port %d", port):            {"-t", fmt.Sprintf("192.0.2.77/%d:80", port)},
+		"failed to bind port 80 (ports of one interface are n": {"-t", "%lo/80"},
+	} {
+		if r := pasta(args...); r.code != 1 || !strings.Contains(strings.ToLower(r.stderr), strings.ToLower(words)) {
+			t.Errorf("want status 1 and %q: %v", words, r)
+		}
+		d.hasEnded("app")
+	}
+	if r := pasta("-t", fmt.Sprintf("%d:80", port), "-u", "auto", "-I", "net0", "--pid", pidFile, "--quiet"); r.code != 0 || r.stdout+r.stderr != "" {
+		t.Fatal(r)
+	}
+	if got := f.links(); got != "net0" {
+		t.Errorf("interfaces: %s", got)
+	}
+	if out := f.run("dig", "+short", "+tries=5", "@169.254.1.1", "web").stdout; strings.TrimSpace(out) != d.address("web") {
+		t.Errorf("the name server says %q", out)
+	}
+	if r := f.run(helper, "tcpdial", d.address("web")+":80"); !strings.HasPrefix(r.stdout, "ok") {
+		t.Errorf("no neighbour: %v", r)
+	}
+	d.says(" 0% packet loss", "web", "ping", "-c1", "-W5", "app")
+	defer f.serve()()
+	eventually(t, func() error {
+		if out := atPeer(t, fmt.Sprintf("%s tcpdial %s:%d", helper, host4, port)); !sourceIs(out, peer4) {
+			return fmt.Errorf("through the published port: %s", out)
+		}
+		return nil
+	})
+	followed := strconv.Itoa(freePort())
+	udp := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, helper, "udpserve", ":"+followed)
+	if err := udp.Start(); err != nil {
+		t.Fatal(err)
+	}
+	published := func() bool { return strings.Contains(d.ok("port", "app"), followed+"/udp") }
+	eventually(t, func() error {
+		if !published() {
+			return fmt.Errorf("the port that opened is not published: %s", d.ok("port", "app"))
+		}
+		return nil
+	})
+	_ = udp.Process.Kill()
+	_ = udp.Wait()
+	eventually(t, func() error {
+		if published() {
+			return fmt.Errorf("the port that closed is still published")
+		}
+		return nil
+	})
+
+	process := strings.TrimSpace(readFile(t, pidFile))
+	_ = syscall.Kill(f.pid, syscall.SIGKILL)
+	d.hasEnded("app")
+	eventually(t, func() error {
+		if b, err := os.ReadFile("/proc/" + process + "/environ"); err == nil && len(b) > 0 { // one that nobody has waited for has none
+			return fmt.Errorf("pasta goes on after the namespace's end")
+		}
+		return nil
+	})
+}

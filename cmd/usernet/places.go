@@ -18,7 +18,7 @@ import (
 var places = map[string]func(program string, args []string) int{
 	"netavark": func(_ string, args []string) int { return netavark.Main(version, args) },
 	"pasta": func(program string, args []string) int {
-		return pasta.Main(program, version, args, os.Stdout, os.Stderr)
+		return pasta.Main(program, version, client, args, os.Stdout, os.Stderr)
 	},
 	"usernet-cni": func(string, []string) int {
 		return cni.Main("usernet-cni " + version + ": a CNI plugin; a container runtime calls it")

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/api"
 )
 
 // backgroundVariable tells the process in the background the descriptor by which it says that it is ready.
@@ -21,9 +23,13 @@ const backgroundVariable = "USERNET_PASTA_READY"
 // readyFD is that descriptor: the first behind the standard streams.
 const readyFD = 3
 
-// Main is the program: it returns the exit status, pasta's for each case.
-func Main(program, version string, args []string, stdout, stderr io.Writer) int {
+// Main is the program: it returns the exit status, pasta's for each case. daemon finds the user's daemon, for those who join its
+// networks.
+func Main(program, version string, daemon func() (*api.Client, error), args []string, stdout, stderr io.Writer) int {
 	o, err := Parse(args)
+	if o != nil {
+		o.daemon = daemon
+	}
 	switch {
 	case err != nil:
 		fmt.Fprintf(stderr, "%s: %v\n", program, err)

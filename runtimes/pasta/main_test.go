@@ -29,16 +29,16 @@ func TestBadUseEndsWithStatus1(t *testing.T) {
 		"-f 4194304":                                       "Couldn't open network namespace /proc/4194304/ns/net",
 	} {
 		var stdout, stderr strings.Builder
-		if code := Main("pasta", "test", strings.Fields(args), &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), want) {
+		if code := Main("pasta", "test", nil, strings.Fields(args), &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), want) {
 			t.Errorf("pasta %s: status %d, %q does not name %s", args, code, stderr.String(), want)
 		}
 	}
 	var stdout, stderr strings.Builder
 	long := strings.Repeat("a", 254)
-	if code := Main("pasta", "test", []string{"--hostname", long, "1"}, &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "invalid hostname") {
+	if code := Main("pasta", "test", nil, []string{"--hostname", long, "1"}, &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "invalid hostname") {
 		t.Errorf("a long name: status %d, %q", code, stderr.String())
 	}
-	if code := Main("pasta", "test", []string{"--version"}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "pasta ") {
+	if code := Main("pasta", "test", nil, []string{"--version"}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "pasta ") {
 		t.Errorf("--version: status %d, %q", code, stdout.String())
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/runtimes/joined"
 )
 
 // defaultMTU is pasta's: the largest payload of 802.3, rounded down to words of IPv4.
@@ -83,6 +86,12 @@ type Options struct {
 	TCP, UDP        Ports // from the host to the namespace
 	TCPNS, UDPNS    Ports // from the namespace to the host's loopback
 
+	// Networks are those of the user's daemon that are joined instead; none: the process forwards itself.
+	Networks []string
+	Name     string // of the container there; "": one is drawn
+
+	daemon func() (*api.Client, error) // finds the user's daemon
+
 	Help, Version bool
 }
 
@@ -107,6 +116,8 @@ var passtOnly = map[string]string{
 
 // values are flags that are checked once all are read.
 type values struct {
+	networks, name string
+
 	addrs, gateways, outbound, dns, search, dnsForward, dnsHost []string
 	mapLoopback, mapGuest                                       []string
 	netmask, mac, nsMAC, mtu                                    string
@@ -173,6 +184,8 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.BoolVar(&o.ConfigNet, "config-net", false, "configure the interface in the namespace")
 	f.BoolVar(&o.NoCopyRoutes, "no-copy-routes", false, "set a default route only (pasta withdraws this option)")
 	f.BoolVar(&o.NoCopyAddrs, "no-copy-addrs", false, "set one address only (pasta withdraws this option)")
+	f.StringVar(&v.networks, "usernet-network", "", "join these networks of usernet's daemon instead: NAME[,NAME] (or $USERNET_NETWORK)")
+	f.StringVar(&v.name, "usernet-name", "", "the container's name there (or $USERNET_NAME)")
 	f.StringVar(&v.nsMAC, "ns-mac-addr", "", "MAC address of the interface in the namespace")
 	f.BoolVar(&o.NoSplice, "no-splice", false, "all traffic crosses the interface")
 	for name, short := range map[string]string{"socket-path": "s", "socket": "", "vhost-user": "", "print-capabilities": "",
@@ -231,6 +244,7 @@ func asGetopt(err error) error {
 
 func (o *Options) resolve(v *values) (err error) {
 	o.Debug = o.Debug || o.Trace
+	o.Networks, o.Name = joined.Networks(v.networks), joined.Name(v.name)
 	if v.only4 && v.only6 {
 		return errors.New("options ipv4-only and ipv6-only are mutually exclusive")
 	}

@@ -33,7 +33,7 @@ type session struct {
 	o    *Options
 	host *host
 	log  *slog.Logger
-	net  *standalone.Network
+	net  connection
 	diag *os.File // tells what listens in the namespace; nil where nobody asks
 
 	splices        *splice.Group // between the namespace's loopback and the host's
@@ -42,6 +42,15 @@ type session struct {
 	stopCapture    func()
 
 	release []func() error // in the order in which it was acquired
+}
+
+// connection is the network that the namespace is on: one of this process, or the daemon's.
+type connection interface {
+	// PublishAll forwards host ports until they are unpublished: all of them, or with an error none.
+	PublishAll(ctx context.Context, p engine.Publication) (unpublish func() error, err error)
+	// Gone is closed when nothing connects the namespace any more.
+	Gone() <-chan struct{}
+	Close() error
 }
 
 // start joins the namespace, publishes ports and returns when traffic can flow.
@@ -68,6 +77,12 @@ func (s *session) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if len(o.Networks) > 0 {
+		if s.net, err = s.join(ctx); err != nil {
+			return err
+		}
+		return s.publish(ctx)
+	}
 	reply, err := s.configure(ctx)
 	if err != nil {
 		return err
@@ -78,11 +93,13 @@ func (s *session) start(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if s.net, err = standalone.Start(s.network(mac), f); err != nil {
+	n, err := standalone.Start(s.network(mac), f)
+	if err != nil {
 		return err
 	}
+	s.net = n
 	if s.capture != nil {
-		s.stopCapture = s.net.Mirror(s.capture.show)
+		s.stopCapture = n.Mirror(s.capture.show)
 	}
 	return s.publish(ctx)
 }

@@ -3,6 +3,7 @@ package engines
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +14,14 @@ import (
 func dockerd(t *testing.T, environ ...string) *user {
 	t.Helper()
 	u := newUser(t)
+	u.dockerd(environ...)
+	return u
+}
+
+// dockerd starts rootless Docker for the user.
+func (u *user) dockerd(environ ...string) {
+	t := u.t
+	t.Helper()
 	bin := filepath.Join(u.dir, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
@@ -31,7 +40,6 @@ func dockerd(t *testing.T, environ ...string) *user {
 		return nil
 	})
 	u.ok(docker, "import", "--change", "ENV PATH=/bin", image, "bb:1")
-	return u
 }
 
 // docker is Debian's own client, which fits its daemon.
@@ -66,10 +74,90 @@ func TestRootlessDocker(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(file), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		v := *u
-		v.environ = append(v.environ, "DOCKER_BUILDKIT=0")
-		if out := v.ok(docker, "build", "--no-cache", dir); !strings.Contains(out, "outside") {
-			t.Errorf("the build's network step says:\n%s", out)
+		for _, kit := range []string{"0", "1"} { // BuildKit is in the daemon, and so in RootlessKit's namespace
+			v := *u
+			v.environ = append(v.environ, "DOCKER_BUILDKIT="+kit)
+			if r := v.try(docker, "build", "--progress=plain", "--no-cache", dir); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "outside") {
+				t.Errorf("with DOCKER_BUILDKIT=%s, the build's network step: %v", kit, r)
+			}
 		}
 	})
+	t.Run("compose", func(t *testing.T) { composes(t, u) })
+}
+
+const composeFile = `version: "3"
+services:
+  back: {image: "bb:1", command: [httpd, -f, -p, "80", -h, /var/www]}
+  front:
+    image: bb:1
+    command: [sh, -c, "mkdir -p /www; until wget -qO /www/index.html http://back/; do sleep 1; done; exec httpd -f -p 80 -h /www"]
+    depends_on: [back]
+    ports: ["18711:80"]
+`
+
+// composes has docker-compose start two services, of which one asks the other, and publishes a port.
+func composes(t *testing.T, u *user) {
+	compose, err := exec.LookPath("docker-compose")
+	if err != nil {
+		t.Skip("docker-compose is missing; as root: apt-get install docker-compose")
+	}
+	dir := filepath.Join(u.dir, "pair")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "docker-compose.yml")
+	if err := os.WriteFile(file, []byte(composeFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	u.ok(compose, "-f", file, "up", "-d")
+	eventually(t, func() error { return says("http://192.0.2.2:18711/", "container\n") })
+	u.ok(compose, "-f", file, "down", "-t", "0")
+}
+
+// TestRootlessDockerKeepsSources: where RootlessKit leaves ports to slirp4netns's place, containers see who asks.
+func TestRootlessDockerKeepsSources(t *testing.T) {
+	u := dockerd(t, "DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=slirp4netns")
+	u.ok(docker, "run", "-d", "--name", "web", "-p", "18721:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www")
+	u.seesClient("web", "192.0.2.2:18721")
+}
+
+// seesClient has the machine outside fetch a page of a container, which has to know it by its address.
+func (u *user) seesClient(container, at string) {
+	u.t.Helper()
+	fetchFromOutside(u.t, "http://"+at+"/")
+	eventually(u.t, func() error {
+		if r := u.try(docker, "logs", container); !strings.Contains(r.stdout+r.stderr, "192.0.2.1]:") {
+			return fmt.Errorf("the client's address is not in: %v", r)
+		}
+		return nil
+	})
+}
+
+// TestRootlessDockerJoinsNetworks has a whole rootless Docker on a network of usernet's daemon.
+func TestRootlessDockerJoinsNetworks(t *testing.T) {
+	for _, driver := range []string{"builtin", "slirp4netns"} {
+		t.Run(driver, func(t *testing.T) {
+			u := newUser(t)
+			u.serve()
+			u.ok(usernet, "network", "create", "--subnet", "10.50.0.0/24", "mynet")
+			u.ok(usernet, "run", "-d", "--name", "web", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc/default")
+			u.dockerd("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="+driver, "USERNET_NETWORK=mynet", "USERNET_NAME=docker")
+			if out := u.ok(docker, "run", "--rm", "bb:1", "nslookup", "web"); !strings.Contains(out, "10.50.0.2") {
+				t.Errorf("a container asks for its host's neighbour: %s", out)
+			}
+			if out := u.ok(docker, "run", "--rm", "bb:1", "wget", "-qO-", "http://outside.example:8000/"); out != "outside" {
+				t.Errorf("out: %s", out)
+			}
+			u.ok(docker, "run", "-d", "--name", "app", "-p", "18731:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www")
+			eventually(t, func() error { return says("http://127.0.0.1:18731/", "container\n") })
+			if driver == "slirp4netns" {
+				if out := u.ok(usernet, "port", "docker"); !strings.Contains(out, "18731") {
+					t.Errorf("the daemon does not publish the port: %s", out)
+				}
+				u.seesClient("app", "192.0.2.2:18731")
+			}
+			u.ok(docker, "rm", "-f", "app")
+			u.ok(usernet, "rm", "-f", "web")
+		})
+	}
 }

@@ -148,7 +148,7 @@ func TestPodmanPublishes(t *testing.T) {
 }
 
 // fetchFromOutside has the machine outside fetch a page.
-func fetchFromOutside(t *testing.T, url string) {
+func fetchFromOutside(t testing.TB, url string) {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", "192.0.2.1:7001", 5*time.Second)
 	if err != nil {
