@@ -60,6 +60,8 @@ type Config struct {
 	DNSAddr netip.Addr
 	// LocalAddrs are what the runtime takes for the container's addresses, whatever the daemon gives it.
 	LocalAddrs []netip.Addr
+	// CallerAddrs are what the runtime takes for the container's addresses and sets itself, on an interface of its own.
+	CallerAddrs []netip.Addr
 	// Ports are published from the beginning.
 	Ports []network.PortBinding
 }
@@ -195,7 +197,7 @@ func (a *Attachment) Publish(ctx context.Context, proto string, host, guest neti
 // has says whether an address is the container's, also as the runtime knows it.
 func (a *Attachment) has(addr netip.Addr) bool {
 	c := a.container()
-	return slices.Contains(a.cfg.LocalAddrs, addr) || slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool {
+	return slices.Contains(a.cfg.LocalAddrs, addr) || slices.Contains(a.cfg.CallerAddrs, addr) || slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool {
 		return e.IPv4.Addr() == addr || e.IPv6.Addr() == addr
 	})
 }

@@ -42,6 +42,8 @@ func (o *Options) join(ctx context.Context, daemon func() (*api.Client, error), 
 	if o.Configure {
 		cfg.Interface, cfg.MAC = o.TAP, o.MAC
 		cfg.LocalAddrs = []netip.Addr{o.Plan.Guest}
+	} else {
+		cfg.CallerAddrs = []netip.Addr{o.Plan.Guest}
 	}
 	a, err := joined.Join(ctx, cfg)
 	if err != nil {
