@@ -162,6 +162,9 @@ func (s *session) network(mac net.HardwareAddr) standalone.Config {
 	for _, p := range h.Addrs {
 		cfg.ProxyAllBut = append(cfg.ProxyAllBut, p.Addr())
 		cfg.Subnets = append(cfg.Subnets, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+		if o.ConfigNet {
+			cfg.GuestAddrs = append(cfg.GuestAddrs, p.Addr())
+		}
 	}
 	for _, a := range o.DNSForward {
 		if a.IsValid() {

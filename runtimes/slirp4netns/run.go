@@ -117,6 +117,9 @@ func (o *Options) network(mac net.HardwareAddr, log *slog.Logger) standalone.Con
 			MTU:     o.MTU,
 		},
 	}
+	if o.Configure {
+		cfg.GuestAddrs = []netip.Addr{p.Guest}
+	}
 	names := []netip.Addr{p.DNS}
 	if o.IPv6 {
 		cfg.Gateways = append(cfg.Gateways, netip.PrefixFrom(gateway6, prefix6.Bits()))

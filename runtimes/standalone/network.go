@@ -46,6 +46,9 @@ type Config struct {
 	Outbound     engine.Outbound
 	// GuestMAC is the MAC address of the interface in the namespace.
 	GuestMAC net.HardwareAddr
+	// GuestAddrs are the addresses that it is known to have there: nobody is asked who has them. While the first packets
+	// wait for an answer, later ones could overtake them.
+	GuestAddrs []netip.Addr
 	// Filter says of each frame of the guest whether it may go on; nil: all may. It must not block or change the frame.
 	Filter func(*vswitch.Frame) bool
 	// Autoconf configures guests that ask, in the name of the gateway; nil: nobody does.
@@ -110,6 +113,7 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 		ID:        guestID,
 		Name:      guestID,
 		MAC:       cfg.GuestMAC,
+		Addrs:     cfg.GuestAddrs,
 		Unguarded: true,
 		Filter:    cfg.Filter,
 	}, link)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -98,6 +100,46 @@ func TestPastaPublishesWhereItIsTold(t *testing.T) {
 	fetchFrom(t, "http://192.0.2.2:18881/", "404") // by eth0
 	if _, err := net.Listen("tcp", "192.0.2.2:18880"); err == nil {
 		t.Error("the port is not taken")
+	}
+}
+
+// TestPastaKeepsDatagramsInOrder: the first that come to a published port too, which socat's transfers rely on.
+func TestPastaKeepsDatagramsInOrder(t *testing.T) {
+	for try := range 5 {
+		n := newNamespace(t)
+		n.pasta("--quiet", "-t", "none", "-T", "none", "-U", "none", "-u", "127.0.0.1/18890:90")
+		file := filepath.Join(n.dir, "received")
+		stop := n.background("socat", "-u", "UDP4-RECV:90", "CREATE:"+file)
+		eventually(t, func() error {
+			if r := n.in("sh", "-c", "cat /proc/net/udp"); !strings.Contains(r.stdout, ":005A ") {
+				return fmt.Errorf("nobody receives: %v", r)
+			}
+			return nil
+		})
+		c, err := net.Dial("udp", "127.0.0.1:18890")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		for i := range 20 {
+			text := fmt.Sprintf("%d ", i)
+			want += text
+			if _, err := io.WriteString(c, text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+		eventually(t, func() error {
+			if b, err := os.ReadFile(file); err != nil || len(b) < len(want) {
+				return fmt.Errorf("received is %q, %v", b, err)
+			}
+			return nil
+		})
+		if b, _ := os.ReadFile(file); string(b) != want {
+			t.Errorf("try %d: %q", try, b)
+		}
+		stop()
+		n.end()
 	}
 }
 

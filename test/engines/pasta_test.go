@@ -188,8 +188,13 @@ func TestPastaPublishes(t *testing.T) {
 // serve starts a web server in the namespace.
 func (n *namespace) serve(port, dir string) (stop func()) {
 	n.t.Helper()
-	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(n.pid), "--",
-		"busybox", "httpd", "-f", "-p", port, "-h", dir)
+	return n.background("busybox", "httpd", "-f", "-p", port, "-h", dir)
+}
+
+// background starts a program in the namespace, until stop is called or the test ends.
+func (n *namespace) background(args ...string) (stop func()) {
+	n.t.Helper()
+	cmd := exec.Command("nsenter", append([]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(n.pid), "--"}, args...)...)
 	cmd.Env = n.environ
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
