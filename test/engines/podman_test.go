@@ -232,6 +232,7 @@ func TestPodmanUserNamespaces(t *testing.T) {
 	eventually(t, func() error { return refuses("127.0.0.1:18485") })
 	p.ok("podman", "start", "web")
 	eventually(t, func() error { return says("http://127.0.0.1:18485/", "container\n") })
+	p.ok("podman", "rm", "--force", "--time", "0", "web") // --userns auto takes ids that no container has
 	for _, mode := range []string{"keep-id", "auto", "nomap"} {
 		out := p.run("--userns", mode, "--network", "slirp4netns", "bb:1", "sh", "-c", "ip addr show tap0; wget -qO- http://192.0.2.1:8000/")
 		if !strings.Contains(out, "10.0.2.100/24") || !strings.Contains(out, "outside") {
