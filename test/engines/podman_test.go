@@ -79,7 +79,8 @@ func TestPodmanOverSlirp4netns(t *testing.T) {
 				{"out by IPv6", "slirp4netns", "wget -qO- http://[2001:db8::1]:8000/", []string{"outside"}, nil},
 				{"out by name", "slirp4netns", "wget -qO- http://outside.example:8000/", []string{"outside"}, nil},
 				{"from an address", "slirp4netns:outbound_addr=192.0.2.2", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
-				{"from an IPv6 address", "slirp4netns:outbound_addr6=2001:db8::2", "sleep 1 | nc 2001:db8::1 7000", []string{"2001:db8"}, nil},
+				{"from an IPv6 address", "slirp4netns:outbound_addr6=2001:db8::2", "sleep 1 | nc 2001:db8::1 7000",
+					[]string{"[2001:0db8:0000:0000:0000:0000:0000:0002]"}, nil},
 				{"from an interface", "slirp4netns:outbound_addr=eth0", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
 				{"ping", "slirp4netns", "ping -c 1 -W 5 192.0.2.1; ping -c 1 -W 5 10.0.2.2", []string{"1 packets received"}, nil},
 			} {
