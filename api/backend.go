@@ -60,6 +60,14 @@ type Backend interface {
 	// QueryDNS answers as the embedded server would answer that container.
 	QueryDNS(ctx context.Context, container, name, qtype string) (DNSAnswer, error)
 
+	// ContainersElsewhere are the containers that other hosts have on a network, with their endpoint on it.
+	ContainersElsewhere(networkID string) []*network.Container
+	// Cluster describes the cluster that the host is in.
+	Cluster() (Cluster, error)
+	// LeaveCluster takes the records of a host (id or name; "": this one) out of the cluster. With force also where it is heard of, or
+	// containers of this one are on networks that span hosts.
+	LeaveCluster(ctx context.Context, host string, force bool) error
+
 	// Events calls send for each event from since on. It returns nil where until is reached or ctx ends, and an error
 	// where send fails or the daemon ends.
 	Events(ctx context.Context, since time.Time, until time.Time, send func(Event) error) error

@@ -53,6 +53,17 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	return c.Do(ctx, "POST", "/usernet/shutdown", nil, nil)
 }
 
+// Cluster describes the cluster that the host is in.
+func (c *Client) Cluster(ctx context.Context) (v Cluster, err error) {
+	err = c.Do(ctx, "GET", "/usernet/cluster", nil, &v)
+	return v, err
+}
+
+// LeaveCluster takes a host's records out of the cluster.
+func (c *Client) LeaveCluster(ctx context.Context, q LeaveRequest) error {
+	return c.Do(ctx, "POST", "/usernet/cluster/leave", q, nil)
+}
+
 // Networks lists networks in Docker's form, by name.
 func (c *Client) Networks(ctx context.Context, f Filters) (list []dockernet.Summary, err error) {
 	err = c.Do(ctx, "GET", withQuery("/networks", f.query(url.Values{})), nil, &list)

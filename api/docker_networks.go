@@ -69,7 +69,7 @@ func (s *Server) inspectNetwork(r *http.Request) (any, error) {
 	if scope := r.URL.Query().Get("scope"); scope != "" && scope != string(n.Scope) {
 		return nil, errdefs.NotFound("network %s not found", ref(r))
 	}
-	return dockerNetworkInspect(n, s.b.Containers(), !before(r, "1.52")), nil
+	return dockerNetworkInspect(n, append(s.b.Containers(), s.b.ContainersElsewhere(n.ID)...), !before(r, "1.52")), nil
 }
 
 // pruneNetworks removes the user-defined networks that nothing uses.

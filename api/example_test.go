@@ -26,6 +26,7 @@ func (n networks) Networks() []*network.Network                     { return n.m
 func (n networks) Network(ref string) (*network.Network, error)     { return n.m.Network(ref) }
 func (n networks) Containers() []*network.Container                 { return n.m.Containers() }
 func (n networks) Container(ref string) (*network.Container, error) { return n.m.Container(ref) }
+func (n networks) ContainersElsewhere(string) []*network.Container  { return nil }
 func (n networks) RemoveNetwork(_ context.Context, ref string) error {
 	return n.m.RemoveNetwork(ref)
 }

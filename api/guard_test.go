@@ -160,6 +160,7 @@ func (b modelOnly) Container(ref string) (*network.Container, error) { return b.
 func (b modelOnly) Network(ref string) (*network.Network, error)     { return b.m.Network(ref) }
 func (b modelOnly) Networks() []*network.Network                     { return b.m.Networks() }
 func (b modelOnly) Containers() []*network.Container                 { return b.m.Containers() }
+func (modelOnly) ContainersElsewhere(string) []*network.Container    { return nil }
 
 func (b modelOnly) CreateNetwork(_ context.Context, s network.NetworkSpec) (*network.Network, string, error) {
 	n, warning, err := b.m.CreateNetwork(s)

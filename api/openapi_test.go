@@ -273,6 +273,8 @@ func (o *openAPI) schema(t reflect.Type, request bool) object {
 		return object{"type": "boolean"}
 	case reflect.String:
 		return object{"type": "string"}
+	case reflect.Float64:
+		return object{"type": "number"}
 	case reflect.Struct:
 		return o.structure(t, request)
 	}

@@ -55,7 +55,7 @@ func ref(r *http.Request) string { return r.PathValue("ref") }
 
 // usernetRoutes are the paths under /usernet/.
 func (s *Server) usernetRoutes() []route {
-	return append(append(s.daemonRoutes(), s.networkRoutes()...), s.containerRoutes()...)
+	return slices.Concat(s.daemonRoutes(), s.clusterRoutes(), s.networkRoutes(), s.containerRoutes())
 }
 
 func (s *Server) daemonRoutes() []route {
@@ -77,6 +77,17 @@ func (s *Server) daemonRoutes() []route {
 			func(r *http.Request, _ none) ([]Flow, error) {
 				return s.b.Flows(r.URL.Query().Get("container"))
 			}, parameter{"container", "string", "only this container's", false}),
+	}
+}
+
+func (s *Server) clusterRoutes() []route {
+	return []route{
+		on("GET", "/usernet/cluster", "The cluster that the host is in: hosts, paths to them, state of the store",
+			func(*http.Request, none) (Cluster, error) { return s.b.Cluster() }),
+		on("POST", "/usernet/cluster/leave", "Take a host's records out of the cluster",
+			func(r *http.Request, q LeaveRequest) (none, error) {
+				return none{}, s.b.LeaveCluster(r.Context(), q.Host, q.Force)
+			}),
 	}
 }
 

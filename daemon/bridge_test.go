@@ -158,7 +158,7 @@ func TestNetworksWithoutASwitch(t *testing.T) {
 
 // TestEachModelDriverHasOneHere holds the two lists of drivers to each other.
 func TestEachModelDriverHasOneHere(t *testing.T) {
-	d := &Daemon{drivers: drivers()}
+	d := &Daemon{drivers: drivers(nil)}
 	for _, m := range network.Drivers {
 		if _, err := d.driverOf(m.Name); err != nil {
 			t.Error(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/network/boltstore"
+	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -52,6 +53,8 @@ type Config struct {
 	Flows    []handover.Flow // connections that the daemon before has let go of; New owns them
 	// Helper enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
 	Helper *sandbox.Helper
+	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event are the daemon's to set.
+	Cluster *cluster.Config
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
 	Watchdog watchdog.Config
 }
@@ -76,6 +79,8 @@ type Daemon struct {
 	inside    sandboxes // cfg.Helper
 	attaching turns
 	drivers   []Driver
+	cluster   *cluster.Cluster // nil: this host is in none
+	importing sync.Mutex       // held while the model's networks are made equal to the cluster's
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
@@ -110,31 +115,32 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	drivers := drivers()
-	model, err := network.Open(store, network.Options{
+	d := &Daemon{cfg: cfg, log: cfg.Logger, events: newEventLog(), started: time.Now(), inside: cfg.Helper, done: make(chan struct{})}
+	if d.cluster, err = d.openCluster(); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	d.drivers = drivers(d.cluster)
+	d.model, err = network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,
-		Allocators:  allocators(drivers),
+		Allocators:  allocators(d.drivers),
 	})
 	if err != nil {
-		return nil, errors.Join(err, store.Close())
+		return nil, errors.Join(err, d.closeCluster(), store.Close())
 	}
 	if err := store.SaveCopy(); err != nil {
 		cfg.Logger.Warn("if the state is damaged it cannot be put back", "error", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d := &Daemon{
-		cfg: cfg, log: cfg.Logger, model: model,
-		names: names.NewTable(), events: newEventLog(), shared: forwarder.NewShared(cfg.Limits, cfg.PerContainer), started: time.Now(),
-		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		bridges: map[string]*bridgeSlot{}, drivers: drivers, inside: cfg.Helper, sandboxes: map[string]*sandboxState{},
-	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.names, d.shared = names.NewTable(), forwarder.NewShared(cfg.Limits, cfg.PerContainer)
+	d.bridges, d.sandboxes = map[string]*bridgeSlot{}, map[string]*sandboxState{}
+	d.adoptAddresses()
 	d.tellSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
-		cancel()
-		return nil, errors.Join(err, d.shared.Close(), model.Close())
+		d.cancel()
+		return nil, errors.Join(err, d.shared.Close(), d.closeCluster(), d.model.Close())
 	}
 	d.cfg.Watchdog.Logger = d.log
 	d.startWatchdog()
@@ -145,6 +151,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.restore(received)
 	d.resumeFlows(received.takeFlows())
 	d.shared.CloseAdopted()
+	d.startCluster()
 	return d, nil
 }
 
@@ -197,7 +204,7 @@ func (d *Daemon) Close() error {
 		d.unwire(s)
 		s.mu.Unlock()
 	}
-	errs := d.closeBridges()
+	errs := append(d.closeBridges(), d.closeCluster())
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())

@@ -12,6 +12,7 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/cluster"
 )
 
 // Driver makes the networks of one kind run. What the model has to know of it, such as its scope, is in network.Drivers, under the
@@ -35,9 +36,9 @@ type Env struct {
 	Logger                            *slog.Logger
 }
 
-// drivers are those of a daemon whose Config has none.
-func drivers() []Driver {
-	return []Driver{bridgeDriver{}, noDriver(network.DriverHost), noDriver(network.DriverNull)}
+// drivers are those of a daemon; member is nil where it is in no cluster.
+func drivers(member *cluster.Cluster) []Driver {
+	return []Driver{bridgeDriver{}, noDriver(network.DriverHost), noDriver(network.DriverNull), overlayDriver{member}}
 }
 
 // noDriver is that of networks in which nothing runs: the host's own, and none.
@@ -101,9 +102,18 @@ func (bridgeDriver) Validate(n *network.Network) error {
 
 // Open implements Driver.
 func (bridgeDriver) Open(_ context.Context, n *network.Network, env Env) (*engine.Network, error) {
-	policy, err := egress(n, "", nil)
+	cfg, err := engineConfig(n, env)
 	if err != nil {
 		return nil, err
+	}
+	return engine.New(cfg)
+}
+
+// engineConfig is what a network with a switch and a gateway runs with.
+func engineConfig(n *network.Network, env Env) (engine.Config, error) {
+	policy, err := egress(n, "", nil)
+	if err != nil {
+		return engine.Config{}, err
 	}
 	s := n.Settings()
 	cfg := engine.Config{
@@ -138,7 +148,7 @@ func (bridgeDriver) Open(_ context.Context, n *network.Network, env Env) (*engin
 	for _, p := range n.Pools {
 		cfg.Subnets = append(cfg.Subnets, p.Subnet)
 	}
-	return engine.New(cfg)
+	return cfg, nil
 }
 
 // errNothingRuns is for what needs a switch on a network that has none.

@@ -78,6 +78,8 @@ func (d *Daemon) budgets() api.Budgets {
 type networkDetails struct {
 	Ports    []portDetails
 	Counters map[string]uint64 // of the forwarder
+	// Fabric is what was dropped on the way to and from other hosts, by reason.
+	Fabric map[string]uint64 `json:",omitempty"`
 }
 
 // portDetails is a switch port with its counters and drops by reason. MAC addresses are texts: package json would write base64.
@@ -113,7 +115,11 @@ func (d *Daemon) NetworkDetails(ref string) (any, error) {
 		return nil, nil
 	}
 	stats := b.Stats()
-	return networkDetails{Ports: newPortDetails(stats.Ports), Counters: stats.Counters}, nil
+	details := networkDetails{Ports: newPortDetails(stats.Ports), Counters: stats.Counters}
+	if d.cluster != nil {
+		details.Fabric = d.cluster.LinkDrops(n.ID)
+	}
+	return details, nil
 }
 
 // Flows lists the connections and associations through the gateways, of one container or ("") of all.

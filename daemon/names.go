@@ -21,6 +21,7 @@ func (d *Daemon) updateNames(id string) {
 	for _, on := range d.nameContainer(id) {
 		d.updateLinks(on)
 	}
+	d.tellCluster(id)
 }
 
 // updateAllNames does so for all containers and networks.
@@ -32,6 +33,7 @@ func (d *Daemon) updateAllNames() {
 	}
 	for _, c := range d.model.Containers() {
 		d.nameContainer(c.ID)
+		d.tellCluster(c.ID)
 	}
 	for _, b := range d.bridgeList() {
 		d.updateLinks(b.record.ID)

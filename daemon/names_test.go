@@ -67,8 +67,8 @@ func TestEndpointsInTheTableOfNames(t *testing.T) {
 	c.Endpoints[1].Aliases = []string{"Alias"}
 	c.Endpoints[1].Links = []string{"db:store"}
 	one := namesOf(c, nets, nil)
-	if got, want := fmt.Sprintf("%+v", one.Endpoints), "[{Network:open Suffix:open Names:[web cccccccccccc www] Addrs:[10.1.0.2] Services:[{Port:80 Proto:tcp}] Links:[]}"+
-		" {Network:inner Suffix:inner Names:[web cccccccccccc www Alias] Addrs:[10.2.0.2] Services:[{Port:80 Proto:tcp}] Links:[db:store]}]"; got != want {
+	if got, want := fmt.Sprintf("%+v", one.Endpoints), "[{Network:open Suffix:open Names:[web cccccccccccc www] Addrs:[10.1.0.2] Services:[{Port:80 Proto:tcp}] Links:[] Down:false}"+
+		" {Network:inner Suffix:inner Names:[web cccccccccccc www Alias] Addrs:[10.2.0.2] Services:[{Port:80 Proto:tcp}] Links:[db:store] Down:false}]"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	if got := fmt.Sprint(one.Links); got != "[db:db]" {

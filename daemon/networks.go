@@ -38,11 +38,14 @@ func (d *Daemon) tellSubnets() {
 func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.Network(ref) }
 
 // CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
-func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
+func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
 	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil { // else the model has Docker's text
 		if err := driver.Validate(&network.Network{Name: spec.Name, Internal: spec.Internal, Options: spec.Options}); err != nil {
 			return nil, "", err
 		}
+	}
+	if driver, known := network.DriverOf(spec.Driver); known && driver.Scope == network.ScopeGlobal && !spec.ConfigOnly && d.cluster != nil {
+		return d.createGlobal(ctx, spec)
 	}
 	n, warning, err := d.model.CreateNetwork(spec)
 	if err != nil {
@@ -55,18 +58,24 @@ func (d *Daemon) CreateNetwork(_ context.Context, spec network.NetworkSpec) (*ne
 }
 
 // RemoveNetwork removes a network without endpoints.
-func (d *Daemon) RemoveNetwork(_ context.Context, ref string) error {
+func (d *Daemon) RemoveNetwork(ctx context.Context, ref string) error {
 	n, err := d.model.Network(ref)
 	if err != nil {
 		return err
 	}
+	if n.Scope == network.ScopeGlobal && d.cluster != nil {
+		d.importing.Lock() // until the model agrees with the cluster again
+		defer d.importing.Unlock()
+		if !n.InUse(d.model.Containers()) { // else the model says so
+			if err := d.cluster.RemoveNetwork(ctx, n.ID); err != nil {
+				return err
+			}
+		}
+	}
 	if err := d.model.RemoveNetwork(n.ID); err != nil {
 		return err
 	}
-	d.dropBridge(n.ID)
-	d.tellSubnets()
-	d.names.RemoveNetwork(n.ID)
-	d.networkEvent("destroy", n.ID, n.Name, map[string]string{"type": n.Driver})
+	d.forgetNetwork(n)
 	return nil
 }
 

@@ -106,6 +106,7 @@ type Network struct {
 		sync.RWMutex
 		byID   map[string]*Attachment
 		byAddr map[netip.Addr]*Attachment
+		trunks []*Trunk
 		closed bool
 	}
 }
@@ -212,6 +213,7 @@ func (n *Network) Close() error {
 	for _, a := range n.attached.byID {
 		all = append(all, a)
 	}
+	trunks := n.attached.trunks
 	n.attached.Unlock()
 	if again {
 		return nil
@@ -219,6 +221,9 @@ func (n *Network) Close() error {
 	var errs []error
 	for _, a := range all {
 		errs = append(errs, a.Detach())
+	}
+	for _, t := range trunks {
+		t.Detach()
 	}
 	if n.stopAutoconf != nil {
 		n.stopAutoconf()

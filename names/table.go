@@ -1,6 +1,7 @@
 package names
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -37,6 +38,7 @@ type Endpoint struct {
 	Addrs    []netip.Addr
 	Services []Service
 	Links    []network.Link // aliases that only its own container sees; the targets are names on this network
+	Down     bool           // its host is not heard of: its addresses come behind those of others with the same name
 }
 
 // Service is a port that a container exposes.
@@ -259,7 +261,7 @@ func (t *Table) LookupName(container, name string) (addrs []netip.Addr, found bo
 			continue
 		}
 		for _, target := range one.links[name] {
-			for _, o := range one.segment.names[target] {
+			for _, o := range livingFirst(one.segment.names[target]) {
 				addrs, found = append(addrs, o.Addrs...), true
 			}
 		}
@@ -267,10 +269,43 @@ func (t *Table) LookupName(container, name string) (addrs []netip.Addr, found bo
 	if found {
 		return addrs, true
 	}
-	for _, o := range m.sees(name) {
+	for _, o := range livingFirst(m.sees(name)) {
 		addrs, found = append(addrs, o.Addrs...), true
 	}
 	return addrs, found
+}
+
+// livingFirst puts the endpoints of hosts that are not heard of behind the others.
+func livingFirst(list []*seat) []*seat {
+	if !slices.ContainsFunc(list, func(o *seat) bool { return o.Down }) {
+		return list
+	}
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b *seat) int {
+		switch {
+		case a.Down == b.Down:
+			return 0
+		case a.Down:
+			return 1
+		}
+		return -1
+	})
+	return list
+}
+
+// OfNetwork returns the ids of the containers on a network.
+func (t *Table) OfNetwork(id string) []string {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	all := set{}
+	if s := t.networks[id]; s != nil {
+		for _, seats := range s.names {
+			for _, one := range seats {
+				all[one.container] = struct{}{}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // sees returns the endpoints with a name on the networks that a container is on.

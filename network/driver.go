@@ -1,6 +1,10 @@
 package network
 
-import "slices"
+import (
+	"iter"
+	"net/netip"
+	"slices"
+)
 
 // Driver is a kind of networks, as far as the model has to know it. What makes them run is the daemon's.
 //
@@ -19,6 +23,8 @@ type Driver struct {
 	HostNamespace bool
 	// Options are those that its networks can have.
 	Options []Option
+	// pools are the subnets that its networks are given where none is asked for, in order; nil means Docker's.
+	pools iter.Seq[netip.Prefix]
 }
 
 // Scope is how far a network reaches.
@@ -35,6 +41,7 @@ var Drivers = []Driver{
 	{Name: DriverBridge, Scope: ScopeLocal, Predefined: BridgeName, Interfaces: true, Options: NetworkOptions},
 	{Name: DriverHost, Scope: ScopeLocal, Predefined: HostName, Single: true, HostNamespace: true},
 	{Name: DriverNull, Scope: ScopeLocal, Predefined: NoneName, Single: true},
+	{Name: DriverOverlay, Scope: ScopeGlobal, Interfaces: true, Options: OverlayOptions, pools: overlayPools},
 }
 
 // DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.

@@ -2,8 +2,10 @@ package network
 
 import (
 	"encoding/binary"
+	"iter"
 	"math"
 	"net/netip"
+	"slices"
 )
 
 // defaultPools are Docker's, in its order: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/20 to 192.168.240.0/20.
@@ -16,6 +18,15 @@ func defaultPools() []netip.Prefix {
 		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i)}), 20))
 	}
 	return list
+}
+
+// overlayPools are 10.0.0.0/24 to 10.255.255.0/24, as in Docker's swarms.
+func overlayPools(yield func(netip.Prefix) bool) {
+	for i := range 1 << 16 {
+		if !yield(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), 24)) {
+			return
+		}
+	}
 }
 
 // lastAddr is the highest address of p: the broadcast address where p is IPv4.
@@ -91,9 +102,12 @@ func (p *Pool) Usage(used []netip.Addr) (inUse, available uint64) {
 	return inUse, available
 }
 
-// freePool is the first default pool that no network and no route of the host overlaps.
-func freePool(used []netip.Prefix) (netip.Prefix, bool) {
-	for _, p := range defaultPools() {
+// freePool is the first of a driver's default pools that no network and no route of the host overlaps.
+func freePool(pools iter.Seq[netip.Prefix], used []netip.Prefix) (netip.Prefix, bool) {
+	if pools == nil {
+		pools = slices.Values(defaultPools())
+	}
+	for p := range pools {
 		if !overlapsAny(p, used) {
 			return p, true
 		}

@@ -273,11 +273,16 @@ func newID() string {
 
 // insertNetwork completes and stores a new network.
 func (m *Model) insertNetwork(n *Network) error {
-	n.ID, n.Created, n.Scope = newID(), time.Now().UTC(), n.driver().Scope
+	n.complete()
 	if err := m.commit(bucketNetworks, n.ID, n); err != nil {
 		return fmt.Errorf("network %s not stored: %w", n.Name, err)
 	}
 	return nil
+}
+
+// complete gives a new network what each has.
+func (n *Network) complete() {
+	n.ID, n.Created, n.Scope = newID(), time.Now().UTC(), n.driver().Scope
 }
 
 // Networks returns all networks, by name.
@@ -308,13 +313,17 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 		return n, nil
 	}
 	var found []*Network
+	var named *Network
 	for _, n := range m.networks {
-		if n.Name == ref {
-			return n, nil
+		if n.Name == ref && (named == nil || n.Scope == ScopeLocal) { // one of another host may have the name as well
+			named = n
 		}
 		if ref != "" && strings.HasPrefix(n.ID, ref) {
 			found = append(found, n)
 		}
+	}
+	if named != nil {
+		return named, nil
 	}
 	switch len(found) {
 	case 0:
@@ -331,13 +340,40 @@ const minMTU6 = 1280
 // CreateNetwork makes a network.
 func (m *Model) CreateNetwork(spec NetworkSpec) (n *Network, warning string, err error) {
 	err = m.update(func() (err error) {
-		n, warning, err = m.createNetwork(spec)
-		return err
+		if n, warning, err = m.newNetwork(spec); err != nil {
+			return err
+		}
+		if err := m.insertNetwork(n); err != nil {
+			return err
+		}
+		n = n.clone()
+		return nil
 	})
 	return n, warning, err
 }
 
-func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
+// PrepareNetwork is what CreateNetwork would make now, with an id, without storing it: for what others have to agree to first.
+func (m *Model) PrepareNetwork(spec NetworkSpec) (n *Network, warning string, err error) {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	if n, warning, err = m.newNetwork(spec); err != nil {
+		return nil, "", err
+	}
+	n.complete()
+	return n, warning, nil
+}
+
+// ImportNetwork stores a network that was made elsewhere, or that PrepareNetwork has returned, as it is. It replaces the one with
+// its id.
+func (m *Model) ImportNetwork(n *Network) error {
+	if err := n.check(n.ID); err != nil {
+		return errdefs.Invalid("network %s: %w", n.Name, err)
+	}
+	return m.update(func() error { return m.commit(bucketNetworks, n.ID, n) })
+}
+
+// newNetwork checks a spec and makes a network of it, without an id. The caller holds writing.
+func (m *Model) newNetwork(spec NetworkSpec) (*Network, string, error) {
 	if err := checkNetworkName(spec.Name); err != nil {
 		return nil, "", err
 	}
@@ -389,10 +425,7 @@ func (m *Model) createNetwork(spec NetworkSpec) (*Network, string, error) {
 	if mtu := n.Settings().MTU; mtu != 0 && n.EnableIPv6 && mtu < minMTU6 {
 		return nil, "", errdefs.Invalid("invalid MTU %d: a network with IPv6 needs %d at least", mtu, minMTU6)
 	}
-	if err := m.insertNetwork(n); err != nil {
-		return nil, "", err
-	}
-	return n.clone(), warning, nil
+	return n, warning, nil
 }
 
 // applyConfig fills spec from the config-only network that it names.

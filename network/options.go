@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
@@ -111,6 +112,24 @@ var NetworkOptions = []Option{
 		func(s *Settings, v string) error { s.OutboundInterface = v; return nil },
 	},
 }
+
+// OverlayOptions are the options of networks that span hosts: those of others, but for the bridge's own, and some more.
+var OverlayOptions = append(slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
+	return strings.HasPrefix(o.Name, "com.docker.network.bridge.gateway_mode") || o.Name == "com.docker.network.bridge.inhibit_ipv4"
+}), []Option{
+	{
+		"com.docker.network.driver.overlay.vxlanid_list", "number of the network on the wire, 1 to 16777215", nil,
+		func(s *Settings, v string) error { return setVNI(&s.VNI, v) },
+	},
+	{
+		"encrypted", "whether frames between hosts are sealed, and others refused", truth,
+		func(s *Settings, v string) error { return setEncrypted(&s.Encrypted, v) },
+	},
+	{
+		"usernet.peers", "VXLAN devices that are no hosts of the cluster: ADDRESS[:PORT], separated by commas", nil,
+		func(s *Settings, v string) error { return setPeers(&s.Peers, v) },
+	},
+}...)
 
 // EndpointOptions are the options of endpoints.
 var EndpointOptions = []Option{

@@ -57,7 +57,7 @@ func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err erro
 		return "", errdefs.Invalid("invalid network config:\n%w", errors.Join(mistakes...))
 	}
 	slices.SortStableFunc(n.Pools, func(a, b Pool) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() })
-	used := m.subnetsInUse()
+	used := append(m.subnetsInUse(), spec.Avoid...)
 	for i := range n.Pools {
 		p := &n.Pools[i]
 		if overlapsAny(p.Subnet, used) && !spec.ConfigOnly {
@@ -84,7 +84,7 @@ func (m *Model) drawPools(n *Network, used []netip.Prefix) error {
 	}
 	full := errdefs.Unavailable("all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
 	if n.EnableIPv4 && !has(false) {
-		p, ok := freePool(used)
+		p, ok := freePool(n.driver().pools, used)
 		if !ok {
 			return full
 		}

@@ -28,6 +28,11 @@ type Settings struct {
 
 	BypassInbound, BypassOutbound *bool // nil: as the daemon does
 
+	// Of networks that span hosts.
+	Encrypted bool             // frames between hosts are sealed
+	VNI       uint32           // number on the wire (VXLAN); 0: drawn
+	Peers     []netip.AddrPort // VXLAN devices that are no hosts of the cluster; port 0 means VXLAN's
+
 	PortGuard bool // of an endpoint; true by default
 	Offload   bool // likewise
 
@@ -37,7 +42,7 @@ type Settings struct {
 
 // read makes settings of options.
 func read(options map[string]string, known []Option) Settings {
-	s := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true}
+	s := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true, Encrypted: sealedByDefault}
 	for _, o := range known {
 		value, given := options[o.Name]
 		if next := s; given && o.set(&next, value) == nil {
@@ -54,7 +59,13 @@ func read(options map[string]string, known []Option) Settings {
 }
 
 // Settings are the network's options, read.
-func (n *Network) Settings() Settings { return read(n.Options, NetworkOptions) }
+func (n *Network) Settings() Settings {
+	known := n.driver().Options
+	if known == nil {
+		known = NetworkOptions
+	}
+	return read(n.Options, known)
+}
 
 // Settings are the endpoint's options, read.
 func (e *Endpoint) Settings() Settings { return read(e.DriverOpts, EndpointOptions) }
@@ -112,6 +123,45 @@ func setInterfacePrefix(to *string, v string) error {
 		return errdefs.Invalid("give up to 12 letters, digits, - or _ that do not end in a digit")
 	}
 	*to = v
+	return nil
+}
+
+// sealedByDefault says whether networks between hosts are sealed unless they say otherwise.
+const sealedByDefault = true
+
+// setEncrypted knows that Docker's option has no value where it is switched on.
+func setEncrypted(to *bool, v string) error {
+	if v == "" {
+		*to = true
+		return nil
+	}
+	return setBool(to, v)
+}
+
+// maxVNI is the largest number of a network on the wire: 24 bits (RFC 7348, section 5).
+const maxVNI = 1<<24 - 1
+
+func setVNI(to *uint32, v string) error {
+	n, err := strconv.ParseUint(v, 10, 32)
+	if err != nil || n == 0 || n > maxVNI {
+		return errdefs.Invalid("give one number from 1 to %d", maxVNI)
+	}
+	*to = uint32(n)
+	return nil
+}
+
+func setPeers(to *[]netip.AddrPort, v string) error {
+	*to = nil
+	for _, s := range strings.Split(v, ",") {
+		peer, err := netip.ParseAddrPort(s)
+		if a, bare := netip.ParseAddr(strings.Trim(s, "[]")); err != nil && bare == nil {
+			peer, err = netip.AddrPortFrom(a, 0), nil
+		}
+		if a := peer.Addr(); err != nil || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+			return errdefs.Invalid("%q is no peer: give ADDRESS[:PORT], separated by commas", s)
+		}
+		*to = append(*to, peer)
+	}
 	return nil
 }
 

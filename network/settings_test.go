@@ -8,7 +8,7 @@ import (
 
 func TestSettingsHaveDefaultsAndTypes(t *testing.T) {
 	yes, no := true, false
-	def := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true}
+	def := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true, Encrypted: true}
 	change := func(f func(*Settings)) Settings {
 		s := def
 		f(&s)

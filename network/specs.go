@@ -20,6 +20,8 @@ type NetworkSpec struct {
 	IPAMOptions map[string]string // has to be empty
 	Options     map[string]string
 	Labels      map[string]string
+	// Avoid are further subnets that are in use: those of networks that this host does not know.
+	Avoid []netip.Prefix `json:"-"`
 }
 
 // EndpointSpec is what a user asks for when connecting a container to a network.

@@ -13,9 +13,10 @@ const (
 	HostName   = "host"
 	NoneName   = "none"
 
-	DriverBridge = "bridge"
-	DriverHost   = "host"
-	DriverNull   = "null" // what Docker calls the driver of the network "none"
+	DriverBridge  = "bridge"
+	DriverHost    = "host"
+	DriverNull    = "null"    // what Docker calls the driver of the network "none"
+	DriverOverlay = "overlay" // networks that span hosts
 )
 
 // Network is a named layer-2 segment with at most one gateway per address family.
@@ -36,6 +37,8 @@ type Network struct {
 	// IPAMOptions is empty, or null where nobody gave any: Docker tells the two apart.
 	IPAMOptions map[string]string `json:"ipam_options"`
 	Labels      map[string]string `json:"labels,omitempty"`
+	// VNI is the network's number between hosts (VXLAN, 24 bits); 0: it does not span hosts, or has none yet.
+	VNI uint32 `json:"vni,omitempty"`
 }
 
 // Pool is one subnet of a network and the rules for handing out its addresses.

@@ -54,11 +54,10 @@ for i in 1 2 3 4; do
 done
 
 # Names outside are asked of nobody, and fail at once.
-resolv=$(mktemp)
+resolv=$bin/resolv.conf # where a container's file system is made, the file has to be there
 echo 'nameserver 127.0.0.1' >"$resolv"
 chmod 0644 "$resolv"
 mount --bind "$resolv" "$(readlink -f /etc/resolv.conf)"
-rm -f "$resolv"
 
 # Flags of go test, as of the other tests, for the program that it made.
 flags=() verbose=()

@@ -28,6 +28,7 @@ var (
 	containers = completer{names: containerNames(true)}
 	running    = completer{names: containerNames(false)}
 	networks   = completer{names: networkNames}
+	hosts      = completer{names: hostsOfCluster}
 	anything   = completer{names: func(ctx context.Context, cl *api.Client) []string {
 		return append(containerNames(true)(ctx, cl), networkNames(ctx, cl)...)
 	}}
@@ -100,6 +101,18 @@ func networkNames(ctx context.Context, cl *api.Client) []string {
 	var names []string
 	for _, n := range list {
 		names = append(names, n.Name)
+	}
+	return names
+}
+
+func hostsOfCluster(ctx context.Context, cl *api.Client) []string {
+	v, err := cl.Cluster(ctx)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, h := range v.Hosts {
+		names = append(names, h.Name)
 	}
 	return names
 }

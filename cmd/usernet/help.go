@@ -88,7 +88,7 @@ usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address p
 usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend
 usernet network create --egress deny --allow-egress '*.debian.org:443' build
 usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
-		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge"), "scope": words("local"), "config-from": networks, "opt": options, "egress": egressModes}},
+		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge", "overlay"), "scope": words("local", "global"), "config-from": networks, "opt": options, "egress": egressModes}},
 	"network ls": {examples: `usernet network ls --filter type=custom --format '{{.Name}} {{.Labels}}'`,
 		flags: map[string]completer{"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type")}},
 	"network inspect": {examples: `usernet network inspect mynet
@@ -99,13 +99,21 @@ usernet network inspect --verbose mynet    # switch ports, and what was dropped 
 usernet network connect --ip 10.7.0.9 --gw-priority 1 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
 	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
 	"network events":     {examples: "usernet network events --since 10m --until 0s", flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network")}},
+	"cluster": {group: groupNetworks, long: `Manage the cluster that this host is in. Hosts become a cluster by a key-value store that all of them reach, or
+without one by each other: usernet serve --cluster-store, or --cluster-join. Networks made with --driver overlay are then seen on all hosts.`},
+	"cluster ls":      {examples: "usernet cluster ls --json"},
+	"cluster inspect": {examples: "usernet cluster inspect\nusernet cluster inspect -f '{{.Path}} {{.RTT}}' beta", args: []completer{hosts}, more: true},
+	"cluster leave":   {examples: "usernet cluster leave\nusernet cluster leave beta    # which will not come back", args: []completer{hosts}},
+	"cluster key":     {examples: "usernet cluster key > cluster.key"},
 	"events": {group: groupDaemon, examples: `usernet events --filter type=network
 usernet events --since 10m --until 0s --format json`, flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network", "scope", "type")}},
 	"serve": {group: groupDaemon, long: `Run the daemon in the foreground, until SIGTERM, SIGINT or an error. Containers go on when it ends, without a network until it is
 there again. Without one, run starts a daemon in the background, which ends five minutes after the last container.`,
 		examples: `usernet serve
-usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug`, flags: map[string]completer{
-			"socket": files, "state-dir": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")}},
+usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug
+usernet serve --cluster-store etcd://192.0.2.4:2379
+usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key`, flags: map[string]completer{
+			"socket": files, "state-dir": files, "cluster-key": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")}},
 	"info":     {group: groupDaemon, examples: "usernet info --json"},
 	"check":    {group: groupDaemon, examples: "usernet check --json"},
 	"shutdown": {group: groupDaemon, examples: "usernet shutdown"},

@@ -69,7 +69,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().StringVarP(&host, "host", "H", os.Getenv("USERNET_HOST"), "the daemon's socket (unix:///path)")
 	root.AddCommand(
 		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
-		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
+		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), clusterCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
 		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
 		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
 		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"),

@@ -35,6 +35,7 @@ type serveOptions struct {
 	noInbound, noOutbound, takeover bool
 	perContainer, total             forwarder.Limits
 	peerTimeout                     time.Duration
+	cluster                         clusterOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -71,6 +72,7 @@ func serveCommand() *cobra.Command {
 	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: connections go on, and no published port refuses one")
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
+	o.cluster.flags(c)
 	return c
 }
 
@@ -161,6 +163,10 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	member, err := o.cluster.config(log)
+	if err != nil {
+		return err
+	}
 	if o.takeover && r.listener == nil {
 		if err := r.takeOver(o.socket, log); err != nil {
 			return err
@@ -170,7 +176,7 @@ func serve(o serveOptions) error {
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
 		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
 		PerContainer: o.perContainer, NoInboundBypass: o.noInbound, NoOutboundBypass: o.noOutbound, Limits: o.total, PeerTimeout: o.peerTimeout, Helper: helper,
-		Received: r.set, Flows: r.flows,
+		Received: r.set, Flows: r.flows, Cluster: member,
 	}
 	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {
 		return err

@@ -28,7 +28,7 @@ var layers = []struct {
 	// A program in the place of another puts an engine, interfaces and a sandbox together itself, without the daemon.
 	{"runtimes", []string{"engine", "api", "network", "sandbox", "bypass", "autoconf", "forwarder", "dns", "policy", "confine", "stack", "switch"}},
 	{"observe", []string{"api", "network", "switch"}},
-	{"daemon", []string{"api", "engine", "names", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
+	{"daemon", []string{"api", "overlay", "engine", "names", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
 	{"api", []string{"network", "handover"}},
 	{"overlay", []string{"engine", "network", "switch"}},
 	{"engine", []string{"handover", "autoconf", "switch", "stack", "forwarder", "dns", "policy", "bypass"}},

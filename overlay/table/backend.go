@@ -32,7 +32,7 @@ type Row struct {
 	// Claimed is when the owner first claimed the key, in nanoseconds since 1970 by its clock; 0: it was put, not claimed.
 	// It orders claims that were made without knowledge of each other.
 	Claimed int64
-	// Deleted marks a row that is gone, for as long as the backend remembers it.
+	// Deleted marks a row that is gone, for as long as the backend remembers it. All but Key may be missing then.
 	Deleted bool
 }
 

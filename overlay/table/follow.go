@@ -57,11 +57,10 @@ func (t *Table) applyRow(row Row) {
 		t.applyAlive(k.Host, row)
 		return
 	}
-	if err == nil {
-		_, err = overlay.ParseHostID(string(row.Owner))
-	}
 	if err == nil && !row.Deleted {
-		err = speaksForItself(k, row)
+		if _, err = overlay.ParseHostID(string(row.Owner)); err == nil {
+			err = speaksForItself(k, row)
+		}
 	}
 	if err != nil {
 		if t.mu.refused[row.Key] == nil && len(t.mu.refused) < maxRefused {
@@ -224,7 +223,7 @@ func (t *Table) conflict(have *entry, row Row) {
 // applyAlive notes that a host is heard of, or not any more. The caller holds mu.
 func (t *Table) applyAlive(id overlay.HostID, row Row) {
 	if row.Deleted {
-		if inc, is := t.mu.alive[id]; is && inc > row.Incarnation {
+		if inc, is := t.mu.alive[id]; is && row.Incarnation != 0 && inc > row.Incarnation {
 			return // of an earlier life, which was replaced already
 		}
 		t.hostDown(id)
@@ -486,4 +485,36 @@ func (t *Table) expired() []*entry {
 		}
 	}
 	return list
+}
+
+// Expel removes all rows of a host at once, in the backend and here.
+func (t *Table) Expel(ctx context.Context, host overlay.HostID) error {
+	t.mu.Lock()
+	var list []*entry
+	for _, e := range t.mu.rows {
+		if e.Owner == host && !removable(e.key.Kind) {
+			list = append(list, e)
+		}
+	}
+	t.mu.Unlock()
+	for _, e := range list {
+		t.mu.Lock()
+		if t.mu.rows[e.Key] == e {
+			t.remove(e.Key)
+			delete(t.mu.dirty, e.Key)
+			t.mu.gone[e.Key] = e.Row
+		}
+		t.mu.Unlock()
+		call, cancel := context.WithTimeout(ctx, CallTimeout)
+		err := t.cfg.Backend.Delete(call, e.Row)
+		cancel()
+		if err != nil {
+			t.wake()
+			return t.explain(err)
+		}
+		t.mu.Lock()
+		delete(t.mu.gone, e.Key)
+		t.mu.Unlock()
+	}
+	return t.save()
 }

@@ -35,15 +35,7 @@ func (t *Table) load() error {
 				t.mu.gone[key] = row
 				return nil
 			}
-			k, err := overlay.ParseKey(key)
-			if err == nil && row.Owner == t.cfg.Host && k.Kind == overlay.KindEndpoint {
-				t.mu.gone[key] = row // containers put theirs again, in this life
-				return nil
-			}
-			t.store(row)
-			if row.Owner == t.cfg.Host && !removable(k.Kind) {
-				t.mu.dirty[key] = true
-			}
+			t.store(row) // what the backend lacks of it is put again once its list has come
 			return nil
 		})
 	})

@@ -35,6 +35,7 @@ type Config struct {
 type Table struct {
 	cfg    Config
 	log    *slog.Logger
+	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	ended  sync.WaitGroup // the goroutines: watch, push, expire
 
@@ -96,7 +97,7 @@ const bucketRows network.Bucket = "rows"
 // missingGrace is how long rows of others stay that a restored backend lacks: their owners put them again.
 const missingGrace = time.Minute
 
-// Open reads the replica and begins to follow the backend.
+// Open reads the replica. The backend is followed from Start on.
 func Open(cfg Config) (*Table, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -113,12 +114,15 @@ func Open(cfg Config) (*Table, error) {
 	if err := t.load(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	t.cancel = cancel
-	t.ended.Go(func() { t.follow(ctx) })
-	t.ended.Go(func() { t.push(ctx) })
-	t.ended.Go(func() { t.expire(ctx) })
+	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil
+}
+
+// Start begins to follow the backend, once.
+func (t *Table) Start() {
+	t.ended.Go(func() { t.follow(t.ctx) })
+	t.ended.Go(func() { t.push(t.ctx) })
+	t.ended.Go(func() { t.expire(t.ctx) })
 }
 
 // Close ends the table and its backend, and waits for them. The replica stays.

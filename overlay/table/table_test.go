@@ -62,6 +62,7 @@ func join(t *testing.T, hub *tabletest.Hub, id overlay.HostID, incarnation uint6
 		t.Fatal(err)
 	}
 	n.Table = tab
+	tab.Start()
 	t.Cleanup(func() { _ = tab.Close() })
 	n.until("the first list", func() bool { return n.Status().Synced })
 	return n
@@ -321,7 +322,10 @@ func TestAnotherLifeIsNoDuplicate(t *testing.T) {
 	second := join(t, hub, hostA, 2, store)
 	b := join(t, hub, hostB, 1, nil)
 	second.putHost(hostA, 2)
-	second.put(endpoint(hostA, "10.0.0.3", "t2")) // t1 did not come back
+	b.sees("t1=10.0.0.2 down=false")
+	second.put(endpoint(hostA, "10.0.0.3", "t2"))
+	key, _ := endpoint(hostA, "10.0.0.2", "t1")
+	second.Drop(key) // it did not come back
 	b.sees("t2=10.0.0.3 down=false")
 	second.until("sent", func() bool { return second.Status().Unsent == 0 })
 	if c := second.TakeChanges(); c.Duplicate != nil {
@@ -346,6 +350,7 @@ func TestTheReplicaIsThereWithoutABackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
+	again.Start()
 	if got := names(again.Endpoints(netID)); got != "t1=10.0.0.2 down=false" || len(again.Hosts()) != 1 {
 		t.Errorf("without a backend: %s, hosts %v", got, again.Hosts())
 	}

@@ -33,7 +33,7 @@ func TestStoreAway(t *testing.T) {
 		}
 		w.hosts[0].ok("network", "create", "local1") // local networks do not wait
 		w.hosts[1].idle("t4", "--network", "ov")     // from the host's own block
-		w.hosts[1].pings("t4", "t1")
+		w.hosts[1].pings("t4", "t2")                 // other hosts hear of it when the store is back
 		w.hosts[0].ok("rm", "-f", "t1")
 		w.restart()
 		w.hosts[2].idle("t5", "--network", "ov")

@@ -1,0 +1,51 @@
+package api
+
+import "time"
+
+// Cluster is the cluster that a host is in, as the host sees it.
+type Cluster struct {
+	Host      string // id of this host
+	PublicKey string // of this host, in base64
+	Store     string // URL of what the records are spread by, without passwords
+	Connected bool   // the store is reached, and the host's replica is equal to it
+	Since     time.Time
+	Error     string            `json:",omitempty"` // why the store is not reached
+	Records   int               // in the replica
+	Unsent    int               // changes of this host that the store does not have yet
+	Skew      time.Duration     // how much this host's clock is ahead of others'; 0: none, or unknown
+	Notes     []string          `json:",omitempty"` // what people have to know: conflicts, records that make no sense
+	Drops     map[string]uint64 `json:",omitempty"` // datagrams that belong to no network or host, by reason
+	Hosts     []ClusterHost
+}
+
+// ClusterHost is a host of a cluster.
+type ClusterHost struct {
+	ID          string
+	Name        string
+	Addrs       []string      // where its datagrams go, the best first
+	Self        bool          // it is the host that is asked
+	State       string        // up, down or unknown (the store was not reached since the daemon started)
+	Since       time.Time     // of being down; zero: it is not
+	Path        string        // how frames go there: direct, punched, relayed, tcp; none where nothing goes there
+	Via         string        // the address that they go to now
+	PathMTU     int           // of IP packets, in bytes; 0: unknown
+	RTT         time.Duration // 0: unknown
+	Answers     bool          // probes on that path are answered
+	BytesIn     uint64
+	BytesOut    uint64
+	FramesIn    uint64
+	FramesOut   uint64
+	RateIn      float64 // bytes a second, of late
+	RateOut     float64
+	Endpoints   int // containers' interfaces on networks that span hosts
+	Version     string
+	PublicKey   string
+	KeyRefused  bool `json:",omitempty"` // its key is another one than the one that was seen first
+	Incarnation uint64
+}
+
+// LeaveRequest asks for a host's records to be taken out of the cluster.
+type LeaveRequest struct {
+	Host  string // id or name; "": the host that is asked
+	Force bool
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/overlay/gossip"
+)
+
+func clusterCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "cluster",
+		Short: "Manage the cluster of hosts",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(clusterLs(), clusterInspect(), clusterLeave(), clusterKey())
+	return c
+}
+
+func clusterKey() *cobra.Command {
+	return &cobra.Command{
+		Use:   "key",
+		Short: "Print a new key for the hosts of a cluster without a store",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprint(c.OutOrStdout(), gossip.NewKey())
+			return err
+		},
+	}
+}
+
+func clusterLs() *cobra.Command {
+	var asJSON, quiet bool
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the hosts of the cluster",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			v, err := describeCluster(c.Context())
+			if err != nil {
+				return err
+			}
+			switch {
+			case asJSON:
+				return printJSON(v.Hosts)
+			case quiet:
+				for _, h := range v.Hosts {
+					fmt.Println(h.ID)
+				}
+				return nil
+			}
+			return writeHosts(os.Stdout, v.Hosts)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show ids only")
+	return c
+}
+
+func describeCluster(ctx context.Context) (api.Cluster, error) {
+	cl, err := client()
+	if err != nil {
+		return api.Cluster{}, err
+	}
+	return cl.Cluster(ctx)
+}
+
+// writeHosts writes a table of hosts.
+func writeHosts(to io.Writer, hosts []api.ClusterHost) error {
+	w := tabwriter.NewWriter(to, 6, 1, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tNAME\tADDRESS\tSTATE\tPATH\tMTU\tRTT\tIN\tOUT\tINTERFACES")
+	for _, h := range hosts {
+		id, address, path, mtu, rtt := h.ID[:min(len(h.ID), 12)], "-", cmp.Or(h.Path, "-"), "-", "-"
+		if h.Self {
+			id += "*"
+		}
+		if len(h.Addrs) > 0 {
+			address = h.Addrs[0]
+		}
+		if h.PathMTU > 0 {
+			mtu = fmt.Sprint(h.PathMTU)
+		}
+		if h.RTT > 0 {
+			rtt = h.RTT.Round(10 * time.Microsecond).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", id, h.Name, address, hostState(h), path, mtu, rtt,
+			units.BytesSize(float64(h.BytesIn)), units.BytesSize(float64(h.BytesOut)), h.Endpoints)
+	}
+	return w.Flush()
+}
+
+// hostState is a state with for how long a host is down.
+func hostState(h api.ClusterHost) string {
+	if h.Since.IsZero() {
+		return h.State
+	}
+	return h.State + " " + units.HumanDuration(time.Since(h.Since))
+}
+
+func clusterInspect() *cobra.Command {
+	var format string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "inspect [HOST...]",
+		Short: "Show the cluster, or hosts of it, in full",
+		RunE: func(c *cobra.Command, args []string) error {
+			v, err := describeCluster(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				format = "json"
+			}
+			if len(args) == 0 {
+				return inspect([]string{""}, format, func(*api.Client, string) (any, error) { return v, nil })
+			}
+			return inspect(args, format, func(_ *api.Client, name string) (any, error) { return findHost(v.Hosts, name) })
+		},
+	}
+	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
+	c.Flags().BoolVar(&asJSON, "json", false, "as --format json")
+	return c
+}
+
+// findHost finds one by name, id or the beginning of an id.
+func findHost(hosts []api.ClusterHost, name string) (any, error) {
+	i := slices.IndexFunc(hosts, func(h api.ClusterHost) bool {
+		return h.Name == name || len(name) >= 4 && strings.HasPrefix(h.ID, name)
+	})
+	if i < 0 {
+		return nil, fmt.Errorf("host %s is not in the cluster", name)
+	}
+	return hosts[i], nil
+}
+
+func clusterLeave() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "leave [HOST]",
+		Short: "Take this host's records, or those of one that is gone, out of the cluster",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			q := api.LeaveRequest{Force: force}
+			if len(args) > 0 {
+				q.Host = args[0]
+			}
+			return cl.LeaveCluster(c.Context(), q)
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "even where containers of this host are on networks that span hosts, or the other host is heard of")
+	return c
+}
+
+// clusterOptions are the flags of serve that have to do with a cluster.
+type clusterOptions struct {
+	store     string
+	storeOpts []string
+	join      []string
+	key       string
+	advertise string
+}
+
+func (o *clusterOptions) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.store, "cluster-store", "", "join the hosts that use this store: etcd://HOST[:PORT][,HOST...][/PREFIX], consul://, zk://")
+	f.StringArrayVar(&o.storeOpts, "cluster-store-opt", nil, "option of the store, such as kv.cacertfile: KEY=VALUE (repeatable)")
+	f.StringSliceVar(&o.join, "cluster-join", nil, "join these hosts without a store: HOST[:PORT] (repeatable)")
+	f.StringVar(&o.key, "cluster-key", "", "file with the key of a cluster without a store (usernet cluster key)")
+	f.StringVar(&o.advertise, "cluster-advertise", "", "where other hosts reach this one: ADDRESS or INTERFACE, with :PORT for the fabric's")
+}
+
+// check refuses combinations that make no sense.
+func (o *clusterOptions) check() error {
+	switch {
+	case o.store != "" && len(o.join) > 0:
+		return errors.New("--cluster-store and --cluster-join are two ways to the same: give one")
+	case len(o.join) > 0 && o.key == "":
+		return errors.New("--cluster-join needs --cluster-key FILE, with the same key on all hosts: usernet cluster key makes one")
+	case o.store == "" && len(o.storeOpts) > 0:
+		return errors.New("--cluster-store-opt needs --cluster-store")
+	case len(o.join) == 0 && o.key != "":
+		return errors.New("--cluster-key needs --cluster-join")
+	case o.store == "" && len(o.join) == 0 && o.advertise != "":
+		return errors.New("--cluster-advertise needs --cluster-store or --cluster-join")
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/usernet/usernet/overlay/cluster"
+	"github.com/usernet/usernet/overlay/gossip"
+	"github.com/usernet/usernet/overlay/kv"
+	"github.com/usernet/usernet/overlay/kv/consul"
+	"github.com/usernet/usernet/overlay/kv/etcd"
+	"github.com/usernet/usernet/overlay/kv/zookeeper"
+	records "github.com/usernet/usernet/overlay/table"
+)
+
+// config is how a daemon with these flags is a member of a cluster; nil: it is in none.
+func (o *clusterOptions) config(log *slog.Logger) (*cluster.Config, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.store == "" && len(o.join) == 0 {
+		return nil, nil
+	}
+	advertise, err := cluster.ParseAdvertise(o.advertise)
+	if err != nil {
+		return nil, err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = ""
+	}
+	cfg := &cluster.Config{Advertise: advertise, Name: name}
+	if o.store == "" {
+		return o.gossip(cfg, log)
+	}
+	return o.keyValue(cfg, log)
+}
+
+// keyValue joins by a key-value store.
+func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*cluster.Config, error) {
+	options := map[string]string{}
+	for _, s := range o.storeOpts {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("--cluster-store-opt %q: give KEY=VALUE", s)
+		}
+		options[k] = v
+	}
+	location, err := kv.Parse(o.store, options)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Towards = location.Hosts
+	cfg.Backend = func(id cluster.Identity, _ netip.Addr) (records.Backend, error) {
+		store, err := openStore(location)
+		if err != nil {
+			return nil, err
+		}
+		return kv.New(store, kv.Config{URL: location.String(), Host: id.ID, Incarnation: id.Incarnation, Log: log}), nil
+	}
+	return cfg, nil
+}
+
+// openStore chooses the client of a store.
+func openStore(l kv.Location) (kv.Store, error) {
+	switch l.Scheme {
+	case "etcd":
+		return etcd.New(l)
+	case "consul":
+		return consul.New(l)
+	case "zk":
+		return zookeeper.New(l)
+	}
+	return nil, fmt.Errorf("cluster store %s: this usernet cannot use it", l)
+}
+
+// gossip joins by other hosts.
+func (o *clusterOptions) gossip(cfg *cluster.Config, log *slog.Logger) (*cluster.Config, error) {
+	text, err := os.ReadFile(o.key)
+	if err != nil {
+		return nil, fmt.Errorf("--cluster-key: %w", err)
+	}
+	keys, err := gossip.ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("--cluster-key %s: %w", o.key, err)
+	}
+	cfg.Scattered = true
+	for _, h := range o.join {
+		if _, _, err := net.SplitHostPort(h); err != nil {
+			h = net.JoinHostPort(strings.Trim(h, "[]"), strconv.Itoa(gossip.DefaultPort))
+		}
+		cfg.Towards = append(cfg.Towards, h)
+	}
+	cfg.Backend = func(id cluster.Identity, addr netip.Addr) (records.Backend, error) {
+		any := netip.IPv4Unspecified()
+		if addr.Is6() {
+			any = netip.IPv6Unspecified()
+		}
+		c := gossip.Config{
+			Host: id.ID, Incarnation: id.Incarnation, Keys: keys, Seeds: cfg.Towards,
+			Bind: netip.AddrPortFrom(any, gossip.DefaultPort), Advertise: netip.AddrPortFrom(addr, 0), Log: log,
+		}
+		b, err := gossip.New(c)
+		if errors.Is(err, syscall.EADDRINUSE) { // another user's daemon has it; the others learn the port by gossip
+			c.Bind = netip.AddrPortFrom(any, 0)
+			b, err = gossip.New(c)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return b, nil
+	}
+	return cfg, nil
+}
