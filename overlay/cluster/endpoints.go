@@ -166,7 +166,7 @@ func (c *Cluster) Join(n *network.Network, e *engine.Network) error {
 	return nil
 }
 
-// Leave notes that a network does not run here any more.
+// Unjoin notes that a network does not run here any more.
 func (c *Cluster) Unjoin(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
