@@ -113,6 +113,11 @@ const (
 
 // Configure sends an agent into the sandbox t to carry out r. On an error what it began is undone.
 func (d *Helper) Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
+	if d == nil {
+		if reply, did, err := configureHere(t, r); did || err != nil {
+			return reply, err
+		}
+	}
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
