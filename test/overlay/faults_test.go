@@ -98,3 +98,32 @@ func TestPartition(t *testing.T) {
 		w.each(func(h *host) { h.seesContainers("ov", "t1", "t2", "t3", "t6") })
 	})
 }
+
+// TestRestart ends a daemon and starts it again, and then has another one take its place: its networks reach other hosts as before.
+func TestRestart(t *testing.T) {
+	eachStore(t, func(t *testing.T, s store) {
+		w := newWorld(t, s, 2)
+		a, b := w.hosts[0], w.hosts[1]
+		id := b.ok("network", "create", "-d", "overlay", "ov")
+		a.seesNetwork("ov", id)
+		a.idle("t1", "--network", "ov")
+		b.idle("t2", "--network", "ov")
+		a.pings("t1", "t2")
+		if code := a.stop(syscall.SIGTERM); code != 0 {
+			t.Errorf("the daemon ended with status %d", code)
+		}
+		a.again()
+		a.pings("t1", "t2")
+		b.pings("t2", "t1")
+		old, flags := a.ended, a.flags
+		a.start(append([]string{"--takeover"}, flags...)...)
+		select {
+		case <-old:
+		case <-time.After(patience):
+			t.Error("the daemon whose place was taken did not end")
+		}
+		a.answers()
+		a.pings("t1", "t2")
+		b.pings("t2", "t1")
+	})
+}
