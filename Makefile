@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test smoke unit e2e engines overlay stores lint fuzz soak vm vuln bench bench-neighbour demo clean
+.PHONY: help build install man test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-neighbour demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ overlay: ## run the tests of networks that span hosts, in namespaces that root m
 
 stores: ## run the tests of key-value stores' adapters against etcd, Consul and ZooKeeper, as an ordinary user
 	@$(AS_USER) scripts/test.sh --stores $(TESTFLAGS)
+
+sim: ## simulate a cluster without a store: SIM='-hosts 1000 -endpoints 100000'
+	go run ./overlay/gossip/sim $(SIM)
 
 lint: ## gofmt, go vet and staticcheck at the version of tools/go.mod
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (run gofmt -w): $$files"; exit 1; fi

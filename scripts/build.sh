@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds usernet, static, with the program of sandboxes (cmd/usernet-sandbox) inside of it.
+# Builds usernet, static, with the program of sandboxes (cmd/usernet-sandbox) and that for etcd (cmd/usernet-etcd) inside of it.
 #
 #   scripts/build.sh FILE [go build flags]
 set -euo pipefail
@@ -8,6 +8,10 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d /tmp/usernet-build.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 export CGO_ENABLED=0
-go build -trimpath -ldflags '-s -w' -o "$work/usernet-sandbox" ./cmd/usernet-sandbox
-printf '{"Replace": {"%s": "%s"}}\n' "$PWD/cmd/usernet/embedded/usernet-sandbox" "$work/usernet-sandbox" >"$work/overlay.json"
+replace=
+for program in usernet-sandbox usernet-etcd; do
+	go build -trimpath -ldflags '-s -w' -o "$work/$program" "./cmd/$program"
+	replace+=$(printf ',"%s": "%s"' "$PWD/cmd/usernet/embedded/$program" "$work/$program")
+done
+printf '{"Replace": {%s}}\n' "${replace#,}" >"$work/overlay.json"
 go build -trimpath -overlay "$work/overlay.json" "$@" -o "$file" ./cmd/usernet

@@ -14,9 +14,7 @@ import (
 	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/overlay/gossip"
 	"github.com/usernet/usernet/overlay/kv"
-	"github.com/usernet/usernet/overlay/kv/consul"
-	"github.com/usernet/usernet/overlay/kv/etcd"
-	"github.com/usernet/usernet/overlay/kv/zookeeper"
+	"github.com/usernet/usernet/overlay/kv/stores"
 	records "github.com/usernet/usernet/overlay/table"
 )
 
@@ -59,26 +57,13 @@ func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*clust
 	}
 	cfg.Towards = location.Hosts
 	cfg.Backend = func(id cluster.Identity, _ netip.Addr) (records.Backend, error) {
-		store, err := openStore(location)
+		store, err := stores.Open(location)
 		if err != nil {
 			return nil, err
 		}
 		return kv.New(store, kv.Config{URL: location.String(), Host: id.ID, Incarnation: id.Incarnation, Log: log}), nil
 	}
 	return cfg, nil
-}
-
-// openStore chooses the client of a store.
-func openStore(l kv.Location) (kv.Store, error) {
-	switch l.Scheme {
-	case "etcd":
-		return etcd.New(l)
-	case "consul":
-		return consul.New(l)
-	case "zk":
-		return zookeeper.New(l)
-	}
-	return nil, fmt.Errorf("cluster store %s: this usernet cannot use it", l)
 }
 
 // gossip joins by other hosts.

@@ -15,6 +15,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/kv/stores"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -28,6 +29,7 @@ func (e exitCode) Error() string { return "exit status " + strconv.Itoa(int(e)) 
 
 func main() {
 	sandbox.Program = sandboxProgram
+	stores.EtcdProgram = etcdProgram
 	sandbox.Main(bypass.Role)
 	place()
 	os.Exit(run())

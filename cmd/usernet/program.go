@@ -8,9 +8,14 @@ import (
 //go:embed embedded
 var embedded embed.FS
 
-// sandboxProgram is the program that make build put in; nil where it did not.
-func sandboxProgram() io.Reader {
-	f, err := embedded.Open("embedded/usernet-sandbox")
+// sandboxProgram is the program of sandboxes, if make build put it in.
+func sandboxProgram() io.Reader { return program("usernet-sandbox") }
+
+// etcdProgram is the program that speaks to etcd, if make build put it in.
+func etcdProgram() io.Reader { return program("usernet-etcd") }
+
+func program(name string) io.Reader {
+	f, err := embedded.Open("embedded/" + name)
 	if err != nil {
 		return nil
 	}

@@ -44,6 +44,8 @@ func (d *delegate) NotifyMsg(message []byte) {
 		b.summaryCame(r)
 	case msgNeed:
 		b.needCame(r)
+	case msgDigest:
+		b.compareDigest(r.b, true)
 	default:
 		b.malformed()
 	}
@@ -58,7 +60,7 @@ func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d *delegate) LocalState(bool) []byte { return (*Backend)(d).digest() }
 
 // MergeRemoteState implements memberlist.Delegate.
-func (d *delegate) MergeRemoteState(buf []byte, _ bool) { (*Backend)(d).compareDigest(buf) }
+func (d *delegate) MergeRemoteState(buf []byte, _ bool) { (*Backend)(d).compareDigest(buf, false) }
 
 // NotifyJoin implements memberlist.EventDelegate.
 func (d *delegate) NotifyJoin(n *memberlist.Node) {

@@ -37,10 +37,15 @@ func (c *broadcast) Message() []byte { return c.message }
 // Finished implements memberlist.Broadcast.
 func (c *broadcast) Finished() {}
 
-// spread broadcasts a row. One that is too long for a datagram goes with the next comparison.
+// maxQueue is how many rows wait to be broadcast. At three datagrams each 200 ms, as memberlist sends them, that is some seconds.
+const maxQueue = 128
+
+// spread broadcasts a row. One that is too long for a datagram, or meets a full queue, goes by comparison.
 func (b *Backend) spread(row table.Row) {
 	message := appendRow([]byte{msgRows}, row)
-	if len(message) <= maxBroadcast {
+	if len(message) > maxBroadcast || b.queue.NumQueued() >= maxQueue {
+		b.behind.Store(catchUpFor)
+	} else {
 		b.queue.QueueBroadcast(&broadcast{row.Key + "\x00" + string(row.Owner), message})
 	}
 }
@@ -87,10 +92,12 @@ func (b *Backend) rowsCame(r *reader) {
 	}
 	b.mu.Unlock()
 	// A comparison brings many rows at once, and others have it with theirs.
-	if len(news) <= maxPassOn {
-		for _, row := range news {
-			b.spread(row)
-		}
+	if len(news) > maxPassOn {
+		b.behind.Store(catchUpFor)
+		return
+	}
+	for _, row := range news {
+		b.spread(row)
 	}
 }
 

@@ -3,6 +3,7 @@ package gossip
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -19,6 +20,9 @@ const (
 	maxChunk = 1 << 20
 	// maxJobs is how many comparisons wait. What does not fit is compared the next time.
 	maxJobs = 16
+	// A host compares each second for so many seconds after it has had many rows at once: 2^rounds hosts have them then.
+	catchUpEvery = time.Second
+	catchUpFor   = 12
 	// maxName bounds a member's name in bytes.
 	maxName = 64
 )
@@ -45,8 +49,42 @@ func (b *Backend) digest() []byte {
 	return out
 }
 
-// compareDigest begins a comparison where a digest differs.
-func (b *Backend) compareDigest(buf []byte) {
+// catchUp compares with a random host each second while there is more than broadcasts are good for, until Close: each row of a
+// broadcast is sent by each host several times, and each row of a comparison to each host once.
+func (b *Backend) catchUp() {
+	ticks := time.NewTicker(catchUpEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-ticks.C:
+		}
+		if b.behind.Load() <= 0 {
+			continue
+		}
+		b.behind.Add(-1)
+		if node := b.random(); node != nil {
+			b.send(node, append([]byte{msgDigest}, b.digest()...))
+		}
+	}
+}
+
+// random is another member.
+func (b *Backend) random() *memberlist.Node {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, node := range b.mu.members { // a map's order is random
+		if node.Name != b.name {
+			return node
+		}
+	}
+	return nil
+}
+
+// compareDigest begins a comparison where a digest differs. Of push and pull, both sides have both digests, and one of them begins;
+// asked says that this side alone has both.
+func (b *Backend) compareDigest(buf []byte, asked bool) {
 	r := reader{b: buf}
 	name := string(r.text(maxName))
 	var in [buckets]bool
@@ -63,7 +101,7 @@ func (b *Backend) compareDigest(buf []byte) {
 		b.malformed()
 		return
 	}
-	if differ && b.name < name {
+	if differ && (asked || b.name < name) {
 		b.enqueue(job{to: name, kind: msgSummary, in: &in})
 	}
 }

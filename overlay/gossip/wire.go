@@ -14,6 +14,7 @@ const (
 	msgRows    = 1 // rows
 	msgSummary = 2 // name of the sender, buckets, and what the sender has in them
 	msgNeed    = 3 // name of the sender, and identities of rows that it wants
+	msgDigest  = 4 // as in push and pull
 )
 
 // errMessage says that a message is not as it has to be. Nobody without the key can send one.
