@@ -19,7 +19,8 @@ type Backend interface {
 	Network(ref string) (*network.Network, error)
 	CreateNetwork(ctx context.Context, spec network.NetworkSpec) (n *network.Network, warning string, err error)
 	RemoveNetwork(ctx context.Context, ref string) error
-	// PruneNetworks removes the user-defined networks that nothing uses and that match lets pass, and returns their names.
+	// PruneNetworks removes the user-defined networks that nothing uses and that match lets pass, and returns their
+	// names.
 	PruneNetworks(ctx context.Context, match func(*network.Network) bool) ([]string, error)
 	// NetworkDetails is the verbose part of an inspect (switch ports, drops by reason, flows), ready to be encoded.
 	NetworkDetails(ref string) (any, error)
@@ -28,13 +29,15 @@ type Backend interface {
 
 	Containers() []*network.Container
 	Container(ref string) (*network.Container, error)
-	CreateContainer(ctx context.Context, spec network.ContainerSpec) (*network.Container, []string, error) // with warnings
+	// With warnings.
+	CreateContainer(ctx context.Context, spec network.ContainerSpec) (*network.Container, []string, error)
 	// StartContainer wires the sandbox of a created container: interfaces, names, ports.
 	StartContainer(ctx context.Context, ref string, p Started) (StartReply, error)
 	// ContainerExited records the exit status, and removes the container where AutoRemove is set.
 	ContainerExited(ctx context.Context, ref string, code int) error
-	// Attach gives a network namespace that the client has opened an interface on each network that q names; traffic flows
-	// when it returns. It owns netns, which is nil where none came. The same key for the same namespace gives the same answer.
+	// Attach gives a network namespace that the client has opened an interface on each network that q names; traffic
+	// flows when it returns. It owns netns, which is nil where none came. The same key for the same namespace gives the
+	// same answer.
 	Attach(ctx context.Context, q AttachRequest, netns *os.File) (*network.Container, error)
 	// Detach takes the interfaces that were attached with a key away, and forgets the container with the last of them.
 	Detach(ctx context.Context, key string) error
@@ -87,14 +90,15 @@ type Started struct {
 // AttachRequest asks for interfaces in a network namespace, whose descriptor comes with the request.
 type AttachRequest struct {
 	Key string // of the caller's choice: with the same one the request may be repeated; "": it may not
-	// Pid is a process with whose end the attachment ends; 0: it ends with Detach, or once Spec.NetNS is given and, as the
-	// daemon sees it, no longer leads to the namespace.
+	// Pid is a process with whose end the attachment ends; 0: it ends with Detach, or once Spec.NetNS is given and, as
+	// the daemon sees it, no longer leads to the namespace.
 	Pid int
-	// Holder is a process outside the namespace with whose end the attachment ends as well; 0: there is none. Where a daemon has
-	// lost the namespace's descriptor, as after a crash, the holder sends the request once more, with the same key.
+	// Holder is a process outside the namespace with whose end the attachment ends as well; 0: there is none. Where a
+	// daemon has lost the namespace's descriptor, as after a crash, the holder sends the request once more, with the
+	// same key.
 	Holder int
-	// Spec is what the container is to be that stands for the namespace. Where there is one already, from an earlier request
-	// about the same namespace, its name becomes an alias, and its networks and ports are added.
+	// Spec is what the container is to be that stands for the namespace. Where there is one already, from an earlier
+	// request about the same namespace, its name becomes an alias, and its networks and ports are added.
 	Spec network.ContainerSpec
 }
 

@@ -28,12 +28,15 @@ func asOwn(r *http.Request) *http.Request {
 func TestBodiesAreJSONOrRefused(t *testing.T) {
 	s := newModel(t)
 	for _, path := range []string{
-		"/networks/create", "/networks/mynet/connect", "/networks/mynet/disconnect", "/usernet/networks", "/usernet/containers",
-		"/usernet/networks/mynet/connect", "/usernet/networks/mynet/disconnect", "/usernet/containers/web/start", "/usernet/containers/web/ports",
+		"/networks/create", "/networks/mynet/connect", "/networks/mynet/disconnect", "/usernet/networks",
+		"/usernet/containers",
+		"/usernet/networks/mynet/connect", "/usernet/networks/mynet/disconnect", "/usernet/containers/web/start",
+		"/usernet/containers/web/ports",
 	} {
 		for _, test := range []struct{ kind, body, words string }{
 			{"text/plain", `{}`, "unsupported Content-Type header (text/plain): must be 'application/json'"},
-			{"application/x-www-form-urlencoded", `{}`, "unsupported Content-Type header (application/x-www-form-urlencoded)"},
+			{"application/x-www-form-urlencoded", `{}`,
+				"unsupported Content-Type header (application/x-www-form-urlencoded)"},
 			{"", `{}`, "Content-Type header ()"},
 			{"application/json; charset", `{}`, "malformed Content-Type header"},
 			{"application/json; charset=utf-8", `{"nosuchfield":1}`, "nosuchfield"},
@@ -56,7 +59,8 @@ func TestBodiesAreJSONOrRefused(t *testing.T) {
 			w := httptest.NewRecorder()
 			s.http.Handler.ServeHTTP(w, asOwn(r))
 			if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), test.words) {
-				t.Errorf("%s with %q and %s: status %d, %s; want 400 and %s", path, test.kind, body, w.Code, w.Body, test.words)
+				t.Errorf("%s with %q and %s: status %d, %s; want 400 and %s", path, test.kind, body, w.Code, w.Body,
+					test.words)
 			}
 		}
 	}
@@ -109,7 +113,8 @@ func TestPathsAreCleanedWithTheirVersion(t *testing.T) {
 		w := httptest.NewRecorder()
 		s.http.Handler.ServeHTTP(w, asOwn(r))
 		if w.Code != test.status || w.Header().Get("Location") != test.location {
-			t.Errorf("%s: status %d to %q, want %d to %q", test.target, w.Code, w.Header().Get("Location"), test.status, test.location)
+			t.Errorf("%s: status %d to %q, want %d to %q", test.target, w.Code, w.Header().Get("Location"), test.status,
+				test.location)
 		}
 	}
 }
@@ -142,8 +147,10 @@ func (b waiting) WaitContainer(ctx context.Context, _ string, c WaitCondition) (
 func TestWaitSendsItsHeaderAtOnce(t *testing.T) {
 	for _, test := range []struct{ target, body, broken string }{
 		{"/v1.45/containers/web/wait", `{"StatusCode":11}`, `{"Error":{"Message":"the daemon ends"},"StatusCode":-1}`},
-		{"/v1.45/containers/web/wait?condition=next-exit", `{"StatusCode":9}`, `{"Error":{"Message":"the daemon ends"},"StatusCode":-1}`},
-		{"/v1.45/containers/web/wait?condition=removed", `{"StatusCode":7}`, `{"Error":{"Message":"the daemon ends"},"StatusCode":-1}`},
+		{"/v1.45/containers/web/wait?condition=next-exit", `{"StatusCode":9}`,
+			`{"Error":{"Message":"the daemon ends"},"StatusCode":-1}`},
+		{"/v1.45/containers/web/wait?condition=removed", `{"StatusCode":7}`,
+			`{"Error":{"Message":"the daemon ends"},"StatusCode":-1}`},
 		{"/usernet/containers/web/wait", `11`, ``},
 	} {
 		for _, daemonEnds := range []bool{false, true} {

@@ -102,12 +102,14 @@ func (c *Client) NetworksPrune(ctx context.Context, f Filters) ([]string, error)
 
 // NetworkConnect gives a container an interface on one more network, at once where it runs.
 func (c *Client) NetworkConnect(ctx context.Context, ref, container string, spec network.EndpointSpec) error {
-	return c.Do(ctx, "POST", path("/usernet/networks", ref, "connect"), Attachment{Container: container, Endpoint: spec}, nil)
+	return c.Do(ctx, "POST", path("/usernet/networks", ref, "connect"),
+		Attachment{Container: container, Endpoint: spec}, nil)
 }
 
 // NetworkDisconnect takes it away.
 func (c *Client) NetworkDisconnect(ctx context.Context, ref, container string, force bool) error {
-	return c.Do(ctx, "POST", path("/usernet/networks", ref, "disconnect"), Attachment{Container: container, Force: force}, nil)
+	return c.Do(ctx, "POST", path("/usernet/networks", ref, "disconnect"),
+		Attachment{Container: container, Force: force}, nil)
 }
 
 // ContainerList chooses among containers.
@@ -196,7 +198,8 @@ func (c *Client) ContainerStop(ctx context.Context, ref, signal string, timeout 
 
 // ContainerKill sends a signal ("" means KILL).
 func (c *Client) ContainerKill(ctx context.Context, ref, signal string) error {
-	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "kill"), url.Values{"signal": {signal}}), nil, nil)
+	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "kill"), url.Values{"signal": {signal}}), nil,
+		nil)
 }
 
 // ContainerRemove forgets a container. A running one is killed first where force is set, or detached where it is
@@ -225,7 +228,8 @@ func (c *Client) ContainerWait(ctx context.Context, ref string) (code int, err e
 	}
 }
 
-// ContainerWaitOnce returns nil once a container has ended, and ErrDaemonEnded where the daemon that was asked ends first.
+// ContainerWaitOnce returns nil once a container has ended, and ErrDaemonEnded where the daemon that was asked ends
+// first.
 func (c *Client) ContainerWaitOnce(ctx context.Context, ref string) error {
 	var code int
 	return c.Do(ctx, "POST", path("/usernet/containers", ref, "wait"), nil, &code)

@@ -11,8 +11,9 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// Descriptors come with a request's first bytes (SCM_RIGHTS, unix(7)): a namespace that the client has opened where it can see
-// it, which the daemon may not be able to. HTTP knows nothing of it; the connection collects them, and the handler takes them.
+// Descriptors come with a request's first bytes (SCM_RIGHTS, unix(7)): a namespace that the client has opened where it
+// can see it, which the daemon may not be able to. HTTP knows nothing of it; the connection collects them, and the
+// handler takes them.
 
 // maxConnectionFiles bounds the descriptors of one connection that wait to be taken. What comes beyond that is closed.
 const maxConnectionFiles = 4
@@ -81,7 +82,8 @@ func (c *fileConn) Close() error {
 // Unwrap returns the connection without the descriptors, for what is not HTTP.
 func (c *fileConn) Unwrap() *net.UnixConn { return c.UnixConn }
 
-// takeFile returns the oldest descriptor that came with the connection of a request, which is the caller's; nil: there is none.
+// takeFile returns the oldest descriptor that came with the connection of a request, which is the caller's; nil: there
+// is none.
 func takeFile(ctx context.Context) *os.File {
 	c, ok := ctx.Value(fileConnKey{}).(*fileConn)
 	if !ok {

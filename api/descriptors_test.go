@@ -92,7 +92,16 @@ func TestDescriptorsComeWithTheirRequest(t *testing.T) {
 	for i := range 5 {
 		text := fmt.Sprint("file ", i)
 		f := fileWith(t, text)
-		made, err := c.Attach(t.Context(), AttachRequest{Spec: network.ContainerSpec{Name: "c1", Labels: map[string]string{"long": strings.Repeat("x", 100<<10)}}}, f)
+		made, err := c.Attach(
+			t.Context(),
+			AttachRequest{
+				Spec: network.ContainerSpec{
+					Name:   "c1",
+					Labels: map[string]string{"long": strings.Repeat("x", 100<<10)},
+				},
+			},
+			f,
+		)
 		if err != nil || made.Name != "c1" || made.Files.ResolvConf == "" {
 			t.Fatalf("%+v, %v", made, err)
 		}
@@ -108,8 +117,8 @@ func TestDescriptorsComeWithTheirRequest(t *testing.T) {
 	}
 }
 
-// TestUnwantedDescriptorsAreClosed sends many, at once and one after the other, with requests that take none and with no request
-// at all. At most a few are held, and none once the connection has ended.
+// TestUnwantedDescriptorsAreClosed sends many, at once and one after the other, with requests that take none and with
+// no request at all. At most a few are held, and none once the connection has ended.
 func TestUnwantedDescriptorsAreClosed(t *testing.T) {
 	_, socket := serveFiles(t)
 	f := fileWith(t, "unwanted")

@@ -34,25 +34,36 @@ func kind(kind string, names ...string) []parameter {
 // missingRoutes answer for what usernet does not have in the way that lets Docker's clients go on.
 func missingRoutes() []dockerRoute {
 	missing := func(pattern, format, value string) dockerRoute {
-		return dockerRoute{pattern: pattern, handle: func(w http.ResponseWriter, r *http.Request) {
-			fail(w, errdefs.NotFound(format, r.PathValue(value)))
-		}}
+		return dockerRoute{
+			pattern: pattern,
+			handle: func(w http.ResponseWriter, r *http.Request) {
+				fail(w, errdefs.NotFound(format, r.PathValue(value)))
+			},
+		}
 	}
 	list := []dockerRoute{
-		// `docker inspect NAME` asks for a container, an image, a network, a volume and a plugin, and goes on at 404 only.
-		{pattern: "GET /images/{rest...}", handle: func(w http.ResponseWriter, r *http.Request) {
-			name, ok := strings.CutSuffix(r.PathValue("rest"), "/json")
-			if !ok {
-				unknown(w, r)
-				return
-			}
-			fail(w, errdefs.NotFound("No such image: %s", name))
-		}},
+		// `docker inspect NAME` asks for a container, an image, a network, a volume and a plugin, and goes on at 404
+		// only.
+		{
+			pattern: "GET /images/{rest...}",
+			handle: func(w http.ResponseWriter, r *http.Request) {
+				name, ok := strings.CutSuffix(r.PathValue("rest"), "/json")
+				if !ok {
+					unknown(w, r)
+					return
+				}
+				fail(w, errdefs.NotFound("No such image: %s", name))
+			},
+		},
 		missing("GET /volumes/{name}", "get %s: no such volume", "name"),
 		missing("GET /plugins/{name}/json", "plugin %q not found", "name"),
-		{pattern: "POST /swarm/leave", query: kind("boolean", "force"), handle: func(w http.ResponseWriter, _ *http.Request) {
-			fail(w, errdefs.Unavailable("This node is not part of a swarm"))
-		}},
+		{
+			pattern: "POST /swarm/leave",
+			query:   kind("boolean", "force"),
+			handle: func(w http.ResponseWriter, _ *http.Request) {
+				fail(w, errdefs.Unavailable("This node is not part of a swarm"))
+			},
+		},
 	}
 	for _, p := range []string{"/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"} {
 		list = append(list, dockerRoute{pattern: "GET " + p, query: kind("filters", "filters"), handle: noManager})

@@ -25,15 +25,19 @@ func (s *Server) dockerContainerRoutes() []dockerRoute {
 			get(s.listContainers),
 		},
 		{"GET /containers/{ref}/json", kind("boolean", "size"), nil, get(s.inspectContainer)},
-		{"POST /containers/{ref}/stop", append(kind("integer", "t"), kind("string", "signal")...), nil, s.stopContainer},
-		{"POST /containers/{ref}/kill", kind("string", "signal"), nil, empty(http.StatusNoContent, func(r *http.Request) error {
-			return s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
-		})},
-		{"POST /containers/{ref}/rename", kind("string", "name"), nil, empty(http.StatusNoContent, func(r *http.Request) error {
-			return s.b.RenameContainer(r.Context(), ref(r), r.URL.Query().Get("name"))
-		})},
+		{"POST /containers/{ref}/stop", append(kind("integer", "t"), kind("string", "signal")...), nil,
+			s.stopContainer},
+		{"POST /containers/{ref}/kill", kind("string", "signal"), nil, empty(http.StatusNoContent,
+			func(r *http.Request) error {
+				return s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
+			})},
+		{"POST /containers/{ref}/rename", kind("string", "name"), nil, empty(http.StatusNoContent,
+			func(r *http.Request) error {
+				return s.b.RenameContainer(r.Context(), ref(r), r.URL.Query().Get("name"))
+			})},
 		{"POST /containers/{ref}/wait", kind("string", "condition"), nil, s.waitContainer},
-		{"DELETE /containers/{ref}", kind("boolean", "force", "v", "link"), nil, empty(http.StatusNoContent, s.removeContainer)},
+		{"DELETE /containers/{ref}", kind("boolean", "force", "v", "link"), nil, empty(http.StatusNoContent,
+			s.removeContainer)},
 	}
 }
 

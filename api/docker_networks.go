@@ -16,13 +16,16 @@ func (s *Server) dockerNetworkRoutes() []dockerRoute {
 	return []dockerRoute{
 		{"GET /networks", kind("filters", "filters"), list, get(s.listNetworks)},
 		{"GET /networks/{$}", kind("filters", "filters"), list, get(s.listNetworks)},
-		{"GET /networks/{ref...}", append(kind("boolean", "verbose"), kind("string", "scope")...), nil, get(s.inspectNetwork)},
+		{"GET /networks/{ref...}", append(kind("boolean", "verbose"), kind("string", "scope")...), nil,
+			get(s.inspectNetwork)},
 		{"DELETE /networks/{ref...}", nil, nil, empty(http.StatusNoContent, func(r *http.Request) error {
 			return s.b.RemoveNetwork(r.Context(), ref(r))
 		})},
 		{"POST /networks/create", nil, nil, s.createNetwork},
-		{"POST /networks/prune", kind("filters", "filters"), []string{"until", "label", "label!"}, get(s.pruneNetworks)},
-		{"POST /networks/{ref}/connect", nil, nil, withBody(func(r *http.Request, q dockernet.ConnectRequest) (any, error) {
+		{"POST /networks/prune", kind("filters", "filters"), []string{"until", "label", "label!"},
+			get(s.pruneNetworks)},
+		{"POST /networks/{ref}/connect", nil, nil, withBody(func(r *http.Request, q dockernet.ConnectRequest) (any,
+			error) {
 			e, err := endpointSpec(q.EndpointConfig)
 			if err != nil {
 				return nil, err
@@ -32,9 +35,10 @@ func (s *Server) dockerNetworkRoutes() []dockerRoute {
 			}
 			return nil, s.b.Connect(r.Context(), ref(r), q.Container, e)
 		})},
-		{"POST /networks/{ref}/disconnect", nil, nil, withBody(func(r *http.Request, q dockernet.DisconnectRequest) (any, error) {
-			return nil, s.b.Disconnect(r.Context(), ref(r), q.Container, q.Force)
-		})},
+		{"POST /networks/{ref}/disconnect", nil, nil,
+			withBody(func(r *http.Request, q dockernet.DisconnectRequest) (any, error) {
+				return nil, s.b.Disconnect(r.Context(), ref(r), q.Container, q.Force)
+			})},
 	}
 }
 
@@ -106,7 +110,11 @@ func (s *Server) createNetwork(w http.ResponseWriter, r *http.Request) {
 		fail(w, errdefs.Invalid("ingress networks belong to swarms, which usernet does not have"))
 		return
 	case q.IPAM != nil && q.IPAM.Driver != "" && q.IPAM.Driver != "default":
-		fail(w, errdefs.NotFound("IPAM driver %q is not there: usernet hands out addresses itself (default)", q.IPAM.Driver))
+		fail(
+			w,
+			errdefs.NotFound("IPAM driver %q is not there: usernet hands out addresses itself (default)",
+				q.IPAM.Driver),
+		)
 		return
 	}
 	spec := networkSpec(q.CreateRequest)

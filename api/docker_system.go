@@ -42,11 +42,18 @@ func (s *Server) version() system.VersionResponse {
 		Version:       i.Version,
 		APIVersion:    APIVersion,
 		MinAPIVersion: MinAPIVersion,
-		Os:            "linux", Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernel(),
-		Components: []system.ComponentVersion{{Name: "Engine", Version: i.Version, Details: map[string]string{
-			"ApiVersion": APIVersion, "MinAPIVersion": MinAPIVersion, "Os": "linux", "Arch": runtime.GOARCH,
-			"GoVersion": runtime.Version(), "KernelVersion": kernel(),
-		}}},
+		Os:            "linux",
+		Arch:          runtime.GOARCH,
+		GoVersion:     runtime.Version(),
+		KernelVersion: kernel(),
+		Components: []system.ComponentVersion{{
+			Name:    "Engine",
+			Version: i.Version,
+			Details: map[string]string{
+				"ApiVersion": APIVersion, "MinAPIVersion": MinAPIVersion, "Os": "linux", "Arch": runtime.GOARCH,
+				"GoVersion": runtime.Version(), "KernelVersion": kernel(),
+			},
+		}},
 	}
 }
 
@@ -166,8 +173,12 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			return nil
 		}
 		err := enc.Encode(events.Message{
-			Type: events.Type(e.Type), Action: events.Action(e.Action), Actor: events.Actor{ID: e.ID, Attributes: e.Attributes},
-			Scope: "local", Time: e.Time.Unix(), TimeNano: e.Time.UnixNano(),
+			Type:     events.Type(e.Type),
+			Action:   events.Action(e.Action),
+			Actor:    events.Actor{ID: e.ID, Attributes: e.Attributes},
+			Scope:    "local",
+			Time:     e.Time.Unix(),
+			TimeNano: e.Time.UnixNano(),
 		})
 		if err != nil {
 			return err

@@ -35,7 +35,8 @@ func TestFieldsOfNewerVersions(t *testing.T) {
 	for _, test := range []struct {
 		version          string
 		v4Given, macUsed bool
-	}{{"/v1.47", false, false}, {"/v1.48", true, false}, {"/v1.53", true, false}, {"/v1.54", true, true}, {"", true, true}} {
+	}{{"/v1.47", false, false}, {"/v1.48", true, false}, {"/v1.53", true, false}, {"/v1.54", true, true},
+		{"", true, true}} {
 		b := &recorder{}
 		s := NewServer(b, slog.New(slog.DiscardHandler))
 		send := func(path, body string) {
@@ -63,7 +64,8 @@ func TestInfoHasNoNulls(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &info); err != nil || status != http.StatusOK {
 		t.Fatal(status, err)
 	}
-	for _, k := range []string{"DriverStatus", "Labels", "Runtimes", "CDISpecDirs", "RegistryConfig", "Plugins", "Swarm", "SecurityOptions"} {
+	for _, k := range []string{"DriverStatus", "Labels", "Runtimes", "CDISpecDirs", "RegistryConfig", "Plugins",
+		"Swarm", "SecurityOptions"} {
 		if info[k] == nil {
 			t.Errorf("%s is null", k)
 		}
@@ -88,7 +90,8 @@ func TestOldFieldsOfContainers(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, k := range []string{
-			"Bridge", "HairpinMode", "LinkLocalIPv6Address", "LinkLocalIPv6PrefixLen", "SecondaryIPAddresses", "SecondaryIPv6Addresses",
+			"Bridge", "HairpinMode", "LinkLocalIPv6Address", "LinkLocalIPv6PrefixLen", "SecondaryIPAddresses",
+			"SecondaryIPv6Addresses",
 			"IPAddress", "MacAddress", "Gateway",
 		} {
 			if _, ok := c.NetworkSettings[k]; ok != want {
@@ -101,7 +104,8 @@ func TestOldFieldsOfContainers(t *testing.T) {
 func TestListsOfOldVersionsHaveContainers(t *testing.T) {
 	s := newModel(t)
 	for version, want := range map[string]bool{"/v1.27": true, "/v1.28": false} {
-		if _, body := answer(s, "GET", version+"/networks", url.Values{}); strings.Contains(body, `"Containers"`) != want {
+		if _, body := answer(s, "GET", version+"/networks", url.Values{}); strings.Contains(body,
+			`"Containers"`) != want {
 			t.Errorf("%s: %s", version, body)
 		}
 	}

@@ -56,7 +56,8 @@ func ExampleClient() {
 
 	ctx := context.Background()
 	client := api.NewClient(filepath.Join(dir, "sock"))
-	if _, err := client.NetworkCreate(ctx, network.NetworkSpec{Name: "mynet", Labels: map[string]string{"team": "a"}}); err != nil {
+	if _, err := client.NetworkCreate(ctx, network.NetworkSpec{Name: "mynet",
+		Labels: map[string]string{"team": "a"}}); err != nil {
 		panic(err)
 	}
 	list, err := client.Networks(ctx, api.Filters{"label": {"team=a"}})
@@ -83,10 +84,10 @@ func ExampleClient() {
 
 // Without a daemon the error says what to do.
 func ExampleErrNoDaemon() {
-	err := api.NewClient("/nonexistent/sock").Ping(context.Background())
+	err := api.NewClient("/no/sock").Ping(context.Background())
 	fmt.Println(errors.Is(err, api.ErrNoDaemon))
 	fmt.Println(err)
 	// Output:
 	// true
-	// no usernet daemon answers at /nonexistent/sock (connect: no such file or directory): start one with `usernet serve`
+	// no usernet daemon answers at /no/sock (connect: no such file or directory): start one with `usernet serve`
 }

@@ -162,7 +162,9 @@ func matches(s string) func(string) bool {
 func never(string) bool { return false }
 
 // age applies the filters before and since, which name containers of the list.
-func (f filters) age(list []*network.Container, find func(string) (*network.Container, error)) ([]*network.Container, error) {
+func (f filters) age(
+	list []*network.Container, find func(string) (*network.Container, error),
+) ([]*network.Container, error) {
 	for _, key := range []string{"before", "since"} {
 		for _, ref := range f[key] {
 			mark, err := find(ref)
@@ -274,7 +276,8 @@ func parseTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, errdefs.Invalid("invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
+	return time.Time{}, errdefs.Invalid(
+		"invalid time %q: give seconds since 1970, a date such as 2006-01-02T15:04:05, or how long ago, such as 10m", s)
 }
 
 // ParseTime reads a time as --since and --until take it: seconds since 1970, a date, or a duration back from now; ""

@@ -49,12 +49,16 @@ func TestContainerFilters(t *testing.T) {
 		key, value string
 		want       bool
 	}{
-		{"name", "we", true}, {"name", "^/web$", true}, {"name", "^web$", true}, {"name", "^eb", false}, {"name", "(", false},
-		{"id", "abab", true}, {"id", "cd", false}, {"status", "exited", true}, {"status", "running", false}, {"exited", "3", true}, {"exited", "0", false},
+		{"name", "we", true}, {"name", "^/web$", true}, {"name", "^web$", true}, {"name", "^eb", false},
+		{"name", "(", false},
+		{"id", "abab", true}, {"id", "cd", false}, {"status", "exited", true}, {"status", "running", false},
+		{"exited", "3", true}, {"exited", "0", false},
 		{"label", "team", true}, {"label", "team=a", true}, {"label", "team=b", false}, {"label", "x", false},
 		{"network", "mynet", true}, {"network", "cdcd", true}, {"network", "other", false},
-		{"expose", "80", true}, {"expose", "53", false}, {"expose", "53/udp", true}, {"publish", "80/tcp", true}, {"publish", "53/udp", false},
-		{"ancestor", "busybox", false}, {"volume", "v", false}, {"health", "none", true}, {"health", "healthy", false}, {"is-task", "true", false},
+		{"expose", "80", true}, {"expose", "53", false}, {"expose", "53/udp", true}, {"publish", "80/tcp", true},
+		{"publish", "53/udp", false},
+		{"ancestor", "busybox", false}, {"volume", "v", false}, {"health", "none", true}, {"health", "healthy", false},
+		{"is-task", "true", false},
 	} {
 		if got := (filters{test.key: {test.value}}).matchContainer(c); got != test.want {
 			t.Errorf("%s=%s: %v", test.key, test.value, got)
@@ -85,8 +89,10 @@ func TestEventFilters(t *testing.T) {
 		key, value             string
 		wantConnect, wantStart bool
 	}{
-		{"type", "network", true, false}, {"event", "start", false, true}, {"network", "mynet", true, false}, {"network", "n1", true, false},
-		{"container", "c1id", true, true}, {"container", "web", false, true}, {"label", "team=a", false, true}, {"image", "busybox", false, false},
+		{"type", "network", true, false}, {"event", "start", false, true}, {"network", "mynet", true, false},
+		{"network", "n1", true, false},
+		{"container", "c1id", true, true}, {"container", "web", false, true}, {"label", "team=a", false, true},
+		{"image", "busybox", false, false},
 		{"scope", "local", true, true}, {"scope", "swarm", false, false},
 	} {
 		f := filters{test.key: {test.value}}
@@ -129,7 +135,8 @@ func TestVersions(t *testing.T) {
 	for _, test := range []struct {
 		a, b  string
 		older bool
-	}{{"1.9", "1.24", true}, {"1.24", "1.9", false}, {"1.24", "1.24", false}, {"1.52", "2.0", true}, {"1.100", "1.52", false}} {
+	}{{"1.9", "1.24", true}, {"1.24", "1.9", false}, {"1.24", "1.24", false}, {"1.52", "2.0", true},
+		{"1.100", "1.52", false}} {
 		if older(test.a, test.b) != test.older {
 			t.Errorf("%s is older than %s: %v", test.a, test.b, !test.older)
 		}

@@ -36,7 +36,8 @@ func guarded() *Server { return NewServer(nobody{}, slog.New(slog.DiscardHandler
 func TestOtherUsersAreRefused(t *testing.T) {
 	s := guarded()
 	for uid, want := range map[int]int{
-		os.Geteuid(): http.StatusOK, 0: http.StatusOK, os.Geteuid() + 1: http.StatusForbidden, -1: http.StatusForbidden, 65534: http.StatusForbidden,
+		os.Geteuid(): http.StatusOK, 0: http.StatusOK, os.Geteuid() + 1: http.StatusForbidden, -1: http.StatusForbidden,
+		65534: http.StatusForbidden,
 	} {
 		r := httptest.NewRequest("GET", "/_ping", nil)
 		w := httptest.NewRecorder()
@@ -74,9 +75,12 @@ func TestBodiesAreBounded(t *testing.T) {
 
 func TestPathsDoNotLeadElsewhere(t *testing.T) {
 	s := guarded()
-	for _, ref := range []string{"..", "../../etc/passwd", "a/../../b", "%2e%2e", "\x00", "-", strings.Repeat("a", 5000)} {
-		for _, path := range []string{"/usernet/containers/" + ref, "/containers/" + ref + "/json", "/networks/" + ref} {
-			if w := own(s, "GET", path, ""); w.Code == http.StatusOK || w.Code >= 500 && w.Code != http.StatusNotImplemented {
+	for _, ref := range []string{"..", "../../etc/passwd", "a/../../b", "%2e%2e", "\x00", "-",
+		strings.Repeat("a", 5000)} {
+		for _, path := range []string{"/usernet/containers/" + ref, "/containers/" + ref + "/json", "/networks/" +
+			ref} {
+			if w := own(s, "GET", path, ""); w.Code == http.StatusOK || w.Code >= 500 &&
+				w.Code != http.StatusNotImplemented {
 				t.Errorf("%q: status %d: %s", path, w.Code, w.Body)
 			}
 		}
@@ -107,7 +111,8 @@ func TestPeerAndHeadersOverTheSocket(t *testing.T) {
 		status        int
 	}{
 		{"this user", "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n", http.StatusOK},
-		{"headers without end", "GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", http.StatusRequestHeaderFieldsTooLarge},
+		{"headers without end", "GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
+			http.StatusRequestHeaderFieldsTooLarge},
 		{"no HTTP", "hello\r\n\r\n", http.StatusBadRequest},
 	} {
 		c, err := net.Dial("unix", filepath.Join(dir, "s"))
@@ -131,10 +136,19 @@ func TestPeerAndHeadersOverTheSocket(t *testing.T) {
 func FuzzBodies(f *testing.F) {
 	f.Add(uint8(0), `{"Name":"n","IPAM":{"Config":[{"Subnet":"10.0.0.0/8"}]}}`)
 	f.Add(uint8(1), `{"Name":"n","Pools":[{"Subnet":"10.0.0.0/8","Gateway":"10.0.0.1"}]}`)
-	f.Add(uint8(2), `{"Name":"c","Ports":[{"port":80,"proto":"tcp"}],"Networks":[{"Network":"n","MAC":"02:00:00:00:00:01"}]}`)
+	f.Add(uint8(2),
+		`{"Name":"c","Ports":[{"port":80,"proto":"tcp"}],"Networks":[{"Network":"n","MAC":"02:00:00:00:00:01"}]}`)
 	f.Add(uint8(3), `{"Container":"c","EndpointConfig":{"IPAMConfig":{"IPv4Address":"10.0.0.2"}}}`)
 	f.Add(uint8(4), `[{"host_port":1,"port":2,"proto":"udp"}]`)
-	paths := []string{"/networks/create", "/usernet/networks", "/usernet/containers", "/networks/n/connect", "/usernet/containers/c/ports", "/networks/n/disconnect", "/usernet/containers/c/start"}
+	paths := []string{
+		"/networks/create",
+		"/usernet/networks",
+		"/usernet/containers",
+		"/networks/n/connect",
+		"/usernet/containers/c/ports",
+		"/networks/n/disconnect",
+		"/usernet/containers/c/start",
+	}
 	m, err := boltstore.OpenModel(filepath.Join(f.TempDir(), "db"), network.Options{})
 	if err != nil {
 		f.Fatal(err)

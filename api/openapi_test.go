@@ -29,8 +29,8 @@ var update = flag.Bool("update", false, "write docs/openapi.yaml anew")
 
 const openAPIFile = "../docs/openapi.yaml"
 
-// TestOpenAPIFileIsWhatTheHandlersDo makes the document from the routes, the Go types of their bodies and the comments of those
-// types, and compares it with the file.
+// TestOpenAPIFileIsWhatTheHandlersDo makes the document from the routes, the Go types of their bodies and the comments
+// of those types, and compares it with the file.
 func TestOpenAPIFileIsWhatTheHandlersDo(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString("# The requests under /usernet/. Made from the handlers: go test ./api -run OpenAPI -update\n")
@@ -53,8 +53,8 @@ func TestOpenAPIFileIsWhatTheHandlersDo(t *testing.T) {
 	}
 }
 
-// TestOpenAPIFileIsSound reads the file as its users do: each reference leads to a schema, each schema is used, and each
-// parameter of a path is declared.
+// TestOpenAPIFileIsSound reads the file as its users do: each reference leads to a schema, each schema is used, and
+// each parameter of a path is declared.
 func TestOpenAPIFileIsSound(t *testing.T) {
 	text, err := os.ReadFile(openAPIFile)
 	if err != nil {
@@ -101,8 +101,8 @@ func TestOpenAPIFileIsSound(t *testing.T) {
 
 type object = map[string]any
 
-// openAPI makes the document. Requests and answers have schemas of their own where a type stands in both, because an answer has
-// all fields and a request need not.
+// openAPI makes the document. Requests and answers have schemas of their own where a type stands in both, because an
+// answer has all fields and a request need not.
 type openAPI struct {
 	comments map[string]string // TYPE and TYPE.FIELD
 	schemas  object
@@ -173,31 +173,54 @@ func (o *openAPI) document(routes []route) openAPIDocument {
 		}
 		p[strings.ToLower(r.method)] = o.operation(r)
 	}
-	o.schemas["Error"] = object{"type": "object", "description": "What is said to the user.", "required": []string{"message"},
-		"properties": object{"message": object{"type": "string"}}}
+	o.schemas["Error"] = object{
+		"type":        "object",
+		"description": "What is said to the user.",
+		"required":    []string{"message"},
+		"properties":  object{"message": object{"type": "string"}},
+	}
 	return openAPIDocument{
 		OpenAPI: "3.1.0",
 		Info: object{
 			"title": "usernet", "version": "1",
-			"description": "Beside Docker's Engine API, of which it has the parts about networks, containers, events and the system, the daemon " +
-				"answers these requests on its unix socket. Only the daemon's own user and root are let in. Bodies are JSON.",
+			"description": "Beside Docker's Engine API, of which it has the parts about networks, containers, events " +
+				"and the system, the daemon " +
+				"answers these requests on its unix socket. Only the daemon's own user and root are let in. Bodies " +
+				"are JSON.",
 		},
-		Servers:    []object{{"url": "http://localhost", "description": "over the unix socket $XDG_RUNTIME_DIR/usernet/usernet.sock"}},
+		Servers: []object{
+			{"url": "http://localhost", "description": "over the unix socket $XDG_RUNTIME_DIR/usernet/usernet.sock"},
+		},
 		Paths:      paths,
 		Components: object{"schemas": o.schemas},
 	}
 }
 
 func (o *openAPI) operation(r route) object {
-	failure := object{"description": "not done; the status says why, the message what to do", "content": content(object{"$ref": "#/components/schemas/Error"})}
+	failure := object{
+		"description": "not done; the status says why, the message what to do",
+		"content":     content(object{"$ref": "#/components/schemas/Error"}),
+	}
 	op := object{"summary": r.summary, "operationId": operationID(r), "responses": object{"default": failure}}
 	var parameters []object
 	if strings.Contains(r.path, "{ref}") {
-		parameters = append(parameters, object{"name": "ref", "in": "path", "required": true, "description": "name, id, or unique prefix of an id",
-			"schema": object{"type": "string"}})
+		parameters = append(
+			parameters,
+			object{"name": "ref", "in": "path", "required": true, "description": "name, id, or unique prefix of an id",
+				"schema": object{"type": "string"}},
+		)
 	}
 	for _, q := range r.query {
-		parameters = append(parameters, object{"name": q.name, "in": "query", "required": q.required, "description": q.text, "schema": object{"type": q.kind}})
+		parameters = append(
+			parameters,
+			object{
+				"name":        q.name,
+				"in":          "query",
+				"required":    q.required,
+				"description": q.text,
+				"schema":      object{"type": q.kind},
+			},
+		)
 	}
 	if len(parameters) > 0 {
 		op["parameters"] = parameters

@@ -19,8 +19,8 @@ type (
 	processKey struct{}
 )
 
-// CheckPeers has f asked about the process behind each connection of this user, by its pid as the daemon sees it, before its
-// first request. An error of f is the answer to all requests of that connection. It is set before Serve.
+// CheckPeers has f asked about the process behind each connection of this user, by its pid as the daemon sees it,
+// before its first request. An error of f is the answer to all requests of that connection. It is set before Serve.
 func (s *Server) CheckPeers(f func(pid int) error) { s.checkPeer = f }
 
 // withPeer adds to a connection's context who is at its other end, as the kernel says it (unix(7)).
@@ -37,7 +37,8 @@ func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 	}
 	if uid := int(cred.Uid); s.checkPeer != nil && uid == os.Geteuid() {
 		// In the goroutine of the first request: whoever connects must not hold up the others.
-		ctx = context.WithValue(ctx, processKey{}, sync.OnceValue(func() error { return checkProcess(u, int(cred.Pid), s.checkPeer) }))
+		ctx = context.WithValue(ctx, processKey{},
+			sync.OnceValue(func() error { return checkProcess(u, int(cred.Pid), s.checkPeer) }))
 	}
 	return context.WithValue(ctx, uidKey{}, int(cred.Uid))
 }
@@ -73,8 +74,9 @@ func peerCredentials(c *net.UnixConn) (cred *unix.Ucred, err error) {
 	return cred, errors.Join(closed, err)
 }
 
-// checkProcess calls check with the pid of the process that has connected. A pid can be another process's by the time that it
-// is looked at, so the process has to be alive afterwards: it is held by SO_PEERPIDFD where the kernel has that (Linux 6.5).
+// checkProcess calls check with the pid of the process that has connected. A pid can be another process's by the time
+// that it is looked at, so the process has to be alive afterwards: it is held by SO_PEERPIDFD where the kernel has that
+// (Linux 6.5).
 func checkProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
 	ended := errdefs.Forbidden("the process that has connected has ended, so that nobody knows who asks")
 	pidfd, err := peerPidfd(c)

@@ -80,9 +80,9 @@ func serveOpen(t *testing.T) (socket string) {
 	return socket
 }
 
-// TestKernelSaysWhoAsks connects as another user, whom the kernel names (SO_PEERCRED): nothing that the peer sends is asked.
-// Root can become any user, and an ordinary user one of its subordinate users (subuid(5)). Without those it can only call
-// itself otherwise in a user namespace of its own: then the test is that the daemon sees the user behind it.
+// TestKernelSaysWhoAsks connects as another user, whom the kernel names (SO_PEERCRED): nothing that the peer sends is
+// asked. Root can become any user, and an ordinary user one of its subordinate users (subuid(5)). Without those it can
+// only call itself otherwise in a user namespace of its own: then the test is that the daemon sees the user behind it.
 func TestKernelSaysWhoAsks(t *testing.T) {
 	socket := serveOpen(t)
 	if status, err := ping(socket); err != nil || status != http.StatusOK {

@@ -16,9 +16,9 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// The executable of sandboxes is a file in memory, of some megabytes, which the daemon has as well: with its descriptor, clients
-// need no copy, and containers share its pages. A descriptor does not go through HTTP: the answer comes with one, and ends the
-// connection.
+// The executable of sandboxes is a file in memory, of some megabytes, which the daemon has as well: with its
+// descriptor, clients need no copy, and containers share its pages. A descriptor does not go through HTTP: the answer
+// comes with one, and ends the connection.
 const (
 	programPath     = "/usernet/program"
 	programUpgrade  = "usernet-program"
@@ -57,8 +57,8 @@ func (s *Server) serveProgram(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Program returns the daemon's executable of sandboxes, which is the caller's. A daemon of another version may have none, or
-// another one.
+// Program returns the daemon's executable of sandboxes, which is the caller's. A daemon of another version may have
+// none, or another one.
 func (c *Client) Program(ctx context.Context) (*os.File, error) {
 	f, err := c.askProgram(ctx)
 	if err != nil {
@@ -78,7 +78,8 @@ func (c *Client) askProgram(ctx context.Context) (*os.File, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := io.WriteString(conn, "POST "+programPath+" HTTP/1.1\r\nHost: usernet\r\nConnection: Upgrade\r\nUpgrade: "+programUpgrade+"\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn,
+		"POST "+programPath+" HTTP/1.1\r\nHost: usernet\r\nConnection: Upgrade\r\nUpgrade: "+programUpgrade+"\r\n\r\n"); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, 4096)

@@ -67,12 +67,23 @@ func (s *Server) daemonRoutes() []route {
 				s.b.Shutdown()
 				return none{}, nil
 			}),
-		on("GET", "/usernet/dns/query", "What the embedded DNS server answers, and from where",
+		on(
+			"GET",
+			"/usernet/dns/query",
+			"What the embedded DNS server answers, and from where",
 			func(r *http.Request, _ none) (DNSAnswer, error) {
 				q := r.URL.Query()
 				return s.b.QueryDNS(r.Context(), q.Get("container"), q.Get("name"), q.Get("type"))
-			}, parameter{"name", "string", "the name", true}, parameter{"type", "string", "the record type; A where none is given", false},
-			parameter{"container", "string", "the container that asks; without one, names of containers are unknown", false}),
+			},
+			parameter{"name", "string", "the name", true},
+			parameter{"type", "string", "the record type; A where none is given", false},
+			parameter{
+				"container",
+				"string",
+				"the container that asks; without one, names of containers are unknown",
+				false,
+			},
+		),
 		on("GET", "/usernet/flows", "Connections and associations through the gateways",
 			func(r *http.Request, _ none) ([]Flow, error) {
 				return s.b.Flows(r.URL.Query().Get("container"))
@@ -109,13 +120,21 @@ func (s *Server) networkRoutes() []route {
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.RemoveNetwork(r.Context(), ref(r))
 			}),
-		on("GET", "/usernet/networks/{ref}/details", "Switch ports, drops by reason, counters; null where nothing runs on the network",
+		on(
+			"GET",
+			"/usernet/networks/{ref}/details",
+			"Switch ports, drops by reason, counters; null where nothing runs on the network",
 
-			func(r *http.Request, _ none) (any, error) { return s.b.NetworkDetails(ref(r)) }),
-		on("POST", "/usernet/networks/{ref}/connect", "Give a container an interface on the network, at once where it runs",
+			func(r *http.Request, _ none) (any, error) { return s.b.NetworkDetails(ref(r)) },
+		),
+		on(
+			"POST",
+			"/usernet/networks/{ref}/connect",
+			"Give a container an interface on the network, at once where it runs",
 			func(r *http.Request, a Attachment) (none, error) {
 				return none{}, s.b.Connect(r.Context(), ref(r), a.Container, a.Endpoint)
-			}),
+			},
+		),
 		on("POST", "/usernet/networks/{ref}/disconnect", "Take a container's interface on the network away",
 			func(r *http.Request, a Attachment) (none, error) {
 				return none{}, s.b.Disconnect(r.Context(), ref(r), a.Container, a.Force)
@@ -130,15 +149,24 @@ func (s *Server) containerRoutes() []route {
 	return []route{
 		on("GET", "/usernet/containers", "All containers, ended ones included, the newest first",
 			func(*http.Request, none) ([]*network.Container, error) { return s.b.Containers(), nil }),
-		on("POST", "/usernet/containers", "Reserve a container's name and addresses; its sandbox has to be started within a minute",
+		on("POST", "/usernet/containers",
+			"Reserve a container's name and addresses; its sandbox has to be started within a minute",
 			s.createContainer),
-		on("POST", "/usernet/attachments", "Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces",
-			s.attach),
-		on("GET", "/usernet/attachments", "The containers that were attached with keys, or with those that begin with a text",
+		on(
+			"POST",
+			"/usernet/attachments",
+			"Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces",
+			s.attach,
+		),
+		on(
+			"GET",
+			"/usernet/attachments",
+			"The containers that were attached with keys, or with those that begin with a text",
 			func(r *http.Request, _ none) ([]*network.Container, error) {
 				return s.attachments(r.URL.Query().Get("prefix")), nil
 			},
-			parameter{"prefix", "string", "how the keys begin", false}),
+			parameter{"prefix", "string", "how the keys begin", false},
+		),
 		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.Detach(r.Context(), ref(r))
@@ -149,11 +177,15 @@ func (s *Server) containerRoutes() []route {
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
 			}, parameter{"force", "boolean", "kill it first where it runs, detach it where it is attached", false}),
-		on("POST", "/usernet/containers/{ref}/start", "Tell the daemon which processes a created container consists of, and make its network",
+		on(
+			"POST",
+			"/usernet/containers/{ref}/start",
+			"Tell the daemon which processes a created container consists of, and make its network",
 
 			func(r *http.Request, p Started) (StartReply, error) {
 				return s.b.StartContainer(r.Context(), ref(r), p)
-			}),
+			},
+		),
 		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.ContainerExited(r.Context(), ref(r), intParam(r, "code", 0))
@@ -161,26 +193,38 @@ func (s *Server) containerRoutes() []route {
 		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
-			}, parameter{"t", "integer", "seconds until KILL; 10 where there is none, and without end where it is negative", false}, signal("TERM")),
+			}, parameter{"t", "integer", "seconds until KILL; 10 where there is none, and without end where it is " +
+				"negative", false}, signal("TERM")),
 		on("POST", "/usernet/containers/{ref}/kill", "Send a signal to a container's first process",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
 			}, signal("KILL")),
 		{
-			method: "POST", path: "/usernet/containers/{ref}/wait",
+			method:  "POST",
+			path:    "/usernet/containers/{ref}/wait",
 			summary: "Answer with the exit status once the container has ended; the header comes at once",
-			in:      reflect.TypeFor[none](), out: reflect.TypeFor[int](), handle: s.waitStatus,
+			in:      reflect.TypeFor[none](),
+			out:     reflect.TypeFor[int](),
+			handle:  s.waitStatus,
 		},
-		on("GET", "/usernet/containers/{ref}/log", "Path of the file with a detached container's output, a line of JSON for each line",
+		on(
+			"GET",
+			"/usernet/containers/{ref}/log",
+			"Path of the file with a detached container's output, a line of JSON for each line",
 
-			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) }),
+			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) },
+		),
 		on("GET", "/usernet/containers/{ref}/ports", "Published ports as they are bound now",
 			func(r *http.Request, _ none) ([]Published, error) { return s.b.Published(ref(r)) }),
-		on("POST", "/usernet/containers/{ref}/ports", "Publish ports of a running container: all of them, or with an error none",
+		on(
+			"POST",
+			"/usernet/containers/{ref}/ports",
+			"Publish ports of a running container: all of them, or with an error none",
 
 			func(r *http.Request, p []network.PortBinding) ([]Published, error) {
 				return s.b.PublishPorts(r.Context(), ref(r), p)
-			}),
+			},
+		),
 		on("DELETE", "/usernet/containers/{ref}/ports", "Take published ports away; host_port 0 stands for any",
 			func(r *http.Request, p []network.PortBinding) (none, error) {
 				return none{}, s.b.UnpublishPorts(r.Context(), ref(r), p)
@@ -201,10 +245,12 @@ func (s *Server) attach(r *http.Request, q AttachRequest) (AttachReply, error) {
 	return AttachReply{*c, files}, nil
 }
 
-// attachments are the containers with an endpoint whose key begins with prefix; those without a key count for no prefix.
+// attachments are the containers with an endpoint whose key begins with prefix; those without a key count for no
+// prefix.
 func (s *Server) attachments(prefix string) []*network.Container {
 	return slices.DeleteFunc(s.b.Containers(), func(c *network.Container) bool {
-		return !slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key != "" && strings.HasPrefix(e.Key, prefix) })
+		return !slices.ContainsFunc(c.Endpoints,
+			func(e *network.Endpoint) bool { return e.Key != "" && strings.HasPrefix(e.Key, prefix) })
 	})
 }
 

@@ -148,7 +148,11 @@ func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request) {
 
 // unknown answers requests for what Docker has and usernet does not, and for what nobody has.
 func unknown(w http.ResponseWriter, r *http.Request) {
-	fail(w, errdefs.NotImplemented("usernet has no %s %s: it serves networks, and the containers it runs or has attached", r.Method, r.URL.Path))
+	fail(
+		w,
+		errdefs.NotImplemented("usernet has no %s %s: it serves networks, and the containers it runs or has attached",
+			r.Method, r.URL.Path),
+	)
 }
 
 func get(f func(*http.Request) (any, error)) http.HandlerFunc {

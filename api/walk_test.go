@@ -31,16 +31,19 @@ func newModel(t *testing.T) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	if _, _, err := m.CreateNetwork(network.NetworkSpec{Name: "mynet", Labels: map[string]string{"team": "a"}}); err != nil {
+	if _, _, err := m.CreateNetwork(network.NetworkSpec{Name: "mynet",
+		Labels: map[string]string{"team": "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := m.CreateNetwork(network.NetworkSpec{Name: "settings", ConfigOnly: true}); err != nil {
 		t.Fatal(err)
 	}
 	spec := network.ContainerSpec{
-		Name: "web", NetworkMode: "mynet", Labels: map[string]string{"team": "a"},
-		Ports:   []network.PortBinding{{Port: 80, End: 80, Proto: network.TCP}},
-		Exposed: []network.PortProto{{Port: 80, Proto: network.TCP}},
+		Name:        "web",
+		NetworkMode: "mynet",
+		Labels:      map[string]string{"team": "a"},
+		Ports:       []network.PortBinding{{Port: 80, End: 80, Proto: network.TCP}},
+		Exposed:     []network.PortProto{{Port: 80, Proto: network.TCP}},
 	}
 	for _, name := range []string{"web", "job"} {
 		spec.Name = name
@@ -62,8 +65,21 @@ func newModel(t *testing.T) *Server {
 	}
 	now := time.Now()
 	return NewServer(model{modelOnly{m: m}, []Event{
-		{Type: "network", Action: "connect", ID: "n1", Attributes: map[string]string{"name": "mynet", "container": "c1"}, Time: now},
-		{Type: "container", Action: "start", ID: "c1", Attributes: map[string]string{"name": "web", "team": "a"}, Time: now},
+		{
+			Type:   "network",
+			Action: "connect",
+			ID:     "n1",
+			Attributes: map[string]string{"name": "mynet",
+				"container": "c1"},
+			Time: now,
+		},
+		{
+			Type:       "container",
+			Action:     "start",
+			ID:         "c1",
+			Attributes: map[string]string{"name": "web", "team": "a"},
+			Time:       now,
+		},
 	}}, slog.New(slog.DiscardHandler))
 }
 
@@ -128,13 +144,15 @@ func TestEveryParameterIsActedOnOrRefused(t *testing.T) {
 	}
 	for _, r := range all {
 		method, path, _ := strings.Cut(r.pattern, " ")
-		path = strings.NewReplacer("{ref}", "mynet", "{ref...}", "mynet", "{name}", "x", "{rest...}", "x", "{$}", "").Replace(path)
+		path = strings.NewReplacer("{ref}", "mynet", "{ref...}", "mynet", "{name}", "x", "{rest...}", "x", "{$}",
+			"").Replace(path)
 		if strings.Contains(path, "/containers/") {
 			path = strings.Replace(path, "mynet", "web", 1)
 		}
 		refused := func(name string, query url.Values) {
 			t.Helper()
-			if status, body := answer(s, method, path, query); status != http.StatusBadRequest || !strings.Contains(body, name) {
+			if status, body := answer(s, method, path, query); status != http.StatusBadRequest ||
+				!strings.Contains(body, name) {
 				t.Errorf("%s?%s: status %d, %s; wanted 400 and %s", r.pattern, query.Encode(), status, body, name)
 			}
 		}
@@ -151,7 +169,8 @@ func TestEveryParameterIsActedOnOrRefused(t *testing.T) {
 				refused("nosuch", url.Values{p.name: {`{"nosuch":["1"]}`}})
 				refused("invalid filters", url.Values{p.name: {"nonsense"}})
 			case "scope":
-				if status, body := answer(s, method, path, url.Values{p.name: {"swarm"}}); status != http.StatusNotFound {
+				if status, body := answer(s, method, path,
+					url.Values{p.name: {"swarm"}}); status != http.StatusNotFound {
 					t.Errorf("%s?scope=swarm: status %d, %s", r.pattern, status, body)
 				}
 			default:
@@ -180,12 +199,15 @@ func TestEveryFilterChooses(t *testing.T) {
 			continue
 		}
 		method, path, _ := strings.Cut(strings.Replace(route.pattern, "{$}", "", 1), " ")
-		var cases map[string][3]string // what to ask for, what is shown, and what is refused ("" where any text is possible)
+		// What to ask for, what is shown, and what is refused ("" where any text is possible).
+		var cases map[string][3]string
 		switch path {
 		case "/networks/":
 			cases = map[string][3]string{
-				"name": {"^my", "mynet", ""}, "id": {"^nosuch", "", ""}, "driver": {"host", "host", ""}, "scope": {"swarm", "", ""},
-				"type": {"custom", "mynet settings", "foo"}, "label": {"team=a", "mynet", ""}, "dangling": {"true", "settings", "T"},
+				"name": {"^my", "mynet", ""}, "id": {"^nosuch", "", ""}, "driver": {"host", "host", ""},
+				"scope": {"swarm", "", ""},
+				"type":  {"custom", "mynet settings", "foo"}, "label": {"team=a", "mynet", ""},
+				"dangling": {"true", "settings", "T"},
 			}
 		case "/networks/prune":
 			cases = map[string][3]string{
@@ -193,16 +215,25 @@ func TestEveryFilterChooses(t *testing.T) {
 			}
 		case "/containers/json":
 			cases = map[string][3]string{
-				"name": {"we", "/web", ""}, "id": {"nosuch", "", ""}, "status": {"exited", "/job", "foo"}, "label": {"team=a", "/web mynet", ""},
-				"network": {"mynet", "/web mynet", ""}, "exited": {"3", "/job", "foo"}, "publish": {"79-81", "/web mynet", "foo"},
-				"expose": {"80/tcp", "/web mynet", "80/foo"}, "before": {"web", "", "nobody"}, "since": {"job", "", "nobody"},
-				"ancestor": {"busybox", "", ""}, "volume": {"v", "", ""}, "health": {"healthy", "", "foo"}, "isolation": {"hyperv", "", ""},
-				"is-task": {"true", "", "foo"},
+				"name": {"we", "/web", ""}, "id": {"nosuch", "", ""}, "status": {"exited", "/job", "foo"},
+				"label":   {"team=a", "/web mynet", ""},
+				"network": {"mynet", "/web mynet", ""}, "exited": {"3", "/job", "foo"},
+				"publish": {"79-81", "/web mynet", "foo"},
+				"expose":  {"80/tcp", "/web mynet", "80/foo"}, "before": {"web", "", "nobody"},
+				"since":    {"job", "", "nobody"},
+				"ancestor": {"busybox", "", ""}, "volume": {"v", "", ""}, "health": {"healthy", "", "foo"},
+				"isolation": {"hyperv", "", ""},
+				"is-task":   {"true", "", "foo"},
 			}
 		case "/events":
 			cases = map[string][3]string{
-				"type": {"network", "mynet connect", ""}, "event": {"start", "start", ""}, "container": {"c1", "mynet connect start", ""},
-				"network": {"mynet", "mynet connect", ""}, "label": {"team=a", "start", ""}, "scope": {"swarm", "", ""},
+				"type": {"network", "mynet connect", ""}, "event": {"start", "start", ""},
+				"container": {"c1", "mynet connect start", ""},
+				"network": {
+					"mynet",
+					"mynet connect",
+					"",
+				}, "label": {"team=a", "start", ""}, "scope": {"swarm", "", ""},
 			}
 			for _, k := range []string{"config", "daemon", "image", "node", "plugin", "secret", "service", "volume"} {
 				cases[k] = [3]string{"x", "", ""}
@@ -227,13 +258,15 @@ func TestEveryFilterChooses(t *testing.T) {
 				want = slices.DeleteFunc(want, func(n string) bool { return !strings.HasPrefix(n, "/") })
 			}
 			if path == "/networks/" { // where a driver is called as its network
-				got = slices.DeleteFunc(got, func(n string) bool { return n == "bridge" && !strings.Contains(body, `"Name":"bridge"`) })
+				got = slices.DeleteFunc(got,
+					func(n string) bool { return n == "bridge" && !strings.Contains(body, `"Name":"bridge"`) })
 			}
 			if status != http.StatusOK || !slices.Equal(got, want) {
 				t.Errorf("%s %s=%s: status %d shows %v, want %v", route.pattern, key, c[0], status, got, want)
 			}
 			if c[2] != "" {
-				if status, body := ask(c[2]); status < 400 || !strings.Contains(body, c[2]) && !strings.Contains(body, key) {
+				if status, body := ask(c[2]); status < 400 || !strings.Contains(body, c[2]) &&
+					!strings.Contains(body, key) {
 					t.Errorf("%s %s=%s: status %d, %s", route.pattern, key, c[2], status, body)
 				}
 			}
@@ -249,7 +282,9 @@ func TestEveryFilterChooses(t *testing.T) {
 			t.Errorf("%s: %d %s", query, status, body)
 		}
 	}
-	if status, body := answer(s, "POST", "/networks/prune", url.Values{"filters": {`{"until":["1h","2h"]}`}}); status != 400 || !strings.Contains(body, "more than one until") {
+	if status, body := answer(s, "POST", "/networks/prune",
+		url.Values{"filters": {`{"until":["1h","2h"]}`}}); status != 400 ||
+		!strings.Contains(body, "more than one until") {
 		t.Errorf("two until: %d %s", status, body)
 	}
 }

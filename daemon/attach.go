@@ -5,53 +5,17 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
 
 	"github.com/usernet/usernet/internal/errdefs"
 
 	"github.com/usernet/usernet/api"
-	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
 
-// A namespace that comes as a descriptor is known by device and inode, and stands for one container whatever number of networks
-// it is attached to. The descriptor is kept, so that its interfaces can be taken away at the end, also when no path and no
-// process leads to it any more.
-
-// turns lets one at a time do something about each namespace.
-type turns struct {
-	mu   sync.Mutex // guards busy; never held while waiting
-	busy map[network.NamespaceID]chan struct{}
-}
-
-// take waits for the turn, or for ctx. The turn ends when done is called.
-func (t *turns) take(ctx context.Context, id network.NamespaceID) (done func(), err error) {
-	for {
-		t.mu.Lock()
-		if t.busy == nil {
-			t.busy = map[network.NamespaceID]chan struct{}{}
-		}
-		busy := t.busy[id]
-		if busy == nil {
-			mine := make(chan struct{})
-			t.busy[id] = mine
-			t.mu.Unlock()
-			return func() {
-				t.mu.Lock()
-				defer t.mu.Unlock()
-				delete(t.busy, id)
-				close(mine)
-			}, nil
-		}
-		t.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
+// A namespace that comes as a descriptor is known by device and inode, and stands for one container whatever number of
+// networks it is attached to. The descriptor is kept, so that its interfaces can be taken away at the end, also when no
+// path and no process leads to it any more.
 
 // Attach implements api.Backend.
 func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (made *network.Container, err error) {
@@ -90,12 +54,12 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 		spec.Networks[i].Key = q.Key
 	}
 	if q.Key != "" {
-		if err := d.leaveOthers(ctx, q.Key, id); err != nil {
+		if err := d.detachOthers(ctx, q.Key, id); err != nil {
 			return nil, err
 		}
 	}
 	if c := d.attachedIn(id); c != nil {
-		if err := d.mend(ctx, c, netns); err != nil {
+		if err := d.repair(ctx, c, netns); err != nil {
 			return nil, err
 		}
 		made, err := d.attachMore(ctx, c, spec)
@@ -106,7 +70,8 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 	return d.attachFirst(ctx, spec, api.Started{Pid: q.Pid, Holder: q.Holder}, netns)
 }
 
-// maxLocalAddrs bounds the addresses that an attachment adds to a loopback interface: a runtime has one for its services.
+// maxLocalAddrs bounds the addresses that an attachment adds to a loopback interface: a runtime has one for its
+// services.
 const maxLocalAddrs = 16
 
 // checkLocalAddrs refuses what the loopback interface cannot have.
@@ -115,7 +80,8 @@ func checkLocalAddrs(spec network.ContainerSpec) error {
 		return errdefs.Invalid("address of the name server in the sandbox: %s is not an IPv4 address of one machine", a)
 	}
 	if len(spec.LocalAddrs) > maxLocalAddrs {
-		return errdefs.Invalid("%d addresses for the loopback interface: there may be %d", len(spec.LocalAddrs), maxLocalAddrs)
+		return errdefs.Invalid("%d addresses for the loopback interface: there may be %d", len(spec.LocalAddrs),
+			maxLocalAddrs)
 	}
 	for _, a := range spec.LocalAddrs {
 		if !usableLocally(a) {
@@ -129,10 +95,10 @@ func usableLocally(a netip.Addr) bool {
 	return a.Is4() && (a.IsGlobalUnicast() || a.IsLinkLocalUnicast()) && !a.IsMulticast()
 }
 
-// mend makes the network of an attached container again of which this daemon has lost the namespace's descriptor. Its addresses
-// and ports stay. Where the descriptor is there it does nothing.
-func (d *Daemon) mend(ctx context.Context, c *network.Container, netns *os.File) error {
-	s := d.box(c.ID)
+// repair makes the network of an attached container again of which this daemon has lost the namespace's descriptor. Its
+// addresses and ports stay. Where the descriptor is there it does nothing.
+func (d *Daemon) repair(ctx context.Context, c *network.Container, netns *os.File) error {
+	s := d.runtime(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.netns.Load() != nil || c.Holder == 0 {
@@ -141,34 +107,43 @@ func (d *Daemon) mend(ctx context.Context, c *network.Container, netns *os.File)
 	if err := d.keepNamespace(s, netns); err != nil {
 		return err
 	}
-	if err := d.plugMissing(ctx, s, c); err != nil {
-		d.unwire(s)
+	if err := d.attachMissing(ctx, s, c); err != nil {
+		d.teardown(s)
 		s.dropNamespace()
 		return err
 	}
 	if err := d.publishAll(ctx, s, c); err != nil {
-		d.log.Error("ports of container are not published any more; publish them again with `usernet port`", "container", c.Name, "error", err)
+		d.log.Error("ports of container are not published any more; publish them again with `usernet port`",
+			"container", c.Name, "error", err)
 	}
-	d.rememberPorts(s, c)
+	d.storeHostPorts(s, c)
 	d.log.Info("container has its network again", "container", c.Name)
 	return nil
 }
 
 // attachedIn is the running container that stands for a namespace, or nil.
 func (d *Daemon) attachedIn(id network.NamespaceID) *network.Container {
-	for _, c := range d.model.Containers() {
-		if c.Attached && c.Status == network.Running && c.NetNSID == id {
-			return c
-		}
+	found := d.model.Select(func(c *network.Container) bool {
+		return c.Attached && c.Status == network.Running && c.NetNSID == id
+	})
+	if len(found) == 0 {
+		return nil
 	}
-	return nil
+	return found[0]
 }
 
-// leaveOthers ends what is attached with a key in other namespaces: the caller's sandbox was made anew.
-func (d *Daemon) leaveOthers(ctx context.Context, key string, id network.NamespaceID) error {
-	for _, c := range d.model.Containers() {
-		if c.Attached && c.NetNSID != id && slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key }) {
-			if err := d.leave(ctx, c, key); err != nil {
+// attachedWith returns the attached containers that have an endpoint with a key.
+func (d *Daemon) attachedWith(key string) []*network.Container {
+	return d.model.Select(func(c *network.Container) bool {
+		return c.Attached && slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key })
+	})
+}
+
+// detachOthers ends what is attached with a key in other namespaces: the caller's sandbox was made anew.
+func (d *Daemon) detachOthers(ctx context.Context, key string, id network.NamespaceID) error {
+	for _, c := range d.attachedWith(key) {
+		if c.NetNSID != id {
+			if err := d.detachKey(ctx, c, key); err != nil {
 				return err
 			}
 		}
@@ -177,12 +152,14 @@ func (d *Daemon) leaveOthers(ctx context.Context, key string, id network.Namespa
 }
 
 // attachFirst makes a container of a namespace. On an error nothing is left of it.
-func (d *Daemon) attachFirst(ctx context.Context, spec network.ContainerSpec, p api.Started, netns *os.File) (*network.Container, error) {
+func (d *Daemon) attachFirst(
+	ctx context.Context, spec network.ContainerSpec, p api.Started, netns *os.File,
+) (*network.Container, error) {
 	c, _, err := d.CreateContainer(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.keepNamespace(d.box(c.ID), netns); err != nil {
+	if err := d.keepNamespace(d.runtime(c.ID), netns); err != nil {
 		_ = d.RemoveContainer(ctx, c.ID, true)
 		return nil, err
 	}
@@ -193,8 +170,11 @@ func (d *Daemon) attachFirst(ctx context.Context, spec network.ContainerSpec, p 
 	return d.model.Container(c.ID)
 }
 
-// attachMore connects the container that stands for a namespace to those of spec's networks that it is not on with its key.
-func (d *Daemon) attachMore(ctx context.Context, c *network.Container, spec network.ContainerSpec) (*network.Container, error) {
+// attachMore connects the container that stands for a namespace to those of spec's networks that it is not on with its
+// key.
+func (d *Daemon) attachMore(
+	ctx context.Context, c *network.Container, spec network.ContainerSpec,
+) (*network.Container, error) {
 	added := false
 	for _, want := range spec.Networks {
 		name := want.Network
@@ -206,7 +186,11 @@ func (d *Daemon) attachMore(ctx context.Context, c *network.Container, spec netw
 			return nil, err
 		}
 		e := want.EndpointSpec
-		if e.Key != "" && slices.ContainsFunc(c.Endpoints, func(have *network.Endpoint) bool { return have.Key == e.Key && have.NetworkID == n.ID }) {
+		if e.Key != "" &&
+			slices.ContainsFunc(c.Endpoints, func(have *network.Endpoint) bool {
+				return have.Key == e.Key &&
+					have.NetworkID == n.ID
+			}) {
 			continue
 		}
 		if spec.Name != "" && spec.Name != c.Name && n.Name != network.BridgeName {
@@ -227,15 +211,12 @@ func (d *Daemon) attachMore(ctx context.Context, c *network.Container, spec netw
 
 // Detach implements api.Backend. What was not attached, or has ended, is no error: a runtime may ask twice.
 func (d *Daemon) Detach(ctx context.Context, key string) error {
-	for _, c := range d.model.Containers() {
-		if !c.Attached || !slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key }) {
-			continue
-		}
+	for _, c := range d.attachedWith(key) {
 		done, err := d.attaching.take(ctx, c.NetNSID)
 		if err != nil {
 			return err
 		}
-		err = d.leave(ctx, c, key)
+		err = d.detachKey(ctx, c, key)
 		done()
 		if err != nil {
 			return err
@@ -244,8 +225,8 @@ func (d *Daemon) Detach(ctx context.Context, key string) error {
 	return nil
 }
 
-// leave takes the endpoints with a key away from c, and the container with the last one.
-func (d *Daemon) leave(ctx context.Context, c *network.Container, key string) error {
+// detachKey takes the endpoints with a key away from c, and the container with the last one.
+func (d *Daemon) detachKey(ctx context.Context, c *network.Container, key string) error {
 	left := len(c.Endpoints)
 	for _, e := range c.Endpoints {
 		if e.Key != key {
@@ -259,75 +240,4 @@ func (d *Daemon) leave(ctx context.Context, c *network.Container, key string) er
 		}
 	}
 	return nil
-}
-
-// keepNamespace keeps a copy of a namespace's descriptor for s.
-func (d *Daemon) keepNamespace(s *sandboxState, netns *os.File) error {
-	fd, err := sockio.Dup(netns)
-	if err != nil {
-		return err
-	}
-	if old := s.netns.Swap(os.NewFile(uintptr(fd), "netns")); old != nil {
-		_ = old.Close()
-	}
-	return nil
-}
-
-// adoptNamespaces takes the namespaces' descriptors that the daemon before has handed over.
-func (d *Daemon) adoptNamespaces(all []*network.Container, r *received) {
-	for _, c := range all {
-		fd, ok := r.Take(netnsID(c.ID))
-		if !ok {
-			continue
-		}
-		f := os.NewFile(uintptr(fd), "netns")
-		id, err := sandbox.NetworkNamespace(f)
-		if err != nil || network.NamespaceID(id) != c.NetNSID || c.Status != network.Running {
-			d.log.Warn("a network namespace that was handed over is of no use", "container", c.Name, "error", err)
-			_ = f.Close()
-			continue
-		}
-		d.box(c.ID).netns.Store(f)
-	}
-}
-
-// dropNamespace lets go of it.
-func (s *sandboxState) dropNamespace() {
-	if f := s.netns.Swap(nil); f != nil {
-		_ = f.Close()
-	}
-}
-
-// target is how the daemon finds a container's namespaces.
-func (d *Daemon) target(c *network.Container) sandbox.Target {
-	t := sandbox.Target{Pid: c.Pid, NetNS: c.NetNS, UserNS: c.UserNS}
-	d.mu.Lock()
-	s := d.sandboxes[c.ID]
-	d.mu.Unlock()
-	if s == nil {
-		return t
-	}
-	if t.File = s.netns.Load(); t.File != nil {
-		t.UserNS = "" // a path of the client's, which the descriptor makes unnecessary
-	}
-	return t
-}
-
-// removeInterfaces takes the interfaces of an attached container that has ended out of its namespace, which may live on.
-func (d *Daemon) removeInterfaces(c *network.Container) {
-	var names []string
-	for _, e := range c.Endpoints {
-		if e.Interface != "" {
-			names = append(names, e.Interface)
-		}
-	}
-	t := d.target(c)
-	if t.File == nil || len(names) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
-	defer cancel()
-	if _, err := d.inside.Configure(ctx, t, sandbox.Request{Remove: names, RemoveLocal: localAddrs(c), NoDNSStub: true}); err != nil {
-		d.log.Debug("interfaces left in a namespace", "container", c.Name, "error", err)
-	}
 }

@@ -14,7 +14,8 @@ type bridge struct {
 	unwatch func() // its locks are not watched any more
 }
 
-// slirpDNS is where slirp4netns answers names, and what the resolv.conf of those who come from there says (slirp4netns(1)).
+// slirpDNS is where slirp4netns answers names, and what the resolv.conf of those who come from there says
+// (slirp4netns(1)).
 var slirpDNS = netip.AddrFrom4([4]byte{10, 0, 2, 3})
 
 // newBridge makes n run.
@@ -46,8 +47,8 @@ type bridgeSlot struct {
 	err    error
 }
 
-// bridgeFor returns the running bridge of n, making it where there is none. It is made without a lock, since that takes a
-// gateway, threads and listeners; who asks for the same one meanwhile waits for it.
+// bridgeFor returns the running bridge of n, making it where there is none. It is made without a lock, since that takes
+// a gateway, threads and listeners; who asks for the same one meanwhile waits for it.
 func (d *Daemon) bridgeFor(n *network.Network) (*bridge, error) {
 	d.mu.Lock()
 	slot, found := d.bridges[n.ID]

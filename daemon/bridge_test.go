@@ -61,7 +61,8 @@ func within(t *testing.T, what string, f func()) {
 	}
 }
 
-// TestNothingWaitsForANetworkThatIsBeingMade makes a network that takes long, and asks the daemon for everything meanwhile.
+// TestNothingWaitsForANetworkThatIsBeingMade makes a network that takes long, and asks the daemon for everything
+// meanwhile.
 func TestNothingWaitsForANetworkThatIsBeingMade(t *testing.T) {
 	d := newTestDaemon(t)
 	slow := slowDriver{opening: make(chan struct{}, 9), let: make(chan error)}
@@ -91,7 +92,7 @@ func TestNothingWaitsForANetworkThatIsBeingMade(t *testing.T) {
 			t.Errorf("a network that is being made has %v, %v", details, err)
 		}
 	})
-	within(t, "another container's lock", func() { d.box("another") })
+	within(t, "another container's lock", func() { d.runtime("another") })
 	within(t, "another network", func() {
 		other := &network.Network{ID: "other", Name: "other", Driver: network.DriverBridge}
 		d.mu.Lock()

@@ -29,7 +29,7 @@ func (p socketPool) Prefill(ipv4, ipv6 bool) { p.Pool.Prefill(bypass.Inbound, ip
 func (p socketPool) Unanswered() { p.Suspend(bypass.Outbound) }
 
 // socketsOf returns the pool of sockets of c's sandbox, making an empty one where there is none. The caller holds s.mu.
-func (d *Daemon) socketsOf(s *sandboxState, c *network.Container) engine.SocketSource {
+func (d *Daemon) socketsOf(s *containerRuntime, c *network.Container) engine.SocketSource {
 	if s.sockets == nil {
 		s.sockets = bypass.New(bypass.InSandbox(d.cfg.Helper, d.target(c)), func(err error) {
 			d.log.Debug("connections go through the gateway", "container", c.Name, "error", err)

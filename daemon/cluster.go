@@ -188,8 +188,8 @@ func (d *Daemon) nameElsewhere(id string) {
 	if d.cluster == nil || n == nil || n.Driver != network.DriverOverlay {
 		return
 	}
-	d.naming.Lock()
-	defer d.naming.Unlock()
+	d.namesMu.Lock()
+	defer d.namesMu.Unlock()
 	self := d.cluster.Identity().ID
 	stays := map[string]bool{}
 	for _, e := range d.cluster.Table().Endpoints(id) {

@@ -71,7 +71,11 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	known := &acknowledged{networks: map[string]netip.Prefix{}, containers: map[string]netip.Addr{}, pending: map[string]bool{}}
+	known := &acknowledged{
+		networks:   map[string]netip.Prefix{},
+		containers: map[string]netip.Addr{},
+		pending:    map[string]bool{},
+	}
 	// Where the machine is slow there are fewer kills, so that the test ends; what was tried is in its log.
 	done, deadline := 0, time.Now().Add(15*time.Second)
 	for ; done < kills && (time.Now().Before(deadline) || os.Getenv("USERNET_KILLS") != ""); done++ {
@@ -98,7 +102,8 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	client := api.NewClient(socket)
-	for deadline := time.Now().Add(2 * time.Minute); client.Do(context.Background(), "GET", "/_ping", nil, nil) != nil; {
+	for deadline := time.Now().Add(2 * time.Minute); client.Do(context.Background(), "GET", "/_ping", nil,
+		nil) != nil; {
 		select {
 		case <-ended:
 			t.Fatal("the daemon did not start on what the last one left")
@@ -114,8 +119,10 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 	for i := range 3 {
 		group.Go(func() { known.churn(t, client, i) })
 	}
-	// Not before the daemon has acknowledged a change, however long a busy machine takes for it; then at a random instant.
-	for deadline := time.Now().Add(2 * time.Minute); known.count() == before && !t.Failed(); time.Sleep(time.Millisecond) {
+	// Not before the daemon has acknowledged a change, however long a busy machine takes for it; then at a random
+	// instant.
+	for deadline := time.Now().Add(2 * time.Minute); known.count() == before &&
+		!t.Failed(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Error("the daemon acknowledges no change")
 		}

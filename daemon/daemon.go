@@ -43,17 +43,21 @@ type Config struct {
 	NoInboundBypass  bool             // connections to published ports go through the gateways always
 	NoOutboundBypass bool             // so do those that containers open
 	Limits           forwarder.Limits // on all containers together; 0 does not limit
-	PeerTimeout      time.Duration    // how long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it
-	PerContainer     forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
-	// FDStore stores copies of what has to stay open while no daemon runs: sockets of published ports, TAPs, DNS stubs. Nil: nothing does.
+	// How long a connection may wait for a peer outside that is gone; 0: as long as the kernel has it.
+	PeerTimeout  time.Duration
+	PerContainer forwarder.Limits // on each container; the zero value means forwarder.DefaultLimits
+	// FDStore stores copies of what has to stay open while no daemon runs: sockets of published ports, TAPs, DNS stubs.
+	// Nil: nothing does.
 	FDStore handover.Sink
-	// Received are the descriptors that the service manager or the daemon before has left to this one; New owns them. The API's
-	// listener is not among them.
+	// Received are the descriptors that the service manager or the daemon before has left to this one; New owns them.
+	// The API's listener is not among them.
 	Received *handover.Set
 	Flows    []handover.Flow // connections that the daemon before has let go of; New owns them
-	// Helper enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes it.
+	// Helper enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes
+	// it.
 	Helper *sandbox.Helper
-	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event are the daemon's to set.
+	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event
+	// are the daemon's to set.
 	Cluster *cluster.Config
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
 	Watchdog watchdog.Config
@@ -67,7 +71,7 @@ type Daemon struct {
 	dns      *dns.Server
 	upstream *dns.Upstreams
 	names    *names.Table
-	naming   sync.Mutex // held from reading a record to changing names, so that what is stored last is the latest
+	namesMu  sync.Mutex // held from reading a record to changing names, so that what is stored last is the latest
 	events   *eventLog
 	watchdog *watchdog.Watchdog
 	shared   *forwarder.Shared // host ports and limits, over all networks
@@ -76,7 +80,7 @@ type Daemon struct {
 	ping6    bool
 	confined confinement
 
-	inside    sandboxes // cfg.Helper
+	sandboxes sandboxes // cfg.Helper
 	attaching turns
 	drivers   []Driver
 	cluster   *cluster.Cluster // nil: this host is in none
@@ -88,10 +92,10 @@ type Daemon struct {
 	ask    sync.Once
 	wg     sync.WaitGroup // watches and TAP readers
 
-	mu        sync.Mutex
-	bridges   map[string]*bridgeSlot // by network id
-	sandboxes map[string]*sandboxState
-	idle      *time.Timer // runs while no container does; nil where ExitWhenIdle is zero
+	mu       sync.Mutex
+	bridges  map[string]*bridgeSlot // by network id
+	runtimes map[string]*containerRuntime
+	idle     *time.Timer // runs while no container does; nil where ExitWhenIdle is zero
 }
 
 // New opens the state, makes what was running run again, and returns the daemon.
@@ -115,7 +119,14 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, log: cfg.Logger, events: newEventLog(), started: time.Now(), inside: cfg.Helper, done: make(chan struct{})}
+	d := &Daemon{
+		cfg:       cfg,
+		log:       cfg.Logger,
+		events:    newEventLog(),
+		started:   time.Now(),
+		sandboxes: cfg.Helper,
+		done:      make(chan struct{}),
+	}
 	if d.cluster, err = d.openCluster(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -133,7 +144,7 @@ func New(cfg Config) (*Daemon, error) {
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.names, d.shared = names.NewTable(), forwarder.NewShared(cfg.Limits, cfg.PerContainer)
-	d.bridges, d.sandboxes = map[string]*bridgeSlot{}, map[string]*sandboxState{}
+	d.bridges, d.runtimes = map[string]*bridgeSlot{}, map[string]*containerRuntime{}
 	d.adoptAddresses()
 	d.tellSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)
@@ -174,7 +185,8 @@ func (d *Daemon) checkPing() {
 	}
 }
 
-const pingHint = "ping sockets are not allowed for this user; allow them with: sysctl net.ipv4.ping_group_range=\"0 2147483647\""
+const pingHint = "ping sockets are not allowed for this user; allow them with: " +
+	"sysctl net.ipv4.ping_group_range=\"0 2147483647\""
 
 // Done is closed when the daemon should end: Shutdown was called, or it was idle for long enough.
 func (d *Daemon) Done() <-chan struct{} { return d.done }
@@ -193,15 +205,15 @@ func (d *Daemon) Close() error {
 	}
 	d.mu.Unlock()
 	d.cancel()
-	boxes := d.boxes()
-	for _, s := range boxes { // before the first one closes, so that what was read finds its port
+	all := d.allRuntimes()
+	for _, s := range all { // before the first one closes, so that what was read finds its port
 		s.mu.Lock()
-		s.quiet()
+		s.quiesce()
 		s.mu.Unlock()
 	}
-	for _, s := range boxes {
+	for _, s := range all {
 		s.mu.Lock()
-		d.unwire(s)
+		d.teardown(s)
 		s.mu.Unlock()
 	}
 	errs := append(d.closeBridges(), d.closeCluster())
@@ -211,15 +223,12 @@ func (d *Daemon) Close() error {
 	return errors.Join(errs...)
 }
 
-// touchIdle starts or stops the idle timer, after a container started or ended.
-func (d *Daemon) touchIdle() {
+// updateIdleTimer starts or stops the idle timer, after a container started or ended.
+func (d *Daemon) updateIdleTimer() {
 	if d.cfg.ExitWhenIdle <= 0 {
 		return
 	}
-	running := false
-	for _, c := range d.model.Containers() {
-		running = running || c.Status != network.Exited
-	}
+	running := d.model.Any(func(c *network.Container) bool { return c.Status != network.Exited })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if running {

@@ -15,8 +15,9 @@ import (
 	"github.com/usernet/usernet/overlay/cluster"
 )
 
-// Driver makes the networks of one kind run. What the model has to know of it, such as its scope, is in network.Drivers, under the
-// same name. One that is a network.Allocator too reserves the addresses of its networks' endpoints.
+// Driver makes the networks of one kind run. What the model has to know of it, such as its scope, is in
+// network.Drivers, under the same name. One that is a network.Allocator too reserves the addresses of its networks'
+// endpoints.
 type Driver interface {
 	Name() string
 	// Validate refuses what a network of this kind cannot be, before it is stored.

@@ -6,8 +6,8 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// sandboxes is what the daemon does in and about sandboxes. *sandbox.Helper is the real one, also when it is nil; a test's gives
-// out descriptors of its own for TAPs.
+// sandboxes is how the daemon enters sandboxes and looks at their namespaces. *sandbox.Helper implements it, also when
+// it is nil; a fake in tests returns its own descriptors as TAPs.
 type sandboxes interface {
 	// Configure carries out a request in a sandbox, and returns what came out of it, which is the caller's.
 	Configure(ctx context.Context, t sandbox.Target, r sandbox.Request) (*sandbox.Reply, error)

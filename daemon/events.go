@@ -46,8 +46,8 @@ func (l *eventLog) from(next uint64) ([]api.Event, uint64, <-chan struct{}) {
 	return append([]api.Event(nil), l.recent[skip:]...), l.first + uint64(len(l.recent)), l.wake
 }
 
-// Events calls send for each event from since on (a zero since: from now on). It returns nil where until is reached or ctx ends,
-// and an error where send fails or the daemon ends.
+// Events calls send for each event from since on (a zero since: from now on). It returns nil where until is reached or
+// ctx ends, and an error where send fails or the daemon ends.
 func (d *Daemon) Events(ctx context.Context, since, until time.Time, send func(api.Event) error) error {
 	if !until.IsZero() {
 		var cancel context.CancelFunc

@@ -6,11 +6,13 @@ import (
 	"github.com/usernet/usernet/handover"
 )
 
-// What leads into sandboxes is stored (Config.FDStore) from when it is opened until the container ends or leaves the network, so that
-// interfaces have their carrier, and DNS stubs their queries, also while no daemon runs. It has to be removed then: an open TAP keeps
-// the whole network namespace. What ended while no daemon ran is removed by the next one, which receives it and finds no use for it.
+// Descriptors that lead into sandboxes (TAPs, DNS stubs) are put into Config.FDStore when they are opened, and removed
+// when the container ends or leaves the network. While no daemon runs, interfaces therefore keep their carrier and DNS
+// stubs queue their queries. Removing them matters: an open TAP keeps the whole network namespace alive. What belonged
+// to containers that ended while no daemon ran is removed by the next daemon, which receives it and does not use it.
 
-// store has a copy of fd stored, and closes fd. What it returns ends that, as long as the daemon is not about to end.
+// store puts a copy of fd into the store and closes fd. The function that it returns removes the copy again, unless the
+// daemon is about to end.
 func (d *Daemon) store(id handover.ID, fd int) (forget func()) {
 	d.cfg.FDStore.Put(id, fd)
 	_ = unix.Close(fd) // a copy
@@ -21,8 +23,8 @@ func (d *Daemon) store(id handover.ID, fd int) (forget func()) {
 	}
 }
 
-// storeTAP has a plug's TAP stored.
-func (d *Daemon) storeTAP(s *sandboxState, p *plug) {
+// storeTAP stores an attachment's TAP.
+func (d *Daemon) storeTAP(s *containerRuntime, p *attachment) {
 	if d.cfg.FDStore == nil {
 		return
 	}
@@ -30,11 +32,11 @@ func (d *Daemon) storeTAP(s *sandboxState, p *plug) {
 	if err != nil {
 		return // it is closed, or there are no descriptors; the TAP can be opened again
 	}
-	p.forget = d.store(tapID(s.id, p.ep), fd)
+	p.unstore = d.store(tapID(s.id, p.endpoint), fd)
 }
 
-// storeStub has a sandbox's stub stored. The caller holds s.mu.
-func (d *Daemon) storeStub(s *sandboxState) {
+// storeStub stores a container's DNS stub. The caller holds s.mu.
+func (d *Daemon) storeStub(s *containerRuntime) {
 	if d.cfg.FDStore == nil {
 		return
 	}
@@ -46,15 +48,15 @@ func (d *Daemon) storeStub(s *sandboxState) {
 	for id, fd := range copies {
 		forget = append(forget, d.store(id, fd))
 	}
-	s.forgetStub = func() {
+	s.unstoreStub = func() {
 		for _, f := range forget {
 			f()
 		}
 	}
 }
 
-// discard closes what was received and nobody has taken. As long as a TAP or a stub is open anywhere, neither can be made again
-// inside.
+// discard closes received descriptors that were not used. A TAP or a stub that is open anywhere cannot be made again in
+// the sandbox.
 func (d *Daemon) discard(r *received) {
 	left := false
 	for id := range r.All() {

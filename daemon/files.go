@@ -14,8 +14,8 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// stubAddr is where a sandbox's resolver finds the DNS server, as in Docker. The sockets are made inside the sandbox and
-// served from here, so the address works on internal and IPv6-only networks too, and outlives the gateway's.
+// stubAddr is where a sandbox's resolver finds the DNS server, as in Docker. The sockets are made inside the sandbox
+// and served from here, so the address works on internal and IPv6-only networks too, and outlives the gateway's.
 var stubAddr = netip.MustParseAddrPort("127.0.0.11:53")
 
 // stubAddrOf is where that is for c.
@@ -35,8 +35,8 @@ func localAddrs(c *network.Container) []netip.Addr {
 	return list
 }
 
-// containerDir holds what the process that started a container has of it: its log, exit status, and the socket at which it
-// takes updates of hosts and resolv.conf.
+// containerDir holds what the process that started a container has of it: its log, exit status, and the socket at which
+// it takes updates of hosts and resolv.conf.
 func (d *Daemon) containerDir(id string) string {
 	return filepath.Join(d.cfg.StateDir, "containers", id)
 }
@@ -70,7 +70,8 @@ func CheckSocketDir(dir string) error {
 	case !info.IsDir():
 		return fmt.Errorf("%s, where the socket is to be, is not a directory", dir)
 	case !ok || int(st.Uid) != os.Geteuid() && st.Uid != 0:
-		return fmt.Errorf("%s, where the socket is to be, belongs to another user; choose another place with --socket", dir)
+		return fmt.Errorf("%s, where the socket is to be, belongs to another user; choose another place with --socket",
+			dir)
 	case info.Mode().Perm()&0o022 != 0 && info.Mode()&os.ModeSticky == 0:
 		return fmt.Errorf("%s, where the socket is to be, can be written by others; run: chmod go-w %s", dir, dir)
 	}
@@ -86,12 +87,12 @@ func (d *Daemon) filesOf(c *network.Container) sandbox.Files {
 	return sandbox.Files{Hosts: hostsFile(c, nets, d.linkTargets(c)), ResolvConf: d.resolvConf(c)}
 }
 
-// updateFiles brings hosts and resolv.conf of a running container, and of those that share its network, up to date. They
-// are written by the processes that started the sandboxes, from the daemon's text: nothing that a container may have
-// written is read. Each takes sandbox.SendFiles' time at most. The caller holds no lock.
+// updateFiles brings hosts and resolv.conf of a running container, and of those that share its network, up to date.
+// They are written by the processes that started the sandboxes, from the daemon's text: nothing that a container may
+// have written is read. Each takes sandbox.SendFiles' time at most. The caller holds no lock.
 func (d *Daemon) updateFiles(id string) {
 	d.mu.Lock()
-	s := d.sandboxes[id]
+	s := d.runtimes[id]
 	d.mu.Unlock()
 	if s == nil {
 		return // removed meanwhile
@@ -103,11 +104,11 @@ func (d *Daemon) updateFiles(id string) {
 		return
 	}
 	files := d.filesOf(c)
-	for _, o := range d.model.Containers() {
-		if o.ID != c.ID && o.NetworkMode != "container:"+c.ID || o.Status != network.Running || o.Monitor == 0 {
-			continue
-		}
-		if err := sandbox.SendFiles(d.ctx, d.containerDir(o.ID), files); err != nil && sandbox.Alive(o.Monitor, o.MonitorStart) {
+	for _, o := range d.model.Select(func(o *network.Container) bool {
+		return (o.ID == c.ID || o.NetworkMode == "container:"+c.ID) && o.Status == network.Running && o.Monitor != 0
+	}) {
+		if err := sandbox.SendFiles(d.ctx, d.containerDir(o.ID), files); err != nil &&
+			sandbox.Alive(o.Monitor, o.MonitorStart) {
 			d.log.Warn("hosts and resolv.conf not written", "container", o.Name, "error", err)
 		}
 	}
@@ -208,8 +209,8 @@ func (d *Daemon) resolvConf(c *network.Container) string {
 	return b.String()
 }
 
-// searchDomains are the domains that the resolver of c adds to names: its own, else the daemon's, else the host's. A dot stands
-// for none.
+// searchDomains are the domains that the resolver of c adds to names: its own, else the daemon's, else the host's. A
+// dot stands for none.
 func (d *Daemon) searchDomains(c *network.Container) []string {
 	for _, list := range [][]string{c.DNSSearch, d.cfg.DNSSearch, d.upstream.Search()} {
 		if len(list) == 0 {
@@ -223,8 +224,8 @@ func (d *Daemon) searchDomains(c *network.Container) []string {
 	return nil
 }
 
-// setsNdots says whether options have the resolver add its search domains before it asks for a name of one label (ndots in
-// resolv.conf(5)). Such names are not forwarded then, as in Docker.
+// setsNdots says whether options have the resolver add its search domains before it asks for a name of one label (ndots
+// in resolv.conf(5)). Such names are not forwarded then, as in Docker.
 func setsNdots(options []string) bool {
 	for _, o := range options {
 		if text, ok := strings.CutPrefix(o, "ndots:"); ok {

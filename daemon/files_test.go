@@ -31,7 +31,8 @@ func TestDirectoriesThatOthersCouldChangeAreRefused(t *testing.T) {
 		if err := os.Chmod(sub, test.mode); err != nil {
 			t.Fatal(err)
 		}
-		for what, err := range map[string]error{test.state + "@state": checkStateDir(sub), test.socket + "@socket": CheckSocketDir(sub)} {
+		for what, err := range map[string]error{test.state + "@state": checkStateDir(sub), test.socket +
+			"@socket": CheckSocketDir(sub)} {
 			words, kind, _ := strings.Cut(what, "@")
 			if (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 				t.Errorf("%s directory %s: %v, wanted %q", kind, test.name, err, words)

@@ -10,15 +10,17 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// findNamespaces looks for the namespaces of attached containers whose descriptors ended with the last daemon: that was killed, and
-// no service manager kept them. Nothing but a process leads to such a namespace where its path is one that only the client sees.
-// It is called before the daemon confines itself.
+// findNamespaces looks for the namespaces of attached containers whose descriptors ended with the last daemon: that was
+// killed, and no service manager kept them. Nothing but a process leads to such a namespace where its path is one that
+// only the client sees. It is called before the daemon confines itself.
 //
-// The kernel uses the numbers of namespaces again. So one counts only where it has the container's interface and address.
+// The kernel uses the numbers of namespaces again. So one counts only where it has the container's interface and
+// address.
 func (d *Daemon) findNamespaces(all []*network.Container) {
 	lost := map[network.NamespaceID]*network.Container{}
 	for _, c := range all {
-		if c.Attached && c.Status == network.Running && c.Pid == 0 && c.NetNSID != (network.NamespaceID{}) && d.target(c).File == nil {
+		if c.Attached && c.Status == network.Running && c.Pid == 0 && c.NetNSID != (network.NamespaceID{}) &&
+			d.target(c).File == nil {
 			lost[c.NetNSID] = c
 		}
 	}
@@ -42,7 +44,7 @@ func (d *Daemon) findNamespaces(all []*network.Container) {
 		c := lost[network.NamespaceID(id)]
 		if err == nil && c != nil && hasInterfaces(filepath.Join("/proc", e.Name(), "net"), c) {
 			delete(lost, c.NetNSID)
-			if err := d.keepNamespace(d.box(c.ID), f); err != nil {
+			if err := d.keepNamespace(d.runtime(c.ID), f); err != nil {
 				d.log.Warn("a network namespace was found, and cannot be kept", "container", c.Name, "error", err)
 			}
 		}
@@ -50,7 +52,8 @@ func (d *Daemon) findNamespaces(all []*network.Container) {
 	}
 }
 
-// hasInterfaces says whether a namespace, whose proc_net(5) files are in dir, has the interfaces of c and its IPv4 addresses.
+// hasInterfaces says whether a namespace, whose proc_net(5) files are in dir, has the interfaces of c and its IPv4
+// addresses.
 func hasInterfaces(dir string, c *network.Container) bool {
 	devices, err := os.ReadFile(filepath.Join(dir, "dev"))
 	if err != nil {
@@ -64,7 +67,8 @@ func hasInterfaces(dir string, c *network.Container) bool {
 		if e.Interface == "" || e.Unconfigured {
 			continue
 		}
-		if !hasField(string(devices), e.Interface+":") || e.IPv4.IsValid() && !hasField(string(addresses), e.IPv4.Addr().String()) {
+		if !hasField(string(devices), e.Interface+":") || e.IPv4.IsValid() &&
+			!hasField(string(addresses), e.IPv4.Addr().String()) {
 			return false
 		}
 	}

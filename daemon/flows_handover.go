@@ -7,8 +7,8 @@ import (
 	"github.com/usernet/usernet/handover"
 )
 
-// DetachFlows detaches the TCP connections that bypass the gateways, for another daemon to resume, and begins no more. The
-// descriptors are the caller's. Call it before Close.
+// DetachFlows detaches the TCP connections that bypass the gateways, for another daemon to resume, and begins no more.
+// The descriptors are the caller's. Call it before Close.
 func (d *Daemon) DetachFlows() []handover.Flow {
 	var list []handover.Flow
 	for _, b := range d.bridgeList() {
@@ -46,7 +46,8 @@ func (d *Daemon) resumeFlows(flows []handover.Flow) {
 			continue
 		}
 		if err := b.ResumeFlow(st); err != nil {
-			d.log.Warn("a connection that was handed over is not resumed", "inside", st.Inside, "outside", st.Outside, "error", err)
+			d.log.Warn("a connection that was handed over is not resumed", "inside", st.Inside, "outside", st.Outside,
+				"error", err)
 		}
 	}
 }

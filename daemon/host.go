@@ -54,8 +54,8 @@ func (d *Daemon) startDNS() error {
 	return nil
 }
 
-// totalQuestions bounds the questions that are being asked outside: each holds a socket, and an eighth of the descriptors
-// that the daemon may have are for them.
+// totalQuestions bounds the questions that are being asked outside: each holds a socket, and an eighth of the
+// descriptors that the daemon may have are for them.
 func totalQuestions() int {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {

@@ -22,7 +22,11 @@ import (
 // Info is the daemon's state in numbers.
 func (d *Daemon) Info() api.Info {
 	info := api.Info{
-		Version: d.cfg.Version, Pid: os.Getpid(), StateDir: d.cfg.StateDir, Socket: d.cfg.Socket, Started: d.started,
+		Version:  d.cfg.Version,
+		Pid:      os.Getpid(),
+		StateDir: d.cfg.StateDir,
+		Socket:   d.cfg.Socket,
+		Started:  d.started,
 		Counters: map[string]json.Number{},
 	}
 	for _, c := range d.model.Containers() {
@@ -82,7 +86,8 @@ type networkDetails struct {
 	Fabric map[string]uint64 `json:",omitempty"`
 }
 
-// portDetails is a switch port with its counters and drops by reason. MAC addresses are texts: package json would write base64.
+// portDetails is a switch port with its counters and drops by reason. MAC addresses are texts: package json would write
+// base64.
 type portDetails struct {
 	vswitch.PortInfo
 	MAC     string
@@ -139,9 +144,20 @@ func (d *Daemon) Flows(ref string) ([]api.Flow, error) {
 				continue
 			}
 			out = append(out, api.Flow{
-				Container: f.Name, Network: b.record.Name, Proto: f.Proto, Direction: f.Direction,
-				Inside: f.Inside, Outside: f.Outside, HostSide: f.HostSide, State: f.State, Path: f.Path,
-				BytesIn: f.BytesIn, BytesOut: f.BytesOut, PacketsIn: f.PacketsIn, PacketsOut: f.PacketsOut, Created: f.Created,
+				Container:  f.Name,
+				Network:    b.record.Name,
+				Proto:      f.Proto,
+				Direction:  f.Direction,
+				Inside:     f.Inside,
+				Outside:    f.Outside,
+				HostSide:   f.HostSide,
+				State:      f.State,
+				Path:       f.Path,
+				BytesIn:    f.BytesIn,
+				BytesOut:   f.BytesOut,
+				PacketsIn:  f.PacketsIn,
+				PacketsOut: f.PacketsOut,
+				Created:    f.Created,
 			})
 		}
 	}
@@ -166,7 +182,8 @@ func (d *Daemon) QueryDNS(ctx context.Context, container, name, qtype string) (a
 	}
 	t, ok := dns.StringToType[strings.ToUpper(qtype)]
 	if !ok {
-		return api.DNSAnswer{}, errdefs.Invalid("unknown record type %q: give one such as A, AAAA, PTR, SRV, MX or TXT", qtype)
+		return api.DNSAnswer{}, errdefs.Invalid("unknown record type %q: give one such as A, AAAA, PTR, SRV, MX or TXT",
+			qtype)
 	}
 	r, err := d.dns.Query(ctx, client, name, t)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 
 func TestDetailsShowMACAddressesAsText(t *testing.T) {
 	mac := net.HardwareAddr{0x02, 0x42, 10, 0, 0, 2}
-	b, err := json.Marshal(newPortDetails([]vswitch.PortInfo{{Name: "web", MAC: mac, Learned: []net.HardwareAddr{mac}}}))
+	b, err := json.Marshal(
+		newPortDetails([]vswitch.PortInfo{{Name: "web", MAC: mac, Learned: []net.HardwareAddr{mac}}}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // updateLinks tells the switch of a network without inter-container connectivity which ports of which containers the
-// others may reach by their links. The caller holds d.naming.
+// others may reach by their links. The caller holds d.namesMu.
 func (d *Daemon) updateLinks(networkID string) {
 	b := d.bridge(networkID)
 	if b == nil || !b.Isolated() {

@@ -16,8 +16,8 @@ var hostNames = []string{"host.docker.internal", "host.containers.internal", "ho
 // updateNames brings the names of one container in line with its record, and what links open on the networks that it
 // was on or is on. It is called after each change of a container or of one of its endpoints.
 func (d *Daemon) updateNames(id string) {
-	d.naming.Lock()
-	defer d.naming.Unlock()
+	d.namesMu.Lock()
+	defer d.namesMu.Unlock()
 	for _, on := range d.nameContainer(id) {
 		d.updateLinks(on)
 	}
@@ -26,8 +26,8 @@ func (d *Daemon) updateNames(id string) {
 
 // updateAllNames does so for all containers and networks.
 func (d *Daemon) updateAllNames() {
-	d.naming.Lock()
-	defer d.naming.Unlock()
+	d.namesMu.Lock()
+	defer d.namesMu.Unlock()
 	for _, n := range d.model.Networks() {
 		d.nameNetwork(n)
 	}
@@ -50,7 +50,7 @@ func (d *Daemon) nameNetwork(n *network.Network) {
 }
 
 // nameContainer reads the record of a container and has the table of names say what it says. It returns the networks
-// that this is about. The caller holds d.naming, so that what is read last is stored last.
+// that this is about. The caller holds d.namesMu, so that what is read last is stored last.
 func (d *Daemon) nameContainer(id string) (networks []string) {
 	c, err := d.model.Container(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
@@ -68,8 +68,8 @@ func (d *Daemon) nameContainer(id string) (networks []string) {
 	return d.names.SetContainer(named)
 }
 
-// namesOf is what the table of names has of a running container. nets are the networks that it is on, by id;
-// upstreams the servers that its other names are asked of, unless it or one of its networks has others.
+// namesOf returns the names of a running container, as the table of names has them. nets are the networks that it is
+// on, by id; upstreams the servers that its other names are asked of, unless it or one of its networks has others.
 func namesOf(c *network.Container, nets map[string]*network.Network, upstreams []string) names.Container {
 	one := names.Container{ID: c.ID, Hosts: map[string][]netip.Addr{}, Links: network.ParseLinks(c.Links)}
 	one.DNS = dns.Client{ID: c.ID, Upstreams: upstreams, NoShort: setsNdots(c.DNSOptions)}

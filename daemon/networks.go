@@ -39,12 +39,15 @@ func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.
 
 // CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
 func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
-	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil { // else the model has Docker's text
-		if err := driver.Validate(&network.Network{Name: spec.Name, Internal: spec.Internal, Options: spec.Options}); err != nil {
+	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil {
+		// else the model has Docker's text
+		if err := driver.Validate(&network.Network{Name: spec.Name, Internal: spec.Internal,
+			Options: spec.Options}); err != nil {
 			return nil, "", err
 		}
 	}
-	if driver, known := network.DriverOf(spec.Driver); known && driver.Scope == network.ScopeGlobal && !spec.ConfigOnly && d.cluster != nil {
+	if driver, known := network.DriverOf(spec.Driver); known && driver.Scope == network.ScopeGlobal &&
+		!spec.ConfigOnly && d.cluster != nil {
 		return d.createGlobal(ctx, spec)
 	}
 	n, warning, err := d.model.CreateNetwork(spec)
@@ -101,7 +104,7 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 	if err != nil {
 		return err
 	}
-	s := d.box(c.ID)
+	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,15 +115,15 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 	if c.Status == network.Running {
 		ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 		defer cancel()
-		if err := d.plugIn(ctx, s, c, []*network.Endpoint{e}, nil); err != nil {
-			s.unplug(e.ID)
+		if err := d.attachEndpoints(ctx, s, c, []*network.Endpoint{e}, nil); err != nil {
+			s.detachEndpoint(e.ID)
 			if _, _, undo := d.model.Disconnect(e.NetworkID, c.ID, true); undo != nil {
 				d.log.Error("endpoint left in the store", "container", c.Name, "network", e.Network, "error", undo)
 			}
 			return err
 		}
 	}
-	d.changed(ctx, s, c)
+	d.afterEndpointChange(ctx, s, c)
 	d.endpointEvent("connect", c, e)
 	return nil
 }
@@ -131,7 +134,7 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 	if err != nil {
 		return err
 	}
-	s := d.box(c.ID)
+	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,24 +142,24 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 	if err != nil {
 		return err
 	}
-	s.unplug(e.ID)
+	s.detachEndpoint(e.ID)
 	if c.Status == network.Running {
 		ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 		defer cancel()
-		if err := d.plugIn(ctx, s, c, nil, []string{e.Interface}); err != nil {
+		if err := d.attachEndpoints(ctx, s, c, nil, []string{e.Interface}); err != nil {
 			// The switch port is closed and the store agrees; a sandbox that cannot be entered is about to end.
 			d.log.Warn("interface left in the sandbox", "container", c.Name, "interface", e.Interface, "error", err)
 		}
 	}
-	d.changed(ctx, s, c)
+	d.afterEndpointChange(ctx, s, c)
 	d.endpointEvent("disconnect", c, e)
 	return nil
 }
 
-// changed brings names and published ports in line after an endpoint came or went. The caller holds s.mu.
-func (d *Daemon) changed(ctx context.Context, s *sandboxState, c *network.Container) {
+// afterEndpointChange brings names and published ports in line after an endpoint came or went. The caller holds s.mu.
+func (d *Daemon) afterEndpointChange(ctx context.Context, s *containerRuntime, c *network.Container) {
 	d.updateNames(c.ID)
-	d.updateLinkers(c.Name)
+	d.refreshLinkedHosts(c.Name)
 	if c.Status != network.Running {
 		return
 	}
@@ -169,19 +172,19 @@ func (d *Daemon) changed(ctx context.Context, s *sandboxState, c *network.Contai
 }
 
 // portsMoved says whether the container's published ports are bound on a network that is no longer the right one.
-func (d *Daemon) portsMoved(s *sandboxState, c *network.Container) bool {
+func (d *Daemon) portsMoved(s *containerRuntime, c *network.Container) bool {
 	e4, e6 := network.DefaultRouteEndpoint(c, d.networkByID)
 	e := e4
 	if e == nil {
 		e = e6
 	}
-	if e == nil || s.plugs[e.ID] == nil {
+	if e == nil || s.attachments[e.ID] == nil {
 		return len(s.bound) > 0
 	}
 	if len(s.bound) == 0 {
 		return len(c.Ports) > 0 || c.PublishAll
 	}
-	return s.bound[0].on != s.plugs[e.ID].on
+	return s.bound[0].bridge != s.attachments[e.ID].bridge
 }
 
 func (d *Daemon) networkEvent(action, id, name string, attributes map[string]string) {

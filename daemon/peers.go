@@ -10,23 +10,24 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// A container that usernet runs is of the same user as the daemon, so that SO_PEERCRED does not tell it from the user. Its user
-// namespace does: what is started in it cannot leave it.
+// A container that usernet runs is of the same user as the daemon, so that SO_PEERCRED does not tell it from the user.
+// Its user namespace does: what is started in it cannot leave it.
 
-// An attached container is in namespaces that something else made, whose own tools (podman, conmon, netavark) are in the same user
-// namespace. Some are in the daemon's network namespace, which nothing in a sandbox can come back to: that needs capabilities in
-// the user namespace that it belongs to (setns(2)). Others are in a third one, as netavark and CNI plugins under Podman are, and
-// in the daemon's PID namespace, which nothing can come back to either (pid_namespaces(7)). A sandbox that was left in that one
-// can trace the user's processes (ptrace(2) asks for the same uid), so that there is nothing to keep it from by another network namespace.
+// An attached container is in namespaces that something else made, whose own tools (podman, conmon, netavark) are in
+// the same user namespace. Some are in the daemon's network namespace, which nothing in a sandbox can come back to:
+// that needs capabilities in the user namespace that it belongs to (setns(2)). Others are in a third one, as netavark
+// and CNI plugins under Podman are, and in the daemon's PID namespace, which nothing can come back to either
+// (pid_namespaces(7)). A sandbox that was left in that one can trace the user's processes (ptrace(2) asks for the same
+// uid), so that there is nothing to keep it from by another network namespace.
 
-// AllowPeer says why the process pid gets no answers from the API: it is in a container of this daemon that was not started or
-// attached with ShareAPI.
+// AllowPeer says why the process pid gets no answers from the API: it is in a container of this daemon that was not
+// started or attached with ShareAPI.
 func (d *Daemon) AllowPeer(pid int) error {
 	closed, elsewhere := d.closedNamespaces()
 	if len(closed) == 0 && len(elsewhere) == 0 {
 		return nil
 	}
-	peer, err := d.inside.Namespaces(pid)
+	peer, err := d.sandboxes.Namespaces(pid)
 	if err == nil && len(elsewhere) > 0 {
 		var outside bool
 		if outside, err = d.outside(peer); outside {
@@ -44,7 +45,10 @@ func (d *Daemon) AllowPeer(pid int) error {
 		}
 		if is {
 			d.log.Warn("an API client is refused: it is in a container", "pid", pid, "container", name)
-			return errdefs.Forbidden("requests from within container %s are refused; start or attach it with --share-api if it is to change networks", name)
+			return errdefs.Forbidden(
+				"requests from within container %s are refused; start or attach it with --share-api if it is to "+
+					"change networks",
+				name)
 		}
 	}
 	return nil
@@ -53,24 +57,27 @@ func (d *Daemon) AllowPeer(pid int) error {
 // outside says whether a process, which may be in the user namespace of attached containers, is in none of them.
 func (d *Daemon) outside(peer sandbox.Namespaces) (bool, error) {
 	var own sandbox.Namespaces
-	for path, id := range map[string]*sandbox.NamespaceID{"/proc/self/ns/net": &own.Net, "/proc/self/ns/pid": &own.PID} {
+	for path, id := range map[string]*sandbox.NamespaceID{"/proc/self/ns/net": &own.Net,
+		"/proc/self/ns/pid": &own.PID} {
 		var err error
 		if id.Dev, id.Ino, err = (*sandbox.Helper)(nil).Namespace(path); err != nil {
 			return false, err
 		}
 	}
-	attached := slices.ContainsFunc(d.model.Containers(), func(c *network.Container) bool { return c.NetNSID == network.NamespaceID(peer.Net) })
+	attached := slices.ContainsFunc(d.model.Containers(),
+		func(c *network.Container) bool { return c.NetNSID == network.NamespaceID(peer.Net) })
 	return peer.Net == own.Net || peer.PID == own.PID && !attached, nil
 }
 
-// closedNamespaces are the user namespaces, with a container's name each, whose processes get no answers: closed those of
-// containers that usernet runs, elsewhere those that attached network namespaces belong to, whose processes get none unless they
-// are outside of these. The zero one is the daemon's own, which all processes are in.
+// closedNamespaces are the user namespaces, with a container's name each, whose processes get no answers: closed those
+// of containers that usernet runs, elsewhere those that attached network namespaces belong to, whose processes get none
+// unless they are outside of these. The zero one is the daemon's own, which all processes are in.
 func (d *Daemon) closedNamespaces() (closed, elsewhere map[network.NamespaceID]string) {
 	closed, elsewhere = map[network.NamespaceID]string{}, map[network.NamespaceID]string{}
-	for _, c := range d.model.Containers() {
+	for _, c := range d.model.Select(func(c *network.Container) bool {
+		return c.Status != network.Exited && !c.ShareAPI
+	}) {
 		switch {
-		case c.Status == network.Exited || c.ShareAPI:
 		case c.Attached:
 			elsewhere[c.UserNSID] = c.Name
 		case c.UserNSID != (network.NamespaceID{}):
@@ -80,8 +87,8 @@ func (d *Daemon) closedNamespaces() (closed, elsewhere map[network.NamespaceID]s
 	return closed, elsewhere
 }
 
-// userNamespaceFor is userNamespaceOf the first process of c. One that joins another's network is in that one's user namespace,
-// and cannot be looked at before its command runs: what enters a sandbox shows nothing of itself.
+// userNamespaceFor is userNamespaceOf the first process of c. One that joins another's network is in that one's user
+// namespace, and cannot be looked at before its command runs: what enters a sandbox shows nothing of itself.
 func (d *Daemon) userNamespaceFor(c *network.Container, pid int) (network.NamespaceID, error) {
 	if ref, shared := strings.CutPrefix(c.NetworkMode, "container:"); shared {
 		owner, err := d.model.Container(ref)
@@ -92,9 +99,10 @@ func (d *Daemon) userNamespaceFor(c *network.Container, pid int) (network.Namesp
 	return d.userNamespaceOf(pid)
 }
 
-// userNamespaceOf is what tells the user namespace of a sandbox's first process from all others; zero: it is the daemon's own.
+// userNamespaceOf is what tells the user namespace of a sandbox's first process from all others; zero: it is the
+// daemon's own.
 func (d *Daemon) userNamespaceOf(pid int) (network.NamespaceID, error) {
-	in, err := d.inside.Namespaces(pid)
+	in, err := d.sandboxes.Namespaces(pid)
 	if err != nil {
 		return network.NamespaceID{}, err
 	}

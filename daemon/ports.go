@@ -16,12 +16,12 @@ import (
 
 // binding is one published port as it is bound now, and where.
 type binding struct {
-	on    *bridge
-	bound publish.Bound
+	bridge *bridge
+	bound  publish.Bound
 }
 
 // publishAll binds what was asked for when the container was made.
-func (d *Daemon) publishAll(ctx context.Context, s *sandboxState, c *network.Container) error {
+func (d *Daemon) publishAll(ctx context.Context, s *containerRuntime, c *network.Container) error {
 	if len(s.bound) > 0 {
 		return nil
 	}
@@ -29,15 +29,18 @@ func (d *Daemon) publishAll(ctx context.Context, s *sandboxState, c *network.Con
 	if c.PublishAll {
 		for _, x := range c.Exposed {
 			if !slices.ContainsFunc(ports, func(b network.PortBinding) bool { return b.Covers(x) }) {
-				ports = append(ports, network.PortBinding{Port: x.Port, End: x.Port, Proto: x.Proto, FromPublishAll: true})
+				ports = append(ports,
+					network.PortBinding{Port: x.Port, End: x.Port, Proto: x.Proto, FromPublishAll: true})
 			}
 		}
 	}
-	return d.publishAsBefore(ctx, s, c, ports)
+	return d.publishOnSamePorts(ctx, s, c, ports)
 }
 
 // publish binds ports on the network that has the container's default route. The caller holds s.mu.
-func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Container, ports []network.PortBinding) error {
+func (d *Daemon) publish(
+	ctx context.Context, s *containerRuntime, c *network.Container, ports []network.PortBinding,
+) error {
 	if len(ports) == 0 {
 		return nil
 	}
@@ -46,11 +49,11 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 	if e == nil {
 		e = e6
 	}
-	if e == nil || s.plugs[e.ID] == nil {
+	if e == nil || s.attachments[e.ID] == nil {
 		d.log.Warn("ports not published: the container is on internal networks only", "container", c.Name)
 		return nil
 	}
-	p := s.plugs[e.ID]
+	p := s.attachments[e.ID]
 	var in4, in6 netip.Addr
 	if e.IPv4.IsValid() {
 		in4 = e.IPv4.Addr()
@@ -58,35 +61,36 @@ func (d *Daemon) publish(ctx context.Context, s *sandboxState, c *network.Contai
 	if e6 != nil && e6.NetworkID == e.NetworkID && e6.IPv6.IsValid() {
 		in6 = e6.IPv6.Addr()
 	}
-	def := p.on.record.Settings().HostBinding4
+	def := p.bridge.record.Settings().HostBinding4
 	ports = slices.Clone(ports)
 	for i := range ports {
 		if !ports[i].HostIP.IsValid() {
 			ports[i].HostIP = def
 		}
 	}
-	bound, err := p.on.Publish(ctx, p.at, engine.Publication{IPv4: in4, IPv6: in6, Ports: ports})
+	bound, err := p.bridge.Publish(ctx, p.port, engine.Publication{IPv4: in4, IPv6: in6, Ports: ports})
 	if err != nil {
-		return errdefs.Internal("driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID, err)
+		return errdefs.Internal("driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID,
+			err)
 	}
 	for _, b := range bound {
-		s.bound = append(s.bound, binding{p.on, b})
+		s.bound = append(s.bound, binding{p.bridge, b})
 	}
 	return nil
 }
 
-func (d *Daemon) unpublishAll(s *sandboxState) {
+func (d *Daemon) unpublishAll(s *containerRuntime) {
 	d.unpublish(s, func(binding) bool { return true })
 }
 
 // unpublish closes the bindings that match.
-func (d *Daemon) unpublish(s *sandboxState, match func(binding) bool) {
+func (d *Daemon) unpublish(s *containerRuntime, match func(binding) bool) {
 	byBridge := map[*bridge][]publish.Bound{}
 	s.bound = slices.DeleteFunc(s.bound, func(b binding) bool {
 		if !match(b) {
 			return false
 		}
-		byBridge[b.on] = append(byBridge[b.on], b.bound)
+		byBridge[b.bridge] = append(byBridge[b.bridge], b.bound)
 		return true
 	})
 	for b, list := range byBridge {
@@ -97,12 +101,12 @@ func (d *Daemon) unpublish(s *sandboxState, match func(binding) bool) {
 }
 
 // running finds a container with a live sandbox, and locks it; the caller unlocks.
-func (d *Daemon) running(ref string) (*sandboxState, *network.Container, error) {
+func (d *Daemon) running(ref string) (*containerRuntime, *network.Container, error) {
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	s := d.box(c.ID)
+	s := d.runtime(c.ID)
 	s.mu.Lock()
 	if c, err = d.model.Container(c.ID); err == nil && c.Status != network.Running {
 		err = errdefs.Conflict("container %s is not running", c.Name)
@@ -127,7 +131,7 @@ func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.P
 	}
 	added := slices.Clone(s.bound[before:])
 	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Ports, c.Bound = append(c.Ports, ports...), chosenPorts(s)
+		c.Ports, c.Bound = append(c.Ports, ports...), hostPortsOf(s)
 		return nil
 	})
 	if err != nil {
@@ -138,7 +142,8 @@ func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.P
 	return published(added), nil
 }
 
-// UnpublishPorts takes published ports away. Each of ports names a container port, and its host port where that is not 0.
+// UnpublishPorts takes published ports away. Each of ports names a container port, and its host port where that is not
+// 0.
 func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.PortBinding) error {
 	s, c, err := d.running(ref)
 	if err != nil {
@@ -148,13 +153,16 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 	match := func(p network.PortBinding) func(binding) bool {
 		return func(b binding) bool {
 			in := p.Covers(network.PortProto{Port: b.bound.Port, Proto: b.bound.Proto})
-			host := p.HostPort == 0 || p.HostPort <= b.bound.Host.Port() && b.bound.Host.Port() <= max(p.HostPort, p.HostEnd)
+			host := p.HostPort == 0 ||
+				p.HostPort <= b.bound.Host.Port() && b.bound.Host.Port() <= max(p.HostPort, p.HostEnd)
 			return in && host && (!p.HostIP.IsValid() || p.HostIP == b.bound.Host.Addr())
 		}
 	}
 	for _, p := range ports {
 		if !slices.ContainsFunc(s.bound, match(p)) {
-			return errdefs.NotFound("container %s does not publish %d/%s as asked; `usernet port %s` lists what it does", c.Name, p.Port, p.Proto, c.Name)
+			return errdefs.NotFound(
+				"container %s does not publish %d/%s as asked; `usernet port %s` lists what it does", c.Name, p.Port,
+				p.Proto, c.Name)
 		}
 	}
 	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
@@ -184,7 +192,8 @@ func subtract(have, drop []network.PortBinding) []network.PortBinding {
 			}
 			gone := slices.ContainsFunc(drop, func(p network.PortBinding) bool {
 				return p.Covers(network.PortProto{Port: one.Port, Proto: one.Proto}) &&
-					(p.HostPort == 0 || one.HostPort == 0 || p.HostPort <= one.HostPort && one.HostPort <= max(p.HostPort, p.HostEnd)) &&
+					(p.HostPort == 0 || one.HostPort == 0 || p.HostPort <= one.HostPort &&
+						one.HostPort <= max(p.HostPort, p.HostEnd)) &&
 					(!p.HostIP.IsValid() || p.HostIP == one.HostIP)
 			})
 			if !gone {
@@ -213,7 +222,7 @@ func (d *Daemon) Published(ref string) ([]api.Published, error) {
 		return nil, err
 	}
 	d.mu.Lock()
-	s := d.sandboxes[c.ID]
+	s := d.runtimes[c.ID]
 	d.mu.Unlock()
 	if s == nil {
 		return nil, nil

@@ -38,7 +38,11 @@ func TestSubtractIsDifference(t *testing.T) {
 	hosts := []netip.Addr{{}, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 	draw := func(n int) (list []network.PortBinding) {
 		for range r.IntN(n) {
-			b := network.PortBinding{HostIP: hosts[r.IntN(3)], Port: uint16(80 + r.IntN(6)), Proto: []network.Protocol{"tcp", "udp"}[r.IntN(2)]}
+			b := network.PortBinding{
+				HostIP: hosts[r.IntN(3)],
+				Port:   uint16(80 + r.IntN(6)),
+				Proto:  []network.Protocol{"tcp", "udp"}[r.IntN(2)],
+			}
 			b.End = b.Port + uint16(r.IntN(4))
 			if r.IntN(3) > 0 {
 				b.HostPort = 8000 + b.Port
@@ -77,8 +81,9 @@ func TestSubtractKeepsWhatIsWhole(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	for text, want := range map[string]syscall.Signal{
-		"9": syscall.SIGKILL, "KILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM, "term": syscall.SIGTERM, "sigusr1": syscall.SIGUSR1,
-		"0": 0, "65": 0, "-1": 0, "": 0, "SIGNOTHING": 0, "9 ": 0,
+		"9": syscall.SIGKILL, "KILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM, "term": syscall.SIGTERM,
+		"sigusr1": syscall.SIGUSR1,
+		"0":       0, "65": 0, "-1": 0, "": 0, "SIGNOTHING": 0, "9 ": 0,
 	} {
 		got, err := parseSignal(text)
 		if got != want || (err == nil) != (want != 0) {

@@ -4,8 +4,8 @@ import (
 	"github.com/usernet/usernet/handover"
 )
 
-// received are the descriptors that New got with its Config and nobody has taken yet. New owns them whatever becomes of it,
-// so it closes at its end, on each way out, what is left here. Taking a descriptor removes it: it then belongs to the taker.
+// received holds the descriptors that New got with its Config. New owns them, and closes on every return those that
+// were not taken. Taking a descriptor removes it: the taker owns it then.
 type received struct {
 	*handover.Set
 	flows []handover.Flow

@@ -84,7 +84,7 @@ func newFakeDaemon(t *testing.T) (*Daemon, *fakeSandboxes) {
 			_ = unix.Close(fd)
 		}
 	})
-	d.inside = f
+	d.sandboxes = f
 	return d, f
 }
 
@@ -125,7 +125,8 @@ func arp(t *testing.T, fd int, e *network.Endpoint) net.HardwareAddr {
 	if _, err := unix.Write(fd, frame); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)}); err != nil {
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO,
+		&unix.Timeval{Sec: int64(patience / time.Second)}); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -134,14 +135,15 @@ func arp(t *testing.T, fd int, e *network.Endpoint) net.HardwareAddr {
 		if err != nil {
 			t.Fatalf("nobody answers: %v", err)
 		}
-		if f := buf[10:n]; len(f) >= 42 && binary.BigEndian.Uint16(f[12:]) == 0x0806 && f[21] == 2 && bytes.Equal(f[28:32], gateway[:]) {
+		if f := buf[10:n]; len(f) >= 42 && binary.BigEndian.Uint16(f[12:]) == 0x0806 && f[21] == 2 &&
+			bytes.Equal(f[28:32], gateway[:]) {
 			return slices.Clone(f[22:28])
 		}
 	}
 }
 
-// TestContainerComesAndGoes follows an attached container through its life, with all that is asked for in its namespace, and with
-// a frame through each of its interfaces.
+// TestContainerComesAndGoes follows an attached container through its life, with all that is asked for in its
+// namespace, and with a frame through each of its interfaces.
 func TestContainerComesAndGoes(t *testing.T) {
 	d, f := newFakeDaemon(t)
 	since := time.Now()
@@ -162,7 +164,8 @@ func TestContainerComesAndGoes(t *testing.T) {
 	}
 
 	f.fail = errors.New("no")
-	if err := d.Connect(t.Context(), "two", "c1", network.EndpointSpec{}); !errors.Is(err, f.fail) && !strings.Contains(fmt.Sprint(err), "no") {
+	if err := d.Connect(t.Context(), "two", "c1", network.EndpointSpec{}); !errors.Is(err, f.fail) &&
+		!strings.Contains(fmt.Sprint(err), "no") {
 		t.Errorf("a network that cannot be connected: %v", err)
 	}
 	if c, _ = d.Container("c1"); len(c.Endpoints) != 1 {
@@ -213,7 +216,8 @@ func TestContainerComesAndGoes(t *testing.T) {
 	}
 	want := []string{
 		"network create", "network create", "container create", "network connect", "container start",
-		"network connect", "network disconnect", "container rename", "container die", "network disconnect", "container destroy",
+		"network connect", "network disconnect", "container rename", "container die", "network disconnect",
+		"container destroy",
 	}
 	if !slices.Equal(events, want) {
 		t.Errorf("events:\n%v, want\n%v", events, want)
@@ -231,7 +235,8 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.fail = errors.New("operation not permitted")
-	if _, err := d.StartContainer(t.Context(), c.ID, api.Started{Pid: os.Getpid()}); err == nil || !strings.Contains(err.Error(), "not permitted") {
+	if _, err := d.StartContainer(t.Context(), c.ID, api.Started{Pid: os.Getpid()}); err == nil ||
+		!strings.Contains(err.Error(), "not permitted") {
 		t.Errorf("%v", err)
 	}
 	if c, err = d.Container("c1"); err != nil || c.Status != network.Created {
@@ -253,7 +258,15 @@ func TestPeersInContainersAreRefused(t *testing.T) {
 	if err := d.AllowPeer(1); err != nil {
 		t.Errorf("without containers: %v", err)
 	}
-	own, box, nested, elsewhere := sandbox.NamespaceID{Ino: 1}, sandbox.NamespaceID{Ino: 2}, sandbox.NamespaceID{Ino: 3}, sandbox.NamespaceID{Ino: 4}
+	own, box, nested, elsewhere := sandbox.NamespaceID{
+		Ino: 1,
+	}, sandbox.NamespaceID{
+		Ino: 2,
+	}, sandbox.NamespaceID{
+		Ino: 3,
+	}, sandbox.NamespaceID{
+		Ino: 4,
+	}
 	f.inside = map[int]sandbox.Namespaces{
 		10: {User: []sandbox.NamespaceID{own}},
 		11: {User: []sandbox.NamespaceID{box, own}},
@@ -276,7 +289,8 @@ func TestPeersInContainersAreRefused(t *testing.T) {
 	}
 	for _, share := range []bool{false, true} {
 		mark(share)
-		for pid, inside := range map[int]bool{10: false, 11: true, 12: true, 13: false, 99: true} { // 99: nobody can tell
+		for pid, inside := range map[int]bool{10: false, 11: true, 12: true, 13: false, 99: true} {
+			// 99: nobody can tell
 			if err := d.AllowPeer(pid); (err != nil) != (inside && !share) {
 				t.Errorf("process %d, with share %v: %v", pid, share, err)
 			}
@@ -284,8 +298,8 @@ func TestPeersInContainersAreRefused(t *testing.T) {
 	}
 }
 
-// TestPeersInAttachedNamespacesAreRefused asks for processes in and below the user namespace that an attached network namespace
-// belongs to: the runtime's own tools are in the daemon's network namespace, and are answered.
+// TestPeersInAttachedNamespacesAreRefused asks for processes in and below the user namespace that an attached network
+// namespace belongs to: the runtime's own tools are in the daemon's network namespace, and are answered.
 func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 	d, f := newFakeDaemon(t)
 	var host sandbox.NamespaceID
@@ -293,7 +307,15 @@ func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 	if host.Dev, host.Ino, err = (*sandbox.Helper)(nil).Namespace("/proc/self/ns/net"); err != nil {
 		t.Fatal(err)
 	}
-	own, podman, nested, elsewhere := sandbox.NamespaceID{Ino: 1}, sandbox.NamespaceID{Ino: 2}, sandbox.NamespaceID{Ino: 3}, sandbox.NamespaceID{Ino: 4}
+	own, podman, nested, elsewhere := sandbox.NamespaceID{
+		Ino: 1,
+	}, sandbox.NamespaceID{
+		Ino: 2,
+	}, sandbox.NamespaceID{
+		Ino: 3,
+	}, sandbox.NamespaceID{
+		Ino: 4,
+	}
 	attached, another := sandbox.NamespaceID{Ino: 11}, sandbox.NamespaceID{Ino: 12}
 	var pids sandbox.NamespaceID
 	if pids.Dev, pids.Ino, err = (*sandbox.Helper)(nil).Namespace("/proc/self/ns/pid"); err != nil {
@@ -320,7 +342,11 @@ func TestPeersInAttachedNamespacesAreRefused(t *testing.T) {
 		{"that shares the API", podman, true, nil},
 	} {
 		c, _, err := d.CreateContainer(t.Context(), network.ContainerSpec{
-			Name: "c1", Attached: true, NetNSID: network.NamespaceID(attached), UserNSID: network.NamespaceID(test.owner), ShareAPI: test.share,
+			Name:     "c1",
+			Attached: true,
+			NetNSID:  network.NamespaceID(attached),
+			UserNSID: network.NamespaceID(test.owner),
+			ShareAPI: test.share,
 		})
 		if err != nil {
 			t.Fatal(err)

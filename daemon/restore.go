@@ -12,13 +12,13 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// restore makes again what ran when the last daemon ended: containers that still live get their networks back, at the
-// same addresses; the others are recorded as ended. Containers that were created but never started are forgotten,
-// since the command that was about to start them failed with its daemon. First of all frames flow again where that daemon
-// has handed over what it takes.
+// restore brings the daemon in step with the model after a start. Containers whose sandbox still exists get their
+// networks back, at the same addresses; the others are recorded as ended. Containers that were created but never
+// started are removed, since the command that was about to start them failed with the last daemon. TAPs and stubs that
+// were received are attached first, so that frames flow as early as possible.
 func (d *Daemon) restore(r *received) {
 	all := d.model.Containers()
-	d.adoptNamespaces(all, r)
+	d.takeNamespaces(all, r)
 	d.findNamespaces(all)
 	lives := map[string]bool{}
 	var living []*network.Container
@@ -28,7 +28,7 @@ func (d *Daemon) restore(r *received) {
 			living = append(living, c)
 		}
 	}
-	d.adopt(living, r)
+	d.attachReceived(living, r)
 	var group sync.WaitGroup
 	slots := make(chan struct{}, 2*runtime.GOMAXPROCS(0)) // each waits for an agent process half of the time
 	for _, c := range all {
@@ -44,16 +44,16 @@ func (d *Daemon) restore(r *received) {
 		case c.Status == network.Running:
 			slots <- struct{}{}
 			group.Go(func() {
-				d.revive(c)
+				d.restoreContainer(c)
 				<-slots
 			})
 		}
 	}
 	group.Wait()
-	d.wg.Go(func() { d.resetAllStale(living) })
+	d.wg.Go(func() { d.resetAllOrphans(living) })
 	d.updateAllNames()
-	d.sweep()
-	d.touchIdle()
+	d.removeOrphanFiles()
+	d.updateIdleTimer()
 }
 
 // alive says whether the sandbox of c is still there.
@@ -64,39 +64,40 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Holder != 0 {
 		return sandbox.Alive(c.Holder, c.HolderStart)
 	}
-	dev, ino, err := d.inside.Namespace(c.NetNS)
+	dev, ino, err := d.sandboxes.Namespace(c.NetNS)
 	if c.NetNSID != (network.NamespaceID{}) {
 		return d.target(c).File != nil || err == nil && network.NamespaceID{Dev: dev, Ino: ino} == c.NetNSID
 	}
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// revive wires a container that lived on without a daemon.
-func (d *Daemon) revive(c *network.Container) {
+// restoreContainer sets up a container that went on running while no daemon ran.
+func (d *Daemon) restoreContainer(c *network.Container) {
 	ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
 	defer cancel()
-	s := d.box(c.ID)
+	s := d.runtime(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Pid == 0 && c.Holder != 0 && s.netns.Load() == nil {
 		d.log.Info("container has no network until the process that has attached it asks again", "container", c.Name)
-	} else if err := d.plugMissing(ctx, s, c); err != nil {
-		d.unwire(s)
+	} else if err := d.attachMissing(ctx, s, c); err != nil {
+		d.teardown(s)
 		d.log.Error("container has lost its network", "container", c.Name, "error", err)
 	} else {
-		// What took one of its ports meanwhile must not cost it its network too.
+		// A port that another program has bound meanwhile must not cost the container its network too.
 		if err := d.publishAll(ctx, s, c); err != nil {
-			d.log.Error("ports of container are not published any more; publish them again with `usernet port`", "container", c.Name, "error", err)
+			d.log.Error("ports of container are not published any more; publish them again with `usernet port`",
+				"container", c.Name, "error", err)
 		}
-		d.rememberPorts(s, c)
+		d.storeHostPorts(s, c)
 		d.log.Info("container has its network again", "container", c.Name)
 	}
 	d.watch(s, c)
 	d.wg.Go(func() { d.updateFiles(c.ID) }) // the host's search domains may be others now
 }
 
-// sweep deletes files of containers that no longer exist.
-func (d *Daemon) sweep() {
+// removeOrphanFiles deletes files of containers that no longer exist.
+func (d *Daemon) removeOrphanFiles() {
 	dirs, err := os.ReadDir(filepath.Join(d.cfg.StateDir, "containers"))
 	if err != nil {
 		return // none yet

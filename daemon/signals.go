@@ -18,8 +18,8 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// WaitContainer returns the exit status once the condition is met. A container that has ended does not start again, so its next
-// exit never comes, and its removal ends that wait.
+// WaitContainer returns the exit status once the condition is met. A container that has ended does not start again, so
+// its next exit never comes, and its removal ends that wait.
 func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.WaitCondition) (int, error) {
 	c, err := d.model.Container(ref)
 	if err != nil {
@@ -28,10 +28,10 @@ func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.Wa
 	if c.Status == network.Exited && condition == api.WaitNotRunning {
 		return c.ExitCode, nil
 	}
-	s := d.box(c.ID)
+	s := d.runtime(c.ID)
 	if _, err := d.model.Container(c.ID); err != nil { // removed meanwhile, perhaps before s was made
 		d.mu.Lock()
-		delete(d.sandboxes, c.ID)
+		delete(d.runtimes, c.ID)
 		s.unwatch()
 		d.mu.Unlock()
 		return c.ExitCode, nil
@@ -77,7 +77,8 @@ func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
 	case c.Status != network.Running || c.Pid == 0:
 		return errdefs.Conflict("cannot kill container: %s: container %s is not running", c.Name, c.ID)
 	case c.Attached:
-		return errdefs.Forbidden("container %s was attached: usernet does not signal its processes; use `usernet detach %s`", c.Name, c.Name)
+		return errdefs.Forbidden(
+			"container %s was attached: usernet does not signal its processes; use `usernet detach %s`", c.Name, c.Name)
 	case !sandbox.Alive(c.Pid, c.PidStart):
 		return nil
 	}

@@ -14,18 +14,32 @@ import (
 	"github.com/usernet/usernet/switch/tap"
 )
 
-// drainPatience is how long an end waits for answers to DNS queries that were sent on: longer than most servers take, and
-// shorter than any client waits before it asks again.
+// drainPatience is how long an end waits for answers to DNS queries that were sent on: longer than most servers take,
+// and shorter than any client waits before it asks again.
 const drainPatience = 250 * time.Millisecond
 
-// HandOver puts copies of the descriptors into set that the daemon which takes this one's place needs: of published ports, those
-// that this one was started with, and those that lead into sandboxes. What of a sandbox cannot be copied is left out: the other
-// daemon gets it from inside.
+// A takeover replaces a running daemon by another one without a gap: the API's socket, published ports, TAPs, DNS stubs
+// and connections pass from the old process to the new one. Package handover carries the descriptors.
+//
+//	old daemon                                         new daemon
+//	serving                            <-----------    asks for the takeover
+//	HandOver: copies of all descriptors  --------->    holds them, and uses none yet
+//	Drain: answers the DNS queries that it has read
+//	DetachFlows: connections of the bypass  ------>    holds them
+//	Close: quiesce, teardown; ends         ------->    New: restore, attachReceived, resumeFlows
+//	                                                   serving
+//
+// A failure of HandOver leaves the old daemon serving. What cannot be copied is left out: the new daemon opens it again
+// from inside the sandbox. Between teardown and attachReceived frames wait in the TAPs, and connections in the queues
+// of their listeners.
+
+// HandOver puts copies of the descriptors that a successor needs into set: sockets of published ports, the descriptors
+// that this daemon was started with, and those that lead into sandboxes.
 func (d *Daemon) HandOver(set *handover.Set) error {
 	if err := d.shared.HandOver(set); err != nil {
 		return err
 	}
-	for _, s := range d.boxes() {
+	for _, s := range d.allRuntimes() {
 		s.mu.Lock()
 		err := s.copyTo(set)
 		s.mu.Unlock()
@@ -36,23 +50,23 @@ func (d *Daemon) HandOver(set *handover.Set) error {
 	return nil
 }
 
-// boxes are the live parts of all containers.
-func (d *Daemon) boxes() []*sandboxState {
+// allRuntimes returns the runtimes of all containers.
+func (d *Daemon) allRuntimes() []*containerRuntime {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Collect(maps.Values(d.sandboxes))
+	return slices.Collect(maps.Values(d.runtimes))
 }
 
-// copyTo puts copies of all that leads into the sandbox into set. The caller holds s.mu.
-func (s *sandboxState) copyTo(set *handover.Set) error {
+// copyTo puts copies of the descriptors that lead into the sandbox into set. The caller holds s.mu.
+func (s *containerRuntime) copyTo(set *handover.Set) error {
 	var errs []error
-	for _, p := range s.plugs {
+	for _, p := range s.attachments {
 		fd, err := p.dev.Copy()
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		set.Put(tapID(s.id, p.ep), fd)
+		set.Put(tapID(s.id, p.endpoint), fd)
 	}
 	if f := s.netns.Load(); f != nil {
 		fd, err := sockio.Dup(f)
@@ -86,10 +100,10 @@ func stubID(kind handover.Kind, container string) handover.ID {
 	return handover.ID{Kind: kind, Container: container}
 }
 
-// Drain takes no more DNS queries from sandboxes, since another daemon has their sockets too, and answers those that it has
-// taken. Call it before Close.
+// Drain stops reading DNS queries from sandboxes, whose sockets the successor has too, and waits for the answers to
+// those that were read. Call it before Close.
 func (d *Daemon) Drain() {
-	for _, s := range d.boxes() {
+	for _, s := range d.allRuntimes() {
 		s.mu.Lock()
 		s.stub.Pause()
 		s.mu.Unlock()
@@ -97,25 +111,26 @@ func (d *Daemon) Drain() {
 	d.dns.Drain(drainPatience)
 }
 
-// quiet stops reading from the sandbox, and returns when all that was read has gone its way. The caller holds s.mu.
-func (s *sandboxState) quiet() {
+// quiesce stops reading the sandbox's TAPs, and returns when every frame that was read has been delivered. The caller
+// holds s.mu.
+func (s *containerRuntime) quiesce() {
 	s.stub.Pause()
-	for _, p := range s.plugs {
-		p.at.Quiesce()
+	for _, p := range s.attachments {
+		p.port.Quiesce()
 	}
 }
 
-// adopt connects containers to what the daemon before has handed over from their sandboxes. It reads from none before all
-// are connected, so that no frame is for one that is not there yet. What is not used is closed: an interface that is
-// open here could not be opened inside.
-func (d *Daemon) adopt(containers []*network.Container, r *received) {
+// attachReceived connects containers to what the daemon before has handed over from their sandboxes. It reads from none
+// before all are connected, so that no frame is for one that is not there yet. What is not used is closed: an interface
+// that is open here could not be opened inside.
+func (d *Daemon) attachReceived(containers []*network.Container, r *received) {
 	defer d.discard(r)
 	var begin []func()
 	for _, c := range containers {
 		if !ownNetwork(c) {
 			continue
 		}
-		s := d.box(c.ID)
+		s := d.runtime(c.ID)
 		s.mu.Lock()
 		for _, e := range d.missing(s, c) {
 			id := tapID(c.ID, e)
@@ -123,15 +138,16 @@ func (d *Daemon) adopt(containers []*network.Container, r *received) {
 			if !ok {
 				continue
 			}
-			p, err := d.adoptTAP(s, c, e, fd)
+			p, err := d.attachReceivedTAP(s, c, e, fd)
 			if err != nil {
 				d.removeStored(id)
-				d.log.Warn("a TAP that was handed over is of no use", "container", c.Name, "interface", e.Interface, "error", err)
+				d.log.Warn("a TAP that was handed over is of no use", "container", c.Name, "interface", e.Interface,
+					"error", err)
 				continue
 			}
-			begin = append(begin, p.at.Start)
+			begin = append(begin, p.port.Start)
 		}
-		if d.adoptStub(s, c, r) {
+		if d.takeStub(s, c, r) {
 			begin = append(begin, func() { s.stub.Serve(d.dns, d.stubClient(c.ID), d.log) })
 		}
 		s.mu.Unlock()
@@ -141,8 +157,10 @@ func (d *Daemon) adopt(containers []*network.Container, r *received) {
 	}
 }
 
-// adoptTAP connects an endpoint by its TAP's descriptor, which it takes over, also when it fails.
-func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endpoint, fd int) (*plug, error) {
+// attachReceivedTAP connects an endpoint by its TAP's descriptor, which it takes over, also when it fails.
+func (d *Daemon) attachReceivedTAP(
+	s *containerRuntime, c *network.Container, e *network.Endpoint, fd int,
+) (*attachment, error) {
 	f := os.NewFile(uintptr(fd), e.Interface)
 	if err := tap.Check(fd, e.Interface); err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -159,7 +177,7 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.plugTAP(s, c, e, b, dev)
+	p, err := d.attachTAP(s, c, e, b, dev)
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
@@ -167,7 +185,7 @@ func (d *Daemon) adoptTAP(s *sandboxState, c *network.Container, e *network.Endp
 }
 
 // stubCopies returns copies of what the sandbox's stub consists of. They are the caller's.
-func (s *sandboxState) stubCopies() (map[handover.ID]int, error) {
+func (s *containerRuntime) stubCopies() (map[handover.ID]int, error) {
 	copies, err := s.stub.Copies()
 	if err != nil {
 		return nil, err
@@ -185,8 +203,9 @@ func (s *sandboxState) stubCopies() (map[handover.ID]int, error) {
 	return fds, nil
 }
 
-// adoptStub says whether the container's stub was handed over, whole. What was not is of no use, and is removed from the store.
-func (d *Daemon) adoptStub(s *sandboxState, c *network.Container, r *received) bool {
+// takeStub says whether the container's stub was handed over, whole. What was not is of no use, and is removed from
+// the store.
+func (d *Daemon) takeStub(s *containerRuntime, c *network.Container, r *received) bool {
 	kinds := []handover.Kind{handover.DNSPacket, handover.DNSListener, handover.DNSRules}
 	fds := []int{-1, -1, -1}
 	found := false

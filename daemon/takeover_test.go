@@ -30,9 +30,9 @@ func nowhere(t *testing.T) int {
 	return fd
 }
 
-// TestWhatNobodyTakesIsClosed starts a daemon with descriptors of containers and connections that it does not have, with
-// sockets that are none, and with files of kinds that it does not know; also one that fails to start, at each point at
-// which it can fail.
+// TestWhatNobodyTakesIsClosed starts a daemon with descriptors of containers and connections that it does not have,
+// with sockets that are none, and with files of kinds that it does not know; also one that fails to start, at each
+// point at which it can fail.
 func TestWhatNobodyTakesIsClosed(t *testing.T) {
 	damaged := t.TempDir()
 	if err := os.WriteFile(filepath.Join(damaged, "usernet.db"), []byte("no database"), 0o600); err != nil {
@@ -53,12 +53,15 @@ func TestWhatNobodyTakesIsClosed(t *testing.T) {
 			for _, id := range []handover.ID{
 				{Kind: handover.TAP, Container: "c", Endpoint: "e", Name: "eth0"},
 				stubID(handover.DNSPacket, "c"), stubID(handover.DNSListener, "c"),
-				{Kind: "new", Container: "c"}, {Kind: handover.Inherited}, {Kind: handover.Published, Name: "tcp-0.0.0.0-80"},
+				{Kind: "new", Container: "c"}, {Kind: handover.Inherited}, {Kind: handover.Published,
+					Name: "tcp-0.0.0.0-80"},
 			} {
 				all[id.String()] = nowhere(t)
 				cfg.Received.Put(id, all[id.String()])
 			}
-			cfg.Flows = []handover.Flow{{Network: "n", State: []byte("{}"), Count: 2, FDs: []int{nowhere(t), nowhere(t)}}}
+			cfg.Flows = []handover.Flow{
+				{Network: "n", State: []byte("{}"), Count: 2, FDs: []int{nowhere(t), nowhere(t)}},
+			}
 			all["inside of a connection"], all["outside of a connection"] = cfg.Flows[0].FDs[0], cfg.Flows[0].FDs[1]
 			d, err := New(cfg)
 			for what, fd := range all {
@@ -104,7 +107,8 @@ func (m *memoryStore) Barrier() {
 	m.barriers++
 }
 
-// TestWhatNobodyTakesIsRemovedFromTheStore starts a daemon with what an earlier one had stored of a container that is gone.
+// TestWhatNobodyTakesIsRemovedFromTheStore starts a daemon with what an earlier one had stored of a container that is
+// gone.
 func TestWhatNobodyTakesIsRemovedFromTheStore(t *testing.T) {
 	tap := handover.ID{Kind: handover.TAP, Container: "c", Endpoint: "e", Name: "eth0"}
 	m := &memoryStore{stored: map[handover.ID]bool{tap: true}}

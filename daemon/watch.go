@@ -15,7 +15,7 @@ import (
 )
 
 // watch ends the container when its process has ended. The caller holds s.mu.
-func (d *Daemon) watch(s *sandboxState, c *network.Container) {
+func (d *Daemon) watch(s *containerRuntime, c *network.Container) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	s.stop = cancel
 	seen := d.seesPath(c) // now, since who attached it may remove the path as soon as there is an answer
@@ -29,7 +29,7 @@ func (d *Daemon) watch(s *sandboxState, c *network.Container) {
 			}
 		}
 		s.mu.Lock()
-		d.unwire(s) // its addresses answer nobody from here on
+		d.teardown(s) // its addresses answer nobody from here on
 		s.mu.Unlock()
 		if c.Monitor != 0 {
 			grace, stop := context.WithTimeout(ctx, reportGrace)
@@ -66,17 +66,18 @@ func (d *Daemon) waitFor(ctx context.Context, c *network.Container, seen bool) b
 	return err == nil && ctx.Err() == nil
 }
 
-// waitPath returns when c's path no longer leads to the namespace to which it leads now. Where the daemon does not see what the
-// client saw there (seen), the end is what the client says: it waits for ctx.
+// waitPath returns when c's path no longer leads to the namespace to which it leads now. Where the daemon does not see
+// what the client saw there (seen), the end is what the client says: it waits for ctx.
 func (d *Daemon) waitPath(ctx context.Context, c *network.Container, seen bool) error {
 	path := c.NetNS
 	byDescriptor := c.NetNSID != (network.NamespaceID{})
-	dev, ino, err := d.inside.Namespace(path)
+	dev, ino, err := d.sandboxes.Namespace(path)
 	switch {
 	case !seen:
 		<-ctx.Done()
 		return ctx.Err()
-	case errors.Is(err, os.ErrNotExist), byDescriptor && err == nil && (network.NamespaceID{Dev: dev, Ino: ino}) != c.NetNSID:
+	case errors.Is(err, os.ErrNotExist), byDescriptor && err == nil &&
+		(network.NamespaceID{Dev: dev, Ino: ino}) != c.NetNSID:
 		return nil
 	case err != nil:
 		return err
@@ -89,7 +90,7 @@ func (d *Daemon) waitPath(ctx context.Context, c *network.Container, seen bool) 
 			return ctx.Err()
 		case <-tick.C:
 		}
-		nowDev, nowIno, err := d.inside.Namespace(path)
+		nowDev, nowIno, err := d.sandboxes.Namespace(path)
 		if errors.Is(err, os.ErrNotExist) || err == nil && (nowDev != dev || nowIno != ino) {
 			return nil
 		}

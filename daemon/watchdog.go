@@ -18,7 +18,7 @@ func (d *Daemon) startWatchdog() {
 	d.watchdog = watchdog.New(d.cfg.Watchdog)
 	d.watchdog.Watch(
 		watchdog.Mutex("daemon", &d.mu, 0),
-		watchdog.Mutex("names", &d.naming, 0),
+		watchdog.Mutex("names", &d.namesMu, 0),
 		watchdog.Mutex("events", &d.events.mu, 0),
 	)
 	d.watchdog.Watch(d.model.Locks(storeBound)...)
@@ -26,6 +26,6 @@ func (d *Daemon) startWatchdog() {
 }
 
 // watchContainer watches one container's lock, until what it returns is called.
-func (d *Daemon) watchContainer(s *sandboxState) (unwatch func()) {
+func (d *Daemon) watchContainer(s *containerRuntime) (unwatch func()) {
 	return d.watchdog.Watch(watchdog.Mutex("container "+s.id, &s.mu, containerBound))
 }

@@ -24,7 +24,13 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 //	new   bridge 172.17.0.3, link old:ancient in its hosts file
 func town() *Table {
 	t := NewTable()
-	t.SetNetwork(Network{ID: "n1", Subnets: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/64")}, Resolves: true})
+	t.SetNetwork(
+		Network{
+			ID:       "n1",
+			Subnets:  []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/64")},
+			Resolves: true,
+		},
+	)
 	t.SetNetwork(Network{ID: "n2", Subnets: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")}, Resolves: true})
 	t.SetNetwork(Network{ID: "n0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}})
 	t.SetContainer(Container{
@@ -32,22 +38,64 @@ func town() *Table {
 		DNS:   dns.Client{ID: "web", Forward: true},
 		Hosts: map[string][]netip.Addr{"host.docker.internal": {addr("10.1.0.1")}},
 		Endpoints: []Endpoint{
-			{Network: "n1", Suffix: "one", Names: []string{"web", "Www"}, Addrs: []netip.Addr{addr("10.1.0.2"), addr("fd01::2")}, Services: []Service{{80, "tcp"}}},
-			{Network: "n2", Suffix: "two", Names: []string{"web"}, Addrs: []netip.Addr{addr("10.2.0.2")}, Services: []Service{{80, "tcp"}}},
+			{
+				Network: "n1",
+				Suffix:  "one",
+				Names:   []string{"web", "Www"},
+				Addrs: []netip.Addr{addr("10.1.0.2"),
+					addr("fd01::2")},
+				Services: []Service{{80, "tcp"}},
+			},
+			{
+				Network:  "n2",
+				Suffix:   "two",
+				Names:    []string{"web"},
+				Addrs:    []netip.Addr{addr("10.2.0.2")},
+				Services: []Service{{80, "tcp"}},
+			},
 		},
 	})
 	for i, name := range []string{"db", "db2"} {
-		t.SetContainer(Container{ID: name, Endpoints: []Endpoint{
-			{Network: "n1", Suffix: "one", Names: []string{name, "store"}, Addrs: []netip.Addr{addr(fmt.Sprint("10.1.0.", 3+i))}},
-		}})
+		t.SetContainer(Container{
+			ID: name,
+			Endpoints: []Endpoint{
+				{
+					Network: "n1",
+					Suffix:  "one",
+					Names:   []string{name, "store"},
+					Addrs:   []netip.Addr{addr(fmt.Sprint("10.1.0.", 3+i))},
+				},
+			},
+		})
 	}
-	t.SetContainer(Container{ID: "app", Hosts: map[string][]netip.Addr{"web": {addr("192.0.2.9")}}, Endpoints: []Endpoint{
-		{Network: "n2", Suffix: "two", Names: []string{"app"}, Addrs: []netip.Addr{addr("10.2.0.5")}, Links: []network.Link{{Target: "WEB", Alias: "Front"}, {Target: "gone", Alias: "lost"}}},
-	}})
-	t.SetContainer(Container{ID: "old", Endpoints: []Endpoint{{Network: "n0", Suffix: "bridge", Names: []string{"old"}, Addrs: []netip.Addr{addr("172.17.0.2")}}}})
-	t.SetContainer(Container{ID: "new", Links: []network.Link{{Target: "old", Alias: "ancient"}}, Endpoints: []Endpoint{
-		{Network: "n0", Suffix: "bridge", Names: []string{"new"}, Addrs: []netip.Addr{addr("172.17.0.3")}},
-	}})
+	t.SetContainer(Container{
+		ID:    "app",
+		Hosts: map[string][]netip.Addr{"web": {addr("192.0.2.9")}},
+		Endpoints: []Endpoint{
+			{
+				Network: "n2",
+				Suffix:  "two",
+				Names:   []string{"app"},
+				Addrs:   []netip.Addr{addr("10.2.0.5")},
+				Links:   []network.Link{{Target: "WEB", Alias: "Front"}, {Target: "gone", Alias: "lost"}},
+			},
+		},
+	})
+	t.SetContainer(
+		Container{
+			ID: "old",
+			Endpoints: []Endpoint{
+				{Network: "n0", Suffix: "bridge", Names: []string{"old"}, Addrs: []netip.Addr{addr("172.17.0.2")}},
+			},
+		},
+	)
+	t.SetContainer(Container{
+		ID:    "new",
+		Links: []network.Link{{Target: "old", Alias: "ancient"}},
+		Endpoints: []Endpoint{
+			{Network: "n0", Suffix: "bridge", Names: []string{"new"}, Addrs: []netip.Addr{addr("172.17.0.3")}},
+		},
+	})
 	return t
 }
 
@@ -147,7 +195,14 @@ func TestLinksLeadToWhoHasTheName(t *testing.T) {
 		}
 	}
 	links(Pair{"app", "web"})
-	table.SetContainer(Container{ID: "late", Endpoints: []Endpoint{{Network: "n2", Suffix: "two", Names: []string{"gone"}, Addrs: []netip.Addr{addr("10.2.0.6")}}}})
+	table.SetContainer(
+		Container{
+			ID: "late",
+			Endpoints: []Endpoint{
+				{Network: "n2", Suffix: "two", Names: []string{"gone"}, Addrs: []netip.Addr{addr("10.2.0.6")}},
+			},
+		},
+	)
 	links(Pair{"app", "late"}, Pair{"app", "web"})
 	if got, _ := table.LookupName("app", "lost"); !slices.Equal(got, []netip.Addr{addr("10.2.0.6")}) {
 		t.Errorf("a target that came leads to %v", got)
@@ -183,8 +238,8 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// TestHistoriesEndAsIfBegunThere changes a table at random, and compares what it says in the end with a table that was told the
-// last state only. Nothing may be left of what is gone.
+// TestHistoriesEndAsIfBegunThere changes a table at random, and compares what it says in the end with a table that was
+// told the last state only. Nothing may be left of what is gone.
 func TestHistoriesEndAsIfBegunThere(t *testing.T) {
 	for seed := range uint64(30) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -197,7 +252,11 @@ func TestHistoriesEndAsIfBegunThere(t *testing.T) {
 				delete(containers, id)
 				table.RemoveContainer(id)
 			case 1:
-				n := Network{ID: pick("n1", "n2"), Resolves: random.IntN(4) > 0, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+				n := Network{
+					ID:       pick("n1", "n2"),
+					Resolves: random.IntN(4) > 0,
+					Subnets:  []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+				}
 				networks[n.ID] = n
 				table.SetNetwork(n)
 			case 2:
@@ -241,7 +300,8 @@ func TestHistoriesEndAsIfBegunThere(t *testing.T) {
 			table.RemoveNetwork(id)
 		}
 		if len(table.networks)+len(table.containers)+len(table.linkers) > 0 {
-			t.Fatalf("seed %d: %d networks, %d containers and %d targets are left of nothing", seed, len(table.networks), len(table.containers), len(table.linkers))
+			t.Fatalf("seed %d: %d networks, %d containers and %d targets are left of nothing", seed,
+				len(table.networks), len(table.containers), len(table.linkers))
 		}
 	}
 }
@@ -271,7 +331,17 @@ func BenchmarkOneMore(b *testing.B) {
 			table.SetNetwork(Network{ID: "n", Resolves: true})
 			one := func(i int) Container {
 				id := fmt.Sprint("c", i)
-				return Container{ID: id, Endpoints: []Endpoint{{Network: "n", Suffix: "net", Names: []string{id}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}}}}
+				return Container{
+					ID: id,
+					Endpoints: []Endpoint{
+						{
+							Network: "n",
+							Suffix:  "net",
+							Names:   []string{id},
+							Addrs:   []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})},
+						},
+					},
+				}
 			}
 			for i := range n {
 				table.SetContainer(one(i))

@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// Allocator reserves addresses of endpoints where others hand out addresses of the same pools too, as on a network that spans
-// hosts. A network whose driver has none gets the lowest address that is free in its Model.
+// Allocator reserves addresses of endpoints where others hand out addresses of the same pools too, as on a network that
+// spans hosts. A network whose driver has none gets the lowest address that is free in its Model.
 //
 // Its methods may be called at the same time, and are called without a lock of the model's.
 type Allocator interface {
-	// Reserve reserves an address of p, which is one of n's pools, for owner: want, or where want is not valid one of p.Range or
-	// p.Subnet. It never returns one that p.Reserved says is not for containers. owner is the id of the endpoint that is about
-	// to be made; the same call twice returns the same address. An error has a kind, and a text for users.
+	// Reserve reserves an address of p, which is one of n's pools, for owner: want, or where want is not valid one of
+	// p.Range or p.Subnet. It never returns one that p.Reserved says is not for containers. owner is the id of the
+	// endpoint that is about to be made; the same call twice returns the same address. An error has a kind, and a text
+	// for users.
 	Reserve(ctx context.Context, n *Network, p Pool, want netip.Addr, owner string) (netip.Addr, error)
-	// Release gives an address back. It does not wait, and does not fail: where that takes a while the allocator does it later.
-	// An address that owner does not have is none of its business.
+	// Release gives an address back. It does not wait, and does not fail: where that takes a while the allocator does
+	// it later. An address that owner does not have is none of its business.
 	Release(n *Network, a netip.Addr, owner string)
 }
 
@@ -46,8 +47,9 @@ func (r *reservation) in(p *Pool) netip.Addr {
 // allocator is that of a network, nil where the model chooses addresses itself.
 func (m *Model) allocator(n *Network) Allocator { return m.opts.Allocators[n.Driver] }
 
-// reserve reserves the addresses of an endpoint that is about to be made, where the network's driver has an Allocator, and notes
-// them in spec. What is wrong with spec otherwise is found when the endpoint is made. The caller holds no lock.
+// reserve reserves the addresses of an endpoint that is about to be made, where the network's driver has an Allocator,
+// and notes them in spec. What is wrong with spec otherwise is found when the endpoint is made. The caller holds no
+// lock.
 func (m *Model) reserve(networkRef string, spec *EndpointSpec) error {
 	n, err := m.Network(networkRef)
 	if err != nil || m.allocator(n) == nil || !n.HasInterfaces() {

@@ -25,7 +25,9 @@ type fakeAllocator struct {
 
 var errTaken = errdefs.Forbidden("Address already in use")
 
-func (f *fakeAllocator) Reserve(_ context.Context, _ *network.Network, p network.Pool, want netip.Addr, owner string) (netip.Addr, error) {
+func (f *fakeAllocator) Reserve(
+	_ context.Context, _ *network.Network, p network.Pool, want netip.Addr, owner string,
+) (netip.Addr, error) {
 	if f.during != nil {
 		f.during()
 	}
@@ -80,10 +82,14 @@ func allocated(t *testing.T, f network.Allocator) *network.Model {
 	}
 	t.Cleanup(func() { _ = m.Close() })
 	yes := true
-	_, _, err = m.CreateNetwork(network.NetworkSpec{Name: "wide", EnableIPv6: &yes, Pools: []network.Pool{
-		{Subnet: netip.MustParsePrefix("10.7.0.0/28")},
-		{Subnet: netip.MustParsePrefix("fd07::/124")},
-	}})
+	_, _, err = m.CreateNetwork(network.NetworkSpec{
+		Name:       "wide",
+		EnableIPv6: &yes,
+		Pools: []network.Pool{
+			{Subnet: netip.MustParsePrefix("10.7.0.0/28")},
+			{Subnet: netip.MustParsePrefix("fd07::/124")},
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,8 +118,8 @@ func addressesIn(t *testing.T, models ...*network.Model) map[netip.Addr]string {
 	return found
 }
 
-// TestAllocatorHasWhatEndpointsHave changes two models that share an allocator at random: what is reserved is at each step
-// what their endpoints have, and after a refusal nothing more.
+// TestAllocatorHasWhatEndpointsHave changes two models that share an allocator at random: what is reserved is at each
+// step what their endpoints have, and after a refusal nothing more.
 func TestAllocatorHasWhatEndpointsHave(t *testing.T) {
 	f := &fakeAllocator{}
 	models := []*network.Model{allocated(t, f), allocated(t, f)}
@@ -129,7 +135,8 @@ func TestAllocatorHasWhatEndpointsHave(t *testing.T) {
 		switch r.IntN(5) {
 		case 0, 1:
 			_, _, err = m.CreateContainer(network.ContainerSpec{
-				Name: name, Networks: []network.NamedEndpointSpec{{Network: "wide", EndpointSpec: spec}},
+				Name:     name,
+				Networks: []network.NamedEndpointSpec{{Network: "wide", EndpointSpec: spec}},
 			})
 		case 2:
 			err = m.RemoveContainer(name)
@@ -167,7 +174,8 @@ func TestNobodyWaitsForAnAllocator(t *testing.T) {
 		if asked++; asked > 1 { // for IPv6
 			return
 		}
-		if _, _, err := m.CreateContainer(network.ContainerSpec{Name: "other", NetworkMode: network.NoneName}); err != nil {
+		if _, _, err := m.CreateContainer(network.ContainerSpec{Name: "other",
+			NetworkMode: network.NoneName}); err != nil {
 			t.Errorf("another container: %v", err)
 		}
 	}
@@ -185,9 +193,12 @@ func TestRefusedAddressKeepsItsKind(t *testing.T) {
 	f := &fakeAllocator{}
 	a, b := allocated(t, f), allocated(t, f)
 	on := func(name string) network.ContainerSpec {
-		return network.ContainerSpec{Name: name, Networks: []network.NamedEndpointSpec{
-			{Network: "wide", EndpointSpec: network.EndpointSpec{IPv6: netip.MustParseAddr("fd07::7")}},
-		}}
+		return network.ContainerSpec{
+			Name: name,
+			Networks: []network.NamedEndpointSpec{
+				{Network: "wide", EndpointSpec: network.EndpointSpec{IPv6: netip.MustParseAddr("fd07::7")}},
+			},
+		}
 	}
 	if _, _, err := a.CreateContainer(on("c1")); err != nil {
 		t.Fatal(err)

@@ -99,7 +99,8 @@ func ParseIPv6(s string) (netip.Addr, error) {
 func ParseLinkLocal(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" || !a.IsLinkLocalUnicast() {
-		return netip.Addr{}, errdefs.Invalid("invalid link-local IP address: %s: give one in 169.254.0.0/16 or fe80::/10", s)
+		return netip.Addr{}, errdefs.Invalid(
+			"invalid link-local IP address: %s: give one in 169.254.0.0/16 or fe80::/10", s)
 	}
 	return a, nil
 }
@@ -147,14 +148,17 @@ func linkVariables(self, alias string, target *Container) []string {
 			j++
 		}
 		for k, p := range ports[i:j] {
-			port, prefix := strconv.Itoa(int(p.Port)), name+"_PORT_"+strconv.Itoa(int(p.Port))+"_"+strings.ToUpper(string(p.Proto))
+			port, prefix := strconv.Itoa(
+				int(p.Port)), name+"_PORT_"+strconv.Itoa(int(p.Port))+"_"+strings.ToUpper(string(p.Proto))
 			url := string(p.Proto) + "://" + ip + ":" + port
 			if i+k == 0 {
 				env = append(env, name+"_PORT="+url)
 			}
-			env = append(env, prefix+"="+url, prefix+"_ADDR="+bare, prefix+"_PORT="+port, prefix+"_PROTO="+string(p.Proto))
+			env = append(env, prefix+"="+url, prefix+"_ADDR="+bare, prefix+"_PORT="+port,
+				prefix+"_PROTO="+string(p.Proto))
 			if k == 0 && j-i > 1 {
-				env = append(env, prefix+"_START="+url, prefix+"_PORT_START="+port, prefix+"_PORT_END="+strconv.Itoa(int(ports[j-1].Port)))
+				env = append(env, prefix+"_START="+url, prefix+"_PORT_START="+port,
+					prefix+"_PORT_END="+strconv.Itoa(int(ports[j-1].Port)))
 			}
 		}
 		i = j

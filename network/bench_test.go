@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkThousandContainers measures what each change of a container costs where many are there: the list, which names and
-// `ps` are made from, and a connection.
+// BenchmarkThousandContainers measures what each change of a container costs where many are there: the list, which
+// names and `ps` are made from, and a connection.
 func BenchmarkThousandContainers(b *testing.B) {
 	m, err := openAt(filepath.Join(b.TempDir(), "db"), Options{})
 	if err != nil {
@@ -18,7 +18,11 @@ func BenchmarkThousandContainers(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := range 1000 {
-		if _, _, err := m.CreateContainer(ContainerSpec{Name: fmt.Sprintf("c%d", i), Labels: map[string]string{"a": "b"}, Command: []string{"sleep"}}); err != nil {
+		if _, _, err := m.CreateContainer(ContainerSpec{
+			Name:    fmt.Sprintf("c%d", i),
+			Labels:  map[string]string{"a": "b"},
+			Command: []string{"sleep"},
+		}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 // maxChanges is how many changes a ChangeLog holds: some of each container of a daemon with a thousand of them.
 const maxChanges = 4096
 
-// ChangeLog is what a store on one machine needs to implement Watch: the latest changes, and those who wait for more. The zero
-// value is ready.
+// ChangeLog is what a store on one machine needs to implement Watch: the latest changes, and those who wait for more.
+// The zero value is ready.
 type ChangeLog struct {
 	mu     sync.Mutex // guards the rest
 	recent []Change   // oldest first

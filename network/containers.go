@@ -20,8 +20,35 @@ func (m *Model) Containers() []*Container {
 	for _, c := range m.containers {
 		list = append(list, c.clone())
 	}
-	slices.SortFunc(list, func(a, b *Container) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(list,
+		func(a, b *Container) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
 	return list
+}
+
+// Select returns the containers that match lets pass, in no order. It copies no others. match must not change what it
+// gets, and must not call the model.
+func (m *Model) Select(match func(*Container) bool) []*Container {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var list []*Container
+	for _, c := range m.containers {
+		if match(c) {
+			list = append(list, c.clone())
+		}
+	}
+	return list
+}
+
+// Any says whether match lets a container pass. It copies nothing. match is as for Select.
+func (m *Model) Any(match func(*Container) bool) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, c := range m.containers {
+		if match(c) {
+			return true
+		}
+	}
+	return false
 }
 
 // Container finds one by full id, name or unique id prefix, in this order.
@@ -96,14 +123,43 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 		return nil, nil, err
 	}
 	c := &Container{
-		ID: id, Name: name, Created: time.Now().UTC(), Status: Created, Labels: maps.Clone(spec.Labels),
-		Command: spec.Command, Env: spec.Env, WorkingDir: spec.WorkingDir, Rootfs: spec.Rootfs, User: spec.User,
-		Privileged: spec.Privileged, CapAdd: spec.CapAdd, CapDrop: spec.CapDrop, SecurityOpt: spec.SecurityOpt,
-		TTY: spec.TTY, OpenStdin: spec.OpenStdin, AutoRemove: spec.AutoRemove,
-		Attached: spec.Attached, NetNS: spec.NetNS, NetNSID: spec.NetNSID, UserNSID: spec.UserNSID, UserNS: spec.UserNS,
-		Hostname: spec.Hostname, Domainname: spec.Domainname, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions,
-		ExtraHosts: spec.ExtraHosts, DNSAddr: spec.DNSAddr, LocalAddrs: slices.Clone(spec.LocalAddrs), Ports: spec.Ports, Exposed: exposed(spec), PublishAll: spec.PublishAll,
-		HostLoopback: spec.HostLoopback, ShareAPI: spec.ShareAPI, Egress: spec.Egress, AllowEgress: spec.AllowEgress,
+		ID:           id,
+		Name:         name,
+		Created:      time.Now().UTC(),
+		Status:       Created,
+		Labels:       maps.Clone(spec.Labels),
+		Command:      spec.Command,
+		Env:          spec.Env,
+		WorkingDir:   spec.WorkingDir,
+		Rootfs:       spec.Rootfs,
+		User:         spec.User,
+		Privileged:   spec.Privileged,
+		CapAdd:       spec.CapAdd,
+		CapDrop:      spec.CapDrop,
+		SecurityOpt:  spec.SecurityOpt,
+		TTY:          spec.TTY,
+		OpenStdin:    spec.OpenStdin,
+		AutoRemove:   spec.AutoRemove,
+		Attached:     spec.Attached,
+		NetNS:        spec.NetNS,
+		NetNSID:      spec.NetNSID,
+		UserNSID:     spec.UserNSID,
+		UserNS:       spec.UserNS,
+		Hostname:     spec.Hostname,
+		Domainname:   spec.Domainname,
+		DNS:          spec.DNS,
+		DNSSearch:    spec.DNSSearch,
+		DNSOptions:   spec.DNSOptions,
+		ExtraHosts:   spec.ExtraHosts,
+		DNSAddr:      spec.DNSAddr,
+		LocalAddrs:   slices.Clone(spec.LocalAddrs),
+		Ports:        spec.Ports,
+		Exposed:      exposed(spec),
+		PublishAll:   spec.PublishAll,
+		HostLoopback: spec.HostLoopback,
+		ShareAPI:     spec.ShareAPI,
+		Egress:       spec.Egress,
+		AllowEgress:  spec.AllowEgress,
 	}
 	warnings, err := m.setMode(c, &spec)
 	if err != nil {
@@ -126,7 +182,10 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 func (m *Model) nameFree(name, self string) error {
 	for _, c := range m.containers {
 		if c.Name == name && c.ID != self {
-			return errdefs.Conflict("Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+name, c.ID)
+			return errdefs.Conflict(
+				"Conflict. The container name %q is already in use by container %q. You have to remove (or rename) "+
+					"that container to be able to reuse that name.",
+				"/"+name, c.ID)
 		}
 	}
 	return nil
@@ -145,148 +204,8 @@ func exposed(spec ContainerSpec) []PortProto {
 	return list
 }
 
-// networkMode is the mode that was asked for: the network of the first endpoint, "container:" and who, or "host".
-func networkMode(spec *ContainerSpec) string {
-	mode := spec.NetworkMode
-	if mode == "" && len(spec.Networks) > 0 {
-		mode = spec.Networks[0].Network
-	}
-	if mode == "" || mode == "default" {
-		mode = BridgeName
-	}
-	return mode
-}
-
-// setMode resolves the network mode and refuses what does not go with it.
-func (m *Model) setMode(c *Container, spec *ContainerSpec) (warnings []string, err error) {
-	mode := networkMode(spec)
-	if spec.Attached && (mode == HostName || strings.HasPrefix(mode, "container:")) {
-		return nil, errdefs.Invalid("network mode %s is not for what is attached: its network namespace is there already; give a network's name", mode)
-	}
-	if owner, ok := strings.CutPrefix(mode, "container:"); ok {
-		if owner == "" {
-			return nil, errdefs.Invalid("Invalid network mode: invalid container format container:<name|id>")
-		}
-		o, err := m.findContainer(owner)
-		if err != nil {
-			return nil, err
-		}
-		if err := sharedConflict(spec); err != nil {
-			return nil, err
-		}
-		if o.Status != Running {
-			return nil, errdefs.Conflict("cannot join network of a non running container: %s", o.ID)
-		}
-		if first, ok := strings.CutPrefix(o.NetworkMode, "container:"); ok {
-			if f := m.containers[first]; f != nil && f.Status == Running {
-				o = f // a guest's network is its owner's
-			}
-		}
-		c.NetworkMode = "container:" + o.ID
-		spec.Networks = nil
-		return nil, nil
-	}
-	n, err := m.findNetwork(mode)
-	if err != nil {
-		return nil, err
-	}
-	c.NetworkMode = n.Name
-	if len(spec.Networks) == 0 {
-		spec.Networks = []NamedEndpointSpec{{Network: n.Name}}
-	}
-	if c.Links, err = m.checkLinks(n, spec); err != nil {
-		return nil, err
-	}
-	if !n.HasInterfaces() && len(spec.Networks) > 1 {
-		return nil, errdefs.Invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-	}
-	if n.IsHost() {
-		if len(spec.Ports) > 0 || spec.PublishAll {
-			warnings = append(warnings, "Published ports are discarded when using host network mode")
-			c.Ports, c.PublishAll = nil, false
-		}
-	}
-	return warnings, nil
-}
-
-// checkLinks returns the links of a container on the default bridge, which has to know the running containers behind
-// them. On other networks links belong to the endpoint, and their targets may come later.
-func (m *Model) checkLinks(n *Network, spec *ContainerSpec) ([]string, error) {
-	links := spec.Links
-	if len(links) > 0 && n.IsHost() {
-		return nil, errdefs.Invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
-	}
-	if n.Name != BridgeName {
-		for i := range spec.Networks {
-			if e := &spec.Networks[i]; i == 0 && len(e.Links) == 0 && n.HasInterfaces() {
-				e.Links = links
-			}
-		}
-		return nil, nil
-	}
-	for i := range spec.Networks {
-		links, spec.Networks[i].Links = append(links, spec.Networks[i].Links...), nil
-	}
-	for _, l := range ParseLinks(links) {
-		t, err := m.findContainer(l.Target)
-		if err != nil {
-			return nil, errdefs.Invalid("could not get container for %s: %w", l.Target, err)
-		}
-		if t.NetworkMode == HostName {
-			return nil, errdefs.Invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
-		}
-		if t.Status != Running {
-			return nil, errdefs.Conflict("Cannot link to a non running container: /%s AS /%s/%s", t.Name, strings.TrimPrefix(spec.Name, "/"), l.Alias)
-		}
-	}
-	return links, nil
-}
-
-// sharedConflict is Docker's refusal of what a container that shares another's network cannot have, in Docker's order.
-func sharedConflict(spec *ContainerSpec) error {
-	links, mac := len(spec.Links) > 0, false
-	for i := range spec.Networks {
-		e := &spec.Networks[i].EndpointSpec
-		links, mac = links || len(e.Links) > 0, mac || e.MAC != (MAC{})
-		if err := userDefinedOnly(e); err != nil {
-			return err
-		}
-	}
-	what := ""
-	switch {
-	case spec.Hostname != "":
-		what = "hostname and the network mode"
-	case links:
-		what = "container type network can't be used with links. This would result in undefined behavior"
-	case len(spec.DNS) > 0:
-		what = "dns and the network mode"
-	case len(spec.ExtraHosts) > 0:
-		what = "custom host-to-IP mapping and the network mode"
-	case mac:
-		what = "mac-address and the network mode"
-	case len(spec.Ports) > 0 || spec.PublishAll:
-		what = "port publishing and the container type network mode"
-	case len(spec.Exposed) > 0:
-		what = "port exposing and the container type network mode"
-	default:
-		return nil
-	}
-	return errdefs.Invalid("conflicting options: %s", what)
-}
-
-// userDefinedOnly refuses what works on user-defined networks only.
-func userDefinedOnly(e *EndpointSpec) error {
-	switch {
-	case e.IPv4.IsValid() || e.IPv6.IsValid():
-		return errdefs.Invalid("user specified IP address is supported on user defined networks only")
-	case len(e.Aliases) > 0:
-		return errdefs.Invalid("network-scoped aliases are only supported for user-defined networks")
-	}
-	return nil
-}
-
-// UpdateContainer changes a container through f, which may be called again and changes nothing else. Where f or storing fails
-// nothing changes.
+// UpdateContainer changes a container through f, which may be called again and changes nothing else. Where f or storing
+// fails nothing changes.
 func (m *Model) UpdateContainer(ref string, f func(*Container) error) (c *Container, err error) {
 	err = m.update(func() (err error) {
 		c, err = m.updateContainer(ref, f)
@@ -334,7 +253,8 @@ func (m *Model) ReleaseEndpoints(ref string) error {
 	_, err := m.UpdateContainer(ref, func(c *Container) error {
 		had = c.clone().Endpoints
 		for _, e := range c.Endpoints {
-			e.IPv4, e.IPv6, e.MAC, e.Gateway4, e.Gateway6 = netip.Prefix{}, netip.Prefix{}, MAC{}, netip.Addr{}, netip.Addr{}
+			e.IPv4, e.IPv6, e.MAC, e.Gateway4, e.Gateway6 = netip.Prefix{}, netip.Prefix{}, MAC{}, netip.Addr{},
+				netip.Addr{}
 		}
 		return nil
 	})

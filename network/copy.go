@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// What the model hands out and what it keeps share nothing, so that a caller may change what it got. A test fills every field
-// and finds what is shared.
+// What the model hands out and what it keeps share nothing, so that a caller may change what it got. A test fills every
+// field and finds what is shared.
 
 // clone returns a copy of its own.
 func (n *Network) clone() *Network {
@@ -24,7 +24,8 @@ func (c *Container) clone() *Container {
 	o := *c
 	o.Labels = maps.Clone(c.Labels)
 	for _, list := range []*[]string{
-		&o.Command, &o.Env, &o.CapAdd, &o.CapDrop, &o.SecurityOpt, &o.DNS, &o.DNSSearch, &o.DNSOptions, &o.ExtraHosts, &o.Links,
+		&o.Command, &o.Env, &o.CapAdd, &o.CapDrop, &o.SecurityOpt, &o.DNS, &o.DNSSearch, &o.DNSOptions, &o.ExtraHosts,
+		&o.Links,
 		&o.AllowEgress,
 	} {
 		*list = slices.Clone(*list)

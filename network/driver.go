@@ -17,7 +17,8 @@ type Driver struct {
 	Predefined string
 	// Single: there is no other network of it than the predefined one.
 	Single bool
-	// Interfaces: its endpoints are interfaces, with addresses of the network's subnets. Only such networks go together.
+	// Interfaces: its endpoints are interfaces, with addresses of the network's subnets. Only such networks go
+	// together.
 	Interfaces bool
 	// HostNamespace: its endpoints are the host's own network namespace.
 	HostNamespace bool

@@ -39,10 +39,12 @@ func TestPredefinedNetworksAreOfTheirDrivers(t *testing.T) {
 			continue
 		}
 		n, err := m.Network(d.Predefined)
-		if err != nil || n.Driver != d.Name || !n.IsPredefined() || n.HasInterfaces() != d.Interfaces || n.IsHost() != d.HostNamespace || (len(n.Pools) > 0) != d.Interfaces {
+		if err != nil || n.Driver != d.Name || !n.IsPredefined() || n.HasInterfaces() != d.Interfaces ||
+			n.IsHost() != d.HostNamespace || (len(n.Pools) > 0) != d.Interfaces {
 			t.Errorf("%s: %+v, %v", d.Predefined, n, err)
 		}
-		if _, _, err := m.CreateNetwork(NetworkSpec{Name: "another-" + d.Name, Driver: d.Name}); (err != nil) != d.Single {
+		if _, _, err := m.CreateNetwork(NetworkSpec{Name: "another-" + d.Name,
+			Driver: d.Name}); (err != nil) != d.Single {
 			t.Errorf("another network of %s: %v", d.Name, err)
 		}
 	}

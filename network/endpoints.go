@@ -1,9 +1,7 @@
 package network
 
 import (
-	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,8 +40,8 @@ func (m *Model) connect(networkRef, containerRef string, spec EndpointSpec) (*Co
 	return next.clone(), e.clone(), nil
 }
 
-// Disconnect takes a container's endpoint on a network away. With force, a container that does not run is also disconnected from a
-// network that was removed meanwhile: networkRef is then the network's name or full id.
+// Disconnect takes a container's endpoint on a network away. With force, a container that does not run is also
+// disconnected from a network that was removed meanwhile: networkRef is then the network's name or full id.
 func (m *Model) Disconnect(networkRef, containerRef string, force bool) (c *Container, e *Endpoint, err error) {
 	err = m.update(func() (err error) {
 		c, e, err = m.disconnect(networkRef, containerRef, force)
@@ -69,9 +67,11 @@ func (m *Model) disconnect(networkRef, containerRef string, force bool) (*Contai
 		return nil, nil, err
 	}
 	if n.IsHost() {
-		return nil, nil, errdefs.Invalid("cannot disconnect container from host network - container was created in host network mode")
+		return nil, nil, errdefs.Invalid(
+			"cannot disconnect container from host network - container was created in host network mode")
 	}
-	i := slices.IndexFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID || gone && e.Network == n.Name })
+	i := slices.IndexFunc(c.Endpoints,
+		func(e *Endpoint) bool { return e.NetworkID == n.ID || gone && e.Network == n.Name })
 	switch {
 	case i < 0 && gone:
 		return nil, nil, err
@@ -148,14 +148,18 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 // mayJoin refuses combinations of modes: only networks with interfaces go together.
 func (m *Model) mayJoin(c *Container, n *Network) error {
 	if strings.HasPrefix(c.NetworkMode, "container:") || c.NetworkMode == HostName && !n.IsHost() {
-		return errdefs.Invalid("container sharing network namespace with another container or host cannot be connected to any other network")
+		return errdefs.Invalid(
+			"container sharing network namespace with another container or host cannot be connected to any other " +
+				"network")
 	}
 	if c.NetworkMode != HostName && n.IsHost() {
-		return errdefs.Invalid("cannot connect container to host network - container must be created in host network mode")
+		return errdefs.Invalid(
+			"cannot connect container to host network - container must be created in host network mode")
 	}
 	for _, e := range c.Endpoints {
 		if o := m.networks[e.NetworkID]; o != nil && !(o.HasInterfaces() && n.HasInterfaces()) {
-			return errdefs.Invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+			return errdefs.Invalid(
+				"container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		}
 	}
 	return nil
@@ -170,7 +174,8 @@ func interfaceName(c *Container, n *Network, want string) (string, error) {
 	case want == "":
 		return freeInterface(c, n), nil
 	case !interfaceForm.MatchString(want) || want == "." || want == ".." || want == "lo":
-		return "", errdefs.Invalid("invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
+		return "", errdefs.Invalid(
+			"invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
 	case slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == want }):
 		return "", errdefs.Conflict("container %s has an interface %s already", c.Name, want)
 	}
@@ -185,123 +190,4 @@ func freeInterface(c *Container, n *Network) string {
 			return name
 		}
 	}
-}
-
-// address chooses the endpoint's addresses and MAC. Where an Allocator has reserved addresses, only those count.
-func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
-	used, macs := m.inUse(n.ID)
-	for _, want := range []netip.Addr{e.WantIPv4, e.WantIPv6} {
-		if want.IsValid() {
-			if err := checkWanted(n, want, used, e.Key != ""); err != nil {
-				return err
-			}
-		}
-	}
-	for _, a := range e.LinkLocal {
-		if used[a] {
-			return errdefs.Forbidden("Address already in use")
-		}
-		used[a] = true
-	}
-	for i := range n.Pools {
-		p := &n.Pools[i]
-		v4 := p.Subnet.Addr().Is4()
-		addr := e.WantIPv4
-		if !v4 {
-			addr = e.WantIPv6
-		}
-		if v4 && e.IPv4.IsValid() || !v4 && e.IPv6.IsValid() || addr.IsValid() && !p.Subnet.Contains(addr) {
-			continue
-		}
-		if r != nil {
-			if addr = r.in(p); !addr.IsValid() {
-				continue
-			}
-		}
-		if !addr.IsValid() {
-			var ok bool
-			if addr, ok = p.lowestFree(used); !ok {
-				continue
-			}
-		}
-		if v4 {
-			e.IPv4, e.Gateway4 = netip.PrefixFrom(addr, p.Subnet.Bits()), p.Gateway
-		} else {
-			e.IPv6, e.Gateway6 = netip.PrefixFrom(addr, p.Subnet.Bits()), p.Gateway
-		}
-	}
-	for _, f := range []struct {
-		version int
-		missing bool
-	}{{4, n.EnableIPv4 && !e.IPv4.IsValid()}, {6, n.EnableIPv6 && !e.IPv6.IsValid()}} {
-		if f.missing {
-			return errdefs.Internal("no available IPv%d addresses on this network's address pools: %s (%s)", f.version, n.Name, n.ID)
-		}
-	}
-	if n.Internal {
-		e.Gateway4, e.Gateway6 = netip.Addr{}, netip.Addr{}
-	}
-	e.MAC = e.WantMAC
-	if e.MAC == (MAC{}) {
-		e.MAC = macFor(e.IPv4.Addr(), e.IPv6.Addr())
-		for macs[e.MAC] {
-			binary.BigEndian.PutUint32(e.MAC[2:], binary.BigEndian.Uint32(e.MAC[2:])+1<<24)
-		}
-	}
-	if macs[e.MAC] {
-		return errdefs.Forbidden("MAC address %s is already in use on network %s", e.MAC, n.Name)
-	}
-	return nil
-}
-
-// inUse are the addresses and MACs of a network's endpoints.
-func (m *Model) inUse(networkID string) (map[netip.Addr]bool, map[MAC]bool) {
-	used, macs := map[netip.Addr]bool{}, map[MAC]bool{}
-	for _, c := range m.containers {
-		for _, e := range c.Endpoints {
-			if e.NetworkID != networkID {
-				continue
-			}
-			for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
-				if p.IsValid() {
-					used[p.Addr()] = true
-				}
-			}
-			if c.Status != Exited {
-				for _, a := range e.LinkLocal {
-					used[a] = true
-				}
-			}
-			if e.MAC != (MAC{}) {
-				macs[e.MAC] = true
-			}
-		}
-	}
-	return used, macs
-}
-
-// checkWanted checks an address that the user asked for. A runtime that attaches a namespace may choose addresses itself, and may
-// name one of a subnet that was drawn.
-func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool, runtime bool) error {
-	configured, inside := runtime, false
-	for i := range n.Pools {
-		p := &n.Pools[i]
-		if p.Subnet.Addr().Is4() != a.Is4() {
-			continue
-		}
-		configured = configured || p.Configured
-		if p.Subnet.Contains(a) {
-			inside = true
-			if used[a] || p.Reserved(a) {
-				return errdefs.Forbidden("Address already in use")
-			}
-		}
-	}
-	switch {
-	case !configured:
-		return errdefs.Invalid("user specified IP address is supported only when connecting to networks with user configured subnets")
-	case !inside:
-		return errdefs.Invalid("no configured subnet contains IP address %s", a)
-	}
-	return nil
 }

@@ -10,7 +10,8 @@ import (
 
 // FuzzPorts holds values of -p that are taken against what the rest of the program relies on.
 func FuzzPorts(f *testing.F) {
-	for _, s := range []string{"80", "8080:80", "127.0.0.1::80/udp", "[::1]:1-2:3-4/sctp", "8000-9000:80", ":", "[]:1:1", "65535-65536:1", "0:0", "1-1:1"} {
+	for _, s := range []string{"80", "8080:80", "127.0.0.1::80/udp", "[::1]:1-2:3-4/sctp", "8000-9000:80", ":",
+		"[]:1:1", "65535-65536:1", "0:0", "1-1:1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -46,7 +47,8 @@ func FuzzPorts(f *testing.F) {
 
 // FuzzFlags gives the other parsers anything; what --network takes has a name and addresses of the right families.
 func FuzzFlags(f *testing.F) {
-	for _, s := range []string{"name=a,ip=10.1.0.2,alias=b", "mynet", "name=a,\"alias=b,c\"", "db:alias", "host:host-gateway", "six=[::1]", "1-3/udp",
+	for _, s := range []string{"name=a,ip=10.1.0.2,alias=b", "mynet", "name=a,\"alias=b,c\"", "db:alias",
+		"host:host-gateway", "six=[::1]", "1-3/udp",
 		"name=a,gw-priority=-1,driver-opt=a=b,mac-address=02:00:00:00:00:01,link-local-ip=fe80::1,ip6=fd00::1"} {
 		f.Add(s)
 	}
@@ -61,7 +63,8 @@ func FuzzFlags(f *testing.F) {
 				}
 			}
 		}
-		if l, err := ParseLink(s); err == nil && (l.Target == "" || l.Alias == "" || strings.Count(l.String(), ":") != 1) {
+		if l, err := ParseLink(s); err == nil && (l.Target == "" || l.Alias == "" ||
+			strings.Count(l.String(), ":") != 1) {
 			t.Errorf("link %q is %q", s, l)
 		}
 		if h, err := ParseExtraHost(s); err == nil {
@@ -76,18 +79,22 @@ func FuzzFlags(f *testing.F) {
 	})
 }
 
-// FuzzStore opens a store with a container and a network of anybody's making. It is refused, or all of the model works with it.
+// FuzzStore opens a store with a container and a network of anybody's making. It is refused, or all of the model works
+// with it.
 func FuzzStore(f *testing.F) {
 	id, net := strings.Repeat("a", 64), strings.Repeat("b", 64)
-	f.Add(`{"id":"`+id+`","name":"c1","status":"running","network_mode":"mynet","endpoints":[{"id":"`+id+`","network_id":"`+net+
-		`","network":"mynet","mac":"02:42:0a:01:00:02","ipv4":"10.1.0.2/24"}]}`,
-		`{"id":"`+net+`","name":"mynet","driver":"bridge","pools":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"}],"enable_ipv4":true}`)
+	f.Add(
+		`{"id":"`+id+`","name":"c1","status":"running","network_mode":"mynet","endpoints":[{"id":"`+id+`","network_id":"`+net+
+			`","network":"mynet","mac":"02:42:0a:01:00:02","ipv4":"10.1.0.2/24"}]}`,
+		`{"id":"`+net+`","name":"mynet","driver":"bridge","pools":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"}],"enable_ipv4":true}`,
+	)
 	f.Add(`{"id":"`+id+`","endpoints":[null]}`, `{"id":"","pools":[{}]}`)
 	f.Add(`{`, `[]`)
 	f.Fuzz(func(t *testing.T, container, mynet string) {
 		store := NewMemoryStore()
 		_, err := store.Update(t.Context(), func(tx Tx) error {
-			return errors.Join(tx.Put(bucketContainers, id, []byte(container)), tx.Put(bucketNetworks, net, []byte(mynet)))
+			return errors.Join(tx.Put(bucketContainers, id, []byte(container)),
+				tx.Put(bucketNetworks, net, []byte(mynet)))
 		})
 		if err != nil {
 			t.Fatal(err)

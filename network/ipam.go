@@ -39,7 +39,8 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// Reserved says whether a may not be a container's: the network, broadcast and gateway addresses and the auxiliary ones.
+// Reserved says whether a may not be a container's: the network, broadcast and gateway addresses and the auxiliary
+// ones.
 func (p *Pool) Reserved(a netip.Addr) bool {
 	if a == p.Gateway || a == p.Subnet.Masked().Addr() && p.Subnet.Bits() < a.BitLen()-1 {
 		return true
@@ -69,8 +70,8 @@ func (p *Pool) lowestFree(used map[netip.Addr]bool) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Usage counts the addresses of the subnet that are in use (used) or reserved, and those that are left in the pool's range. Both
-// end at 2^64-1.
+// Usage counts the addresses of the subnet that are in use (used) or reserved, and those that are left in the pool's
+// range. Both end at 2^64-1.
 func (p *Pool) Usage(used []netip.Addr) (inUse, available uint64) {
 	r := p.Range
 	if !r.IsValid() {
@@ -136,7 +137,8 @@ func freeULA(prefix netip.Prefix, used []netip.Prefix) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// macFor is 02:42 and the IPv4 address, so that an address keeps its MAC; without one, the last four bytes of the IPv6 address.
+// macFor is 02:42 and the IPv4 address, so that an address keeps its MAC; without one, the last four bytes of the IPv6
+// address.
 func macFor(v4, v6 netip.Addr) MAC {
 	m := MAC{0x02, 0x42}
 	if v4.Is4() {

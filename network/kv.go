@@ -31,8 +31,8 @@ type Change struct {
 // goroutine.
 type Tx interface {
 	Revision() Revision
-	// All calls f with each record of a bucket, in order of ids, until f returns an error, which it returns. value is valid
-	// until f returns.
+	// All calls f with each record of a bucket, in order of ids, until f returns an error, which it returns. value is
+	// valid until f returns.
 	All(b Bucket, f func(id string, value []byte) error) error
 	// Get returns a copy of a record, nil where there is none.
 	Get(b Bucket, id string) []byte
@@ -41,17 +41,17 @@ type Tx interface {
 	Delete(b Bucket, id string) error
 }
 
-// Store keeps records for a Model: on this machine (package boltstore), in memory (MemoryStore), or where other machines keep
-// theirs too. Its methods may be called at the same time.
+// Store keeps records for a Model: on this machine (package boltstore), in memory (MemoryStore), or where other
+// machines keep theirs too. Its methods may be called at the same time.
 type Store interface {
 	// View calls f with the latest content, and returns f's error.
 	View(ctx context.Context, f func(Tx) error) error
-	// Update calls f, stores what it put and deleted, all of it or nothing, and returns the store's revision with it. What f
-	// returns as an error is returned, and nothing stored. f may be called again where somebody else's change came between, so
-	// that it must not change anything but the transaction.
+	// Update calls f, stores what it put and deleted, all of it or nothing, and returns the store's revision with it.
+	// What f returns as an error is returned, and nothing stored. f may be called again where somebody else's change
+	// came between, so that it must not change anything but the transaction.
 	Update(ctx context.Context, f func(Tx) error) (Revision, error)
-	// Watch yields the changes after a revision, in order, and waits for more until ctx ends or the loop is left. Its error is
-	// the last that it yields: ErrCompacted where the store no longer has the changes back to from.
+	// Watch yields the changes after a revision, in order, and waits for more until ctx ends or the loop is left. Its
+	// error is the last that it yields: ErrCompacted where the store no longer has the changes back to from.
 	Watch(ctx context.Context, from Revision) iter.Seq2[Change, error]
 	// Close frees what the store has. What was stored stays.
 	Close() error

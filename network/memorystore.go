@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// MemoryStore is a Store that keeps its records as long as the process lives. Several Models may share one, as daemons on
-// several machines share a store; each sees what the others change. Make it with NewMemoryStore.
+// MemoryStore is a Store that keeps its records as long as the process lives. Several Models may share one, as daemons
+// on several machines share a store; each sees what the others change. Make it with NewMemoryStore.
 type MemoryStore struct {
 	log ChangeLog
 

@@ -18,8 +18,8 @@ func TestMemoryStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) network.Store { return network.NewMemoryStore() })
 }
 
-// TestModelsShareAStore has several models, as of daemons on several machines, change one store at the same time: each change
-// is computed anew where another's came between, so that no address, subnet or name is given twice.
+// TestModelsShareAStore has several models, as of daemons on several machines, change one store at the same time: each
+// change is computed anew where another's came between, so that no address, subnet or name is given twice.
 func TestModelsShareAStore(t *testing.T) {
 	store := network.NewMemoryStore()
 	var models []*network.Model
@@ -46,7 +46,8 @@ func TestModelsShareAStore(t *testing.T) {
 					t.Errorf("container %s: %v", name, err)
 					continue
 				}
-				if _, err := m.UpdateContainer(c.ID, func(c *network.Container) error { c.Hostname = name; return nil }); err != nil {
+				if _, err := m.UpdateContainer(c.ID,
+					func(c *network.Container) error { c.Hostname = name; return nil }); err != nil {
 					t.Errorf("container %s: %v", name, err)
 				}
 				if r.IntN(3) == 0 {
@@ -195,7 +196,8 @@ func TestWhatIsNotStoredIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.err = errors.New("the disk is full")
-	if _, _, err := m.CreateContainer(network.ContainerSpec{Name: "c2", NetworkMode: "bridge"}); !errors.Is(err, s.err) {
+	if _, _, err := m.CreateContainer(network.ContainerSpec{Name: "c2", NetworkMode: "bridge"}); !errors.Is(err,
+		s.err) {
 		t.Errorf("created: %v", err)
 	}
 	if _, _, err := m.Disconnect("bridge", c.ID, false); !errors.Is(err, s.err) {

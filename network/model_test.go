@@ -59,11 +59,16 @@ func TestRefusalsHaveDockersTexts(t *testing.T) {
 		"bridge is a pre-defined network and cannot be removed": func() error { return m.RemoveNetwork("bridge") },
 		"network nope not found":                                func() error { return m.RemoveNetwork("nope") },
 		"invalid pool request: Pool overlaps with other one on this address space": func() error {
-			_, _, err := m.CreateNetwork(NetworkSpec{Name: "x", Pools: []Pool{{Subnet: netip.MustParsePrefix("172.17.0.0/24")}}})
+			_, _, err := m.CreateNetwork(NetworkSpec{Name: "x",
+				Pools: []Pool{{Subnet: netip.MustParsePrefix("172.17.0.0/24")}}})
 			return err
 		},
 		"user specified IP address is supported on user defined networks only": func() error {
-			_, _, err := m.CreateContainer(ContainerSpec{Name: "cx", Networks: []NamedEndpointSpec{{Network: "bridge", EndpointSpec: EndpointSpec{IPv4: netip.MustParseAddr("172.17.0.9")}}}})
+			_, _, err := m.CreateContainer(ContainerSpec{
+				Name: "cx",
+				Networks: []NamedEndpointSpec{{Network: "bridge",
+					EndpointSpec: EndpointSpec{IPv4: netip.MustParseAddr("172.17.0.9")}}},
+			})
 			return err
 		},
 	} {
@@ -79,14 +84,35 @@ func TestRefusalsHaveDockersTexts(t *testing.T) {
 
 func TestPortGrammar(t *testing.T) {
 	good := map[string]PortBinding{
-		"80":                    {Port: 80, End: 80, Proto: TCP},
-		"8080:80":               {HostPort: 8080, HostEnd: 8080, Port: 80, End: 80, Proto: TCP},
-		"127.0.0.1:8080:80/udp": {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, HostEnd: 8080, Port: 80, End: 80, Proto: UDP},
-		"127.0.0.1::80":         {HostIP: netip.MustParseAddr("127.0.0.1"), Port: 80, End: 80, Proto: TCP},
-		"[::1]:8080:80":         {HostIP: netip.MustParseAddr("::1"), HostPort: 8080, HostEnd: 8080, Port: 80, End: 80, Proto: TCP},
-		"::1:8080:80":           {HostIP: netip.MustParseAddr("::1"), HostPort: 8080, HostEnd: 8080, Port: 80, End: 80, Proto: TCP},
-		"8000-8100:9000-9100":   {HostPort: 8000, HostEnd: 8100, Port: 9000, End: 9100, Proto: TCP},
-		"8000-9000:80":          {HostPort: 8000, HostEnd: 9000, Port: 80, End: 80, Proto: TCP},
+		"80":      {Port: 80, End: 80, Proto: TCP},
+		"8080:80": {HostPort: 8080, HostEnd: 8080, Port: 80, End: 80, Proto: TCP},
+		"127.0.0.1:8080:80/udp": {
+			HostIP:   netip.MustParseAddr("127.0.0.1"),
+			HostPort: 8080,
+			HostEnd:  8080,
+			Port:     80,
+			End:      80,
+			Proto:    UDP,
+		},
+		"127.0.0.1::80": {HostIP: netip.MustParseAddr("127.0.0.1"), Port: 80, End: 80, Proto: TCP},
+		"[::1]:8080:80": {
+			HostIP:   netip.MustParseAddr("::1"),
+			HostPort: 8080,
+			HostEnd:  8080,
+			Port:     80,
+			End:      80,
+			Proto:    TCP,
+		},
+		"::1:8080:80": {
+			HostIP:   netip.MustParseAddr("::1"),
+			HostPort: 8080,
+			HostEnd:  8080,
+			Port:     80,
+			End:      80,
+			Proto:    TCP,
+		},
+		"8000-8100:9000-9100": {HostPort: 8000, HostEnd: 8100, Port: 9000, End: 9100, Proto: TCP},
+		"8000-9000:80":        {HostPort: 8000, HostEnd: 9000, Port: 80, End: 80, Proto: TCP},
 	}
 	for in, want := range good {
 		got, err := ParsePorts([]string{in})
@@ -94,7 +120,8 @@ func TestPortGrammar(t *testing.T) {
 			t.Errorf("%s: %+v %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", ":", "0", "65536", "80/icmp", "9-8:1-2", "1-3:1-2", "x:80", "1.2.3:80:80", "80:", "8080:80:"} {
+	for _, in := range []string{"", ":", "0", "65536", "80/icmp", "9-8:1-2", "1-3:1-2", "x:80", "1.2.3:80:80", "80:",
+		"8080:80:"} {
 		if got, err := ParsePorts([]string{in}); err == nil {
 			t.Errorf("%q was taken as %+v", in, got)
 		}
@@ -112,13 +139,19 @@ func TestPortsColumn(t *testing.T) {
 	}{
 		{"", nil, nil},
 		{"80/tcp", nil, []PortProto{{Port: 80, Proto: TCP}}},
-		{"53/udp, 80-82/tcp", nil, []PortProto{{Port: 82, Proto: TCP}, {Port: 80, Proto: TCP}, {Port: 53, Proto: UDP}, {Port: 81, Proto: TCP}}},
-		{"0.0.0.0:8080->80/tcp, [::]:8080->80/tcp", []ports.Bound{bound("[::]:8080", 80, TCP), bound("0.0.0.0:8080", 80, TCP)}, []PortProto{{Port: 80, Proto: TCP}}},
-		{"127.0.0.1:80-81->80-81/tcp", []ports.Bound{bound("127.0.0.1:81", 81, TCP), bound("127.0.0.1:80", 80, TCP)}, nil},
-		{"0.0.0.0:8000-8002->80-82/tcp, [::]:8000-8002->80-82/tcp", []ports.Bound{bound("0.0.0.0:8000", 80, TCP), bound("[::]:8000", 80, TCP),
-			bound("0.0.0.0:8001", 81, TCP), bound("[::]:8001", 81, TCP), bound("0.0.0.0:8002", 82, TCP), bound("[::]:8002", 82, TCP)}, nil},
-		{"0.0.0.0:90->90/tcp, 1000/tcp, 0.0.0.0:9090->80/udp, 127.0.0.1:8080->80/tcp", []ports.Bound{bound("127.0.0.1:8080", 80, TCP),
-			bound("0.0.0.0:9090", 80, UDP), bound("0.0.0.0:90", 90, TCP)}, []PortProto{{Port: 1000, Proto: TCP}}},
+		{"53/udp, 80-82/tcp", nil, []PortProto{{Port: 82, Proto: TCP}, {Port: 80, Proto: TCP}, {Port: 53, Proto: UDP},
+			{Port: 81, Proto: TCP}}},
+		{"0.0.0.0:8080->80/tcp, [::]:8080->80/tcp", []ports.Bound{bound("[::]:8080", 80, TCP), bound("0.0.0.0:8080", 80,
+			TCP)}, []PortProto{{Port: 80, Proto: TCP}}},
+		{"127.0.0.1:80-81->80-81/tcp", []ports.Bound{bound("127.0.0.1:81", 81, TCP), bound("127.0.0.1:80", 80, TCP)},
+			nil},
+		{"0.0.0.0:8000-8002->80-82/tcp, [::]:8000-8002->80-82/tcp", []ports.Bound{bound("0.0.0.0:8000", 80, TCP),
+			bound("[::]:8000", 80, TCP),
+			bound("0.0.0.0:8001", 81, TCP), bound("[::]:8001", 81, TCP), bound("0.0.0.0:8002", 82, TCP),
+			bound("[::]:8002", 82, TCP)}, nil},
+		{"0.0.0.0:90->90/tcp, 1000/tcp, 0.0.0.0:9090->80/udp, 127.0.0.1:8080->80/tcp",
+			[]ports.Bound{bound("127.0.0.1:8080", 80, TCP),
+				bound("0.0.0.0:9090", 80, UDP), bound("0.0.0.0:90", 90, TCP)}, []PortProto{{Port: 1000, Proto: TCP}}},
 	} {
 		if got := FormatPorts(test.bound, test.exposed); got != test.want {
 			t.Errorf("%s, want %s", got, test.want)

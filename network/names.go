@@ -14,11 +14,12 @@ import (
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-// maxNetworkName bounds a network's name, in bytes: it is a part of containers' names in DNS (RFC 1035, 2.3.4) and of log lines.
+// maxNetworkName bounds a network's name, in bytes: it is a part of containers' names in DNS (RFC 1035, 2.3.4) and of
+// log lines.
 const maxNetworkName = 255
 
-// checkNetworkName accepts what Docker accepts, apart from control characters, which a terminal could obey, and from names
-// without end.
+// checkNetworkName accepts what Docker accepts, apart from control characters, which a terminal could obey, and from
+// names without end.
 func checkNetworkName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
@@ -51,7 +52,8 @@ func (n *Network) Predefined() bool { return isPredefined(n.Name) }
 // InUse says whether one of containers that has not ended is on n.
 func (n *Network) InUse(containers []*Container) bool {
 	return slices.ContainsFunc(containers, func(c *Container) bool {
-		return c.Status != Exited && slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID })
+		return c.Status != Exited &&
+			slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID })
 	})
 }
 
@@ -76,7 +78,8 @@ func DNSNames(c *Container, e *Endpoint) []string {
 // outside, the one with the highest gateway priority, then the first by name.
 func DefaultRouteEndpoint(c *Container, net func(id string) *Network) (v4, v6 *Endpoint) {
 	better := func(e, than *Endpoint) bool {
-		return than == nil || e.GwPriority > than.GwPriority || e.GwPriority == than.GwPriority && e.Network < than.Network
+		return than == nil || e.GwPriority > than.GwPriority ||
+			e.GwPriority == than.GwPriority && e.Network < than.Network
 	}
 	for _, e := range c.Endpoints {
 		if n := net(e.NetworkID); n == nil || n.Internal || !n.HasInterfaces() {
@@ -92,8 +95,15 @@ func DefaultRouteEndpoint(c *Container, net func(id string) *Network) (v4, v6 *E
 	return v4, v6
 }
 
-var adjectives = strings.Fields("agile amber bold brave bright calm clever cosmic crisp curious dapper eager fleet gentle golden happy jolly keen lively lucid merry mellow nimble noble patient quick quiet sharp silent steady sunny swift tidy vivid warm witty")
-var surnames = strings.Fields("allman baran bell boggs borg cerf clark crocker davies deering diffie engelbart estrin farber floyd hamilton hopper jacobson kahn kleinrock knuth lamport liskov lovelace metcalfe mockapetris moy perlman pouzin postel ritchie roberts shannon thacker thompson turing varghese wilkes")
+var adjectives = strings.Fields(
+	"agile amber bold brave bright calm clever cosmic crisp curious dapper eager fleet gentle golden happy jolly " +
+		"keen lively lucid merry mellow nimble noble patient quick quiet sharp silent steady sunny swift tidy vivid " +
+		"warm witty")
+
+var surnames = strings.Fields(
+	"allman baran bell boggs borg cerf clark crocker davies deering diffie engelbart estrin farber floyd hamilton " +
+		"hopper jacobson kahn kleinrock knuth lamport liskov lovelace metcalfe mockapetris moy perlman pouzin postel " +
+		"ritchie roberts shannon thacker thompson turing varghese wilkes")
 
 // drawName is a name that nobody has, in Docker's manner.
 func drawName(taken func(string) bool) string {

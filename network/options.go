@@ -11,8 +11,8 @@ import (
 
 // Option is an option of a network (`network create --opt`) or of an endpoint (`network connect --driver-opt`).
 //
-// NetworkOptions and EndpointOptions list the ones that usernet acts on. Every other name is refused, because an option that is
-// accepted and does nothing misleads the one who gave it.
+// NetworkOptions and EndpointOptions list the ones that usernet acts on. Every other name is refused, because an option
+// that is accepted and does nothing misleads the one who gave it.
 type Option struct {
 	Name   string
 	Doc    string                                // one line for docs and completion
@@ -44,11 +44,13 @@ var NetworkOptions = []Option{
 		func(s *Settings, v string) error { return setIPv4(&s.HostBinding4, v) },
 	},
 	{
-		"com.docker.network.bridge.gateway_mode_ipv4", "nat, or isolated on an internal network", []string{"nat", "isolated"},
+		"com.docker.network.bridge.gateway_mode_ipv4", "nat, or isolated on an internal network",
+		[]string{"nat", "isolated"},
 		func(s *Settings, v string) error { return setGatewayMode(&s.isolated, v) },
 	},
 	{
-		"com.docker.network.bridge.gateway_mode_ipv6", "nat, or isolated on an internal network", []string{"nat", "isolated"},
+		"com.docker.network.bridge.gateway_mode_ipv6", "nat, or isolated on an internal network",
+		[]string{"nat", "isolated"},
 		func(s *Settings, v string) error { return setGatewayMode(&s.isolated, v) },
 	},
 	{
@@ -88,7 +90,8 @@ var NetworkOptions = []Option{
 		func(s *Settings, v string) error { return setList(&s.DNS, v) }, // each is the driver's to check
 	},
 	{
-		"usernet.egress", "what happens to other destinations outside", []string{"allow", "deny", "no-rebind", "allow,no-rebind", "deny,no-rebind"},
+		"usernet.egress", "what happens to other destinations outside", []string{"allow", "deny", "no-rebind",
+			"allow,no-rebind", "deny,no-rebind"},
 		func(s *Settings, v string) error { s.Egress = v; return nil }, // likewise
 	},
 	{
@@ -115,7 +118,8 @@ var NetworkOptions = []Option{
 
 // OverlayOptions are the options of networks that span hosts: those of others, but for the bridge's own, and some more.
 var OverlayOptions = append(slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
-	return strings.HasPrefix(o.Name, "com.docker.network.bridge.gateway_mode") || o.Name == "com.docker.network.bridge.inhibit_ipv4"
+	return strings.HasPrefix(o.Name, "com.docker.network.bridge.gateway_mode") ||
+		o.Name == "com.docker.network.bridge.inhibit_ipv4"
 }), []Option{
 	{
 		"com.docker.network.driver.overlay.vxlanid_list", "number of the network on the wire, 1 to 16777215", nil,
@@ -145,14 +149,17 @@ var EndpointOptions = []Option{
 
 // impossible says why Docker's other options of bridge networks cannot be had.
 var impossible = map[string]string{
-	"com.docker.network.bridge.name":                    "a network has no interface on the host that could be named",
-	"com.docker.network.bridge.default_bridge":          "the default bridge is always the network \"bridge\"",
-	"com.docker.network.bridge.trusted_host_interfaces": "no interface of the host leads to containers except by published ports",
-	"com.docker.network.endpoint.ifname":                "interfaces are named by com.docker.network.container_iface_prefix of their network",
-	"com.docker.network.endpoint.sysctls":               "set them in the container, which owns its network namespace",
+	"com.docker.network.bridge.name":           "a network has no interface on the host that could be named",
+	"com.docker.network.bridge.default_bridge": "the default bridge is always the network \"bridge\"",
+	"com.docker.network.bridge.trusted_host_interfaces": "no interface of the host leads to containers except by " +
+		"published ports",
+	"com.docker.network.endpoint.ifname": "interfaces are named by " +
+		"com.docker.network.container_iface_prefix of their network",
+	"com.docker.network.endpoint.sysctls": "set them in the container, which owns its network namespace",
 }
 
-// checkOptions refuses what none of known has, and values that the daemon could not act on. what is "option" or "driver option".
+// checkOptions refuses what none of known has, and values that the daemon could not act on. what is "option" or "driver
+// option".
 func checkOptions(options map[string]string, known []Option, what string) error {
 	for name, value := range options {
 		i := slices.IndexFunc(known, func(o Option) bool { return o.Name == name })

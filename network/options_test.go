@@ -8,12 +8,13 @@ import (
 	"github.com/usernet/usernet/internal/errdefs"
 )
 
-// TestNoOptionIsIgnored walks the options of networks and endpoints: each one that is accepted refuses a value that it cannot act
-// on, or says in its table why any value is possible, and what is not in the tables is refused by its name.
+// TestNoOptionIsIgnored walks the options of networks and endpoints: each one that is accepted refuses a value that it
+// cannot act on, or says in its table why any value is possible, and what is not in the tables is refused by its name.
 func TestNoOptionIsIgnored(t *testing.T) {
 	m := open(t, filepath.Join(t.TempDir(), "db"))
 	defer m.Close()
-	byDaemon := map[string]bool{"usernet.allow_egress": true, "usernet.dns": true, "usernet.egress": true, // package daemon checks them
+	// Package daemon checks them.
+	byDaemon := map[string]bool{"usernet.allow_egress": true, "usernet.dns": true, "usernet.egress": true,
 		"usernet.outbound_interface": true} // an interface may appear later
 	create := func(options map[string]string) error {
 		n, _, err := m.CreateNetwork(NetworkSpec{Name: "x", Options: options})
@@ -59,7 +60,11 @@ func TestNoOptionIsIgnored(t *testing.T) {
 	for _, mode := range []string{"routed", "nat-unprotected", "isolated"} {
 		refused(create(map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": mode}), "mode")
 	}
-	if _, _, err := m.CreateNetwork(NetworkSpec{Name: "in", Internal: true, Options: map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}}); err != nil {
+	if _, _, err := m.CreateNetwork(NetworkSpec{
+		Name:     "in",
+		Internal: true,
+		Options:  map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"},
+	}); err != nil {
 		t.Error(err)
 	}
 	refused(create(map[string]string{"com.docker.network.bridge.inhibit_ipv4": "true"}), "inhibit_ipv4")
@@ -83,7 +88,8 @@ func TestNoOptionIsIgnored(t *testing.T) {
 func TestNamesOfNetworks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	m := open(t, path)
-	for _, name := range []string{"test 01", "test@#$", "a b", "ü", "x/y", "-x", "..", strings.Repeat("n", maxNetworkName)} {
+	for _, name := range []string{"test 01", "test@#$", "a b", "ü", "x/y", "-x", "..",
+		strings.Repeat("n", maxNetworkName)} {
 		if _, _, err := m.CreateNetwork(NetworkSpec{Name: name}); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -127,7 +133,8 @@ func TestForcedDisconnectFromARemovedNetwork(t *testing.T) {
 	if _, _, err := m.Disconnect("test", "c1", false); err == nil {
 		t.Error("without force it succeeds")
 	}
-	if _, _, err := m.Disconnect("other", "c1", true); err == nil || !strings.Contains(err.Error(), "network other not found") {
+	if _, _, err := m.Disconnect("other", "c1", true); err == nil ||
+		!strings.Contains(err.Error(), "network other not found") {
 		t.Errorf("another network: %v", err)
 	}
 	c, e, err := m.Disconnect("test", "c1", true)

@@ -10,8 +10,8 @@ import (
 	"github.com/usernet/usernet/internal/errdefs"
 )
 
-// families says which address families a new network has: what was asked for, else the driver options of that name, else IPv4
-// alone or the daemon's default.
+// families says which address families a new network has: what was asked for, else the driver options of that name,
+// else IPv4 alone or the daemon's default.
 func (m *Model) families(spec NetworkSpec) (v4, v6 bool) {
 	choose := func(asked, option *bool, def bool) bool {
 		switch {
@@ -26,8 +26,8 @@ func (m *Model) families(spec NetworkSpec) (v4, v6 bool) {
 	return choose(spec.EnableIPv4, s.IPv4, true), choose(spec.EnableIPv6, s.IPv6, m.opts.DefaultIPv6)
 }
 
-// addPools checks the subnets that were given and draws those that are missing. IPv4 subnets come first, as in Docker. A subnet of
-// a family that the network does not have is left out, as in Docker; the warning names it.
+// addPools checks the subnets that were given and draws those that are missing. IPv4 subnets come first, as in Docker.
+// A subnet of a family that the network does not have is left out, as in Docker; the warning names it.
 func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err error) {
 	n.EnableIPv4, n.EnableIPv6 = m.families(spec)
 	if !n.EnableIPv4 && !n.EnableIPv6 {
@@ -39,11 +39,14 @@ func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err erro
 		v6 := p.Subnet.Addr().Is6()
 		switch {
 		case !p.Subnet.IsValid() && (p.Gateway.IsValid() || p.Range.IsValid() || len(p.Aux) > 0):
-			return "", errdefs.Invalid("invalid network config: gateway, ip-range and aux-address need a subnet that contains them: give one with --subnet")
+			return "", errdefs.Invalid(
+				"invalid network config: gateway, ip-range and aux-address need a subnet that contains them: give " +
+					"one with --subnet")
 		case !p.Subnet.IsValid():
 			continue
 		case v6 && !n.EnableIPv6:
-			warning = fmt.Sprintf("subnet %s is ignored: the network has no IPv6, which --ipv6 (EnableIPv6) switches on", p.Subnet)
+			warning = fmt.Sprintf(
+				"subnet %s is ignored: the network has no IPv6, which --ipv6 (EnableIPv6) switches on", p.Subnet)
 			continue
 		case !v6 && !n.EnableIPv4:
 			warning = fmt.Sprintf("subnet %s is ignored: IPv4 is switched off for the network", p.Subnet)
@@ -82,7 +85,8 @@ func (m *Model) drawPools(n *Network, used []netip.Prefix) error {
 	has := func(v6 bool) bool {
 		return slices.ContainsFunc(n.Pools, func(p Pool) bool { return p.Subnet.Addr().Is6() == v6 })
 	}
-	full := errdefs.Unavailable("all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
+	full := errdefs.Unavailable(
+		"all predefined address pools have been fully subnetted: remove networks, or give a --subnet")
 	if n.EnableIPv4 && !has(false) {
 		p, ok := freePool(n.driver().pools, used)
 		if !ok {
@@ -176,8 +180,9 @@ func (p *Pool) mistakes() []error {
 	return list
 }
 
-// reserve chooses the gateway where none was given, and refuses a gateway or an auxiliary address that is the subnet's network or
-// broadcast address, or reserved already. A container's default route by such a gateway is refused by the kernel.
+// reserve chooses the gateway where none was given, and refuses a gateway or an auxiliary address that is the subnet's
+// network or broadcast address, or reserved already. A container's default route by such a gateway is refused by the
+// kernel.
 func (p *Pool) reserve() error {
 	if !p.Gateway.IsValid() {
 		p.Gateway = p.Subnet.Addr().Next()

@@ -128,8 +128,8 @@ func ParseExtraHost(spec string) (string, error) {
 	return name + ":" + ip, nil
 }
 
-// FormatPorts is the PORTS column of ps, in Docker's order: exposed ports and those published under their own number, then the
-// others by the container's port. Neighbours are folded into ranges.
+// FormatPorts is the PORTS column of ps, in Docker's order: exposed ports and those published under their own number,
+// then the others by the container's port. Neighbours are folded into ranges.
 func FormatPorts(bound []ports.Bound, exposed []PortProto) string {
 	list := slices.Clone(bound)
 	for _, x := range exposed {
@@ -169,7 +169,8 @@ func (r portRun) goesOnWith(b ports.Bound) bool {
 	if r.first.Proto != b.Proto || int(r.first.Port)+r.n != int(b.Port) || r.first.Host.IsValid() != b.Host.IsValid() {
 		return false
 	}
-	return !b.Host.IsValid() || r.first.Host.Addr() == b.Host.Addr() && int(r.first.Host.Port())+r.n == int(b.Host.Port())
+	return !b.Host.IsValid() ||
+		r.first.Host.Addr() == b.Host.Addr() && int(r.first.Host.Port())+r.n == int(b.Host.Port())
 }
 
 // String is 0.0.0.0:8000-8001->80-81/tcp, or 80/tcp.

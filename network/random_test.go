@@ -40,7 +40,8 @@ type reference struct {
 	log   []string
 }
 
-// TestRandomHistories drives random sequences of all that changes the model, and compares it with the reference after each.
+// TestRandomHistories drives random sequences of all that changes the model, and compares it with the reference after
+// each.
 func TestRandomHistories(t *testing.T) {
 	steps := 250
 	if testing.Short() {
@@ -49,8 +50,11 @@ func TestRandomHistories(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			ref := &reference{
-				t: t, r: rand.New(rand.NewPCG(seed, 1)), path: filepath.Join(t.TempDir(), "db"),
-				nets: map[string]*refNet{}, boxes: map[string]*refBox{},
+				t:     t,
+				r:     rand.New(rand.NewPCG(seed, 1)),
+				path:  filepath.Join(t.TempDir(), "db"),
+				nets:  map[string]*refNet{},
+				boxes: map[string]*refBox{},
 			}
 			ref.m = open(t, ref.path)
 			defer func() { _ = ref.m.Close() }()
@@ -173,14 +177,16 @@ func (f *reference) taken(net string, a netip.Addr) bool {
 // join is what connecting b to a network does; want is an address asked for, or invalid. Nil where it has to fail.
 func (f *reference) join(b *refBox, net string, want netip.Addr) *refEnd {
 	n := f.nets[net]
-	if n == nil || b.end(net) != nil || b.mode == HostName || strings.HasPrefix(b.mode, "container:") || b.end(NoneName) != nil {
+	if n == nil || b.end(net) != nil || b.mode == HostName || strings.HasPrefix(b.mode, "container:") ||
+		b.end(NoneName) != nil {
 		return nil
 	}
 	e := &refEnd{net: net}
 	if b.status == Exited {
 		return e
 	}
-	if want.IsValid() && (f.taken(net, want) || want == n.v4.Addr() || want == n.v4.Addr().Next() || !n.v4.Contains(want) || !n.v4.Contains(want.Next())) {
+	if want.IsValid() && (f.taken(net, want) || want == n.v4.Addr() || want == n.v4.Addr().Next() ||
+		!n.v4.Contains(want) || !n.v4.Contains(want.Next())) {
 		return nil // another's, the network's, the gateway's, nobody's, or the broadcast address
 	}
 	if n.v4.IsValid() {
@@ -344,13 +350,16 @@ func (f *reference) compare() {
 			continue
 		}
 		if c.Status != b.status || len(c.Endpoints) != len(b.ends) {
-			f.t.Errorf("container %s is %s with %d endpoints, want %s with %d", c.Name, c.Status, len(c.Endpoints), b.status, len(b.ends))
+			f.t.Errorf("container %s is %s with %d endpoints, want %s with %d", c.Name, c.Status, len(c.Endpoints),
+				b.status, len(b.ends))
 			continue
 		}
 		for i, e := range c.Endpoints {
 			want := b.ends[i]
-			if e.Network != want.net || e.IPv4.Addr() != want.v4 || e.IPv6.Addr() != want.v6 || c.Status != Exited && e.Interface != want.link {
-				f.t.Errorf("endpoint of %s: %s %s %v %v, want %+v", c.Name, e.Network, e.Interface, e.IPv4, e.IPv6, *want)
+			if e.Network != want.net || e.IPv4.Addr() != want.v4 || e.IPv6.Addr() != want.v6 || c.Status != Exited &&
+				e.Interface != want.link {
+				f.t.Errorf("endpoint of %s: %s %s %v %v, want %+v", c.Name, e.Network, e.Interface, e.IPv4, e.IPv6,
+					*want)
 			}
 			for _, key := range []string{e.IPv4.String(), e.IPv6.String(), e.MAC.String()} {
 				if other := seen[e.NetworkID+key]; other != "" && key != "" && !strings.HasPrefix(key, "invalid") {

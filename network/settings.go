@@ -8,8 +8,8 @@ import (
 	"github.com/usernet/usernet/internal/errdefs"
 )
 
-// Settings are the options of a network or an endpoint as the rest of the program uses them: read once, with their types and
-// defaults. Options that were not given, and such of a damaged store that cannot be read, have the default.
+// Settings are the options of a network or an endpoint as the rest of the program uses them: read once, with their
+// types and defaults. Options that were not given, and such of a damaged store that cannot be read, have the default.
 type Settings struct {
 	MTU             int  // bytes; 0: the default
 	ICC             bool // containers of the network reach each other; true by default
@@ -42,7 +42,14 @@ type Settings struct {
 
 // read makes settings of options.
 func read(options map[string]string, known []Option) Settings {
-	s := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true, Encrypted: sealedByDefault}
+	s := Settings{
+		ICC:             true,
+		Masquerade:      true,
+		InterfacePrefix: "eth",
+		PortGuard:       true,
+		Offload:         true,
+		Encrypted:       sealedByDefault,
+	}
 	for _, o := range known {
 		value, given := options[o.Name]
 		if next := s; given && o.set(&next, value) == nil {

@@ -8,7 +8,14 @@ import (
 
 func TestSettingsHaveDefaultsAndTypes(t *testing.T) {
 	yes, no := true, false
-	def := Settings{ICC: true, Masquerade: true, InterfacePrefix: "eth", PortGuard: true, Offload: true, Encrypted: true}
+	def := Settings{
+		ICC:             true,
+		Masquerade:      true,
+		InterfacePrefix: "eth",
+		PortGuard:       true,
+		Offload:         true,
+		Encrypted:       true,
+	}
 	change := func(f func(*Settings)) Settings {
 		s := def
 		f(&s)
@@ -24,22 +31,27 @@ func TestSettingsHaveDefaultsAndTypes(t *testing.T) {
 		{map[string]string{"com.docker.network.driver.mtu": "9000"}, change(func(s *Settings) { s.MTU = 9000 })},
 		{map[string]string{"com.docker.network.driver.mtu": "many"}, def}, // of a damaged store
 		{map[string]string{"com.docker.network.driver.mtu": "1"}, def},
-		{map[string]string{"com.docker.network.bridge.enable_icc": "false"}, change(func(s *Settings) { s.ICC = false })},
+		{map[string]string{"com.docker.network.bridge.enable_icc": "false"},
+			change(func(s *Settings) { s.ICC = false })},
 		{map[string]string{"com.docker.network.bridge.enable_icc": "perhaps"}, def},
-		{map[string]string{"com.docker.network.bridge.enable_ip_masquerade": "0"}, change(func(s *Settings) { s.Masquerade = false })},
+		{map[string]string{"com.docker.network.bridge.enable_ip_masquerade": "0"},
+			change(func(s *Settings) { s.Masquerade = false })},
 		{map[string]string{"usernet.bypass_inbound": "true"}, change(func(s *Settings) { s.BypassInbound = &yes })},
 		{map[string]string{"usernet.bypass_outbound": "false"}, change(func(s *Settings) { s.BypassOutbound = &no })},
 		{map[string]string{"com.docker.network.enable_ipv6": "true"}, change(func(s *Settings) { s.IPv6 = &yes })},
-		{map[string]string{"usernet.dns": "192.0.2.53,192.0.2.54:53"}, change(func(s *Settings) { s.DNS = []string{"192.0.2.53", "192.0.2.54:53"} })},
+		{map[string]string{"usernet.dns": "192.0.2.53,192.0.2.54:53"},
+			change(func(s *Settings) { s.DNS = []string{"192.0.2.53", "192.0.2.54:53"} })},
 		{map[string]string{"usernet.allow_egress": ""}, def},
-		{map[string]string{"com.docker.network.host_ipv4": "192.0.2.1"}, change(func(s *Settings) { s.hostIPv4, s.Outbound4 = a4, a4 })},
+		{map[string]string{"com.docker.network.host_ipv4": "192.0.2.1"},
+			change(func(s *Settings) { s.hostIPv4, s.Outbound4 = a4, a4 })},
 		{
 			map[string]string{"com.docker.network.host_ipv4": "192.0.2.1", "usernet.outbound_addr": "192.0.2.2"},
 			change(func(s *Settings) { s.hostIPv4, s.Outbound4 = a4, b4 }),
 		},
 		{map[string]string{"usernet.outbound_addr6": "2001:db8::1"}, change(func(s *Settings) { s.Outbound6 = a6 })},
 		{map[string]string{"usernet.outbound_addr6": "192.0.2.1"}, def},
-		{map[string]string{"com.docker.network.container_iface_prefix": "net"}, change(func(s *Settings) { s.InterfacePrefix = "net" })},
+		{map[string]string{"com.docker.network.container_iface_prefix": "net"},
+			change(func(s *Settings) { s.InterfacePrefix = "net" })},
 	} {
 		n := &Network{Options: test.options}
 		if got := n.Settings(); !reflect.DeepEqual(got, test.want) {
@@ -52,8 +64,8 @@ func TestSettingsHaveDefaultsAndTypes(t *testing.T) {
 	}
 }
 
-// TestEachOptionIsDescribedAndMeansSomething goes through the table: whatever has values for completion takes them, and takes
-// nothing that is no value.
+// TestEachOptionIsDescribedAndMeansSomething goes through the table: whatever has values for completion takes them, and
+// takes nothing that is no value.
 func TestEachOptionIsDescribedAndMeansSomething(t *testing.T) {
 	seen := map[string]bool{}
 	for _, o := range append(append([]Option{}, NetworkOptions...), EndpointOptions...) {

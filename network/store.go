@@ -62,7 +62,8 @@ func (n *Network) check(id string) error {
 		return fmt.Errorf("driver %q", n.Driver)
 	}
 	for _, p := range n.Pools {
-		if !p.Subnet.IsValid() || p.Subnet != p.Subnet.Masked() || p.Gateway.IsValid() && !p.Subnet.Contains(p.Gateway) ||
+		if !p.Subnet.IsValid() || p.Subnet != p.Subnet.Masked() || p.Gateway.IsValid() &&
+			!p.Subnet.Contains(p.Gateway) ||
 			p.Range.IsValid() && !p.Subnet.Contains(p.Range.Addr()) {
 			return fmt.Errorf("subnet %s, range %s, gateway %s", p.Subnet, p.Range, p.Gateway)
 		}

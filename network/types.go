@@ -81,7 +81,8 @@ type Container struct {
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
 
-	// What its commands are limited to, as in Docker's HostConfig. It is for who starts them; the daemon does nothing with it.
+	// What its commands are limited to, as in Docker's HostConfig. It is for who starts them; the daemon does nothing
+	// with it.
 	Privileged  bool     `json:"privileged,omitempty"`
 	CapAdd      []string `json:"cap_add,omitempty"`
 	CapDrop     []string `json:"cap_drop,omitempty"`
@@ -100,9 +101,10 @@ type Container struct {
 
 	// The processes, with their start times in clock ticks since boot (proc_pid_stat(5) field 22),
 	// so that a pid that was used again is never taken for them.
-	Pid          int    `json:"pid,omitempty"`
-	PidStart     uint64 `json:"pid_start,omitempty"`
-	Monitor      int    `json:"monitor,omitempty"` // the process that waits for Pid: `usernet run` itself, or its detached child
+	Pid      int    `json:"pid,omitempty"`
+	PidStart uint64 `json:"pid_start,omitempty"`
+	// The process that waits for Pid: `usernet run` itself, or its detached child.
+	Monitor      int    `json:"monitor,omitempty"`
 	MonitorStart uint64 `json:"monitor_start,omitempty"`
 	// Holder is a process outside the sandbox with whose end an attachment ends; 0: there is none.
 	Holder      int    `json:"holder,omitempty"`
@@ -118,25 +120,27 @@ type Container struct {
 	ExtraHosts  []string `json:"extra_hosts,omitempty"` // NAME:IP or NAME:host-gateway
 	// DNSAddr is where the sandbox finds the name server, IPv4; zero: at 127.0.0.11, as in Docker.
 	DNSAddr netip.Addr `json:"dns_addr,omitzero"`
-	// LocalAddrs are IPv4 addresses of the sandbox's loopback interface besides, at which its services are found from inside.
+	// LocalAddrs are IPv4 addresses of the sandbox's loopback interface besides, at which its services are found from
+	// inside.
 	LocalAddrs []netip.Addr  `json:"local_addrs,omitempty"`
 	Links      []string      `json:"links,omitempty"` // NAME:ALIAS on the default bridge
 	Ports      []PortBinding `json:"ports,omitempty"` // as asked for
 	Exposed    []PortProto   `json:"exposed,omitempty"`
 	PublishAll bool          `json:"publish_all,omitempty"`
-	Bound      []PortBinding `json:"bound,omitempty"` // as they were bound last, so that chosen host ports are chosen again
+	// As they were bound last, so that chosen host ports are chosen again.
+	Bound []PortBinding `json:"bound,omitempty"`
 	// HostLoopback lets the container reach services on the host's loopback.
 	HostLoopback bool `json:"host_loopback,omitempty"`
-	// UserNSID tells the user namespace of a container that usernet runs from all others while Pid lives, or the one that an
-	// attached network namespace belongs to; zero: it is the daemon's own, or the daemon cannot see it.
+	// UserNSID tells the user namespace of a container that usernet runs from all others while Pid lives, or the one
+	// that an attached network namespace belongs to; zero: it is the daemon's own, or the daemon cannot see it.
 	UserNSID NamespaceID `json:"userns_id,omitzero"`
 	// ShareAPI lets what runs in the container use the daemon's API, as the user outside can.
 	ShareAPI bool `json:"share_api,omitempty"`
-	// Egress is what happens to destinations outside that AllowEgress does not name: "allow", "deny", or "" for what the
-	// network says. With "deny" only names that a rule is for are asked for outside.
+	// Egress is what happens to destinations outside that AllowEgress does not name: "allow", "deny", or "" for what
+	// the network says. With "deny" only names that a rule is for are asked for outside.
 	Egress string `json:"egress,omitempty"`
-	// AllowEgress has rules CIDR|ADDRESS|NAME[:PORT[/PROTO]], or dns for all names and no destination; those of the network
-	// (option usernet.allow_egress) apply too.
+	// AllowEgress has rules CIDR|ADDRESS|NAME[:PORT[/PROTO]], or dns for all names and no destination; those of the
+	// network (option usernet.allow_egress) apply too.
 	AllowEgress []string `json:"allow_egress,omitempty"`
 
 	Endpoints []*Endpoint `json:"endpoints,omitempty"` // in order of connection
@@ -161,7 +165,8 @@ type Endpoint struct {
 	GwPriority int               `json:"gw_priority,omitempty"`
 	// Key is the caller's, by which an attachment is found again.
 	Key string `json:"key,omitempty"`
-	// Unconfigured leaves the interface without addresses and routes, for the caller to set: those above are reserved for it.
+	// Unconfigured leaves the interface without addresses and routes, for the caller to set: those above are reserved
+	// for it.
 	Unconfigured bool `json:"unconfigured,omitempty"`
 	// What the user asked for, apart from what was chosen.
 	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`

@@ -47,7 +47,8 @@ func checkUserNS() Requirement {
 		r.OK, r.Detail = true, "can be made"
 		if sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" && os.Geteuid() != 0 {
 			r.OK, r.Detail = false, "AppArmor takes the privileges inside them away"
-			r.Fix = "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with `userns,` for this binary"
+			r.Fix = "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with " +
+				"`userns,` for this binary"
 		}
 		return r
 	}
@@ -62,7 +63,8 @@ func checkUserNS() Requirement {
 	case errors.Is(err, unix.ENOSPC):
 		r.Fix = "too many are in use: as root, raise user.max_user_namespaces and user.max_net_namespaces"
 	default:
-		r.Fix = "use a kernel with CONFIG_USER_NS; inside a container, one whose seccomp profile allows unshare and clone"
+		r.Fix = "use a kernel with CONFIG_USER_NS; inside a container, one whose seccomp profile allows unshare and " +
+			"clone"
 	}
 	return r
 }
@@ -75,9 +77,11 @@ func checkTun() Requirement {
 		_ = unix.Close(fd)
 		r.OK, r.Detail = true, "can be opened"
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
-		r.Detail, r.Fix = "is missing: interfaces are veth pairs with packet sockets, which are slower", "as root: modprobe tun; inside a container: pass the device in (--device /dev/net/tun)"
+		r.Detail, r.Fix = "is missing: interfaces are veth pairs with packet sockets, which are slower",
+			"as root: modprobe tun; inside a container: pass the device in (--device /dev/net/tun)"
 	default:
-		r.Detail = fmt.Sprintf("cannot be opened (%v): interfaces are veth pairs with packet sockets, which are slower", err)
+		r.Detail = fmt.Sprintf("cannot be opened (%v): interfaces are veth pairs with packet sockets, which are slower",
+			err)
 		r.Fix = "as root: chmod 0666 /dev/net/tun"
 	}
 	return r
@@ -91,7 +95,8 @@ func checkPing() Requirement {
 		r.OK, r.Detail = true, "allowed: containers can ping what the host can"
 		return r
 	}
-	r.Detail = "not allowed for group " + strconv.Itoa(os.Getegid()) + " (net.ipv4.ping_group_range is " + sysctl("net.ipv4.ping_group_range") + "): containers can ping their gateway and each other only"
+	r.Detail = "not allowed for group " + strconv.Itoa(os.Getegid()) + " (net.ipv4.ping_group_range is " + sysctl(
+		"net.ipv4.ping_group_range") + "): containers can ping their gateway and each other only"
 	r.Fix = `as root: sysctl net.ipv4.ping_group_range="0 2147483647"`
 	return r
 }
@@ -108,6 +113,9 @@ func checkSubordinateIDs() Requirement {
 	for _, u := range uids {
 		n += u.count
 	}
-	r.OK, r.Detail = true, fmt.Sprintf("%d: containers with --rootfs have users of their own, and root there is nobody here unless the directory is this user's", n)
+	r.OK, r.Detail = true, fmt.Sprintf(
+		"%d: containers with --rootfs have users of their own, and root there is nobody here unless the directory is "+
+			"this user's",
+		n)
 	return r
 }

@@ -50,15 +50,15 @@ type Request struct {
 	Routes []Route
 	// Local are IPv4 addresses that the loopback interface gets besides its own, and RemoveLocal those that it loses.
 	Local, RemoveLocal []netip.Addr
-	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there, or of
-	// a family that the sandbox lacks, is left out.
+	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there,
+	// or of a family that the sandbox lacks, is left out.
 	Listen []netip.AddrPort
 	// ListenPacket are the addresses at which to receive UDP datagrams, as Listen.
 	ListenPacket []netip.AddrPort
 	// SockDiag asks for a socket that tells what listens in the sandbox (sock_diag(7)).
 	SockDiag bool
-	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port where the
-	// kernel's packet filter can lead to them.
+	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port
+	// where the kernel's packet filter can lead to them.
 	DNSStub netip.AddrPort
 	// NoDNSStub takes away what leads to a stub, whose sockets the caller closes.
 	NoDNSStub bool
@@ -79,7 +79,8 @@ type Reply struct {
 	TAPs        map[string]*os.File // by interface name
 	DNSPacket   net.PacketConn      // nil without DNSStub
 	DNSListener net.Listener
-	// DNSRules keeps the rules that lead to them in place where they have another port than DNSStub says; nil: they have not.
+	// DNSRules keeps the rules that lead to them in place where they have another port than DNSStub says; nil: they
+	// have not.
 	DNSRules *os.File
 	// Listeners are those of Request.Listen.
 	Listeners []net.Listener

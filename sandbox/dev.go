@@ -111,8 +111,8 @@ func console() (master, slave *os.File, err error) {
 	return master, slave, nil
 }
 
-// openTerminal makes a terminal by /dev/ptmx of the sandbox. What is there has to be one, whatever the container has done to
-// its /dev; the other end is asked of it, and not looked for by a path.
+// openTerminal makes a terminal by /dev/ptmx of the sandbox. What is there has to be one, whatever the container has
+// done to its /dev; the other end is asked of it, and not looked for by a path.
 func openTerminal() (master, slave *os.File, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -125,9 +125,12 @@ func redirectRules(at netip.AddrPort, port uint16, flags uint32) []netlink.Messa
 		proto    byte
 		checksum uint32
 	}{{unix.IPPROTO_UDP, offsetUDPChecksum}, {unix.IPPROTO_TCP, offsetTCPChecksum}} {
-		batch = append(batch,
-			newRule("in", setPort(at.Addr(), destinationOffset, t.proto, offsetDestinationPort, at.Port(), port, t.checksum)),
-			newRule("out", setPort(at.Addr(), sourceOffset, t.proto, offsetSourcePort, port, at.Port(), t.checksum)))
+		batch = append(
+			batch,
+			newRule("in",
+				setPort(at.Addr(), destinationOffset, t.proto, offsetDestinationPort, at.Port(), port, t.checksum)),
+			newRule("out", setPort(at.Addr(), sourceOffset, t.proto, offsetSourcePort, port, at.Port(), t.checksum)),
+		)
 	}
 	return batch
 }
@@ -219,7 +222,8 @@ func sendBatch(c *netlink.Conn, messages []netlink.Message) error {
 	edge := func(kind int) netlink.Message {
 		return netlink.Message{
 			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request},
-			Data:   []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}, // struct nfgenmsg; the last two are big endian
+			// Struct nfgenmsg; the last two are big endian.
+			Data: []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
 		}
 	}
 	all := append([]netlink.Message{edge(unix.NFNL_MSG_BATCH_BEGIN)}, messages...)

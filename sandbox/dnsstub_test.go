@@ -21,7 +21,8 @@ func documented(t *testing.T, port int) []string {
 	var lines []string
 	for s := bufio.NewScanner(f); s.Scan(); {
 		if line, ok := strings.CutPrefix(s.Text(), "//\t"); ok {
-			line = strings.NewReplacer("PORT", fmt.Sprint(port), "priority -310", "priority raw - 10").Replace(strings.TrimSpace(line))
+			line = strings.NewReplacer("PORT", fmt.Sprint(port), "priority -310",
+				"priority raw - 10").Replace(strings.TrimSpace(line))
 			if !strings.HasPrefix(line, "flags ") { // nft before 1.0.9 does not know the second
 				lines = append(lines, line)
 			}
@@ -36,7 +37,9 @@ func TestRulesAreThoseDocumented(t *testing.T) {
 	text, code := output(t, Spec{Command: sh("nft list ruleset")}, Files{}, func(p *Process) {
 		for i := range replies {
 			var err error
-			replies[i], err = (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")})
+			replies[i], err = (*Helper)(
+				nil).Configure(t.Context(), Target{Pid: p.Pid()},
+				Request{DNSStub: netip.MustParseAddrPort("127.0.0.11:53")})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,10 +12,11 @@ import (
 
 // Target is a sandbox to enter: the namespaces of a process, or those at paths, or that of a descriptor.
 type Target struct {
-	Pid    int
-	NetNS  string   // path; "" is that of Pid
-	File   *os.File `json:"-"` // the network namespace, open; nil: it is NetNS
-	UserNS string   // path; "" is the outermost one that the network namespace's owner lies in, below this process's own
+	Pid   int
+	NetNS string   // path; "" is that of Pid
+	File  *os.File `json:"-"` // the network namespace, open; nil: it is NetNS
+	// Path; "" is the outermost one that the network namespace's owner lies in, below this process's own.
+	UserNS string
 }
 
 // open opens the namespaces of t that a role enters to work in its network, in the order in which they are entered: the
@@ -58,9 +59,9 @@ func (t Target) openNet(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netns"), nil
 }
 
-// outermost opens the outermost user namespace that the owner of a network namespace lies in, below this process's own; that
-// itself where it is the owner. Who enters it can do in all of those below what root can, while one further in may know this
-// user by a number that has no power there (podman --userns=keep-id).
+// outermost opens the outermost user namespace that the owner of a network namespace lies in, below this process's own;
+// that itself where it is the owner. Who enters it can do in all of those below what root can, while one further in may
+// know this user by a number that has no power there (podman --userns=keep-id).
 func outermost(netns *os.File) (*os.File, error) {
 	ns, err := owner(netns)
 	if err != nil {
@@ -88,7 +89,8 @@ func outermost(netns *os.File) (*os.File, error) {
 func owner(ns *os.File) (*os.File, error) {
 	fd, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_USERNS)
 	if errors.Is(err, unix.EPERM) {
-		return nil, errors.New("it belongs to the host or to another user; usernet serves namespaces that this user has made")
+		return nil, errors.New(
+			"it belongs to the host or to another user; usernet serves namespaces that this user has made")
 	}
 	if err != nil {
 		return nil, err

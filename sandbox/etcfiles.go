@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A sandbox's /etc/hosts, /etc/resolv.conf and /etc/hostname lie on a tmpfs of their own. The container may write to them,
-// as in Docker; what it writes costs no more than etcSize of memory, no disk, and is never read by usernet. The process that
-// started the sandbox holds them open from before the command runs, so that it can replace their text whatever the container
-// does to their modes. The daemon sends that process new text over a socket in the container's directory:
+// A sandbox's /etc/hosts, /etc/resolv.conf and /etc/hostname lie on a tmpfs of their own. The container may write to
+// them, as in Docker; what it writes costs no more than etcSize of memory, no disk, and is never read by usernet. The
+// process that started the sandbox holds them open from before the command runs, so that it can replace their text
+// whatever the container does to their modes. The daemon sends that process new text over a socket in the container's
+// directory:
 //
 //	daemon --- SendFiles ---> DIR/files.sock --- FileUpdates.Serve ---> Process.WriteFiles ---> tmpfs in the sandbox
 
@@ -38,8 +39,8 @@ const (
 	// updateTimeout bounds an update on both of its sides: writing to a tmpfs takes microseconds.
 	updateTimeout = 2 * time.Second
 	updatesSocket = "files.sock"
-	// etcStage is where the tmpfs stands meanwhile: a directory that is there on every Linux, and that nothing needs before
-	// the sandbox's own /proc is mounted.
+	// etcStage is where the tmpfs stands meanwhile: a directory that is there on every Linux, and that nothing needs
+	// before the sandbox's own /proc is mounted.
 	etcStage = "/proc"
 )
 
@@ -72,8 +73,8 @@ func (f Files) text(name string) string {
 	return ""
 }
 
-// stageEtc makes an empty file for each name on a new tmpfs, calls mount with the path of each, and returns them open for
-// writing. The tmpfs is then left without a path: what mount has bound keeps it.
+// stageEtc makes an empty file for each name on a new tmpfs, calls mount with the path of each, and returns them open
+// for writing. The tmpfs is then left without a path: what mount has bound keeps it.
 func stageEtc(names []string, mount func(path, name string) error) (files []*os.File, err error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -121,7 +122,11 @@ func (p *Process) WriteFiles(f Files) error {
 			_, err = file.WriteAt([]byte(text), 0)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("the sandbox's /etc/%s, with %d bytes of the %d that there are room for: %w", name, len(text), etcSize, err))
+			errs = append(
+				errs,
+				fmt.Errorf("the sandbox's /etc/%s, with %d bytes of the %d that there are room for: %w", name,
+					len(text), etcSize, err),
+			)
 		}
 	}
 	return errors.Join(errs...)

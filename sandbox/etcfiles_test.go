@@ -31,7 +31,8 @@ func TestUpdatesOfFilesArriveOrSayWhy(t *testing.T) {
 	if err := SendFiles(t.Context(), dir, want); err != nil || <-got != want {
 		t.Errorf("%v", err)
 	}
-	if err := SendFiles(t.Context(), dir, Files{Hosts: "refuse"}); err == nil || !strings.Contains(err.Error(), "refused") {
+	if err := SendFiles(t.Context(), dir, Files{Hosts: "refuse"}); err == nil ||
+		!strings.Contains(err.Error(), "refused") {
 		t.Errorf("what is wrong is not passed on: %v", err)
 	}
 	if err := SendFiles(t.Context(), dir, Files{Hosts: strings.Repeat("x", maxUpdate)}); err == nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// namespaces are those that a sandbox may have of its own, by their names in /proc/PID/ns, in the order in which they are
-// entered: the user namespace first, since its privileges open the others.
+// namespaces are those that a sandbox may have of its own, by their names in /proc/PID/ns, in the order in which they
+// are entered: the user namespace first, since its privileges open the others.
 var namespaces = [...]string{"user", "mnt", "uts", "ipc", "net", "cgroup", "pid"}
 
 // execOrders is what the entry of one more command reads from its control socket.
@@ -29,8 +29,8 @@ type execOrders struct {
 
 // Exec starts one more command in all the namespaces of a running sandbox. It needs no Proceed.
 //
-// The process that enters is not dumpable before it does, and the next program that it executes is the command: at no time
-// can the sandbox's root trace it, or reach the host by it (CVE-2016-9962).
+// The process that enters is not dumpable before it does, and the next program that it executes is the command: at no
+// time can the sandbox's root trace it, or reach the host by it (CVE-2016-9962).
 func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if len(spec.Command) == 0 {
 		return nil, &ExitError{125, "no command specified"}
@@ -180,8 +180,8 @@ func becomeCommand(c *net.UnixConn, o execOrders) error {
 	return &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
 }
 
-// becomeOtherID becomes a command in a user namespace below the sandbox's, which gives its only id another number. It is
-// made by unshare(1) of the sandbox, since this process has several threads.
+// becomeOtherID becomes a command in a user namespace below the sandbox's, which gives its only id another number. It
+// is made by unshare(1) of the sandbox, since this process has several threads.
 func becomeOtherID(o execOrders, path string, uid, gid int) error {
 	tool, err := lookPath("unshare", o.Spec.Env)
 	if err != nil {
@@ -205,7 +205,8 @@ func becomeOtherID(o execOrders, path string, uid, gid int) error {
 	return &ExitError{126, fmt.Sprintf("exec: %q: %v", tool, err)}
 }
 
-// changeRoot makes the directory at fd the root, where it is another: that of a process that was attached after chroot(2).
+// changeRoot makes the directory at fd the root, where it is another: that of a process that was attached after
+// chroot(2).
 func changeRoot(fd int) error {
 	var want, have unix.Stat_t
 	if err := errors.Join(unix.Fstat(fd, &want), unix.Stat("/", &have)); err != nil {

@@ -85,8 +85,8 @@ func furnishRoot(o orders) (f furniture, err error) {
 	if err := becomeRoot(); err != nil {
 		return f, err
 	}
-	// pivot_root(2), NOTES: with the same directory twice the old root ends up on top of the new one, where no path leads
-	// to. It has to stay until the new /proc and /sys are mounted: the kernel looks for others that show as much.
+	// pivot_root(2), NOTES: with the same directory twice the old root ends up on top of the new one, where no path
+	// leads to. It has to stay until the new /proc and /sys are mounted: the kernel looks for others that show as much.
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return f, fmt.Errorf("pivot_root to %s: %w", dir, err)
 	}
@@ -126,8 +126,12 @@ func furnishNewRoot(o orders, opened map[string]tree) (etc []*os.File, err error
 		return nil, err
 	}
 	if err := mountProc(); err != nil && !o.Spec.NoProc {
-		return nil, fmt.Errorf("%w; is this itself a container, with a /proc of which parts are masked? Start that one with "+
-			"--security-opt systempaths=unconfined, or this one with --security-opt proc=none, which leaves /proc empty", err)
+		return nil, fmt.Errorf(
+			"%w; is this itself a container, with a /proc of which parts are masked? Start that one with "+
+				"--security-opt systempaths=unconfined, or this one with --security-opt proc=none, which leaves "+
+				"/proc empty",
+			err,
+		)
 	}
 	if !o.Spec.HostNetwork {
 		mountSys() // else it has none
@@ -159,8 +163,8 @@ type etcOverlay struct {
 	made bool // /etc is covered by an overlay
 }
 
-// mount mounts src over the file of that name, or what that is a link to. Where it does not exist, /etc is covered by an
-// overlay in which it does (Linux 5.11 allows that without privileges); what is written there lies on the tmpfs that
+// mount mounts src over the file of that name, or what that is a link to. Where it does not exist, /etc is covered by
+// an overlay in which it does (Linux 5.11 allows that without privileges); what is written there lies on the tmpfs that
 // stageEtc has made.
 func (e *etcOverlay) mount(src, name string) error {
 	at := "/etc/" + name
@@ -175,10 +179,12 @@ func (e *etcOverlay) mount(src, name string) error {
 		upper, work := etcStage+"/upper", etcStage+"/work"
 		err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755))
 		if err == nil {
-			err = unix.Mount("overlay", "/etc", "overlay", 0, "userxattr,lowerdir=/etc,upperdir="+upper+",workdir="+work)
+			err = unix.Mount("overlay", "/etc", "overlay", 0,
+				"userxattr,lowerdir=/etc,upperdir="+upper+",workdir="+work)
 		}
 		if err != nil {
-			return fmt.Errorf("%s does not exist here and cannot be made: %w; create an empty file at that place", at, err)
+			return fmt.Errorf("%s does not exist here and cannot be made: %w; create an empty file at that place", at,
+				err)
 		}
 		e.made = true
 	}

@@ -18,9 +18,9 @@ import (
 )
 
 // Helper is the privilege-separated helper: a process apart that enters sandboxes for a daemon that has confined itself
-// and can neither see the namespaces of others nor start programs. All that it can be asked for is an agent in a sandbox;
-// what the agent then does is between it and the daemon. It ends when the daemon does. opener.go says how it is confined
-// itself.
+// and can neither see the namespaces of others nor start programs. All that it can be asked for is an agent in a
+// sandbox; what the agent then does is between it and the daemon. It ends when the daemon does. opener.go says how it
+// is confined itself.
 //
 // A nil Helper works: the process enters sandboxes itself.
 type Helper struct {
@@ -147,8 +147,8 @@ func namespace(path string) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
-// helperRequest asks for an agent in Target, or where Path is set, for the namespace at it, or where Pid is set, for the
-// namespaces of that process.
+// helperRequest asks for an agent in Target, or where Path is set, for the namespace at it, or where Pid is set, for
+// the namespaces of that process.
 type helperRequest struct {
 	Target Target
 	Role   string
@@ -250,7 +250,9 @@ func runHelper() error {
 }
 
 // runAgentFor has an agent enter a sandbox, waits for it, and kills it when the daemon closes its end of answer.
-func runAgentFor(opener *requester, q helperRequest, answer *net.UnixConn, control *os.File) (stderr string, err error) {
+func runAgentFor(
+	opener *requester, q helperRequest, answer *net.UnixConn, control *os.File,
+) (stderr string, err error) {
 	open := opener.open
 	if q.Target.File != nil { // it is open: what is left to find needs nobody without Landlock
 		open = Target.open

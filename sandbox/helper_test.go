@@ -24,7 +24,9 @@ func TestHelperLetsManyInAtOnce(t *testing.T) {
 		for _, name := range []string{"eth0", "eth1", "eth2", "eth3"} {
 			group.Go(func() {
 				reply, err := d.Configure(t.Context(), Target{Pid: p.Pid()}, Request{
-					Add: []Interface{{Name: name, MAC: net.HardwareAddr{2, 0, 0, 0, 0, name[3]}, MTU: 1500, Offload: true}},
+					Add: []Interface{
+						{Name: name, MAC: net.HardwareAddr{2, 0, 0, 0, 0, name[3]}, MTU: 1500, Offload: true},
+					},
 				})
 				if err != nil || reply.TAPs[name] == nil {
 					t.Errorf("%s: %v", name, err)
@@ -46,14 +48,17 @@ func TestHelperSaysWhatWentWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Configure(t.Context(), Target{NetNS: "/nowhere"}, Request{}); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+	if _, err := d.Configure(t.Context(), Target{NetNS: "/nowhere"}, Request{}); err == nil ||
+		!strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("a namespace that does not exist: %v", err)
 	}
-	if _, _, err := d.Namespace("/nowhere"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "/nowhere") {
+	if _, _, err := d.Namespace("/nowhere"); !errors.Is(err, os.ErrNotExist) ||
+		!strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("a namespace that does not exist: %v", err)
 	}
 	dev, ino, err := d.Namespace("/proc/self/ns/net")
-	if wantDev, wantIno, err2 := (*Helper)(nil).Namespace("/proc/self/ns/net"); err != nil || err2 != nil || dev != wantDev || ino != wantIno {
+	if wantDev, wantIno, err2 := (*Helper)(nil).Namespace("/proc/self/ns/net"); err != nil || err2 != nil ||
+		dev != wantDev || ino != wantIno {
 		t.Errorf("this namespace: %d %d %v, %d %d %v", dev, ino, err, wantDev, wantIno, err2)
 	}
 	gone, cancel := context.WithCancel(t.Context())
@@ -90,7 +95,8 @@ func TestHelperOpensNamespacesOnly(t *testing.T) {
 	// A pipe that nobody writes to would hold who opens it, and a device may do anything.
 	for _, path := range []string{dir + "/file", dir + "/fifo", dir, "/dev/zero", "/proc/self/exe", "/proc/self/mem"} {
 		for _, target := range []Target{{NetNS: path}, {Pid: os.Getpid(), UserNS: path}} {
-			if _, err := d.Configure(t.Context(), target, Request{}); err == nil || !strings.Contains(err.Error(), "is not a namespace") {
+			if _, err := d.Configure(t.Context(), target, Request{}); err == nil ||
+				!strings.Contains(err.Error(), "is not a namespace") {
 				t.Errorf("%+v: %v", target, err)
 			}
 		}
@@ -117,7 +123,8 @@ func TestHelperAndOpenerAreConfined(t *testing.T) {
 				t.Errorf("%s lacks %q", cmd.Args, want)
 			}
 		}
-		if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid)); os.Geteuid() != 0 && !errors.Is(err, os.ErrPermission) {
+		if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid)); os.Geteuid() != 0 &&
+			!errors.Is(err, os.ErrPermission) {
 			t.Errorf("%s can be read: %v", cmd.Args, err)
 		}
 	}

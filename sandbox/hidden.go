@@ -6,8 +6,8 @@ import (
 )
 
 // HostServices lists where services of the host listen that would act on a container's behalf outside of its network:
-// resolve names for it, or start programs. runtimeDir is the user's ($XDG_RUNTIME_DIR); "" is none. Sockets in the abstract
-// namespace belong to the network namespace, so they need no hiding.
+// resolve names for it, or start programs. runtimeDir is the user's ($XDG_RUNTIME_DIR); "" is none. Sockets in the
+// abstract namespace belong to the network namespace, so they need no hiding.
 func HostServices(runtimeDir string) []string {
 	list := []string{
 		"/run/nscd", "/var/run/nscd", // getaddrinfo(3) asks it first

@@ -22,8 +22,8 @@ const (
 	UserNSRange = "range" // the subordinate ids, or an error; root in the sandbox is the first of them
 )
 
-// maxIDs is how many ids a sandbox has at most: programs count on 65536 (nobody is 65534, and systemd's dynamic users end
-// below).
+// maxIDs is how many ids a sandbox has at most: programs count on 65536 (nobody is 65534, and systemd's dynamic users
+// end below).
 const maxIDs = 65536
 
 // idMaps are the ids of a sandbox's user namespace.
@@ -44,8 +44,8 @@ func callersID() idMaps {
 // mapsFor chooses the ids for a spec. Under UserNSAuto:
 //
 //   - A sandbox with the caller's files is for working with them, so root in it is the caller.
-//   - So is root where the root file system belongs to the caller, since it could not write there otherwise; the other ids
-//     are subordinate, as in rootless Podman.
+//   - So is root where the root file system belongs to the caller, since it could not write there otherwise; the other
+//     ids are subordinate, as in rootless Podman.
 //   - Else root is the first subordinate id, which is nobody outside.
 func mapsFor(spec Spec) (idMaps, error) {
 	mode := spec.UserNS
@@ -116,7 +116,9 @@ func subordinateIDs() (uids, gids []idRange, err error) {
 			return nil, nil, err
 		}
 		if len(*f.to) == 0 {
-			return nil, nil, fmt.Errorf("%s has no ids for %s; as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", f.path, name, name)
+			return nil, nil, fmt.Errorf(
+				"%s has no ids for %s; as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
+				f.path, name, name)
 		}
 	}
 	return uids, gids, nil
@@ -150,8 +152,8 @@ func mayTrace() bool {
 var errIDs = errors.New("subordinate ids cannot be mapped")
 
 // install maps the ids of a child that has made a user namespace and waits. traced: the child is stopped at its first
-// instruction, while it is still dumpable and /proc/PID/uid_map therefore the user's, as newuidmap needs it to be where it
-// has a file capability instead of being set-user-id root; the calling thread has started it.
+// instruction, while it is still dumpable and /proc/PID/uid_map therefore the user's, as newuidmap needs it to be where
+// it has a file capability instead of being set-user-id root; the calling thread has started it.
 func (m idMaps) install(pid int, traced bool) error {
 	if traced {
 		for {
@@ -173,8 +175,8 @@ func (m idMaps) install(pid int, traced bool) error {
 	return nil
 }
 
-// allCapabilities are those that the kernel knows. The init of a sandbox with subordinate ids needs them as ambient ones,
-// since it is nobody in its user namespace when it is executed, before the ids are mapped.
+// allCapabilities are those that the kernel knows. The init of a sandbox with subordinate ids needs them as ambient
+// ones, since it is nobody in its user namespace when it is executed, before the ids are mapped.
 func allCapabilities() []uintptr {
 	last, err := strconv.Atoi(sysctl("kernel.cap_last_cap"))
 	if err != nil {
@@ -210,8 +212,8 @@ func mappedIDs(path string) int {
 // overflowID is what an id that the user namespace does not map looks like (kernel.overflowuid, by default).
 const overflowID = 65534
 
-// becomeRoot makes this process root in its user namespace where it has an id there that is not mapped: that of the caller,
-// who made the namespace.
+// becomeRoot makes this process root in its user namespace where it has an id there that is not mapped: that of the
+// caller, who made the namespace.
 func becomeRoot() error {
 	if os.Geteuid() != overflowID {
 		return nil

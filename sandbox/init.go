@@ -56,8 +56,8 @@ func runInit() error {
 	return refuse(c, become(roleCommand, program, control))
 }
 
-// runCommand is the second part of a sandbox's PID 1: it starts the command, passes signals on, reaps what is left behind,
-// and ends with the command's status.
+// runCommand is the second part of a sandbox's PID 1: it starts the command, passes signals on, reaps what is left
+// behind, and ends with the command's status.
 func runCommand() error {
 	c, err := unixConn(controlFD)
 	if err != nil {
@@ -143,7 +143,10 @@ func startCommand(o orders) (pid int, err error) {
 		case uid < n && gid < m:
 			attr.Sys.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: n == 1}
 		case n > 1:
-			return 0, &ExitError{125, fmt.Sprintf("user %s: the sandbox has the ids 0 to %d and the groups 0 to %d", o.Spec.User, n-1, m-1)}
+			return 0, &ExitError{
+				125,
+				fmt.Sprintf("user %s: the sandbox has the ids 0 to %d and the groups 0 to %d", o.Spec.User, n-1, m-1),
+			}
 		default:
 			order, err := userCommand{path, args, o.Spec.Env, limits}.file()
 			if err != nil {
@@ -172,8 +175,8 @@ func startCommand(o orders) (pid int, err error) {
 	return pid, err
 }
 
-// handOut gives the files of /etc and the terminal to the process that started the sandbox; the terminal's other end becomes
-// the standard streams.
+// handOut gives the files of /etc and the terminal to the process that started the sandbox; the terminal's other end
+// becomes the standard streams.
 func (f furniture) handOut(c *net.UnixConn) error {
 	files := f.etc
 	if f.master != nil {

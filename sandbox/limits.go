@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits are what the command of a sandbox, and all that it starts, may not do. They are put on the thread that starts the
-// command, whose child inherits them (seccomp(2), capabilities(7)); the init itself keeps what it needs to pass signals on.
+// Limits are what the command of a sandbox, and all that it starts, may not do. They are put on the thread that starts
+// the command, whose child inherits them (seccomp(2), capabilities(7)); the init itself keeps what it needs to pass
+// signals on.
 type Limits struct {
 	Capabilities    uint64 // those that can be had, a bit for each
 	NoNewPrivileges bool   // programs with set-user-id bits or file capabilities gain nothing
@@ -76,7 +77,8 @@ func load(filter []byte) error {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog)))
 	runtime.KeepAlive(program)
 	if errno != 0 {
-		return fmt.Errorf("the filter of system calls cannot be loaded: %w; --security-opt seccomp=unconfined does without", errno)
+		return fmt.Errorf(
+			"the filter of system calls cannot be loaded: %w; --security-opt seccomp=unconfined does without", errno)
 	}
 	return nil
 }
@@ -103,8 +105,8 @@ type userCommand struct {
 	Limits *Limits
 }
 
-// runUser puts limits on itself and becomes a command, in a user namespace that gives the sandbox's only id another number.
-// The limits forbid to make such a namespace, so they come after it.
+// runUser puts limits on itself and becomes a command, in a user namespace that gives the sandbox's only id another
+// number. The limits forbid to make such a namespace, so they come after it.
 func runUser() error {
 	order := os.NewFile(controlFD, "order")
 	var c userCommand

@@ -13,10 +13,11 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// The mounts of a sandbox are locked before its command runs: what is covered stays covered, and what is read-only stays
-// read-only, whatever root in the sandbox does. The kernel locks mounts when they are copied into a mount namespace that
-// another user namespace owns (MNT_LOCKED, lock_mnt_tree in fs/namespace.c), and nothing takes that lock away, no capability
-// either. So the init makes such a copy, as bubblewrap does, and becomes the command's parent in it:
+// The mounts of a sandbox are locked before its command runs: what is covered stays covered, and what is read-only
+// stays read-only, whatever root in the sandbox does. The kernel locks mounts when they are copied into a mount
+// namespace that another user namespace owns (MNT_LOCKED, lock_mnt_tree in fs/namespace.c), and nothing takes that lock
+// away, no capability either. So the init makes such a copy, as bubblewrap does, and becomes the command's parent in
+// it:
 //
 //	user namespace A ---- owns network, pid, IPC, UTS namespaces; init and command run in it
 //	    |                 mount namespace 1, furnished by the init, left and gone
@@ -24,8 +25,8 @@ import (
 //
 // The network namespace thus belongs to the user namespace of the sandbox's processes as it would without the copy.
 
-// lockMounts moves the calling thread to a locked copy of the mount namespace that it is in. The thread has to be locked to
-// its goroutine, and the process has to become another program next: its other threads stay where they are.
+// lockMounts moves the calling thread to a locked copy of the mount namespace that it is in. The thread has to be
+// locked to its goroutine, and the process has to become another program next: its other threads stay where they are.
 func lockMounts() error {
 	// setns(2): a thread that shares its root and working directory with others cannot enter a mount namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {

@@ -31,7 +31,8 @@ func readOnly(path string) error {
 	}
 	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY)
 	// statfs(2) and mount(2) have the same bits for these; relatime is the default.
-	flags |= uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME)
+	flags |= uintptr(
+		st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME)
 	if err := unix.Mount("", path, "", flags, ""); err != nil {
 		return fmt.Errorf("making %s read-only: %w", path, err)
 	}
@@ -57,8 +58,8 @@ func hide(path string) error {
 	return nil
 }
 
-// directory makes a directory to mount on. A link is refused: what is mounted there, and what is then looked for below it,
-// has to be at that path.
+// directory makes a directory to mount on. A link is refused: what is mounted there, and what is then looked for below
+// it, has to be at that path.
 func directory(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {

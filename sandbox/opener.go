@@ -14,16 +14,16 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// The helper of a confined daemon is two processes, since Landlock closes the namespaces of all processes outside of its
-// domain to a process (hook_ptrace_access_check, security/landlock/task.c), so that who opens them cannot have it:
+// The helper of a confined daemon is two processes, since Landlock closes the namespaces of all processes outside of
+// its domain to a process (hook_ptrace_access_check, security/landlock/task.c), so that who opens them cannot have it:
 //
 //	daemon --- request ---> helper --- target ---> opener
 //	                          | starts     descriptors of two namespaces
 //	                        agent, enters these
 //
-// The opener opens namespaces and nothing else: what is not one is never opened for reading, and its filter on system calls
-// has no sockets, programs, processes or writing to files. The helper and its agents have Landlock and such a filter, and
-// may open of all files /dev/net/tun and settings below /proc/sys alone for writing.
+// The opener opens namespaces and nothing else: what is not one is never opened for reading, and its filter on system
+// calls has no sockets, programs, processes or writing to files. The helper and its agents have Landlock and such a
+// filter, and may open of all files /dev/net/tun and settings below /proc/sys alone for writing.
 
 // openerFD is the helper's end of the opener's socket.
 const openerFD = entry.FirstNamespaceFD
@@ -99,8 +99,8 @@ func (c *requester) open(t Target) ([]*os.File, error) {
 	return files, nil
 }
 
-// openNamespace opens a namespace by its path. What is there is looked at before it is opened for reading, so that nothing
-// happens to files, devices and pipes of that name.
+// openNamespace opens a namespace by its path. What is there is looked at before it is opened for reading, so that
+// nothing happens to files, devices and pipes of that name.
 func openNamespace(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

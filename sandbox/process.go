@@ -45,8 +45,9 @@ const (
 	aliveRetries = 200
 )
 
-// Alive says whether the process that had pid at start still runs. A process of which nothing can be told, as where there is
-// no descriptor to ask with, is taken for alive after two seconds: to take it for ended would leave it running, unwatched.
+// Alive says whether the process that had pid at start still runs. A process of which nothing can be told, as where
+// there is no descriptor to ask with, is taken for alive after two seconds: to take it for ended would leave it
+// running, unwatched.
 func Alive(pid int, start uint64) bool {
 	for range aliveRetries {
 		now, err := StartTime(pid)
@@ -63,7 +64,8 @@ func Alive(pid int, start uint64) bool {
 	return true
 }
 
-// Wait returns nil once the process has ended, or ctx's error. It waits on a pidfd in the runtime's poller, without a thread.
+// Wait returns nil once the process has ended, or ctx's error. It waits on a pidfd in the runtime's poller, without a
+// thread.
 func Wait(ctx context.Context, pid int, start uint64) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProcessesAreAliveWithoutDescriptors: where /proc cannot be read for want of a descriptor, a process that runs is not
-// taken for one that has ended, and one that has ended is told once there is a descriptor.
+// TestProcessesAreAliveWithoutDescriptors: where /proc cannot be read for want of a descriptor, a process that runs is
+// not taken for one that has ended, and one that has ended is told once there is a descriptor.
 func TestProcessesAreAliveWithoutDescriptors(t *testing.T) {
 	start, err := StartTime(os.Getpid())
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// Program returns the content of the executable of the roles, where the main program carries a smaller one than itself; nil
-// where it does not, as without Program: the program that runs plays them then. Set it first thing in main.
+// Program returns the content of the executable of the roles, where the main program carries a smaller one than itself;
+// nil where it does not, as without Program: the program that runs plays them then. Set it first thing in main.
 var Program func() io.Reader
 
 // role is a start of the program in one of its roles.
@@ -63,8 +63,8 @@ var sealed struct {
 	file *os.File
 }
 
-// sealedProgram is the roles' executable: a file in memory that nobody can write to or change the mode of. A process in a
-// sandbox reaches the executable of the sandbox's init by /proc/1/exe, and root there may be the user itself: what it
+// sealedProgram is the roles' executable: a file in memory that nobody can write to or change the mode of. A process in
+// a sandbox reaches the executable of the sandbox's init by /proc/1/exe, and root there may be the user itself: what it
 // finds is this copy, and not a file of the host's (CVE-2019-5736).
 func sealedProgram() (*os.File, error) {
 	sealed.Lock()
@@ -146,8 +146,8 @@ func patch(fd, size int) error {
 	return errors.Join(entry.Patch(image), unix.Munmap(image))
 }
 
-// libraries are the files and directories that the program of the roles needs to start besides itself: none, unless it was
-// linked with the C library, which a plain go build may do.
+// libraries are the files and directories that the program of the roles needs to start besides itself: none, unless it
+// was linked with the C library, which a plain go build may do.
 func libraries() []string {
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {

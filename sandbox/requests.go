@@ -10,9 +10,9 @@ import (
 	"sync"
 )
 
-// Requests between the daemon, its helper and the opener. Each is one message, with descriptors: first the socket at which
-// its answer is awaited, then what belongs to it. So a request that takes long, or an answer that nobody reads, delays no
-// other.
+// Requests between the daemon, its helper and the opener. Each is one message, with descriptors: first the socket at
+// which its answer is awaited, then what belongs to it. So a request that takes long, or an answer that nobody reads,
+// delays no other.
 
 // requester is the asking end.
 type requester struct {
@@ -60,11 +60,12 @@ func receive(c *net.UnixConn, r any) ([]*os.File, error) {
 	return files, nil
 }
 
-// maxRequestFiles is how many descriptors a request has at most: its answer's socket, that of an agent, and a network namespace.
+// maxRequestFiles is how many descriptors a request has at most: its answer's socket, that of an agent, and a network
+// namespace.
 const maxRequestFiles = 3
 
-// serveRequests calls serve with each request that comes over c, in a goroutine of its own, until the asking end is gone,
-// and returns when all of them have. What serve gets is closed after it.
+// serveRequests calls serve with each request that comes over c, in a goroutine of its own, until the asking end is
+// gone, and returns when all of them have. What serve gets is closed after it.
 func serveRequests(c *net.UnixConn, serve func(body []byte, answer *net.UnixConn, files []*os.File)) error {
 	var served sync.WaitGroup
 	defer served.Wait()

@@ -69,8 +69,8 @@ func (a *Agent) Close() {
 // SendMessage sends v, as JSON, and descriptors, which stay the caller's.
 func SendMessage(c *net.UnixConn, v any, fds []int) error { return send(c, v, fds) }
 
-// ReceiveMessage reads one message into v, and returns the descriptors that came with it, which are the caller's. At the end
-// of the connection it returns io.EOF.
+// ReceiveMessage reads one message into v, and returns the descriptors that came with it, which are the caller's. At
+// the end of the connection it returns io.EOF.
 func ReceiveMessage(c *net.UnixConn, v any) (fds []int, err error) {
 	buf := make([]byte, maxMessage)
 	m, err := sockio.ReadRights(c, buf, maxFiles)

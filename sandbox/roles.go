@@ -26,9 +26,10 @@ const (
 // controlFD is the descriptor at which a role finds its socket: the first behind the standard streams.
 const controlFD = entry.ControlFD
 
-// Main runs the role that the binary was started in and ends the process; started in none, it returns. In each case what
-// the process has inherited beyond the standard streams is closed in every program that it starts: a descriptor of the
-// caller's would lead a container's command out of its root file system (CVE-2024-21626). others are roles of other packages.
+// Main runs the role that the binary was started in and ends the process; started in none, it returns. In each case
+// what the process has inherited beyond the standard streams is closed in every program that it starts: a descriptor of
+// the caller's would lead a container's command out of its root file system (CVE-2024-21626). others are roles of other
+// packages.
 func Main(others ...Role) {
 	if err := closeOnExec(controlFD); err != nil {
 		fmt.Fprintln(os.Stderr, "usernet:", err)

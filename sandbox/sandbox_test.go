@@ -86,7 +86,8 @@ func TestCommandsEndWithTheirOwnStatus(t *testing.T) {
 }
 
 func TestSandboxHasItsOwnNames(t *testing.T) {
-	text, code := output(t, Spec{Command: sh("hostname; id -u; cat /etc/hosts; echo $$; ls -d /proc/[0-9]* | wc -l"), Hostname: "other"},
+	text, code := output(t,
+		Spec{Command: sh("hostname; id -u; cat /etc/hosts; echo $$; ls -d /proc/[0-9]* | wc -l"), Hostname: "other"},
 		Files{Hosts: "192.0.2.7 elsewhere\n", Hostname: "chosen"}, nil)
 	lines := strings.Split(text, "\n")
 	if code != 0 || len(lines) != 5 || lines[0] != "chosen" || lines[1] != "0" || lines[2] != "192.0.2.7 elsewhere" {
@@ -98,13 +99,15 @@ func TestSandboxHasItsOwnNames(t *testing.T) {
 }
 
 func TestUserIsTheOneAskedFor(t *testing.T) {
-	if text, code := output(t, Spec{Command: sh("id -u; id -g"), User: "1234:5678"}, Files{}, nil); code != 0 || text != "1234\n5678" {
+	if text, code := output(t, Spec{Command: sh("id -u; id -g"), User: "1234:5678"}, Files{}, nil); code != 0 ||
+		text != "1234\n5678" {
 		t.Fatalf("%d %q", code, text)
 	}
 }
 
 func TestDescriptorsDoNotLeakIntoTheCommand(t *testing.T) {
-	if text, code := output(t, Spec{Command: sh("ls /proc/self/fd | wc -l")}, Files{}, nil); code != 0 || text != "4" { // 0, 1, 2 and that of the directory
+	if text, code := output(t, Spec{Command: sh("ls /proc/self/fd | wc -l")}, Files{}, nil); code != 0 || text != "4" {
+		// 0, 1, 2 and that of the directory
 		t.Fatalf("%d: %s descriptors", code, text)
 	}
 }
@@ -115,7 +118,8 @@ func TestTerminalReachesTheCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	pr, err := Start(t.Context(), Spec{Command: sh("tty; test -t 0 && echo terminal"), Env: os.Environ(), TTY: true, Stdout: w})
+	pr, err := Start(t.Context(),
+		Spec{Command: sh("tty; test -t 0 && echo terminal"), Env: os.Environ(), TTY: true, Stdout: w})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,34 +129,47 @@ func TestTerminalReachesTheCommand(t *testing.T) {
 	code, err := pr.Wait()
 	_ = w.Close()
 	text, _ := io.ReadAll(p)
-	if err != nil || code != 0 || !bytes.Contains(text, []byte("terminal")) || !bytes.Contains(text, []byte("/dev/pts/")) {
+	if err != nil || code != 0 || !bytes.Contains(text, []byte("terminal")) ||
+		!bytes.Contains(text, []byte("/dev/pts/")) {
 		t.Fatalf("%d %v %q", code, err, text)
 	}
 }
 
 func TestConfigureFurnishesTheNetwork(t *testing.T) {
 	var reply *Reply
-	text, code := output(t, Spec{Command: sh("ip -o addr show eth0; ip route; ip -o link show lo")}, Files{}, func(p *Process) {
-		var err error
-		reply, err = (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
-			Add: []Interface{{
-				Name: "eth0", MAC: net.HardwareAddr{2, 0x42, 10, 1, 0, 2}, MTU: 1400, Offload: true, IPv6: true,
-				Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16"), netip.MustParsePrefix("fd00::2/64")},
-			}},
-			DefaultRoutes: []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.1.0.1"), Interface: "eth0"}},
-			DNSStub:       netip.MustParseAddrPort("127.0.0.11:53"),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	})
+	text, code := output(
+		t,
+		Spec{Command: sh("ip -o addr show eth0; ip route; ip -o link show lo")},
+		Files{},
+		func(p *Process) {
+			var err error
+			reply, err = (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
+				Add: []Interface{{
+					Name:    "eth0",
+					MAC:     net.HardwareAddr{2, 0x42, 10, 1, 0, 2},
+					MTU:     1400,
+					Offload: true,
+					IPv6:    true,
+					Addrs:   []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16"), netip.MustParsePrefix("fd00::2/64")},
+				}},
+				DefaultRoutes: []Route{
+					{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.1.0.1"), Interface: "eth0"},
+				},
+				DNSStub: netip.MustParseAddrPort("127.0.0.11:53"),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+	)
 	defer reply.close()
 	for _, want := range []string{"10.1.0.2/16", "fd00::2/64", "default via 10.1.0.1", "LOOPBACK,UP"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	if code != 0 || reply.TAPs["eth0"] == nil || !strings.HasPrefix(reply.DNSPacket.LocalAddr().String(), "127.0.0.11:") ||
+	if code != 0 || reply.TAPs["eth0"] == nil || !strings.HasPrefix(reply.DNSPacket.LocalAddr().String(),
+		"127.0.0.11:") ||
 		reply.DNSListener.Addr().String() != reply.DNSPacket.LocalAddr().String() {
 		t.Fatalf("%d %+v", code, reply)
 	}
@@ -161,8 +178,18 @@ func TestConfigureFurnishesTheNetwork(t *testing.T) {
 func TestConfigureUndoesWhatItBegan(t *testing.T) {
 	text, _ := output(t, Spec{Command: sh("ip -o link")}, Files{}, func(p *Process) {
 		_, err := (*Helper)(nil).Configure(t.Context(), Target{Pid: p.Pid()}, Request{
-			Add:           []Interface{{Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, MTU: 1500, Offload: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16")}}},
-			DefaultRoutes: []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1"), Interface: "eth0"}},
+			Add: []Interface{
+				{
+					Name:    "eth0",
+					MAC:     net.HardwareAddr{2, 0, 0, 0, 0, 2},
+					MTU:     1500,
+					Offload: true,
+					Addrs:   []netip.Prefix{netip.MustParsePrefix("10.1.0.2/16")},
+				},
+			},
+			DefaultRoutes: []Route{
+				{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1"), Interface: "eth0"},
+			},
 		})
 		if err == nil || !strings.Contains(err.Error(), "default route via 192.0.2.1") {
 			t.Errorf("a route through nowhere: %v", err)
@@ -186,7 +213,8 @@ func TestSharedNetworkIsTheOwners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, code := output(t, Spec{Command: sh("readlink /proc/self/ns/net; exit 3"), JoinNet: &Target{Pid: owner.Pid()}}, Files{}, nil)
+	text, code := output(t, Spec{Command: sh("readlink /proc/self/ns/net; exit 3"), JoinNet: &Target{Pid: owner.Pid()}},
+		Files{}, nil)
 	if text != want || code != 3 {
 		t.Fatalf("status %d; in %q, the owner in %q", code, text, want)
 	}

@@ -10,17 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A copy of the executable costs each start some milliseconds, and each container its pages. So the daemon's is used where it
-// is the same program.
+// A copy of the executable costs each start some milliseconds, and each container its pages. So the daemon's is used
+// where it is the same program.
 
-// headLen is how much of two programs has to be equal: the ELF headers and the linker's note, which has the hash of the build.
+// headLen is how much of two programs has to be equal: the ELF headers and the linker's note, which has the hash of the
+// build.
 const headLen = 4096
 
 // buildNote begins the note that the Go linker writes (cmd/link, -buildid).
 var buildNote = []byte("Go\x00\x00")
 
-// Shared returns the executable of the roles for another process, or an error where it cannot be shared: before Linux 6.3 root in
-// one sandbox could change the file's mode for all of them. The file stays this package's.
+// Shared returns the executable of the roles for another process, or an error where it cannot be shared: before Linux
+// 6.3 root in one sandbox could change the file's mode for all of them. The file stays this package's.
 func Shared() (*os.File, error) {
 	f, err := sealedProgram()
 	if err != nil {
@@ -32,8 +33,8 @@ func Shared() (*os.File, error) {
 	return f, nil
 }
 
-// Share has this process use another's executable of the roles, if that is the one that it would make itself. It takes f over.
-// Call it before anything is started.
+// Share has this process use another's executable of the roles, if that is the one that it would make itself. It takes
+// f over. Call it before anything is started.
 func Share(f *os.File) error {
 	err := checkSeals(f)
 	if err == nil {
@@ -62,8 +63,8 @@ func checkSeals(f *os.File) error {
 	return nil
 }
 
-// checkSame compares the beginning of f with that of the program that seal would copy. The entry point differs: Patch has
-// changed it.
+// checkSame compares the beginning of f with that of the program that seal would copy. The entry point differs: Patch
+// has changed it.
 func checkSame(f *os.File) error {
 	image, err := image()
 	if err != nil {

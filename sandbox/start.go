@@ -6,73 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 )
-
-// Spec is what is to run, and how.
-type Spec struct {
-	Command     []string
-	Env         []string // all of it; PATH in it finds the command
-	WorkingDir  string
-	Rootfs      string // "" is the caller's file system
-	Hostname    string
-	Domainname  string
-	User        string // "UID[:GID]" to run the command as; "" is root in the sandbox
-	UserNS      string // UserNSAuto, which "" is as well, UserNSHost or UserNSRange
-	TTY         bool   // a terminal of its own; Stdin and Stdout are then this end of it
-	HostNetwork bool   // the caller's network namespace
-	JoinNet     *Target
-	// Limits are the command's; nil: none but those of its namespaces.
-	Limits *Limits
-	// AllSystemPaths shows all of /proc and /sys, and lets root in the sandbox write there what the kernel allows it.
-	AllSystemPaths bool
-	// NoProc leaves /proc empty where Rootfs is set and the kernel refuses a fresh one. The mounts are not locked then.
-	NoProc bool
-	// Devices are further devices of the host's that a sandbox with a Rootfs has.
-	Devices []string
-	// Hidden are files and directories that a sandbox without Rootfs finds empty.
-	Hidden []string
-
-	Stdin  *os.File // nil is /dev/null
-	Stdout *os.File
-	Stderr *os.File
-}
-
-// orders is what the init reads from its control socket.
-type orders struct {
-	Spec     Spec
-	Hostname string   // "" is the spec's
-	Etc      []string // files of /etc that the init makes and this end writes
-}
-
-// report is what the init writes to it.
-type report struct {
-	Error string `json:",omitempty"`
-	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
-	// Furnished: the descriptors of the files in orders.Etc come with it, and that of a terminal; it waits for orders again.
-	Furnished bool `json:",omitempty"`
-	Ready     bool `json:",omitempty"` // the command runs
-}
-
-// ExitError says that the command could not be started; Code is the exit status a shell would give.
-type ExitError struct {
-	Code int // 125 the sandbox, 126 not executable, 127 not found
-	Msg  string
-}
-
-// Error is the message.
-func (e *ExitError) Error() string { return e.Msg }
 
 // Process is a sandbox's init, and through it the command.
 type Process struct {
@@ -91,7 +34,8 @@ type Process struct {
 	etc etcFiles
 }
 
-const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
+const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID |
+	unix.CLONE_NEWCGROUP
 
 // Start makes the namespaces. The init in them waits for Proceed; nothing of the command runs yet.
 func Start(ctx context.Context, spec Spec) (*Process, error) {
@@ -158,8 +102,8 @@ func startRole(r role, spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// launch starts the role and waits for it on one thread: the kernel sends the death signal when the thread that made the
-// child ends, not the process (prctl(2), PR_SET_PDEATHSIG).
+// launch starts the role and waits for it on one thread: the kernel sends the death signal when the thread that made
+// the child ends, not the process (prctl(2), PR_SET_PDEATHSIG).
 func (p *Process) launch(inChild bool, theirs *os.File, ids idMaps) error {
 	started := make(chan error, 1)
 	go func() {
@@ -224,7 +168,8 @@ func (p *Process) await(inChild bool) (ws syscall.WaitStatus) {
 }
 
 func startError(err error) error {
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EACCES) {
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL) ||
+		errors.Is(err, syscall.EACCES) {
 		for _, r := range Check() {
 			if !r.OK && r.Needed {
 				return fmt.Errorf("namespaces cannot be made: %s; %s", r.Detail, r.Fix)
@@ -237,150 +182,6 @@ func startError(err error) error {
 // Pid is the init's process id, as the caller's pid namespace sees it.
 func (p *Process) Pid() int { return p.pid }
 
-// Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
-func (p *Process) Proceed(files Files) error {
-	o := orders{p.spec, files.Hostname, files.names()}
-	if err := p.order(o); err != nil {
-		return err
-	}
-	r, received, err := p.receive()
-	if err == nil && r.Furnished {
-		if err := p.takeFiles(o.Etc, received); err != nil {
-			return &ExitError{125, err.Error()}
-		}
-		if err := p.WriteFiles(files); err != nil {
-			return &ExitError{125, err.Error()}
-		}
-		if err := p.order(o); err != nil {
-			return err
-		}
-		r, received, err = p.receive()
-	}
-	closeAll(received)
-	if err != nil {
-		return fmt.Errorf("the sandbox's init ended before the command ran: %w", err)
-	}
-	_ = p.control.Close()
-	if r.Error != "" {
-		return &ExitError{r.Code, r.Error}
-	}
-	p.runs()
-	return nil
-}
-
-// takeFiles takes what the init has handed out: the files of /etc by these names, and a terminal where one was made inside.
-func (p *Process) takeFiles(names []string, files []*os.File) error {
-	want := len(names)
-	if p.spec.terminalInside() {
-		want++
-	}
-	if len(files) != want {
-		closeAll(files)
-		return fmt.Errorf("%d files came from the sandbox's init, not %d", len(files), want)
-	}
-	p.etc.Lock()
-	for i, name := range names {
-		p.etc.files[name] = files[i]
-	}
-	p.etc.Unlock()
-	if p.spec.terminalInside() {
-		p.term.attach(files[want-1])
-	}
-	return nil
-}
-
-// terminalInside says whether the command's terminal is one of the sandbox's own /dev/pts.
-func (s Spec) terminalInside() bool { return s.TTY && s.Rootfs != "" }
-
-// order sends the role what it is to do.
-func (p *Process) order(o any) error {
-	b, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	if len(b) > maxMessage {
-		return &ExitError{125, fmt.Sprintf("command and environment have %d bytes; %d are possible", len(b), maxMessage)}
-	}
-	if _, err := p.control.Write(b); err != nil {
-		return fmt.Errorf("the sandbox's init is gone: %w", err)
-	}
-	return nil
-}
-
-// receive reads a report and the files that come with it, which are the caller's.
-func (p *Process) receive() (r report, files []*os.File, err error) {
-	buf := make([]byte, maxMessage)
-	n, files, err := readFiles(p.control, buf)
-	if err != nil {
-		return r, nil, err
-	}
-	if n == 0 {
-		return r, nil, io.EOF
-	}
-	if err := json.Unmarshal(buf[:n], &r); err != nil {
-		closeAll(files)
-		return r, nil, err
-	}
-	return r, files, nil
-}
-
-// runs says that the command runs, and sends it the signals that came before.
-func (p *Process) runs() {
-	p.signals.Lock()
-	defer p.signals.Unlock()
-	p.signals.running = true
-	for _, s := range p.signals.early {
-		_ = syscall.Kill(p.pid, s)
-	}
-	p.signals.early = nil
-}
-
-// Signal passes a signal to the command, once it runs.
-func (p *Process) Signal(sig os.Signal) error {
-	s, ok := sig.(syscall.Signal)
-	if !ok {
-		return fmt.Errorf("unknown signal %v", sig)
-	}
-	p.signals.Lock()
-	defer p.signals.Unlock()
-	select {
-	case <-p.done:
-		return os.ErrProcessDone // its pid may be somebody else's
-	default:
-	}
-	if !p.signals.running && s != syscall.SIGKILL {
-		if len(p.signals.early) < maxEarlySignals {
-			p.signals.early = append(p.signals.early, s)
-		}
-		return nil
-	}
-	return syscall.Kill(p.pid, s)
-}
-
-// maxEarlySignals bounds the signals that wait for the command.
-const maxEarlySignals = 64
-
-// Kill ends the sandbox with all processes in it, and waits for that.
-func (p *Process) Kill() {
-	_ = p.Signal(syscall.SIGKILL)
-	<-p.done
-	_ = p.control.Close()
-	p.etc.close()
-	p.term.close()
-}
-
-// Wait returns the command's exit status, 128 and the signal's number where a signal ended it, once all its
-// output has been passed on.
-func (p *Process) Wait() (int, error) {
-	<-p.done
-	p.etc.close()
-	p.term.drain()
-	if p.status.Signaled() {
-		return 128 + int(p.status.Signal()), nil
-	}
-	return p.status.ExitStatus(), nil
-}
-
 // connectStreams gives the init its standard streams: the caller's, or one end of a new terminal.
 func (p *Process) connectStreams() error {
 	if p.spec.terminalInside() {
@@ -388,7 +189,8 @@ func (p *Process) connectStreams() error {
 		return nil
 	}
 	if !p.spec.TTY {
-		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = nilFile(p.spec.Stdin), nilFileW(p.spec.Stdout), nilFileW(p.spec.Stderr)
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = nilFile(
+			p.spec.Stdin), nilFileW(p.spec.Stdout), nilFileW(p.spec.Stderr)
 		return nil
 	}
 	master, slave, err := pty.Open()
@@ -398,43 +200,4 @@ func (p *Process) connectStreams() error {
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = slave, slave, slave
 	p.term = newTerminal(master, slave, p.spec.Stdin, p.spec.Stdout)
 	return nil
-}
-
-// ForwardSignals passes this process's signals on until the returned function is called.
-func (p *Process) ForwardSignals() (stop func()) {
-	ch := make(chan os.Signal, 16)
-	signal.Notify(ch)
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case s := <-ch:
-				switch s {
-				case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU: // the runtime's, the shell's
-				case unix.SIGWINCH:
-					p.term.resize()
-				default:
-					_ = p.Signal(s)
-				}
-			case <-done:
-				return
-			}
-		}
-	}()
-	return func() { signal.Stop(ch); close(done) }
-}
-
-// userIDs reads "UID[:GID]".
-func userIDs(user string) (uid, gid int, err error) {
-	u, g, ok := strings.Cut(user, ":")
-	if _, err := fmt.Sscanf(u, "%d", &uid); err != nil || uid < 0 {
-		return 0, 0, fmt.Errorf("user %q: give a number, or UID:GID", user)
-	}
-	gid = uid
-	if ok {
-		if _, err := fmt.Sscanf(g, "%d", &gid); err != nil || gid < 0 {
-			return 0, 0, fmt.Errorf("user %q: give numbers UID:GID", user)
-		}
-	}
-	return uid, gid, nil
 }

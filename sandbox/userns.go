@@ -16,9 +16,9 @@ const maxUserNamespaces = 33
 
 // Namespaces are those that a process is in.
 type Namespaces struct {
-	// User is the process's user namespace and those that it lies in, the innermost first, as far as this process can see: its
-	// own is the last one where the process is in it or below. A process cannot leave its user namespace but for one below
-	// (setns(2)), so that what is started in a sandbox has the sandbox's in this list, whatever it does.
+	// User is the process's user namespace and those that it lies in, the innermost first, as far as this process can
+	// see: its own is the last one where the process is in it or below. A process cannot leave its user namespace but
+	// for one below (setns(2)), so that what is started in a sandbox has the sandbox's in this list, whatever it does.
 	User []NamespaceID
 	Net  NamespaceID
 	// PID is one that a process cannot leave either, but for one below (pid_namespaces(7)).
@@ -38,8 +38,8 @@ func (h *Helper) Namespaces(pid int) (Namespaces, error) {
 	return r.Inside, err
 }
 
-// OwnerOf returns the user namespace that a namespace belongs to (ioctl_ns(2)); the zero one where it is this process's own, or
-// one that this process cannot see, above it or beside it.
+// OwnerOf returns the user namespace that a namespace belongs to (ioctl_ns(2)); the zero one where it is this process's
+// own, or one that this process cannot see, above it or beside it.
 func OwnerOf(f *os.File) (NamespaceID, error) {
 	fd, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_USERNS)
 	if errors.Is(err, unix.EPERM) {
@@ -103,7 +103,8 @@ func userNamespaces(pid int) (list []NamespaceID, err error) {
 		case err != nil:
 			return nil, os.NewSyscallError("NS_GET_PARENT", err)
 		case len(list) == maxUserNamespaces:
-			return nil, errors.Join(fmt.Errorf("process %d is in more than %d user namespaces", pid, maxUserNamespaces), unix.Close(up))
+			return nil, errors.Join(fmt.Errorf("process %d is in more than %d user namespaces", pid, maxUserNamespaces),
+				unix.Close(up))
 		}
 		unix.CloseOnExec(up)
 		fd = up

@@ -33,7 +33,8 @@ func TestNamespacesOfProcesses(t *testing.T) {
 	}()
 	for name, d := range map[string]*Helper{"itself": nil, "the helper": d} {
 		below, err := d.Namespaces(cmd.Process.Pid)
-		if err != nil || len(below.User) != 2 || below.User[0] == here.User[0] || below.User[1] != here.User[0] || below.Net == here.Net {
+		if err != nil || len(below.User) != 2 || below.User[0] == here.User[0] || below.User[1] != here.User[0] ||
+			below.Net == here.Net {
 			t.Errorf("%s: %v, %v; this process is in %v", name, below, err, here)
 		}
 		if again, err := d.Namespaces(os.Getpid()); err != nil || !reflect.DeepEqual(again, here) {

@@ -3,8 +3,8 @@
 //
 // A client gets more only while it would hold no more than stays free. So n clients that want all they can get end with
 // total/(n+1) each, and as much stays free for the next one: a dynamic threshold, as switches share their buffers
-// (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). One client alone gets half. Nothing is taken
-// away from a client that has it.
+// (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). One client alone gets half, and of a
+// total of 1 the one. Nothing is taken away from a client that has it.
 package budget
 
 import "sync"
@@ -55,8 +55,8 @@ func (b *Budget) acquire(client string, n, parts int64, free func() (int64, bool
 	if b.perClient > 0 && held > b.perClient/parts {
 		return false
 	}
-	if f, limited := free(); limited && held*parts > f-n {
-		return false
+	if f, limited := free(); limited && held*parts > f-n && !(b.clients.sum == 0 && n == 1 && f >= 1) {
+		return false // but the first one is given, so that a total of 1 is of use
 	}
 	b.clients.held[client] = held
 	b.clients.sum += n

@@ -91,3 +91,23 @@ func TestNothingStaysBehind(t *testing.T) {
 		t.Errorf("%v is held", b.clients.held)
 	}
 }
+
+// TestTotalOfOneIsGiven has the smallest total of all, which cannot be halved.
+func TestTotalOfOneIsGiven(t *testing.T) {
+	b := New(0, 1)
+	for range 3 {
+		if !b.Acquire("a", 1) {
+			t.Fatal("nobody gets the one that there is")
+		}
+		if b.Acquire("b", 1) || b.Acquire("a", 1) {
+			t.Fatal("it was given twice")
+		}
+		b.Release("a", 1)
+	}
+	if b.Acquire("a", 2) {
+		t.Error("two of one were given")
+	}
+	if b.AcquireWithin("a", 1, 0) {
+		t.Error("one was given where none is free")
+	}
+}

@@ -2,9 +2,10 @@
 //
 // # The central idea
 //
-// The classes are those of github.com/containerd/errdefs, which Docker's client and daemon have too, so that a caller of package
-// api tests for them as for Docker's: errdefs.IsNotFound(err). What this package adds is an error whose text is shown to the user
-// as it is, and that wraps its cause as fmt.Errorf does. Where a cause has a class of its own, the outer class counts.
+// The classes are those of github.com/containerd/errdefs, which Docker's client and daemon have too, so that a caller
+// of package api tests for them as for Docker's: errdefs.IsNotFound(err). What this package adds is an error whose text
+// is shown to the user as it is, and that wraps its cause as fmt.Errorf does. Where a cause has a class of its own, the
+// outer class counts.
 //
 //	return errdefs.NotFound("network %s not found", name)
 //	return errdefs.Invalid("invalid port %q: %w", s, err)

@@ -26,7 +26,8 @@ var makers = []struct {
 	{errdefs.NotImplemented, errdefs.ErrNotImplemented, cerrdefs.IsNotImplemented},
 }
 
-// TestErrorsHaveTextClassAndCause makes each kind around each other kind: the outer class counts, and the cause is found.
+// TestErrorsHaveTextClassAndCause makes each kind around each other kind: the outer class counts, and the cause is
+// found.
 func TestErrorsHaveTextClassAndCause(t *testing.T) {
 	for _, outer := range makers {
 		for _, inner := range makers {

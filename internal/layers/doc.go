@@ -1,4 +1,6 @@
-// Package layers holds the directions in which packages of this module import each other. It has only a test, which reads the
-// import statements of all files: a package of a lower layer never imports one of a higher, so that each can be read, tested
-// and used without what stands above it. docs/architecture.md draws the layers.
+// Package layers holds what is the same in all packages of this module. It has only tests, which read all files.
+//
+//   - A package of a lower layer never imports one of a higher, so that each can be read, tested and used without what
+//     stands above it. docs/architecture.md draws the layers.
+//   - Lines have 120 columns at most, in the folders that are listed for it.
 package layers

@@ -16,8 +16,9 @@ const module = "github.com/usernet/usernet/"
 // everything as an entry of layers may import all of the module.
 const everything = "..."
 
-// layers are the folders, from the top to the bottom, with the folders that their packages may import besides internal and the
-// folders below themselves. The first that a package is in counts. Folders that are not there yet are listed as well.
+// layers are the folders, from the top to the bottom, with the folders that their packages may import besides internal
+// and the folders below themselves. The first that a package is in counts. Folders that are not there yet are listed as
+// well.
 var layers = []struct {
 	folder string
 	may    []string
@@ -26,9 +27,11 @@ var layers = []struct {
 	{"cmd", []string{everything}},
 	{"test", []string{everything}},
 	// A program in the place of another puts an engine, interfaces and a sandbox together itself, without the daemon.
-	{"runtimes", []string{"engine", "api", "network", "sandbox", "bypass", "autoconf", "forwarder", "dns", "policy", "confine", "stack", "switch"}},
+	{"runtimes", []string{"engine", "api", "network", "sandbox", "bypass", "autoconf", "forwarder", "dns", "policy",
+		"confine", "stack", "switch"}},
 	{"observe", []string{"api", "network", "switch"}},
-	{"daemon", []string{"api", "overlay", "engine", "names", "network", "sandbox", "bypass", "handover", "forwarder", "stack", "dns", "policy", "confine", "switch"}},
+	{"daemon", []string{"api", "overlay", "engine", "names", "network", "sandbox", "bypass", "handover", "forwarder",
+		"stack", "dns", "policy", "confine", "switch"}},
 	{"api", []string{"network", "handover"}},
 	{"overlay", []string{"engine", "network", "switch"}},
 	{"engine", []string{"handover", "autoconf", "switch", "stack", "forwarder", "dns", "policy", "bypass"}},
@@ -51,7 +54,8 @@ var layers = []struct {
 	{"internal", nil},
 }
 
-// exceptions are imports that go the other way, with what has to be done before they can go. The list only becomes shorter.
+// exceptions are imports that go the other way, with what has to be done before they can go. The list only becomes
+// shorter.
 var exceptions = []struct{ from, to, until string }{
 	{"sandbox", "bypass/fwmark", "the marks of packets that go past the TAP are known to those who send some"},
 }
@@ -64,7 +68,8 @@ func allowed(from, to string) (ok, known bool) {
 		if !in(from, l.folder) {
 			continue
 		}
-		return in(to, l.folder) || in(to, "internal") || slices.ContainsFunc(l.may, func(m string) bool { return m == everything || in(to, m) }), true
+		return in(to, l.folder) || in(to, "internal") ||
+			slices.ContainsFunc(l.may, func(m string) bool { return m == everything || in(to, m) }), true
 	}
 	return false, false
 }
@@ -117,7 +122,8 @@ func TestImportsRunDownward(t *testing.T) {
 	for pair, file := range found {
 		from, to := pair[0], pair[1]
 		ok, known := allowed(from, to)
-		excepted := slices.ContainsFunc(exceptions, func(e struct{ from, to, until string }) bool { return in(from, e.from) && in(to, e.to) })
+		excepted := slices.ContainsFunc(exceptions,
+			func(e struct{ from, to, until string }) bool { return in(from, e.from) && in(to, e.to) })
 		switch {
 		case !known:
 			t.Errorf("%s is in no layer: add its folder to the table", from)

@@ -9,12 +9,13 @@ import (
 	"io"
 )
 
-// The file's format, version 2 (go.etcd.io/bbolt/internal/common: page.go, meta.go, bucket.go). Numbers are in the machine's
-// byte order. A page begins with a header:
+// The file's format, version 2 (go.etcd.io/bbolt/internal/common: page.go, meta.go, bucket.go). Numbers are in the
+// machine's byte order. A page begins with a header:
 //
 //	id u64 | flags u16 | count u16 | overflow u32
 //
-// and goes on over overflow further pages. Pages 0 and 1 are metas, of which the valid one with the higher transaction counts.
+// and goes on over overflow further pages. Pages 0 and 1 are metas, of which the valid one with the higher transaction
+// counts.
 const (
 	pageHeader  = 16
 	elementSize = 16 // of a branch and of a leaf
@@ -110,8 +111,8 @@ func newestMeta(file []byte) (meta, error) {
 	return best, nil
 }
 
-// parseMeta reads magic u32 | version u32 | page size u32 | flags u32 | root u64 | sequence u64 | freelist u64 | end u64 |
-// transaction u64 | FNV-1a of all before u64.
+// parseMeta reads magic u32 | version u32 | page size u32 | flags u32 | root u64 | sequence u64 | freelist u64 | end
+// u64 | transaction u64 | FNV-1a of all before u64.
 func parseMeta(b []byte) (meta, bool) {
 	h := fnv.New64a()
 	_, _ = h.Write(b[:56])

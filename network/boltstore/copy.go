@@ -13,8 +13,8 @@ import (
 // GoodCopy is the path of the copy of the file at path that SaveCopy has made last.
 func GoodCopy(path string) string { return path + ".good" }
 
-// SaveCopy copies the file to GoodCopy, to be offered once it is damaged. It is for when the records have been found to make
-// sense, which only their reader knows.
+// SaveCopy copies the file to GoodCopy, to be offered once it is damaged. It is for when the records have been found to
+// make sense, which only their reader knows.
 func (d *DB) SaveCopy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

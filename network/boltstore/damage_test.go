@@ -128,22 +128,27 @@ func page(r *rand.Rand, b []byte) []byte {
 	return b[r.IntN(len(b)/size)*size:][:size]
 }
 
-// TestDamageIsAnError damages files in all ways, opens them and goes on to use those that open. Nothing may panic, go round in
-// circles or be refused without a word about the way out.
+// TestDamageIsAnError damages files in all ways, opens them and goes on to use those that open. Nothing may panic, go
+// round in circles or be refused without a word about the way out.
 func TestDamageIsAnError(t *testing.T) {
 	rounds := uint64(40)
 	if testing.Short() {
 		rounds = 5
 	}
+	var sound [5][]byte // made once: a new file waits for the disk
+	for seed := range sound {
+		b, err := os.ReadFile(filled(t, uint64(seed)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sound[seed] = b
+	}
+	path := filepath.Join(t.TempDir(), "usernet.db")
 	for _, damage := range damages {
 		refused, opened := 0, 0
 		for seed := range rounds {
 			r := rand.New(rand.NewPCG(seed, 2))
-			path := filled(t, seed%5)
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := bytes.Clone(sound[seed%uint64(len(sound))])
 			if err := os.WriteFile(path, damage.do(r, b), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -298,7 +303,12 @@ func FuzzCheck(f *testing.F) {
 		}
 		defer db.Close()
 		if err := db.Update(func(tx *bolt.Tx) error {
-			return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return b.ForEach(func(_, _ []byte) error { return nil }) })
+			return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+				return b.ForEach(func(_,
+					_ []byte) error {
+					return nil
+				})
+			})
 		}); err != nil {
 			t.Log(err)
 		}

@@ -34,7 +34,8 @@ type DB struct {
 	broken   error // why nothing is read or written any more; nil: it is
 }
 
-// Open opens the file at path, making it where it is missing. It fails with network.ErrLocked where another process has it open, and with network.ErrDamaged where it makes no sense.
+// Open opens the file at path, making it where it is missing. It fails with network.ErrLocked where another process has
+// it open, and with network.ErrDamaged where it makes no sense.
 func Open(path string) (*DB, error) {
 	f, err := lock(path)
 	if err != nil {
@@ -46,8 +47,8 @@ func Open(path string) (*DB, error) {
 	d := &DB{path: path, file: f}
 	err = guarded(func() error {
 		d.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
-			// The file that is locked and was read is the one to be used, whatever is at path now. bbolt owns it from here,
-			// and closes it where it fails.
+			// The file that is locked and was read is the one to be used, whatever is at path now. bbolt owns it from
+			// here, and closes it where it fails.
 			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 			Timeout:  lockWait,
 		})
@@ -56,7 +57,8 @@ func Open(path string) (*DB, error) {
 	if err != nil {
 		_ = f.Close() // bbolt has closed it, unless it panicked
 		var errno syscall.Errno
-		if errors.As(err, &errno) && errno != syscall.EINVAL { // the disk is full, or fails; EINVAL is bbolt's and mmap's for a bad size
+		if errors.As(err, &errno) && errno != syscall.EINVAL {
+			// the disk is full, or fails; EINVAL is bbolt's and mmap's for a bad size
 			return nil, fmt.Errorf("state %s cannot be used: %w", path, err)
 		}
 		return nil, d.Damaged(err)
@@ -99,13 +101,15 @@ func lock(path string) (*os.File, error) {
 		case !errors.Is(err, syscall.EWOULDBLOCK):
 			return nil, errors.Join(fmt.Errorf("state %s cannot be locked: %w", path, err), f.Close())
 		case time.Now().After(deadline):
-			return nil, errors.Join(fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", network.ErrLocked, path), f.Close())
+			return nil, errors.Join(
+				fmt.Errorf("%w (%s): stop it, or give this one another --state-dir", network.ErrLocked, path),
+				f.Close())
 		}
 	}
 }
 
-// guarded calls f, and makes an error of a panic and of an access to memory that is not there: bbolt maps the file, and has
-// what is past its end read as such (SIGBUS).
+// guarded calls f, and makes an error of a panic and of an access to memory that is not there: bbolt maps the file, and
+// has what is past its end read as such (SIGBUS).
 func guarded(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -119,11 +123,12 @@ func guarded(f func() error) (err error) {
 // Path is the path that Open was given.
 func (d *DB) Path() string { return d.path }
 
-// NoSync leaves it to the kernel when changes reach the disk. It is for benchmarks: a crash of the machine may damage the file.
+// NoSync leaves it to the kernel when changes reach the disk. It is for benchmarks: a crash of the machine may damage
+// the file.
 func (d *DB) NoSync() { d.bolt.NoSync = true }
 
-// run has do, one of bbolt's, call f. After the file turned out to be damaged nothing is read or written any more. The caller
-// holds mu.
+// run has do, one of bbolt's, call f. After the file turned out to be damaged nothing is read or written any more. The
+// caller holds mu.
 func (d *DB) run(do func(func(*bolt.Tx) error) error, f func(*bolt.Tx) error) error {
 	var own error // f's, which says nothing of the file
 	err := guarded(func() error {

@@ -50,7 +50,8 @@ func TestRevisionsOutliveTheProcess(t *testing.T) {
 	}
 }
 
-// TestDamagedRecordsNameTheFile stores records that make no sense to the model. What was copied before is sound, and stays.
+// TestDamagedRecordsNameTheFile stores records that make no sense to the model. What was copied before is sound, and
+// stays.
 func TestDamagedRecordsNameTheFile(t *testing.T) {
 	for id, value := range map[string]string{
 		strings.Repeat("a", 64): `{"id":"` + strings.Repeat("a", 64) + `","name":"c1","status":"asleep"}`,
@@ -65,7 +66,10 @@ func TestDamagedRecordsNameTheFile(t *testing.T) {
 		if err := d.SaveCopy(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.Update(t.Context(), func(tx network.Tx) error { return tx.Put("containers", id, []byte(value)) }); err != nil {
+		if _, err := d.Update(t.Context(), func(tx network.Tx) error {
+			return tx.Put("containers", id,
+				[]byte(value))
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Close(); err != nil {

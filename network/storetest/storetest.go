@@ -171,7 +171,8 @@ func watching(t *testing.T, s network.Store) {
 	for i := range 20 {
 		revisions = append(revisions, put(t, s, fmt.Sprint(i), "v"))
 	}
-	last, err := s.Update(t.Context(), func(tx network.Tx) error { return errors.Join(tx.Put("a", "z", []byte("2")), tx.Delete("a", "0")) })
+	last, err := s.Update(t.Context(),
+		func(tx network.Tx) error { return errors.Join(tx.Put("a", "z", []byte("2")), tx.Delete("a", "0")) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,8 @@ func watching(t *testing.T, s network.Store) {
 			t.Errorf("change %d is %+v, at revision %d", i, c, r)
 		}
 	}
-	if put, gone := <-seen, <-seen; put.ID != "z" || gone.ID != "0" || gone.Value != nil || put.Revision != last || gone.Revision != last {
+	if put, gone := <-seen, <-seen; put.ID != "z" || gone.ID != "0" || gone.Value != nil || put.Revision != last ||
+		gone.Revision != last {
 		t.Errorf("%+v, %+v at revision %d", put, gone, last)
 	}
 	cancel()

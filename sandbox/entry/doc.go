@@ -11,12 +11,12 @@
 // The stage takes these steps, in this order:
 //
 //  1. prctl(PR_SET_DUMPABLE, 0), always. Nobody without power over the namespace in which the program was executed can
-//     trace the process or read its /proc/PID/root, mem or fd from then on (ptrace_may_access in kernel/ptrace.c), whatever
-//     it enters later; there is no execve(2) after it that would change this.
+//     trace the process or read its /proc/PID/root, mem or fd from then on (ptrace_may_access in kernel/ptrace.c),
+//     whatever it enters later; there is no execve(2) after it that would change this.
 //  2. setns(2) into each of the namespaces at the descriptors from FirstNamespaceFD on.
 //  3. clone(2) with CLONE_PARENT, where flags are given: the program goes on in a child whose parent is the stage's
-//     parent, which a pid namespace needs, and which may get further new namespaces. The child's process id is written to
-//     ControlFD, as four bytes in the machine's order. The child dies with its parent (PR_SET_PDEATHSIG).
+//     parent, which a pid namespace needs, and which may get further new namespaces. The child's process id is written
+//     to ControlFD, as four bytes in the machine's order. The child dies with its parent (PR_SET_PDEATHSIG).
 //
 // What fails is told to the program, not to anybody else: Result has it.
 //

@@ -21,7 +21,8 @@ type Steps struct {
 	CloneFlags uintptr // of the child in which the program goes on; 0: no child
 }
 
-// Argument is the steps as the stage reads them, the second argument of the program: a digit and eight hexadecimal ones.
+// Argument is the steps as the stage reads them, the second argument of the program: a digit and eight hexadecimal
+// ones.
 func (s Steps) Argument() string {
 	if s.Namespaces > maxNamespaces {
 		panic("entry: more namespaces than there are kinds")

@@ -68,8 +68,10 @@ func TestStageTakesItsSteps(t *testing.T) {
 		{"one argument", []string{"role"}, "not dumpable"},
 		{"no namespaces", []string{"role", Steps{}.Argument()}, "not dumpable"},
 		{"arguments of something else", []string{"role", "--flag"}, "not dumpable"},
-		{"a descriptor that is closed", []string{"role", Steps{Namespaces: 1}.Argument()}, "not dumpable, namespaces cannot be entered: " + syscall.EBADF.Error()},
-		{"a child that cannot be made", []string{"role", Steps{CloneFlags: unix.CLONE_THREAD}.Argument()}, "not dumpable, namespaces cannot be entered: " + syscall.EINVAL.Error()},
+		{"a descriptor that is closed", []string{"role", Steps{Namespaces: 1}.Argument()},
+			"not dumpable, namespaces cannot be entered: " + syscall.EBADF.Error()},
+		{"a child that cannot be made", []string{"role", Steps{CloneFlags: unix.CLONE_THREAD}.Argument()},
+			"not dumpable, namespaces cannot be entered: " + syscall.EINVAL.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.Command(path, c.args...)
@@ -131,7 +133,8 @@ func TestArgumentsAreTheStages(t *testing.T) {
 	for want, s := range map[string]Steps{
 		"000000000": {},
 		"700008000": {Namespaces: 7, CloneFlags: unix.CLONE_PARENT},
-		"22c020000": {Namespaces: 2, CloneFlags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID},
+		"22c020000": {Namespaces: 2, CloneFlags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWPID},
 	} {
 		if got := s.Argument(); got != want {
 			t.Errorf("%+v: %q, want %q", s, got, want)

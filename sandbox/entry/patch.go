@@ -61,7 +61,8 @@ func Patch(image []byte) error {
 // Dynamic says whether a program needs a dynamic linker to start, and libraries, by its first few kilobytes.
 func Dynamic(image []byte) bool {
 	headers, err := programHeaders(image)
-	return err == nil && slices.ContainsFunc(headers, func(p []byte) bool { return binary.LittleEndian.Uint32(p) == ptInterp })
+	return err == nil &&
+		slices.ContainsFunc(headers, func(p []byte) bool { return binary.LittleEndian.Uint32(p) == ptInterp })
 }
 
 // programHeaders are those of a program of 64 bits, each a part of image.

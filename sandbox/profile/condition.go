@@ -17,7 +17,8 @@ const (
 
 // condition compares an argument with a value. Where it does not hold, skip instructions after it are passed over.
 //
-// The kernel's machine has 32 bits, so a comparison is one of the upper halves and, where these are equal, one of the lower.
+// The kernel's machine has 32 bits, so a comparison is one of the upper halves and, where these are equal, one of the
+// lower.
 func condition(a specs.LinuxSeccompArg, skip int) ([]bpf.Instruction, error) {
 	if a.Index > 5 {
 		return nil, fmt.Errorf("seccomp profile: argument %d", a.Index)
@@ -47,13 +48,27 @@ func condition(a specs.LinuxSeccompArg, skip int) ([]bpf.Instruction, error) {
 		if a.Op == specs.OpGreaterEqual {
 			test = bpf.JumpGreaterOrEqual
 		}
-		return []bpf.Instruction{high, pick(bpf.JumpGreaterThan, hi, 4, 0), pick(bpf.JumpEqual, hi, 0, 2), low, pick(test, lo, 1, 0), no}, nil
+		return []bpf.Instruction{
+			high,
+			pick(bpf.JumpGreaterThan, hi, 4, 0),
+			pick(bpf.JumpEqual, hi, 0, 2),
+			low,
+			pick(test, lo, 1, 0),
+			no,
+		}, nil
 	case specs.OpLessThan, specs.OpLessEqual:
 		test := bpf.JumpLessThan
 		if a.Op == specs.OpLessEqual {
 			test = bpf.JumpLessOrEqual
 		}
-		return []bpf.Instruction{high, pick(bpf.JumpLessThan, hi, 4, 0), pick(bpf.JumpEqual, hi, 0, 2), low, pick(test, lo, 1, 0), no}, nil
+		return []bpf.Instruction{
+			high,
+			pick(bpf.JumpLessThan, hi, 4, 0),
+			pick(bpf.JumpEqual, hi, 0, 2),
+			low,
+			pick(test, lo, 1, 0),
+			no,
+		}, nil
 	}
 	return nil, fmt.Errorf("seccomp profile: comparison %s is not known here", a.Op)
 }

@@ -32,12 +32,12 @@ var arches = map[string][]arch{
 	"arm64": {{"arm64", unix.AUDIT_ARCH_AARCH64}, {"arm", unix.AUDIT_ARCH_ARM}},
 }
 
-// x32 is set in the numbers of calls of the x32 ABI, which have the audit architecture of amd64 (__X32_SYSCALL_BIT). Nobody
-// has programs for it.
+// x32 is set in the numbers of calls of the x32 ABI, which have the audit architecture of amd64 (__X32_SYSCALL_BIT).
+// Nobody has programs for it.
 const x32 = 0x40000000
 
-// Default is Docker's default filter for a container with these capabilities, which besides refuses to type on a terminal
-// (TIOCSTI, CVE-2017-5226).
+// Default is Docker's default filter for a container with these capabilities, which besides refuses to type on a
+// terminal (TIOCSTI, CVE-2017-5226).
 func Default(caps Set) ([]byte, error) {
 	p, err := seccomp.GetDefaultProfile(spec(caps))
 	if err != nil {
@@ -69,9 +69,9 @@ func spec(caps Set) *specs.Spec {
 	return &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps.Names()}}}
 }
 
-// compile makes the kernel's program: struct sock_filter after struct sock_filter. For each architecture the numbers are
-// compared one after the other; the kernel remembers for which of them the answer is always to allow, and then does not run
-// the program (seccomp_cache_prepare in kernel/seccomp.c).
+// compile makes the kernel's program: struct sock_filter after struct sock_filter. For each architecture the numbers
+// are compared one after the other; the kernel remembers for which of them the answer is always to allow, and then does
+// not run the program (seccomp_cache_prepare in kernel/seccomp.c).
 func compile(p *specs.LinuxSeccomp) ([]byte, error) {
 	fallback, err := action(p.DefaultAction, p.DefaultErrnoRet)
 	if err != nil {
@@ -87,7 +87,8 @@ func compile(p *specs.LinuxSeccomp) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: a.audit, SkipTrue: 1}, bpf.Jump{Skip: uint32(len(block))})
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: a.audit, SkipTrue: 1},
+			bpf.Jump{Skip: uint32(len(block))})
 		program = append(program, block...)
 	}
 	raw, err := bpf.Assemble(append(program, ret(fallback)))
@@ -95,7 +96,8 @@ func compile(p *specs.LinuxSeccomp) ([]byte, error) {
 		return nil, err
 	}
 	if len(raw) > maxInstructions {
-		return nil, fmt.Errorf("the seccomp profile has %d instructions; the kernel takes %d", len(raw), maxInstructions)
+		return nil, fmt.Errorf("the seccomp profile has %d instructions; the kernel takes %d", len(raw),
+			maxInstructions)
 	}
 	var b []byte
 	for _, r := range raw {
@@ -158,14 +160,16 @@ func (a arch) compile(p *specs.LinuxSeccomp, fallback uint32) ([]bpf.Instruction
 		if len(body) < 256 {
 			program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: uint8(len(body))})
 		} else {
-			program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: n, SkipTrue: 1}, bpf.Jump{Skip: uint32(len(body))})
+			program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: n, SkipTrue: 1},
+				bpf.Jump{Skip: uint32(len(body))})
 		}
 		program = append(program, body...)
 	}
 	return append(program, ret(fallback)), nil
 }
 
-// compileRules makes the part of one system call: the first rule whose arguments fit counts, those without arguments last.
+// compileRules makes the part of one system call: the first rule whose arguments fit counts, those without arguments
+// last.
 func compileRules(rules []rule, fallback uint32) ([]bpf.Instruction, error) {
 	var program []bpf.Instruction
 	last := fallback

@@ -17,7 +17,15 @@ func decide(t *testing.T, filter []byte, audit, number uint32, args ...uint64) u
 	t.Helper()
 	var raw []bpf.RawInstruction
 	for b := filter; len(b) > 0; b = b[8:] {
-		raw = append(raw, bpf.RawInstruction{Op: binary.NativeEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.NativeEndian.Uint32(b[4:])})
+		raw = append(
+			raw,
+			bpf.RawInstruction{
+				Op: binary.NativeEndian.Uint16(b),
+				Jt: b[2],
+				Jf: b[3],
+				K:  binary.NativeEndian.Uint32(b[4:]),
+			},
+		)
 	}
 	program, ok := bpf.Disassemble(raw)
 	if !ok {
@@ -102,7 +110,8 @@ func TestDefaultFilterIsDockers(t *testing.T) {
 		{"a socket of the hypervisor", ordinary, unix.SYS_SOCKET, []uint64{unix.AF_VSOCK}, eperm},
 		{"a number whose lower half is a family", ordinary, unix.SYS_SOCKET, []uint64{1<<32 | unix.AF_INET}, eperm},
 		{"typing on a terminal", ordinary, unix.SYS_IOCTL, []uint64{0, unix.TIOCSTI}, eperm},
-		{"the same with an upper half, which the kernel ignores", ordinary, unix.SYS_IOCTL, []uint64{0, 7<<32 | unix.TIOCSTI}, eperm},
+		{"the same with an upper half, which the kernel ignores", ordinary, unix.SYS_IOCTL,
+			[]uint64{0, 7<<32 | unix.TIOCSTI}, eperm},
 		{"another request", ordinary, unix.SYS_IOCTL, []uint64{0, unix.TIOCGWINSZ}, allow},
 		{"no such call", ordinary, 5000, nil, eperm},
 	} {

@@ -26,12 +26,15 @@ func TestEstablishedTCP(t *testing.T) {
 	}
 	for _, test := range []struct{ name, line, local, remote string }{
 		{"heading", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid", "", ""},
-		{"established", "   1: " + procNet(own) + " " + procNet(peer) + " 01 00000000:00000000 00:00000000 00000000  0", own, peer},
+		{"established", "   1: " + procNet(own) + " " + procNet(peer) + " 01 00000000:00000000 00:00000000 00000000  0",
+			own, peer},
 		{"listening", "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0", "", ""},
-		{"waiting for nothing", "   0: " + procNet(own) + " " + procNet(peer) + " 06 00000000:00000000 00:00000000 00000000  0", "", ""},
+		{"waiting for nothing", "   0: " + procNet(own) + " " + procNet(peer) +
+			" 06 00000000:00000000 00:00000000 00000000  0", "", ""},
 		{"half closed", "   0: " + procNet(own) + " " + procNet(peer) + " 08 00000000:00000000", own, peer},
 		{"IPv6", "   0: " + procNet(own6) + " " + procNet(peer6) + " 01 0", own6, peer6},
-		{"IPv4 in IPv6", "   0: " + procNet("[::ffff:172.17.0.2]:80") + " " + procNet("[::ffff:192.0.2.100]:40000") + " 01 0", "172.17.0.2:80", "192.0.2.100:40000"},
+		{"IPv4 in IPv6", "   0: " + procNet("[::ffff:172.17.0.2]:80") + " " + procNet("[::ffff:192.0.2.100]:40000") +
+			" 01 0", "172.17.0.2:80", "192.0.2.100:40000"},
 		{"too short", "   0: 0200:9C40 " + procNet(peer) + " 01 0", "", ""},
 		{"no numbers", "   0: x:y z 01", "", ""},
 		{"empty", "", "", ""},

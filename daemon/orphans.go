@@ -13,30 +13,30 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// resetAllStale is resetStale for many. Nobody has to wait for it: on a machine with much memory it takes 8 ms for
-// each, as the kernel looks through a table of the connections of all namespaces for one.
-func (d *Daemon) resetAllStale(containers []*network.Container) {
+// resetAllOrphans calls resetOrphans for each container. It runs in the background: on a machine with much memory each
+// takes 8 ms, because the kernel walks a table of the connections of all namespaces.
+func (d *Daemon) resetAllOrphans(containers []*network.Container) {
 	for _, c := range containers {
 		d.mu.Lock()
-		s := d.sandboxes[c.ID]
+		s := d.runtimes[c.ID]
 		d.mu.Unlock()
 		if d.ctx.Err() != nil || s == nil {
 			continue
 		}
 		s.mu.Lock()
-		if len(s.plugs) > 0 {
-			d.resetStale(s, c)
+		if len(s.attachments) > 0 {
+			d.resetOrphans(s, c)
 		}
 		s.mu.Unlock()
 	}
 }
 
-// resetStale ends the connections that c had through the gateways of a daemon that is gone. The container would learn
-// of it only when it sends; one that waits for an answer would wait until its keep-alive, if it has one. A connection that
-// is new is none the worse for it. The caller holds s.mu.
-func (d *Daemon) resetStale(s *sandboxState, c *network.Container) {
+// resetOrphans ends the connections that c had through the gateways of a daemon that has ended. Without it a program
+// that waits for an answer would wait until its keep-alive ends, if it has one: it learns of the loss only when it
+// sends. New connections are not affected, because the gateway knows them. The caller holds s.mu.
+func (d *Daemon) resetOrphans(s *containerRuntime, c *network.Container) {
 	if c.Pid == 0 {
-		return // nothing under /proc shows a namespace that no process of ours is known in
+		return // /proc shows connections by process, and no process in this namespace is known
 	}
 	for _, file := range []string{"tcp", "tcp6"} {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", c.Pid, file))
@@ -45,9 +45,10 @@ func (d *Daemon) resetStale(s *sandboxState, c *network.Container) {
 		}
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			local, remote, ok := establishedTCP(lines.Text())
-			if p := s.plugOf(local.Addr()); ok && p != nil && p.at.Network().BeyondGateway(remote.Addr()) {
-				if err := p.at.Network().Probe(remote, local); err != nil {
-					d.log.Debug("stale connection not reset", "container", c.Name, "inside", local, "outside", remote, "error", err)
+			if p := s.attachmentOf(local.Addr()); ok && p != nil && p.port.Network().BeyondGateway(remote.Addr()) {
+				if err := p.port.Network().Probe(remote, local); err != nil {
+					d.log.Debug("orphaned connection not reset", "container", c.Name, "inside", local, "outside",
+						remote, "error", err)
 				}
 			}
 		}
@@ -55,10 +56,10 @@ func (d *Daemon) resetStale(s *sandboxState, c *network.Container) {
 	}
 }
 
-// plugOf finds the endpoint with an address.
-func (s *sandboxState) plugOf(a netip.Addr) *plug {
-	for _, p := range s.plugs {
-		if p.at.Has(a) {
+// attachmentOf finds the endpoint with an address.
+func (s *containerRuntime) attachmentOf(a netip.Addr) *attachment {
+	for _, p := range s.attachments {
+		if p.port.Has(a) {
 			return p
 		}
 	}

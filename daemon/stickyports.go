@@ -8,8 +8,9 @@ import (
 	"github.com/usernet/usernet/network"
 )
 
-// chosenPorts are the host ports that a container has, to be had again when it is wired anew.
-func chosenPorts(s *sandboxState) []network.PortBinding {
+// hostPortsOf returns the host ports that a container has now. They are stored, so that a later setup binds the same
+// ones.
+func hostPortsOf(s *containerRuntime) []network.PortBinding {
 	var list []network.PortBinding
 	for _, b := range s.bound {
 		list = append(list, b.bound.Binding())
@@ -17,20 +18,25 @@ func chosenPorts(s *sandboxState) []network.PortBinding {
 	return list
 }
 
-// rememberPorts stores them.
-func (d *Daemon) rememberPorts(s *sandboxState, c *network.Container) {
-	now := chosenPorts(s)
+// storeHostPorts stores the container's host ports in the model.
+func (d *Daemon) storeHostPorts(s *containerRuntime, c *network.Container) {
+	now := hostPortsOf(s)
 	if slices.Equal(now, c.Bound) {
 		return
 	}
-	if _, err := d.model.UpdateContainer(c.ID, func(c *network.Container) error { c.Bound = now; return nil }); err != nil {
-		d.log.Warn("host ports of container not stored: others may be chosen after a restart", "container", c.Name, "error", err)
+	if _, err := d.model.UpdateContainer(c.ID,
+		func(c *network.Container) error { c.Bound = now; return nil }); err != nil {
+		d.log.Warn("host ports of container not stored: others may be chosen after a restart", "container", c.Name,
+			"error", err)
 	}
 }
 
-// publishAsBefore binds ports, with those that are the daemon's to choose as they were chosen before, where they are free.
-func (d *Daemon) publishAsBefore(ctx context.Context, s *sandboxState, c *network.Container, ports []network.PortBinding) error {
-	if before, changed := asBefore(ports, c.Bound); changed {
+// publishOnSamePorts binds ports. Host ports that the daemon chooses are those that it chose last time, where they are
+// free.
+func (d *Daemon) publishOnSamePorts(
+	ctx context.Context, s *containerRuntime, c *network.Container, ports []network.PortBinding,
+) error {
+	if before, changed := reuseHostPorts(ports, c.Bound); changed {
 		err := d.publish(ctx, s, c, before)
 		if err == nil {
 			return nil
@@ -40,8 +46,8 @@ func (d *Daemon) publishAsBefore(ctx context.Context, s *sandboxState, c *networ
 	return d.publish(ctx, s, c, ports)
 }
 
-// asBefore replaces host ports that are to be chosen by those in bound.
-func asBefore(ports, bound []network.PortBinding) (list []network.PortBinding, changed bool) {
+// reuseHostPorts replaces host ports that are to be chosen by those in bound, which were chosen last time.
+func reuseHostPorts(ports, bound []network.PortBinding) (list []network.PortBinding, changed bool) {
 	used := map[network.PortProto]bool{} // host ports that one of ports has already
 	for _, p := range ports {
 		if fixed(p) {

@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/usernet/usernet/internal/errdefs"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// reportGrace is how long after its process a container's monitor may take to report the exit status.
+const reportGrace = 10 * time.Second
+
+// ContainerExited records that a container ended, releases what it held, and removes it where that was asked for.
+// Of several reports the first counts.
+func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	s := d.runtime(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.ended:
+		return nil
+	default:
+	}
+	if s.stop != nil {
+		s.stop()
+	}
+	d.teardown(s)
+	if c.Attached {
+		d.removeInterfaces(c)
+		defer s.dropNamespace()
+	}
+	endpoints := c.Endpoints
+	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = network.Exited, code, time.Now(), 0, 0, 0
+		return nil
+	})
+	if err == nil {
+		err = d.model.ReleaseEndpoints(c.ID)
+	}
+	if err != nil {
+		d.log.Error("end of container not stored", "container", ref, "error", err)
+		return err
+	}
+	s.code = code
+	close(s.ended)
+	d.updateNames(c.ID)
+	d.removeSharedInterfaces(c.ID, endpoints)
+	d.refreshLinkedHosts(c.Name)
+	d.containerEvent(
+		"die",
+		c,
+		map[string]string{
+			"exitCode":     strconv.Itoa(code),
+			"execDuration": strconv.Itoa(int(c.Finished.Sub(c.Started).Seconds())),
+		},
+	)
+	for _, e := range endpoints {
+		d.endpointEvent("disconnect", c, e)
+	}
+	d.log.Info("container ended", "container", c.Name, "id", c.ID[:12], "code", code)
+	if c.AutoRemove || c.Attached {
+		err = d.remove(s, c)
+	}
+	d.updateIdleTimer()
+	return err
+}
+
+// removeSharedInterfaces removes the interfaces of an ended container from its network namespace where other containers
+// that share the namespace go on. They keep the loopback interface.
+func (d *Daemon) removeSharedInterfaces(owner string, endpoints []*network.Endpoint) {
+	var names []string
+	for _, e := range endpoints {
+		if e.Interface != "" {
+			names = append(names, e.Interface)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	for _, c := range d.model.Select(func(c *network.Container) bool {
+		return c.NetworkMode == "container:"+owner && c.Status == network.Running
+	}) {
+		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
+		_, err := d.sandboxes.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true})
+		cancel()
+		if err == nil {
+			return // all containers that share it are in the same namespace
+		}
+		d.log.Debug("interfaces left with a container that shares them", "container", c.Name, "error", err)
+	}
+}
+
+// remove deletes the record and the files of an ended container. The caller holds s.mu.
+func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
+	if err := d.model.RemoveContainer(c.ID); err != nil {
+		return err
+	}
+	s.dropNamespace()
+	d.mu.Lock()
+	delete(d.runtimes, s.id)
+	s.unwatch()
+	d.mu.Unlock()
+	close(s.removed)
+	d.containerEvent("destroy", c, nil)
+	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {
+		d.log.Warn("files of container left behind", "container", c.Name, "error", err)
+	}
+	return nil
+}
+
+// RemoveContainer forgets a container. For a running one it is an error unless force is set: then it is killed first,
+// or where it is attached detached, so that its interfaces go and its processes stay.
+func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) error {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Status == network.Running && c.Attached && force:
+		return d.detach(ctx, c.ID)
+	case c.Status == network.Running && c.Attached:
+		return errdefs.Conflict(
+			"cannot remove container %q: it is attached and running: take usernet out of it with "+
+				"`usernet detach %s`, or force remove",
+			"/"+c.Name, c.Name)
+	case c.Status == network.Running && !force:
+		return errdefs.Conflict(
+			"cannot remove container %q: container is running: stop the container before removing or force remove",
+			"/"+c.Name)
+	case c.Status == network.Running:
+		if err := d.kill(c, syscall.SIGKILL); err != nil {
+			return err
+		}
+		if _, err := d.WaitContainer(ctx, c.ID, api.WaitNotRunning); err != nil {
+			return err
+		}
+		if c, err = d.model.Container(c.ID); err != nil {
+			return nil // it was to be removed at its end
+		}
+	}
+	s := d.runtime(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.teardown(s)
+	defer func() { d.updateNames(c.ID); d.updateIdleTimer() }()
+	return d.remove(s, c)
+}
+
+// detach takes usernet's interfaces out of a sandbox that something else owns.
+func (d *Daemon) detach(ctx context.Context, ref string) error {
+	s, c, err := d.running(ref)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, e := range c.Endpoints {
+		names = append(names, e.Interface)
+	}
+	s.closeStub() // the kernel removes the rules that lead to the stub when their socket is closed
+	d.awaitStore()
+	if _, err := d.sandboxes.Configure(ctx, d.target(c), sandbox.Request{
+		Remove:      names,
+		RemoveLocal: localAddrs(c),
+		NoDNSStub:   true,
+	}); err != nil {
+		d.log.Debug("interfaces left in a sandbox that is gone", "container", c.Name, "error", err)
+	}
+	s.mu.Unlock()
+	return d.ContainerExited(ctx, c.ID, 0)
+}

@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/usernet/usernet/internal/errdefs"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// startGrace is how long a created container may wait for its start. Commands start what they create within
+// milliseconds; one that died in between must not hold a name and addresses forever.
+const startGrace = time.Minute
+
+func (d *Daemon) removeUnstarted(id string) {
+	if d.ctx.Err() != nil {
+		return
+	}
+	if c, err := d.model.Container(id); err == nil && c.Status == network.Created {
+		if err := d.RemoveContainer(d.ctx, id, false); err != nil {
+			d.log.Warn("container that was never started is kept", "container", c.Name, "error", err)
+		}
+	}
+}
+
+// StartContainer sets up the sandbox of a created container. On an error the container stays created.
+func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) (api.StartReply, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return api.StartReply{}, err
+	}
+	s := d.runtime(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, err = d.identify(c, p); err != nil {
+		return api.StartReply{}, err
+	}
+	if err := d.setup(ctx, s, c); err != nil {
+		return api.StartReply{}, err
+	}
+	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Status, c.Started, c.Error, c.Bound = network.Running, time.Now(), "", hostPortsOf(s)
+		return nil
+	})
+	if err != nil {
+		d.teardown(s)
+		return api.StartReply{}, err
+	}
+	d.updateNames(c.ID)
+	d.watch(s, c)
+	d.refreshLinkedHosts(c.Name)
+	for _, e := range c.Endpoints {
+		d.endpointEvent("connect", c, e)
+	}
+	d.containerEvent("start", c, nil)
+	d.log.Info("container started", "container", c.Name, "id", c.ID[:12], "pid", c.Pid)
+	return d.startReply(c), nil
+}
+
+// startReply has the texts for the sandbox: none where it uses the host's network, the owner's where it shares the
+// network of another container.
+func (d *Daemon) startReply(c *network.Container) api.StartReply {
+	owner := c
+	switch ref, shared := strings.CutPrefix(c.NetworkMode, "container:"); {
+	case c.NetworkMode == network.HostName:
+		return api.StartReply{Hostname: c.Hostname}
+	case shared:
+		o, err := d.model.Container(ref)
+		if err == nil && o.NetworkMode == network.HostName {
+			return api.StartReply{}
+		}
+		if err == nil {
+			owner = o
+		}
+	}
+	files := d.filesOf(owner)
+	return api.StartReply{ResolvConf: files.ResolvConf, Hosts: files.Hosts, Hostname: owner.Hostname}
+}
+
+// identify stores which processes a created container consists of, before anything is done in its namespaces.
+func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Container, error) {
+	if p.Pid == 0 && c.NetNS == "" && c.NetNSID == (network.NamespaceID{}) {
+		return nil, errdefs.Invalid("container %s: neither a pid nor a network namespace was given", c.Name)
+	}
+	fail := func(pid int, err error) (*network.Container, error) {
+		if !c.Attached { // run has made it: either it has just ended, or its number is nobody's or another's here
+			err = fmt.Errorf(
+				"%w; where usernet is called in a container, or in another pid namespace than the daemon's, it needs "+
+					"a daemon there: "+
+					"unset USERNET_HOST, and set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the "+
+					"container's own",
+				err,
+			)
+		}
+		return nil, errdefs.Invalid("process %d of container %s: %w", pid, c.Name, err)
+	}
+	var start, monitorStart, holderStart uint64
+	userns := c.UserNSID
+	var err error
+	if p.Pid != 0 {
+		if start, err = sandbox.StartTime(p.Pid); err != nil {
+			return fail(p.Pid, err)
+		}
+	}
+	if p.Pid != 0 && !c.Attached {
+		if userns, err = d.userNamespaceFor(c, p.Pid); err != nil {
+			return fail(p.Pid, err)
+		}
+	}
+	if p.Monitor != 0 {
+		if monitorStart, err = sandbox.StartTime(p.Monitor); err != nil {
+			return fail(p.Monitor, err)
+		}
+	}
+	if p.Holder != 0 {
+		if holderStart, err = sandbox.StartTime(p.Holder); err != nil {
+			return fail(p.Holder, err)
+		}
+	}
+	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		if c.Status != network.Created {
+			return errdefs.Conflict("container %s was started before", c.Name)
+		}
+		c.Pid, c.PidStart, c.UserNSID = p.Pid, start, userns
+		c.Monitor, c.MonitorStart = p.Monitor, monitorStart
+		c.Holder, c.HolderStart = p.Holder, holderStart
+		return nil
+	})
+}

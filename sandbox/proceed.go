@@ -1,0 +1,108 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+// Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
+func (p *Process) Proceed(files Files) error {
+	o := orders{p.spec, files.Hostname, files.names()}
+	if err := p.order(o); err != nil {
+		return err
+	}
+	r, received, err := p.receive()
+	if err == nil && r.Furnished {
+		if err := p.takeFiles(o.Etc, received); err != nil {
+			return &ExitError{125, err.Error()}
+		}
+		if err := p.WriteFiles(files); err != nil {
+			return &ExitError{125, err.Error()}
+		}
+		if err := p.order(o); err != nil {
+			return err
+		}
+		r, received, err = p.receive()
+	}
+	closeAll(received)
+	if err != nil {
+		return fmt.Errorf("the sandbox's init ended before the command ran: %w", err)
+	}
+	_ = p.control.Close()
+	if r.Error != "" {
+		return &ExitError{r.Code, r.Error}
+	}
+	p.runs()
+	return nil
+}
+
+// takeFiles takes what the init has handed out: the files of /etc by these names, and a terminal where one was made
+// inside.
+func (p *Process) takeFiles(names []string, files []*os.File) error {
+	want := len(names)
+	if p.spec.terminalInside() {
+		want++
+	}
+	if len(files) != want {
+		closeAll(files)
+		return fmt.Errorf("%d files came from the sandbox's init, not %d", len(files), want)
+	}
+	p.etc.Lock()
+	for i, name := range names {
+		p.etc.files[name] = files[i]
+	}
+	p.etc.Unlock()
+	if p.spec.terminalInside() {
+		p.term.attach(files[want-1])
+	}
+	return nil
+}
+
+// order sends the role what it is to do.
+func (p *Process) order(o any) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxMessage {
+		return &ExitError{
+			125,
+			fmt.Sprintf("command and environment have %d bytes; %d are possible", len(b), maxMessage),
+		}
+	}
+	if _, err := p.control.Write(b); err != nil {
+		return fmt.Errorf("the sandbox's init is gone: %w", err)
+	}
+	return nil
+}
+
+// receive reads a report and the files that come with it, which are the caller's.
+func (p *Process) receive() (r report, files []*os.File, err error) {
+	buf := make([]byte, maxMessage)
+	n, files, err := readFiles(p.control, buf)
+	if err != nil {
+		return r, nil, err
+	}
+	if n == 0 {
+		return r, nil, io.EOF
+	}
+	if err := json.Unmarshal(buf[:n], &r); err != nil {
+		closeAll(files)
+		return r, nil, err
+	}
+	return r, files, nil
+}
+
+// runs says that the command runs, and sends it the signals that came before.
+func (p *Process) runs() {
+	p.signals.Lock()
+	defer p.signals.Unlock()
+	p.signals.running = true
+	for _, s := range p.signals.early {
+		_ = syscall.Kill(p.pid, s)
+	}
+	p.signals.early = nil
+}

@@ -1,0 +1,80 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Signal passes a signal to the command, once it runs.
+func (p *Process) Signal(sig os.Signal) error {
+	s, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("unknown signal %v", sig)
+	}
+	p.signals.Lock()
+	defer p.signals.Unlock()
+	select {
+	case <-p.done:
+		return os.ErrProcessDone // its pid may be somebody else's
+	default:
+	}
+	if !p.signals.running && s != syscall.SIGKILL {
+		if len(p.signals.early) < maxEarlySignals {
+			p.signals.early = append(p.signals.early, s)
+		}
+		return nil
+	}
+	return syscall.Kill(p.pid, s)
+}
+
+// maxEarlySignals bounds the signals that wait for the command.
+const maxEarlySignals = 64
+
+// Kill ends the sandbox with all processes in it, and waits for that.
+func (p *Process) Kill() {
+	_ = p.Signal(syscall.SIGKILL)
+	<-p.done
+	_ = p.control.Close()
+	p.etc.close()
+	p.term.close()
+}
+
+// Wait returns the command's exit status, 128 and the signal's number where a signal ended it, once all its
+// output has been passed on.
+func (p *Process) Wait() (int, error) {
+	<-p.done
+	p.etc.close()
+	p.term.drain()
+	if p.status.Signaled() {
+		return 128 + int(p.status.Signal()), nil
+	}
+	return p.status.ExitStatus(), nil
+}
+
+// ForwardSignals passes this process's signals on until the returned function is called.
+func (p *Process) ForwardSignals() (stop func()) {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case s := <-ch:
+				switch s {
+				case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU: // the runtime's, the shell's
+				case unix.SIGWINCH:
+					p.term.resize()
+				default:
+					_ = p.Signal(s)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(ch); close(done) }
+}

@@ -1,0 +1,80 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Spec is what is to run, and how.
+type Spec struct {
+	Command     []string
+	Env         []string // all of it; PATH in it finds the command
+	WorkingDir  string
+	Rootfs      string // "" is the caller's file system
+	Hostname    string
+	Domainname  string
+	User        string // "UID[:GID]" to run the command as; "" is root in the sandbox
+	UserNS      string // UserNSAuto, which "" is as well, UserNSHost or UserNSRange
+	TTY         bool   // a terminal of its own; Stdin and Stdout are then this end of it
+	HostNetwork bool   // the caller's network namespace
+	JoinNet     *Target
+	// Limits are the command's; nil: none but those of its namespaces.
+	Limits *Limits
+	// AllSystemPaths shows all of /proc and /sys, and lets root in the sandbox write there what the kernel allows it.
+	AllSystemPaths bool
+	// NoProc leaves /proc empty where Rootfs is set and the kernel refuses a fresh one. The mounts are not locked then.
+	NoProc bool
+	// Devices are further devices of the host's that a sandbox with a Rootfs has.
+	Devices []string
+	// Hidden are files and directories that a sandbox without Rootfs finds empty.
+	Hidden []string
+
+	Stdin  *os.File // nil is /dev/null
+	Stdout *os.File
+	Stderr *os.File
+}
+
+// terminalInside says whether the command's terminal is one of the sandbox's own /dev/pts.
+func (s Spec) terminalInside() bool { return s.TTY && s.Rootfs != "" }
+
+// userIDs reads "UID[:GID]".
+func userIDs(user string) (uid, gid int, err error) {
+	u, g, ok := strings.Cut(user, ":")
+	if _, err := fmt.Sscanf(u, "%d", &uid); err != nil || uid < 0 {
+		return 0, 0, fmt.Errorf("user %q: give a number, or UID:GID", user)
+	}
+	gid = uid
+	if ok {
+		if _, err := fmt.Sscanf(g, "%d", &gid); err != nil || gid < 0 {
+			return 0, 0, fmt.Errorf("user %q: give numbers UID:GID", user)
+		}
+	}
+	return uid, gid, nil
+}
+
+// ExitError says that the command could not be started; Code is the exit status a shell would give.
+type ExitError struct {
+	Code int // 125 the sandbox, 126 not executable, 127 not found
+	Msg  string
+}
+
+// Error is the message.
+func (e *ExitError) Error() string { return e.Msg }
+
+// orders is what the init reads from its control socket.
+type orders struct {
+	Spec     Spec
+	Hostname string   // "" is the spec's
+	Etc      []string // files of /etc that the init makes and this end writes
+}
+
+// report is what the init writes to it.
+type report struct {
+	Error string `json:",omitempty"`
+	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
+	// Furnished: the descriptors of the files in orders.Etc come with it, and that of a terminal; it waits for orders
+	// again.
+	Furnished bool `json:",omitempty"`
+	Ready     bool `json:",omitempty"` // the command runs
+}
