@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +43,7 @@ func (s *session) publishRanges(ctx context.Context, option, proto string, range
 	for _, r := range ranges {
 		if !r.Weak {
 			if err := s.bind(ctx, proto, r); err != nil {
-				return fmt.Errorf("failed to bind port %d (%w) for option '%s %d-%d:%d-%d', exiting",
-					r.First, err, option, r.First, r.Last, r.To, r.To+r.Last-r.First)
+				return bindError(option, r, err)
 			}
 			bound = true
 			continue
@@ -58,6 +58,23 @@ func (s *session) publishRanges(ctx context.Context, option, proto string, range
 		return fmt.Errorf("failed to bind any port for option '%s'", option)
 	}
 	return nil
+}
+
+// bindError is pasta's text for a port that cannot be bound: with the kernel's own words, which Podman's tests look for, and
+// what to do where there is more to say.
+func bindError(option string, r Range, err error) error {
+	port, why := r.First, err.Error()
+	if bind := (*publish.BindError)(nil); errors.As(err, &bind) {
+		port = bind.Host.Port()
+	}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		why = sentence(errno)
+		if errno == unix.EACCES {
+			why += ": " + err.Error()
+		}
+	}
+	return fmt.Errorf("failed to bind port %d (%s) for option '%s %d-%d:%d-%d', exiting",
+		port, why, option, r.First, r.Last, r.To, r.To+r.Last-r.First)
 }
 
 // releaseTime is for how long a port may still be taken by the process whose place this one takes: Podman starts a container

@@ -219,7 +219,7 @@ func TestPastaFails(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a port that is taken":     {[]string{"--config-net", "-t", "127.0.0.1/18840", strconv.Itoa(n.pid)}, "ailed to bind port 18840"},
+		"a port that is taken":     {[]string{"--config-net", "-t", "127.0.0.1/18840", strconv.Itoa(n.pid)}, "Failed to bind port 18840 (Address already in use) for option '-t 18840-18840:18840-18840', exiting"},
 		"an unknown option":        {[]string{"--map-gw-not", strconv.Itoa(n.pid)}, "unrecognized option '--map-gw-not"},
 		"a process that is gone":   {[]string{"--config-net", "4194303"}, "namespace"},
 		"a path that is not there": {[]string{"--config-net", "--netns", "/nowhere/ns"}, "namespace"},

@@ -148,7 +148,7 @@ func TestPodman5Publishes(t *testing.T) {
 	}
 	defer l.Close()
 	r := p.try("podman", "run", "--rm", "-p", "127.0.0.1:18485:80", "bb:1", "true")
-	if r.code != 126 || !strings.Contains(r.stderr, "pasta failed with exit code 1:") || !strings.Contains(r.stderr, "ailed to bind port 18485") {
+	if r.code != 126 || !strings.Contains(r.stderr, "pasta failed with exit code 1:") || !strings.Contains(r.stderr, "Failed to bind port 18485 (Address already in use)") {
 		t.Errorf("a port that is taken: %v", r)
 	}
 	if r := p.try("podman", "run", "--rm", "--network", "pasta:--frobnicate", "bb:1", "true"); r.code != 126 || !strings.Contains(r.stderr, "unrecognized option '--frobnicate'") {
