@@ -67,8 +67,8 @@ type Backend interface {
 	ContainersElsewhere(networkID string) []*network.Container
 	// Cluster describes the cluster that the host is in.
 	Cluster() (Cluster, error)
-	// LeaveCluster takes the records of a host (id or name; "": this one) out of the cluster. With force also where it is heard of, or
-	// containers of this one are on networks that span hosts.
+	// LeaveCluster takes the records of a host (id or name; "": this one) out of the cluster. With force also where it
+	// is heard of, or containers of this one are on networks that span hosts.
 	LeaveCluster(ctx context.Context, host string, force bool) error
 
 	// Events calls send for each event from since on. It returns nil where until is reached or ctx ends, and an error

@@ -179,15 +179,16 @@ func addr4(ip net.IP) netip.Addr {
 	return a
 }
 
-// Flags of clients' names: they are written as in DNS messages, and nobody updates the DNS (RFC 4702 section 2.1, RFC 4704
-// section 4.1).
+// Flags of clients' names: they are written as in DNS messages, and nobody updates the DNS (RFC 4702 section 2.1, RFC
+// 4704 section 4.1).
 const (
 	fqdnEncoded   = 0x04
 	fqdnNoUpdate4 = 0x08
 	fqdnNoUpdate6 = 0x04
 )
 
-// fqdn4 is option 81, RFC 4702 section 2: flags, two fields that are 255 since they mean nothing any more, and the name.
+// fqdn4 is option 81, RFC 4702 section 2: flags, two fields that are 255 since they mean nothing any more, and the
+// name.
 func fqdn4(name string) []byte {
 	labels := rfc1035label.Labels{Labels: []string{name}}
 	return append([]byte{fqdnEncoded | fqdnNoUpdate4, 255, 255}, labels.ToBytes()...)

@@ -22,7 +22,8 @@ const hopLimit = 64 // RFC 1700's default; 255 for neighbour discovery (RFC 4861
 // the program that forwards the packet.
 func udpv4(p []byte, port uint16) ([]byte, bool) {
 	ip := header.IPv4(p)
-	if !ip.IsValid(len(p)) || ip.TransportProtocol() != header.UDPProtocolNumber || ip.More() || ip.FragmentOffset() != 0 {
+	if !ip.IsValid(len(p)) || ip.TransportProtocol() != header.UDPProtocolNumber || ip.More() ||
+		ip.FragmentOffset() != 0 {
 		return nil, false
 	}
 	return udpPayload(ip.Payload(), port)
@@ -53,7 +54,8 @@ func udpPayload(b []byte, port uint16) ([]byte, bool) {
 // solicitation returns the source of a router solicitation (RFC 4861 section 4.1).
 func solicitation(p []byte) (netip.Addr, bool) {
 	ip := header.IPv6(p)
-	if !ip.IsValid(len(p)) || ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) || ip.HopLimit() != header.NDPHopLimit {
+	if !ip.IsValid(len(p)) || ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) ||
+		ip.HopLimit() != header.NDPHopLimit {
 		return netip.Addr{}, false
 	}
 	body := header.ICMPv6(ip.Payload())

@@ -38,8 +38,8 @@ type Config struct {
 	DNS    []netip.Addr
 	Search []string
 	MTU    int
-	// Hostname is what the guest is called (DHCP option 12), FQDN its full name (options 81 of DHCP, 39 of DHCPv6); "": it is
-	// not told.
+	// Hostname is what the guest is called (DHCP option 12), FQDN its full name (options 81 of DHCP, 39 of DHCPv6); "":
+	// it is not told.
 	Hostname, FQDN string
 	// Lease is how long an address may be used without asking again. 0: DefaultLease.
 	Lease time.Duration
@@ -86,7 +86,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("autoconf: the pool %s-%s is not in the subnet %s", cfg.First4, cfg.Last4, cfg.Subnet4)
 	}
 	if cfg.Prefix6.IsValid() && cfg.Prefix6.Bits() != 64 {
-		return nil, errors.New("autoconf: stateless address configuration needs a prefix of 64 bits (RFC 4862 section 5.5.3)")
+		return nil, errors.New(
+			"autoconf: stateless address configuration needs a prefix of 64 bits (RFC 4862 section 5.5.3)",
+		)
 	}
 	if cfg.Lease <= 0 {
 		cfg.Lease = DefaultLease

@@ -22,8 +22,9 @@ const answerTime = 5 * time.Minute
 // datagramSetSize bounds how many clients answers are brought back to.
 const datagramSetSize = 1 << 16
 
-// loadDatagramRuleset puts the rules for UDP in place in the network namespace that this process is in. No mark is taken over
-// from one datagram to its answer, as tcp_fwmark_accept does for connections: the rules note whom a marked socket has sent to
+// loadDatagramRuleset puts the rules for UDP in place in the network namespace that this process is in. No mark is
+// taken over from one datagram to its answer, as tcp_fwmark_accept does for connections: the rules note whom a marked
+// socket has sent to
 // in whose name, and mark what goes the other way. For IPv4, as nft(8) lists them, SELF and PEER as in the package's comment:
 //
 //	table ip usernet_udp {
@@ -67,13 +68,24 @@ func (f family) addDatagrams(c *nftables.Conn) error {
 		return err
 	}
 	clients := &nftables.Set{
-		Table: t, Name: "clients", KeyType: key, Concatenation: true, Dynamic: true, Size: datagramSetSize, HasTimeout: true, Timeout: answerTime,
+		Table:         t,
+		Name:          "clients",
+		KeyType:       key,
+		Concatenation: true,
+		Dynamic:       true,
+		Size:          datagramSetSize,
+		HasTimeout:    true,
+		Timeout:       answerTime,
 	}
 	if err := c.AddSet(clients, nil); err != nil {
 		return err
 	}
 	out := c.AddChain(&nftables.Chain{
-		Table: t, Name: "out", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+		Table:    t,
+		Name:     "out",
+		Type:     nftables.ChainTypeRoute,
+		Hooknum:  nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityMangle,
 	})
 	rule := func(parts ...[]expr.Any) {
 		r := &nftables.Rule{Table: t, Chain: out}

@@ -44,8 +44,8 @@ type preparations struct {
 	ipv6                                bool
 }
 
-// Sockets makes sockets in the network namespace of the thread that calls it: what a factory does, for a process that is
-// there itself. The zero value is ready. One goroutine uses it, which is locked to its thread.
+// Sockets makes sockets in the network namespace of the thread that calls it: what a factory does, for a process that
+// is there itself. The zero value is ready. One goroutine uses it, which is locked to its thread.
 type Sockets struct{ done preparations }
 
 // Make makes count sockets of a kind, as a Factory does.
@@ -122,7 +122,11 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 	}
 	if d != Datagram {
-		options = append(options, [3]int{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
+		options = append(
+			options,
+			[3]int{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+			[3]int{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		)
 	}
 	for range count {
 		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

@@ -115,8 +115,8 @@ func (f family) add(c *nftables.Conn) error {
 		Priority: nftables.ChainPriorityMangle,
 	})
 	fromProxy := c.AddChain(&nftables.Chain{Table: t, Name: "from_proxy"})
-	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken for
-	// reset.
+	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken
+	// for reset.
 	unsolicited := c.AddChain(&nftables.Chain{
 		Table:    t,
 		Name:     "reject_unsolicited",
@@ -142,8 +142,8 @@ func (f family) add(c *nftables.Conn) error {
 	// A container's SYN begins anew, whatever had these ports before.
 	rule(out, flagsAre(flagSYN|flagACK, flagSYN), inside, remove(established), remove(finWait), remove(timeWaits),
 		put(synSent), verdict(expr.VerdictAccept, ""))
-	// Its answer to the proxy's SYN opens the connection; its last packets close it. Where a set is full, it stays in the
-	// one it is in.
+	// Its answer to the proxy's SYN opens the connection; its last packets close it. Where a set is full, it stays in
+	// the one it is in.
 	rule(out, flagsAre(flagSYN|flagACK, flagSYN|flagACK), inside, in(timeWaits), put(established))
 	rule(out, flagsAre(flagFIN|flagRST, flagFIN), inside, in(established), putFor(timeWaits, halfClosed),
 		remove(established))
@@ -156,7 +156,8 @@ func (f family) add(c *nftables.Conn) error {
 
 	rule(fromProxy, flagsAre(flagSYN|flagACK, flagSYN), outside, remove(synSent), put(timeWaits),
 		verdict(expr.VerdictAccept, ""))
-	// Of a reset it is not known whose it is: the kernel answers with one where a socket is gone, or not for this packet.
+	// Of a reset it is not known whose it is: the kernel answers with one where a socket is gone, or not for this
+	// packet.
 	rule(fromProxy, flagsAny(flagRST),
 		outside, remove(established), remove(finWait), remove(timeWaits),
 		inside, remove(established), remove(finWait), remove(timeWaits),

@@ -7,9 +7,9 @@
 // privileges (no_new_privs), and being read by others of its user (not dumpable). All of it holds for every thread and
 // every later child, and cannot be taken back.
 //
-// `usernet serve` calls Daemon.Apply once it listens. What needs more than is left, entering sandboxes, is done by processes
-// that were started before (sandbox.Helper), and that confine themselves by profiles of their own. The package knows nothing
-// of containers.
+// `usernet serve` calls Daemon.Apply once it listens. What needs more than is left, entering sandboxes, is done by
+// processes that were started before (sandbox.Helper), and that confine themselves by profiles of their own. The
+// package knows nothing of containers.
 package confine
 
 import (
@@ -45,7 +45,11 @@ func Parse(names []string) ([]Measure, error) {
 	var list []Measure
 	for _, n := range names {
 		if !slices.Contains(All, Measure(n)) {
-			return nil, fmt.Errorf("confinement %q is not known: give off, or any of %s", n, strings.Join(Names(All), ","))
+			return nil, fmt.Errorf(
+				"confinement %q is not known: give off, or any of %s",
+				n,
+				strings.Join(Names(All), ","),
+			)
 		}
 		list = append(list, Measure(n))
 	}

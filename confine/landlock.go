@@ -24,7 +24,10 @@ const (
 // either: the daemon ends containers, which are outside of its domain.
 func restrictFiles(p Paths) error {
 	if v, err := ll.LandlockGetABIVersion(); err != nil || v < 1 {
-		return fmt.Errorf("%w: the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)", errUnsupported)
+		return fmt.Errorf(
+			"%w: the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)",
+			errUnsupported,
+		)
 	}
 	var rules []landlock.Rule
 	for _, path := range p.Write {

@@ -46,7 +46,11 @@ func (p Profile) filterSystemCalls() error {
 	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fprog)))
 	switch {
 	case errno == unix.ENOSYS || errno == unix.EINVAL:
-		return fmt.Errorf("%w: the kernel has no system call filters (CONFIG_SECCOMP_FILTER): %w", errUnsupported, errno)
+		return fmt.Errorf(
+			"%w: the kernel has no system call filters (CONFIG_SECCOMP_FILTER): %w",
+			errUnsupported,
+			errno,
+		)
 	case errno != 0:
 		return fmt.Errorf("seccomp: %w", errno)
 	case r != 0:
@@ -55,8 +59,8 @@ func (p Profile) filterSystemCalls() error {
 	return nil
 }
 
-// seccompProgram is the filter. Calls whose arguments matter come first: it runs for each of them. The others are compared
-// with one number after the other, which the kernel does once for each and remembers (seccomp_cache_prepare in
+// seccompProgram is the filter. Calls whose arguments matter come first: it runs for each of them. The others are
+// compared with one number after the other, which the kernel does once for each and remembers (seccomp_cache_prepare in
 // kernel/seccomp.c).
 func (p Profile) seccompProgram() ([]bpf.RawInstruction, error) {
 	deny := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}

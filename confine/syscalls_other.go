@@ -10,5 +10,9 @@ var runtimeCalls []uint32
 var (
 	Daemon = Profile{name: "the daemon", measures: All}
 	Helper = Profile{name: "the daemon's helper", measures: All, children: true}
-	Opener = Profile{name: "the daemon's opener", measures: []Measure{NoNewPrivileges, NotDumpable, Seccomp}, readOnly: true}
+	Opener = Profile{
+		name:     "the daemon's opener",
+		measures: []Measure{NoNewPrivileges, NotDumpable, Seccomp},
+		readOnly: true,
+	}
 )

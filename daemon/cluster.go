@@ -78,8 +78,8 @@ func (d *Daemon) clusterChanged(c table.Changes) {
 	}
 }
 
-// importNetworks makes the model's networks that span hosts equal to the cluster's. Those that the cluster does not have are removed
-// where its list is whole; one with containers of this host is put again.
+// importNetworks makes the model's networks that span hosts equal to the cluster's. Those that the cluster does not
+// have are removed where its list is whole; one with containers of this host is put again.
 func (d *Daemon) importNetworks(whole bool) {
 	d.importing.Lock()
 	defer d.importing.Unlock()
@@ -110,7 +110,11 @@ func (d *Daemon) importNetworks(whole bool) {
 			continue
 		}
 		if n.InUse(d.model.Containers()) {
-			d.log.Warn("a network was removed by another host while containers of this one are on it: it is there again", "network", n.Name)
+			d.log.Warn(
+				"a network was removed by another host while containers of this one are on it: it is there again",
+				"network",
+				n.Name,
+			)
 			if err := d.cluster.PutAgain(n); err != nil {
 				d.log.Error("the network is not known to other hosts", "network", n.Name, "error", err)
 			}
@@ -155,7 +159,8 @@ func (d *Daemon) forgetNetwork(n *network.Network) {
 // maxPoolTries bounds how often another subnet is drawn because a host elsewhere was faster.
 const maxPoolTries = 8
 
-// createGlobal makes a network that all hosts of the cluster see. Without an answer of the cluster's store it is not made.
+// createGlobal makes a network that all hosts of the cluster see. Without an answer of the cluster's store it is not
+// made.
 func (d *Daemon) createGlobal(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
 	spec.Avoid = append(spec.Avoid, d.cluster.Pools()...)
 	for try := 0; ; try++ {
@@ -164,7 +169,8 @@ func (d *Daemon) createGlobal(ctx context.Context, spec network.NetworkSpec) (*n
 			return nil, "", err
 		}
 		err = d.cluster.CreateNetwork(ctx, n)
-		if errors.Is(err, cluster.ErrPoolTaken) && try < maxPoolTries && !slices.ContainsFunc(n.Pools, func(p network.Pool) bool { return p.Configured }) {
+		if errors.Is(err, cluster.ErrPoolTaken) && try < maxPoolTries &&
+			!slices.ContainsFunc(n.Pools, func(p network.Pool) bool { return p.Configured }) {
 			for _, p := range n.Pools {
 				spec.Avoid = append(spec.Avoid, p.Subnet)
 			}
@@ -227,15 +233,26 @@ func (d *Daemon) tellCluster(id string) {
 		if n == nil || n.Driver != network.DriverOverlay || len(addrs) == 0 {
 			continue
 		}
-		others := slices.DeleteFunc(network.DNSNames(c, e), func(s string) bool { return s == c.Name || s == c.ID[:12] })
+		others := slices.DeleteFunc(
+			network.DNSNames(c, e),
+			func(s string) bool { return s == c.Name || s == c.ID[:12] },
+		)
 		list = append(list, overlay.Endpoint{
-			Network: n.ID, Addrs: addrs, MAC: overlay.MAC(e.MAC), EndpointID: e.ID, Container: c.ID, Name: c.Name, Names: others, Running: true,
+			Network:    n.ID,
+			Addrs:      addrs,
+			MAC:        overlay.MAC(e.MAC),
+			EndpointID: e.ID,
+			Container:  c.ID,
+			Name:       c.Name,
+			Names:      others,
+			Running:    true,
 		})
 	}
 	d.cluster.SetContainer(id, list)
 }
 
-// ContainersElsewhere implements api.Backend: the containers that other hosts have on a network, with that endpoint only.
+// ContainersElsewhere implements api.Backend: the containers that other hosts have on a network, with that endpoint
+// only.
 func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
 	if d.cluster == nil {
 		return nil
@@ -250,7 +267,13 @@ func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
 		if e.Host == self || e.Name == "" {
 			continue
 		}
-		one := &network.Endpoint{ID: e.EndpointID, NetworkID: n.ID, Network: n.Name, MAC: network.MAC(e.MAC), Aliases: e.Names}
+		one := &network.Endpoint{
+			ID:        e.EndpointID,
+			NetworkID: n.ID,
+			Network:   n.Name,
+			MAC:       network.MAC(e.MAC),
+			Aliases:   e.Names,
+		}
 		for _, a := range e.Addrs {
 			for _, p := range n.Pools {
 				switch {
@@ -262,7 +285,16 @@ func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
 				}
 			}
 		}
-		list = append(list, &network.Container{ID: e.Container, Name: e.Name, Status: network.Running, NetworkMode: n.Name, Endpoints: []*network.Endpoint{one}})
+		list = append(
+			list,
+			&network.Container{
+				ID:          e.Container,
+				Name:        e.Name,
+				Status:      network.Running,
+				NetworkMode: n.Name,
+				Endpoints:   []*network.Endpoint{one},
+			},
+		)
 	}
 	return list
 }
@@ -270,7 +302,9 @@ func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
 // Cluster implements api.Backend.
 func (d *Daemon) Cluster() (api.Cluster, error) {
 	if d.cluster == nil {
-		return api.Cluster{}, errdefs.Unavailable("this daemon is in no cluster: start it with --cluster-store or --cluster-join (docs/overlay.md)")
+		return api.Cluster{}, errdefs.Unavailable(
+			"this daemon is in no cluster: start it with --cluster-store or --cluster-join (docs/overlay.md)",
+		)
 	}
 	s := d.cluster.Status()
 	out := api.Cluster{

@@ -19,7 +19,9 @@ var _ network.Allocator = overlayDriver{}
 
 // errNoCluster is for networks that span hosts, on a host that is alone.
 func errNoCluster() error {
-	return errdefs.Forbidden("a network that spans hosts needs a cluster: start the daemon with --cluster-store or --cluster-join (docs/overlay.md)")
+	return errdefs.Forbidden(
+		"a network that spans hosts needs a cluster: start the daemon with --cluster-store or --cluster-join (docs/overlay.md)",
+	)
 }
 
 // Name implements Driver.
@@ -32,7 +34,9 @@ func (d overlayDriver) Validate(n *network.Network) error {
 	}
 	s := n.Settings()
 	if s.Encrypted && len(s.Peers) > 0 {
-		return errdefs.Invalid("peers that are no hosts of the cluster take frames as they are: give encrypted=false with usernet.peers")
+		return errdefs.Invalid(
+			"peers that are no hosts of the cluster take frames as they are: give encrypted=false with usernet.peers",
+		)
 	}
 	return bridgeDriver{}.Validate(n)
 }
@@ -61,7 +65,13 @@ func (d overlayDriver) Open(_ context.Context, n *network.Network, env Env) (*en
 }
 
 // Reserve implements network.Allocator.
-func (d overlayDriver) Reserve(ctx context.Context, n *network.Network, p network.Pool, want netip.Addr, owner string) (netip.Addr, error) {
+func (d overlayDriver) Reserve(
+	ctx context.Context,
+	n *network.Network,
+	p network.Pool,
+	want netip.Addr,
+	owner string,
+) (netip.Addr, error) {
 	if d.cluster == nil {
 		return netip.Addr{}, errNoCluster()
 	}

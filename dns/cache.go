@@ -228,7 +228,8 @@ func lifetime(m *dns.Msg) time.Duration {
 // answered says whether an answer has what was asked for, not only an alias on the way.
 func answered(m *dns.Msg) bool {
 	for _, rr := range m.Answer {
-		if t := rr.Header().Rrtype; len(m.Question) == 1 && (t == m.Question[0].Qtype || m.Question[0].Qtype == dns.TypeANY) {
+		if t := rr.Header().Rrtype; len(m.Question) == 1 &&
+			(t == m.Question[0].Qtype || m.Question[0].Qtype == dns.TypeANY) {
 			return true
 		}
 	}

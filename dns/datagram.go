@@ -35,7 +35,9 @@ func datagramSender(pc net.PacketConn) func(b []byte, to net.Addr) error {
 // kernelSender sends with sendto(2) on a socket of the kernel's.
 func kernelSender(raw syscall.RawConn) func(b []byte, to net.Addr) error {
 	domain, domainErr := unix.AF_INET, error(nil)
-	err := raw.Control(func(fd uintptr) { domain, domainErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN) })
+	err := raw.Control(
+		func(fd uintptr) { domain, domainErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN) },
+	)
 	if err = errors.Join(err, domainErr); err != nil {
 		return func([]byte, net.Addr) error { return err }
 	}

@@ -55,7 +55,10 @@ func resendAfter(timeout time.Duration) time.Duration { return min(timeout/3, ti
 
 // ladder is the order in which the forms are sent.
 func (t *transport) ladder(u upstream, own *dns.Msg) []form {
-	all := form{edns: own.IsEdns0() == nil && t.abilities.tries(u, improveEDNS), mixed: t.abilities.tries(u, improveCase)}
+	all := form{
+		edns:  own.IsEdns0() == nil && t.abilities.tries(u, improveEDNS),
+		mixed: t.abilities.tries(u, improveCase),
+	}
 	forms := []form{all}
 	if all.edns && all.mixed {
 		proven := t.abilities.proven(u, improveEDNS) // then it is not the one that fails

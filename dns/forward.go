@@ -192,7 +192,15 @@ func (s *Server) ask(ctx context.Context, servers []upstream, q *dns.Msg) (*dns.
 			if ctx.Err() == nil {
 				s.health.failed(u)
 			}
-			s.cfg.Logger.Debug("DNS server does not answer", "server", u.String(), "name", q.Question[0].Name, "error", err)
+			s.cfg.Logger.Debug(
+				"DNS server does not answer",
+				"server",
+				u.String(),
+				"name",
+				q.Question[0].Name,
+				"error",
+				err,
+			)
 			last = err
 			continue
 		}

@@ -35,7 +35,11 @@ func NewUpstreams(path string, log *slog.Logger) (*Upstreams, error) {
 	u := &Upstreams{path: path, log: log, done: make(chan struct{})}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		log.Warn("changes of the host's resolvers are noticed late: no inotify instance is left for this user (sysctl fs.inotify.max_user_instances)", "error", err)
+		log.Warn(
+			"changes of the host's resolvers are noticed late: no inotify instance is left for this user (sysctl fs.inotify.max_user_instances)",
+			"error",
+			err,
+		)
 		close(u.done)
 		u.read()
 		return u, nil

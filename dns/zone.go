@@ -36,14 +36,18 @@ func (s *Server) fromDirectory(c Client, m *dns.Msg) *dns.Msg {
 		}
 		return r
 	}
-	if labels := strings.SplitN(name, ".", 3); len(labels) == 3 && strings.HasPrefix(labels[0], "_") && strings.HasPrefix(labels[1], "_") {
+	if labels := strings.SplitN(name, ".", 3); len(labels) == 3 && strings.HasPrefix(labels[0], "_") &&
+		strings.HasPrefix(labels[1], "_") {
 		list, ok := s.cfg.Directory.LookupService(c.ID, labels[0][1:], labels[1][1:], labels[2])
 		if !ok {
 			return nil
 		}
 		if q.Qtype == dns.TypeSRV {
 			for _, x := range list {
-				r.Answer = append(r.Answer, &dns.SRV{Hdr: header(q, dns.TypeSRV), Port: x.Port, Target: dns.Fqdn(x.Target)})
+				r.Answer = append(
+					r.Answer,
+					&dns.SRV{Hdr: header(q, dns.TypeSRV), Port: x.Port, Target: dns.Fqdn(x.Target)},
+				)
 			}
 		}
 		return r

@@ -13,26 +13,26 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// Link carries Ethernet frames between a switch port and whatever is behind it. *tap.Device is one; Pipe is one without a
-// kernel.
+// Link carries Ethernet frames between a switch port and whatever is behind it. *tap.Device is one; Pipe is one without
+// a kernel.
 type Link interface {
 	// WriteFrame takes a frame out of the switch (see vswitch.Device). After Close it fails.
 	vswitch.Device
-	// Serve gives the port each frame that comes from the other end, until the link is closed or stopped (net.ErrClosed) or
-	// the other end is gone (another error). It is called once.
+	// Serve gives the port each frame that comes from the other end, until the link is closed or stopped
+	// (net.ErrClosed) or the other end is gone (another error). It is called once.
 	Serve(p *vswitch.Port) error
-	// Stop ends Serve for good, and returns when the port has what was read. Frames can still be written. Stopping again, or
-	// after Close, does nothing.
+	// Stop ends Serve for good, and returns when the port has what was read. Frames can still be written. Stopping
+	// again, or after Close, does nothing.
 	Stop()
 	// Close ends Serve and all later writes, and frees what the link has. Closing again is no error.
 	Close() error
 }
 
-// SocketSource makes TCP sockets inside an attachment's network namespace, by which a connection bypasses its link and the
-// gateway: the kernel moves the bytes.
+// SocketSource makes TCP sockets inside an attachment's network namespace, by which a connection bypasses its link and
+// the gateway: the kernel moves the bytes.
 type SocketSource interface {
-	// Socket returns an unconnected, non-blocking socket for a connection to the attachment, or one that it opens (outbound).
-	// The descriptor is the caller's. An error means that the connection takes the way through the gateway.
+	// Socket returns an unconnected, non-blocking socket for a connection to the attachment, or one that it opens
+	// (outbound). The descriptor is the caller's. An error means that the connection takes the way through the gateway.
 	Socket(ctx context.Context, outbound, ipv6 bool) (fd int, err error)
 	// Prefill makes sockets for connections to the attachment ahead of the first one. It does not wait.
 	Prefill(ipv4, ipv6 bool)
@@ -45,8 +45,8 @@ type AttachConfig struct {
 	ID   string // not empty, and not that of another attachment of this network
 	Name string // for people
 	MAC  net.HardwareAddr
-	// Addrs are the addresses that the attachment has, and may send from. The link-local IPv6 address that follows from the
-	// MAC is allowed without being named.
+	// Addrs are the addresses that the attachment has, and may send from. The link-local IPv6 address that follows from
+	// the MAC is allowed without being named.
 	Addrs []netip.Addr
 	// Unguarded lets it send from other MACs and addresses too: a bridge or a virtual machine is behind it.
 	Unguarded bool
@@ -58,7 +58,8 @@ type AttachConfig struct {
 	Sockets SocketSource
 	// Paused leaves the link unread until Start.
 	Paused bool
-	// Filter says of each frame that it sends whether it may go on; nil: all may. It must not block or change the frame.
+	// Filter says of each frame that it sends whether it may go on; nil: all may. It must not block or change the
+	// frame.
 	Filter func(*vswitch.Frame) bool
 }
 
@@ -130,8 +131,8 @@ func (a *Attachment) Start() {
 	a.start.Do(func() { a.reader.Go(a.serve) })
 }
 
-// serve reads until the link ends. A panic while one of its frames is handled takes the port off the switch: the next frame
-// may be the same.
+// serve reads until the link ends. A panic while one of its frames is handled takes the port off the switch: the next
+// frame may be the same.
 func (a *Attachment) serve() {
 	serve := func() error { return a.link.Serve(a.port) }
 	err := isolate.Call(a.n.log, "reading frames", serve, "attachment", a.Name(), "id", a.cfg.ID)

@@ -8,7 +8,8 @@ import (
 	"github.com/usernet/usernet/forwarder"
 )
 
-// socketWait is how long an attachment's first connection waits for sockets of its namespace, which is entered in some 20 ms.
+// socketWait is how long an attachment's first connection waits for sockets of its namespace, which is entered in some
+// 20 ms.
 const socketWait = 200 * time.Millisecond
 
 // bypassSocket returns a socket of the network namespace of the attachment with an address.
@@ -28,8 +29,8 @@ func (n *Network) bypassSocket(ctx context.Context, inside netip.Addr, outbound 
 	return a.cfg.Sockets.Socket(ctx, outbound, inside.Is6())
 }
 
-// bypassUnanswered reports to the source of an outbound socket that the attachment did not answer on it: a packet filter of
-// its own is in the way, or it has removed the rules.
+// bypassUnanswered reports to the source of an outbound socket that the attachment did not answer on it: a packet
+// filter of its own is in the way, or it has removed the rules.
 func (n *Network) bypassUnanswered(inside netip.Addr) {
 	if a := n.byAddr(inside); a != nil && a.cfg.Sockets != nil {
 		a.cfg.Sockets.Unanswered()

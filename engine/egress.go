@@ -25,7 +25,19 @@ func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) erro
 	err := p.Decide(proto, dst)
 	if err != nil && n.refusals.next() {
 		_, name = n.Owner(inside)
-		n.log.Info("egress refused", "container", name, "inside", inside, "protocol", proto, "destination", dst, "rule", err)
+		n.log.Info(
+			"egress refused",
+			"container",
+			name,
+			"inside",
+			inside,
+			"protocol",
+			proto,
+			"destination",
+			dst,
+			"rule",
+			err,
+		)
 	}
 	return err
 }

@@ -22,12 +22,12 @@ func (n *Network) Flows() []Flow {
 	return list
 }
 
-// DetachFlows detaches the TCP connections that bypass the gateway, for another process to resume, and begins no more flows.
-// The descriptors are the caller's. Close the network after it.
+// DetachFlows detaches the TCP connections that bypass the gateway, for another process to resume, and begins no more
+// flows. The descriptors are the caller's. Close the network after it.
 func (n *Network) DetachFlows() []*forwarder.State { return n.fwd.DetachFlows() }
 
-// ResumeFlow takes up a connection that another process has detached, and owns its descriptors, also where it fails: its
-// attachment has to be there.
+// ResumeFlow takes up a connection that another process has detached, and owns its descriptors, also where it fails:
+// its attachment has to be there.
 func (n *Network) ResumeFlow(st *forwarder.State) error {
 	if n.byAddr(st.Inside.Addr()) == nil {
 		st.Close()

@@ -48,7 +48,14 @@ func (n *Network) serveNames() error {
 }
 
 // serve answers on both sockets until they are closed or have a deadline that has passed; wg counts the two goroutines.
-func serve(wg *sync.WaitGroup, log *slog.Logger, names Names, pc net.PacketConn, ln net.Listener, client func(net.Addr) dns.Client) {
+func serve(
+	wg *sync.WaitGroup,
+	log *slog.Logger,
+	names Names,
+	pc net.PacketConn,
+	ln net.Listener,
+	client func(net.Addr) dns.Client,
+) {
 	run := func(f func() error) {
 		if err := f(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			log.Debug("DNS socket ended", "address", pc.LocalAddr(), "error", err)

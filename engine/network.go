@@ -27,16 +27,18 @@ type Config struct {
 
 	// Gateways are the gateway's addresses, each with the length of its subnet: one of each address family at most.
 	Gateways []netip.Prefix
-	// Subnets are those of the network; nil means the gateways'. What is in none of them is reached through the gateway.
+	// Subnets are those of the network; nil means the gateways'. What is in none of them is reached through the
+	// gateway.
 	Subnets []netip.Prefix
 	// Aliases are further addresses in the subnets at which the gateway is found, for NameServers that are not its own.
 	Aliases []netip.Addr
 	// ProxyAllBut has the gateway answer address resolution for all addresses but these; nil: for its own only.
 	ProxyAllBut []netip.Addr
-	// Translate returns where on the host an address leads that attachments use; an invalid one: what all else says. Nil: it is
-	// not asked.
+	// Translate returns where on the host an address leads that attachments use; an invalid one: what all else says.
+	// Nil: it is not asked.
 	Translate func(dst netip.Addr) netip.Addr
-	// Refuse returns why nobody reaches an address: forwarder.ErrUnreachable or forwarder.ErrNoAnswer. Nil: it is not asked.
+	// Refuse returns why nobody reaches an address: forwarder.ErrUnreachable or forwarder.ErrNoAnswer. Nil: it is not
+	// asked.
 	Refuse func(dst netip.Addr) error
 	// MAC is the gateway's; nil means GatewayMAC(Gateways).
 	MAC net.HardwareAddr
@@ -50,8 +52,8 @@ type Config struct {
 
 	Outbound Outbound
 	Limits   forwarder.Limits // of each inside address; the zero value means forwarder.DefaultLimits
-	// Shared is what several networks have in common: host ports, limits in total. Its owner closes it, after the networks.
-	// Nil: the network has its own.
+	// Shared is what several networks have in common: host ports, limits in total. Its owner closes it, after the
+	// networks. Nil: the network has its own.
 	Shared *forwarder.Shared
 
 	// Policy is what senders may do that belong to no attachment; nil: anything.
@@ -63,8 +65,8 @@ type Config struct {
 	// Client says how the attachment with an id ("": none) is to be answered. It is needed with Names.
 	Client func(attachment string) dns.Client
 
-	// Autoconf configures attachments that ask by DHCP or router solicitation, in the gateway's name; nil: nobody does. The
-	// router's MAC address in it is not used.
+	// Autoconf configures attachments that ask by DHCP or router solicitation, in the gateway's name; nil: nobody does.
+	// The router's MAC address in it is not used.
 	Autoconf *autoconf.Config
 
 	// NoInboundBypass and NoOutboundBypass carry TCP through the gateway always, whatever sockets attachments offer:
@@ -88,7 +90,8 @@ type Names interface {
 	ServeListener(l net.Listener, client func(net.Addr) dns.Client) error
 }
 
-// Network is a running network. Make it with New, end it with Close. Its methods may be called by many goroutines at once.
+// Network is a running network. Make it with New, end it with Close. Its methods may be called by many goroutines at
+// once.
 type Network struct {
 	cfg      Config
 	log      *slog.Logger
@@ -146,7 +149,12 @@ func New(cfg Config) (*Network, error) {
 		return nil, errors.Join(fmt.Errorf("gateway of network %s: %w", cfg.Name, err), n.sw.Close(), n.closeShared())
 	}
 	if n.fwd, err = forwarder.New(n.forwarderConfig()); err != nil {
-		return nil, errors.Join(fmt.Errorf("network %s: %w", cfg.Name, err), n.gw.Close(), n.sw.Close(), n.closeShared())
+		return nil, errors.Join(
+			fmt.Errorf("network %s: %w", cfg.Name, err),
+			n.gw.Close(),
+			n.sw.Close(),
+			n.closeShared(),
+		)
 	}
 	n.gw.SetHandler(outsideHandler{n.fwd})
 	if err := errors.Join(n.serveNames(), n.serveAutoconf()); err != nil {
@@ -203,8 +211,8 @@ func (n *Network) forwarderConfig() forwarder.Config {
 	return cfg
 }
 
-// Close detaches everything, ends all flows and published ports, and waits for what the network started. Closing again does
-// nothing.
+// Close detaches everything, ends all flows and published ports, and waits for what the network started. Closing again
+// does nothing.
 func (n *Network) Close() error {
 	n.attached.Lock()
 	again := n.attached.closed
@@ -249,8 +257,8 @@ func (n *Network) MTU() int { return n.cfg.MTU }
 // Isolated says whether attachments reach each other only by links.
 func (n *Network) Isolated() bool { return n.cfg.Isolated }
 
-// BeyondGateway says whether a is reached through the gateway: it is outside the network, or the gateway itself, in whose name
-// connections to published ports may come.
+// BeyondGateway says whether a is reached through the gateway: it is outside the network, or the gateway itself, in
+// whose name connections to published ports may come.
 func (n *Network) BeyondGateway(a netip.Addr) bool {
 	if n.gw.Owns(a) {
 		return true
@@ -263,12 +271,13 @@ func (n *Network) BeyondGateway(a netip.Addr) bool {
 	return !a.IsLinkLocalUnicast()
 }
 
-// Probe sends an ACK of no connection to an attachment's end of one, in the name of the other end. An endpoint that still has
-// the connection answers with its own numbers (RFC 5961, 4.2), at which the gateway resets it, since it has none.
+// Probe sends an ACK of no connection to an attachment's end of one, in the name of the other end. An endpoint that
+// still has the connection answers with its own numbers (RFC 5961, 4.2), at which the gateway resets it, since it has
+// none.
 func (n *Network) Probe(outside, inside netip.AddrPort) error { return n.gw.Probe(outside, inside) }
 
-// GatewayMAC is 02:42 and the IPv4 gateway, as Docker's bridges have; without IPv4, the last four bytes of the IPv6 gateway
-// behind 02:43, so that the two never meet.
+// GatewayMAC is 02:42 and the IPv4 gateway, as Docker's bridges have; without IPv4, the last four bytes of the IPv6
+// gateway behind 02:43, so that the two never meet.
 func GatewayMAC(gateways []netip.Prefix) net.HardwareAddr {
 	mac := net.HardwareAddr{0x02, 0x43, 0, 0, 0, 0}
 	for _, g := range gateways {

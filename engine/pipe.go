@@ -10,8 +10,9 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// Pipe is a Link whose other end is this process: a test, a virtual machine's socket, a packet of another protocol. Send and
-// Receive exchange complete Ethernet frames without virtio headers; super-frames of other links are cut for it.
+// Pipe is a Link whose other end is this process: a test, a virtual machine's socket, a packet of another protocol.
+// Send and Receive exchange complete Ethernet frames without virtio headers; super-frames of other links are cut for
+// it.
 type Pipe struct {
 	toNetwork chan []byte
 	fromThere chan []byte
@@ -29,8 +30,8 @@ var (
 	errFrameSize = errors.New("no Ethernet frame")
 )
 
-// NewPipe makes one that holds up to depth frames in each direction. What comes from the network beyond that is lost, as on
-// any network; what is sent to it waits.
+// NewPipe makes one that holds up to depth frames in each direction. What comes from the network beyond that is lost,
+// as on any network; what is sent to it waits.
 func NewPipe(depth int) *Pipe {
 	return &Pipe{
 		toNetwork: make(chan []byte, depth),

@@ -29,7 +29,8 @@ type Stub struct {
 // StubFiles are the descriptors of a stub; -1: it has none.
 type StubFiles struct{ Packet, Listener, Rules int }
 
-// NewStub makes a stub of two sockets, and of what keeps the rules in place that lead to them (nil: there are none). It owns all.
+// NewStub makes a stub of two sockets, and of what keeps the rules in place that lead to them (nil: there are none). It
+// owns all.
 func NewStub(packet net.PacketConn, listener net.Listener, rules *os.File) *Stub {
 	return &Stub{packet: packet, listener: listener, rules: rules}
 }
@@ -79,7 +80,12 @@ func openSockets(packet, listener int, at netip.Addr) (*Stub, error) {
 	is, err := netip.ParseAddrPort(pc.LocalAddr().String())
 	if err != nil || is.Addr() != at || ln.Addr().String() != is.String() {
 		s.Close()
-		return nil, fmt.Errorf("the DNS stub's sockets are at %s and %s instead of one port of %s", pc.LocalAddr(), ln.Addr(), at)
+		return nil, fmt.Errorf(
+			"the DNS stub's sockets are at %s and %s instead of one port of %s",
+			pc.LocalAddr(),
+			ln.Addr(),
+			at,
+		)
 	}
 	return s, nil
 }
@@ -89,8 +95,8 @@ func (s *Stub) Serve(names Names, client func() dns.Client, log *slog.Logger) {
 	serve(&s.serves, log, names, s.packet, s.listener, func(net.Addr) dns.Client { return client() })
 }
 
-// Pause ends reading for good, and returns when what was read is answered or being asked outside. What comes from then on
-// waits in the sockets, for a process that has copies of them.
+// Pause ends reading for good, and returns when what was read is answered or being asked outside. What comes from then
+// on waits in the sockets, for a process that has copies of them.
 func (s *Stub) Pause() {
 	if s == nil {
 		return

@@ -10,8 +10,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// Trunk is a link to other parts of the network, on other machines: behind it are MACs that others have. It ends with Detach, or
-// with the network.
+// Trunk is a link to other parts of the network, on other machines: behind it are MACs that others have. It ends with
+// Detach, or with the network.
 type Trunk struct {
 	n      *Network
 	link   Link
@@ -20,8 +20,8 @@ type Trunk struct {
 	reader sync.WaitGroup
 }
 
-// AttachTrunk connects a link to other parts of the network, which owns it from then on. Where it fails the link stays the
-// caller's.
+// AttachTrunk connects a link to other parts of the network, which owns it from then on. Where it fails the link stays
+// the caller's.
 func (n *Network) AttachTrunk(cfg vswitch.PortConfig, link Link) (*Trunk, error) {
 	n.attached.Lock()
 	defer n.attached.Unlock()

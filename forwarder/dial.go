@@ -90,8 +90,8 @@ func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPo
 	return fd, nil
 }
 
-// simultaneousOpen has the connection that a container asks for answered from within its own namespace: its SYN and ours cross,
-// which to TCP is a simultaneous open (RFC 9293, 3.5).
+// simultaneousOpen has the connection that a container asks for answered from within its own namespace: its SYN and
+// ours cross, which to TCP is a simultaneous open (RFC 9293, 3.5).
 func (f *Forwarder) simultaneousOpen(fl *flow) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, simultaneousOpenTimeout)
 	defer cancel()

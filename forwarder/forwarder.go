@@ -35,17 +35,17 @@ type Config struct {
 	// Translate returns where on the host an address leads that containers use; an invalid one: what all else says. It
 	// comes before everything but Internal. Nil: it is not asked.
 	Translate func(dst netip.Addr) netip.Addr
-	// Refuse returns why nobody reaches an address, for containers to see: ErrUnreachable, or ErrNoAnswer. It comes before
-	// everything. Nil: it is not asked.
+	// Refuse returns why nobody reaches an address, for containers to see: ErrUnreachable, or ErrNoAnswer. It comes
+	// before everything. Nil: it is not asked.
 	Refuse func(dst netip.Addr) error
 	// Allow refuses destinations of a container by returning an error; nil allows all. proto is that of the IP header.
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
 	// Owner names the container at an address: what is divided among containers is so by this name. "": by address.
 	Owner func(netip.Addr) string
-	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network namespace
-	// of the container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset if it is just
-	// closed. With outbound set it answers a connection that the container asks for. An error means: through the gateway.
-	// Nil: always so.
+	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network
+	// namespace of the container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset
+	// if it is just closed. With outbound set it answers a connection that the container asks for. An error means:
+	// through the gateway. Nil: always so.
 	Socket func(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error)
 	// BypassUnanswered is told that a container did not take part in a connection over such a socket.
 	BypassUnanswered func(container netip.Addr)

@@ -14,8 +14,8 @@ type Gateway interface {
 	// DialTCP connects to a container at dst in the name of src, of which port 0 is any. The error is EADDRINUSE where
 	// there is a connection between the same two ends already.
 	DialTCP(ctx context.Context, src, dst netip.AddrPort) (Conn, error)
-	// WriteUDP sends a datagram to a container in the name of src. Its payload may be in pieces. A segment that is not 0
-	// makes it several, of that many bytes each; the last may be shorter. The payload is the caller's again when it
+	// WriteUDP sends a datagram to a container in the name of src. Its payload may be in pieces. A segment that is not
+	// 0 makes it several, of that many bytes each; the last may be shorter. The payload is the caller's again when it
 	// returns.
 	WriteUDP(src, dst netip.AddrPort, payload [][]byte, segment int) error
 	// WriteICMP sends a message in the name of src, and completes its checksum.

@@ -149,7 +149,9 @@ func (in *inboundUDP) send(d packet.Datagram) {
 		in.f.toFlush.add(in)
 		return
 	}
-	_ = in.client.port.Use(func(fd int) error { return sockio.SendSegments(fd, d.Payload, d.Segment, &in.to, in.control) })
+	_ = in.client.port.Use(
+		func(fd int) error { return sockio.SendSegments(fd, d.Payload, d.Segment, &in.to, in.control) },
+	)
 }
 
 // flush implements pendingFlush.

@@ -79,7 +79,8 @@ func (s *Shared) OwnsAddr(a netip.Addr) bool { return s.host.Has(a) }
 // a thread: some 20 KiB with its stacks. Networks beyond that share them.
 const maxReactors = 64
 
-// acquireReactor returns the reactor of another forwarder: one that no other uses, or else the one with the fewest users.
+// acquireReactor returns the reactor of another forwarder: one that no other uses, or else the one with the fewest
+// users.
 func (s *Shared) acquireReactor() (*sockio.Reactor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,9 +15,9 @@ import (
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
 const dialTimeout = 30 * time.Second
 
-// simultaneousOpenTimeout is how long a container's connection may take to be answered from within its namespace. Its packets
-// wait for nobody there, and it asks again after a second (RFC 6298, 2.1); the first one may wait for a sandbox to be
-// entered.
+// simultaneousOpenTimeout is how long a container's connection may take to be answered from within its namespace. Its
+// packets wait for nobody there, and it asks again after a second (RFC 6298, 2.1); the first one may wait for a sandbox
+// to be entered.
 const simultaneousOpenTimeout = 500 * time.Millisecond
 
 // HandleTCP dials the host first and completes the container's handshake only then.

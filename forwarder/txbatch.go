@@ -17,7 +17,8 @@ const maxBatchedSize = 1472
 
 // batchable says whether a datagram may wait for others.
 func batchable(p packet.Datagram) bool {
-	return p.More && p.Segment == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 && len(p.Payload) <= maxBatchedSize
+	return p.More && p.Segment == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 &&
+		len(p.Payload) <= maxBatchedSize
 }
 
 // batchHead is the first datagram of those that wait, without its payload, for an ICMP error to quote.

@@ -121,7 +121,8 @@ func sendAgain(send func() error) error {
 	if err == nil || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EAGAIN) {
 		return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
 	}
-	if err = send(); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EACCES) {
+	if err = send(); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) ||
+		errors.Is(err, unix.EACCES) {
 		return err
 	}
 	return nil

@@ -55,5 +55,6 @@ func (id ID) storable() bool {
 	return len(name) <= maxName && !strings.ContainsFunc(name, odd)
 }
 
-// essential says whether a port refuses connections while the descriptor is closed. All others can be opened again without harm.
+// essential says whether a port refuses connections while the descriptor is closed. All others can be opened again
+// without harm.
 func (id ID) essential() bool { return id.Kind == Published }

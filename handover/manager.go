@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FromManager returns what the service manager passes (sd_listen_fds(3)): what was in its store, the API's listener, where one of
-// the other sockets is a Unix one that listens, and sockets for published ports. It also returns the IDs of what is in the store.
+// FromManager returns what the service manager passes (sd_listen_fds(3)): what was in its store, the API's listener,
+// where one of the other sockets is a Unix one that listens, and sockets for published ports. It also returns the IDs
+// of what is in the store.
 func FromManager() (s *Set, stored []ID, err error) {
 	s = &Set{}
 	for i, f := range activation.Files(true) {
@@ -52,8 +53,8 @@ const managerPatience = 2
 
 // Store is the service manager's file descriptor store (systemd.service(5), FileDescriptorStoreMax=). It is a Sink.
 //
-// Sockets of published ports go before all else: where the store is full, something else gives way. What is not essential is stored
-// only where the manager says how much it stores, since it tells nobody what a full store refuses.
+// Sockets of published ports go before all else: where the store is full, something else gives way. What is not
+// essential is stored only where the manager says how much it stores, since it tells nobody what a full store refuses.
 type Store struct {
 	manager int // a datagram socket connected to the manager's; package net sends no descriptors over such
 	limit   int // how many the manager stores; 0: unknown
@@ -65,8 +66,8 @@ type Store struct {
 
 var _ Sink = (*Store)(nil)
 
-// OpenStore returns the store of the service manager that runs this process, nil without one: stored is what is in it. Managers that
-// store nothing close what they get. The socket lives as long as the process.
+// OpenStore returns the store of the service manager that runs this process, nil without one: stored is what is in it.
+// Managers that store nothing close what they get. The socket lives as long as the process.
 func OpenStore(log *slog.Logger, stored []ID) *Store {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {

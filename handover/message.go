@@ -11,8 +11,8 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// A message is a kind in one byte, with descriptors beside it (unix(7), SCM_RIGHTS), the length of its body in four bytes, most
-// significant first, and the body in JSON.
+// A message is a kind in one byte, with descriptors beside it (unix(7), SCM_RIGHTS), the length of its body in four
+// bytes, most significant first, and the body in JSON.
 const (
 	kindFDs   = 'd' // the body is a list of ID, one for each descriptor in their order
 	kindEnd   = 'e' // no more descriptors
@@ -74,7 +74,9 @@ func (m *message) read(c *net.UnixConn) error {
 	}
 	m.kind, m.fds = kind[0], got.FDs
 	if got.Truncated {
-		return errors.New("not all descriptors arrived that the running daemon hands over: raise the limit on open files (ulimit -n)")
+		return errors.New(
+			"not all descriptors arrived that the running daemon hands over: raise the limit on open files (ulimit -n)",
+		)
 	}
 	var length [lengthLen]byte
 	if _, err := io.ReadFull(c, length[:]); err != nil {
@@ -117,7 +119,11 @@ func (m *message) flows() ([]Flow, error) {
 	for i := range flows {
 		n := flows[i].Count
 		if n < 0 || n > len(fds) {
-			return nil, fmt.Errorf("%d descriptors were handed over, too few for %d connections", len(m.fds), len(flows))
+			return nil, fmt.Errorf(
+				"%d descriptors were handed over, too few for %d connections",
+				len(m.fds),
+				len(flows),
+			)
 		}
 		flows[i].FDs, fds = fds[:n:n], fds[n:]
 	}

@@ -26,8 +26,8 @@ type Peer struct {
 	*net.UnixConn
 }
 
-// Serve begins a handover: it takes the connection out of HTTP, since descriptors do not go through that. Where it fails it has
-// not answered, and the request is still HTTP.
+// Serve begins a handover: it takes the connection out of HTTP, since descriptors do not go through that. Where it
+// fails it has not answered, and the request is still HTTP.
 func Serve(w http.ResponseWriter, r *http.Request) (*Peer, error) {
 	if v := r.Header.Get(versionHeader); v != strconv.Itoa(Version) {
 		return nil, fmt.Errorf("this daemon hands over by version %d, the other one asks for %q", Version, v)

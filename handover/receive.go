@@ -20,8 +20,8 @@ var errStopIt = errors.New("stop it, then start this one without --takeover")
 // maxHead bounds the answer to the request, in bytes.
 const maxHead = 8 << 10
 
-// Receive asks the daemon at socket for its descriptors, and returns them when it has ended, with the connections that it has let go
-// of.
+// Receive asks the daemon at socket for its descriptors, and returns them when it has ended, with the connections that
+// it has let go of.
 func Receive(socket string) (s *Set, flows []Flow, err error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -29,7 +29,12 @@ func Receive(socket string) (s *Set, flows []Flow, err error) {
 	}
 	defer conn.Close()
 	c := conn.(*net.UnixConn) // since it was dialled so
-	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: usernet\r\n%s: %d\r\nContent-Length: 0\r\n\r\n", Path, versionHeader, Version)
+	request := fmt.Sprintf(
+		"POST %s HTTP/1.1\r\nHost: usernet\r\n%s: %d\r\nContent-Length: 0\r\n\r\n",
+		Path,
+		versionHeader,
+		Version,
+	)
 	if _, err := c.Write([]byte(request)); err != nil {
 		return nil, nil, err
 	}
@@ -48,8 +53,8 @@ func Receive(socket string) (s *Set, flows []Flow, err error) {
 	return s, receiveFlows(c), nil
 }
 
-// readHead reads the answer to the request. It reads byte by byte: a longer read could take descriptors with it, which net.Conn
-// drops.
+// readHead reads the answer to the request. It reads byte by byte: a longer read could take descriptors with it, which
+// net.Conn drops.
 func readHead(c *net.UnixConn) error {
 	var head []byte
 	for b := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); {
@@ -97,8 +102,8 @@ func (s *Set) receive(c *net.UnixConn) error {
 	}
 }
 
-// receiveFlows returns the connections that come until the other daemon has ended, and with it the lock on the state. What cannot be
-// used is closed: nothing that comes now is needed to take its place.
+// receiveFlows returns the connections that come until the other daemon has ended, and with it the lock on the state.
+// What cannot be used is closed: nothing that comes now is needed to take its place.
 func receiveFlows(c *net.UnixConn) []Flow {
 	var all []Flow
 	for {

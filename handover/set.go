@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Set is a table of descriptors, which it owns. The zero value and nil are empty tables; nil takes nothing in. It is for one
-// goroutine at a time.
+// Set is a table of descriptors, which it owns. The zero value and nil are empty tables; nil takes nothing in. It is
+// for one goroutine at a time.
 type Set struct {
 	fds map[ID]int
 }
@@ -81,7 +81,8 @@ func (s *Set) Close() {
 	}
 }
 
-// Sink keeps copies of descriptors beyond the end of this process. Its methods may be called by many goroutines at once.
+// Sink keeps copies of descriptors beyond the end of this process. Its methods may be called by many goroutines at
+// once.
 type Sink interface {
 	// Put stores a copy of fd, as far as there is room. fd stays the caller's.
 	Put(id ID, fd int)

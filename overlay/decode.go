@@ -13,8 +13,8 @@ import (
 
 // Bounds of records.
 const (
-	// MaxRecord is the size of a record in bytes. With its key and who wrote it, it fits into one gossip datagram of 1400 bytes
-	// (memberlist's UDPBufferSize for the Internet's paths).
+	// MaxRecord is the size of a record in bytes. With its key and who wrote it, it fits into one gossip datagram of
+	// 1400 bytes (memberlist's UDPBufferSize for the Internet's paths).
 	MaxRecord = 1024
 
 	// MaxVNI is the largest number of a network on the wire: 24 bits (RFC 7348, 5).
@@ -28,7 +28,8 @@ const (
 	idLen    = 64  // digits of the ids of networks, endpoints and containers
 )
 
-// Decode reads a record strictly: an unknown field, a field out of its bounds, or anything after the record is an error.
+// Decode reads a record strictly: an unknown field, a field out of its bounds, or anything after the record is an
+// error.
 func Decode[R record](b []byte) (R, error) {
 	var r, none R
 	if len(b) > MaxRecord {
@@ -90,7 +91,13 @@ func (n Network) check() error {
 	case len(n.Subnets) == 0 || len(n.Subnets) > maxAddrs:
 		return fmt.Errorf("network %.80q has %d subnets", n.Name, len(n.Subnets))
 	case len(n.Options) > maxPairs || len(n.Labels) > maxPairs:
-		return fmt.Errorf("network %.80q has %d options and %d labels: %d of each are possible", n.Name, len(n.Options), len(n.Labels), maxPairs)
+		return fmt.Errorf(
+			"network %.80q has %d options and %d labels: %d of each are possible",
+			n.Name,
+			len(n.Options),
+			len(n.Labels),
+			maxPairs,
+		)
 	}
 	if _, err := ParseHostID(string(n.Creator)); err != nil {
 		return err

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// HostID tells one host from all others: 32 lower-case hexadecimal digits. A host is one daemon of one user; it draws its id at
-// the first start and has it for as long as its state directory exists.
+// HostID tells one host from all others: 32 lower-case hexadecimal digits. A host is one daemon of one user; it draws
+// its id at the first start and has it for as long as its state directory exists.
 type HostID string
 
 // hostIDLen is the length of an id in digits: 128 random bits.

@@ -69,8 +69,8 @@ type Host struct {
 	Key Key `json:"key"`
 	// Codecs are how frames may be sent to it ("vxlan"), the best first; none means vxlan.
 	Codecs []string `json:"codecs,omitempty"`
-	// Seen are the addresses at which this host receives others' datagrams from, by the other's id: how a host behind NAT comes to
-	// know its own.
+	// Seen are the addresses at which this host receives others' datagrams from, by the other's id: how a host behind
+	// NAT comes to know its own.
 	Seen map[HostID]netip.AddrPort `json:"seen,omitempty"`
 	// MTU is the largest IP packet that the host's interface takes, in bytes; 0: unknown.
 	MTU int `json:"mtu,omitempty"`
@@ -153,7 +153,11 @@ func Encode[R record](r R) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > MaxRecord {
-		return nil, fmt.Errorf("a record has %d bytes, and %d at most are sent to other hosts: use fewer or shorter names, labels and options", len(b), MaxRecord)
+		return nil, fmt.Errorf(
+			"a record has %d bytes, and %d at most are sent to other hosts: use fewer or shorter names, labels and options",
+			len(b),
+			MaxRecord,
+		)
 	}
 	return b, nil
 }

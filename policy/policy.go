@@ -34,7 +34,9 @@ func (r *Refusal) Error() string { return r.Rule }
 var (
 	refusedSpecial = &Refusal{"link-local and metadata addresses are refused unless --allow-egress names them"}
 	refusedDenied  = &Refusal{"--egress deny, and no --allow-egress is for it"}
-	refusedName    = &Refusal{"--egress deny, and no --allow-egress names it: give --allow-egress NAME, or dns for all names"}
+	refusedName    = &Refusal{
+		"--egress deny, and no --allow-egress names it: give --allow-egress NAME, or dns for all names",
+	}
 )
 
 const (
@@ -73,7 +75,11 @@ type pin struct {
 // New makes a policy. Rules beyond the 64th are an error.
 func New(mode Mode, rules []Rule) (*Policy, error) {
 	if len(rules) > maxRules {
-		return nil, fmt.Errorf("%d egress rules: %d are possible; give subnets or wildcards instead of single ones", len(rules), maxRules)
+		return nil, fmt.Errorf(
+			"%d egress rules: %d are possible; give subnets or wildcards instead of single ones",
+			len(rules),
+			maxRules,
+		)
 	}
 	p := &Policy{mode: mode, rules: rules, start: time.Now(), now: time.Now, pinned: map[netip.Addr]*pin{}}
 	for _, r := range rules {
@@ -156,7 +162,8 @@ func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 	}
 	for i := range p.rules {
 		r := &p.rules[i]
-		if r.prefix.IsValid() && r.prefix.Contains(a) && r.carries(proto, dst.Port()) && (!out || isSpecialPrefix(r.prefix)) {
+		if r.prefix.IsValid() && r.prefix.Contains(a) && r.carries(proto, dst.Port()) &&
+			(!out || isSpecialPrefix(r.prefix)) {
 			return nil
 		}
 	}

@@ -53,7 +53,8 @@ func private(a netip.Addr) bool {
 // privateDomains are domains that are not in the internet's DNS, whose names have private addresses rightly: RFC
 // 6761, 6762 with its appendix G, 8375, and ICANN's "internal".
 var privateDomains = []string{
-	"corp", "home", "home.arpa", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost", "private", "test",
+	"corp", "home", "home.arpa", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost",
+	"private", "test",
 }
 
 // public says whether a name, in lower case without a final dot, is of the internet's DNS.
@@ -75,7 +76,9 @@ func Within(name, domain string) bool {
 	return ok && (rest == "" || rest[len(rest)-1] == '.') && domain != ""
 }
 
-var refusedRebind = &Refusal{"--egress no-rebind, and a public name has a private address: give --allow-egress NAME if that is right"}
+var refusedRebind = &Refusal{
+	"--egress no-rebind, and a public name has a private address: give --allow-egress NAME if that is right",
+}
 
 // AllowAnswer returns nil where the container may be answered addr for name, which is in lower case and has no dot at
 // its end, else a *Refusal. It refuses where the mode has no-rebind, the name is public and the address is private:

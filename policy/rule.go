@@ -31,7 +31,11 @@ const ruleDNS = "dns"
 // with a port is written in brackets: [2001:db8::/32]:443.
 func ParseRule(s string) (Rule, error) {
 	bad := func(why string) (Rule, error) {
-		return Rule{}, fmt.Errorf("egress rule %q: %s; give CIDR|NAME[:PORT[/PROTO]], such as 10.0.0.0/8, *.debian.org:443 or [2001:db8::/32]:53/udp, or dns", s, why)
+		return Rule{}, fmt.Errorf(
+			"egress rule %q: %s; give CIDR|NAME[:PORT[/PROTO]], such as 10.0.0.0/8, *.debian.org:443 or [2001:db8::/32]:53/udp, or dns",
+			s,
+			why,
+		)
 	}
 	if strings.EqualFold(s, ruleDNS) {
 		return Rule{text: s, dns: true}, nil

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// configureHere carries out r in the namespace t by a thread of this process that enters it, and ends with that. It works where this
-// process has power over the namespace as it is: in the user namespace that owns it, as Podman starts its network programs. That
-// saves a program's start, most of what such a call takes. did is false where it cannot be done so; nothing has been done then.
+// configureHere carries out r in the namespace t by a thread of this process that enters it, and ends with that. It
+// works where this process has power over the namespace as it is: in the user namespace that owns it, as Podman starts
+// its network programs. That saves a program's start, most of what such a call takes. did is false where it cannot be
+// done so; nothing has been done then.
 func configureHere(t Target, r Request) (reply *Reply, did bool, err error) {
 	if r.DNSStub.IsValid() || r.NoDNSStub || len(r.Listen) > 0 {
 		return nil, false, nil // these ask /proc/self what is in their namespace, which is that of the process

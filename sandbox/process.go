@@ -31,8 +31,9 @@ func StartTime(pid int) (uint64, error) {
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
-	// The state is that of one thread, the first, which has also ended for a moment while another one calls execve(2), as the
-	// init of a sandbox does when its command is to run (de_thread in fs/exec.c). Field 20 is how many threads there are.
+	// The state is that of one thread, the first, which has also ended for a moment while another one calls execve(2),
+	// as the init of a sandbox does when its command is to run (de_thread in fs/exec.c). Field 20 is how many threads
+	// there are.
 	if (fields[0] == "Z" || fields[0] == "X") && (fields[17] == "0" || fields[17] == "1") {
 		return 0, fmt.Errorf("process %d: %w", pid, errProcessGone)
 	}

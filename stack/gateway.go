@@ -50,8 +50,8 @@ type Config struct {
 	MAC       net.HardwareAddr
 	MTU       uint32 // bytes, of layer 3
 	Addresses []netip.Prefix
-	// ProxyAllBut has the gateway answer address resolution (ARP, RFC 826; NDP, RFC 4861) for all addresses but these and
-	// link-local ones; nil: for its own only.
+	// ProxyAllBut has the gateway answer address resolution (ARP, RFC 826; NDP, RFC 4861) for all addresses but these
+	// and link-local ones; nil: for its own only.
 	ProxyAllBut []netip.Addr
 	Switch      *vswitch.Switch
 	Logger      *slog.Logger
@@ -149,9 +149,9 @@ func (g *Gateway) tune() error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
-	// TIME_WAIT is there for segments that the network has delayed (RFC 9293, 3.4.1): a switch port delays none. With it a
-	// container could not use a port again for a minute where the other side had closed first, as netstack knows no other
-	// way to reopen a connection than a listener's.
+	// TIME_WAIT is there for segments that the network has delayed (RFC 9293, 3.4.1): a switch port delays none. With
+	// it a container could not use a port again for a minute where the other side had closed first, as netstack knows
+	// no other way to reopen a connection than a listener's.
 	wait := tcpip.TCPTimeWaitTimeoutOption(0)
 	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd, &wait} {
 		if err := g.s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {

@@ -44,7 +44,15 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		g:     g,
 		r:     r,
 	}
-	if !isolate.Do(g.link.log, "deciding about a connection", func() { (*h).HandleTCP(t) }, "from", t.Src, "to", t.Dst) {
+	if !isolate.Do(
+		g.link.log,
+		"deciding about a connection",
+		func() { (*h).HandleTCP(t) },
+		"from",
+		t.Src,
+		"to",
+		t.Dst,
+	) {
 		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
 	}
 }
@@ -145,7 +153,11 @@ func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []b
 	whole := 0 // length in bytes that the IP header tells: of a reassembled packet, that of a fragment
 	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
 		ip := header.IPv4(nh)
-		p.TTL, p.DontFragment, whole = ip.TTL(), ip.Flags()&header.IPv4FlagDontFragment != 0, int(ip.TotalLength())-len(nh)
+		p.TTL, p.DontFragment, whole = ip.TTL(), ip.Flags()&header.IPv4FlagDontFragment != 0, int(
+			ip.TotalLength(),
+		)-len(
+			nh,
+		)
 	} else {
 		ip := header.IPv6(nh)
 		p.TTL, p.DontFragment, whole = ip.HopLimit(), true, int(ip.PayloadLength())-(len(nh)-header.IPv6MinimumSize)
@@ -163,7 +175,8 @@ func (g *Gateway) handleICMP(id stack.TransportEndpointID, pkt *stack.PacketBuff
 		return false
 	}
 	v4 := pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber
-	if v4 && header.ICMPv4(th).Type() != header.ICMPv4Echo || !v4 && header.ICMPv6(th).Type() != header.ICMPv6EchoRequest {
+	if v4 && header.ICMPv4(th).Type() != header.ICMPv4Echo ||
+		!v4 && header.ICMPv6(th).Type() != header.ICMPv6EchoRequest {
 		return false
 	}
 	data := pkt.Data().AsRange().ToView()

@@ -19,7 +19,11 @@ func (g *Gateway) bareACK(src, dst netip.AddrPort, seq uint32) error {
 	v := buffer.NewViewSize(header.TCPMinimumSize)
 	h := header.TCP(v.AsSlice())
 	h.Encode(&header.TCPFields{
-		SrcPort: src.Port(), DstPort: dst.Port(), SeqNum: seq, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck,
+		SrcPort:    src.Port(),
+		DstPort:    dst.Port(),
+		SeqNum:     seq,
+		DataOffset: header.TCPMinimumSize,
+		Flags:      header.TCPFlagAck,
 	})
 	from, to := addressOf(src.Addr()), addressOf(dst.Addr())
 	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, from, to, header.TCPMinimumSize)

@@ -22,9 +22,9 @@ const (
 	// default, so that some can be refused while others are dialled, and an eighth of the whole.
 	maxHandshakesEach = maxHandshakes / 8
 
-	// How many attempts to connect an address may make at once and a second. One that leads to a connection is given back,
-	// so this bounds only such as are refused or not answered: a flood of SYNs, a scan of ports. Each costs some 0.1 ms. A
-	// SYN beyond that is dropped, and comes again after a second (RFC 6298, 2.1).
+	// How many attempts to connect an address may make at once and a second. One that leads to a connection is given
+	// back, so this bounds only such as are refused or not answered: a flood of SYNs, a scan of ports. Each costs some
+	// 0.1 ms. A SYN beyond that is dropped, and comes again after a second (RFC 6298, 2.1).
 	attemptRate, attemptBurst = 500, 1024
 	// maxSources is how many addresses have a count of their own; containers without port guard may have many. Others
 	// share one.
@@ -141,7 +141,8 @@ func (p *pendingSYNs) remove(id stack.TransportEndpointID, connected bool) {
 // takeTCP is given the segments of no connection. It has the forwarder decide about a SYN; netstack resets the rest.
 func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	th := header.TCP(pkt.TransportHeader().Slice())
-	if len(th) < header.TCPMinimumSize || int(th.DataOffset()) < header.TCPMinimumSize || int(th.DataOffset()) > len(th) {
+	if len(th) < header.TCPMinimumSize || int(th.DataOffset()) < header.TCPMinimumSize ||
+		int(th.DataOffset()) > len(th) {
 		return true // no header that could be answered: dropped, as kernels do. Netstack has not looked at it yet
 	}
 	if th.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {

@@ -15,16 +15,16 @@
 //
 // Forwarding takes no lock and allocates nothing: the table of ports is copied on each change and swapped in whole.
 //
-// What a port may do follows from its [Role]. The forwarding table (fdb.go) has the ports' own MACs, then what a control plane
-// says ([Switch.SetStatic]), then what was learned; frames can be shown to others ([Switch.Mirror]).
+// What a port may do follows from its [Role]. The forwarding table (fdb.go) has the ports' own MACs, then what a
+// control plane says ([Switch.SetStatic]), then what was learned; frames can be shown to others ([Switch.Mirror]).
 //
 // The port guard (guard*.go) lets a guest send only from its own MAC and addresses. It looks at IPv4, IPv6, ARP
 // and neighbour discovery, passes all other EtherTypes, and counts what it drops by [Reason].
 //
 // A reader asks its [Pacer] how long to pause, so that one port's frames leave time to the others'.
 //
-// Ports that are isolated talk to the gateway only, and to each other as far as links (links.go) say: the exception costs
-// isolated ports a look-up, and others nothing.
+// Ports that are isolated talk to the gateway only, and to each other as far as links (links.go) say: the exception
+// costs isolated ports a look-up, and others nothing.
 //
 // The switch never starts a goroutine, never keeps a frame beyond the call that brought it, and never answers for
 // anyone.

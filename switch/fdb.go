@@ -19,7 +19,8 @@ type learnedMAC struct {
 // learnedMACs is copied on each change, under Switch.mu.
 type learnedMACs map[macKey]*learnedMAC
 
-// now is the time for ageing: nanoseconds since the switch was made, which a change of the machine's clock does not move.
+// now is the time for ageing: nanoseconds since the switch was made, which a change of the machine's clock does not
+// move.
 func (s *Switch) now() int64 { return int64(s.clock()) }
 
 // SetStatic says which MACs are behind a port, in the place of what was said before: a control plane's knowledge, which
@@ -76,8 +77,8 @@ func (p *Port) aged(s *Switch, l *learnedMAC) bool {
 	return age > 0 && s.now()-l.seen.Load() > int64(age)
 }
 
-// sawSource is told the source of a frame that is not the port's own MAC. It says whether the frame may pass: a MAC that
-// is another port's, or static there, is taken over by none.
+// sawSource is told the source of a frame that is not the port's own MAC. It says whether the frame may pass: a MAC
+// that is another port's, or static there, is taken over by none.
 func (p *Port) sawSource(t *table, r *portState, src macKey) bool {
 	if q := t.byMAC[src]; q != nil {
 		return q == p
@@ -96,8 +97,8 @@ func (p *Port) sawSource(t *table, r *portState, src macKey) bool {
 	return true
 }
 
-// learn notes a MAC behind a port, and that it is behind no other. A full table keeps what is not too old: the frame still
-// passes, and answers to it are flooded to the ports that learn.
+// learn notes a MAC behind a port, and that it is behind no other. A full table keeps what is not too old: the frame
+// still passes, and answers to it are flooded to the ports that learn.
 func (p *Port) learn(t *table, r *portState, mac macKey) {
 	if len(*p.learned.Load()) >= r.limit && r.age == 0 {
 		return
@@ -171,7 +172,10 @@ func hardwareAddrs(keys []macKey) []net.HardwareAddr {
 	slices.Sort(keys)
 	var list []net.HardwareAddr
 	for _, k := range keys {
-		list = append(list, net.HardwareAddr{byte(k >> 40), byte(k >> 32), byte(k >> 24), byte(k >> 16), byte(k >> 8), byte(k)})
+		list = append(
+			list,
+			net.HardwareAddr{byte(k >> 40), byte(k >> 32), byte(k >> 24), byte(k >> 16), byte(k >> 8), byte(k)},
+		)
 	}
 	return list
 }

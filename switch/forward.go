@@ -124,8 +124,8 @@ func (p *Port) flood(ports []*Port, r *portState, f *Frame) {
 	}
 }
 
-// sameGroup says whether q is in the same flood group: what came from one tunnel is not for another, as all that are behind
-// them have it from its sender (split horizon, RFC 4762, section 4.4).
+// sameGroup says whether q is in the same flood group: what came from one tunnel is not for another, as all that are
+// behind them have it from its sender (split horizon, RFC 4762, section 4.4).
 func (r *portState) sameGroup(q *Port) bool {
 	return r.cfg.FloodGroup != 0 && r.cfg.FloodGroup == q.state.Load().cfg.FloodGroup
 }
@@ -133,7 +133,8 @@ func (r *portState) sameGroup(q *Port) bool {
 // mayReach is the rule of isolated ports: they talk to the gateway, and to each other as links allow.
 func (p *Port) mayReach(r *portState, q *Port, f *Frame) bool {
 	rq := q.state.Load()
-	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Role == Gateway || rq.cfg.Role == Gateway || p.linked(r, q, rq, f)
+	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Role == Gateway || rq.cfg.Role == Gateway ||
+		p.linked(r, q, rq, f)
 }
 
 // write hands a frame to the port's device.

@@ -46,7 +46,8 @@ type Frame struct {
 
 	block  block.Block // that Payload[0] is in, if Fill made it; zero once given away
 	shared bool        // more than one device gets this frame
-	// Of the frames that were read into this one since Pacer.Round: where the first went to, and whether others went elsewhere.
+	// Of the frames that were read into this one since Pacer.Round: where the first went to, and whether others went
+	// elsewhere.
 	to      *Port
 	several bool
 	pieces  [1][]byte // what Payload points to after Fill
@@ -77,9 +78,9 @@ func (f *Frame) Release() {
 	}
 }
 
-// StealPayload returns the payload as a block that the caller owns. A large payload is given away as it is, if this is the
-// only device that gets the frame; otherwise it is copied into a block of its size. Only a device in its WriteFrame may call
-// it, once.
+// StealPayload returns the payload as a block that the caller owns. A large payload is given away as it is, if this is
+// the only device that gets the frame; otherwise it is copied into a block of its size. Only a device in its WriteFrame
+// may call it, once.
 func (f *Frame) StealPayload() block.Block {
 	n := f.PayloadLen()
 	if n >= giveAwayLen && !f.block.IsZero() && !f.shared && len(f.Payload) == 1 {

@@ -7,8 +7,8 @@ import (
 	"github.com/usernet/usernet/internal/packet"
 )
 
-// guard checks that a frame comes from the port's own addresses and claims nobody else's. It returns verdictPass, or why
-// the frame is dropped. EtherTypes that it does not know pass: hosts accept no addresses by them.
+// guard checks that a frame comes from the port's own addresses and claims nobody else's. It returns verdictPass, or
+// why the frame is dropped. EtherTypes that it does not know pass: hosts accept no addresses by them.
 func (p *Port) guard(r *portState, f *Frame) Reason {
 	if f.src() != r.mac {
 		return DropMAC
@@ -27,9 +27,9 @@ func (p *Port) guard(r *portState, f *Frame) Reason {
 	return verdictPass
 }
 
-// wellFormed is what is checked of a frame from a port without the guard: addresses may be anybody's, headers that are cut
-// short or contradict themselves reach neither netstack nor a kernel. The first fragment may be shorter than its transport
-// header, as whoever puts a packet together checks it again.
+// wellFormed is what is checked of a frame from a port without the guard: addresses may be anybody's, headers that are
+// cut short or contradict themselves reach neither netstack nor a kernel. The first fragment may be shorter than its
+// transport header, as whoever puts a packet together checks it again.
 func wellFormed(f *Frame) bool {
 	switch t := f.EtherType(); t {
 	case EtherTypeIPv4, EtherTypeIPv6:

@@ -16,7 +16,8 @@ const (
 
 func (p *Port) guardIPv4(r *portState, f *Frame, b []byte) Reason {
 	h, ok := parseIP(EtherTypeIPv4, b)
-	if len(b) >= packet.IPv4HeaderLen && b[0]>>4 == 4 && !r.has4(b[12:16]) && !(isZero(b[12:16]) && unaddressed4(b, h, ok)) {
+	if len(b) >= packet.IPv4HeaderLen && b[0]>>4 == 4 && !r.has4(b[12:16]) &&
+		!(isZero(b[12:16]) && unaddressed4(b, h, ok)) {
 		return DropIPv4
 	}
 	if h.Fragment && !h.Later && !ok {
@@ -61,7 +62,8 @@ func unaddressed4(b []byte, h packet.Headers, ok bool) bool {
 		return true
 	case packet.ProtoUDP:
 		t := b[h.Transport:]
-		return len(t) >= packet.UDPHeaderLen && binary.BigEndian.Uint16(t) == dhcp4Client && binary.BigEndian.Uint16(t[2:]) == dhcp4Server
+		return len(t) >= packet.UDPHeaderLen && binary.BigEndian.Uint16(t) == dhcp4Client &&
+			binary.BigEndian.Uint16(t[2:]) == dhcp4Server
 	}
 	return false
 }

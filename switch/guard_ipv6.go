@@ -108,7 +108,8 @@ func (r *portState) guardND(t []byte, unspecified bool) Reason {
 		if len(o) < 8 || o[1] == 0 || int(o[1])*8 > len(o) {
 			return DropMalformed
 		}
-		if kind := o[0]; (kind == optSourceLinkAddr || kind == optTargetLinkAddr) && (keyOf(o[2:8]) != r.mac || unspecified) {
+		if kind := o[0]; (kind == optSourceLinkAddr || kind == optTargetLinkAddr) &&
+			(keyOf(o[2:8]) != r.mac || unspecified) {
 			return DropNeighbour
 		}
 		o = o[int(o[1])*8:]

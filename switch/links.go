@@ -178,11 +178,12 @@ func (a access) allows(h packet.Headers, b []byte) bool {
 	if a.reach.has(h.Proto, binary.BigEndian.Uint16(t[2:])) {
 		return true
 	}
-	return a.serve.has(h.Proto, binary.BigEndian.Uint16(t)) && (h.Proto == packet.ProtoUDP || t[tcpFlags]&(tcpSYN|tcpACK) != tcpSYN)
+	return a.serve.has(h.Proto, binary.BigEndian.Uint16(t)) &&
+		(h.Proto == packet.ProtoUDP || t[tcpFlags]&(tcpSYN|tcpACK) != tcpSYN)
 }
 
-// allowsError says whether a packet is an ICMP error about one that the link lets the other side send: a closed port, or
-// a packet that was too big.
+// allowsError says whether a packet is an ICMP error about one that the link lets the other side send: a closed port,
+// or a packet that was too big.
 func (a access) allowsError(r, rq *portState, h packet.Headers, b []byte) bool {
 	t := b[h.Transport:min(h.Length, len(b))]
 	if len(t) < icmpErrorLen {
@@ -206,7 +207,8 @@ func (a access) allowsError(r, rq *portState, h packet.Headers, b []byte) bool {
 	if p = p[cited.Transport:]; len(p) < 4 {
 		return false
 	}
-	return a.serve.has(cited.Proto, binary.BigEndian.Uint16(p[2:])) || a.reach.has(cited.Proto, binary.BigEndian.Uint16(p))
+	return a.serve.has(cited.Proto, binary.BigEndian.Uint16(p[2:])) ||
+		a.reach.has(cited.Proto, binary.BigEndian.Uint16(p))
 }
 
 // has says whether an address of either family is the port's.

@@ -13,8 +13,8 @@ type MirrorFunc func(p *Port, in bool, f *Frame)
 // mirrors are those that are shown frames. It never changes once it is stored.
 type mirrors []*MirrorFunc
 
-// Mirror shows f all frames of all ports until stop is called, which may be done again. While nobody is shown anything this
-// costs a frame one atomic load each way.
+// Mirror shows f all frames of all ports until stop is called, which may be done again. While nobody is shown anything
+// this costs a frame one atomic load each way.
 func (s *Switch) Mirror(f MirrorFunc) (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// A container that sends frames without end has the daemon take as much of the processors as the scheduler gives it, and
-// programs of its neighbours wait for theirs. So while others have frames as well, a port's reader takes no more of them
-// than a rate, and pauses: the TAP's queue fills up, and the kernel drops what does not fit on the sender's account. Alone, it
-// takes all there is.
+// A container that sends frames without end has the daemon take as much of the processors as the scheduler gives it,
+// and programs of its neighbours wait for theirs. So while others have frames as well, a port's reader takes no more of
+// them than a rate, and pauses: the TAP's queue fills up, and the kernel drops what does not fit on the sender's
+// account. Alone, it takes all there is.
 //
-// The rate is in units for each processor that the daemon uses: 50,000 small frames a second, 150,000 of 1500 bytes or 75,000
-// super-frames (5 GB). A flood of small frames then takes some 20 % of a processor where reading one and sending it takes 4 µs.
+// The rate is in units for each processor that the daemon uses: 50,000 small frames a second, 150,000 of 1500 bytes or
+// 75,000 super-frames (5 GB). A flood of small frames then takes some 20 % of a processor where reading one and sending
+// it takes 4 µs.
 const (
 	paceRate  = 150_000
 	paceTurn  = 192                   // after a pause so many units may be taken
@@ -26,8 +27,8 @@ const (
 	contention = 100 * time.Millisecond
 )
 
-// activity counts rounds of readers: one wakes, takes what is there, and waits. A reader counts its first round after each
-// look of another alone: processors that write to one place wait for each other.
+// activity counts rounds of readers: one wakes, takes what is there, and waits. A reader counts its first round after
+// each look of another alone: processors that write to one place wait for each other.
 type activity struct {
 	looks  atomic.Uint64
 	_      [56]byte // on cache lines of their own
@@ -84,8 +85,8 @@ func (c *Pacer) Round(f *Frame) time.Duration {
 
 // count shows a round to others.
 func (c *Pacer) count(f *Frame) {
-	// Frames that a port sends to this one are no reason to pause: replies and acknowledgements. Those of peers count before
-	// the total, so that nobody takes them for frames of others.
+	// Frames that a port sends to this one are no reason to pause: replies and acknowledgements. Those of peers count
+	// before the total, so that nobody takes them for frames of others.
 	if f.to != nil && !f.several {
 		f.to.fromPeers.Add(1)
 	}

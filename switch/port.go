@@ -35,8 +35,8 @@ type Port struct {
 }
 
 // Frames to groups, and to MACs that no port has, cost as many writes as there are ports. A port may cause so many of
-// these a second, and so many at once: some 7 % of a processor. That is 1000 multicast frames a second on a network of 50
-// containers, and as much as two containers can send on one of three.
+// these a second, and so many at once: some 7 % of a processor. That is 1000 multicast frames a second on a network of
+// 50 containers, and as much as two containers can send on one of three.
 const (
 	floodRate  = 50000
 	floodBurst = 50000
@@ -76,7 +76,13 @@ func newPortState(cfg PortConfig) (*portState, error) {
 		return nil, fmt.Errorf("port %s: %q is no MAC address of a single station", cfg.Name, cfg.MAC)
 	}
 	cfg.MAC, cfg.Addrs = slices.Clone(cfg.MAC), slices.Clone(cfg.Addrs)
-	r := &portState{cfg: cfg, mac: keyOf(cfg.MAC), linkLocal: LinkLocal(cfg.MAC).As16(), limit: cfg.learnLimit(), age: cfg.age()}
+	r := &portState{
+		cfg:       cfg,
+		mac:       keyOf(cfg.MAC),
+		linkLocal: LinkLocal(cfg.MAC).As16(),
+		limit:     cfg.learnLimit(),
+		age:       cfg.age(),
+	}
 	for _, a := range cfg.Addrs {
 		switch a = a.Unmap(); {
 		case a.Is4():

@@ -32,10 +32,14 @@ const (
 
 var reasonNames = [numReasons]string{
 	DropShort: "short", DropVirtio: "virtio-header", DropOversize: "oversize", DropMulticast: "multicast-source",
-	DropMAC: "mac", DropReserved: "reserved-group", DropVLAN: "vlan", DropMalformed: "malformed", DropIPv4: "ipv4-source",
+	DropMAC: "mac", DropReserved: "reserved-group", DropVLAN: "vlan", DropMalformed: "malformed",
+	DropIPv4: "ipv4-source",
 	DropIPv6: "ipv6-source", DropOptions: "ip-options", DropFragment: "fragment", DropARP: "arp",
-	DropNeighbour: "neighbour-discovery", DropRouter: "router-advertisement", DropRedirect: "redirect", DropDHCP: "dhcp-server",
-	DropIsolated: "isolated", DropUnknown: "unknown-destination",
+	DropNeighbour: "neighbour-discovery",
+	DropRouter:    "router-advertisement",
+	DropRedirect:  "redirect",
+	DropDHCP:      "dhcp-server",
+	DropIsolated:  "isolated", DropUnknown: "unknown-destination",
 	DropRate: "flood-rate", DropFilter: "filter", DropDevice: "device",
 }
 

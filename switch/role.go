@@ -25,7 +25,13 @@ const (
 	numRoles
 )
 
-var roleNames = [numRoles]string{Guest: "guest", Learning: "learning", Gateway: "gateway", Fabric: "fabric", Uplink: "uplink"}
+var roleNames = [numRoles]string{
+	Guest:    "guest",
+	Learning: "learning",
+	Gateway:  "gateway",
+	Fabric:   "fabric",
+	Uplink:   "uplink",
+}
 
 func (r Role) String() string {
 	if r < numRoles {

@@ -62,8 +62,8 @@ type PortConfig struct {
 	LearnLimit int
 	// Age is for how long a MAC that sends nothing stays learned; 0: what its role has.
 	Age time.Duration
-	// Filter says of each frame of the port that was found in order whether it may go on; nil: all may. It must not block or
-	// change the frame.
+	// Filter says of each frame of the port that was found in order whether it may go on; nil: all may. It must not
+	// block or change the frame.
 	Filter func(*Frame) bool
 }
 
@@ -126,7 +126,13 @@ func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
 // checkMACFree returns an error where another port than p has a MAC. The caller holds mu.
 func (s *Switch) checkMACFree(mac macKey, p *Port) error {
 	if other := s.table.Load().byMAC[mac]; other != nil && other != p {
-		return fmt.Errorf("connect %v to network %s: %w (port %s)", other.state.Load().cfg.MAC, s.cfg.Name, ErrMACInUse, other.state.Load().cfg.Name)
+		return fmt.Errorf(
+			"connect %v to network %s: %w (port %s)",
+			other.state.Load().cfg.MAC,
+			s.cfg.Name,
+			ErrMACInUse,
+			other.state.Load().cfg.Name,
+		)
 	}
 	return nil
 }

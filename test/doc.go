@@ -30,12 +30,12 @@
 //	listen, listenUDP, startAtPeer, atPeer, asRoot     the host's and the peer's servers; commands of the world's root
 //	eventually(t, check)                               the only way to wait: a condition, until patience is over
 //
-// A test may be run on a machine with a load of thirty. Nothing waits for a time, nothing that is to happen is given less than
-// patience, and only what must not happen ("no answer within 1 s") has a short limit.
+// A test may be run on a machine with a load of thirty. Nothing waits for a time, nothing that is to happen is given
+// less than patience, and only what must not happen ("no answer within 1 s") has a short limit.
 //
-// Tests that leave the world as it is call t.Parallel and run four at a time, when all others are over. Those others change
-// what tests share: addresses, routes, resolv.conf (asRoot and atPeer other than for clients), the environment (t.Setenv), or
-// they count what reaches the resolver.
+// Tests that leave the world as it is call t.Parallel and run four at a time, when all others are over. Those others
+// change what tests share: addresses, routes, resolv.conf (asRoot and atPeer other than for clients), the environment
+// (t.Setenv), or they count what reaches the resolver.
 //
 // One test: make e2e TESTFLAGS='-run TestPublishedPort -v'. Sixteen of them in less than a minute: make smoke.
 package test

@@ -1,5 +1,6 @@
-// Command usernet-etcd speaks to etcd for a daemon whose cluster uses it: etcd's client costs more at the start of a program than
-// all of usernet (package stores). `make build` carries it inside of usernet (cmd/usernet/embedded). Nobody runs it by hand.
+// Command usernet-etcd speaks to etcd for a daemon whose cluster uses it: etcd's client costs more at the start of a
+// program than all of usernet (package stores). `make build` carries it inside of usernet (cmd/usernet/embedded).
+// Nobody runs it by hand.
 package main
 
 import (

@@ -17,7 +17,10 @@ func attachCommand() *cobra.Command {
 	var pid int
 	var key, ifname string
 	var unconfigured bool
-	c := &cobra.Command{Use: "attach --pid PID --name NAME [flags]", Short: "Give a sandbox that something else made a network", Args: cobra.NoArgs,
+	c := &cobra.Command{
+		Use:   "attach --pid PID --name NAME [flags]",
+		Short: "Give a sandbox that something else made a network",
+		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (pid == 0) == (spec.NetNS == "") {
 				return fmt.Errorf("give the sandbox as --pid PID or --netns PATH")
@@ -50,14 +53,30 @@ func attachCommand() *cobra.Command {
 			}
 			fmt.Println(made.ID)
 			return nil
-		}}
+		},
+	}
 	n.add(c.Flags())
 	c.Flags().IntVar(&pid, "pid", 0, "a process in the sandbox")
 	c.Flags().StringVar(&spec.NetNS, "netns", "", "the sandbox's network namespace")
 	c.Flags().StringVar(&spec.UserNS, "userns", "", "the user namespace that owns it (found by itself)")
-	c.Flags().StringVar(&key, "key", "", "a key of your choice, with which the command can be repeated, and `usernet detach --key` ends it")
-	c.Flags().StringVar(&ifname, "interface", "", "the interface's name in the sandbox, on its first network (eth0, eth1 ...)")
-	c.Flags().BoolVar(&unconfigured, "unconfigured", false, "leave the interfaces without addresses and routes: something else sets those that are reserved")
+	c.Flags().StringVar(
+		&key,
+		"key",
+		"",
+		"a key of your choice, with which the command can be repeated, and `usernet detach --key` ends it",
+	)
+	c.Flags().StringVar(
+		&ifname,
+		"interface",
+		"",
+		"the interface's name in the sandbox, on its first network (eth0, eth1 ...)",
+	)
+	c.Flags().BoolVar(
+		&unconfigured,
+		"unconfigured",
+		false,
+		"leave the interfaces without addresses and routes: something else sets those that are reserved",
+	)
 	c.Flags().BoolVar(&spec.ShareAPI, "share-api", false, "answer requests to usernet's API from within the sandbox")
 	c.Flags().StringVar(&spec.Name, "name", "", "the container's name")
 	c.Flags().StringVar(&spec.Hostname, "hostname", "", "one more name for it")
@@ -65,16 +84,20 @@ func attachCommand() *cobra.Command {
 }
 
 func detachCommand() *cobra.Command {
-	c := each("detach NAME...", "Take usernet's interfaces out of attached sandboxes", func(c *cobra.Command, cl *api.Client, ref string) error {
-		k, err := cl.Container(c.Context(), ref)
-		if err != nil {
-			return err
-		}
-		if !k.Attached {
-			return fmt.Errorf("container %s was not attached: stop it with `usernet stop %s`", k.Name, k.Name)
-		}
-		return cl.ContainerRemove(c.Context(), k.ID, true)
-	})
+	c := each(
+		"detach NAME...",
+		"Take usernet's interfaces out of attached sandboxes",
+		func(c *cobra.Command, cl *api.Client, ref string) error {
+			k, err := cl.Container(c.Context(), ref)
+			if err != nil {
+				return err
+			}
+			if !k.Attached {
+				return fmt.Errorf("container %s was not attached: stop it with `usernet stop %s`", k.Name, k.Name)
+			}
+			return cl.ContainerRemove(c.Context(), k.ID, true)
+		},
+	)
 	var key string
 	byName := c.RunE
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -93,6 +116,11 @@ func detachCommand() *cobra.Command {
 		}
 		return cl.Detach(c.Context(), key)
 	}
-	c.Flags().StringVar(&key, "key", "", "what was attached with this key instead; it is no error where there is nothing")
+	c.Flags().StringVar(
+		&key,
+		"key",
+		"",
+		"what was attached with this key instead; it is no error where there is nothing",
+	)
 	return c
 }

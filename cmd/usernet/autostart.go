@@ -47,12 +47,18 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
-		return nil, fmt.Errorf("no directory for the state: %w. Set XDG_STATE_HOME to a directory that is private to this user", err)
+		return nil, fmt.Errorf(
+			"no directory for the state: %w. Set XDG_STATE_HOME to a directory that is private to this user",
+			err,
+		)
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(state, &fs); err == nil && int64(fs.Bavail)*fs.Bsize < minState {
-		return nil, fmt.Errorf("no daemon can be started: there is no room in %s. In a container of usernet's the caller's own state is hidden: "+
-			"set XDG_STATE_HOME and XDG_RUNTIME_DIR to directories of the container's own", state)
+		return nil, fmt.Errorf(
+			"no daemon can be started: there is no room in %s. In a container of usernet's the caller's own state is hidden: "+
+				"set XDG_STATE_HOME and XDG_RUNTIME_DIR to directories of the container's own",
+			state,
+		)
 	}
 	log, begin, err := openDaemonLog(state)
 	if err != nil {

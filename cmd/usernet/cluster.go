@@ -128,7 +128,11 @@ func clusterInspect() *cobra.Command {
 			if len(args) == 0 {
 				return inspect([]string{""}, format, func(*api.Client, string) (any, error) { return v, nil })
 			}
-			return inspect(args, format, func(_ *api.Client, name string) (any, error) { return findHost(v.Hosts, name) })
+			return inspect(
+				args,
+				format,
+				func(_ *api.Client, name string) (any, error) { return findHost(v.Hosts, name) },
+			)
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
@@ -165,7 +169,13 @@ func clusterLeave() *cobra.Command {
 			return cl.LeaveCluster(c.Context(), q)
 		},
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "even where containers of this host are on networks that span hosts, or the other host is heard of")
+	c.Flags().BoolVarP(
+		&force,
+		"force",
+		"f",
+		false,
+		"even where containers of this host are on networks that span hosts, or the other host is heard of",
+	)
 	return c
 }
 
@@ -180,11 +190,26 @@ type clusterOptions struct {
 
 func (o *clusterOptions) flags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.store, "cluster-store", "", "join the hosts that use this store: etcd://HOST[:PORT][,HOST...][/PREFIX], consul://, zk://")
-	f.StringArrayVar(&o.storeOpts, "cluster-store-opt", nil, "option of the store, such as kv.cacertfile: KEY=VALUE (repeatable)")
+	f.StringVar(
+		&o.store,
+		"cluster-store",
+		"",
+		"join the hosts that use this store: etcd://HOST[:PORT][,HOST...][/PREFIX], consul://, zk://",
+	)
+	f.StringArrayVar(
+		&o.storeOpts,
+		"cluster-store-opt",
+		nil,
+		"option of the store, such as kv.cacertfile: KEY=VALUE (repeatable)",
+	)
 	f.StringSliceVar(&o.join, "cluster-join", nil, "join these hosts without a store: HOST[:PORT] (repeatable)")
 	f.StringVar(&o.key, "cluster-key", "", "file with the key of a cluster without a store (usernet cluster key)")
-	f.StringVar(&o.advertise, "cluster-advertise", "", "where other hosts reach this one: ADDRESS or INTERFACE, with :PORT for the fabric's")
+	f.StringVar(
+		&o.advertise,
+		"cluster-advertise",
+		"",
+		"where other hosts reach this one: ADDRESS or INTERFACE, with :PORT for the fabric's",
+	)
 }
 
 // check refuses combinations that make no sense.
@@ -193,7 +218,9 @@ func (o *clusterOptions) check() error {
 	case o.store != "" && len(o.join) > 0:
 		return errors.New("--cluster-store and --cluster-join are two ways to the same: give one")
 	case len(o.join) > 0 && o.key == "":
-		return errors.New("--cluster-join needs --cluster-key FILE, with the same key on all hosts: usernet cluster key makes one")
+		return errors.New(
+			"--cluster-join needs --cluster-key FILE, with the same key on all hosts: usernet cluster key makes one",
+		)
 	case o.store == "" && len(o.storeOpts) > 0:
 		return errors.New("--cluster-store-opt needs --cluster-store")
 	case len(o.join) == 0 && o.key != "":

@@ -135,7 +135,10 @@ func (k completer) function(c *cobra.Command, _ []string, word string) ([]string
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), completeWait)
 	defer cancel()
-	return slices.DeleteFunc(slices.Clone(k.names(ctx, cl)), func(s string) bool { return !strings.HasPrefix(s, word) }), directive
+	return slices.DeleteFunc(
+		slices.Clone(k.names(ctx, cl)),
+		func(s string) bool { return !strings.HasPrefix(s, word) },
+	), directive
 }
 
 // complete is what cobra calls for an argument. What was named before is not offered again.

@@ -64,9 +64,13 @@ func stopCommand() *cobra.Command {
 
 func killCommand() *cobra.Command {
 	var sig string
-	c := each("kill CONTAINER...", "Send a signal to containers", func(c *cobra.Command, cl *api.Client, ref string) error {
-		return cl.ContainerKill(c.Context(), ref, sig)
-	})
+	c := each(
+		"kill CONTAINER...",
+		"Send a signal to containers",
+		func(c *cobra.Command, cl *api.Client, ref string) error {
+			return cl.ContainerKill(c.Context(), ref, sig)
+		},
+	)
 	c.Flags().StringVarP(&sig, "signal", "s", "KILL", "signal to send")
 	return c
 }
@@ -81,7 +85,13 @@ func rmCommand() *cobra.Command {
 		}
 		return err
 	})
-	c.Flags().BoolVarP(&force, "force", "f", false, "kill a running container first, detach an attached one; no error where there is none")
+	c.Flags().BoolVarP(
+		&force,
+		"force",
+		"f",
+		false,
+		"kill a running container first, detach an attached one; no error where there is none",
+	)
 	return c
 }
 
@@ -96,8 +106,19 @@ func (r psRow) Label(name string) string { return r.labels[name] }
 
 var psTable = table{
 	columns: "{{.ID}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
-	header: headings{"ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
-		"RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Labels": "LABELS", "Networks": "NETWORKS"},
+	header: headings{
+		"ID":         "CONTAINER ID",
+		"Names":      "NAMES",
+		"Image":      "IMAGE",
+		"Command":    "COMMAND",
+		"CreatedAt":  "CREATED AT",
+		"RunningFor": "CREATED",
+		"Ports":      "PORTS",
+		"State":      "STATE",
+		"Status":     "STATUS",
+		"Labels":     "LABELS",
+		"Networks":   "NETWORKS",
+	},
 }
 
 func psCommand() *cobra.Command {
@@ -172,7 +193,14 @@ func newPsRow(k container.Summary, noTrunc bool) psRow {
 			exposed = append(exposed, network.PortProto{Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
 			continue
 		}
-		bound = append(bound, ports.Bound{Host: netip.AddrPortFrom(p.IP, p.PublicPort), Port: p.PrivatePort, Proto: network.Protocol(p.Type)})
+		bound = append(
+			bound,
+			ports.Bound{
+				Host:  netip.AddrPortFrom(p.IP, p.PublicPort),
+				Port:  p.PrivatePort,
+				Proto: network.Protocol(p.Type),
+			},
+		)
 	}
 	created := time.Unix(k.Created, 0)
 	return psRow{
@@ -214,7 +242,11 @@ func inspectCommand() *cobra.Command {
 		Short: "Show containers or networks in full",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return inspect(args, format, func(cl *api.Client, name string) (any, error) { return find(c.Context(), cl, name, kind) })
+			return inspect(
+				args,
+				format,
+				func(cl *api.Client, name string) (any, error) { return find(c.Context(), cl, name, kind) },
+			)
 		}}
 	c.Flags().StringVarP(&format, "format", "f", "", "json or TEMPLATE")
 	c.Flags().StringVar(&kind, "type", "", "container or network")

@@ -39,7 +39,13 @@ func dnsQueryCommand() *cobra.Command {
 			for _, r := range a.Records {
 				fmt.Println(r)
 			}
-			fmt.Printf(";; %s, %d records, from %s in %s\n", a.Rcode, len(a.Records), a.Source, a.Duration.Round(time.Microsecond))
+			fmt.Printf(
+				";; %s, %d records, from %s in %s\n",
+				a.Rcode,
+				len(a.Records),
+				a.Source,
+				a.Duration.Round(time.Microsecond),
+			)
 			return nil
 		},
 	}

@@ -54,19 +54,28 @@ func eventsCommand(kind string) *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return cl.Events(ctx, api.EventOptions{Since: since, Until: until, Filters: f}, func(m events.Message) error {
-				if t == nil {
-					_, err := fmt.Println(eventLine(m))
+			return cl.Events(
+				ctx,
+				api.EventOptions{Since: since, Until: until, Filters: f},
+				func(m events.Message) error {
+					if t == nil {
+						_, err := fmt.Println(eventLine(m))
+						return err
+					}
+					if err := t.Execute(os.Stdout, m); err != nil {
+						return fmt.Errorf("template: %w", err)
+					}
+					_, err := fmt.Println()
 					return err
-				}
-				if err := t.Execute(os.Stdout, m); err != nil {
-					return fmt.Errorf("template: %w", err)
-				}
-				_, err := fmt.Println()
-				return err
-			})
+				},
+			)
 		}}
-	c.Flags().StringVar(&since, "since", "", "begin with what happened since then: a date, or how long ago, such as 10m")
+	c.Flags().StringVar(
+		&since,
+		"since",
+		"",
+		"begin with what happened since then: a date, or how long ago, such as 10m",
+	)
 	c.Flags().StringVar(&until, "until", "", "end then")
 	c.Flags().StringVar(&format, "format", "", "json or TEMPLATE")
 	c.Flags().StringArrayVarP(&filter, "filter", "f", nil, "show those that match: KEY=VALUE")

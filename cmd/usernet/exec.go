@@ -22,7 +22,10 @@ type execOptions struct {
 
 func execCommand() *cobra.Command {
 	var o execOptions
-	c := &cobra.Command{Use: "exec [flags] CONTAINER [--] COMMAND [ARG...]", Short: "Run one more command in a running container", Args: cobra.MinimumNArgs(2),
+	c := &cobra.Command{
+		Use:   "exec [flags] CONTAINER [--] COMMAND [ARG...]",
+		Short: "Run one more command in a running container",
+		Args:  cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if args = withoutDashes(args, 1); len(args) < 2 {
 				return runError{errors.New("no command: give one behind the container's name")}
@@ -41,7 +44,10 @@ func execCommand() *cobra.Command {
 			if o.detach {
 				return o.inBackground(args)
 			}
-			links := network.LinkEnvironment(k, func(name string) (*network.Container, error) { return cl.Container(c.Context(), name) })
+			links := network.LinkEnvironment(
+				k,
+				func(name string) (*network.Container, error) { return cl.Container(c.Context(), name) },
+			)
 			spec, err := o.spec(k, links, args[1:])
 			if err != nil {
 				return runError{err}
@@ -60,7 +66,8 @@ func execCommand() *cobra.Command {
 				return exitCode(code)
 			}
 			return nil
-		}}
+		},
+	}
 	f := c.Flags()
 	f.SetInterspersed(false)
 	f.StringArrayVarP(&o.env, "env", "e", nil, "environment variable: NAME[=VALUE]")
@@ -89,8 +96,17 @@ func (o *execOptions) spec(k *network.Container, links, command []string) (sandb
 		}
 	}
 	spec := sandbox.Spec{
-		Command: command, WorkingDir: o.dir, User: o.user, Rootfs: k.Rootfs, Limits: limit, TTY: o.tty, Stdout: os.Stdout, Stderr: os.Stderr,
-		Env: lastOfEach(append(links, environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})...)),
+		Command:    command,
+		WorkingDir: o.dir,
+		User:       o.user,
+		Rootfs:     k.Rootfs,
+		Limits:     limit,
+		TTY:        o.tty,
+		Stdout:     os.Stdout,
+		Stderr:     os.Stderr,
+		Env: lastOfEach(
+			append(links, environment(runOptions{rootfs: k.Rootfs, tty: o.tty, env: append(k.Env, env...)})...),
+		),
 	}
 	if o.interactive || o.tty {
 		spec.Stdin = os.Stdin

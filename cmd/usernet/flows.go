@@ -69,8 +69,24 @@ func writeFlows(to io.Writer, list []api.Flow) error {
 	w := tabwriter.NewWriter(to, 6, 1, 2, ' ', 0)
 	fmt.Fprintln(w, "CONTAINER\tPROTO\tDIR\tINSIDE\tOUTSIDE\tHOST SIDE\tSTATE\tPATH\tIN\tOUT\tAGE")
 	for _, f := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Container, f.Proto, f.Direction, f.Inside, f.Outside, f.HostSide, f.State, f.Path,
-			amount(f.BytesIn, f.PacketsIn), amount(f.BytesOut, f.PacketsOut), units.HumanDuration(time.Since(f.Created)))
+		fmt.Fprintf(
+			w,
+			"%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			f.Container,
+			f.Proto,
+			f.Direction,
+			f.Inside,
+			f.Outside,
+			f.HostSide,
+			f.State,
+			f.Path,
+			amount(
+				f.BytesIn,
+				f.PacketsIn,
+			),
+			amount(f.BytesOut, f.PacketsOut),
+			units.HumanDuration(time.Since(f.Created)),
+		)
 	}
 	return w.Flush()
 }

@@ -28,14 +28,23 @@ type guardFlags struct {
 }
 
 func (g *guardFlags) add(f *pflag.FlagSet) {
-	f.BoolVar(&g.privileged, "privileged", false, "all that root in a user namespace may do, for sandboxes in the sandbox")
+	f.BoolVar(
+		&g.privileged,
+		"privileged",
+		false,
+		"all that root in a user namespace may do, for sandboxes in the sandbox",
+	)
 	f.StringSliceVar(&g.capAdd, "cap-add", nil, "add a capability to Docker's default ones, or ALL")
 	f.StringSliceVar(&g.capDrop, "cap-drop", nil, "take a capability away, or ALL")
 	f.StringArrayVar(&g.securityOpts, "security-opt", nil,
 		"seccomp=unconfined|FILE.json, no-new-privileges, systempaths=unconfined, proc=none")
 	f.StringArrayVar(&g.devices, "device", nil, "further device of the host in a --rootfs, such as /dev/net/tun")
-	f.BoolVar(&g.shareAPI, "share-api", false,
-		"let the container use usernet's API: show its socket and state to a command with the caller's files, and answer it")
+	f.BoolVar(
+		&g.shareAPI,
+		"share-api",
+		false,
+		"let the container use usernet's API: show its socket and state to a command with the caller's files, and answer it",
+	)
 	f.BoolVar(&g.shareServices, "share-services", false, "show it the host's D-Bus, resolvers and container engines")
 	f.StringVar(&g.userns, "userns", sandbox.UserNSAuto,
 		"who root in the sandbox is: auto, host (the caller) or range (a subordinate id)")
@@ -121,8 +130,12 @@ func limits(privileged bool, capAdd, capDrop, opts []string) (*sandbox.Limits, e
 			l.NoNewPrivileges = true
 		case name == optNoNewPrivs && value == "false":
 		default:
-			return nil, fmt.Errorf("--security-opt %.40q: there are seccomp=unconfined, seccomp=FILE, no-new-privileges, %s and %s",
-				o, optSystemPaths, optNoProc)
+			return nil, fmt.Errorf(
+				"--security-opt %.40q: there are seccomp=unconfined, seccomp=FILE, no-new-privileges, %s and %s",
+				o,
+				optSystemPaths,
+				optNoProc,
+			)
 		}
 	}
 	l.Capabilities = uint64(caps)
@@ -136,8 +149,8 @@ func limits(privileged bool, capAdd, capDrop, opts []string) (*sandbox.Limits, e
 	return l, err
 }
 
-// apiPaths lists what of usernet itself is hidden from a sandbox with the caller's files: its state, and the directory of
-// its socket, or where that may hold other things too, the socket.
+// apiPaths lists what of usernet itself is hidden from a sandbox with the caller's files: its state, and the directory
+// of its socket, or where that may hold other things too, the socket.
 func apiPaths(socket, stateDir string) []string {
 	if dir := filepath.Dir(socket); strings.HasPrefix(filepath.Base(dir), "usernet") {
 		return []string{stateDir, dir}

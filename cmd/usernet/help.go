@@ -30,7 +30,9 @@ type page struct {
 
 // pages are those of all commands, by their words behind `usernet`.
 var pages = map[string]page{
-	"run": {group: groupContainers, long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC, PID and cgroup namespaces, with
+	"run": {
+		group: groupContainers,
+		long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC, PID and cgroup namespaces, with
 the capabilities and the filter of system calls that Docker gives a container. Root inside is nobody special outside. The exit status is the command's; 125 where usernet failed, 126 where the command could not be executed, 127
 where it was not found.`,
 		examples: `usernet run --rm -it -- sh
@@ -53,12 +55,22 @@ usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 5
 			"cap-drop":     words(append([]string{"ALL"}, profile.All.Names()...)...),
 			"security-opt": words("seccomp=unconfined", optNoNewPrivs, optSystemPaths, optNoProc),
 			"userns":       words(sandbox.UserNSAuto, sandbox.UserNSHost, sandbox.UserNSRange),
-		}},
-	"attach": {group: groupContainers, long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
+		},
+	},
+	"attach": {
+		group: groupContainers,
+		long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
 unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again.`,
 		examples: `usernet attach --pid 4711 --name box --network mynet
 usernet attach --netns /run/user/1000/netns/box --name box -p 8080:80`,
-		flags: map[string]completer{"network": networkModes, "link": running, "egress": egressModes, "netns": files, "userns": files}},
+		flags: map[string]completer{
+			"network": networkModes,
+			"link":    running,
+			"egress":  egressModes,
+			"netns":   files,
+			"userns":  files,
+		},
+	},
 	"detach": {group: groupContainers, examples: "usernet detach box", args: []completer{running}, more: true},
 	"exec": {group: groupContainers, examples: `usernet exec -it web sh
 usernet exec -e DEBUG=1 -w /srv web ./reload`, args: []completer{running, files}, more: true, flags: map[string]completer{"env-file": files}},
@@ -68,9 +80,26 @@ usernet ps --filter network=mynet --format '{{.Names}}: {{.Ports}}'`, flags: map
 usernet logs --since 10m --timestamps web`, args: []completer{containers}},
 	"inspect": {group: groupContainers, examples: `usernet inspect web
 usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: []completer{anything}, more: true, flags: map[string]completer{"type": words("container", "network")}},
-	"stop":   {group: groupContainers, examples: "usernet stop -t 2 web", args: []completer{running}, more: true, flags: map[string]completer{"signal": signals}},
-	"kill":   {group: groupContainers, examples: "usernet kill -s HUP web", args: []completer{running}, more: true, flags: map[string]completer{"signal": signals}},
-	"wait":   {group: groupContainers, examples: "usernet wait job && echo ended", args: []completer{containers}, more: true},
+	"stop": {
+		group:    groupContainers,
+		examples: "usernet stop -t 2 web",
+		args:     []completer{running},
+		more:     true,
+		flags:    map[string]completer{"signal": signals},
+	},
+	"kill": {
+		group:    groupContainers,
+		examples: "usernet kill -s HUP web",
+		args:     []completer{running},
+		more:     true,
+		flags:    map[string]completer{"signal": signals},
+	},
+	"wait": {
+		group:    groupContainers,
+		examples: "usernet wait job && echo ended",
+		args:     []completer{containers},
+		more:     true,
+	},
 	"rename": {group: groupContainers, examples: "usernet rename web old-web", args: []completer{containers}},
 	"rm":     {group: groupContainers, examples: "usernet rm -f web", args: []completer{containers}, more: true},
 	"port": {group: groupContainers, examples: `usernet port web
@@ -88,66 +117,120 @@ usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address p
 usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend
 usernet network create --egress deny --allow-egress '*.debian.org:443' build
 usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
-		args: []completer{nothing}, flags: map[string]completer{"driver": words("bridge", "overlay"), "scope": words("local", "global"), "config-from": networks, "opt": options, "egress": egressModes}},
+		args: []completer{
+			nothing,
+		}, flags: map[string]completer{"driver": words("bridge", "overlay"), "scope": words("local", "global"), "config-from": networks, "opt": options, "egress": egressModes}},
 	"network ls": {examples: `usernet network ls --filter type=custom --format '{{.Name}} {{.Labels}}'`,
-		flags: map[string]completer{"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type")}},
+		flags: map[string]completer{
+			"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type"),
+		}},
 	"network inspect": {examples: `usernet network inspect mynet
 usernet network inspect --verbose mynet    # switch ports, and what was dropped and why`, args: []completer{networks}, more: true},
-	"network rm":    {examples: "usernet network rm mynet", args: []completer{networks}, more: true},
-	"network prune": {examples: "usernet network prune -f --filter until=24h", flags: map[string]completer{"filter": filterKeys("label", "until")}},
+	"network rm": {examples: "usernet network rm mynet", args: []completer{networks}, more: true},
+	"network prune": {
+		examples: "usernet network prune -f --filter until=24h",
+		flags:    map[string]completer{"filter": filterKeys("label", "until")},
+	},
 	"network connect": {examples: `usernet network connect --alias db mynet web
 usernet network connect --ip 10.7.0.9 --gw-priority 1 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
 	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
-	"network events":     {examples: "usernet network events --since 10m --until 0s", flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network")}},
-	"cluster": {group: groupNetworks, long: `Manage the cluster that this host is in. Hosts become a cluster by a key-value store that all of them reach, or
-without one by each other: usernet serve --cluster-store, or --cluster-join. Networks made with --driver overlay are then seen on all hosts.`},
-	"cluster ls":      {examples: "usernet cluster ls --json"},
-	"cluster inspect": {examples: "usernet cluster inspect\nusernet cluster inspect -f '{{.Path}} {{.RTT}}' beta", args: []completer{hosts}, more: true},
-	"cluster leave":   {examples: "usernet cluster leave\nusernet cluster leave beta    # which will not come back", args: []completer{hosts}},
-	"cluster key":     {examples: "usernet cluster key > cluster.key"},
+	"network events": {
+		examples: "usernet network events --since 10m --until 0s",
+		flags:    map[string]completer{"filter": filterKeys("container", "event", "label", "network")},
+	},
+	"cluster": {
+		group: groupNetworks,
+		long: `Manage the cluster that this host is in. Hosts become a cluster by a key-value store that all of them reach, or
+without one by each other: usernet serve --cluster-store, or --cluster-join. Networks made with --driver overlay are then seen on all hosts.`,
+	},
+	"cluster ls": {examples: "usernet cluster ls --json"},
+	"cluster inspect": {
+		examples: "usernet cluster inspect\nusernet cluster inspect -f '{{.Path}} {{.RTT}}' beta",
+		args:     []completer{hosts},
+		more:     true,
+	},
+	"cluster leave": {
+		examples: "usernet cluster leave\nusernet cluster leave beta    # which will not come back",
+		args:     []completer{hosts},
+	},
+	"cluster key": {examples: "usernet cluster key > cluster.key"},
 	"events": {group: groupDaemon, examples: `usernet events --filter type=network
 usernet events --since 10m --until 0s --format json`, flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network", "scope", "type")}},
-	"serve": {group: groupDaemon, long: `Run the daemon in the foreground, until SIGTERM, SIGINT or an error. Containers go on when it ends, without a network until it is
+	"serve": {
+		group: groupDaemon,
+		long: `Run the daemon in the foreground, until SIGTERM, SIGINT or an error. Containers go on when it ends, without a network until it is
 there again. Without one, run starts a daemon in the background, which ends five minutes after the last container.`,
 		examples: `usernet serve
 usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug
 usernet serve --cluster-store etcd://192.0.2.4:2379
-usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key`, flags: map[string]completer{
-			"socket": files, "state-dir": files, "cluster-key": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")}},
+usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key`,
+		flags: map[string]completer{
+			"socket": files, "state-dir": files, "cluster-key": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")},
+	},
 	"info":     {group: groupDaemon, examples: "usernet info --json"},
 	"check":    {group: groupDaemon, examples: "usernet check --json"},
 	"shutdown": {group: groupDaemon, examples: "usernet shutdown"},
 	"version":  {group: groupDaemon, examples: "usernet version --json"},
-	"slirp4netns": {group: groupRuntimes, long: `Connect one network namespace to the host's network, without a daemon, with the command line, descriptors and API socket of
+	"slirp4netns": {
+		group: groupRuntimes,
+		long: `Connect one network namespace to the host's network, without a daemon, with the command line, descriptors and API socket of
 slirp4netns 1.3. A symbolic link called slirp4netns to usernet does the same; usernet slirp4netns --help lists the options.`,
-		examples: "usernet slirp4netns --configure --mtu=65520 4711 tap0", args: []completer{nothing}},
-	"pasta": {group: groupRuntimes, long: `Connect one network namespace to the host's network so that it looks like the host, without a daemon, with the command line of
+		examples: "usernet slirp4netns --configure --mtu=65520 4711 tap0",
+		args:     []completer{nothing},
+	},
+	"pasta": {
+		group: groupRuntimes,
+		long: `Connect one network namespace to the host's network so that it looks like the host, without a daemon, with the command line of
 pasta. A symbolic link called pasta to usernet does the same; usernet pasta --help lists the options.`,
-		examples: "usernet pasta --config-net -t 8080:80 4711", args: []completer{nothing}},
-	"rootlessport": {group: groupRuntimes, long: `Bind the host's ports of one container, as rootless Podman asks for it in JSON on standard input, and keep the clients'
+		examples: "usernet pasta --config-net -t 8080:80 4711",
+		args:     []completer{nothing},
+	},
+	"rootlessport": {
+		group: groupRuntimes,
+		long: `Bind the host's ports of one container, as rootless Podman asks for it in JSON on standard input, and keep the clients'
 addresses. Podman calls it by a symbolic link called rootlessport (usernet integrate podman).`,
-		examples: "usernet rootlessport < config.json", args: []completer{nothing}},
-	"integrate": {group: groupRuntimes, long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
+		examples: "usernet rootlessport < config.json",
+		args:     []completer{nothing},
+	},
+	"integrate": {
+		group: groupRuntimes,
+		long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
 by usernet is changed.`,
 		examples: `usernet integrate podman
-usernet integrate podman --write`, args: []completer{words("cni", "docker", "netavark", "oci", "podman", "rootlesskit")}},
-	"netavark": {group: groupRuntimes, long: `Called by netavark, Podman's network program, as the plugin of the driver usernet. usernet integrate netavark makes it known.`,
-		examples: "usernet netavark info", args: []completer{words("create", "info", "setup", "teardown")}},
-	"oci-hook": {group: groupRuntimes, long: `Called by runc, crun or Podman as a hook, with the container's state on standard input: a container whose annotation
+usernet integrate podman --write`,
+		args: []completer{words("cni", "docker", "netavark", "oci", "podman", "rootlesskit")},
+	},
+	"netavark": {
+		group:    groupRuntimes,
+		long:     `Called by netavark, Podman's network program, as the plugin of the driver usernet. usernet integrate netavark makes it known.`,
+		examples: "usernet netavark info",
+		args:     []completer{words("create", "info", "setup", "teardown")},
+	},
+	"oci-hook": {
+		group: groupRuntimes,
+		long: `Called by runc, crun or Podman as a hook, with the container's state on standard input: a container whose annotation
 usernet.network names networks gets interfaces on them. createRuntime and poststop are the stages of runc and Podman; crun by itself
 calls it in createContainer, where --host has to name the daemon's socket. usernet integrate oci shows the configuration.`,
 		examples: "usernet oci-hook createRuntime <state.json",
-		args:     []completer{words("createContainer", "createRuntime", "poststop", "prestart")}},
+		args:     []completer{words("createContainer", "createRuntime", "poststop", "prestart")},
+	},
 }
 
 // addPages gives each command its group, examples and completion.
 func addPages(root *cobra.Command) {
-	root.AddGroup(&cobra.Group{
-		ID:    groupContainers,
-		Title: "Containers:"}, &cobra.Group{ID: groupNetworks,
-		Title: "Networks:",
-	},
-		&cobra.Group{ID: groupRuntimes, Title: "For container engines:"}, &cobra.Group{ID: groupDaemon, Title: "The daemon and this machine:"})
+	root.AddGroup(
+		&cobra.Group{
+			ID:    groupContainers,
+			Title: "Containers:"},
+		&cobra.Group{ID: groupNetworks,
+			Title: "Networks:",
+		},
+		&cobra.Group{
+			ID:    groupRuntimes,
+			Title: "For container engines:",
+		},
+		&cobra.Group{ID: groupDaemon, Title: "The daemon and this machine:"},
+	)
 	root.SetHelpCommandGroupID(groupDaemon)
 	root.SetCompletionCommandGroupID(groupDaemon)
 	each := func(c *cobra.Command, p page) {

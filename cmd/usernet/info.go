@@ -73,7 +73,12 @@ func printBudgets(b api.Budgets) {
 		}
 		return units.BytesSize(float64(n))
 	}
-	fmt.Printf("Descriptors for connections: %d of %d used, %d more kept for all else\n", b.DescriptorsUsed, b.Descriptors, b.DescriptorsReserve)
+	fmt.Printf(
+		"Descriptors for connections: %d of %d used, %d more kept for all else\n",
+		b.DescriptorsUsed,
+		b.Descriptors,
+		b.DescriptorsReserve,
+	)
 	fmt.Printf("Memory for connections through gateways: %s of %s set aside; each container: %s\n",
 		units.BytesSize(float64(b.MemoryUsed)), size(b.Memory), size(b.MemoryPerContainer))
 	fmt.Printf("Memory of the daemon (GOMEMLIMIT): %s\n", size(b.GoMemoryLimit))

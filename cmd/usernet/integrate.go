@@ -13,7 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// An integration is what has to be in place for another program to use usernet: links, files, and what a person does then.
+// An integration is what has to be in place for another program to use usernet: links, files, and what a person does
+// then.
 type integration struct {
 	short string
 	links map[string]string // by path: what each leads to
@@ -38,7 +39,10 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 				filepath.Join(config, "containers/containers.conf.d/usernet.conf"): "# Written by `usernet integrate podman --write`; `--undo` removes it.\n" +
 					"[engine]\nnetwork_cmd_path = \"" + slirp + "\"\n" +
 					"# Podman's own default, behind usernet's directory.\n" +
-					"helper_binaries_dir = [\"" + strings.Join(append([]string{bin}, podmanHelpers...), "\", \"") + "\"]\n",
+					"helper_binaries_dir = [\"" + strings.Join(
+					append([]string{bin}, podmanHelpers...),
+					"\", \"",
+				) + "\"]\n",
 			},
 			after: "Containers that are started from now on use it, whatever their --network.",
 		},
@@ -58,15 +62,26 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 			files: map[string]string{
 				filepath.Join(config, "cni/net.d/usernet.conflist"): cniNetwork,
 			},
-			after: "Add " + filepath.Join(data, "usernet", "cni") + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
+			after: "Add " + filepath.Join(
+				data,
+				"usernet",
+				"cni",
+			) + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
 		},
 		"netavark": {
 			short: "Podman 5 and 6 have the driver usernet for networks",
 			files: map[string]string{
 				filepath.Join(config, "containers/containers.conf.d/usernet-netavark.conf"): "# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
-					"[network]\nnetavark_plugin_dirs = [\"" + filepath.Join(config, "usernet/netavark") + "\", \"/usr/libexec/netavark\", \"/usr/lib/netavark\"]\n",
+					"[network]\nnetavark_plugin_dirs = [\"" + filepath.Join(
+					config,
+					"usernet/netavark",
+				) + "\", \"/usr/libexec/netavark\", \"/usr/lib/netavark\"]\n",
 				filepath.Join(config, "usernet/netavark/usernet"): "#!/bin/sh\n# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
-					"exec '" + strings.ReplaceAll(binary, "'", `'\''`) + "' netavark \"$@\"\n",
+					"exec '" + strings.ReplaceAll(
+					binary,
+					"'",
+					`'\''`,
+				) + "' netavark \"$@\"\n",
 			},
 			after: "podman network create -d usernet mynet; `usernet serve` has to run.",
 		},
@@ -74,10 +89,21 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 			short: "Podman and runc give containers with the annotation usernet.network a network",
 			links: map[string]string{filepath.Join(data, "usernet", "bin", "usernet"): binary},
 			files: map[string]string{
-				filepath.Join(config, "usernet/hooks/usernet-create.json"): ociHook("createRuntime", filepath.Join(data, "usernet", "bin", "usernet"), socket),
-				filepath.Join(config, "usernet/hooks/usernet-stop.json"):   ociHook("poststop", filepath.Join(data, "usernet", "bin", "usernet"), socket),
+				filepath.Join(config, "usernet/hooks/usernet-create.json"): ociHook(
+					"createRuntime",
+					filepath.Join(data, "usernet", "bin", "usernet"),
+					socket,
+				),
+				filepath.Join(config, "usernet/hooks/usernet-stop.json"): ociHook(
+					"poststop",
+					filepath.Join(data, "usernet", "bin", "usernet"),
+					socket,
+				),
 			},
-			after: "podman --hooks-dir " + filepath.Join(config, "usernet/hooks") + " run --network none --annotation usernet.network=NAME ... " +
+			after: "podman --hooks-dir " + filepath.Join(
+				config,
+				"usernet/hooks",
+			) + " run --network none --annotation usernet.network=NAME ... " +
 				"(or hooks_dir in containers.conf); `usernet serve` has to run.",
 		},
 		"rootlesskit": {
@@ -148,13 +174,19 @@ func integrateCommand() *cobra.Command {
 func integrationFor(name string) (integration, error) {
 	config, err := os.UserConfigDir()
 	if err != nil {
-		return integration{}, fmt.Errorf("where configuration is written is not known: set HOME or XDG_CONFIG_HOME: %w", err)
+		return integration{}, fmt.Errorf(
+			"where configuration is written is not known: set HOME or XDG_CONFIG_HOME: %w",
+			err,
+		)
 	}
 	data := os.Getenv("XDG_DATA_HOME")
 	if data == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return integration{}, fmt.Errorf("where programs are linked is not known: set HOME or XDG_DATA_HOME: %w", err)
+			return integration{}, fmt.Errorf(
+				"where programs are linked is not known: set HOME or XDG_DATA_HOME: %w",
+				err,
+			)
 		}
 		data = filepath.Join(home, ".local/share")
 	}
@@ -201,7 +233,11 @@ func (i integration) write(w io.Writer) error {
 	}
 	for path, text := range i.files {
 		if b, err := os.ReadFile(path); err == nil && !written(b, text) {
-			return fmt.Errorf("%s is there and was not written by usernet: move it away first, or add to it by hand:\n%s", path, text)
+			return fmt.Errorf(
+				"%s is there and was not written by usernet: move it away first, or add to it by hand:\n%s",
+				path,
+				text,
+			)
 		}
 	}
 	for _, path := range sorted(i.links) {

@@ -66,17 +66,59 @@ var host string // --host
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use: "usernet", Short: "Rootless container networking", Version: version, SilenceUsage: true, SilenceErrors: true,
+		Use:           "usernet",
+		Short:         "Rootless container networking",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
 	}
-	root.PersistentFlags().StringVarP(&host, "host", "H", os.Getenv("USERNET_HOST"), "the daemon's socket (unix:///path)")
+	root.PersistentFlags().StringVarP(
+		&host,
+		"host",
+		"H",
+		os.Getenv("USERNET_HOST"),
+		"the daemon's socket (unix:///path)",
+	)
 	root.AddCommand(
-		runCommand(), attachCommand(), detachCommand(), psCommand(), execCommand(), logsCommand(), stopCommand(), killCommand(), waitCommand(),
-		renameCommand(), rmCommand(), portCommand(), inspectCommand(), networkCommand(), clusterCommand(), flowsCommand(), dnsCommand(), eventsCommand(""), infoCommand(),
-		checkCommand(), serveCommand(), shutdownCommand(), versionCommand(), monitorCommand(), manCommand(),
+		runCommand(),
+		attachCommand(),
+		detachCommand(),
+		psCommand(),
+		execCommand(),
+		logsCommand(),
+		stopCommand(),
+		killCommand(),
+		waitCommand(),
+		renameCommand(),
+		rmCommand(),
+		portCommand(),
+		inspectCommand(),
+		networkCommand(),
+		clusterCommand(),
+		flowsCommand(),
+		dnsCommand(),
+		eventsCommand(""),
+		infoCommand(),
+		checkCommand(),
+		serveCommand(),
+		shutdownCommand(),
+		versionCommand(),
+		monitorCommand(),
+		manCommand(),
 		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
 		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"),
-		placeCommand("rootlessport", "< CONFIG", "Take the place of Podman's rootlessport"), integrateCommand(), ociHookCommand(),
-		placeCommand("netavark", "info|create|setup NETNS|teardown NETNS", "Serve Podman's networks of the driver usernet"),
+		placeCommand(
+			"rootlessport",
+			"< CONFIG",
+			"Take the place of Podman's rootlessport",
+		),
+		integrateCommand(),
+		ociHookCommand(),
+		placeCommand(
+			"netavark",
+			"info|create|setup NETNS|teardown NETNS",
+			"Serve Podman's networks of the driver usernet",
+		),
 	)
 	addDockerOnly(root)
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.
@@ -147,8 +189,10 @@ func stateDir() (string, error) {
 	if err != nil { // HOME is not set, as under some service managers
 		u, lookup := user.LookupId(strconv.Itoa(os.Getuid()))
 		if lookup != nil || !filepath.IsAbs(u.HomeDir) {
-			return "", errors.New("no directory for the state: neither HOME is set nor has this user a home in /etc/passwd. " +
-				"Set XDG_STATE_HOME to a directory that is private to this user")
+			return "", errors.New(
+				"no directory for the state: neither HOME is set nor has this user a home in /etc/passwd. " +
+					"Set XDG_STATE_HOME to a directory that is private to this user",
+			)
 		}
 		home = u.HomeDir
 	}

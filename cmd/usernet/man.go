@@ -12,13 +12,18 @@ import (
 
 // manCommand writes a manual page for each command (`make man`).
 func manCommand() *cobra.Command {
-	return &cobra.Command{Use: "man DIRECTORY", Hidden: true, Args: cobra.ExactArgs(1), Short: "Write the manual pages into a directory",
+	return &cobra.Command{
+		Use:    "man DIRECTORY",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		Short:  "Write the manual pages into a directory",
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
 			return writeManPages(c.Root(), args[0])
-		}}
+		},
+	}
 }
 
 func writeManPages(c *cobra.Command, dir string) error {
@@ -43,7 +48,12 @@ func manPage(c *cobra.Command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ".TH %s 1 \"\" \"usernet %s\" \"usernet\"\n", roff(strings.ToUpper(manName(c))), roff(version))
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(manName(c)), roff(c.Short))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n%s\n", roff(c.CommandPath()), roff(strings.TrimPrefix(strings.TrimPrefix(c.UseLine(), c.CommandPath()), " ")))
+	fmt.Fprintf(
+		&b,
+		".SH SYNOPSIS\n.B %s\n%s\n",
+		roff(c.CommandPath()),
+		roff(strings.TrimPrefix(strings.TrimPrefix(c.UseLine(), c.CommandPath()), " ")),
+	)
 	long := c.Long
 	if long == "" {
 		long = c.Short + "."

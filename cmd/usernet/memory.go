@@ -38,8 +38,8 @@ func (byteSize) Type() string { return "bytes" }
 // aQuarter stands for a quarter of the memory that this process may use, which is looked up once it is needed.
 const aQuarter = -1
 
-// Shares of the memory that this process may use. Buffers of containers' connections get a quarter at most, as it has more to do
-// and the kernel's socket buffers count in a control group too.
+// Shares of the memory that this process may use. Buffers of containers' connections get a quarter at most, as it has
+// more to do and the kernel's socket buffers count in a control group too.
 const (
 	bufferShare  = 4    // a quarter
 	limitedShare = 0.75 // of a control group's limit, Go's runtime may use
@@ -47,7 +47,8 @@ const (
 	mebibyte     = 1 << 20
 )
 
-// totalMemory is what the buffers of all containers' connections may take; 0, no limit, where the machine's memory is not known.
+// totalMemory is what the buffers of all containers' connections may take; 0, no limit, where the machine's memory is
+// not known.
 func totalMemory(flag int64) int64 {
 	if flag != aQuarter {
 		return flag
@@ -56,8 +57,8 @@ func totalMemory(flag int64) int64 {
 	return n / bufferShare / mebibyte * mebibyte
 }
 
-// limitGoMemory has Go's runtime collect garbage more often before the process has all memory that it may use. The variable
-// GOMEMLIMIT overrides it.
+// limitGoMemory has Go's runtime collect garbage more often before the process has all memory that it may use. The
+// variable GOMEMLIMIT overrides it.
 func limitGoMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return

@@ -47,40 +47,45 @@ func (j *job) log(stdout, stderr *os.File) (ended func(), err error) {
 }
 
 func monitorCommand() *cobra.Command {
-	return &cobra.Command{Use: "monitor", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		var j job
-		if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
-			return err
-		}
-		report := func(r monitorReport) {
-			b, _ := json.Marshal(r) // a string and a number always encode
-			_, _ = os.Stdout.Write(append(b, '\n'))
-			if null, err := os.OpenFile("/dev/null", os.O_RDWR, 0); err == nil {
-				os.Stdout = null
+	return &cobra.Command{
+		Use:    "monitor",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var j job
+			if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
+				return err
 			}
-		}
-		ended, err := j.log(nil, nil)
-		if err != nil {
-			report(monitorReport{err.Error(), 125})
-			return err
-		}
-		stdout := os.Stdout
-		code, err := j.run(c.Context(), api.NewClient(j.Socket), func() {
-			report(monitorReport{})
-			_ = stdout.Close()
-			_ = os.Stdin.Close()
-		}, ended)
-		if err != nil {
-			r := monitorReport{err.Error(), 125}
-			var e *sandbox.ExitError
-			if errors.As(err, &e) {
-				r.Code = e.Code
+			report := func(r monitorReport) {
+				b, _ := json.Marshal(r) // a string and a number always encode
+				_, _ = os.Stdout.Write(append(b, '\n'))
+				if null, err := os.OpenFile("/dev/null", os.O_RDWR, 0); err == nil {
+					os.Stdout = null
+				}
 			}
-			report(r)
-			return exitCode(125)
-		}
-		return exitCode(code)
-	}}
+			ended, err := j.log(nil, nil)
+			if err != nil {
+				report(monitorReport{err.Error(), 125})
+				return err
+			}
+			stdout := os.Stdout
+			code, err := j.run(c.Context(), api.NewClient(j.Socket), func() {
+				report(monitorReport{})
+				_ = stdout.Close()
+				_ = os.Stdin.Close()
+			}, ended)
+			if err != nil {
+				r := monitorReport{err.Error(), 125}
+				var e *sandbox.ExitError
+				if errors.As(err, &e) {
+					r.Code = e.Code
+				}
+				report(r)
+				return exitCode(125)
+			}
+			return exitCode(code)
+		},
+	}
 }
 
 // logFile holds a container's output, a line of JSON for each line, as Docker's json-file does.

@@ -21,7 +21,12 @@ type netFlags struct {
 }
 
 func (n *netFlags) add(f *pflag.FlagSet) {
-	f.StringArrayVar(&n.networks, "network", nil, "network to connect to, repeatable: NAME, or name=NAME,ip=...,alias=...")
+	f.StringArrayVar(
+		&n.networks,
+		"network",
+		nil,
+		"network to connect to, repeatable: NAME, or name=NAME,ip=...,alias=...",
+	)
 	f.StringArrayVar(&n.networks, "net", nil, "")
 	_ = f.MarkHidden("net")
 	f.StringArrayVarP(&n.publish, "publish", "p", nil, "publish a port: [HOSTIP:][HOSTPORT:]PORT[/PROTO]")
@@ -41,9 +46,24 @@ func (n *netFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&n.ip6, "ip6", "", "IPv6 address")
 	f.StringArrayVar(&n.linkLocal, "link-local-ip", nil, "further link-local address")
 	f.StringVar(&n.mac, "mac-address", "", "MAC address")
-	f.BoolVar(&n.noPortGuard, "no-port-guard", false, "let a nested bridge or VM send from other addresses, on the first network")
-	f.StringVar(&n.egress, "egress", "", "destinations outside that --allow-egress does not name: allow or deny (the network's); no-rebind, also behind one of them with a comma: public names may not have private addresses")
-	f.StringArrayVar(&n.allowEgress, "allow-egress", nil, "allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns")
+	f.BoolVar(
+		&n.noPortGuard,
+		"no-port-guard",
+		false,
+		"let a nested bridge or VM send from other addresses, on the first network",
+	)
+	f.StringVar(
+		&n.egress,
+		"egress",
+		"",
+		"destinations outside that --allow-egress does not name: allow or deny (the network's); no-rebind, also behind one of them with a comma: public names may not have private addresses",
+	)
+	f.StringArrayVar(
+		&n.allowEgress,
+		"allow-egress",
+		nil,
+		"allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns",
+	)
 	f.BoolVar(&n.hostLoopback, "host-loopback", false, "let the container reach the host's loopback at the gateway")
 }
 
@@ -93,7 +113,10 @@ func (n *netFlags) applyNetworks(spec *network.ContainerSpec) error {
 		if a.Network == "default" {
 			a.Network = network.BridgeName
 		}
-		if slices.ContainsFunc(spec.Networks, func(o network.NamedEndpointSpec) bool { return o.Network == a.Network }) {
+		if slices.ContainsFunc(
+			spec.Networks,
+			func(o network.NamedEndpointSpec) bool { return o.Network == a.Network },
+		) {
 			return fmt.Errorf("network %q is specified multiple times", a.Network)
 		}
 		if i == 0 {
@@ -120,7 +143,8 @@ func (n *netFlags) applyNetworks(spec *network.ContainerSpec) error {
 }
 
 func userDefined(mode string) bool {
-	return mode != network.BridgeName && mode != network.HostName && mode != network.NoneName && !strings.HasPrefix(mode, "container:")
+	return mode != network.BridgeName && mode != network.HostName && mode != network.NoneName &&
+		!strings.HasPrefix(mode, "container:")
 }
 
 // merge adds the flags that stand beside --network to what --network itself says; the same thing twice is refused.
@@ -139,7 +163,11 @@ func merge(a *network.EndpointSpec, flags network.EndpointSpec) error {
 			return errors.New("conflicting options: cannot specify both " + x.text)
 		}
 	}
-	a.Aliases, a.LinkLocal, a.Links = append(a.Aliases, flags.Aliases...), append(a.LinkLocal, flags.LinkLocal...), flags.Links
+	a.Aliases, a.LinkLocal, a.Links = append(
+		a.Aliases,
+		flags.Aliases...), append(
+		a.LinkLocal,
+		flags.LinkLocal...), flags.Links
 	if flags.IPv4.IsValid() {
 		a.IPv4 = flags.IPv4
 	}

@@ -21,7 +21,16 @@ func networkCommand() *cobra.Command {
 		Short: "Manage networks",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() }}
-	c.AddCommand(networkCreate(), networkLs(), networkInspect(), networkRm(), networkPrune(), networkConnect(), networkDisconnect(), eventsCommand("network"))
+	c.AddCommand(
+		networkCreate(),
+		networkLs(),
+		networkInspect(),
+		networkRm(),
+		networkPrune(),
+		networkConnect(),
+		networkDisconnect(),
+		eventsCommand("network"),
+	)
 	return c
 }
 
@@ -36,8 +45,17 @@ func (r networkRow) Label(name string) string { return r.labels[name] }
 
 var networkTable = table{
 	columns: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
-	header: headings{"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "CreatedAt": "CREATED AT",
-		"IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS"},
+	header: headings{
+		"ID":        "NETWORK ID",
+		"Name":      "NAME",
+		"Driver":    "DRIVER",
+		"Scope":     "SCOPE",
+		"CreatedAt": "CREATED AT",
+		"IPv4":      "IPV4",
+		"IPv6":      "IPV6",
+		"Internal":  "INTERNAL",
+		"Labels":    "LABELS",
+	},
 }
 
 func networkLs() *cobra.Command {
@@ -139,7 +157,9 @@ func networkPrune() *cobra.Command {
 				return err
 			}
 			if !force {
-				fmt.Print("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ")
+				fmt.Print(
+					"WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ",
+				)
 				var answer string
 				if _, err := fmt.Scanln(&answer); err != nil || strings.ToLower(answer) != "y" {
 					return nil

@@ -95,8 +95,18 @@ func networkCreate() *cobra.Command {
 		options = append(options, "usernet.host_loopback="+v)
 		return nil
 	})
-	f.StringVar(&egress, "egress", "", "destinations outside that --allow-egress does not name: allow (unless told otherwise) or deny; no-rebind, also behind one of them with a comma: public names may not have private addresses")
-	f.StringArrayVar(&allowEgress, "allow-egress", nil, "allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns")
+	f.StringVar(
+		&egress,
+		"egress",
+		"",
+		"destinations outside that --allow-egress does not name: allow (unless told otherwise) or deny; no-rebind, also behind one of them with a comma: public names may not have private addresses",
+	)
+	f.StringArrayVar(
+		&allowEgress,
+		"allow-egress",
+		nil,
+		"allow a destination, repeatable: a RULE is CIDR|NAME[:PORT[/PROTO]]; under --egress deny no other names are looked up, unless one RULE is dns",
+	)
 	f.StringArrayVar(&labels, "label", nil, "label: KEY=VALUE")
 	f.BoolVar(&spec.Internal, "internal", false, "no way out of the network")
 	f.BoolVar(&spec.Attachable, "attachable", false, "shown by inspect; every network can be attached to")
@@ -139,7 +149,12 @@ func (f *poolFlags) pools() ([]network.Pool, error) {
 			return nil, fmt.Errorf("no matching subnet for range %s", s)
 		}
 		if p.Range.IsValid() {
-			return nil, fmt.Errorf("cannot configure multiple ranges (%s, %s) on the same subnet (%s)", r, p.Range, p.Subnet)
+			return nil, fmt.Errorf(
+				"cannot configure multiple ranges (%s, %s) on the same subnet (%s)",
+				r,
+				p.Range,
+				p.Subnet,
+			)
 		}
 		p.Range = r
 	}
@@ -153,7 +168,12 @@ func (f *poolFlags) pools() ([]network.Pool, error) {
 			return nil, fmt.Errorf("no matching subnet for gateway %s", s)
 		}
 		if p.Gateway.IsValid() {
-			return nil, fmt.Errorf("cannot configure multiple gateways (%s, %s) for the same subnet (%s)", a, p.Gateway, p.Subnet)
+			return nil, fmt.Errorf(
+				"cannot configure multiple gateways (%s, %s) for the same subnet (%s)",
+				a,
+				p.Gateway,
+				p.Subnet,
+			)
 		}
 		p.Gateway = a
 	}

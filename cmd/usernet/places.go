@@ -34,7 +34,8 @@ var places = map[string]func(program string, args []string) int{
 // place runs the program that the binary was called as, and ends the process; called as usernet, it returns.
 func place() {
 	name := filepath.Base(os.Args[0])
-	if run := places[name]; run != nil && name != "netavark" { // netavark calls its plugins by the names of their drivers
+	if run := places[name]; run != nil &&
+		name != "netavark" { // netavark calls its plugins by the names of their drivers
 		os.Exit(run(os.Args[0], os.Args[1:]))
 	}
 }

@@ -47,22 +47,31 @@ func portCommand() *cobra.Command {
 		},
 	}
 	c.AddCommand(
-		changePorts("add CONTAINER -p PORTS...", "Publish ports of a running container: all of them or, with an error, none",
+		changePorts(
+			"add CONTAINER -p PORTS...",
+			"Publish ports of a running container: all of them or, with an error, none",
 			func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error {
 				bound, err := cl.PortsAdd(c.Context(), ref, ports)
 				printPublished(bound, true)
 				return err
-			}),
-		changePorts("rm CONTAINER -p PORTS...", "Take published ports of a running container away; connections through them go on",
+			},
+		),
+		changePorts(
+			"rm CONTAINER -p PORTS...",
+			"Take published ports of a running container away; connections through them go on",
 			func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error {
 				return cl.PortsRemove(c.Context(), ref, ports)
-			}),
+			},
+		),
 	)
 	return c
 }
 
 // changePorts makes a command that does something with a list of ports.
-func changePorts(use, short string, do func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error) *cobra.Command {
+func changePorts(
+	use, short string,
+	do func(c *cobra.Command, cl *api.Client, ref string, ports []network.PortBinding) error,
+) *cobra.Command {
 	var publish []string
 	c := &cobra.Command{
 		Use:   use,

@@ -32,8 +32,10 @@ type runOptions struct {
 func runCommand() *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use: "run [flags] [--] COMMAND [ARG...]", Short: "Run a command in a sandbox of its own", Args: cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runContainer(c.Context(), o, args) },
+		Use:   "run [flags] [--] COMMAND [ARG...]",
+		Short: "Run a command in a sandbox of its own",
+		Args:  cobra.MinimumNArgs(1),
+		RunE:  func(c *cobra.Command, args []string) error { return runContainer(c.Context(), o, args) },
 	}
 	f := c.Flags()
 	f.SetInterspersed(false)
@@ -55,7 +57,8 @@ func runCommand() *cobra.Command {
 	return c
 }
 
-// environment is what the command sees: the caller's variables, or with a root file system of its own little, and -e on top.
+// environment is what the command sees: the caller's variables, or with a root file system of its own little, and -e on
+// top.
 func environment(o runOptions) []string {
 	env := os.Environ()
 	if o.rootfs != "" {
@@ -74,8 +77,13 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	}
 	o.env = resolveEnv(env)
 	spec := network.ContainerSpec{
-		Name: o.name, Hostname: o.hostname, Domainname: o.domainname, WorkingDir: o.workdir, Rootfs: o.rootfs, User: o.usr,
-		Command: args, Env: o.env, TTY: o.tty, OpenStdin: o.interactive, AutoRemove: o.rm,
+		Name:       o.name,
+		Hostname:   o.hostname,
+		Domainname: o.domainname,
+		WorkingDir: o.workdir,
+		Rootfs:     o.rootfs,
+		User:       o.usr,
+		Command:    args, Env: o.env, TTY: o.tty, OpenStdin: o.interactive, AutoRemove: o.rm,
 	}
 	if err := errors.Join(o.net.apply(&spec), o.guard.record(&spec)); err != nil {
 		return runError{err}
@@ -100,8 +108,13 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		return runError{err}
 	}
 	job := job{Socket: api.Socket, Container: made.Container, ShareAPI: o.guard.shareAPI, Sandbox: sandbox.Spec{
-		Command: args, Env: lastOfEach(append(made.Env, environment(o)...)), WorkingDir: o.workdir, Rootfs: o.rootfs, Domainname: o.domainname, User: o.usr,
-		TTY: o.tty,
+		Command:    args,
+		Env:        lastOfEach(append(made.Env, environment(o)...)),
+		WorkingDir: o.workdir,
+		Rootfs:     o.rootfs,
+		Domainname: o.domainname,
+		User:       o.usr,
+		TTY:        o.tty,
 	}}
 	if err := o.guard.apply(&job.Sandbox); err != nil {
 		job.forget(api)

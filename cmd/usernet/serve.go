@@ -40,20 +40,50 @@ type serveOptions struct {
 
 func serveCommand() *cobra.Command {
 	var o serveOptions
-	c := &cobra.Command{Use: "serve", Short: "Run the daemon in the foreground", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return serve(o) }}
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon in the foreground",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return serve(o) },
+	}
 	f := c.Flags()
 	f.StringVar(&o.socket, "socket", "", "where the API listens ($XDG_RUNTIME_DIR/usernet/usernet.sock)")
 	f.StringVar(&o.state, "state-dir", "", "where the state is kept ($XDG_STATE_HOME/usernet)")
 	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.format, "log-format", "text", "text or json")
-	f.StringSliceVar(&o.dns, "dns", nil, "resolvers to forward to instead of the host's: ADDRESS[:PORT], or tls://ADDRESS[:PORT][#NAME]")
-	f.StringArrayVar(&o.dnsDomains, "dns-domain", nil, "resolvers of the names in a domain: DOMAIN=SERVER[,SERVER...] (repeatable)")
+	f.StringSliceVar(
+		&o.dns,
+		"dns",
+		nil,
+		"resolvers to forward to instead of the host's: ADDRESS[:PORT], or tls://ADDRESS[:PORT][#NAME]",
+	)
+	f.StringArrayVar(
+		&o.dnsDomains,
+		"dns-domain",
+		nil,
+		"resolvers of the names in a domain: DOMAIN=SERVER[,SERVER...] (repeatable)",
+	)
 	f.StringSliceVar(&o.dnsSearch, "dns-search", nil, "search domains instead of the host's")
 	f.IntVar(&o.dnsCache, "dns-cache", 4096, "how many answers from outside are kept; 0: none")
-	f.IntVar(&o.dnsQuestions, "dns-questions", dns.DefaultQuestions, "how many names one container may have looked up outside at a time")
+	f.IntVar(
+		&o.dnsQuestions,
+		"dns-questions",
+		dns.DefaultQuestions,
+		"how many names one container may have looked up outside at a time",
+	)
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
-	f.BoolVar(&o.noInbound, "no-bypass-inbound", false, "carry connections to published ports through the gateways and TAPs always")
-	f.BoolVar(&o.noOutbound, "no-bypass-outbound", false, "carry TCP connections that containers open through the gateways and TAPs always")
+	f.BoolVar(
+		&o.noInbound,
+		"no-bypass-inbound",
+		false,
+		"carry connections to published ports through the gateways and TAPs always",
+	)
+	f.BoolVar(
+		&o.noOutbound,
+		"no-bypass-outbound",
+		false,
+		"carry TCP connections that containers open through the gateways and TAPs always",
+	)
 	for _, l := range []struct {
 		name, of string
 		set      *forwarder.Limits
@@ -65,11 +95,30 @@ func serveCommand() *cobra.Command {
 		f.IntVar(&l.set.Clients, l.name+"-udp-clients", l.def.Clients, "clients of the published UDP ports of "+l.of)
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
 		l.set.Memory = l.def.Memory
-		f.Var(byteSize{&l.set.Memory}, l.name+"-memory", "memory for buffers of connections through the gateways, of "+l.of)
+		f.Var(
+			byteSize{&l.set.Memory},
+			l.name+"-memory",
+			"memory for buffers of connections through the gateways, of "+l.of,
+		)
 	}
-	f.DurationVar(&o.peerTimeout, "peer-timeout", forwarder.DefaultPeerTimeout, "how long a TCP connection may wait for a peer outside that is gone; 0: hours, as the kernel has it")
-	f.StringSliceVar(&o.confine, "confine", confine.Names(confine.All), "what the daemon gives up once it listens; off: nothing")
-	f.BoolVar(&o.takeover, "takeover", false, "take the place of the daemon that runs: connections go on, and no published port refuses one")
+	f.DurationVar(
+		&o.peerTimeout,
+		"peer-timeout",
+		forwarder.DefaultPeerTimeout,
+		"how long a TCP connection may wait for a peer outside that is gone; 0: hours, as the kernel has it",
+	)
+	f.StringSliceVar(
+		&o.confine,
+		"confine",
+		confine.Names(confine.All),
+		"what the daemon gives up once it listens; off: nothing",
+	)
+	f.BoolVar(
+		&o.takeover,
+		"takeover",
+		false,
+		"take the place of the daemon that runs: connections go on, and no published port refuses one",
+	)
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
 	o.cluster.flags(c)
@@ -93,9 +142,9 @@ func logger(level, format string) (*slog.Logger, error) {
 
 // sharedProcessors is up to how many processors half of them are left to those who send and receive. It was measured on
 // two: with one for the daemon instead of both, host to container went from 6.2 to 10.7 Gbit/s, container to host from
-// 7.8 to 9.4, and requests of one byte from 4.0 to 4.6 thousand a second, since a frame is handed on within a thread and
-// nobody is woken on another processor that has work already. Machines with more than four have processors to spare,
-// and nothing was measured there.
+// 7.8 to 9.4, and requests of one byte from 4.0 to 4.6 thousand a second, since a frame is handed on within a thread
+// and nobody is woken on another processor that has work already. Machines with more than four have processors to
+// spare, and nothing was measured there.
 const sharedProcessors = 4
 
 // shareProcessors leaves half of a small machine to those who send and receive. The variable GOMAXPROCS overrides it.
@@ -174,9 +223,15 @@ func serve(o serveOptions) error {
 	}
 	cfg := daemon.Config{
 		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
-		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns, IPv6: o.ipv6,
-		PerContainer: o.perContainer, NoInboundBypass: o.noInbound, NoOutboundBypass: o.noOutbound, Limits: o.total, PeerTimeout: o.peerTimeout, Helper: helper,
-		Received: r.set, Flows: r.flows, Cluster: member,
+		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns,
+		IPv6:             o.ipv6,
+		PerContainer:     o.perContainer,
+		NoInboundBypass:  o.noInbound,
+		NoOutboundBypass: o.noOutbound,
+		Limits:           o.total,
+		PeerTimeout:      o.peerTimeout,
+		Helper:           helper,
+		Received:         r.set, Flows: r.flows, Cluster: member,
 	}
 	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {
 		return err
@@ -252,7 +307,11 @@ var errInUse = errors.New("another daemon answers at")
 // listen binds the socket, and takes a dead daemon's place.
 func listen(path string) (net.Listener, error) {
 	if len(path) > 107 {
-		return nil, fmt.Errorf("socket path %s has %d bytes; 107 are possible (unix(7)): choose a shorter one with --socket", path, len(path))
+		return nil, fmt.Errorf(
+			"socket path %s has %d bytes; 107 are possible (unix(7)): choose a shorter one with --socket",
+			path,
+			len(path),
+		)
 	}
 	if err := daemon.CheckSocketDir(filepath.Dir(path)); err != nil {
 		return nil, err

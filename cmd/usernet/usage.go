@@ -30,26 +30,55 @@ var dockerOnly = map[string]string{
 // addDockerOnly adds hidden commands that say why they are none.
 func addDockerOnly(root *cobra.Command) {
 	for name, instead := range dockerOnly {
-		root.AddCommand(&cobra.Command{Use: name, Hidden: true, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("usernet has no command %s: %s", name, instead)
-		}})
+		root.AddCommand(
+			&cobra.Command{
+				Use:                name,
+				Hidden:             true,
+				DisableFlagParsing: true,
+				RunE: func(*cobra.Command, []string) error {
+					return fmt.Errorf("usernet has no command %s: %s", name, instead)
+				},
+			},
+		)
 	}
 }
 
 // valueNames are what help calls the values of flags whose type's name says nothing. A name in backquotes in the
 // usage goes before.
 var valueNames = map[string]string{
-	"add-host": "NAME:IP", "alias": "NAME", "allow-egress": "RULE", "aux-address": "NAME=ADDRESS", "cap-add": "CAPABILITY", "cap-drop": "CAPABILITY", "confine": "MEASURE", "device": "PATH", "dns": "ADDRESS",
-	"dns-domain": "DOMAIN=SERVER", "dns-option": "OPTION", "dns-search": "DOMAIN", "driver-opt": "KEY=VALUE", "env": "NAME[=VALUE]",
-	"env-file": "FILE", "expose": "PORT", "filter": "KEY=VALUE", "gateway": "ADDRESS", "ip-range": "CIDR", "ipam-opt": "KEY=VALUE",
-	"label": "KEY=VALUE", "label-file": "FILE", "link": "NAME[:ALIAS]", "link-local-ip": "ADDRESS", "network": "NETWORK",
+	"add-host":      "NAME:IP",
+	"alias":         "NAME",
+	"allow-egress":  "RULE",
+	"aux-address":   "NAME=ADDRESS",
+	"cap-add":       "CAPABILITY",
+	"cap-drop":      "CAPABILITY",
+	"confine":       "MEASURE",
+	"device":        "PATH",
+	"dns":           "ADDRESS",
+	"dns-domain":    "DOMAIN=SERVER",
+	"dns-option":    "OPTION",
+	"dns-search":    "DOMAIN",
+	"driver-opt":    "KEY=VALUE",
+	"env":           "NAME[=VALUE]",
+	"env-file":      "FILE",
+	"expose":        "PORT",
+	"filter":        "KEY=VALUE",
+	"gateway":       "ADDRESS",
+	"ip-range":      "CIDR",
+	"ipam-opt":      "KEY=VALUE",
+	"label":         "KEY=VALUE",
+	"label-file":    "FILE",
+	"link":          "NAME[:ALIAS]",
+	"link-local-ip": "ADDRESS",
+	"network":       "NETWORK",
 	"network-alias": "NAME", "opt": "KEY=VALUE", "publish": "PORTS", "security-opt": "OPTION", "subnet": "CIDR",
 }
 
 // nameValues gives flags of list types a name for their values, as pflag takes it: in backquotes in the usage.
 func nameValues(flags *pflag.FlagSet) {
 	flags.VisitAll(func(f *pflag.Flag) {
-		if !strings.HasPrefix(f.Value.Type(), "string") || f.Value.Type() == "string" || strings.Contains(f.Usage, "`") {
+		if !strings.HasPrefix(f.Value.Type(), "string") || f.Value.Type() == "string" ||
+			strings.Contains(f.Usage, "`") {
 			return
 		}
 		name := cmp.Or(valueNames[f.Name], "VALUE")
@@ -70,7 +99,10 @@ var goTexts = []struct {
 	{regexp.MustCompile(`strconv\.ParseBool: parsing "[^"]*": invalid syntax`), "give true or false"},
 	{regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": invalid syntax`), "give a whole number"},
 	{regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": value out of range`), "the number is out of range"},
-	{regexp.MustCompile(`time: (invalid duration|unknown unit|missing unit)[^:]*$`), "give a duration, such as 5s, 10m or 1h30m"},
+	{
+		regexp.MustCompile(`time: (invalid duration|unknown unit|missing unit)[^:]*$`),
+		"give a duration, such as 5s, 10m or 1h30m",
+	},
 }
 
 // flagError says what is wrong with a flag in the user's words.

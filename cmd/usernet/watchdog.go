@@ -15,8 +15,8 @@ import (
 // mostBetweenRounds is how often the daemon looks for what hangs where the service manager would be content with less.
 const mostBetweenRounds = 5 * time.Second
 
-// serviceWatchdog tells the service manager that the daemon lives, at half of the time after which the manager would end
-// it (systemd.service(5), WatchdogSec=; sd_watchdog_enabled(3)). Where no manager asks, hangs are only logged.
+// serviceWatchdog tells the service manager that the daemon lives, at half of the time after which the manager would
+// end it (systemd.service(5), WatchdogSec=; sd_watchdog_enabled(3)). Where no manager asks, hangs are only logged.
 //
 // WATCHDOG_PID names the process that the manager started. It is not compared with this one: a daemon that takes
 // another's place inside the same service (MAINPID=) is watched in its stead, and to others the variable is not passed.

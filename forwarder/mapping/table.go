@@ -14,8 +14,8 @@ import (
 // Entry is a mapping of some kind: a struct that embeds Mapping.
 type Entry interface {
 	Base() *Mapping
-	// Close gives back what the mapping holds, such as its socket. It is called once, when the mapping is in no table any
-	// more but still counts to its container's limit, or when it came into none.
+	// Close gives back what the mapping holds, such as its socket. It is called once, when the mapping is in no table
+	// any more but still counts to its container's limit, or when it came into none.
 	Close()
 }
 

@@ -53,7 +53,9 @@ func (t *transaction) undo(keep int) {
 
 func (t *transaction) add(ctx context.Context, b Binding) error {
 	if b.Proto == ports.SCTP {
-		return errors.New("SCTP ports cannot be published: unprivileged host sockets cannot carry SCTP; publish TCP or UDP")
+		return errors.New(
+			"SCTP ports cannot be published: unprivileged host sockets cannot carry SCTP; publish TCP or UDP",
+		)
 	}
 	t.options = sockio.ListenOptions{Interface: b.Interface, FreeBind: b.FreeBind}
 	for i := range b.Count() {

@@ -5,8 +5,9 @@ import "io"
 // Conn is a container's TCP connection, as the gateway terminates it. No method but Close and Abort waits. One
 // goroutine reads, one writes; Abort and OnReset may be called beside.
 type Conn interface {
-	// TryRead moves what has arrived to w, which must not block: the connection's lock is held meanwhile. An error of w's
-	// ends it early; w knows it. The result is EAGAIN where nothing has arrived, and io.EOF after the container's FIN.
+	// TryRead moves what has arrived to w, which must not block: the connection's lock is held meanwhile. An error of
+	// w's ends it early; w knows it. The result is EAGAIN where nothing has arrived, and io.EOF after the container's
+	// FIN.
 	TryRead(w io.Writer) error
 	// TryWrite queues as much of b as there is room for, with EAGAIN where that is not all.
 	TryWrite(b []byte) (int, error)

@@ -25,8 +25,8 @@ type Session struct {
 
 // carrier is what moves a session's bytes: a pair, splicing or copying.
 type carrier interface {
-	// abort ends it with a reset of both ends. It waits for nobody: the goroutines that carry the session are interrupted
-	// and close its ends.
+	// abort ends it with a reset of both ends. It waits for nobody: the goroutines that carry the session are
+	// interrupted and close its ends.
 	abort()
 	// detach ends it and returns its sockets and what is between them.
 	detach(ctx context.Context) ([2]Direction, error)

@@ -1,8 +1,9 @@
 // Package block has the memory that payloads of frames are read into.
 //
-// A [Block] is gVisor's own kind of memory, so that package stack can give a large payload to netstack without a copy. Package
-// switch and devices see bytes; only package stack asks for the [Block.View]. Blocks that go back to the pool are used again
-// as they are: gVisor's own pool clears a block each time it is taken, which costs more than reading a small frame into it.
+// A [Block] is gVisor's own kind of memory, so that package stack can give a large payload to netstack without a copy.
+// Package switch and devices see bytes; only package stack asks for the [Block.View]. Blocks that go back to the pool
+// are used again as they are: gVisor's own pool clears a block each time it is taken, which costs more than reading a
+// small frame into it.
 package block
 
 import (

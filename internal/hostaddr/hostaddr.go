@@ -78,9 +78,9 @@ func (s *Set) Has(a netip.Addr) bool {
 	return ok
 }
 
-// Global is an address of this machine that others may reach it at, the first in the order of interfaces: one that leads to
-// services at all addresses, unlike a loopback address, which leads to those of the machine's own programs as well. It is
-// the zero address where there is none of the family.
+// Global is an address of this machine that others may reach it at, the first in the order of interfaces: one that
+// leads to services at all addresses, unlike a loopback address, which leads to those of the machine's own programs as
+// well. It is the zero address where there is none of the family.
 func (s *Set) Global(v6 bool) netip.Addr {
 	l := s.current()
 	switch {

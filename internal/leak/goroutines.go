@@ -26,7 +26,8 @@ func stacks() map[string]string {
 	found := map[string]string{}
 	for i, stack := range strings.Split(string(text), "\n\n") {
 		m := header.FindStringSubmatch(stack)
-		if i == 0 || m == nil || strings.Contains(stack, "runtime.runFinalizers") || strings.Contains(stack, "runtime.runCleanups") {
+		if i == 0 || m == nil || strings.Contains(stack, "runtime.runFinalizers") ||
+			strings.Contains(stack, "runtime.runCleanups") {
 			continue // the first is the caller
 		}
 		found[m[1]] = stack

@@ -24,7 +24,12 @@ func IPHeaderLen(dst netip.Addr) int {
 func PutIP(b []byte, src, dst netip.Addr, proto uint8, size int) int {
 	if dst.Is4() {
 		s, d := src.As4(), dst.As4()
-		*(*[IPv4HeaderLen]byte)(b) = [IPv4HeaderLen]byte{0: 0x45, 6: 0x40, 8: DefaultTTL, 9: proto} // version 4, 5 words
+		*(*[IPv4HeaderLen]byte)(b) = [IPv4HeaderLen]byte{
+			0: 0x45,
+			6: 0x40,
+			8: DefaultTTL,
+			9: proto,
+		} // version 4, 5 words
 		binary.BigEndian.PutUint16(b[2:], uint16(IPv4HeaderLen+size))
 		copy(b[12:], s[:])
 		copy(b[16:], d[:])

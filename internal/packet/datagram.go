@@ -17,7 +17,8 @@ type Datagram struct {
 	More bool
 	// Payload is what follows the UDP header, or the ICMP message with its header. It is valid during the call only.
 	Payload []byte
-	// Original is the IP header and the first bytes behind it, to quote in ICMP errors. It is valid during the call only.
+	// Original is the IP header and the first bytes behind it, to quote in ICMP errors. It is valid during the call
+	// only.
 	Original []byte
 }
 

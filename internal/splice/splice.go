@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A connection needs its two sockets, and two pipes while bytes move (splice(2)). As many descriptors are left for all else.
+// A connection needs its two sockets, and two pipes while bytes move (splice(2)). As many descriptors are left for all
+// else.
 const (
 	descriptorsEach  = 6
 	descriptorsElse  = 256
@@ -21,8 +22,8 @@ const (
 	acceptAgainAfter = 100 * time.Millisecond // where there are no descriptors
 )
 
-// Group is a bounded set of connections and ports that end together. Make it with NewGroup, end it with Close. Its methods
-// may be called by many goroutines at once.
+// Group is a bounded set of connections and ports that end together. Make it with NewGroup, end it with Close. Its
+// methods may be called by many goroutines at once.
 type Group struct {
 	ctx    context.Context // ends all of them
 	cancel context.CancelFunc
@@ -55,8 +56,8 @@ func (g *Group) Close() {
 // DialTCP connects to where a client's connection is to lead. ctx ends with the group.
 type DialTCP func(ctx context.Context, client netip.AddrPort) (*net.TCPConn, error)
 
-// AcceptTCP carries the connections that come to l, until stop is called, which closes l and ends none. Where dial fails, and
-// beyond the group's limit, a connection is reset.
+// AcceptTCP carries the connections that come to l, until stop is called, which closes l and ends none. Where dial
+// fails, and beyond the group's limit, a connection is reset.
 func (g *Group) AcceptTCP(l net.Listener, dial DialTCP) (stop func() error) {
 	g.wg.Go(func() {
 		for {

@@ -13,7 +13,8 @@ import (
 	"github.com/usernet/usernet/internal/sockio"
 )
 
-// The clients of one UDP port. One is forgotten when there were no datagrams for the time that RFC 4787 REQ-5 recommends.
+// The clients of one UDP port. One is forgotten when there were no datagrams for the time that RFC 4787 REQ-5
+// recommends.
 const (
 	maxClients    = 1024
 	clientTimeout = 5 * time.Minute
@@ -24,14 +25,16 @@ const (
 // DialUDP returns a connected socket for a client's datagrams, by which the answers to them come.
 type DialUDP func(client netip.AddrPort) (*net.UDPConn, error)
 
-// ReceiveUDP carries the datagrams that come to c and the answers to them, until stop is called, which closes c. Answers
-// leave by the address that was asked, where c is at all of the host's.
+// ReceiveUDP carries the datagrams that come to c and the answers to them, until stop is called, which closes c.
+// Answers leave by the address that was asked, where c is at all of the host's.
 func (g *Group) ReceiveUDP(c *net.UDPConn, dial DialUDP) (stop func() error) {
 	p := &udpPort{g: g, conn: c, dial: dial}
 	p.clients.by = map[udpClient]*net.UDPConn{}
 	if at := c.LocalAddr().(*net.UDPAddr).AddrPort(); at.Addr().IsUnspecified() {
 		if raw, err := c.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = sockio.TellLocal(int(fd), at.Addr().Is6()) }) // without it, answers leave by any
+			_ = raw.Control(
+				func(fd uintptr) { _ = sockio.TellLocal(int(fd), at.Addr().Is6()) },
+			) // without it, answers leave by any
 		}
 	}
 	g.wg.Go(p.receive)

@@ -190,7 +190,13 @@ func (w *Watchdog) check(x *watch, now time.Time) bool {
 		select {
 		case <-x.given:
 			if x.overdue {
-				w.cfg.Logger.Warn("a lock is given again", "lock", x.lock.name, "after", now.Sub(x.since).Round(time.Second))
+				w.cfg.Logger.Warn(
+					"a lock is given again",
+					"lock",
+					x.lock.name,
+					"after",
+					now.Sub(x.since).Round(time.Second),
+				)
 			}
 			x.given, x.overdue = nil, false
 		default:

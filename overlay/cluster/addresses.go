@@ -75,7 +75,13 @@ func (c *Cluster) Release(n *network.Network, a netip.Addr, owner string) {
 }
 
 // Reserve implements network.Allocator: an address of a block of this host's, or the one that was asked for.
-func (c *Cluster) Reserve(ctx context.Context, n *network.Network, p network.Pool, want netip.Addr, owner string) (netip.Addr, error) {
+func (c *Cluster) Reserve(
+	ctx context.Context,
+	n *network.Network,
+	p network.Pool,
+	want netip.Addr,
+	owner string,
+) (netip.Addr, error) {
 	l := c.leasesOf(n.ID)
 	if have, is := l.of(owner, p.Subnet); is {
 		return have, nil
@@ -96,13 +102,23 @@ func (c *Cluster) Reserve(ctx context.Context, n *network.Network, p network.Poo
 		case errors.Is(err, errNoBlock):
 			return c.claimSingle(ctx, n, p, l, owner)
 		case err != nil:
-			return netip.Addr{}, errdefs.Unavailable("network %s: this host has no free address of its own, and cannot claim more: %w", n.Name, err)
+			return netip.Addr{}, errdefs.Unavailable(
+				"network %s: this host has no free address of its own, and cannot claim more: %w",
+				n.Name,
+				err,
+			)
 		}
 	}
 }
 
 // reserveWanted reserves the address that a user asked for. Outside this host's own blocks it is claimed.
-func (c *Cluster) reserveWanted(ctx context.Context, n *network.Network, l *leases, want netip.Addr, owner string) error {
+func (c *Cluster) reserveWanted(
+	ctx context.Context,
+	n *network.Network,
+	l *leases,
+	want netip.Addr,
+	owner string,
+) error {
 	if !l.take(want, owner) {
 		return errdefs.Forbidden("Address already in use")
 	}
@@ -134,7 +150,13 @@ func (c *Cluster) reserveWanted(ctx context.Context, n *network.Network, l *leas
 func (c *Cluster) claimAddress(ctx context.Context, t *table.Table, network string, a netip.Addr, owner string) error {
 	id := c.Identity()
 	value, err := overlay.Encode(overlay.Endpoint{
-		Network: network, Addrs: []netip.Addr{a}, MAC: overlay.MAC{0x02}, Host: id.ID, Incarnation: id.Incarnation, EndpointID: owner, Container: owner,
+		Network:     network,
+		Addrs:       []netip.Addr{a},
+		MAC:         overlay.MAC{0x02},
+		Host:        id.ID,
+		Incarnation: id.Incarnation,
+		EndpointID:  owner,
+		Container:   owner,
 	})
 	if err != nil {
 		return err
@@ -169,8 +191,8 @@ func (c *Cluster) fromBlocks(n *network.Network, p network.Pool, l *leases, owne
 // errNoBlock says that all blocks of a subnet are claimed.
 var errNoBlock = errors.New("all blocks of the subnet are claimed")
 
-// blockBits is the length of the blocks of a subnet: /26 of subnets up to /20, and smaller ones of smaller subnets (16 of each), so that
-// many hosts find one; of IPv6, 65536 addresses.
+// blockBits is the length of the blocks of a subnet: /26 of subnets up to /20, and smaller ones of smaller subnets (16
+// of each), so that many hosts find one; of IPv6, 65536 addresses.
 func blockBits(subnet netip.Prefix) int {
 	bits := subnet.Bits()
 	switch {
@@ -248,7 +270,13 @@ func nthBlock(p netip.Prefix, bits int, n uint64) netip.Prefix {
 }
 
 // claimSingle claims one address of another host's block, where no block is left.
-func (c *Cluster) claimSingle(ctx context.Context, n *network.Network, p network.Pool, l *leases, owner string) (netip.Addr, error) {
+func (c *Cluster) claimSingle(
+	ctx context.Context,
+	n *network.Network,
+	p network.Pool,
+	l *leases,
+	owner string,
+) (netip.Addr, error) {
 	within := p.Subnet
 	if p.Range.IsValid() {
 		within = p.Range
@@ -266,11 +294,20 @@ func (c *Cluster) claimSingle(ctx context.Context, n *network.Network, p network
 		c.Release(n, a, owner)
 		var other *table.TakenError
 		if !errors.As(err, &other) {
-			return netip.Addr{}, errdefs.Unavailable("network %s: all blocks of %s are other hosts', and no single address was claimed: %w", n.Name, p.Subnet, err)
+			return netip.Addr{}, errdefs.Unavailable(
+				"network %s: all blocks of %s are other hosts', and no single address was claimed: %w",
+				n.Name,
+				p.Subnet,
+				err,
+			)
 		}
 		tries++
 	}
-	return netip.Addr{}, errdefs.Internal("no available addresses on this network's address pools: %s (%s)", n.Name, n.ID)
+	return netip.Addr{}, errdefs.Internal(
+		"no available addresses on this network's address pools: %s (%s)",
+		n.Name,
+		n.ID,
+	)
 }
 
 // last is the highest address of a prefix.
@@ -283,8 +320,8 @@ func last(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// claimAhead claims a first block of each network that this host has none of, so that containers start while the backend is away.
-// The last half of the blocks is left to those who need them.
+// claimAhead claims a first block of each network that this host has none of, so that containers start while the
+// backend is away. The last half of the blocks is left to those who need them.
 func (c *Cluster) claimAhead(t *table.Table) {
 	self := c.Identity().ID
 	for _, r := range t.Networks() {

@@ -55,8 +55,9 @@ func checkAdvertised(a Advertised, s string) (Advertised, error) {
 	return a, nil
 }
 
-// Resolve returns the addresses at which this host is reached now, the best first. towards are the addresses that lead to the
-// others, such as the store's: without an address or interface, the source address of the route to the first that has one counts.
+// Resolve returns the addresses at which this host is reached now, the best first. towards are the addresses that lead
+// to the others, such as the store's: without an address or interface, the source address of the route to the first
+// that has one counts.
 func (a Advertised) Resolve(towards []string) ([]netip.Addr, error) {
 	if a.addr.IsValid() {
 		return []netip.Addr{a.addr}, nil
@@ -81,7 +82,10 @@ func (a Advertised) Resolve(towards []string) ([]netip.Addr, error) {
 	if err == nil && len(all) > 0 {
 		return all[:1], nil
 	}
-	return nil, fmt.Errorf("no address of this host is found at which others could reach it (%s): give one with --cluster-advertise", strings.Join(errs, "; "))
+	return nil, fmt.Errorf(
+		"no address of this host is found at which others could reach it (%s): give one with --cluster-advertise",
+		strings.Join(errs, "; "),
+	)
 }
 
 // ofInterface are the addresses of an interface that others can reach, IPv4 first.
@@ -109,7 +113,8 @@ func globalAddrs() ([]netip.Addr, error) {
 func usable(list []net.Addr) []netip.Addr {
 	var found []netip.Addr
 	for _, x := range list {
-		if p, err := netip.ParsePrefix(x.String()); err == nil && p.Addr().Unmap().IsGlobalUnicast() && !p.Addr().IsLoopback() {
+		if p, err := netip.ParsePrefix(x.String()); err == nil && p.Addr().Unmap().IsGlobalUnicast() &&
+			!p.Addr().IsLoopback() {
 			found = append(found, p.Addr().Unmap())
 		}
 	}

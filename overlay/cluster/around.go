@@ -11,8 +11,8 @@ import (
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// lookPeriod is how often a host looks whether it has another address, and whom it reaches. There is no announcement of routes that
-// would say so.
+// lookPeriod is how often a host looks whether it has another address, and whom it reaches. There is no announcement of
+// routes that would say so.
 const lookPeriod = 2 * time.Second
 
 // lookAround tells others when this host has another address, and the daemon when a host is reached or not any more.
@@ -85,7 +85,8 @@ func (c *Cluster) lookAtPeers() {
 			continue
 		}
 		reached[p.Host] = true
-		if p.Path != fabric.Relayed && p.Addr.IsValid() && !slices.Contains(named[p.Host], p.Addr) && len(seen) < maxSeen {
+		if p.Path != fabric.Relayed && p.Addr.IsValid() && !slices.Contains(named[p.Host], p.Addr) &&
+			len(seen) < maxSeen {
 			seen[p.Host] = p.Addr // it is behind a NAT
 		}
 	}

@@ -30,8 +30,8 @@ type Config struct {
 	Dir string // has the identity and the replica; made with mode 0700
 	// Backend opens what spreads the records. The identity is this host's; addr is where others reach it.
 	Backend func(id Identity, addr netip.Addr) (table.Backend, error)
-	// Scattered says that the backend has no single place that decides: hosts then begin to claim at different blocks, so that
-	// they seldom claim the same.
+	// Scattered says that the backend has no single place that decides: hosts then begin to claim at different blocks,
+	// so that they seldom claim the same.
 	Scattered bool
 	Advertise Advertised
 	// Towards are addresses (HOST:PORT) that lead to the other hosts, such as the store's.
@@ -139,7 +139,12 @@ func (c *Cluster) openFabric(id *Identity) (*fabric.Fabric, error) {
 	var errs []error
 	for _, port := range ports {
 		f, err := fabric.New(fabric.Config{
-			Host: id.ID, Listen: netip.AddrPortFrom(netip.Addr{}, port), Key: seal.PrivateKey(id.PrivateKey), Pins: c.pins, Refused: c.keyRefused, Logger: c.log,
+			Host:    id.ID,
+			Listen:  netip.AddrPortFrom(netip.Addr{}, port),
+			Key:     seal.PrivateKey(id.PrivateKey),
+			Pins:    c.pins,
+			Refused: c.keyRefused,
+			Logger:  c.log,
 		})
 		if err == nil {
 			if bound := f.Addrs()[0].Port(); bound != id.Port {
@@ -159,8 +164,8 @@ func (c *Cluster) openFabric(id *Identity) (*fabric.Fabric, error) {
 	return nil, fmt.Errorf("cluster: %w", errors.Join(errs...))
 }
 
-// Start begins to follow the backend and to tell others of this host. Containers that live on are to be told by SetContainer
-// before; what others know of this host's containers otherwise is taken back.
+// Start begins to follow the backend and to tell others of this host. Containers that live on are to be told by
+// SetContainer before; what others know of this host's containers otherwise is taken back.
 func (c *Cluster) Start() {
 	c.ended.Go(c.lookAround)
 	c.run()
@@ -177,7 +182,8 @@ func (c *Cluster) run() {
 	c.ended.Go(func() { c.follow(t) })
 }
 
-// Close ends the membership of this life: others have the host marked down, and know its containers for table.RecordTTL.
+// Close ends the membership of this life: others have the host marked down, and know its containers for
+// table.RecordTTL.
 func (c *Cluster) Close() error {
 	c.cancel()
 	c.mu.Lock()
@@ -213,7 +219,9 @@ func (c *Cluster) changed(changes table.Changes) {
 	t := c.Table()
 	if changes.Usurped != nil {
 		c.event("duplicate-host", map[string]string{"host": string(changes.Usurped.Owner)})
-		c.log.Error("another daemon has started with this host's id, from a copy of its state directory; it will draw another one")
+		c.log.Error(
+			"another daemon has started with this host's id, from a copy of its state directory; it will draw another one",
+		)
 		c.putHost()
 	}
 	for _, conflict := range changes.Lost {
@@ -243,8 +251,8 @@ func (c *Cluster) changed(changes table.Changes) {
 	}
 }
 
-// networkGone takes this host's blocks of a network away that was removed, and puts the network again where containers of
-// this host are still on it: they were started while somebody removed it.
+// networkGone takes this host's blocks of a network away that was removed, and puts the network again where containers
+// of this host are still on it: they were started while somebody removed it.
 func (c *Cluster) networkGone(t *table.Table, id string) {
 	if c.inUse(id) {
 		return // the daemon still has its record, and puts it again
@@ -257,9 +265,14 @@ func (c *Cluster) networkGone(t *table.Table, id string) {
 	c.mu.Unlock()
 }
 
-// becomeAnother draws a new identity, since another daemon with this one is there before: the state directory is a copy.
+// becomeAnother draws a new identity, since another daemon with this one is there before: the state directory is a
+// copy.
 func (c *Cluster) becomeAnother(other table.Row) {
-	c.log.Error("another daemon has this host's id: the state directory is a copy of another host's. This host draws a new id", "id", c.Identity().ID)
+	c.log.Error(
+		"another daemon has this host's id: the state directory is a copy of another host's. This host draws a new id",
+		"id",
+		c.Identity().ID,
+	)
 	id := newIdentity()
 	c.mu.Lock()
 	id.Incarnation = c.mu.id.Incarnation
@@ -329,7 +342,12 @@ func (c *Cluster) putHost() {
 		return
 	}
 	h := overlay.Host{
-		ID: c.mu.id.ID, Name: c.cfg.Name, Incarnation: c.mu.id.Incarnation, Key: c.mu.id.PublicKey(), Codecs: []string{"vxlan"}, Version: c.cfg.Version,
+		ID:          c.mu.id.ID,
+		Name:        c.cfg.Name,
+		Incarnation: c.mu.id.Incarnation,
+		Key:         c.mu.id.PublicKey(),
+		Codecs:      []string{"vxlan"},
+		Version:     c.cfg.Version,
 	}
 	h.Seen = maps.Clone(c.mu.seen)
 	for _, a := range c.mu.addrs {
@@ -369,8 +387,8 @@ func (c *Cluster) setPeers(hosts []table.HostView) {
 	}
 }
 
-// keyRefused is told by the fabric of a host whose key does not count. Whoever may write to the store could else take a host's place
-// in sealed networks.
+// keyRefused is told by the fabric of a host whose key does not count. Whoever may write to the store could else take a
+// host's place in sealed networks.
 func (c *Cluster) keyRefused(err error) {
 	c.log.Error("the key of a host is refused; if that host was made anew: usernet cluster leave HOST", "error", err)
 	var changed *seal.ChangedKeyError

@@ -12,8 +12,8 @@ import (
 	"github.com/usernet/usernet/overlay/fabric"
 )
 
-// SetContainer has all hosts know the endpoints of a container on networks that span hosts, in the place of what they knew. None: it
-// has ended, or is on no such network. Host and incarnation are filled in.
+// SetContainer has all hosts know the endpoints of a container on networks that span hosts, in the place of what they
+// knew. None: it has ended, or is on no such network. Host and incarnation are filled in.
 func (c *Cluster) SetContainer(id string, endpoints []overlay.Endpoint) {
 	c.mu.Lock()
 	before := c.mu.own[id]
@@ -119,7 +119,8 @@ type joined struct {
 	trunk   *engine.Trunk
 }
 
-// Overheads are what the encapsulation adds to a packet, in bytes: of a path of 1500 bytes the rest is a network's default MTU.
+// Overheads are what the encapsulation adds to a packet, in bytes: of a path of 1500 bytes the rest is a network's
+// default MTU.
 const (
 	plainMTU  = 1450 // IPv4, UDP, VXLAN and Ethernet headers: 20+8+8+14 (RFC 7348)
 	sealedMTU = 1370 // WireGuard in IPv4 (60), and IPv6, UDP, VXLAN and Ethernet inside of it, in multiples of 16
@@ -142,7 +143,14 @@ func (c *Cluster) Join(n *network.Network, e *engine.Network) error {
 	if r.VNI == 0 {
 		return fmt.Errorf("network %s is not known in the cluster (yet)", n.Name)
 	}
-	cfg := fabric.NetworkConfig{Name: n.Name, VNI: r.VNI, Sealed: r.Sealed, MTU: e.MTU(), GatewayMAC: e.GatewayMAC(), Foreign: n.Settings().Peers}
+	cfg := fabric.NetworkConfig{
+		Name:       n.Name,
+		VNI:        r.VNI,
+		Sealed:     r.Sealed,
+		MTU:        e.MTU(),
+		GatewayMAC: e.GatewayMAC(),
+		Foreign:    n.Settings().Peers,
+	}
 	for _, p := range n.Pools {
 		if p.Gateway.IsValid() {
 			cfg.Gateways = append(cfg.Gateways, p.Gateway)

@@ -52,14 +52,18 @@ func loadIdentity(dir string, now time.Time) (Identity, error) {
 		return Identity{}, err
 	default:
 		if err := json.Unmarshal(text, &id); err != nil {
-			return Identity{}, fmt.Errorf("%s cannot be read: %w; remove it, and this host becomes another one", path, err)
+			return Identity{}, fmt.Errorf(
+				"%s cannot be read: %w; remove it, and this host becomes another one",
+				path,
+				err,
+			)
 		}
 		if _, err := overlay.ParseHostID(string(id.ID)); err != nil {
 			return Identity{}, fmt.Errorf("%s: %w; remove it, and this host becomes another one", path, err)
 		}
 	}
-	// Milliseconds since 1970, so that lives of a copied state directory are in the order of their starts; one more than the last
-	// where the clock went back.
+	// Milliseconds since 1970, so that lives of a copied state directory are in the order of their starts; one more
+	// than the last where the clock went back.
 	id.Incarnation = max(id.Incarnation+1, uint64(now.UnixMilli()))
 	return id, id.save(dir)
 }

@@ -23,8 +23,8 @@ const firstVNI = 4096
 // ErrPoolTaken says that another network has a subnet. A drawn one is drawn anew.
 var ErrPoolTaken = errors.New("another network of the cluster has this subnet")
 
-// CreateNetwork has all hosts know a network: its name, subnets and number are claimed first. Where the backend cannot be reached it
-// fails within table.CallTimeout, with the reason.
+// CreateNetwork has all hosts know a network: its name, subnets and number are claimed first. Where the backend cannot
+// be reached it fails within table.CallTimeout, with the reason.
 func (c *Cluster) CreateNetwork(ctx context.Context, n *network.Network) error {
 	ctx, cancel := context.WithTimeout(ctx, table.CallTimeout)
 	defer cancel()
@@ -54,7 +54,10 @@ func (c *Cluster) CreateNetwork(ctx context.Context, n *network.Network) error {
 		case overlay.KindName:
 			return errdefs.Conflict("network with name %s already exists", n.Name)
 		case overlay.KindPool:
-			return errdefs.Forbidden("invalid pool request: Pool overlaps with other one on this address space: %w", ErrPoolTaken)
+			return errdefs.Forbidden(
+				"invalid pool request: Pool overlaps with other one on this address space: %w",
+				ErrPoolTaken,
+			)
 		}
 		if !drawn || try == 3 {
 			return errdefs.Conflict("network number %d on the wire (VXLAN) is another network's", record.VNI)
@@ -62,8 +65,8 @@ func (c *Cluster) CreateNetwork(ctx context.Context, n *network.Network) error {
 	}
 }
 
-// claimAll claims what only one network may have, at the same time: without a store each claim waits for objections. On an error
-// nothing stays claimed.
+// claimAll claims what only one network may have, at the same time: without a store each claim waits for objections. On
+// an error nothing stays claimed.
 func (c *Cluster) claimAll(ctx context.Context, t *table.Table, n overlay.Network) error {
 	value, err := overlay.Encode(overlay.Name{Network: n.ID})
 	if err != nil {
@@ -116,7 +119,11 @@ func (c *Cluster) RemoveNetwork(ctx context.Context, id string) error {
 		if len(active) > most {
 			active = append(active[:most], fmt.Sprintf("and %d more", len(active)-most))
 		}
-		return errdefs.Forbidden("error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(active, ", "))
+		return errdefs.Forbidden(
+			"error while removing network: network %s has active endpoints (%s)",
+			n.Name,
+			strings.Join(active, ", "),
+		)
 	}
 	if err := t.Delete(ctx, overlay.NetworkKey(id)); err != nil {
 		return errdefs.Unavailable("network %s was not removed: %w", n.Name, err)
@@ -167,14 +174,27 @@ func (c *Cluster) hostName(id overlay.HostID) string {
 func (c *Cluster) recordOf(n *network.Network) overlay.Network {
 	s := n.Settings()
 	r := overlay.Network{
-		ID: n.ID, Name: n.Name, Created: n.Created, VNI: s.VNI, Sealed: s.Encrypted, IPv4: n.EnableIPv4, IPv6: n.EnableIPv6, Internal: n.Internal,
-		Attachable: n.Attachable, Options: maps.Clone(n.Options), Labels: maps.Clone(n.Labels), Creator: c.Identity().ID,
+		ID: n.ID, Name: n.Name, Created: n.Created, VNI: s.VNI, Sealed: s.Encrypted, IPv4: n.EnableIPv4,
+		IPv6: n.EnableIPv6, Internal: n.Internal,
+		Attachable: n.Attachable,
+		Options:    maps.Clone(n.Options),
+		Labels:     maps.Clone(n.Labels),
+		Creator:    c.Identity().ID,
 	}
 	if n.VNI != 0 {
 		r.VNI = n.VNI
 	}
 	for _, p := range n.Pools {
-		r.Subnets = append(r.Subnets, overlay.Subnet{Subnet: p.Subnet, Gateway: p.Gateway, Range: p.Range, Aux: maps.Clone(p.Aux), Configured: p.Configured})
+		r.Subnets = append(
+			r.Subnets,
+			overlay.Subnet{
+				Subnet:     p.Subnet,
+				Gateway:    p.Gateway,
+				Range:      p.Range,
+				Aux:        maps.Clone(p.Aux),
+				Configured: p.Configured,
+			},
+		)
 	}
 	return r
 }
@@ -182,13 +202,30 @@ func (c *Cluster) recordOf(n *network.Network) overlay.Network {
 // NetworkOf is a network of the cluster as this host's model has it.
 func NetworkOf(r overlay.Network) *network.Network {
 	n := &network.Network{
-		ID: r.ID, Name: r.Name, Created: r.Created, Driver: network.DriverOverlay, Scope: network.ScopeGlobal, EnableIPv4: r.IPv4, EnableIPv6: r.IPv6,
-		Internal: r.Internal, Attachable: r.Attachable, Options: maps.Clone(r.Options), Labels: maps.Clone(r.Labels), VNI: r.VNI,
+		ID: r.ID, Name: r.Name, Created: r.Created, Driver: network.DriverOverlay, Scope: network.ScopeGlobal,
+		EnableIPv4: r.IPv4, EnableIPv6: r.IPv6,
+		Internal:   r.Internal,
+		Attachable: r.Attachable,
+		Options:    maps.Clone(r.Options),
+		Labels:     maps.Clone(r.Labels),
+		VNI:        r.VNI,
 	}
 	for _, s := range r.Subnets {
-		n.Pools = append(n.Pools, network.Pool{Subnet: s.Subnet, Gateway: s.Gateway, Range: s.Range, Aux: maps.Clone(s.Aux), Configured: s.Configured})
+		n.Pools = append(
+			n.Pools,
+			network.Pool{
+				Subnet:     s.Subnet,
+				Gateway:    s.Gateway,
+				Range:      s.Range,
+				Aux:        maps.Clone(s.Aux),
+				Configured: s.Configured,
+			},
+		)
 	}
-	slices.SortStableFunc(n.Pools, func(a, b network.Pool) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() })
+	slices.SortStableFunc(
+		n.Pools,
+		func(a, b network.Pool) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() },
+	)
 	return n
 }
 

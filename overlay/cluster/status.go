@@ -89,7 +89,9 @@ func (c *Cluster) Status() Status {
 	}
 	for _, h := range t.Hosts() {
 		one := HostStatus{
-			ID: string(h.ID), Name: h.Name, Self: h.ID == id.ID, Since: h.Down, Endpoints: endpoints[h.ID], Version: h.Version, PublicKey: h.Key.String(),
+			ID: string(
+				h.ID,
+			), Name: h.Name, Self: h.ID == id.ID, Since: h.Down, Endpoints: endpoints[h.ID], Version: h.Version, PublicKey: h.Key.String(),
 			Incarnation: h.Incarnation, State: stateUnknown,
 		}
 		for _, a := range h.Addrs {
@@ -124,8 +126,8 @@ func (h *HostStatus) describe(p fabric.PeerState) {
 	}
 }
 
-// Leave takes the records of a host out of the cluster: of this one ("") for good, until its daemon starts again; of another
-// one that is not heard of before its records expire.
+// Leave takes the records of a host out of the cluster: of this one ("") for good, until its daemon starts again; of
+// another one that is not heard of before its records expire.
 func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	t, self := c.Table(), c.Identity().ID
 	if host == "" {
@@ -133,7 +135,8 @@ func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	}
 	var found []table.HostView
 	for _, h := range t.Hosts() {
-		if string(h.ID) == host || h.Name == host || len(host) >= 4 && len(host) < len(h.ID) && string(h.ID[:len(host)]) == host {
+		if string(h.ID) == host || h.Name == host ||
+			len(host) >= 4 && len(host) < len(h.ID) && string(h.ID[:len(host)]) == host {
 			found = append(found, h)
 		}
 	}
@@ -141,7 +144,11 @@ func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	case len(found) == 0:
 		return errdefs.NotFound("host %s is not in the cluster", host)
 	case len(found) > 1:
-		return errdefs.Invalid("%d hosts of the cluster are called %s: give an id (usernet cluster ls)", len(found), host)
+		return errdefs.Invalid(
+			"%d hosts of the cluster are called %s: give an id (usernet cluster ls)",
+			len(found),
+			host,
+		)
 	}
 	h := found[0]
 	c.mu.Lock()
@@ -149,9 +156,15 @@ func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	c.mu.Unlock()
 	switch {
 	case h.ID == self && containers > 0 && !force:
-		return errdefs.Conflict("%d containers of this host are on networks that span hosts: disconnect them, or give --force", containers)
+		return errdefs.Conflict(
+			"%d containers of this host are on networks that span hosts: disconnect them, or give --force",
+			containers,
+		)
 	case h.ID != self && h.Alive && !force:
-		return errdefs.Conflict("host %s is heard of: call leave there, or give --force, and it comes back when it is heard of again", h.Name)
+		return errdefs.Conflict(
+			"host %s is heard of: call leave there, or give --force, and it comes back when it is heard of again",
+			h.Name,
+		)
 	}
 	if h.ID == self {
 		c.mu.Lock()

@@ -14,8 +14,8 @@ import (
 	"github.com/usernet/usernet/overlay/seal"
 )
 
-// WireGuard's messages come to the same sockets as VXLAN. The first byte tells them apart: 1 to 4 is a WireGuard type (whitepaper,
-// 5.4), VXLAN has its flags there.
+// WireGuard's messages come to the same sockets as VXLAN. The first byte tells them apart: 1 to 4 is a WireGuard type
+// (whitepaper, 5.4), VXLAN has its flags there.
 const (
 	sealInitiation = 1
 	sealData       = 4
@@ -80,7 +80,8 @@ func (e *addrEndpoint) DstToBytes() []byte {
 	return b
 }
 
-// hostEndpoint is a host that has not been heard yet: handshakes go to all its addresses, and to where others relay to it.
+// hostEndpoint is a host that has not been heard yet: handshakes go to all its addresses, and to where others relay to
+// it.
 type hostEndpoint struct {
 	noSource
 	peer *peer
@@ -191,8 +192,8 @@ func (f *Fabric) sendSealed(d *destination, bufs [][]byte) {
 	}
 }
 
-// sendEverywhere sends a handshake to all addresses of a host. Both hosts do so at once, which opens the way through two NATs
-// (RFC 5128, section 3.3).
+// sendEverywhere sends a handshake to all addresses of a host. Both hosts do so at once, which opens the way through
+// two NATs (RFC 5128, section 3.3).
 func (f *Fabric) sendEverywhere(p *peer, bufs [][]byte) {
 	for _, d := range *p.candidates.Load() {
 		f.sendSealed(d, bufs)
@@ -202,10 +203,12 @@ func (f *Fabric) sendEverywhere(p *peer, bufs [][]byte) {
 	}
 }
 
-// heardFor is for how long a session counts as one after the host was heard last: WireGuard's keys last 180 s (whitepaper, 6.1).
+// heardFor is for how long a session counts as one after the host was heard last: WireGuard's keys last 180 s
+// (whitepaper, 6.1).
 const heardFor = 170 * time.Second
 
-// staged is how many datagrams a second WireGuard may hold for a host that has not been heard: the first make it shake hands.
+// staged is how many datagrams a second WireGuard may hold for a host that has not been heard: the first make it shake
+// hands.
 const staged = 32
 
 // mayStage says whether n datagrams may go to WireGuard for the peer.

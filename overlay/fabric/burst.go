@@ -14,7 +14,8 @@ const (
 	maxSegments = 64
 	// maxBurst is how many bytes, headers included: the largest UDP payload over IPv4 is 65,507.
 	maxBurst = 65000
-	// headerSpace is room for VXLAN and Ethernet headers, and inner headers of 120 bytes: IPv4 and TCP with all options.
+	// headerSpace is room for VXLAN and Ethernet headers, and inner headers of 120 bytes: IPv4 and TCP with all
+	// options.
 	headerSpace = encapLen + 120
 )
 
@@ -49,8 +50,8 @@ func (b *burst) fits(n int) bool {
 // header is the room for the next datagram's headers.
 func (b *burst) header() []byte { return b.headers[b.n][:] }
 
-// add puts a datagram behind the others: head bytes of header(), then data, which stays the caller's and must not change until
-// the burst is sent.
+// add puts a datagram behind the others: head bytes of header(), then data, which stays the caller's and must not
+// change until the burst is sent.
 func (b *burst) add(head int, data []byte) {
 	n := head + len(data)
 	b.heads[b.n], b.data[b.n] = head, data

@@ -150,8 +150,8 @@ func (p *peer) tryAgain() {
 	p.probes.retryAt, p.probes.directTries = time.Time{}, 0
 }
 
-// round sends the probes that are due. It says whether other ways are to be tried: the peer has been silent for too long, or is
-// reached through a relay.
+// round sends the probes that are due. It says whether other ways are to be tried: the peer has been silent for too
+// long, or is reached through a relay.
 func (p *peer) round(now time.Time) (silent bool) {
 	p.probing.Lock()
 	defer p.probing.Unlock()
@@ -255,7 +255,8 @@ func (s *probes) isSilent(now time.Time) bool {
 	return true
 }
 
-// tryOtherWays is for a peer that does not answer, or only through a relay: its next address, or, sealed, all of them and relays.
+// tryOtherWays is for a peer that does not answer, or only through a relay: its next address, or, sealed, all of them
+// and relays.
 func (p *peer) tryOtherWays() {
 	t, k := p.f.tunnel.Load(), p.key.Load()
 	if t == nil || k == nil {

@@ -9,8 +9,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// finishChecksum copies the beginning of a packet to head and writes the checksum there that was left to be done. It returns how
-// many bytes it copied; -1 where the virtio header contradicts the packet.
+// finishChecksum copies the beginning of a packet to head and writes the checksum there that was left to be done. It
+// returns how many bytes it copied; -1 where the virtio header contradicts the packet.
 func finishChecksum(head, payload []byte, v vswitch.Virtio) int {
 	start := int(v.ChecksumStart) - vswitch.EthernetHeaderLen
 	at := start + int(v.ChecksumOffset)
@@ -54,8 +54,8 @@ func (l *Link) sendSuper(p *peer, f *vswitch.Frame, h *inner, payload []byte, v 
 	b.release()
 }
 
-// sendLarge sends a single packet that does not fit the path. TCP is cut: a sender that never hears of the path's MTU must not
-// hang. Other packets are fragmented where they may be, or their sender is told.
+// sendLarge sends a single packet that does not fit the path. TCP is cut: a sender that never hears of the path's MTU
+// must not hang. Other packets are fragmented where they may be, or their sender is told.
 func (l *Link) sendLarge(p *peer, f *vswitch.Frame, h *inner, payload []byte, v vswitch.Virtio, mtu int) {
 	switch {
 	case h.length == 0: // no IP

@@ -33,14 +33,14 @@ type Config struct {
 	Key seal.PrivateKey
 	// Pins has the keys that hosts had when they were first seen; nil: they are remembered for the fabric's life.
 	Pins *seal.Pins
-	// Refused is told of a host whose key does not count: it has changed, or cannot be remembered. It is called with a lock held,
-	// and must not call the fabric. Nil: it is logged.
+	// Refused is told of a host whose key does not count: it has changed, or cannot be remembered. It is called with a
+	// lock held, and must not call the fabric. Nil: it is logged.
 	Refused func(error)
 	Logger  *slog.Logger // nil: slog.Default
 }
 
-// Fabric is this host's part of all networks that span hosts. Make it with New, end it with Close. Its methods may be called by
-// many goroutines at once.
+// Fabric is this host's part of all networks that span hosts. Make it with New, end it with Close. Its methods may be
+// called by many goroutines at once.
 type Fabric struct {
 	cfg     Config
 	log     *slog.Logger

@@ -45,8 +45,8 @@ func newReader(f *Fabric, s *socket) *reader {
 	return r
 }
 
-// receive implements conn.ReceiveFunc: it returns with messages for WireGuard, having handled all that came before them. Without
-// a tunnel it returns when the fabric is closed.
+// receive implements conn.ReceiveFunc: it returns with messages for WireGuard, having handled all that came before
+// them. Without a tunnel it returns when the fabric is closed.
 func (r *reader) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	r.sealed.bufs, r.sealed.sizes, r.sealed.eps, r.sealed.n = bufs, sizes, eps, 0
 	for !r.f.closed.Load() {
@@ -88,7 +88,8 @@ func (r *reader) handle() bool {
 	return r.process()
 }
 
-// process handles what was received, and says whether that is all of it: else there is no room for WireGuard's messages.
+// process handles what was received, and says whether that is all of it: else there is no room for WireGuard's
+// messages.
 func (r *reader) process() bool {
 	m := &r.message
 	for {
@@ -140,8 +141,8 @@ func (r *reader) addSealed(b []byte) {
 	q.n++
 }
 
-// tunnelled says whether what was received is one datagram with a super-frame of UDP in it, which a kernel's VXLAN device on the
-// same machine has not cut: then the size that the kernel tells is that of the inner segments.
+// tunnelled says whether what was received is one datagram with a super-frame of UDP in it, which a kernel's VXLAN
+// device on the same machine has not cut: then the size that the kernel tells is that of the inner segments.
 func tunnelled(b []byte, size int) bool {
 	_, frame, ok := parseVXLAN(b)
 	if !ok {
@@ -207,8 +208,9 @@ func (j *joiner) deliver(l *Link, p *peer, frame []byte, segment int) {
 	j.add(port, frame, &h, payload, segment)
 }
 
-// check is all that a frame of a peer must pass; it parses the packet in it into h. A frame counts only from an endpoint that the
-// entries say is at that host. Of what is behind foreign peers nothing is known but that it is nobody else's.
+// check is all that a frame of a peer must pass; it parses the packet in it into h. A frame counts only from an
+// endpoint that the entries say is at that host. Of what is behind foreign peers nothing is known but that it is nobody
+// else's.
 func (l *Link) check(t *table, p *peer, dst, src overlay.MAC, etherType uint16, payload []byte, h *inner) Reason {
 	switch {
 	case src == l.gate || dst == l.gate || src == l.mac:
@@ -265,8 +267,8 @@ func (l *Link) checkPacket(t *table, e *place, etherType uint16, payload []byte,
 	return pass
 }
 
-// isToGroup says whether a packet's destination is a group, as that of its frame is. One that is not would be taken by each host's
-// gateway, and leave there in the name of that host.
+// isToGroup says whether a packet's destination is a group, as that of its frame is. One that is not would be taken by
+// each host's gateway, and leave there in the name of that host.
 func (l *Link) isToGroup(h *inner, p []byte) bool {
 	if h.v6 {
 		return p[24] == 0xff

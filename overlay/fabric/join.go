@@ -17,8 +17,9 @@ const (
 	maxJoined = 1<<16 - 1
 )
 
-// joiner puts consecutive segments of one flow together again, to one virtio super-frame, before they go into the switch. The frame
-// that it holds points into what was received: flush before that is used again. The zero value is ready; one goroutine uses it.
+// joiner puts consecutive segments of one flow together again, to one virtio super-frame, before they go into the
+// switch. The frame that it holds points into what was received: flush before that is used again. The zero value is
+// ready; one goroutine uses it.
 type joiner struct {
 	port   *vswitch.Port // nil: it holds nothing
 	frame  vswitch.Frame
@@ -44,8 +45,8 @@ const (
 	wrong
 )
 
-// add takes a frame that has passed the checks. payload is what is behind its Ethernet header, h where its headers are. segment, if
-// not 0, says that it is a super-frame as it is, and how much payload each of its segments has.
+// add takes a frame that has passed the checks. payload is what is behind its Ethernet header, h where its headers are.
+// segment, if not 0, says that it is a super-frame as it is, and how much payload each of its segments has.
 func (j *joiner) add(port *vswitch.Port, frame []byte, h *inner, payload []byte, segment int) {
 	if j.port != nil {
 		if j.follows(port, frame, h, payload) {
@@ -74,8 +75,8 @@ func (j *joiner) add(port *vswitch.Port, frame []byte, h *inner, payload []byte,
 	}
 }
 
-// joinable says whether others may follow a segment: TCP with data and ACK alone, or a datagram with a checksum, without options
-// in the IP header.
+// joinable says whether others may follow a segment: TCP with data and ACK alone, or a datagram with a checksum,
+// without options in the IP header.
 func joinable(h *inner, p []byte) bool {
 	if !h.transport() || h.length == h.data {
 		return false
@@ -86,7 +87,8 @@ func joinable(h *inner, p []byte) bool {
 	if h.proto == packet.ProtoTCP {
 		return p[h.l4+tcpFlags]&^tcpPSH == tcpACK
 	}
-	return int(binary.BigEndian.Uint16(p[h.l4+udpLength:])) == h.length-h.l4 && binary.BigEndian.Uint16(p[h.l4+udpCheck:]) != 0
+	return int(binary.BigEndian.Uint16(p[h.l4+udpLength:])) == h.length-h.l4 &&
+		binary.BigEndian.Uint16(p[h.l4+udpCheck:]) != 0
 }
 
 // follows says whether a segment continues the super-frame.
@@ -148,8 +150,8 @@ func intact(h *inner, p []byte) bool {
 	return unfinished(h, p, sum) || checksum.Checksum(t, sum) == 0xffff
 }
 
-// unfinished says whether a checksum field has the sum of the pseudo header alone: a kernel that expected its network card to do
-// the rest (CHECKSUM_PARTIAL), when there was none, as between virtual machines of one host and over veth.
+// unfinished says whether a checksum field has the sum of the pseudo header alone: a kernel that expected its network
+// card to do the rest (CHECKSUM_PARTIAL), when there was none, as between virtual machines of one host and over veth.
 func unfinished(h *inner, p []byte, pseudo uint16) bool {
 	return binary.BigEndian.Uint16(p[h.l4+h.check():]) == pseudo
 }

@@ -26,8 +26,8 @@ type NetworkConfig struct {
 	Gateways   []netip.Addr
 	// Subnets are those of the network: a packet to all is to the last address of one. Nil: to one that ends in 255.
 	Subnets []netip.Prefix
-	// Foreign are VXLAN devices of others, with their port; 0: DefaultPort. MACs behind them are learned, and frames to all go to
-	// them. A sealed network has none.
+	// Foreign are VXLAN devices of others, with their port; 0: DefaultPort. MACs behind them are learned, and frames to
+	// all go to them. A sealed network has none.
 	Foreign []netip.AddrPort
 }
 
@@ -38,8 +38,8 @@ type Entry struct {
 	Host  overlay.HostID
 }
 
-// Link is a network's device for a switch port with the role Fabric. It is an engine.Link. Its methods may be called by many
-// goroutines at once.
+// Link is a network's device for a switch port with the role Fabric. It is an engine.Link. Its methods may be called by
+// many goroutines at once.
 type Link struct {
 	f    *Fabric
 	cfg  NetworkConfig
@@ -78,8 +78,8 @@ type place struct {
 // has says whether an address is the endpoint's.
 func (e *place) has(a netip.Addr) bool { return slices.Contains(e.Addrs, a) }
 
-// What a network may cause: as many copies of frames to groups as a switch port (1000 multicast frames a second to 50 hosts), and
-// ICMP errors as Linux limits them (net.ipv4.icmp_msgs_per_sec, icmp_msgs_burst).
+// What a network may cause: as many copies of frames to groups as a switch port (1000 multicast frames a second to 50
+// hosts), and ICMP errors as Linux limits them (net.ipv4.icmp_msgs_per_sec, icmp_msgs_burst).
 const (
 	floodRate, floodBurst = 50000, 50000
 	icmpRate, icmpBurst   = 1000, 50
@@ -104,9 +104,16 @@ func (f *Fabric) Open(cfg NetworkConfig) (*Link, error) {
 		cfg.MTU = defaultIPMTU
 	}
 	l := &Link{
-		f:    f,
-		cfg:  cfg,
-		mac:  overlay.MAC{0x0e, 0x75, 0x6e, byte(cfg.VNI >> 16), byte(cfg.VNI >> 8), byte(cfg.VNI)}, // locally administered
+		f:   f,
+		cfg: cfg,
+		mac: overlay.MAC{
+			0x0e,
+			0x75,
+			0x6e,
+			byte(cfg.VNI >> 16),
+			byte(cfg.VNI >> 8),
+			byte(cfg.VNI),
+		}, // locally administered
 		stop: make(chan struct{}),
 	}
 	copy(l.gate[:], cfg.GatewayMAC)
@@ -163,7 +170,11 @@ func (f *Fabric) foreignPeer(a netip.AddrPort) (*peer, error) {
 	}
 	if p := f.state.Load().byIP[a.Addr()]; p != nil {
 		if d := p.dest.Load(); d.addr != a {
-			return nil, fmt.Errorf("foreign peer %v is known with port %d already, and a peer has one", a, d.addr.Port())
+			return nil, fmt.Errorf(
+				"foreign peer %v is known with port %d already, and a peer has one",
+				a,
+				d.addr.Port(),
+			)
 		}
 		return p, nil
 	}
@@ -190,7 +201,8 @@ func (l *Link) PortConfig() vswitch.PortConfig {
 const floodGroup = 1
 
 // SetEntries says which endpoints other hosts have, in the place of what was said before, and returns their MACs, for
-// vswitch.Switch.SetStatic. Entries of this host are passed over. Frames to groups go to all hosts with an entry, and to members.
+// vswitch.Switch.SetStatic. Entries of this host are passed over. Frames to groups go to all hosts with an entry, and
+// to members.
 func (l *Link) SetEntries(entries []Entry, members ...overlay.HostID) ([]net.HardwareAddr, error) {
 	if len(entries) > maxEntries {
 		return nil, fmt.Errorf("network %s: %d endpoints, and there may be %d", l.cfg.Name, len(entries), maxEntries)
@@ -252,8 +264,8 @@ func (l *Link) Serve(p *vswitch.Port) error {
 	return net.ErrClosed
 }
 
-// Stop ends Serve for good, and returns when the port has what was received. Frames can still be written. Serve's port must not
-// call it.
+// Stop ends Serve for good, and returns when the port has what was received. Frames can still be written. Serve's port
+// must not call it.
 func (l *Link) Stop() {
 	l.once.Do(func() { close(l.stop) })
 	l.port.Store(nil)

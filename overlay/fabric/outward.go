@@ -10,8 +10,8 @@ import (
 
 var _ vswitch.Flusher = (*Link)(nil)
 
-// WriteFrame implements vswitch.Device: a frame of a container goes to the host that its destination is on. What does not go out is
-// counted here by its reason and is no error: the switch's port would count it again.
+// WriteFrame implements vswitch.Device: a frame of a container goes to the host that its destination is on. What does
+// not go out is counted here by its reason and is no error: the switch's port would count it again.
 func (l *Link) WriteFrame(f *vswitch.Frame) error {
 	eth := f.Ethernet()
 	dst, src := overlay.MAC(eth[:6]), overlay.MAC(eth[6:12])

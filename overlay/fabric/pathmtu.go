@@ -24,8 +24,9 @@ func (p *peer) routeMTU() int {
 	return pathMTU(d.addr)
 }
 
-// lowerMTU takes a path MTU that the kernel told. raise says whether it may be larger than what is known. What is below the
-// smallest that IP allows is somebody's attempt to make packets tiny, and is taken for that smallest (RFC 8085, section 3.2).
+// lowerMTU takes a path MTU that the kernel told. raise says whether it may be larger than what is known. What is below
+// the smallest that IP allows is somebody's attempt to make packets tiny, and is taken for that smallest (RFC 8085,
+// section 3.2).
 func (p *peer) lowerMTU(d *destination, mtu int, raise bool) {
 	if mtu <= 0 {
 		return

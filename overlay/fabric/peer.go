@@ -149,8 +149,8 @@ func plainAddr(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// hostPeer is the peer of a host, which is made where there is none: entries may name a host before its record comes. The
-// caller holds mu.
+// hostPeer is the peer of a host, which is made where there is none: entries may name a host before its record comes.
+// The caller holds mu.
 func (f *Fabric) hostPeer(h overlay.HostID) *peer {
 	p := f.hosts[h]
 	if p == nil {
@@ -160,8 +160,8 @@ func (f *Fabric) hostPeer(h overlay.HostID) *peer {
 	return p
 }
 
-// SetPeers says which other hosts there are, in the place of what was said before. This host itself is passed over. Frames for a
-// host that is no more named are dropped.
+// SetPeers says which other hosts there are, in the place of what was said before. This host itself is passed over.
+// Frames for a host that is no more named are dropped.
 func (f *Fabric) SetPeers(peers []Peer) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -220,8 +220,8 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 	return nil
 }
 
-// setKeys checks the keys of hosts. It returns the hosts whose keys count, by their addresses inside the tunnel. The caller holds
-// mu.
+// setKeys checks the keys of hosts. It returns the hosts whose keys count, by their addresses inside the tunnel. The
+// caller holds mu.
 func (f *Fabric) setKeys(keys map[overlay.HostID]overlay.Key) map[netip.Addr]*peer {
 	good, errs := f.cfg.Pins.Check(keys)
 	for _, err := range errs {
@@ -272,7 +272,8 @@ func (f *Fabric) countingKeys() map[overlay.HostID]overlay.Key {
 	return m
 }
 
-// setCandidates takes the addresses of a host, the best first. Where it is reached now stays, as long as that is one of them.
+// setCandidates takes the addresses of a host, the best first. Where it is reached now stays, as long as that is one of
+// them.
 func (p *peer) setCandidates(list []*destination) {
 	old := *p.candidates.Load()
 	if !slices.EqualFunc(old, list, func(a, b *destination) bool { return a.addr == b.addr }) {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file has the system calls of the hot path, and the kernel's structs that they take. Both calls are non-blocking and raw: they
-// copy and return, and telling Go's scheduler about each costs as much as a small datagram.
+// This file has the system calls of the hot path, and the kernel's structs that they take. Both calls are non-blocking
+// and raw: they copy and return, and telling Go's scheduler about each costs as much as a small datagram.
 
 // rawAddr is a struct sockaddr_in or sockaddr_in6.
 type rawAddr struct {
@@ -90,7 +90,15 @@ func (b *rxBatch) receive(fd uintptr) syscall.Errno {
 		b.msgs[i].hdr.SetControllen(rxControl)
 	}
 	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.msgs[0])), rxMessages, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := syscall.RawSyscall6(
+			unix.SYS_RECVMMSG,
+			fd,
+			uintptr(unsafe.Pointer(&b.msgs[0])),
+			rxMessages,
+			unix.MSG_DONTWAIT,
+			0,
+			0,
+		)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -102,7 +110,8 @@ func (b *rxBatch) receive(fd uintptr) syscall.Errno {
 	}
 }
 
-// message is what was received at i: its bytes, who sent it, and how long each datagram in it is; the last may be shorter.
+// message is what was received at i: its bytes, who sent it, and how long each datagram in it is; the last may be
+// shorter.
 func (b *rxBatch) message(i int) (data []byte, size int) {
 	data = b.buf[i*rxSize : i*rxSize+int(b.msgs[i].n)]
 	size = len(data)
@@ -138,14 +147,26 @@ func (m *sendMessage) prepare() {
 	m.seg.hdr.SetLen(unix.SizeofCmsghdr + 2)
 }
 
-// sendmsg sends. An error that the socket had from before, of another datagram (IP_RECVERR), is not this one's: it goes with
-// being returned, and the call is repeated.
+// sendmsg sends. An error that the socket had from before, of another datagram (IP_RECVERR), is not this one's: it goes
+// with being returned, and the call is repeated.
 func (m *sendMessage) sendmsg(fd uintptr) {
 	const attempts = 3
 	for range attempts {
-		_, _, m.errno = syscall.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&m.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, _, m.errno = syscall.RawSyscall(
+			unix.SYS_SENDMSG,
+			fd,
+			uintptr(unsafe.Pointer(&m.hdr)),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
+		)
 		switch m.errno {
-		case unix.EINTR, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EPROTO, unix.EACCES, unix.ENOPROTOOPT:
+		case unix.EINTR,
+			unix.ECONNREFUSED,
+			unix.EHOSTUNREACH,
+			unix.ENETUNREACH,
+			unix.EHOSTDOWN,
+			unix.EPROTO,
+			unix.EACCES,
+			unix.ENOPROTOOPT:
 			continue
 		}
 		return

@@ -27,11 +27,22 @@ const (
 )
 
 var reasonNames = [numReasons]string{
-	DropNotVXLAN: "not-vxlan", DropUnknownPeer: "unknown-peer", DropUnknownVNI: "unknown-vni", DropPlain: "plain-in-sealed-network",
-	DropSealed:   "sealed-in-plain-network",
-	DropNotReady: "no-port", DropMalformed: "malformed", DropVLAN: "vlan", DropSourceMAC: "source-mac", DropSourceAddr: "source-address",
-	DropGateway: "gateway", DropConfiguration: "configuration", DropTooBig: "too-big", DropNoPeer: "no-peer", DropKnown: "answered-here",
-	DropRate: "flood-rate", DropNoSeal: "no-seal", DropSend: "send",
+	DropNotVXLAN:      "not-vxlan",
+	DropUnknownPeer:   "unknown-peer",
+	DropUnknownVNI:    "unknown-vni",
+	DropPlain:         "plain-in-sealed-network",
+	DropSealed:        "sealed-in-plain-network",
+	DropNotReady:      "no-port",
+	DropMalformed:     "malformed",
+	DropVLAN:          "vlan",
+	DropSourceMAC:     "source-mac",
+	DropSourceAddr:    "source-address",
+	DropGateway:       "gateway",
+	DropConfiguration: "configuration",
+	DropTooBig:        "too-big",
+	DropNoPeer:        "no-peer",
+	DropKnown:         "answered-here",
+	DropRate:          "flood-rate", DropNoSeal: "no-seal", DropSend: "send",
 }
 
 func (r Reason) String() string {

@@ -13,9 +13,9 @@ import (
 	"github.com/usernet/usernet/overlay/seal"
 )
 
-// Where two hosts do not reach each other, a third that both reach passes their sealed datagrams on. It cannot read them: they are
-// sealed for the other end, and sealed again for the way to the relay. A relay passes on what has one hop to go, and nothing
-// that was relayed to it, so there are no loops.
+// Where two hosts do not reach each other, a third that both reach passes their sealed datagrams on. It cannot read
+// them: they are sealed for the other end, and sealed again for the way to the relay. A relay passes on what has one
+// hop to go, and nothing that was relayed to it, so there are no loops.
 
 const (
 	relayRate, relayBurst = 20000, 2000 // datagrams a second that a host has passed on by each other
@@ -74,7 +74,8 @@ func (f *Fabric) relay(from *peer, m []byte) {
 	}
 	now := time.Now()
 	to := f.state.Load().byHost[hostOf(m[2:])]
-	if to == nil || to == from || to.via.Load() != nil || from.via.Load() != nil || to.inside.Load() == nil || !to.isAlive(now) {
+	if to == nil || to == from || to.via.Load() != nil || from.via.Load() != nil || to.inside.Load() == nil ||
+		!to.isAlive(now) {
 		f.drops[DropNoPeer].Add(1)
 		return
 	}
@@ -110,7 +111,8 @@ func (f *Fabric) takeRelayed(via *peer, m []byte) {
 		return
 	}
 	message := relayedMessage{append([]byte(nil), m[relayHeader:]...), &relayEndpoint{via: via, to: from}}
-	if d := from.dest.Load(); m[relayHeader] == sealData && from.via.Load() == nil && d != nil && from.isAlive(time.Now()) {
+	if d := from.dest.Load(); m[relayHeader] == sealData && from.via.Load() == nil && d != nil &&
+		from.isAlive(time.Now()) {
 		message.endpoint = &addrEndpoint{dest: *d} // a late one does not lead back to the relay
 	}
 	select {

@@ -30,8 +30,8 @@ const (
 // arpWords is what an ARP packet for IPv4 over Ethernet begins with.
 var arpWords = [6]byte{0, 1, 8, 0, 6, 4}
 
-// outwardARP handles an ARP packet of a container to all. What the entries know is answered here; the gateway's address is answered
-// by the gateway of this host; only foreign peers are asked for the rest.
+// outwardARP handles an ARP packet of a container to all. What the entries know is answered here; the gateway's address
+// is answered by the gateway of this host; only foreign peers are asked for the rest.
 func (l *Link) outwardARP(t *table, f *vswitch.Frame, p []byte) error {
 	if len(p) < arpLen || [6]byte(p[:6]) != arpWords {
 		l.drop(DropMalformed)
@@ -74,7 +74,8 @@ func (l *Link) isGateway(a netip.Addr) bool {
 	return false
 }
 
-// outwardND handles a neighbour discovery message of a container. It says whether that was all that there is to do with it.
+// outwardND handles a neighbour discovery message of a container. It says whether that was all that there is to do with
+// it.
 func (l *Link) outwardND(t *table, f *vswitch.Frame, h *inner, p []byte) bool {
 	m := p[h.l4:h.length]
 	if len(m) < ndLen || m[0] != ndNeighbourSolicitation && m[0] != ndNeighbourAdvert {
@@ -113,8 +114,8 @@ func macOf(a netip.Addr) (m overlay.MAC) {
 	return m
 }
 
-// answerND answers a solicitation in the name of an endpoint. One without a source address asks whether the address is free (RFC
-// 4862, 5.4): the answer goes to all nodes.
+// answerND answers a solicitation in the name of an endpoint. One without a source address asks whether the address is
+// free (RFC 4862, 5.4): the answer goes to all nodes.
 func (l *Link) answerND(e *place, f *vswitch.Frame, request []byte, target netip.Addr) {
 	asker := netip.AddrFrom16([16]byte(request[8:24]))
 	to, flags := overlay.MAC(f.Ethernet()[6:12]), byte(ndSolicited|ndOverride)
@@ -134,8 +135,8 @@ func (l *Link) answerND(e *place, f *vswitch.Frame, request []byte, target netip
 	l.receiveOwn(to, e.MAC, vswitch.EtherTypeIPv6, append(head, m...))
 }
 
-// configuration says whether a packet is of those that configure hosts: router discovery, redirects, DHCP. Each host's gateway has
-// its own. inward has those looked for as well that only come from outside.
+// configuration says whether a packet is of those that configure hosts: router discovery, redirects, DHCP. Each host's
+// gateway has its own. inward has those looked for as well that only come from outside.
 func configuration(h *inner, p []byte, inward bool) Reason {
 	if h.fragment || h.l4 >= h.length {
 		return pass

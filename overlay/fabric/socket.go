@@ -20,8 +20,8 @@ type socket struct {
 	local netip.AddrPort
 }
 
-// socketBuffer is what is asked of the kernel for each direction, in bytes; it gives less (net.core.rmem_max, 212,992 by default).
-// A super-datagram of 64 KiB counts with about twice its size.
+// socketBuffer is what is asked of the kernel for each direction, in bytes; it gives less (net.core.rmem_max, 212,992
+// by default). A super-datagram of 64 KiB counts with about twice its size.
 const socketBuffer = 4 << 20
 
 // listen opens a socket for each family that the address stands for. Where it stands for both, IPv6 may be missing.
@@ -67,7 +67,11 @@ func open(v6 bool, at netip.AddrPort) (*socket, error) {
 		}
 		return err
 	}}
-	pc, err := lc.ListenPacket(context.Background(), network, net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(at.Port()))))
+	pc, err := lc.ListenPacket(
+		context.Background(),
+		network,
+		net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(at.Port()))),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +83,15 @@ func open(v6 bool, at netip.AddrPort) (*socket, error) {
 	return s, nil
 }
 
-// setOptions has the kernel set DF and fragment nothing, tell of ICMP errors, and join datagrams of one sender. DF is set with
-// PROBE, not DO: the kernel's own idea of the path's MTU does not keep a probe from leaving (ip(7), IP_MTU_DISCOVER).
+// setOptions has the kernel set DF and fragment nothing, tell of ICMP errors, and join datagrams of one sender. DF is
+// set with PROBE, not DO: the kernel's own idea of the path's MTU does not keep a probe from leaving (ip(7),
+// IP_MTU_DISCOVER).
 func setOptions(fd int, v6 bool) error {
 	type option struct{ level, name, value int }
-	need := []option{{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE}, {unix.IPPROTO_IP, unix.IP_RECVERR, 1}}
+	need := []option{
+		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
+		{unix.IPPROTO_IP, unix.IP_RECVERR, 1},
+	}
 	if v6 {
 		need = []option{
 			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
@@ -106,8 +114,8 @@ func setOptions(fd int, v6 bool) error {
 	return nil
 }
 
-// pathMTU asks the kernel how large an IP packet to an address may be, in bytes; 0: it does not know. This is the MTU of the
-// route, or what ICMP said of the path (ip(7), IP_MTU).
+// pathMTU asks the kernel how large an IP packet to an address may be, in bytes; 0: it does not know. This is the MTU
+// of the route, or what ICMP said of the path (ip(7), IP_MTU).
 func pathMTU(a netip.AddrPort) int {
 	family, level, name := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
 	if a.Addr().Is6() {

@@ -21,7 +21,8 @@ const (
 	minMTU4, minMTU6 = 576, 1280 // RFC 791 (what each host takes), RFC 8200, section 5
 )
 
-// tooBig tells the sender of a packet how large it may be: "fragmentation needed" or "packet too big", as a router would.
+// tooBig tells the sender of a packet how large it may be: "fragmentation needed" or "packet too big", as a router
+// would.
 func (l *Link) tooBig(f *vswitch.Frame, h *inner, payload []byte, mtu int) {
 	l.drop(DropTooBig)
 	l.limits.Lock()

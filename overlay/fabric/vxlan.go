@@ -15,8 +15,8 @@ const (
 
 	// vxlanHeaderLen is flags, 3 reserved bytes, VNI, 1 reserved byte (RFC 7348, section 5).
 	vxlanHeaderLen = 8
-	// vxlanFlags has the I flag: the VNI is valid. With other flags set the datagram is of an extension (GBP, GPE), which this
-	// is not, as in the kernel.
+	// vxlanFlags has the I flag: the VNI is valid. With other flags set the datagram is of an extension (GBP, GPE),
+	// which this is not, as in the kernel.
 	vxlanFlags = 0x08
 
 	// encapLen is what VXLAN adds to a packet inside UDP: its own header and the Ethernet header.
@@ -29,8 +29,8 @@ func putVXLAN(b []byte, vni uint32) {
 	binary.BigEndian.PutUint32(b[4:], vni<<8)
 }
 
-// parseVXLAN returns the VNI and the frame behind the header. Reserved fields are ignored, as the RFC says. It is false where
-// there is no VNI, or no whole Ethernet header.
+// parseVXLAN returns the VNI and the frame behind the header. Reserved fields are ignored, as the RFC says. It is false
+// where there is no VNI, or no whole Ethernet header.
 func parseVXLAN(b []byte) (vni uint32, frame []byte, ok bool) {
 	if len(b) < encapLen || b[0] != vxlanFlags {
 		return 0, nil, false

@@ -28,8 +28,8 @@ const (
 	objections = 2 * time.Second
 	// alone is how long a host without an answer from any seed waits until it takes itself for the first one.
 	alone = 5 * time.Second
-	// retransmit times the decimal logarithm of the number of hosts is how often each host sends a broadcast: 9 times among 1,000.
-	// A host that no copy reaches has the row after the next comparison.
+	// retransmit times the decimal logarithm of the number of hosts is how often each host sends a broadcast: 9 times
+	// among 1,000. A host that no copy reaches has the row after the next comparison.
 	retransmit = 3
 	// buryEvery is how often old tombstones are forgotten.
 	buryEvery = time.Minute
@@ -41,7 +41,8 @@ type Config struct {
 	Incarnation uint64
 	Keys        [][]byte // ParseKeys
 	Seeds       []string // HOST[:PORT]; this host itself may be among them
-	// Bind is where to listen, and Advertise where others reach this host; its port may be 0: the one that is listened on.
+	// Bind is where to listen, and Advertise where others reach this host; its port may be 0: the one that is listened
+	// on.
 	Bind, Advertise netip.AddrPort
 	Rejoin          time.Duration // between two times that all seeds are joined
 	Objections      time.Duration // that a claim waits
@@ -235,7 +236,13 @@ func (b *Backend) Health() table.Health {
 		h.Notes = append(h.Notes, fmt.Sprintf("a seed cannot be joined: %v", h.Err))
 	}
 	if n := b.log.wrongKey.Load(); n > 0 {
-		h.Notes = append(h.Notes, fmt.Sprintf("%d messages were sealed with another key and dropped: is --cluster-key the same file on all hosts?", n))
+		h.Notes = append(
+			h.Notes,
+			fmt.Sprintf(
+				"%d messages were sealed with another key and dropped: is --cluster-key the same file on all hosts?",
+				n,
+			),
+		)
 	}
 	if n := b.mu.bad; n > 0 {
 		h.Notes = append(h.Notes, fmt.Sprintf("%d messages made no sense and were dropped", n))

@@ -32,7 +32,10 @@ func ParseKeys(text []byte) ([][]byte, error) {
 		}
 		key, err := base64.StdEncoding.Strict().DecodeString(line)
 		if err != nil || len(key) != keyLen {
-			return nil, fmt.Errorf("a line of the cluster's key file is not %d bytes in base64: make one with `usernet cluster key`", keyLen)
+			return nil, fmt.Errorf(
+				"a line of the cluster's key file is not %d bytes in base64: make one with `usernet cluster key`",
+				keyLen,
+			)
 		}
 		if keys = append(keys, key); len(keys) > maxKeys {
 			return nil, fmt.Errorf("the cluster's key file has more than %d keys", maxKeys)

@@ -13,7 +13,8 @@ import (
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// maxBroadcast is the size of a message that fits into a datagram with memberlist's own bytes around it (UDPBufferSize is 1400).
+// maxBroadcast is the size of a message that fits into a datagram with memberlist's own bytes around it (UDPBufferSize
+// is 1400).
 const maxBroadcast = 1300
 
 // broadcast is a register on its way to all hosts. A later one of it goes in its place.
@@ -37,7 +38,8 @@ func (c *broadcast) Message() []byte { return c.message }
 // Finished implements memberlist.Broadcast.
 func (c *broadcast) Finished() {}
 
-// maxQueue is how many rows wait to be broadcast. At three datagrams each 200 ms, as memberlist sends them, that is some seconds.
+// maxQueue is how many rows wait to be broadcast. At three datagrams each 200 ms, as memberlist sends them, that is
+// some seconds.
 const maxQueue = 128
 
 // spread broadcasts a row. One that is too long for a datagram, or meets a full queue, goes by comparison.
@@ -69,8 +71,8 @@ func (b *Backend) malformed() {
 	b.mu.bad++
 }
 
-// rowsCame takes over what another host has sent. What was news is passed on; where another host claims a key that this one has
-// the better claim to, that claim is the answer.
+// rowsCame takes over what another host has sent. What was news is passed on; where another host claims a key that this
+// one has the better claim to, that claim is the answer.
 func (b *Backend) rowsCame(r *reader) {
 	now := time.Now()
 	var news []table.Row
@@ -86,7 +88,8 @@ func (b *Backend) rowsCame(r *reader) {
 		}
 		b.changed(row.Key)
 		news = append(news, row)
-		if best, is := b.mu.state.visible(row.Key); is && best.Owner == b.config.Host && row.Owner != best.Owner && !row.Deleted {
+		if best, is := b.mu.state.visible(row.Key); is && best.Owner == b.config.Host && row.Owner != best.Owner &&
+			!row.Deleted {
 			news = append(news, best)
 		}
 	}
@@ -216,8 +219,8 @@ func (b *Backend) Delete(ctx context.Context, row table.Row) error {
 	return nil
 }
 
-// Watch implements table.Backend. The list begins when another host's rows were compared with this one's, or when there is
-// nobody to compare with. A list of gossip's says what some hosts know: what is missing from it was not deleted.
+// Watch implements table.Backend. The list begins when another host's rows were compared with this one's, or when there
+// is nobody to compare with. A list of gossip's says what some hosts know: what is missing from it was not deleted.
 func (b *Backend) Watch(ctx context.Context) iter.Seq2[table.Event, error] {
 	return func(yield func(table.Event, error) bool) {
 		b.watching.Lock()

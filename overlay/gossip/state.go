@@ -14,11 +14,11 @@ import (
 const (
 	// maxRows is the number of registers, at some 600 bytes each.
 	maxRows = 1 << 20
-	// maxOwners is how many hosts' registers one key has. More than two happen only when many hosts claim one key while they are
-	// partitioned.
+	// maxOwners is how many hosts' registers one key has. More than two happen only when many hosts claim one key while
+	// they are partitioned.
 	maxOwners = 64
-	// tombstoneTTL is how long a deleted row is remembered: a host that was away for longer may bring it back, and then its owner
-	// deletes it once more.
+	// tombstoneTTL is how long a deleted row is remembered: a host that was away for longer may bring it back, and then
+	// its owner deletes it once more.
 	tombstoneTTL = 30 * time.Minute
 	// maxTombstones is how many deleted rows are remembered, the latest.
 	maxTombstones = 1 << 17
@@ -95,7 +95,11 @@ func (s *state) visible(key string) (table.Row, bool) {
 }
 
 func (s *state) find(key string, owner overlay.HostID) (int, bool) {
-	return slices.BinarySearchFunc(s.keys[key], owner, func(r register, o overlay.HostID) int { return cmp.Compare(r.row.Owner, o) })
+	return slices.BinarySearchFunc(
+		s.keys[key],
+		owner,
+		func(r register, o overlay.HostID) int { return cmp.Compare(r.row.Owner, o) },
+	)
 }
 
 // get is what a host last wrote to a key.

@@ -10,17 +10,18 @@ import (
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// Two hosts that compare what they have exchange digests (memberlist's push and pull): a fingerprint for each bucket of rows. The
-// one with the lower name then sends a summary of the buckets that differ: identity and fingerprint of each row in them. The other
-// answers with the rows that the first lacks or has otherwise, and with the identities of those that it wants itself. Rows that
-// differ so go both ways, and each side takes the later one.
+// Two hosts that compare what they have exchange digests (memberlist's push and pull): a fingerprint for each bucket of
+// rows. The one with the lower name then sends a summary of the buckets that differ: identity and fingerprint of each
+// row in them. The other answers with the rows that the first lacks or has otherwise, and with the identities of those
+// that it wants itself. Rows that differ so go both ways, and each side takes the later one.
 
 const (
 	// maxChunk bounds a message over TCP in bytes; memberlist takes 20 MiB at most.
 	maxChunk = 1 << 20
 	// maxJobs is how many comparisons wait. What does not fit is compared the next time.
 	maxJobs = 16
-	// A host compares each second for so many seconds after it has had many rows at once: 2^rounds hosts have them then.
+	// A host compares each second for so many seconds after it has had many rows at once: 2^rounds hosts have them
+	// then.
 	catchUpEvery = time.Second
 	catchUpFor   = 12
 	// maxName bounds a member's name in bytes.
@@ -49,8 +50,8 @@ func (b *Backend) digest() []byte {
 	return out
 }
 
-// catchUp compares with a random host each second while there is more than broadcasts are good for, until Close: each row of a
-// broadcast is sent by each host several times, and each row of a comparison to each host once.
+// catchUp compares with a random host each second while there is more than broadcasts are good for, until Close: each
+// row of a broadcast is sent by each host several times, and each row of a comparison to each host once.
 func (b *Backend) catchUp() {
 	ticks := time.NewTicker(catchUpEvery)
 	defer ticks.Stop()
@@ -82,8 +83,8 @@ func (b *Backend) random() *memberlist.Node {
 	return nil
 }
 
-// compareDigest begins a comparison where a digest differs. Of push and pull, both sides have both digests, and one of them begins;
-// asked says that this side alone has both.
+// compareDigest begins a comparison where a digest differs. Of push and pull, both sides have both digests, and one of
+// them begins; asked says that this side alone has both.
 func (b *Backend) compareDigest(buf []byte, asked bool) {
 	r := reader{b: buf}
 	name := string(r.text(maxName))

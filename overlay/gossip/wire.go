@@ -105,8 +105,8 @@ func (r *reader) row() (table.Row, error) {
 	return row, nil
 }
 
-// identity of a register: its key and owner. Two rows with one identity would hide each other from the comparison of digests; there
-// are 2^64.
+// identity of a register: its key and owner. Two rows with one identity would hide each other from the comparison of
+// digests; there are 2^64.
 func identity(key string, owner overlay.HostID) uint64 {
 	h := fnv64(fnvOffset, key)
 	return mix(fnv64(fnv64(h, "\x00"), string(owner)))

@@ -12,8 +12,8 @@ import (
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// maxConflicts is how often a call is made again because another host changed the key between its reading and its writing.
-// More than two hosts hardly ever want one key.
+// maxConflicts is how often a call is made again because another host changed the key between its reading and its
+// writing. More than two hosts hardly ever want one key.
 const maxConflicts = 8
 
 // Config is what a Backend needs besides its store.
@@ -150,7 +150,11 @@ func (b *Backend) call(ctx context.Context, f func(context.Context) error) error
 	if b.ctx.Err() != nil {
 		return &table.UnavailableError{URL: b.config.URL, Err: table.ErrClosed}
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, b.config.CallTimeout, fmt.Errorf("no answer within %v", b.config.CallTimeout))
+	limited, cancel := context.WithTimeoutCause(
+		ctx,
+		b.config.CallTimeout,
+		fmt.Errorf("no answer within %v", b.config.CallTimeout),
+	)
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
 	err := f(limited)

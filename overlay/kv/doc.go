@@ -1,6 +1,8 @@
-// Package kv spreads a cluster's rows (package table) by a key-value store that all hosts reach: etcd, Consul or ZooKeeper.
+// Package kv spreads a cluster's rows (package table) by a key-value store that all hosts reach: etcd, Consul or
+// ZooKeeper.
 //
-// The central idea: a store is five calls (Store), in the units of each store's own client library, which knows about failover,
+// The central idea: a store is five calls (Store), in the units of each store's own client library, which knows about
+// failover,
 // TLS and sessions. Backend makes a table.Backend of them, once for all stores:
 //
 //   - A row is one key below a prefix; its value is JSON with the record and who wrote it, readable with the store's own tools.
@@ -10,8 +12,8 @@
 //     for the caller and a new list after it.
 //   - Every call ends after table.CallTimeout.
 //
-// Packages etcd, consul and zookeeper have the adapters, memory one for tests with the faults of a store, kvtest what all of them
-// have to do, remote a Store that another process has. Package stores chooses the one that a URL names.
+// Packages etcd, consul and zookeeper have the adapters, memory one for tests with the faults of a store, kvtest what
+// all of them have to do, remote a Store that another process has. Package stores chooses the one that a URL names.
 //
 // A host trusts its store: whoever may write below the prefix says where containers are. See SECURITY.md.
 package kv

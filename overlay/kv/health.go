@@ -67,7 +67,10 @@ func (b *Backend) Health() table.Health {
 	defer h.mu.Unlock()
 	health := table.Health{URL: b.config.URL, Connected: h.connected, Since: h.since, Err: h.err}
 	if h.foreign > 0 {
-		health.Notes = append(health.Notes, fmt.Sprintf("%d keys are not usernet's and ignored: %v", h.foreign, h.example))
+		health.Notes = append(
+			health.Notes,
+			fmt.Sprintf("%d keys are not usernet's and ignored: %v", h.foreign, h.example),
+		)
 	}
 	if h.double {
 		health.Notes = append(health.Notes, "a later daemon has this host's id: a state directory was copied")

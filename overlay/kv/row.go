@@ -36,7 +36,12 @@ func encodeRow(row table.Row) ([]byte, error) {
 // decodeRow reads what may be anything: others write to the store.
 func decodeRow(p Pair) (table.Row, error) {
 	if len(p.Key) > overlay.MaxKey || len(p.Value) > maxValue {
-		return table.Row{}, fmt.Errorf("key %.120q has a value of %d bytes: %d are possible", p.Key, len(p.Value), maxValue)
+		return table.Row{}, fmt.Errorf(
+			"key %.120q has a value of %d bytes: %d are possible",
+			p.Key,
+			len(p.Value),
+			maxValue,
+		)
 	}
 	var v value
 	d := json.NewDecoder(bytes.NewReader(p.Value))

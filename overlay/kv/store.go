@@ -28,7 +28,8 @@ type Pair struct {
 type State struct {
 	// ID is of the store's data as a whole, where the store has one: a restored backup may have another.
 	ID string
-	// Revision grows with each key that is made or deleted below the prefix, at least. It is less after a backup was restored.
+	// Revision grows with each key that is made or deleted below the prefix, at least. It is less after a backup was
+	// restored.
 	Revision uint64
 }
 
@@ -50,25 +51,27 @@ type Event struct {
 	State State // that the event made, where it is known
 }
 
-// Store is a key-value store, and the keys below one prefix of it. Its methods may be called at the same time, and return when
-// their context is done. An error is ErrNotFound, ErrConflict, a *RefusedError, or says why the store cannot be reached.
+// Store is a key-value store, and the keys below one prefix of it. Its methods may be called at the same time, and
+// return when their context is done. An error is ErrNotFound, ErrConflict, a *RefusedError, or says why the store
+// cannot be reached.
 type Store interface {
 	// Get reads a key.
 	Get(ctx context.Context, key string) (Pair, error)
 
-	// Put writes a key if it has the revision is; else it is ErrConflict. With a lease, the key goes with the lease; a key that was
-	// written with one has to be written with one ever after. A value is never empty.
+	// Put writes a key if it has the revision is; else it is ErrConflict. With a lease, the key goes with the lease; a
+	// key that was written with one has to be written with one ever after. A value is never empty.
 	Put(ctx context.Context, key string, value []byte, is Revision, lease Lease) error
 
-	// Delete removes a key if it has the revision is, which is not Absent; else it is ErrConflict. A key that is not there is no error.
+	// Delete removes a key if it has the revision is, which is not Absent; else it is ErrConflict. A key that is not
+	// there is no error.
 	Delete(ctx context.Context, key string, is Revision) error
 
-	// Watch yields EventList and then each change, in the order in which one key changes. It ends with ctx, or with an error after
-	// which the caller calls it again: changes were missed.
+	// Watch yields EventList and then each change, in the order in which one key changes. It ends with ctx, or with an
+	// error after which the caller calls it again: changes were missed.
 	Watch(ctx context.Context) iter.Seq2[Event, error]
 
-	// Lease makes a lease that ends ttl after this process was last heard of, and keeps it alive until it is lost or revoked.
-	// Stores round ttl up.
+	// Lease makes a lease that ends ttl after this process was last heard of, and keeps it alive until it is lost or
+	// revoked. Stores round ttl up.
 	Lease(ctx context.Context, ttl time.Duration) (Lease, error)
 
 	// Close frees what the store has here. Leases end by themselves, unless they were revoked.

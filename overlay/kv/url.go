@@ -46,11 +46,15 @@ const maxSecretFile = 1 << 20
 //
 //	etcd://HOST[:PORT][,HOST[:PORT]...][/PREFIX], consul://, zk://
 //
-// with USER:PASSWORD@ before the hosts (for Consul the password is an ACL token), and an s after the scheme for TLS. An error never
-// has the password in it.
+// with USER:PASSWORD@ before the hosts (for Consul the password is an ACL token), and an s after the scheme for TLS. An
+// error never has the password in it.
 func Parse(raw string, options map[string]string) (Location, error) {
 	bad := func(why string) (Location, error) {
-		return Location{}, fmt.Errorf("cluster store %q: %s: give etcd://, consul:// or zk:// with HOST[:PORT][,HOST[:PORT]...][/PREFIX]", hidePassword(raw), why)
+		return Location{}, fmt.Errorf(
+			"cluster store %q: %s: give etcd://, consul:// or zk:// with HOST[:PORT][,HOST[:PORT]...][/PREFIX]",
+			hidePassword(raw),
+			why,
+		)
 	}
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok {
@@ -187,7 +191,8 @@ func readSecret(name string) ([]byte, error) {
 	return content[:n], nil
 }
 
-// TLSConfig is how connections are secured; nil: they are not. The machine's certificate authorities count where none is given.
+// TLSConfig is how connections are secured; nil: they are not. The machine's certificate authorities count where none
+// is given.
 func (l Location) TLSConfig() (*tls.Config, error) {
 	if !l.TLS {
 		return nil, nil

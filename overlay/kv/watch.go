@@ -13,8 +13,8 @@ import (
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// How long Watch waits before it lists again: the first time, doubled each time without a list, and at most. A quarter is added
-// or taken at random, so that the hosts do not all come at once when a store is back.
+// How long Watch waits before it lists again: the first time, doubled each time without a list, and at most. A quarter
+// is added or taken at random, so that the hosts do not all come at once when a store is back.
 const (
 	minRetry = 200 * time.Millisecond
 	maxRetry = 5 * time.Second
@@ -64,8 +64,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// follow lists once and yields what changes, until the store's watch ends or the store stops answering. It says whether there was
-// a list, and why it ended.
+// follow lists once and yields what changes, until the store's watch ends or the store stops answering. It says whether
+// there was a list, and why it ended.
 func (b *Backend) follow(ctx context.Context, yield func(table.Event, error) bool) (listed bool, _ error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var prober sync.WaitGroup
@@ -93,8 +93,8 @@ func (b *Backend) follow(ctx context.Context, yield func(table.Event, error) boo
 	return listed, errors.New("the watch ended")
 }
 
-// probe reads a key now and then and cancels a watch when there is no answer: what a watch waits for may never come, and its
-// library may try again for ever.
+// probe reads a key now and then and cancels a watch when there is no answer: what a watch waits for may never come,
+// and its library may try again for ever.
 func (b *Backend) probe(ctx context.Context, cancel context.CancelCauseFunc) {
 	key := overlay.AliveKey(b.config.Host)
 	for {
@@ -213,8 +213,8 @@ func (b *Backend) holdAlive(ctx context.Context, lease Lease) error {
 	}
 }
 
-// putAlive writes the alive/ row. The row of a later life of this host stays: two daemons with one id would replace each other's
-// for ever, and it is the table that decides between them.
+// putAlive writes the alive/ row. The row of a later life of this host stays: two daemons with one id would replace
+// each other's for ever, and it is the table that decides between them.
 func (b *Backend) putAlive(ctx context.Context, lease Lease) error {
 	row := table.Row{
 		Key: overlay.AliveKey(b.config.Host), Owner: b.config.Host,

@@ -77,7 +77,11 @@ func readKey(path string) (PrivateKey, error) {
 		return PrivateKey{}, fmt.Errorf("read this host's key: %w", err)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return PrivateKey{}, fmt.Errorf("the key %s may be read by others (%v): chmod 600 it, or remove it for a new one", path, st.Mode().Perm())
+		return PrivateKey{}, fmt.Errorf(
+			"the key %s may be read by others (%v): chmod 600 it, or remove it for a new one",
+			path,
+			st.Mode().Perm(),
+		)
 	}
 	var text [64]byte
 	n, err := f.Read(text[:])

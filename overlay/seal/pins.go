@@ -14,7 +14,8 @@ import (
 	"github.com/usernet/usernet/overlay"
 )
 
-// Pins remembers the key of each host from when it was first seen. Its methods may be called by many goroutines at once.
+// Pins remembers the key of each host from when it was first seen. Its methods may be called by many goroutines at
+// once.
 type Pins struct {
 	path string // "": nothing is written
 
@@ -60,8 +61,8 @@ func LoadPins(dir string) (*Pins, error) {
 	return p, nil
 }
 
-// Check says whether hosts come with the keys they had, and remembers those of new ones. It returns the hosts whose keys count, and
-// an error for each other: a *ChangedKeyError, or that the pins could not be written.
+// Check says whether hosts come with the keys they had, and remembers those of new ones. It returns the hosts whose
+// keys count, and an error for each other: a *ChangedKeyError, or that the pins could not be written.
 func (p *Pins) Check(keys map[overlay.HostID]overlay.Key) (good map[overlay.HostID]overlay.Key, errs []error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +77,10 @@ func (p *Pins) Check(keys map[overlay.HostID]overlay.Key) (good map[overlay.Host
 			errs = append(errs, &ChangedKeyError{Host: h, Had: had, Has: k})
 			continue
 		case !ok && len(next) >= maxPins:
-			errs = append(errs, fmt.Errorf("host %s: %d hosts have been seen, and no more are remembered", h.Short(), maxPins))
+			errs = append(
+				errs,
+				fmt.Errorf("host %s: %d hosts have been seen, and no more are remembered", h.Short(), maxPins),
+			)
 			continue
 		}
 		next[h] = k

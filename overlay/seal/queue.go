@@ -24,8 +24,8 @@ const (
 
 	// inFlight is how many packets WireGuard may hold before they are sent. Each has a buffer of 64 KiB there.
 	inFlight = 2048
-	// stall is for how long a full WireGuard holds all senders up. What it has dropped by then (it holds packets of a host
-	// without a session, and drops the oldest) does not count any more.
+	// stall is for how long a full WireGuard holds all senders up. What it has dropped by then (it holds packets of a
+	// host without a session, and drops the oldest) does not count any more.
 	stall = 20 * time.Millisecond
 	// sendWait is for how long a sender is held up before its datagrams are dropped.
 	sendWait = 100 * time.Millisecond
@@ -67,7 +67,8 @@ func (t *Tunnel) Add(b *Batch, to netip.Addr, head, data []byte) {
 	b.n++
 }
 
-// Send hands a batch to WireGuard. It waits a little where that is busy: the containers behind it are to slow down, not to lose.
+// Send hands a batch to WireGuard. It waits a little where that is busy: the containers behind it are to slow down, not
+// to lose.
 func (t *Tunnel) Send(b *Batch) error {
 	select {
 	case t.queue.batches <- b:
@@ -199,7 +200,8 @@ func (q *queue) Write(bufs [][]byte, offset int) (int, error) {
 	return len(bufs), nil
 }
 
-// open finds the payload of a datagram to Port in an IPv6 packet. WireGuard has seen to it that the source is the peer's.
+// open finds the payload of a datagram to Port in an IPv6 packet. WireGuard has seen to it that the source is the
+// peer's.
 func open(p []byte) (src netip.Addr, datagram []byte, ok bool) {
 	if len(p) < innerHeaders || p[0]>>4 != 6 || p[6] != protoUDP || binary.BigEndian.Uint16(p[42:]) != Port {
 		return src, nil, false

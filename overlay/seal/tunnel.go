@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// Overhead is what sealing adds to a datagram's payload, in bytes, besides the padding: IPv6 and UDP inside, and WireGuard's
-	// header and authenticator (WireGuard whitepaper, 5.4.6).
+	// Overhead is what sealing adds to a datagram's payload, in bytes, besides the padding: IPv6 and UDP inside, and
+	// WireGuard's header and authenticator (WireGuard whitepaper, 5.4.6).
 	Overhead = innerHeaders + 32
 	// Padding is what the inside of a WireGuard packet is a multiple of, in bytes.
 	Padding = 16
@@ -36,8 +36,8 @@ type Config struct {
 	Key PrivateKey
 	// Bind sends and receives what is sealed. Its ParseEndpoint gets host ids.
 	Bind conn.Bind
-	// Receive gets datagrams of one peer, by its address inside the tunnel. It is called by one goroutine for each peer, and the
-	// datagrams are valid until it returns, and its to change.
+	// Receive gets datagrams of one peer, by its address inside the tunnel. It is called by one goroutine for each
+	// peer, and the datagrams are valid until it returns, and its to change.
 	Receive func(from netip.Addr, datagrams [][]byte)
 	Logger  *slog.Logger // nil: slog.Default
 }
@@ -76,8 +76,8 @@ func New(cfg Config) (*Tunnel, error) {
 // Close ends the tunnel, and with it calls Bind.Close.
 func (t *Tunnel) Close() { t.dev.Close() }
 
-// SetPeers says which hosts there are and their keys, in the place of what was said before. A session with a host that stays is
-// not touched.
+// SetPeers says which hosts there are and their keys, in the place of what was said before. A session with a host that
+// stays is not touched.
 func (t *Tunnel) SetPeers(peers map[overlay.HostID]overlay.Key) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -90,7 +90,13 @@ func (t *Tunnel) SetPeers(peers map[overlay.HostID]overlay.Key) error {
 		}
 		next[k] = h
 		if t.peers[k] != h {
-			fmt.Fprintf(&b, "public_key=%x\nreplace_allowed_ips=true\nallowed_ip=%v/128\nendpoint=%s\n", k[:], Addr(k), h)
+			fmt.Fprintf(
+				&b,
+				"public_key=%x\nreplace_allowed_ips=true\nallowed_ip=%v/128\nendpoint=%s\n",
+				k[:],
+				Addr(k),
+				h,
+			)
 		}
 	}
 	for k := range t.peers {
@@ -108,8 +114,8 @@ func (t *Tunnel) SetPeers(peers map[overlay.HostID]overlay.Key) error {
 	return nil
 }
 
-// Restart forgets at which address a host was last heard, and shakes hands again: with all addresses that ParseEndpoint's endpoint
-// knows of it.
+// Restart forgets at which address a host was last heard, and shakes hands again: with all addresses that
+// ParseEndpoint's endpoint knows of it.
 func (t *Tunnel) Restart(k overlay.Key) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -26,11 +26,11 @@ type Row struct {
 	Value       []byte // a record of package overlay, overlay.MaxRecord bytes at most; none in alive/ rows. Not to be modified
 	Owner       overlay.HostID
 	Incarnation uint64 // of the owner's life that wrote it
-	// Version orders the changes of one key: a row replaces the one with a lower version. Whoever writes a key next gives the
-	// version it knows plus one.
+	// Version orders the changes of one key: a row replaces the one with a lower version. Whoever writes a key next
+	// gives the version it knows plus one.
 	Version uint64
-	// Claimed is when the owner first claimed the key, in nanoseconds since 1970 by its clock; 0: it was put, not claimed.
-	// It orders claims that were made without knowledge of each other.
+	// Claimed is when the owner first claimed the key, in nanoseconds since 1970 by its clock; 0: it was put, not
+	// claimed. It orders claims that were made without knowledge of each other.
 	Claimed int64
 	// Deleted marks a row that is gone, for as long as the backend remembers it. All but Key may be missing then.
 	Deleted bool
@@ -53,32 +53,32 @@ const (
 type Event struct {
 	Kind EventKind
 	Row  Row // of EventRow
-	// Rewound says with EventReset that the backend's state is older than what it has shown before, such as a backup that was
-	// restored. What is missing was not deleted then.
+	// Rewound says with EventReset that the backend's state is older than what it has shown before, such as a backup
+	// that was restored. What is missing was not deleted then.
 	Rewound bool
 }
 
-// Backend spreads rows among the hosts of a cluster. Its methods may be called at the same time. Each ends after CallTimeout at
-// most. An error is one of *UnavailableError, *TakenError, *RefusedError, or ctx's.
+// Backend spreads rows among the hosts of a cluster. Its methods may be called at the same time. Each ends after
+// CallTimeout at most. An error is one of *UnavailableError, *TakenError, *RefusedError, or ctx's.
 //
-// alive/<host> rows are the backend's own: it makes one for its host while Watch runs, which goes when the host has not been heard of for
-// AliveTTL, and yields those of all hosts. Their Value is empty.
+// alive/<host> rows are the backend's own: it makes one for its host while Watch runs, which goes when the host has not
+// been heard of for AliveTTL, and yields those of all hosts. Their Value is empty.
 type Backend interface {
-	// Watch yields EventReset, all rows, EventSynced and then each change, for ever. It reconnects by itself, and where it
-	// has to list again (a new session, a compacted history, a restored backup) begins with EventReset again. An error is a
-	// state, not an end: the backend cannot be reached, and is tried again. It ends with ctx, or when the caller stops.
-	// At most one Watch runs at a time.
+	// Watch yields EventReset, all rows, EventSynced and then each change, for ever. It reconnects by itself, and where
+	// it has to list again (a new session, a compacted history, a restored backup) begins with EventReset again. An
+	// error is a state, not an end: the backend cannot be reached, and is tried again. It ends with ctx, or when the
+	// caller stops. At most one Watch runs at a time.
 	Watch(ctx context.Context) iter.Seq2[Event, error]
 
 	// Put writes a row of this host, whatever was there.
 	Put(ctx context.Context, row Row) error
 
-	// Claim writes a row that only one host may have. Where another host has it, that is a *TakenError with its row; where
-	// this host has it already, the row is replaced. Without a store it waits for objections.
+	// Claim writes a row that only one host may have. Where another host has it, that is a *TakenError with its row;
+	// where this host has it already, the row is replaced. Without a store it waits for objections.
 	Claim(ctx context.Context, row Row) error
 
-	// Delete removes a row unless it has changed: unless owner, incarnation or version are others than those of row. A row that
-	// is not there, or has changed, is no error.
+	// Delete removes a row unless it has changed: unless owner, incarnation or version are others than those of row. A
+	// row that is not there, or has changed, is no error.
 	Delete(ctx context.Context, row Row) error
 
 	// Health says how the backend is. It does not block.
@@ -142,8 +142,8 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 // ErrClosed is what calls after Close return, in an *UnavailableError.
 var ErrClosed = errors.New("it is closed")
 
-// Older says whether claim a goes before claim b of the same key: the one that was claimed first, then that of the lower host id.
-// Both hosts' clocks are believed; a wrong one decides who keeps the key, and nothing else.
+// Older says whether claim a goes before claim b of the same key: the one that was claimed first, then that of the
+// lower host id. Both hosts' clocks are believed; a wrong one decides who keeps the key, and nothing else.
 func Older(a, b Row) bool {
 	if a.Claimed != b.Claimed {
 		return a.Claimed < b.Claimed

@@ -65,7 +65,15 @@ func (t *Table) applyRow(row Row) {
 	if err != nil {
 		if t.mu.refused[row.Key] == nil && len(t.mu.refused) < maxRefused {
 			t.mu.refused[row.Key] = err
-			t.log.Warn("a record of the cluster makes no sense and is not used", "key", clip(row.Key), "owner", clip(string(row.Owner)), "error", err)
+			t.log.Warn(
+				"a record of the cluster makes no sense and is not used",
+				"key",
+				clip(row.Key),
+				"owner",
+				clip(string(row.Owner)),
+				"error",
+				err,
+			)
 		}
 		return
 	}
@@ -183,8 +191,8 @@ func (t *Table) deleting(row Row) bool {
 	return is
 }
 
-// otherself finds out whether another daemon runs with this host's id, from a copied state directory: the row of a host is only
-// written by the host. The daemon whose life began later has to take another id. The caller holds mu.
+// otherself finds out whether another daemon runs with this host's id, from a copied state directory: the row of a host
+// is only written by the host. The daemon whose life began later has to take another id. The caller holds mu.
 func (t *Table) otherself(row Row) bool {
 	switch {
 	case row.Incarnation == t.cfg.Incarnation:
@@ -201,8 +209,8 @@ func (t *Table) otherself(row Row) bool {
 	return false
 }
 
-// conflict decides between this host's claim and another's, made without knowledge of each other. The older one stays; what
-// runs here goes on in any case. The caller holds mu.
+// conflict decides between this host's claim and another's, made without knowledge of each other. The older one stays;
+// what runs here goes on in any case. The caller holds mu.
 func (t *Table) conflict(have *entry, row Row) {
 	if removable(have.key.Kind) {
 		t.store(row) // a network has no owner that matters
@@ -306,8 +314,8 @@ func (t *Table) applyEnd() {
 	t.wake()
 }
 
-// needed says whether a network that the backend lacks is to be put again: it is in use here, or the backend's state went back and
-// this host has made it. The caller holds mu.
+// needed says whether a network that the backend lacks is to be put again: it is in use here, or the backend's state
+// went back and this host has made it. The caller holds mu.
 func (t *Table) needed(e *entry) bool {
 	return t.mu.rewound && e.Owner == t.cfg.Host || t.cfg.Resurrect != nil && t.cfg.Resurrect(e.key.Network)
 }
@@ -444,8 +452,9 @@ func (t *Table) expire(ctx context.Context) {
 // BlockTTL is how long a host that is not heard of has its blocks of addresses. Its containers may run all that time.
 const BlockTTL = 24 * time.Hour
 
-// Expire removes the rows of hosts that have not been heard of for long enough, in the backend and here. A host that is cut off
-// itself removes nothing: all others are not heard of then. It is done every few seconds; tests do not wait for that.
+// Expire removes the rows of hosts that have not been heard of for long enough, in the backend and here. A host that is
+// cut off itself removes nothing: all others are not heard of then. It is done every few seconds; tests do not wait for
+// that.
 func (t *Table) Expire(ctx context.Context) {
 	for _, e := range t.expired() {
 		if t.cfg.Backend.Delete(ctx, e.Row) != nil {
@@ -459,7 +468,8 @@ func (t *Table) Expire(ctx context.Context) {
 	}
 }
 
-// expired are the rows that have no host any more. What a restored backend lacks, and nobody has put again, goes at once.
+// expired are the rows that have no host any more. What a restored backend lacks, and nobody has put again, goes at
+// once.
 func (t *Table) expired() []*entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -30,7 +30,14 @@ func (t *Table) load() error {
 				t.log.Warn("a record of the cluster's replica cannot be read", "key", clip(key), "error", err)
 				return nil
 			}
-			row := Row{Key: key, Value: s.Value, Owner: s.Owner, Incarnation: s.Incarnation, Version: s.Version, Claimed: s.Claimed}
+			row := Row{
+				Key:         key,
+				Value:       s.Value,
+				Owner:       s.Owner,
+				Incarnation: s.Incarnation,
+				Version:     s.Version,
+				Claimed:     s.Claimed,
+			}
 			if s.Gone {
 				t.mu.gone[key] = row
 				return nil

@@ -23,15 +23,15 @@ type Config struct {
 	// Backend is the table's from Open on.
 	Backend Backend
 	Logger  *slog.Logger
-	// Resurrect says whether a network that the backend has lost is still needed here, although this host did not make it: it
-	// has endpoints on it. It is called with the table's lock held, and must not call the table. Nil: none is.
+	// Resurrect says whether a network that the backend has lost is still needed here, although this host did not make
+	// it: it has endpoints on it. It is called with the table's lock held, and must not call the table. Nil: none is.
 	Resurrect func(network string) bool
 	// Clock is time.Now; tests have another.
 	Clock func() time.Time
 }
 
-// Table is a replica of a cluster's rows, kept equal to them. Make it with Open. Its methods may be called at the same time; none
-// but Claim, Delete and Flush waits for the backend.
+// Table is a replica of a cluster's rows, kept equal to them. Make it with Open. Its methods may be called at the same
+// time; none but Claim, Delete and Flush waits for the backend.
 type Table struct {
 	cfg    Config
 	log    *slog.Logger
@@ -143,8 +143,8 @@ func (t *Table) Close() error {
 // Put has all hosts know a record of this host's own, now or when the backend is reached.
 func (t *Table) Put(key string, value []byte) error { return t.put(key, value, 0) }
 
-// PutClaimed is Put for a key that this host may have without asking, such as an address of a block of its own. It goes before
-// later claims of other hosts.
+// PutClaimed is Put for a key that this host may have without asking, such as an address of a block of its own. It goes
+// before later claims of other hosts.
 func (t *Table) PutClaimed(key string, value []byte) error {
 	return t.put(key, value, t.cfg.Clock().UnixNano())
 }
@@ -158,7 +158,14 @@ func (t *Table) put(key string, value []byte, claimed int64) error {
 		t.mu.Unlock()
 		return ErrClosed
 	}
-	row := Row{Key: key, Value: slices.Clone(value), Owner: t.cfg.Host, Incarnation: t.cfg.Incarnation, Version: 1, Claimed: claimed}
+	row := Row{
+		Key:         key,
+		Value:       slices.Clone(value),
+		Owner:       t.cfg.Host,
+		Incarnation: t.cfg.Incarnation,
+		Version:     1,
+		Claimed:     claimed,
+	}
 	if have := t.mu.rows[key]; have != nil {
 		if have.Owner == row.Owner && have.Incarnation == row.Incarnation && string(have.Value) == string(value) {
 			t.mu.Unlock()
@@ -207,8 +214,8 @@ func (t *Table) Drop(key string) {
 	}
 }
 
-// Claim asks the backend for a key that one host may have, and waits for its answer: CallTimeout at most. A *TakenError says
-// that another has it.
+// Claim asks the backend for a key that one host may have, and waits for its answer: CallTimeout at most. A *TakenError
+// says that another has it.
 func (t *Table) Claim(ctx context.Context, key string, value []byte) error {
 	if err := overlayRow(key, value); err != nil {
 		return err

@@ -14,7 +14,8 @@ import (
 type HostView struct {
 	overlay.Host
 	Alive bool // the backend hears of it
-	// Down is since when the backend does not hear of it; zero: it does, or nothing is known, as the backend was not reached yet.
+	// Down is since when the backend does not hear of it; zero: it does, or nothing is known, as the backend was not
+	// reached yet.
 	Down time.Time
 }
 
@@ -35,7 +36,10 @@ func (t *Table) Hosts() []HostView {
 			list = append(list, HostView{Host: h, Alive: alive, Down: t.mu.down[h.ID]})
 		}
 	}
-	slices.SortFunc(list, func(a, b HostView) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(
+		list,
+		func(a, b HostView) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) },
+	)
 	return list
 }
 
@@ -49,7 +53,10 @@ func (t *Table) Networks() []overlay.Network {
 			list = append(list, n)
 		}
 	}
-	slices.SortFunc(list, func(a, b overlay.Network) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(
+		list,
+		func(a, b overlay.Network) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) },
+	)
 	return list
 }
 
@@ -161,5 +168,11 @@ func (t *Table) Status() Status {
 	if t.mu.err != nil && h.Err == nil {
 		h.Err = t.mu.err
 	}
-	return Status{Health: h, Synced: t.mu.synced, Rows: len(t.mu.rows), Unsent: len(t.mu.dirty) + len(t.mu.gone), Alive: maps.Clone(t.mu.alive)}
+	return Status{
+		Health: h,
+		Synced: t.mu.synced,
+		Rows:   len(t.mu.rows),
+		Unsent: len(t.mu.dirty) + len(t.mu.gone),
+		Alive:  maps.Clone(t.mu.alive),
+	}
 }

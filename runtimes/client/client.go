@@ -1,5 +1,6 @@
-// Package client finds the user's daemon from where container runtimes call their plugins and hooks: as uid 0 of a user namespace,
-// in mount namespaces without /run, and with an environment that has lost most of its variables, or is the image's.
+// Package client finds the user's daemon from where container runtimes call their plugins and hooks: as uid 0 of a user
+// namespace, in mount namespaces without /run, and with an environment that has lost most of its variables, or is the
+// image's.
 //
 // It never starts a daemon: one that was started there would live in the runtime's namespaces.
 package client

@@ -85,7 +85,11 @@ func parse(stdin []byte) (*config, error) {
 		return nil, invalid(types.ErrInvalidNetworkConfig, `publish is %q: give "auto", "always" or "never"`, c.Publish)
 	}
 	if c.IPAM.Type != "" {
-		return nil, invalid(types.ErrUnsupportedField, "ipam %q: usernet gives the addresses itself; give its network a subnet, and a container ips", c.IPAM.Type)
+		return nil, invalid(
+			types.ErrUnsupportedField,
+			"ipam %q: usernet gives the addresses itself; give its network a subnet, and a container ips",
+			c.IPAM.Type,
+		)
 	}
 	if b := bytes.TrimSpace(c.RuntimeConfig.Bandwidth); len(b) > 0 && string(b) != "null" && string(b) != "{}" {
 		return nil, invalid(types.ErrUnsupportedField, "bandwidth: usernet limits no rates; leave the capability out")
@@ -99,7 +103,11 @@ func parse(stdin []byte) (*config, error) {
 // networkSpec is the network that is made where it is not there.
 func (c *config) networkSpec() (network.NetworkSpec, error) {
 	spec := network.NetworkSpec{
-		Name: c.Network, Internal: c.Internal, Options: c.Options, Attachable: true, Labels: map[string]string{"usernet.cni": c.Name},
+		Name:       c.Network,
+		Internal:   c.Internal,
+		Options:    c.Options,
+		Attachable: true,
+		Labels:     map[string]string{"usernet.cni": c.Name},
 	}
 	if c.IPv6 {
 		spec.EnableIPv6 = &c.IPv6
@@ -142,7 +150,12 @@ func (c *config) endpoint(args *skel.CmdArgs, env envArgs) (network.EndpointSpec
 			have = &e.IPv6
 		}
 		if have.IsValid() && *have != ip {
-			return e, invalid(types.ErrInvalidNetworkConfig, "addresses %s and %s: an interface has one of each family", *have, ip)
+			return e, invalid(
+				types.ErrInvalidNetworkConfig,
+				"addresses %s and %s: an interface has one of each family",
+				*have,
+				ip,
+			)
 		}
 		*have = ip
 	}
@@ -168,10 +181,17 @@ func (c *config) ports(getenv func(string) string) ([]network.PortBinding, error
 	var list []network.PortBinding
 	for _, m := range c.RuntimeConfig.PortMappings {
 		if m.HostPort < 1 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
-			return nil, invalid(types.ErrInvalidNetworkConfig, "port mapping %d:%d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
+			return nil, invalid(
+				types.ErrInvalidNetworkConfig,
+				"port mapping %d:%d: ports are 1 to 65535",
+				m.HostPort,
+				m.ContainerPort,
+			)
 		}
 		b := network.PortBinding{
-			HostPort: uint16(m.HostPort), HostEnd: uint16(m.HostPort), Port: uint16(m.ContainerPort), End: uint16(m.ContainerPort),
+			HostPort: uint16(
+				m.HostPort,
+			), HostEnd: uint16(m.HostPort), Port: uint16(m.ContainerPort), End: uint16(m.ContainerPort),
 			Proto: network.Protocol(strings.ToLower(m.Protocol)),
 		}
 		switch b.Proto {
@@ -179,12 +199,24 @@ func (c *config) ports(getenv func(string) string) ([]network.PortBinding, error
 			b.Proto = network.TCP
 		case network.TCP, network.UDP:
 		default:
-			return nil, invalid(types.ErrUnsupportedField, "port mapping %d:%d: protocol %q: only tcp and udp can be published", m.HostPort, m.ContainerPort, m.Protocol)
+			return nil, invalid(
+				types.ErrUnsupportedField,
+				"port mapping %d:%d: protocol %q: only tcp and udp can be published",
+				m.HostPort,
+				m.ContainerPort,
+				m.Protocol,
+			)
 		}
 		if m.HostIP != "" {
 			ip, err := netip.ParseAddr(m.HostIP)
 			if err != nil {
-				return nil, invalid(types.ErrInvalidNetworkConfig, "port mapping %d:%d: hostIP: %v", m.HostPort, m.ContainerPort, err)
+				return nil, invalid(
+					types.ErrInvalidNetworkConfig,
+					"port mapping %d:%d: hostIP: %v",
+					m.HostPort,
+					m.ContainerPort,
+					err,
+				)
 			}
 			if !ip.IsUnspecified() {
 				b.HostIP = ip

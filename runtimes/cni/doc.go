@@ -1,9 +1,9 @@
 // Package cni is usernet as a CNI plugin (https://www.cni.dev/docs/spec/), versions 0.3.1 to 1.1.0.
 //
-// The one idea: an attachment of CNI's, which is a network's name, a container id and an interface name, is an attachment of the
-// user's daemon with those three as its key. So every verb can be repeated, DEL finds what ADD made without state of its own, and
-// GC removes the keys that the runtime no longer knows. The plugin opens the network namespace where it can see it and sends
-// the descriptor to the daemon, which does the rest.
+// The one idea: an attachment of CNI's, which is a network's name, a container id and an interface name, is an
+// attachment of the user's daemon with those three as its key. So every verb can be repeated, DEL finds what ADD made
+// without state of its own, and GC removes the keys that the runtime no longer knows. The plugin opens the network
+// namespace where it can see it and sends the descriptor to the daemon, which does the rest.
 //
 // A configuration, and what it may have besides CNI's own keys:
 //
@@ -18,5 +18,6 @@
 //	  "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true}
 //	}]}
 //
-// Rootless Podman and nerdctl bind published ports themselves (rootlessport, RootlessKit), so the plugin leaves them alone there.
+// Rootless Podman and nerdctl bind published ports themselves (rootlessport, RootlessKit), so the plugin leaves them
+// alone there.
 package cni

@@ -40,8 +40,8 @@ type plugin struct {
 	open   func(socket string, getenv func(string) string) (daemon, error)
 }
 
-// Main serves the call that the environment and standard input describe (the protocol of the specification's section 2), and
-// returns the exit status.
+// Main serves the call that the environment and standard input describe (the protocol of the specification's section
+// 2), and returns the exit status.
 func Main(about string) int {
 	p := plugin{os.Getenv, os.Stdout, func(socket string, getenv func(string) string) (daemon, error) {
 		return client.New(socket, getenv)
@@ -141,7 +141,10 @@ func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec,
 		return network.ContainerSpec{}, err
 	}
 	spec := network.ContainerSpec{
-		Name: containerName(args.ContainerID, env), NetworkMode: c.Network, Ports: ports, Egress: c.Egress, AllowEgress: c.AllowEgress,
+		Name: containerName(
+			args.ContainerID,
+			env,
+		), NetworkMode: c.Network, Ports: ports, Egress: c.Egress, AllowEgress: c.AllowEgress,
 		Networks: []network.NamedEndpointSpec{{Network: c.Network, EndpointSpec: e}},
 		Labels:   map[string]string{"usernet.cni": c.Name, "usernet.container": args.ContainerID},
 	}
@@ -184,8 +187,8 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	return coded(d.Detach(ctx, key(c.Name, args.ContainerID, args.IfName)))
 }
 
-// gc ends the attachments of a network that the runtime does not name. A runtime that names no list asks for nothing: an empty
-// list, which asks for all to end, is there.
+// gc ends the attachments of a network that the runtime does not name. A runtime that names no list asks for nothing:
+// an empty list, which asks for all to end, is there.
 func (p plugin) gc(args *skel.CmdArgs) error {
 	c, d, ctx, cancel, err := p.begin(args)
 	if err != nil {

@@ -32,7 +32,14 @@ func ipNet(p netip.Prefix) net.IPNet {
 }
 
 // printResult answers ADD: the result of the plugins before this one, with what was attached added.
-func (p plugin) printResult(ctx context.Context, c *config, args *skel.CmdArgs, made network.Container, key string, d daemon) error {
+func (p plugin) printResult(
+	ctx context.Context,
+	c *config,
+	args *skel.CmdArgs,
+	made network.Container,
+	key string,
+	d daemon,
+) error {
 	e := attached(made, key)
 	if e == nil {
 		return types.NewError(types.ErrInternal, "the daemon attached nothing with the key "+key, "")
@@ -48,10 +55,16 @@ func (p plugin) printResult(ctx context.Context, c *config, args *skel.CmdArgs, 
 	if err != nil {
 		return err
 	}
-	result.Interfaces = append(result.Interfaces, &current.Interface{Name: e.Interface, Mac: e.MAC.String(), Sandbox: args.Netns})
+	result.Interfaces = append(
+		result.Interfaces,
+		&current.Interface{Name: e.Interface, Mac: e.MAC.String(), Sandbox: args.Netns},
+	)
 	index := len(result.Interfaces) - 1
 	v4, v6 := network.DefaultRouteEndpoint(&made, func(string) *network.Network {
-		return &network.Network{Driver: network.DriverBridge, Internal: n.Internal} // the others' are printed by their own calls
+		return &network.Network{
+			Driver:   network.DriverBridge,
+			Internal: n.Internal,
+		} // the others' are printed by their own calls
 	})
 	for _, one := range []struct {
 		addr     netip.Prefix
@@ -66,14 +79,21 @@ func (p plugin) printResult(ctx context.Context, c *config, args *skel.CmdArgs, 
 		if one.gateway.IsValid() && !n.Internal {
 			ip.Gateway = one.gateway.AsSlice()
 			if one.leads {
-				result.Routes = append(result.Routes, &types.Route{Dst: ipNet(netip.MustParsePrefix(one.anywhere)), GW: ip.Gateway})
+				result.Routes = append(
+					result.Routes,
+					&types.Route{Dst: ipNet(netip.MustParsePrefix(one.anywhere)), GW: ip.Gateway},
+				)
 			}
 		}
 		result.IPs = append(result.IPs, ip)
 	}
 	result.DNS.Nameservers = append([]string{stub}, result.DNS.Nameservers...)
 	if dns := c.RuntimeConfig.DNS; dns != nil {
-		result.DNS.Search, result.DNS.Options = append(result.DNS.Search, dns.Search...), append(result.DNS.Options, dns.Options...)
+		result.DNS.Search, result.DNS.Options = append(
+			result.DNS.Search,
+			dns.Search...), append(
+			result.DNS.Options,
+			dns.Options...)
 	}
 	return types.PrintResult(result, c.CNIVersion)
 }
@@ -110,7 +130,13 @@ func (p plugin) check(args *skel.CmdArgs) error {
 		}
 		return sameAddresses(prev, e)
 	}
-	return invalid(types.ErrUnknownContainer, "container %s has no interface %s on network %s", args.ContainerID, args.IfName, c.Network)
+	return invalid(
+		types.ErrUnknownContainer,
+		"container %s has no interface %s on network %s",
+		args.ContainerID,
+		args.IfName,
+		c.Network,
+	)
 }
 
 // sameNamespace says whether a path leads to the namespace that was attached.
@@ -128,12 +154,18 @@ func sameNamespace(path string, id network.NamespaceID) error {
 // sameAddresses compares what ADD has answered with what is there.
 func sameAddresses(prev *current.Result, e *network.Endpoint) error {
 	for _, ip := range prev.IPs {
-		if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(prev.Interfaces) || prev.Interfaces[*ip.Interface].Name != e.Interface {
+		if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(prev.Interfaces) ||
+			prev.Interfaces[*ip.Interface].Name != e.Interface {
 			continue // another plugin's
 		}
 		addr, ok := netip.AddrFromSlice(ip.Address.IP)
 		if addr = addr.Unmap(); !ok || addr != e.IPv4.Addr() && addr != e.IPv6.Addr() {
-			return invalid(types.ErrInvalidNetworkConfig, "interface %s has not the address %s", e.Interface, ip.Address.IP)
+			return invalid(
+				types.ErrInvalidNetworkConfig,
+				"interface %s has not the address %s",
+				e.Interface,
+				ip.Address.IP,
+			)
 		}
 	}
 	return nil

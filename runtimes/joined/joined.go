@@ -85,7 +85,10 @@ func Join(ctx context.Context, cfg Config) (*Attachment, error) {
 	a := &Attachment{cfg: cfg, key: "place-" + rand.Text(), gone: make(chan struct{})}
 	a.now.ports = slices.Clone(cfg.Ports)
 	if err := a.attach(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("joining the network %s of usernet's daemon: %w", strings.Join(cfg.Networks, ", "), err), cfg.NetNS.Close())
+		return nil, errors.Join(
+			fmt.Errorf("joining the network %s of usernet's daemon: %w", strings.Join(cfg.Networks, ", "), err),
+			cfg.NetNS.Close(),
+		)
 	}
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go a.follow(ctx)
@@ -177,11 +180,18 @@ func (a *Attachment) Container() network.Container { return a.container() }
 // Gone is closed when the attachment has ended: somebody detached the container, or Close was called.
 func (a *Attachment) Gone() <-chan struct{} { return a.gone }
 
-// Publish forwards a host port to the container until it is unpublished. proto is tcp or udp. The guest's address has to be one of
-// the container's.
-func (a *Attachment) Publish(ctx context.Context, proto string, host, guest netip.AddrPort) (unpublish func() error, err error) {
+// Publish forwards a host port to the container until it is unpublished. proto is tcp or udp. The guest's address has
+// to be one of the container's.
+func (a *Attachment) Publish(
+	ctx context.Context,
+	proto string,
+	host, guest netip.AddrPort,
+) (unpublish func() error, err error) {
 	if !a.has(guest.Addr()) {
-		return nil, fmt.Errorf("%s is not an address of the container, and the daemon publishes its ports only", guest.Addr())
+		return nil, fmt.Errorf(
+			"%s is not an address of the container, and the daemon publishes its ports only",
+			guest.Addr(),
+		)
 	}
 	b := network.PortBinding{
 		HostIP:   host.Addr(),
@@ -197,9 +207,10 @@ func (a *Attachment) Publish(ctx context.Context, proto string, host, guest neti
 // has says whether an address is the container's, also as the runtime knows it.
 func (a *Attachment) has(addr netip.Addr) bool {
 	c := a.container()
-	return slices.Contains(a.cfg.LocalAddrs, addr) || slices.Contains(a.cfg.CallerAddrs, addr) || slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool {
-		return e.IPv4.Addr() == addr || e.IPv6.Addr() == addr
-	})
+	return slices.Contains(a.cfg.LocalAddrs, addr) || slices.Contains(a.cfg.CallerAddrs, addr) ||
+		slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool {
+			return e.IPv4.Addr() == addr || e.IPv6.Addr() == addr
+		})
 }
 
 // PublishAll publishes ports until they are unpublished: all of them, or with an error none.

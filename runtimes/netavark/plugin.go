@@ -56,7 +56,9 @@ func Main(version string, args []string) int {
 
 func (p plugin) run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("this is a plugin of netavark: put it into a directory of netavark_plugin_dirs in containers.conf, under the name of the driver")
+		return errors.New(
+			"this is a plugin of netavark: put it into a directory of netavark_plugin_dirs in containers.conf, under the name of the driver",
+		)
 	}
 	want := map[string]int{"info": 1, "create": 1, "setup": 2, "teardown": 2}[args[0]]
 	if want == 0 || len(args) != want {
@@ -95,7 +97,11 @@ func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
 	}
 	for _, sub := range n.Subnets {
 		if !slices.ContainsFunc(have.IPAM.Config, func(s dockernet.IPAMConfig) bool { return s.Subnet == sub.Subnet }) {
-			return fmt.Errorf("usernet has a network %s already, and %s is none of its subnets: choose another name, or no subnet", n.ours(), sub.Subnet)
+			return fmt.Errorf(
+				"usernet has a network %s already, and %s is none of its subnets: choose another name, or no subnet",
+				n.ours(),
+				sub.Subnet,
+			)
 		}
 	}
 	all["subnets"], all["internal"], all["ipv6_enabled"] = subnetsOf(have, n.Subnets), have.Internal, have.EnableIPv6
@@ -149,8 +155,11 @@ func (p plugin) setup(ctx context.Context, d daemon, text []byte, path string) e
 		return err
 	}
 	made, err := d.Attach(ctx, api.AttachRequest{Key: key, Spec: network.ContainerSpec{
-		Name: q.ContainerName, NetworkMode: q.Network.ours(), DNS: q.Network.DNSServers, Labels: map[string]string{"usernet.container": q.ContainerID},
-		Networks: []network.NamedEndpointSpec{{Network: q.Network.ours(), EndpointSpec: e}},
+		Name:        q.ContainerName,
+		NetworkMode: q.Network.ours(),
+		DNS:         q.Network.DNSServers,
+		Labels:      map[string]string{"usernet.container": q.ContainerID},
+		Networks:    []network.NamedEndpointSpec{{Network: q.Network.ours(), EndpointSpec: e}},
 	}}, netns)
 	if err != nil {
 		return err

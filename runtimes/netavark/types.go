@@ -31,7 +31,8 @@ type subnet struct {
 	LeaseRange *leaseRange  `json:"lease_range,omitempty"`
 }
 
-// leaseRange is where Podman chooses addresses of containers from. It chooses them itself, from its own list of those in use.
+// leaseRange is where Podman chooses addresses of containers from. It chooses them itself, from its own list of those
+// in use.
 type leaseRange struct {
 	Start netip.Addr `json:"start_ip,omitzero"`
 	End   netip.Addr `json:"end_ip,omitzero"`
@@ -79,7 +80,13 @@ func (n podmanNetwork) ours() string {
 func (n podmanNetwork) spec() (network.NetworkSpec, error) {
 	options := maps.Clone(n.Options)
 	delete(options, "network")
-	s := network.NetworkSpec{Name: n.ours(), Internal: n.Internal, Attachable: true, Options: options, Labels: map[string]string{"usernet.podman": n.ID}}
+	s := network.NetworkSpec{
+		Name:       n.ours(),
+		Internal:   n.Internal,
+		Attachable: true,
+		Options:    options,
+		Labels:     map[string]string{"usernet.podman": n.ID},
+	}
 	v6 := n.IPv6Enabled
 	for _, sub := range n.Subnets {
 		v6 = v6 || sub.Subnet.Addr().Is6()
@@ -111,8 +118,8 @@ func (q request) endpoint() (network.EndpointSpec, error) {
 	return e, nil
 }
 
-// subnetsOf are those of the daemon's network. Podman is to choose addresses from the upper half of each, unless the user has said
-// otherwise, since the daemon gives its own containers the lowest that are free.
+// subnetsOf are those of the daemon's network. Podman is to choose addresses from the upper half of each, unless the
+// user has said otherwise, since the daemon gives its own containers the lowest that are free.
 func subnetsOf(n dockernet.Inspect, asked []subnet) []subnet {
 	var list []subnet
 	for _, c := range n.IPAM.Config {
@@ -127,7 +134,8 @@ func subnetsOf(n dockernet.Inspect, asked []subnet) []subnet {
 	return list
 }
 
-// upperHalf are a subnet's addresses from the middle on, but for the last one (an IPv4 broadcast address); nil where that is nothing.
+// upperHalf are a subnet's addresses from the middle on, but for the last one (an IPv4 broadcast address); nil where
+// that is nothing.
 func upperHalf(p netip.Prefix) *leaseRange {
 	bits := p.Addr().BitLen()
 	if bits-p.Bits() < 3 {

@@ -1,8 +1,9 @@
 // Package oci is usernet as an OCI runtime hook
-// (https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks): containers of runc, crun and Podman whose
-// annotations name a network get an interface on it.
+// (https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks): containers of runc, crun
+// and Podman whose annotations name a network get an interface on it.
 //
-// The one idea: the hook opens the container's network namespace, as a process that may, and sends its descriptor to the user's
+// The one idea: the hook opens the container's network namespace, as a process that may, and sends its descriptor to
+// the user's
 // daemon with the container's id as the key; poststop ends what has that key. Which stage can open it is the runtime's:
 //
 //	createRuntime    runc, and Podman with either runtime: /proc/PID/ns/net of the state on standard input
@@ -20,7 +21,7 @@
 //	usernet.egress        deny
 //	usernet.allow-egress  example.com:443[,...]
 //
-// resolv.conf and hosts are written where the bundle mounts them into the container, and into the root file system of Podman's
-// containers, which is their own. In createContainer the
-// environment may be the image's, and none of it is believed: there the socket is given as an argument.
+// resolv.conf and hosts are written where the bundle mounts them into the container, and into the root file system of
+// Podman's containers, which is their own. In createContainer the environment may be the image's, and none of it is
+// believed: there the socket is given as an argument.
 package oci

@@ -34,8 +34,8 @@ type Hook struct {
 // Stages are those that a hook can be called in.
 var Stages = []string{"createRuntime", "createContainer", "prestart", "poststop"}
 
-// Run does what the stage is for. A container without the annotation is none of usernet's business. An error in a stage before
-// the start has the runtime give the container up.
+// Run does what the stage is for. A container without the annotation is none of usernet's business. An error in a stage
+// before the start has the runtime give the container up.
 func (h Hook) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -67,8 +67,10 @@ func (h Hook) daemon() (daemon, error) {
 	getenv := h.Getenv
 	if h.Stage == "createContainer" {
 		if h.Socket == "" {
-			return nil, errors.New("in createContainer the environment may be the image's: give the daemon's socket in the hook's arguments, " +
-				"as in --host unix:///run/user/1000/usernet/usernet.sock")
+			return nil, errors.New(
+				"in createContainer the environment may be the image's: give the daemon's socket in the hook's arguments, " +
+					"as in --host unix:///run/user/1000/usernet/usernet.sock",
+			)
 		}
 		getenv = func(string) string { return "" }
 	}
@@ -91,7 +93,10 @@ func attach(ctx context.Context, d daemon, key, path, id, bundle string, annotat
 	spec.Hostname = config.Hostname
 	netns, err := os.Open(path)
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("network namespace: %w: this runtime's containers cannot be looked into from outside; call the hook in createContainer", err)
+		return fmt.Errorf(
+			"network namespace: %w: this runtime's containers cannot be looked into from outside; call the hook in createContainer",
+			err,
+		)
 	}
 	if err != nil {
 		return fmt.Errorf("network namespace: %w", err)

@@ -60,13 +60,23 @@ func list(annotations map[string]string, name string) []string {
 
 // known are the annotations that mean something. Others that begin with usernet. are slips.
 var known = map[string]bool{
-	"network": true, "name": true, "alias": true, "publish": true, "ip": true, "mac": true, "dns": true, "egress": true, "allow-egress": true,
+	"network":      true,
+	"name":         true,
+	"alias":        true,
+	"publish":      true,
+	"ip":           true,
+	"mac":          true,
+	"dns":          true,
+	"egress":       true,
+	"allow-egress": true,
 }
 
 // container is what annotations ask for.
 func container(id string, annotations map[string]string) (network.ContainerSpec, error) {
 	spec := network.ContainerSpec{
-		Name: annotations["usernet.name"], Labels: map[string]string{"usernet.container": id}, DNS: list(annotations, "dns"),
+		Name:   annotations["usernet.name"],
+		Labels: map[string]string{"usernet.container": id},
+		DNS:    list(annotations, "dns"),
 		Egress: annotations["usernet.egress"], AllowEgress: list(annotations, "allow-egress"),
 	}
 	for name := range annotations {
@@ -106,8 +116,9 @@ func container(id string, annotations map[string]string) (network.ContainerSpec,
 	return spec, nil
 }
 
-// writeFile writes text to the file that the bundle mounts at a path of the container. Where it mounts nothing there, Podman's
-// containers have it in their root file system, which is the container's own; another runtime's may be shared, and stays as it is.
+// writeFile writes text to the file that the bundle mounts at a path of the container. Where it mounts nothing there,
+// Podman's containers have it in their root file system, which is the container's own; another runtime's may be shared,
+// and stays as it is.
 func writeFile(bundle string, config *specs.Spec, at, text string) error {
 	if text == "" {
 		return nil

@@ -24,15 +24,16 @@ type commandStatus int
 // Error implements error.
 func (s commandStatus) Error() string { return fmt.Sprintf("the command ended with status %d", int(s)) }
 
-// command starts the command, or a shell, in new namespaces of all kinds but cgroups and time, in which this user is root,
-// connects them, and returns the command's status.
+// command starts the command, or a shell, in new namespaces of all kinds but cgroups and time, in which this user is
+// root, connects them, and returns the command's status.
 func (o *Options) command(stderr io.Writer) error {
 	log, closer, err := openLogger(o, stderr)
 	if err != nil {
 		return err
 	}
 	defer closer.Close()
-	// A terminal's interrupt is for the command. Asked to end otherwise, the command ends as well, and all that it started.
+	// A terminal's interrupt is for the command. Asked to end otherwise, the command ends as well, and all that it
+	// started.
 	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

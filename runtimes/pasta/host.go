@@ -267,7 +267,9 @@ func convert(r netlink.Route, index, family int) (route, bool) {
 	if at != index || r.Type != unix.RTN_UNICAST || r.Table != unix.RT_TABLE_MAIN || isLinkLocal(r) {
 		return route{}, false
 	}
-	out := route{Dst: netip.PrefixFrom([2]netip.Addr{v4: netip.IPv4Unspecified(), v6: netip.IPv6Unspecified()}[family], 0)}
+	out := route{
+		Dst: netip.PrefixFrom([2]netip.Addr{v4: netip.IPv4Unspecified(), v6: netip.IPv6Unspecified()}[family], 0),
+	}
 	if !isDefault(r) {
 		a, ok := netip.AddrFromSlice(r.Dst.IP)
 		if !ok {

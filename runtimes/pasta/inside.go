@@ -30,8 +30,15 @@ func (s *session) listenRanges(ctx context.Context, d direction, ranges []Range)
 	for _, r := range ranges {
 		for p := uint32(r.First); p <= uint32(r.Last); p++ {
 			if stops[uint16(p)] == nil && !r.Weak {
-				return fmt.Errorf("failed to bind port %d of the namespace (address already in use) for option '%s %d-%d:%d-%d', exiting",
-					p, d.option, r.First, r.Last, r.To, r.To+r.Last-r.First)
+				return fmt.Errorf(
+					"failed to bind port %d of the namespace (address already in use) for option '%s %d-%d:%d-%d', exiting",
+					p,
+					d.option,
+					r.First,
+					r.Last,
+					r.To,
+					r.To+r.Last-r.First,
+				)
 			}
 		}
 	}
@@ -41,8 +48,8 @@ func (s *session) listenRanges(ctx context.Context, d direction, ranges []Range)
 	return nil
 }
 
-// listenInside makes sockets at ports of the namespace's loopback that lead to the host's. It returns what ends each port
-// that could be had.
+// listenInside makes sockets at ports of the namespace's loopback that lead to the host's. It returns what ends each
+// port that could be had.
 func (s *session) listenInside(ctx context.Context, d direction, ranges []Range) (map[uint16]func() error, error) {
 	to := map[uint16]uint16{}
 	var at []netip.AddrPort

@@ -12,15 +12,19 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// join connects the namespace to networks of the daemon instead of making it look like the host. The address of --dns-forward is the
-// daemon's name server; ports are published by the daemon.
+// join connects the namespace to networks of the daemon instead of making it look like the host. The address of
+// --dns-forward is the daemon's name server; ports are published by the daemon.
 func (s *session) join(ctx context.Context) (connection, error) {
 	o := s.o
 	switch {
 	case !o.ConfigNet:
-		return nil, errors.New("a network of usernet's daemon is joined with --config-net only: the daemon gives the addresses")
+		return nil, errors.New(
+			"a network of usernet's daemon is joined with --config-net only: the daemon gives the addresses",
+		)
 	case o.PCAP != "":
-		return nil, errors.New("--pcap is for the traffic of this process, and that of a network of usernet's daemon does not pass it")
+		return nil, errors.New(
+			"--pcap is for the traffic of this process, and that of a network of usernet's daemon does not pass it",
+		)
 	case o.FreeBind:
 		return nil, errors.New("--freebind is not done for ports that usernet's daemon publishes")
 	}
@@ -65,7 +69,10 @@ func (n daemonNetwork) PublishAll(ctx context.Context, p engine.Publication) (un
 	var ports []network.PortBinding
 	for _, b := range p.Ports {
 		if b.Interface != "" {
-			return nil, fmt.Errorf("ports of one interface are not done where usernet's daemon publishes them: give an address of %s", b.Interface)
+			return nil, fmt.Errorf(
+				"ports of one interface are not done where usernet's daemon publishes them: give an address of %s",
+				b.Interface,
+			)
 		}
 		ports = append(ports, network.PortBinding{
 			HostIP:   b.HostIP,

@@ -23,8 +23,8 @@ const backgroundVariable = "USERNET_PASTA_READY"
 // readyFD is that descriptor: the first behind the standard streams.
 const readyFD = 3
 
-// Main is the program: it returns the exit status, pasta's for each case. daemon finds the user's daemon, for those who join its
-// networks.
+// Main is the program: it returns the exit status, pasta's for each case. daemon finds the user's daemon, for those who
+// join its networks.
 func Main(program, version string, daemon func() (*api.Client, error), args []string, stdout, stderr io.Writer) int {
 	o, err := Parse(args)
 	if o != nil {
@@ -91,7 +91,8 @@ func openLogger(o *Options, stderr io.Writer) (*slog.Logger, io.Closer, error) {
 	return slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), c, nil
 }
 
-// spawn starts the same program in the background, in the same process group, and returns when it is ready or has failed.
+// spawn starts the same program in the background, in the same process group, and returns when it is ready or has
+// failed.
 func (o *Options) spawn() error {
 	ready, readyEnd, err := os.Pipe()
 	if err != nil {

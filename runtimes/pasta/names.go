@@ -9,8 +9,8 @@ import (
 // resolvConf is where the host's name servers and search domains are.
 const resolvConf = "/etc/resolv.conf"
 
-// told are the name servers and search domains that guests are told by DHCP, DHCPv6 and router advertisements: those of the
-// options, else the host's, of which those on its loopback stand behind an address that leads there.
+// told are the name servers and search domains that guests are told by DHCP, DHCPv6 and router advertisements: those of
+// the options, else the host's, of which those on its loopback stand behind an address that leads there.
 func (o *Options) told(gateways [2]netip.Addr) (servers []netip.Addr, search []string) {
 	if o.DHCPDNS {
 		servers = o.DNS

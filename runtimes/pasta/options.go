@@ -146,7 +146,13 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.StringVarP(&v.netmask, "netmask", "n", "", "IPv4 mask, dotted or as bits")
 	f.StringVarP(&v.mac, "mac-addr", "M", "", "MAC address of the gateway")
 	f.StringArrayVarP(&v.gateways, "gateway", "g", nil, "default gateway, once for each family")
-	f.StringVarP(&o.HostInterface, "interface", "i", "", "the host's interface that addresses and routes are taken from")
+	f.StringVarP(
+		&o.HostInterface,
+		"interface",
+		"i",
+		"",
+		"the host's interface that addresses and routes are taken from",
+	)
 	f.StringArrayVarP(&v.outbound, "outbound", "o", nil, "source address of connections, once for each family")
 	f.StringVar(&o.OutboundIf[v4], "outbound-if4", "", "the interface that IPv4 leaves by")
 	f.StringVar(&o.OutboundIf[v6], "outbound-if6", "", "the interface that IPv6 leaves by")
@@ -176,7 +182,12 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.VarP(portFlag{&o.UDP}, "udp-ports", "u", "UDP ports of the host that lead to the namespace")
 	f.VarP(portFlag{&o.TCPNS}, "tcp-ns", "T", "TCP ports of the namespace that lead to the host")
 	f.VarP(portFlag{&o.UDPNS}, "udp-ns", "U", "UDP ports of the namespace that lead to the host")
-	f.BoolVar(&o.HostLoToNSLo, "host-lo-to-ns-lo", false, "connections of the host's loopback arrive on the namespace's")
+	f.BoolVar(
+		&o.HostLoToNSLo,
+		"host-lo-to-ns-lo",
+		false,
+		"connections of the host's loopback arrive on the namespace's",
+	)
 	f.StringVar(&o.UserNS, "userns", "", "path of the user namespace to join")
 	f.StringVar(&o.NetNS, "netns", "", "path or name of the network namespace to join")
 	f.BoolVar(&o.NetNSOnly, "netns-only", false, "join no user namespace")
@@ -184,7 +195,12 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.BoolVar(&o.ConfigNet, "config-net", false, "configure the interface in the namespace")
 	f.BoolVar(&o.NoCopyRoutes, "no-copy-routes", false, "set a default route only (pasta withdraws this option)")
 	f.BoolVar(&o.NoCopyAddrs, "no-copy-addrs", false, "set one address only (pasta withdraws this option)")
-	f.StringVar(&v.networks, "usernet-network", "", "join these networks of usernet's daemon instead: NAME[,NAME] (or $USERNET_NETWORK)")
+	f.StringVar(
+		&v.networks,
+		"usernet-network",
+		"",
+		"join these networks of usernet's daemon instead: NAME[,NAME] (or $USERNET_NETWORK)",
+	)
 	f.StringVar(&v.name, "usernet-name", "", "the container's name there (or $USERNET_NAME)")
 	f.StringVar(&v.nsMAC, "ns-mac-addr", "", "MAC address of the interface in the namespace")
 	f.BoolVar(&o.NoSplice, "no-splice", false, "all traffic crosses the interface")
@@ -295,7 +311,10 @@ func (o *Options) resolve(v *values) (err error) {
 		}
 		for _, r := range p.ports.Ranges {
 			if p.ns && (r.Addr.IsValid() || r.Interface != "") {
-				return fmt.Errorf("invalid port specifier of --%s: ports of the namespace are its loopback's; give no address and no interface", p.name)
+				return fmt.Errorf(
+					"invalid port specifier of --%s: ports of the namespace are its loopback's; give no address and no interface",
+					p.name,
+				)
 			}
 		}
 	}
@@ -411,8 +430,10 @@ func Usage(program string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage: %[1]s [OPTION]... [COMMAND] [ARGS]...\n       %[1]s [OPTION]... PID\n"+
 		"       %[1]s [OPTION]... --netns [PATH|NAME]\n\n", program)
-	b.WriteString("Connects a network namespace to the host's network, by usernet. Without PID and --netns the command, or\n" +
-		"a shell, runs in new user and network namespaces.\n\n")
+	b.WriteString(
+		"Connects a network namespace to the host's network, by usernet. Without PID and --netns the command, or\n" +
+			"a shell, runs in new user and network namespaces.\n\n",
+	)
 	b.WriteString(flags(&Options{}, &values{}).FlagUsages())
 	return b.String()
 }

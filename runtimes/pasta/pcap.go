@@ -12,8 +12,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// The format of pcap files (draft-ietf-opsawg-pcap): the number that a file begins with, its version, and the link type of
-// Ethernet. Fields are in this machine's byte order, which a reader finds out by the number.
+// The format of pcap files (draft-ietf-opsawg-pcap): the number that a file begins with, its version, and the link type
+// of Ethernet. Fields are in this machine's byte order, which a reader finds out by the number.
 const (
 	pcapMagic    = 0xa1b2c3d4 // times in microseconds
 	pcapMajor    = 2

@@ -60,8 +60,8 @@ func (s *session) publishRanges(ctx context.Context, option, proto string, range
 	return nil
 }
 
-// bindError is pasta's text for a port that cannot be bound: with the kernel's own words, which Podman's tests look for, and
-// what to do where there is more to say.
+// bindError is pasta's text for a port that cannot be bound: with the kernel's own words, which Podman's tests look
+// for, and what to do where there is more to say.
 func bindError(option string, r Range, err error) error {
 	port, why := r.First, err.Error()
 	if bind := (*publish.BindError)(nil); errors.As(err, &bind) {
@@ -77,8 +77,8 @@ func bindError(option string, r Range, err error) error {
 		port, why, option, r.First, r.Last, r.To, r.To+r.Last-r.First)
 }
 
-// releaseTime is for how long a port may still be taken by the process whose place this one takes: Podman starts a container
-// again within tens of milliseconds.
+// releaseTime is for how long a port may still be taken by the process whose place this one takes: Podman starts a
+// container again within tens of milliseconds.
 const releaseTime = time.Second
 
 // bind publishes one range until the session's end.

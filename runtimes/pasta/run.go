@@ -140,10 +140,15 @@ func (s *session) configure(ctx context.Context) (*sandbox.Reply, error) {
 func (s *session) network(mac net.HardwareAddr) standalone.Config {
 	o, h := s.o, s.host
 	cfg := standalone.Config{
-		Log:       s.log,
-		MTU:       defaultMTU,
-		MAC:       routerMAC,
-		Outbound:  engine.Outbound{Addr4: o.Outbound[v4], Addr6: o.Outbound[v6], Interface: o.OutboundIf[v4], Interface6: o.OutboundIf[v6]},
+		Log: s.log,
+		MTU: defaultMTU,
+		MAC: routerMAC,
+		Outbound: engine.Outbound{
+			Addr4:      o.Outbound[v4],
+			Addr6:      o.Outbound[v6],
+			Interface:  o.OutboundIf[v4],
+			Interface6: o.OutboundIf[v6],
+		},
 		Filter:    o.filter(),
 		GuestMAC:  mac,
 		Translate: s.translate(),
@@ -205,8 +210,8 @@ func (s *session) autoconf() *autoconf.Config {
 	return cfg
 }
 
-// translate says where addresses lead that stand for the host: its loopback, or the address that it has in common with the
-// namespace.
+// translate says where addresses lead that stand for the host: its loopback, or the address that it has in common with
+// the namespace.
 func (s *session) translate() func(netip.Addr) netip.Addr {
 	o, h := s.o, s.host
 	table := map[netip.Addr]netip.Addr{}

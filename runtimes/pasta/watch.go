@@ -18,8 +18,8 @@ const lookEvery = 500 * time.Millisecond
 // watch returns what is closed when the namespace's process has ended or its path leads elsewhere, until ctx ends. The
 // interface's descriptor holds the namespace itself, so that nothing else tells of its end.
 //
-// Podman binds the ports of a container that it starts again within tens of milliseconds of the end of the one before, so
-// the kernel is asked to tell: of the process by a pidfd, of the path by inotify(7) on its directory.
+// Podman binds the ports of a container that it starts again within tens of milliseconds of the end of the one before,
+// so the kernel is asked to tell: of the process by a pidfd, of the path by inotify(7) on its directory.
 func (o *Options) watch(ctx context.Context) (<-chan struct{}, error) {
 	gone := make(chan struct{})
 	if o.QuitNever {

@@ -89,7 +89,10 @@ func (c *Config) ports() ([]port, error) {
 		}
 		for proto := range strings.SplitSeq(m.Protocol, ",") {
 			if !slices.Contains([]string{"tcp", "udp"}, proto) {
-				return nil, fmt.Errorf("protocol %q cannot be published: unprivileged host sockets carry tcp and udp", proto)
+				return nil, fmt.Errorf(
+					"protocol %q cannot be published: unprivileged host sockets carry tcp and udp",
+					proto,
+				)
 			}
 			for i := range uint32(m.Range) {
 				from, to := uint32(m.HostPort)+i, uint32(m.ContainerPort)+i

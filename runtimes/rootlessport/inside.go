@@ -108,7 +108,8 @@ func (in *inside) connect(proto string, client, to netip.AddrPort) (net.Conn, er
 	return net.FileConn(f)
 }
 
-// connectTimeout is how long a container may take to accept, in milliseconds. It answers at once, unless its queue is full.
+// connectTimeout is how long a container may take to accept, in milliseconds. It answers at once, unless its queue is
+// full.
 const connectTimeout = 10_000
 
 // connect connects a non-blocking socket, and waits for that.

@@ -78,8 +78,8 @@ func childAddr(s string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// ready tells Podman that the ports are bound. Nobody reads the standard streams from then on; what is written to them must
-// not end the process.
+// ready tells Podman that the ports are bound. Nobody reads the standard streams from then on; what is written to them
+// must not end the process.
 func (c *Config) ready() error {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
@@ -99,8 +99,8 @@ func (c *Config) ready() error {
 	return nil
 }
 
-// listenReload listens where Podman sends other addresses of the container, one in each connection. The directory is opened,
-// as its path may be longer than a socket's (unix(7)).
+// listenReload listens where Podman sends other addresses of the container, one in each connection. The directory is
+// opened, as its path may be longer than a socket's (unix(7)).
 func listenReload(dir, id string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -112,7 +112,10 @@ func listenReload(dir, id string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("open", err)
 	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", fd, id), Net: "unixpacket"})
+	l, err := net.ListenUnix(
+		"unixpacket",
+		&net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", fd, id), Net: "unixpacket"},
+	)
 	if err == nil {
 		l.SetUnlinkOnClose(false) // by a path that leads elsewhere by then
 	}

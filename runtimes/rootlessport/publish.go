@@ -51,7 +51,11 @@ func (p *published) close() error {
 // bind binds one port, at all addresses of both families where that was asked for.
 func (p *published) bind(each port) error {
 	if each.host.Addr() == netip.IPv4Unspecified() {
-		err := p.bindAt(each, netip.AddrPortFrom(netip.IPv6Unspecified(), each.host.Port()), sockio.ListenOptions{Dual: true})
+		err := p.bindAt(
+			each,
+			netip.AddrPortFrom(netip.IPv6Unspecified(), each.host.Port()),
+			sockio.ListenOptions{Dual: true},
+		)
 		if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) { // the host has IPv6
 			return err
 		}
@@ -103,7 +107,8 @@ func (p *published) target(each port) netip.AddrPort {
 	return netip.AddrPortFrom(*p.child.Load(), each.container)
 }
 
-// name is the client's as the container may know it; invalid: it is the host, whose addresses lead elsewhere in the container.
+// name is the client's as the container may know it; invalid: it is the host, whose addresses lead elsewhere in the
+// container.
 func (p *published) name(client netip.AddrPort) netip.AddrPort {
 	if a := client.Addr(); a.Zone() != "" || a.IsLoopback() || a.IsLinkLocalUnicast() || p.host.Has(a) {
 		return netip.AddrPort{}
@@ -121,6 +126,13 @@ func explain(each port, err error) error {
 	if b, e := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); e == nil {
 		_, _ = fmt.Sscan(strings.TrimSpace(string(b)), &start)
 	}
-	return fmt.Errorf("cannot expose privileged port %d, you can add 'net.ipv4.ip_unprivileged_port_start=%d' to /etc/sysctl.conf "+
-		"(currently %d), or choose a larger port number (>= %d): %w", each.host.Port(), each.host.Port(), start, start, err)
+	return fmt.Errorf(
+		"cannot expose privileged port %d, you can add 'net.ipv4.ip_unprivileged_port_start=%d' to /etc/sysctl.conf "+
+			"(currently %d), or choose a larger port number (>= %d): %w",
+		each.host.Port(),
+		each.host.Port(),
+		start,
+		start,
+		err,
+	)
 }

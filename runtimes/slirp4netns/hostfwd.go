@@ -154,7 +154,8 @@ func (h *hostfwd) add(ctx context.Context, r request) (any, error) {
 	host := netip.IPv4Unspecified()
 	if a.HostAddr != "" {
 		var err error
-		if host, err = netip.ParseAddr(a.HostAddr); err != nil || host.Zone() != "" || host.Is6() && !h.guest6.IsValid() {
+		if host, err = netip.ParseAddr(a.HostAddr); err != nil || host.Zone() != "" ||
+			host.Is6() && !h.guest6.IsValid() {
 			return nil, apiError("add_hostfwd: bad arguments.host_addr")
 		}
 	}

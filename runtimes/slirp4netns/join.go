@@ -16,12 +16,19 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// join connects the namespace to networks of the daemon, and holds the attachment until the end. The runtime goes on to believe in
-// the addresses of the plan: that of the name server answers, and the guest's is on the loopback interface, where the runtime's own
-// forwarders find the services.
-func (o *Options) join(ctx context.Context, daemon func() (*api.Client, error), stdout io.Writer, log *slog.Logger) error {
+// join connects the namespace to networks of the daemon, and holds the attachment until the end. The runtime goes on to
+// believe in the addresses of the plan: that of the name server answers, and the guest's is on the loopback interface,
+// where the runtime's own forwarders find the services.
+func (o *Options) join(
+	ctx context.Context,
+	daemon func() (*api.Client, error),
+	stdout io.Writer,
+	log *slog.Logger,
+) error {
 	if o.TargetType == targetBESS || o.NetNSType == netnsTAP {
-		return errors.New("a network of usernet's daemon is joined by a network namespace: give a process id, or a path with --netns-type=path")
+		return errors.New(
+			"a network of usernet's daemon is joined by a network namespace: give a process id, or a path with --netns-type=path",
+		)
 	}
 	target, err := o.target()
 	if err != nil {
@@ -55,8 +62,13 @@ func (o *Options) join(ctx context.Context, daemon func() (*api.Client, error), 
 			return errors.Join(err, a.Close())
 		}
 	}
-	fmt.Fprintf(stdout, "Joined usernet's daemon\n* Networks:        %s\n* Container:       %s\n* DNS:             %s\n",
-		strings.Join(o.Networks, ", "), c.Name, o.Plan.DNS)
+	fmt.Fprintf(
+		stdout,
+		"Joined usernet's daemon\n* Networks:        %s\n* Container:       %s\n* DNS:             %s\n",
+		strings.Join(o.Networks, ", "),
+		c.Name,
+		o.Plan.DNS,
+	)
 	var guest6 netip.Addr
 	for _, e := range c.Endpoints {
 		if e.IPv6.IsValid() && !guest6.IsValid() {
@@ -66,8 +78,8 @@ func (o *Options) join(ctx context.Context, daemon func() (*api.Client, error), 
 	return errors.Join(o.serve(ctx, a, guest6, log), a.Close())
 }
 
-// preferRoutes replaces the default routes of the daemon's networks by two to half of the addresses each. A caller that configures
-// its own interface gives that the default route, which then can be added, and is not used.
+// preferRoutes replaces the default routes of the daemon's networks by two to half of the addresses each. A caller that
+// configures its own interface gives that the default route, which then can be added, and is not used.
 func preferRoutes(ctx context.Context, target sandbox.Target, c *network.Container) error {
 	var r sandbox.Request
 	var done4, done6 bool

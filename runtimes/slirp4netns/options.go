@@ -81,7 +81,12 @@ func flags(o *Options, r *raw) *pflag.FlagSet {
 	f.BoolVarP(&o.IPv6, "enable-ipv6", "6", false, "IPv6 by router advertisements, fd00::/64")
 	f.StringVarP(&o.APISocket, "api-socket", "a", "", "listen here for requests to publish ports")
 	f.StringVar(&r.cidr, "cidr", defaultCIDR, "the network, with a prefix of 1 to 25 bits")
-	f.BoolVar(&o.DisableHostLoopback, "disable-host-loopback", false, "the gateway does not lead to the host's 127.0.0.1")
+	f.BoolVar(
+		&o.DisableHostLoopback,
+		"disable-host-loopback",
+		false,
+		"the gateway does not lead to the host's 127.0.0.1",
+	)
 	f.BoolVar(&r.oldLoopback, "no-host-loopback", false, "")
 	f.StringVar(&o.NetNSType, "netns-type", netnsPID, "what names the network namespace: pid, path or tapfd")
 	f.StringVar(&o.UserNSPath, "userns-path", "", "the user namespace to enter, if not the network namespace's owner")
@@ -93,7 +98,12 @@ func flags(o *Options, r *raw) *pflag.FlagSet {
 	f.BoolVar(&o.DisableDNS, "disable-dns", false, "answer no names at the third address of the network")
 	f.StringVar(&r.mac, "macaddress", "", "MAC address of the interface (with -c)")
 	f.StringVar(&o.TargetType, "target-type", targetNetNS, "what the frames come from: netns, or bess for a socket")
-	f.StringVar(&r.networks, "usernet-network", "", "join these networks of usernet's daemon instead: NAME[,NAME] (or $USERNET_NETWORK)")
+	f.StringVar(
+		&r.networks,
+		"usernet-network",
+		"",
+		"join these networks of usernet's daemon instead: NAME[,NAME] (or $USERNET_NETWORK)",
+	)
 	f.StringVar(&r.name, "usernet-name", "", "the container's name there (or $USERNET_NAME)")
 	f.BoolVarP(&o.Help, "help", "h", false, "show this text")
 	f.BoolVarP(&o.Version, "version", "v", false, "show the version")
@@ -161,13 +171,21 @@ func (o *Options) resolve(f *pflag.FlagSet, r *raw) (err error) {
 			return usageErrorf("--macaddress cannot be specified when --configure or -c is not specified")
 		}
 		if o.MAC, err = net.ParseMAC(r.mac); err != nil || len(o.MAC) != 6 || o.MAC[0]&1 != 0 {
-			return fmt.Errorf("%q is an invalid MAC address: macaddress has to be 6 hexadecimal bytes separated by ':', of one station", r.mac)
+			return fmt.Errorf(
+				"%q is an invalid MAC address: macaddress has to be 6 hexadecimal bytes separated by ':', of one station",
+				r.mac,
+			)
 		}
 	}
 	if o.Outbound4, err = outbound(r.outbound4, "outbound-addr", "ipv4", netip.Addr.Is4); err != nil {
 		return err
 	}
-	o.Outbound6, err = outbound(r.outbound6, "outbound-addr6", "ipv6", func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() })
+	o.Outbound6, err = outbound(
+		r.outbound6,
+		"outbound-addr6",
+		"ipv6",
+		func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() },
+	)
 	return err
 }
 
@@ -177,7 +195,9 @@ func (o *Options) warn(text string) { o.Warnings = append(o.Warnings, text) }
 func (o *Options) positional(f *pflag.FlagSet) error {
 	args := f.Args()
 	if len(args) == 0 {
-		return usageErrorf("nothing to join: give a process id, or with --netns-type=path a path, and the interface's name")
+		return usageErrorf(
+			"nothing to join: give a process id, or with --netns-type=path a path, and the interface's name",
+		)
 	}
 	o.Target = args[0]
 	switch o.TargetType {

@@ -27,8 +27,8 @@ import (
 	"github.com/usernet/usernet/switch/tap"
 )
 
-// Main is the program: it returns the exit status, slirp4netns's for each case. daemon finds the user's daemon, for those who join
-// its networks.
+// Main is the program: it returns the exit status, slirp4netns's for each case. daemon finds the user's daemon, for
+// those who join its networks.
 func Main(program, version string, daemon func() (*api.Client, error), args []string, stdout, stderr io.Writer) int {
 	o, err := Parse(args)
 	switch {
@@ -56,15 +56,21 @@ func Main(program, version string, daemon func() (*api.Client, error), args []st
 	return 0
 }
 
-// versionText has the shape that runtimes parse: name and version first. The number of slirp4netns is that whose command
-// line this is, and SLIRP_CONFIG_VERSION_MAX that of the libslirp which has all of its options.
+// versionText has the shape that runtimes parse: name and version first. The number of slirp4netns is that whose
+// command line this is, and SLIRP_CONFIG_VERSION_MAX that of the libslirp which has all of its options.
 func versionText(version string) string {
 	return "slirp4netns version 1.3.3+usernet\ncommit: " + version + "\nlibslirp: none (usernet)\nSLIRP_CONFIG_VERSION_MAX: 6\n"
 }
 
-// Run joins the namespace, says that it is ready, and forwards until the exit descriptor hangs up, the namespace is gone,
-// or the process is asked to end.
-func Run(ctx context.Context, o *Options, daemon func() (*api.Client, error), stdout io.Writer, log *slog.Logger) error {
+// Run joins the namespace, says that it is ready, and forwards until the exit descriptor hangs up, the namespace is
+// gone, or the process is asked to end.
+func Run(
+	ctx context.Context,
+	o *Options,
+	daemon func() (*api.Client, error),
+	stdout io.Writer,
+	log *slog.Logger,
+) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	for _, fd := range []int{o.ExitFD, o.ReadyFD} {
@@ -213,13 +219,27 @@ func acceptBESS(ctx context.Context, path string) (*os.File, error) {
 // report says what the network is, as slirp4netns does.
 func (o *Options) report(w io.Writer) {
 	p := o.Plan
-	fmt.Fprintf(w, "Starting slirp (usernet)\n* MTU:             %d\n* Network:         %s\n* Gateway:         %s\n* DNS:             %s\n"+
-		"* DHCP:            %s to %s\n* Recommended IP:  %s\n", o.MTU, p.Network, p.Gateway, p.DNS, p.DHCPFirst, p.DHCPLast, p.Guest)
+	fmt.Fprintf(
+		w,
+		"Starting slirp (usernet)\n* MTU:             %d\n* Network:         %s\n* Gateway:         %s\n* DNS:             %s\n"+
+			"* DHCP:            %s to %s\n* Recommended IP:  %s\n",
+		o.MTU,
+		p.Network,
+		p.Gateway,
+		p.DNS,
+		p.DHCPFirst,
+		p.DHCPLast,
+		p.Guest,
+	)
 	if o.APISocket != "" {
 		fmt.Fprintf(w, "* API Socket:      %s\n", o.APISocket)
 	}
 	if !o.DisableHostLoopback {
-		fmt.Fprintf(w, "WARNING: 127.0.0.1:* on the host is accessible as %s (--disable-host-loopback prohibits it)\n", p.Gateway)
+		fmt.Fprintf(
+			w,
+			"WARNING: 127.0.0.1:* on the host is accessible as %s (--disable-host-loopback prohibits it)\n",
+			p.Gateway,
+		)
 	}
 }
 

@@ -34,8 +34,8 @@ type Config struct {
 	ProxyAllBut []netip.Addr
 	// Translate returns where on the host an address leads that the guest uses; an invalid one: what all else says.
 	Translate func(netip.Addr) netip.Addr
-	// Unreachable are addresses at which the guest is told that there is no way, and Silent those of the gateway's at which it
-	// is told nothing; an echo is answered at both.
+	// Unreachable are addresses at which the guest is told that there is no way, and Silent those of the gateway's at
+	// which it is told nothing; an echo is answered at both.
 	Unreachable, Silent []netip.Addr
 	// DNS are where names are answered.
 	DNS []netip.Addr
@@ -46,8 +46,8 @@ type Config struct {
 	Outbound     engine.Outbound
 	// GuestMAC is the MAC address of the interface in the namespace.
 	GuestMAC net.HardwareAddr
-	// GuestAddrs are the addresses that it is known to have there: nobody is asked who has them. While the first packets
-	// wait for an answer, later ones could overtake them.
+	// GuestAddrs are the addresses that it is known to have there: nobody is asked who has them. While the first
+	// packets wait for an answer, later ones could overtake them.
 	GuestAddrs []netip.Addr
 	// Filter says of each frame of the guest whether it may go on; nil: all may. It must not block or change the frame.
 	Filter func(*vswitch.Frame) bool
@@ -168,14 +168,18 @@ func (n *Network) startNames(cfg Config) (err error) {
 // Gone is closed when the TAP is not served any more: its namespace has ended, or Close was called.
 func (n *Network) Gone() <-chan struct{} { return n.gone }
 
-// Mirror shows f the guest's frames until stop is called: in is true for those that it sends. f must not block, or change or
-// keep the frame.
+// Mirror shows f the guest's frames until stop is called: in is true for those that it sends. f must not block, or
+// change or keep the frame.
 func (n *Network) Mirror(f func(in bool, frame *vswitch.Frame)) (stop func()) {
 	return n.guest.Mirror(f)
 }
 
 // Publish forwards a host port to a port of the guest until it is unpublished. proto is tcp or udp.
-func (n *Network) Publish(ctx context.Context, proto string, host, guest netip.AddrPort) (unpublish func() error, err error) {
+func (n *Network) Publish(
+	ctx context.Context,
+	proto string,
+	host, guest netip.AddrPort,
+) (unpublish func() error, err error) {
 	p := engine.Publication{Ports: []publish.Binding{{
 		HostIP:   host.Addr(),
 		HostPort: host.Port(),

@@ -123,9 +123,18 @@ func openClone() (int, error) {
 	case err == nil:
 		return fd, nil
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return -1, fmt.Errorf("open %s: %w: load the kernel's module (as root: modprobe tun), or give the container that usernet runs in this device", clonePath, err)
+		return -1, fmt.Errorf(
+			"open %s: %w: load the kernel's module (as root: modprobe tun), or give the container that usernet runs in this device",
+			clonePath,
+			err,
+		)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return -1, fmt.Errorf("open %s: %w: let every user open it, as distributions do (as root: chmod 0666 %s)", clonePath, err, clonePath)
+		return -1, fmt.Errorf(
+			"open %s: %w: let every user open it, as distributions do (as root: chmod 0666 %s)",
+			clonePath,
+			err,
+			clonePath,
+		)
 	}
 	return -1, fmt.Errorf("open %s: %w", clonePath, err)
 }

@@ -33,8 +33,8 @@ type Device struct {
 
 var _ vswitch.Device = (*Device)(nil)
 
-// Open wraps a TAP's descriptor, and takes f over, also when it fails. Whether frames carry virtio headers is asked of the
-// TAP; plain says it for descriptors that are none.
+// Open wraps a TAP's descriptor, and takes f over, also when it fails. Whether frames carry virtio headers is asked of
+// the TAP; plain says it for descriptors that are none.
 func Open(f *os.File, plain bool) (*Device, error) {
 	dev, err := open(f, plain)
 	if err != nil {

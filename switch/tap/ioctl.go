@@ -72,8 +72,8 @@ func carriesVirtio(fd int) (yes, known bool) {
 	return ifr.Uint16()&unix.IFF_VNET_HDR != 0, true
 }
 
-// Check says whether fd is of a TAP called name, of a kind that Open can take: another process may have had it open, and
-// inside the sandbox it may have been removed or given another name.
+// Check says whether fd is of a TAP called name, of a kind that Open can take: another process may have had it open,
+// and inside the sandbox it may have been removed or given another name.
 func Check(fd int, name string) error {
 	if virtio, yes := isPacketSocket(fd); yes {
 		if !virtio {
@@ -96,7 +96,15 @@ func Check(fd int, name string) error {
 	}
 	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
 	if err != nil || size != vswitch.VirtioHeaderLen {
-		return errors.Join(fmt.Errorf("descriptor of TAP %s: a virtio header of %d bytes, want %d", name, size, vswitch.VirtioHeaderLen), err)
+		return errors.Join(
+			fmt.Errorf(
+				"descriptor of TAP %s: a virtio header of %d bytes, want %d",
+				name,
+				size,
+				vswitch.VirtioHeaderLen,
+			),
+			err,
+		)
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ import (
 // This file makes what serves as a TAP where /dev/net/tun cannot be opened, as in a container of another engine: a veth
 // pair in the sandbox, one end of which is the interface, and on the other end a packet socket (packet(7)). With
 // PACKET_VNET_HDR the socket carries the same virtio header as a TAP, super-frames included, so that everything behind
-// the descriptor is the same. It is slower, since the kernel queues each frame twice, and the sandbox sees the other end.
+// the descriptor is the same. It is slower, since the kernel queues each frame twice, and the sandbox sees the other
+// end.
 
 // peerPrefix begins the name of the pair's other end.
 const peerPrefix = "un-"

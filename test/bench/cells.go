@@ -32,7 +32,10 @@ var costs = map[string]struct {
 	unit   string
 	second float64
 }{
-	"GiB": {"s per GiB", 1}, "request": {"µs per request", 1e6}, "connection": {"µs per connection", 1e6}, "datagram": {"µs per datagram", 1e6},
+	"GiB": {
+		"s per GiB",
+		1,
+	}, "request": {"µs per request", 1e6}, "connection": {"µs per connection", 1e6}, "datagram": {"µs per datagram", 1e6},
 }
 
 // cost is the cell of the processor time beside c.
@@ -95,7 +98,10 @@ func tcpCells(mtu, streams int) []cell {
 			}
 			return w.transfer(s.prefix, s.sibling, iperfPort, streams, false)
 		}),
-		tcp("published port, to the container", published(false)), tcp("published port, from the container", published(true)),
+		tcp(
+			"published port, to the container",
+			published(false),
+		), tcp("published port, from the container", published(true)),
 	}
 }
 
@@ -116,14 +122,23 @@ func (w *world) transfer(prefix []string, address string, port, streams int, rev
 func otherCells() []cell {
 	var list []cell
 	add := func(name, unit, per string, lower bool, f measure) {
-		list = append(list, cell{group: groupOther, name: name, unit: unit, mtu: 1500, lower: lower, per: per, measure: f})
+		list = append(
+			list,
+			cell{group: groupOther, name: name, unit: unit, mtu: 1500, lower: lower, per: per, measure: f},
+		)
 	}
 	type where struct {
 		name string
 		at   func(s *sandbox, h hostServers) (prefix []string, address string)
 	}
-	outbound := where{"container → host", func(s *sandbox, h hostServers) ([]string, string) { return s.prefix, at(host, h.generator) }}
-	published := where{"published port", func(s *sandbox, _ hostServers) ([]string, string) { return nil, at("127.0.0.1", s.publishedGenerator) }}
+	outbound := where{
+		"container → host",
+		func(s *sandbox, h hostServers) ([]string, string) { return s.prefix, at(host, h.generator) },
+	}
+	published := where{
+		"published port",
+		func(s *sandbox, _ hostServers) ([]string, string) { return nil, at("127.0.0.1", s.publishedGenerator) },
+	}
 	between := where{"container → container", func(s *sandbox, _ hostServers) ([]string, string) {
 		if s.sibling == "" {
 			return nil, ""
@@ -178,7 +193,14 @@ func at(address string, port int) string { return net.JoinHostPort(address, strc
 
 // generator runs a client of the load generator.
 func (w *world) generator(prefix []string, kind, address string, size int) (g generated, err error) {
-	args := append(append([]string{}, prefix...), self(), generatorCommand, kind, address, strconv.Itoa(w.options.seconds))
+	args := append(
+		append([]string{}, prefix...),
+		self(),
+		generatorCommand,
+		kind,
+		address,
+		strconv.Itoa(w.options.seconds),
+	)
 	if size > 0 {
 		args = append(args, strconv.Itoa(size))
 	}

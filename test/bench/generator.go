@@ -129,7 +129,8 @@ func serveGenerator(address string) error {
 	}
 }
 
-// serveDatagrams counts datagrams. One of eight bytes asks for datagrams back: of how many bytes, for how many milliseconds.
+// serveDatagrams counts datagrams. One of eight bytes asks for datagrams back: of how many bytes, for how many
+// milliseconds.
 func serveDatagrams(pc net.PacketConn, reads, bytes *atomic.Uint64) {
 	b := make([]byte, 1<<16)
 	for {
@@ -259,7 +260,8 @@ func superDatagrams(address string, length time.Duration, size int) (generated, 
 		return generated{}, err
 	}
 	var serr error
-	if err := raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) }); err != nil || serr != nil {
+	if err := raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) }); err != nil ||
+		serr != nil {
 		return generated{}, errors.Join(err, serr)
 	}
 	b := make([]byte, min(maxSegments, 65000/size)*size)

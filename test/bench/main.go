@@ -38,11 +38,26 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "write the results to `FILE`")
 	flag.StringVar(&o.report, "markdown", "", "write the tables to `FILE`")
 	flag.StringVar(&o.svg, "svg", "", "write a plot of TCP throughput to `FILE`")
-	flag.StringVar(&o.only, "only", "", "measure only the cells that match `REGEXP`, such as 'TCP.*1500' or 'DNS|Scale'")
+	flag.StringVar(
+		&o.only,
+		"only",
+		"",
+		"measure only the cells that match `REGEXP`, such as 'TCP.*1500' or 'DNS|Scale'",
+	)
 	flag.BoolVar(&o.full, "full", false, "500 containers in the cells of scale")
 	flag.StringVar(&o.tools, "tools", "", "measure only these `NAMES`, such as usernet,pasta")
-	flag.StringVar(&o.peers, "peers", "", "take the peers' binaries from `DIR`, or from usr/bin in it, where they are there")
-	flag.Float64Var(&o.others, "others", 10, "print no table where other programs used more than this `PERCENTAGE` of the processors")
+	flag.StringVar(
+		&o.peers,
+		"peers",
+		"",
+		"take the peers' binaries from `DIR`, or from usr/bin in it, where they are there",
+	)
+	flag.Float64Var(
+		&o.others,
+		"others",
+		10,
+		"print no table where other programs used more than this `PERCENTAGE` of the processors",
+	)
 	quick := flag.Bool("quick", false, "one run of a second each")
 	flag.StringVar(&o.usernet, "usernet", "", "measure this `BINARY` instead of building one")
 	if len(os.Args) > 1 && os.Args[1] == generatorCommand {

@@ -48,7 +48,10 @@ func (w *world) compare(r *report, wanted []cell, all []tool) error {
 	if _, err := w.start(self(), generatorCommand, "serve", ":"+strconv.Itoa(servers.generator)); err != nil {
 		return err
 	}
-	err := wait("the servers on the host", func() bool { return listening(os.Getpid(), servers.iperf) && listening(os.Getpid(), servers.generator) })
+	err := wait(
+		"the servers on the host",
+		func() bool { return listening(os.Getpid(), servers.iperf) && listening(os.Getpid(), servers.generator) },
+	)
 	if err != nil {
 		return err
 	}
@@ -148,7 +151,13 @@ func (w *world) kernel(r *report, servers hostServers, wanted []cell) error {
 		var err error
 		switch c.name {
 		case "container → container", "container → container" + plural(streams):
-			rate, err = w.iperf([]string{"unshare", "-Urn", "env", "MTU=" + strconv.Itoa(c.mtu), "sh", "-c", bridgeScript, "sh"}, "10.0.0.2", iperfPort, streams, false)
+			rate, err = w.iperf(
+				[]string{"unshare", "-Urn", "env", "MTU=" + strconv.Itoa(c.mtu), "sh", "-c", bridgeScript, "sh"},
+				"10.0.0.2",
+				iperfPort,
+				streams,
+				false,
+			)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "bench: no kernel bridge on this machine:", err)
 				continue

@@ -65,7 +65,21 @@ func (w *world) dns(r *report) error {
 			name string
 			args []string
 		}{{"questions for a container's name", nil}, {"the same, held at 20,000 per second", []string{"-Q", "20000"}}} {
-			args := append([]string{"exec", "client", "dnsperf", "-s", "127.0.0.11", "-d", questions, "-c", "4", "-l", strconv.Itoa(w.options.seconds)}, test.args...)
+			args := append(
+				[]string{
+					"exec",
+					"client",
+					"dnsperf",
+					"-s",
+					"127.0.0.11",
+					"-d",
+					questions,
+					"-c",
+					"4",
+					"-l",
+					strconv.Itoa(w.options.seconds),
+				},
+				test.args...)
 			out, err := w.run(w.binary, args...)
 			rate, lost := dnsRate.FindStringSubmatch(out), dnsLost.FindStringSubmatch(out)
 			if err != nil || rate == nil || lost == nil {
@@ -92,7 +106,11 @@ func (w *world) scale(r *report) error {
 		return err
 	}
 	scaled := func(name, unit string, n int, value float64) {
-		r.add("usernet", cell{group: groupScale, name: fmt.Sprintf("%s, %d containers", name, n), unit: unit, lower: true}, value)
+		r.add(
+			"usernet",
+			cell{group: groupScale, name: fmt.Sprintf("%s, %d containers", name, n), unit: unit, lower: true},
+			value,
+		)
 	}
 	counts := []int{1, 2, 10, 100}
 	if w.options.full {
@@ -143,17 +161,43 @@ func (w *world) crowd(r *report, pid, n int) error {
 	if err != nil {
 		return err
 	}
-	r.add("usernet", cell{group: groupScale, name: fmt.Sprintf("container → container among %d", n), unit: "Gbit/s"}, rate)
+	r.add(
+		"usernet",
+		cell{group: groupScale, name: fmt.Sprintf("container → container among %d", n), unit: "Gbit/s"},
+		rate,
+	)
 	before, err := cpuTicks(pid)
 	if err != nil {
 		return err
 	}
 	const pings = 1000
 	// Nobody answers a broadcast unless he was told to; what counts is what the daemon does for each.
-	w.run(w.binary, "exec", "box0", "ping", "-b", "-q", "-c", strconv.Itoa(pings), "-i", "0.001", "-W", "1", "255.255.255.255")
+	w.run(
+		w.binary,
+		"exec",
+		"box0",
+		"ping",
+		"-b",
+		"-q",
+		"-c",
+		strconv.Itoa(pings),
+		"-i",
+		"0.001",
+		"-W",
+		"1",
+		"255.255.255.255",
+	)
 	after, err := cpuTicks(pid)
-	r.add("usernet", cell{group: groupScale, name: fmt.Sprintf("processor time of a broadcast to %d containers", n), unit: "µs", lower: true},
-		float64(after-before)/ticksPerSecond/pings*1e6)
+	r.add(
+		"usernet",
+		cell{
+			group: groupScale,
+			name:  fmt.Sprintf("processor time of a broadcast to %d containers", n),
+			unit:  "µs",
+			lower: true,
+		},
+		float64(after-before)/ticksPerSecond/pings*1e6,
+	)
 	return err
 }
 
@@ -168,7 +212,11 @@ func (w *world) startTime(r *report) error {
 			if _, err := w.run(test.args[0], test.args[1:]...); err != nil {
 				return err
 			}
-			r.add("usernet", cell{group: groupScale, name: test.name, unit: "ms", lower: true}, float64(time.Since(began).Microseconds())/1000)
+			r.add(
+				"usernet",
+				cell{group: groupScale, name: test.name, unit: "ms", lower: true},
+				float64(time.Since(began).Microseconds())/1000,
+			)
 		}
 	}
 	return nil

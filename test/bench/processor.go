@@ -13,7 +13,15 @@ import (
 const ticksPerSecond = 100
 
 // workloads are the programs that run inside sandboxes: what they use is not the tool's.
-var workloads = map[string]bool{"iperf3": true, "sh": true, "sleep": true, "setpriv": true, "ping": true, "env": true, "ip": true}
+var workloads = map[string]bool{
+	"iperf3":  true,
+	"sh":      true,
+	"sleep":   true,
+	"setpriv": true,
+	"ping":    true,
+	"env":     true,
+	"ip":      true,
+}
 
 // stat is one process of /proc (proc_pid_stat(5)).
 type stat struct {
@@ -54,8 +62,8 @@ func cpuTicks(pid int) (int, error) {
 	return s.ticks, nil
 }
 
-// ownTicks is the processor time of a tool: of its process and those that it started, which live or have ended, but not of what
-// it runs for others.
+// ownTicks is the processor time of a tool: of its process and those that it started, which live or have ended, but not
+// of what it runs for others.
 func ownTicks(root int) int {
 	processes := map[int]stat{}
 	names, _ := filepath.Glob("/proc/[0-9]*/stat")

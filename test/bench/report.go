@@ -115,8 +115,12 @@ func (r *report) ratio(c cell) float64 {
 // write prints the tables, and writes the files that were asked for.
 func (r *report) write(out io.Writer, o options) error {
 	if share := r.Others * 100; share > o.others {
-		return fmt.Errorf("other programs used up to %.0f %% of the processors between the measurements, so there are no tables: "+
-			"run it on a quiet machine, or allow it with --others %.0f", share, math.Ceil(share))
+		return fmt.Errorf(
+			"other programs used up to %.0f %% of the processors between the measurements, so there are no tables: "+
+				"run it on a quiet machine, or allow it with --others %.0f",
+			share,
+			math.Ceil(share),
+		)
 	}
 	var text strings.Builder
 	r.tables(&text)
@@ -142,7 +146,16 @@ func (r *report) write(out io.Writer, o options) error {
 			if len(s) == 0 {
 				continue
 			}
-			one := result{Tool: tool, Group: c.group, Name: c.name, Unit: c.unit, MTU: c.mtu, Value: median(s), Samples: s, Spread: spread(s)}
+			one := result{
+				Tool:    tool,
+				Group:   c.group,
+				Name:    c.name,
+				Unit:    c.unit,
+				MTU:     c.mtu,
+				Value:   median(s),
+				Samples: s,
+				Spread:  spread(s),
+			}
 			if tool == "usernet" {
 				one.Ratio = r.ratio(c)
 			}
@@ -180,14 +193,29 @@ func (r *report) tables(w io.Writer) {
 		if len(lines) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | RootlessKit | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|---|\n", group)
+		fmt.Fprintf(
+			w,
+			"### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | RootlessKit | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|---|\n",
+			group,
+		)
 		for _, c := range lines {
 			ratio := "–"
 			if v := r.ratio(c); v > 0 {
 				ratio = fmt.Sprintf("%.2f×", v)
 			}
-			fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu, value("usernet", c),
-				value("slirp4netns", c), value("pasta", c), value("rootlesskit", c), ratio, value(kernel, c))
+			fmt.Fprintf(
+				w,
+				"| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n",
+				c.name,
+				c.unit,
+				c.mtu,
+				value("usernet", c),
+				value("slirp4netns", c),
+				value("pasta", c),
+				value("rootlesskit", c),
+				ratio,
+				value(kernel, c),
+			)
 		}
 		fmt.Fprintln(w)
 	}
@@ -207,15 +235,26 @@ func (r *report) tables(w io.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "Medians of %d runs of %d s each with half of the range (±), the tools in turns, %s, %s; other programs used at most %.0f %% of the processors.\n",
-		r.Runs, r.Seconds, r.Date, r.Machine, r.Others*100)
+	fmt.Fprintf(
+		w,
+		"Medians of %d runs of %d s each with half of the range (±), the tools in turns, %s, %s; other programs used at most %.0f %% of the processors.\n",
+		r.Runs,
+		r.Seconds,
+		r.Date,
+		r.Machine,
+		r.Others*100,
+	)
 	var versions []string
 	for _, name := range append([]string{"usernet", "iperf3"}, peers...) {
 		if v := r.Tools[name]; v != "" {
 			versions = append(versions, v)
 		}
 	}
-	fmt.Fprintf(w, "Versions: %s. Published ports are measured from the host's loopback, where pasta splices.\n", strings.Join(versions, "; "))
+	fmt.Fprintf(
+		w,
+		"Versions: %s. Published ports are measured from the host's loopback, where pasta splices.\n",
+		strings.Join(versions, "; "),
+	)
 }
 
 // group is the lines of one table.
@@ -242,5 +281,11 @@ func machine() string {
 	}
 	var name unix.Utsname
 	unix.Uname(&name)
-	return fmt.Sprintf("%d processors (%s), Linux %s, %s", runtime.NumCPU(), model, unix.ByteSliceToString(name.Release[:]), runtime.Version())
+	return fmt.Sprintf(
+		"%d processors (%s), Linux %s, %s",
+		runtime.NumCPU(),
+		model,
+		unix.ByteSliceToString(name.Release[:]),
+		runtime.Version(),
+	)
 }

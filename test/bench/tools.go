@@ -43,10 +43,27 @@ func (t tool) can(c cell) bool { return !t.ports || strings.Contains(c.name, "pu
 
 // allTools are those that there are, usernet first. Versions are those that the binaries say.
 var allTools = []tool{
-	{name: "usernet", version: func(w *world) string { return firstLine(w.run(w.binary, "--version")) }, connect: connectUsernet},
-	{name: "slirp4netns", version: func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) }, connect: connectSlirp},
-	{name: "pasta", version: func(w *world) string { return firstLine(w.run("pasta", "--version")) }, connect: connectPasta},
-	{name: "rootlesskit", version: func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) }, connect: connectRootlessKit, ports: true},
+	{
+		name:    "usernet",
+		version: func(w *world) string { return firstLine(w.run(w.binary, "--version")) },
+		connect: connectUsernet,
+	},
+	{
+		name:    "slirp4netns",
+		version: func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) },
+		connect: connectSlirp,
+	},
+	{
+		name:    "pasta",
+		version: func(w *world) string { return firstLine(w.run("pasta", "--version")) },
+		connect: connectPasta,
+	},
+	{
+		name:    "rootlesskit",
+		version: func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) },
+		connect: connectRootlessKit,
+		ports:   true,
+	},
 }
 
 // tools are those of names, separated by commas, or with "" all that are installed.
@@ -113,7 +130,11 @@ func connectUsernet(w *world, mtu int) (*sandbox, error) {
 		}
 	}
 	s := &sandbox{
-		prefix: []string{w.binary, "exec", "client"}, published: iperf, publishedGenerator: generator, sibling: "server", ipv6: true, process: daemon.Process.Pid,
+		prefix: []string{
+			w.binary,
+			"exec",
+			"client",
+		}, published: iperf, publishedGenerator: generator, sibling: "server", ipv6: true, process: daemon.Process.Pid,
 		close: func() {
 			w.run(w.binary, "rm", "-f", "server", "client")
 			w.run(w.binary, "network", "rm", network)
@@ -190,7 +211,10 @@ func serveInside(w *world, pid int, prefix []string) (stop func(), err error) {
 		w.stop(iperf)
 		w.stop(generator)
 	}
-	return stop, wait("the servers in a sandbox", func() bool { return listening(pid, iperfPort) && listening(pid, generatorPort) })
+	return stop, wait(
+		"the servers in a sandbox",
+		func() bool { return listening(pid, iperfPort) && listening(pid, generatorPort) },
+	)
 }
 
 func connectSlirp(w *world, mtu int) (*sandbox, error) {
@@ -200,7 +224,16 @@ func connectSlirp(w *world, mtu int) (*sandbox, error) {
 	}
 	port := w.freePort()
 	socket := fmt.Sprintf("%s/slirp%d", w.dir, port)
-	slirp, err := w.start("slirp4netns", "--configure", "--mtu", strconv.Itoa(mtu), "--api-socket", socket, strconv.Itoa(pid), "tap0")
+	slirp, err := w.start(
+		"slirp4netns",
+		"--configure",
+		"--mtu",
+		strconv.Itoa(mtu),
+		"--api-socket",
+		socket,
+		strconv.Itoa(pid),
+		"tap0",
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -215,11 +248,18 @@ func connectSlirp(w *world, mtu int) (*sandbox, error) {
 		}
 	}
 	gateway, err := w.gateway(prefix)
-	return &sandbox{prefix: prefix, published: port, publishedGenerator: generator, gateway: gateway, process: slirp.Process.Pid, close: func() {
-		stopServers()
-		w.stop(slirp)
-		stop()
-	}}, err
+	return &sandbox{
+		prefix:             prefix,
+		published:          port,
+		publishedGenerator: generator,
+		gateway:            gateway,
+		process:            slirp.Process.Pid,
+		close: func() {
+			stopServers()
+			w.stop(slirp)
+			stop()
+		},
+	}, err
 }
 
 func slirpPublish(socket string, port, inside int) error {
@@ -228,7 +268,12 @@ func slirpPublish(socket string, port, inside int) error {
 		return err
 	}
 	defer api.Close()
-	fmt.Fprintf(api, `{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"0.0.0.0","host_port":%d,"guest_port":%d}}`, port, inside)
+	fmt.Fprintf(
+		api,
+		`{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"0.0.0.0","host_port":%d,"guest_port":%d}}`,
+		port,
+		inside,
+	)
 	var reply struct{ Error any }
 	if err := json.NewDecoder(api).Decode(&reply); err != nil || reply.Error != nil {
 		return fmt.Errorf("slirp4netns: publishing a port: %v %v", err, reply.Error)
@@ -258,10 +303,28 @@ func connectRootlessKit(w *world, mtu int) (*sandbox, error) {
 		}
 	}
 	iperf, generator := w.freePort(), w.freePort()
-	kit, err := w.start("env", "PATH="+bin+":"+os.Getenv("PATH"), "rootlesskit", "--subid-source=dynamic", fmt.Sprint("--state-dir=", w.dir, "/rootlesskit", iperf),
-		"--net=slirp4netns", fmt.Sprint("--mtu=", mtu), "--port-driver=builtin",
-		"-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp", iperf, iperfPort), "-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp", generator, generatorPort),
-		"sh", "-c", fmt.Sprintf("setpriv --pdeathsig KILL iperf3 -s >/dev/null & exec %s %s serve :%d", self(), generatorCommand, generatorPort))
+	kit, err := w.start(
+		"env",
+		"PATH="+bin+":"+os.Getenv("PATH"),
+		"rootlesskit",
+		"--subid-source=dynamic",
+		fmt.Sprint("--state-dir=", w.dir, "/rootlesskit", iperf),
+		"--net=slirp4netns",
+		fmt.Sprint("--mtu=", mtu),
+		"--port-driver=builtin",
+		"-p",
+		fmt.Sprintf("127.0.0.1:%d:%d/tcp", iperf, iperfPort),
+		"-p",
+		fmt.Sprintf("127.0.0.1:%d:%d/tcp", generator, generatorPort),
+		"sh",
+		"-c",
+		fmt.Sprintf(
+			"setpriv --pdeathsig KILL iperf3 -s >/dev/null & exec %s %s serve :%d",
+			self(),
+			generatorCommand,
+			generatorPort,
+		),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +332,12 @@ func connectRootlessKit(w *world, mtu int) (*sandbox, error) {
 		_, err := arrived(at("127.0.0.1", generator), wantCount)
 		return err == nil
 	})
-	return &sandbox{published: iperf, publishedGenerator: generator, process: kit.Process.Pid, close: func() { w.stop(kit) }}, err
+	return &sandbox{
+		published:          iperf,
+		publishedGenerator: generator,
+		process:            kit.Process.Pid,
+		close:              func() { w.stop(kit) },
+	}, err
 }
 
 func connectPasta(w *world, mtu int) (*sandbox, error) {
@@ -278,8 +346,24 @@ func connectPasta(w *world, mtu int) (*sandbox, error) {
 		return nil, err
 	}
 	port, generator := w.freePort(), w.freePort()
-	pasta, err := w.start("pasta", "--foreground", "--config-net", "--mtu", strconv.Itoa(mtu), "--interface", "ext0",
-		"-t", fmt.Sprintf("%d:%d,%d:%d", port, iperfPort, generator, generatorPort), "-u", "none", "-T", "none", "-U", "none", strconv.Itoa(pid))
+	pasta, err := w.start(
+		"pasta",
+		"--foreground",
+		"--config-net",
+		"--mtu",
+		strconv.Itoa(mtu),
+		"--interface",
+		"ext0",
+		"-t",
+		fmt.Sprintf("%d:%d,%d:%d", port, iperfPort, generator, generatorPort),
+		"-u",
+		"none",
+		"-T",
+		"none",
+		"-U",
+		"none",
+		strconv.Itoa(pid),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -288,9 +372,17 @@ func connectPasta(w *world, mtu int) (*sandbox, error) {
 		return nil, err
 	}
 	gateway, err := w.gateway(prefix)
-	return &sandbox{prefix: prefix, published: port, publishedGenerator: generator, gateway: gateway, ipv6: w.reaches6(prefix), process: pasta.Process.Pid, close: func() {
-		stopServers()
-		w.stop(pasta)
-		stop()
-	}}, err
+	return &sandbox{
+		prefix:             prefix,
+		published:          port,
+		publishedGenerator: generator,
+		gateway:            gateway,
+		ipv6:               w.reaches6(prefix),
+		process:            pasta.Process.Pid,
+		close: func() {
+			stopServers()
+			w.stop(pasta)
+			stop()
+		},
+	}, err
 }

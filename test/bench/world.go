@@ -79,7 +79,13 @@ func (w *world) close() {
 }
 
 func (w *world) environ() []string {
-	return append(os.Environ(), "USERNET_HOST=unix://"+w.dir+"/s", "XDG_RUNTIME_DIR="+w.dir, "XDG_STATE_HOME="+w.dir, "LC_ALL=C")
+	return append(
+		os.Environ(),
+		"USERNET_HOST=unix://"+w.dir+"/s",
+		"XDG_RUNTIME_DIR="+w.dir,
+		"XDG_STATE_HOME="+w.dir,
+		"LC_ALL=C",
+	)
 }
 
 // run runs a program to its end and returns what it printed on standard output.
@@ -89,7 +95,13 @@ func (w *world) run(name string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf(
+			"%s %s: %w: %s",
+			name,
+			strings.Join(args, " "),
+			err,
+			strings.TrimSpace(stderr.String()),
+		)
 	}
 	return stdout.String(), nil
 }
@@ -117,7 +129,19 @@ func listening(pid, port int) bool {
 
 // iperf runs an iperf3 client, behind the command prefix, and returns Gbit/s as the receiver saw them.
 func (w *world) iperf(prefix []string, address string, port, streams int, reverse bool) (float64, error) {
-	args := append(append([]string{}, prefix...), "iperf3", "-J", "-c", address, "-p", strconv.Itoa(port), "-t", strconv.Itoa(w.options.seconds), "-P", strconv.Itoa(streams))
+	args := append(
+		append([]string{}, prefix...),
+		"iperf3",
+		"-J",
+		"-c",
+		address,
+		"-p",
+		strconv.Itoa(port),
+		"-t",
+		strconv.Itoa(w.options.seconds),
+		"-P",
+		strconv.Itoa(streams),
+	)
 	if reverse {
 		args = append(args, "-R")
 	}

@@ -28,9 +28,9 @@ func dnsServe(args []string) error {
 	return s.ListenAndServe()
 }
 
-// dnsMany: SERVER NAME. It prints "ok", asks for the A record of NAME over UDP, one query at a time and none twice, until a
-// line comes on standard input; then how many were asked, how many were not answered with an address, how long the
-// longest took, and what was wrong with the last of those.
+// dnsMany: SERVER NAME. It prints "ok", asks for the A record of NAME over UDP, one query at a time and none twice,
+// until a line comes on standard input; then how many were asked, how many were not answered with an address, how long
+// the longest took, and what was wrong with the last of those.
 func dnsMany(args []string) error {
 	c := dns.Client{Timeout: 20 * time.Second}
 	conn, err := c.Dial(args[0])
@@ -55,8 +55,8 @@ func dnsMany(args []string) error {
 	return nil
 }
 
-// dnsFlood: SERVER DOMAIN. It asks for ever more names in DOMAIN over UDP and reads no answer, some 200 in a second, until it
-// is killed. It prints "ok" once it has begun.
+// dnsFlood: SERVER DOMAIN. It asks for ever more names in DOMAIN over UDP and reads no answer, some 200 in a second,
+// until it is killed. It prints "ok" once it has begun.
 func dnsFlood(args []string) error {
 	c, err := net.Dial("udp", args[0])
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 )
 
 // flood sends frames of one kind as fast as it can until its standard input ends, and then prints how many:
-// KIND INTERFACE GATEWAY-MAC OWN-ADDRESS TARGET. Kinds: arp (requests, broadcast), udp (datagrams of one socket), fragment
-// (first fragments of ever new datagrams), syn (connections from ever new ports).
+// KIND INTERFACE GATEWAY-MAC OWN-ADDRESS TARGET. Kinds: arp (requests, broadcast), udp (datagrams of one socket),
+// fragment (first fragments of ever new datagrams), syn (connections from ever new ports).
 func flood(args []string) error {
 	if len(args) < 5 {
 		return errors.New("usage: flood KIND INTERFACE GATEWAY-MAC OWN-ADDRESS TARGET")
@@ -69,7 +69,12 @@ func flood(args []string) error {
 }
 
 // floodFrame returns a frame, and what makes it the n-th one.
-func floodFrame(kind string, from, gateway net.HardwareAddr, own netip.Addr, target netip.AddrPort) (frame []byte, next func(n uint32)) {
+func floodFrame(
+	kind string,
+	from, gateway net.HardwareAddr,
+	own netip.Addr,
+	target netip.AddrPort,
+) (frame []byte, next func(n uint32)) {
 	const ethernet, ip = 14, 14 + 20
 	packet := func(proto byte, payload int) []byte {
 		f := slices.Concat(gateway, from, []byte{8, 0}, make([]byte, 20+payload))
@@ -93,7 +98,16 @@ func floodFrame(kind string, from, gateway net.HardwareAddr, own netip.Addr, tar
 	}
 	switch kind {
 	case "arp":
-		f := slices.Concat([]byte{255, 255, 255, 255, 255, 255}, from, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1}, from, own.AsSlice(), make([]byte, 6), target.Addr().AsSlice(), make([]byte, 18))
+		f := slices.Concat(
+			[]byte{255, 255, 255, 255, 255, 255},
+			from,
+			[]byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1},
+			from,
+			own.AsSlice(),
+			make([]byte, 6),
+			target.Addr().AsSlice(),
+			make([]byte, 18),
+		)
 		return f, func(uint32) {}
 	case "udp":
 		f := packet(unix.IPPROTO_UDP, 8+18)
@@ -126,8 +140,8 @@ func floodFrame(kind string, from, gateway net.HardwareAddr, own netip.Addr, tar
 }
 
 // latency makes requests one after another, with a pause of a millisecond between, and prints how long they took, in
-// microseconds: NETWORK ADDRESS COUNT. A TCP request is a connection, a byte there and back, and its end; UDP ones share a
-// socket. What has no answer in two seconds has failed.
+// microseconds: NETWORK ADDRESS COUNT. A TCP request is a connection, a byte there and back, and its end; UDP ones
+// share a socket. What has no answer in two seconds has failed.
 func latency(args []string) error {
 	if len(args) < 3 {
 		return errors.New("usage: latency NETWORK ADDRESS COUNT")

@@ -16,18 +16,48 @@ var commands = map[string]struct {
 	run   func(args []string) error
 	usage string
 }{
-	"ask":       {ask, "NETWORK ADDRESS TEXT TIMEOUT: sends a text, prints what comes back at first"},
-	"flood":     {flood, "KIND INTERFACE GATEWAY-MAC OWN-ADDRESS TARGET: sends frames as fast as it can until its standard input ends"},
-	"latency":   {latency, "NETWORK ADDRESS COUNT: makes requests one after another, prints how long they took in microseconds"},
-	"greedy":    {greedy, "ADDRESS COUNT: opens as many connections as it gets, reads nothing, and keeps them"},
-	"tcpserve":  {tcpServe, "ADDR echo|addr|digest: serves until it is killed: sends back, tells the client its address, or answers with count and SHA-256"},
-	"tcpdial":   {tcpDial, "ADDR [TIMEOUT] [multipath|port=PORT|device=NAME...]: connects, prints ok and what the server says, or the error's name"},
-	"tcpsend":   {tcpSend, "ADDR BYTES|stdin: sends random bytes (until a line comes on standard input), compares the digest that comes back"},
-	"tcpmany":   {tcpMany, "ADDR COUNT [wait]: opens COUNT connections at once, has a line echoed over each (and waits for standard input)"},
-	"tcphold":   {tcpHold, "ADDR [stdin] [multipath|port=PORT|device=NAME...]: sends what comes on standard input, prints what comes back and how it ended"},
-	"tcpgap":    {tcpGap, "ADDR: has single bytes echoed until a line comes on standard input, prints the longest time and the segments sent again"},
-	"tcpstall":  {tcpStall, "[serve-]send|receive ADDR [HOW...]: a connection on which it sends until nothing is taken, or reads nothing"},
-	"dnsmany":   {dnsMany, "SERVER NAME: asks for NAME until a line comes on standard input, prints how many questions failed"},
+	"ask": {ask, "NETWORK ADDRESS TEXT TIMEOUT: sends a text, prints what comes back at first"},
+	"flood": {
+		flood,
+		"KIND INTERFACE GATEWAY-MAC OWN-ADDRESS TARGET: sends frames as fast as it can until its standard input ends",
+	},
+	"latency": {
+		latency,
+		"NETWORK ADDRESS COUNT: makes requests one after another, prints how long they took in microseconds",
+	},
+	"greedy": {greedy, "ADDRESS COUNT: opens as many connections as it gets, reads nothing, and keeps them"},
+	"tcpserve": {
+		tcpServe,
+		"ADDR echo|addr|digest: serves until it is killed: sends back, tells the client its address, or answers with count and SHA-256",
+	},
+	"tcpdial": {
+		tcpDial,
+		"ADDR [TIMEOUT] [multipath|port=PORT|device=NAME...]: connects, prints ok and what the server says, or the error's name",
+	},
+	"tcpsend": {
+		tcpSend,
+		"ADDR BYTES|stdin: sends random bytes (until a line comes on standard input), compares the digest that comes back",
+	},
+	"tcpmany": {
+		tcpMany,
+		"ADDR COUNT [wait]: opens COUNT connections at once, has a line echoed over each (and waits for standard input)",
+	},
+	"tcphold": {
+		tcpHold,
+		"ADDR [stdin] [multipath|port=PORT|device=NAME...]: sends what comes on standard input, prints what comes back and how it ended",
+	},
+	"tcpgap": {
+		tcpGap,
+		"ADDR: has single bytes echoed until a line comes on standard input, prints the longest time and the segments sent again",
+	},
+	"tcpstall": {
+		tcpStall,
+		"[serve-]send|receive ADDR [HOW...]: a connection on which it sends until nothing is taken, or reads nothing",
+	},
+	"dnsmany": {
+		dnsMany,
+		"SERVER NAME: asks for NAME until a line comes on standard input, prints how many questions failed",
+	},
 	"dnsserve":  {dnsServe, "ADDR NAME TTL ADDRESS: answers questions for NAME with ADDRESS"},
 	"dnsflood":  {dnsFlood, "SERVER DOMAIN: asks for ever more names in DOMAIN and reads no answer"},
 	"udpserve":  {udpServe, "ADDR [addr]: sends each datagram back, or the sender's address"},
@@ -36,14 +66,20 @@ var commands = map[string]struct {
 	"stun":      {stun, "ADDR ADDR...: asks STUN servers from one socket, prints the addresses that they see"},
 	"stunserve": {stunServe, "ADDR: tells each client its address (RFC 8489)"},
 	"l2send":    {l2Send, "IFACE ETHERTYPE DESTINATION TEXT [SOURCE]: sends a frame"},
-	"l2recv":    {l2Recv, "IFACE ETHERTYPE SECONDS: prints source and text of the first frame of that type, or nothing"},
-	"l2raw":     {l2Raw, "IFACE COUNT HEX...: sends each frame COUNT times"},
-	"l2watch":   {l2Watch, "IFACE SECONDS WORD LAST: prints incoming frames with WORD in them until one with LAST"},
-	"udpempty":  {udpEmpty, "ADDR: sends an empty datagram, prints how many bytes come back"},
-	"mcsend":    {multicastSend, "IFACE GROUP:PORT WORD: sends WORD to a multicast group"},
-	"mcrecv":    {multicastRecv, "IFACE GROUP:PORT: joins a multicast group, prints the first datagram"},
-	"winsize":   {windowSize, "(no argument): prints the terminal's columns and rows"},
-	"trace":     {trace, "(no argument): tries to trace what usernet sends into sandboxes until its standard input ends, prints a report"},
+	"l2recv": {
+		l2Recv,
+		"IFACE ETHERTYPE SECONDS: prints source and text of the first frame of that type, or nothing",
+	},
+	"l2raw":    {l2Raw, "IFACE COUNT HEX...: sends each frame COUNT times"},
+	"l2watch":  {l2Watch, "IFACE SECONDS WORD LAST: prints incoming frames with WORD in them until one with LAST"},
+	"udpempty": {udpEmpty, "ADDR: sends an empty datagram, prints how many bytes come back"},
+	"mcsend":   {multicastSend, "IFACE GROUP:PORT WORD: sends WORD to a multicast group"},
+	"mcrecv":   {multicastRecv, "IFACE GROUP:PORT: joins a multicast group, prints the first datagram"},
+	"winsize":  {windowSize, "(no argument): prints the terminal's columns and rows"},
+	"trace": {
+		trace,
+		"(no argument): tries to trace what usernet sends into sandboxes until its standard input ends, prints a report",
+	},
 }
 
 func main() {

@@ -32,7 +32,8 @@ func stunServe(args []string) error {
 		if err != nil {
 			return err
 		}
-		if n < stunHeaderLength || binary.BigEndian.Uint16(b) != stunRequest || binary.BigEndian.Uint32(b[4:]) != stunCookie {
+		if n < stunHeaderLength || binary.BigEndian.Uint16(b) != stunRequest ||
+			binary.BigEndian.Uint32(b[4:]) != stunCookie {
 			continue
 		}
 		at := from.(*net.UDPAddr).AddrPort()
@@ -85,12 +86,16 @@ func askSTUN(c net.PacketConn, to net.Addr) (netip.AddrPort, error) {
 		}
 		c.SetReadDeadline(time.Now().Add(time.Second))
 		n, _, err := c.ReadFrom(b)
-		if err != nil || n < stunHeaderLength+12 || string(b[8:stunHeaderLength]) != string(request[8:]) || binary.BigEndian.Uint16(b) != stunSuccess {
+		if err != nil || n < stunHeaderLength+12 || string(b[8:stunHeaderLength]) != string(request[8:]) ||
+			binary.BigEndian.Uint16(b) != stunSuccess {
 			continue
 		}
 		var four [4]byte
 		binary.BigEndian.PutUint32(four[:], binary.BigEndian.Uint32(b[stunHeaderLength+8:])^stunCookie)
-		return netip.AddrPortFrom(netip.AddrFrom4(four), binary.BigEndian.Uint16(b[stunHeaderLength+6:])^uint16(stunCookie>>16)), nil
+		return netip.AddrPortFrom(
+			netip.AddrFrom4(four),
+			binary.BigEndian.Uint16(b[stunHeaderLength+6:])^uint16(stunCookie>>16),
+		), nil
 	}
 	return netip.AddrPort{}, errors.New("no answer")
 }

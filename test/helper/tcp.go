@@ -266,9 +266,9 @@ func tcpHold(args []string) error {
 	return nil
 }
 
-// tcpStall: MODE ADDR [HOW...]. It connects, or with a MODE that begins with "serve-" takes one connection, and prints "ok". A
-// MODE that ends in "send" then sends until nothing more is taken for a second, and prints "stalled"; with "receive" it reads
-// nothing. A line on standard input has it reset the connection; it ends with its standard input.
+// tcpStall: MODE ADDR [HOW...]. It connects, or with a MODE that begins with "serve-" takes one connection, and prints
+// "ok". A MODE that ends in "send" then sends until nothing more is taken for a second, and prints "stalled"; with
+// "receive" it reads nothing. A line on standard input has it reset the connection; it ends with its standard input.
 func tcpStall(args []string) error {
 	mode, serve := strings.CutPrefix(args[0], "serve-")
 	var c net.Conn
@@ -307,8 +307,8 @@ func tcpStall(args []string) error {
 	return nil
 }
 
-// tcpGap: ADDR. It prints "ok", sends bytes one at a time, each when the last has come back, until a line comes on standard
-// input; then how many, the longest that one took, and how many segments were sent again.
+// tcpGap: ADDR. It prints "ok", sends bytes one at a time, each when the last has come back, until a line comes on
+// standard input; then how many, the longest that one took, and how many segments were sent again.
 func tcpGap(args []string) error {
 	conn, err := net.Dial("tcp", args[0])
 	if err != nil {

@@ -21,9 +21,9 @@ type traceReport struct {
 	Got  []string       // what could be had of them
 }
 
-// trace tries to get at every process that usernet sends into a sandbox, until its standard input is closed, and prints a
-// traceReport. It is meant to run as root of the sandbox's user namespace, in the pid and mount namespaces of the host.
-// Those who live in the sandbox, from its init on, are not of interest: they may be traced there.
+// trace tries to get at every process that usernet sends into a sandbox, until its standard input is closed, and prints
+// a traceReport. It is meant to run as root of the sandbox's user namespace, in the pid and mount namespaces of the
+// host. Those who live in the sandbox, from its init on, are not of interest: they may be traced there.
 func trace([]string) error {
 	runtime.LockOSThread() // ptrace(2) is a matter of threads
 	ended := make(chan os.Signal, 1)
@@ -78,7 +78,8 @@ func roleOf(pid int) string {
 		return ""
 	}
 	args := bytes.Split(line, []byte{0})
-	if len(args) < 3 || !bytes.HasPrefix(args[1], []byte("__")) || string(args[1]) == "__init" || string(args[1]) == "__command" {
+	if len(args) < 3 || !bytes.HasPrefix(args[1], []byte("__")) || string(args[1]) == "__init" ||
+		string(args[1]) == "__command" {
 		return ""
 	}
 	return string(args[1])
@@ -119,7 +120,8 @@ func attempts(pid int) (got []string) {
 	// An address that nobody has: EFAULT instead of EPERM says that it may be read.
 	word := make([]byte, 8)
 	local := []unix.Iovec{{Base: &word[0], Len: 8}}
-	if _, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(8), Len: 8}}, 0); err == nil || err == unix.EFAULT {
+	if _, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(8), Len: 8}}, 0); err == nil ||
+		err == unix.EFAULT {
 		got = append(got, "process_vm_readv")
 	}
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0, 0, 0); errno == 0 {

@@ -1,10 +1,11 @@
-// Command progress shows what `go test -json` reports as it happens: a line for each test with the time it took, the output of
-// one that failed, and at the end plain counts.
+// Command progress shows what `go test -json` reports as it happens: a line for each test with the time it took, the
+// output of one that failed, and at the end plain counts.
 //
 //	go test -json ./... | progress [-v] [-counts FILE]
 //
-// With -v it prints the output of every test at once. With -counts it adds "PASSED FAILED SKIPPED" to FILE, for a caller that
-// has several runs. It ends with status 1 where a test failed, or a package did not build or did not end well.
+// With -v it prints the output of every test at once. With -counts it adds "PASSED FAILED SKIPPED" to FILE, for a
+// caller that has several runs. It ends with status 1 where a test failed, or a package did not build or did not end
+// well.
 package main
 
 import (

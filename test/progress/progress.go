@@ -40,7 +40,13 @@ type progress struct {
 type key struct{ pkg, test string }
 
 func newProgress(out io.Writer, verbose bool) *progress {
-	return &progress{out: out, verbose: verbose, began: time.Now(), output: map[key][]string{}, running: map[key]time.Time{}}
+	return &progress{
+		out:     out,
+		verbose: verbose,
+		began:   time.Now(),
+		output:  map[key][]string{},
+		running: map[key]time.Time{},
+	}
 }
 
 // print prints a line. Nobody could be told that this failed.
@@ -113,7 +119,8 @@ func (p *progress) end(k key, e event, sub bool) {
 	p.print("%s %7.2fs  %s %s\n", word, e.Elapsed, short(k.pkg), k.test)
 }
 
-// endPackage is for what belongs to no test: a package that does not build, a panic, a time-out, a data race after the tests.
+// endPackage is for what belongs to no test: a package that does not build, a panic, a time-out, a data race after the
+// tests.
 func (p *progress) endPackage(k key, e event) {
 	if e.Action == "fail" {
 		unfinished := false

@@ -1,5 +1,5 @@
-// Package memnet is a network in memory for package gossip's tests and simulation: hosts that send datagrams and open streams, a count
-// of the bytes, and cuts between any two hosts.
+// Package memnet is a network in memory for package gossip's tests and simulation: hosts that send datagrams and open
+// streams, a count of the bytes, and cuts between any two hosts.
 package memnet
 
 import (
@@ -39,8 +39,8 @@ type Host struct {
 	closed  chan struct{}
 	once    sync.Once
 
-	// Datagrams and Streams are the bytes that the host has sent, without headers of UDP, TCP and IP; Dropped are datagrams that
-	// its full queue lost.
+	// Datagrams and Streams are the bytes that the host has sent, without headers of UDP, TCP and IP; Dropped are
+	// datagrams that its full queue lost.
 	Datagrams, Streams, Dropped atomic.Int64
 }
 

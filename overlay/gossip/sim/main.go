@@ -1,5 +1,6 @@
-// Command sim runs many hosts of a cluster without a store in one process, over a network in memory (package memnet), with the
-// settings that daemons have, and measures what gossip costs and how long it takes (docs/overlay.md has the results). `make sim`.
+// Command sim runs many hosts of a cluster without a store in one process, over a network in memory (package memnet),
+// with the settings that daemons have, and measures what gossip costs and how long it takes (docs/overlay.md has the
+// results). `make sim`.
 package main
 
 import (
@@ -120,7 +121,12 @@ func (s *sim) start(n int) error {
 	for _, h := range s.hosts {
 		var err error
 		h.Backend, err = gossip.New(gossip.Config{
-			Host: h.id, Incarnation: 1, Keys: [][]byte{key}, Seeds: seeds, Transport: h.net, Log: slog.New(slog.DiscardHandler),
+			Host:        h.id,
+			Incarnation: 1,
+			Keys:        [][]byte{key},
+			Seeds:       seeds,
+			Transport:   h.net,
+			Log:         slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			return err

@@ -1,9 +1,9 @@
 // Package consul is a kv.Store by Consul's HTTP API and its official client.
 //
-// Compare-and-set is by ModifyIndex, which no two changes share. Consul tells that something below a prefix has changed, and
-// then all that is there: a watch compares lists, so that one change costs a list of all keys on each host. A lease is a session
-// without health checks, which ends when nobody renews it; Consul's sessions live for 10 s at least, and may live twice as long as
-// they say.
+// Compare-and-set is by ModifyIndex, which no two changes share. Consul tells that something below a prefix has
+// changed, and then all that is there: a watch compares lists, so that one change costs a list of all keys on each
+// host. A lease is a session without health checks, which ends when nobody renews it; Consul's sessions live for 10 s
+// at least, and may live twice as long as they say.
 package consul
 
 import (
@@ -55,7 +55,10 @@ func New(l kv.Location) (*Store, error) {
 	s := &Store{
 		prefix: l.Prefix + "/", beacon: l.Prefix + ".index",
 		transport: &http.Transport{
-			DialContext: agents.dial, DialTLSContext: agents.dialTLS, MaxIdleConnsPerHost: 8, IdleConnTimeout: idleTimeout,
+			DialContext:         agents.dial,
+			DialTLSContext:      agents.dialTLS,
+			MaxIdleConnsPerHost: 8,
+			IdleConnTimeout:     idleTimeout,
 		},
 	}
 	config := api.DefaultConfig()
@@ -81,7 +84,10 @@ type agents struct {
 	good  atomic.Uint32 // index of the one that was reached last
 }
 
-func (a *agents) each(ctx context.Context, dial func(ctx context.Context, host string) (net.Conn, error)) (net.Conn, error) {
+func (a *agents) each(
+	ctx context.Context,
+	dial func(ctx context.Context, host string) (net.Conn, error),
+) (net.Conn, error) {
 	var all []error
 	first := int(a.good.Load())
 	for i := range a.hosts {
@@ -171,7 +177,11 @@ func (s *Store) lock(ctx context.Context, key string, value []byte, is kv.Revisi
 	case kv.Absent:
 		ops = append(ops, op(api.KVTxnOp{Verb: api.KVCheckNotExists}))
 	default:
-		ops = append(ops, op(api.KVTxnOp{Verb: api.KVCheckIndex, Index: uint64(is)}), op(api.KVTxnOp{Verb: api.KVDelete}))
+		ops = append(
+			ops,
+			op(api.KVTxnOp{Verb: api.KVCheckIndex, Index: uint64(is)}),
+			op(api.KVTxnOp{Verb: api.KVDelete}),
+		)
 	}
 	ops = append(ops, op(api.KVTxnOp{Verb: api.KVLock, Value: value, Session: l.id}))
 	done, answer, _, err := s.client.Txn().Txn(ops, query(ctx))

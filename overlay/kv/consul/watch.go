@@ -74,7 +74,8 @@ func (s *Store) begin(ctx context.Context, yield func(kv.Event, error) bool) (ma
 	return known, state, nil
 }
 
-// now is the server's count of changes. The index of a list is no such count: it goes back when deleted keys are forgotten.
+// now is the server's count of changes. The index of a list is no such count: it goes back when deleted keys are
+// forgotten.
 func (s *Store) now(ctx context.Context) (kv.State, error) {
 	// What is there already would not be written again.
 	if _, err := s.client.KV().Put(&api.KVPair{Key: s.beacon, Value: []byte(rand.Text())}, writing(ctx)); err != nil {
@@ -106,7 +107,12 @@ func (s *Store) pair(p *api.KVPair) kv.Pair {
 }
 
 // compare yields what differs from what is known, and makes it known.
-func (s *Store) compare(known map[string]kv.Revision, pairs api.KVPairs, state kv.State, yield func(kv.Event, error) bool) bool {
+func (s *Store) compare(
+	known map[string]kv.Revision,
+	pairs api.KVPairs,
+	state kv.State,
+	yield func(kv.Event, error) bool,
+) bool {
 	there := make(map[string]struct{}, len(pairs))
 	for _, p := range pairs {
 		pair := s.pair(p)

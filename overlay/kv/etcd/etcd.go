@@ -1,12 +1,12 @@
 // Package etcd is a kv.Store by etcd's version 3 API (etcd 3.4 and later) and its official client.
 //
-// Compare-and-set is by ModRevision, which no two changes of a store share. A watch begins at the revision of its list; the client
-// library resumes it over lost connections, other members and leader elections. It does not notice a backup that was
-// restored: a watch would wait for revisions that are long in the future. So every answer's revision is compared with what was seen
-// before, and a lower one ends the watch.
+// Compare-and-set is by ModRevision, which no two changes of a store share. A watch begins at the revision of its list;
+// the client library resumes it over lost connections, other members and leader elections. It does not notice a backup
+// that was restored: a watch would wait for revisions that are long in the future. So every answer's revision is
+// compared with what was seen before, and a lower one ends the watch.
 //
-// The client costs 2.7 ms at the start of a program (package initialisation of protobuf and gRPC), so usernet has it in a program of
-// its own: cmd/usernet-etcd, and package remote.
+// The client costs 2.7 ms at the start of a program (package initialisation of protobuf and gRPC), so usernet has it in
+// a program of its own: cmd/usernet-etcd, and package remote.
 package etcd
 
 import (
@@ -46,7 +46,8 @@ type Store struct {
 	prefix string
 	config clientv3.Config
 
-	// connecting has one token: whoever has it may set client. With a user, making one asks for a token, which takes time.
+	// connecting has one token: whoever has it may set client. With a user, making one asks for a token, which takes
+	// time.
 	connecting chan struct{}
 
 	// keepers read the answers to leases' keepalives until closeCtx is done.
@@ -93,7 +94,12 @@ func New(l kv.Location) (*Store, error) {
 
 // failFast has a call fail with the reason when no member can be connected to.
 func failFast(
-	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+	ctx context.Context,
+	method string,
+	req, reply any,
+	cc *grpc.ClientConn,
+	invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
 ) error {
 	return invoke(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(false))...)
 }
@@ -171,7 +177,11 @@ func (s *Store) fail(err error) error {
 		code, text = st.Code(), st.Message()
 	}
 	switch code {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.FailedPrecondition, codes.ResourceExhausted:
+	case codes.InvalidArgument,
+		codes.PermissionDenied,
+		codes.Unauthenticated,
+		codes.FailedPrecondition,
+		codes.ResourceExhausted:
 		return &kv.RefusedError{Err: errors.New(text)}
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w", text, context.DeadlineExceeded)

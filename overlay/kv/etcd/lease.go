@@ -20,7 +20,8 @@ type lease struct {
 	lost  chan struct{}
 }
 
-// Lease implements kv.Store. etcd's leases have whole seconds, and no less than one and a half of its election timeouts.
+// Lease implements kv.Store. etcd's leases have whole seconds, and no less than one and a half of its election
+// timeouts.
 func (s *Store) Lease(ctx context.Context, ttl time.Duration) (kv.Lease, error) {
 	client, err := s.connect(ctx)
 	if err != nil {

@@ -36,7 +36,12 @@ func (s *Store) Watch(ctx context.Context) iter.Seq2[kv.Event, error] {
 			return
 		}
 		// RequireLeader: a member that lost the others says so, instead of telling nothing.
-		changes := client.Watch(clientv3.WithRequireLeader(ctx), s.prefix, clientv3.WithPrefix(), clientv3.WithRev(int64(list.State.Revision)+1))
+		changes := client.Watch(
+			clientv3.WithRequireLeader(ctx),
+			s.prefix,
+			clientv3.WithPrefix(),
+			clientv3.WithRev(int64(list.State.Revision)+1),
+		)
 		for {
 			select {
 			case <-rewound:
@@ -75,7 +80,10 @@ func (s *Store) pass(r clientv3.WatchResponse, id string, yield func(kv.Event, e
 			Kind:  kv.EventPut,
 			State: kv.State{ID: id, Revision: uint64(r.Header.Revision)},
 			Pair: kv.Pair{
-				Key: strings.TrimPrefix(string(e.Kv.Key), s.prefix), Value: e.Kv.Value, Revision: kv.Revision(e.Kv.ModRevision),
+				Key: strings.TrimPrefix(
+					string(e.Kv.Key),
+					s.prefix,
+				), Value: e.Kv.Value, Revision: kv.Revision(e.Kv.ModRevision),
 			},
 		}
 		if e.Type == clientv3.EventTypeDelete {

@@ -1,4 +1,5 @@
-// Package kvtest checks that a kv.Store does what package kv expects: Run for each store, with the real server where there is one.
+// Package kvtest checks that a kv.Store does what package kv expects: Run for each store, with the real server where
+// there is one.
 //
 // Nothing in it depends on how fast a server is: it waits for what has to come, and fails after Patience.
 package kvtest

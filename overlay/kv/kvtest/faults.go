@@ -128,7 +128,11 @@ func testBackendHeals(t *testing.T, target Target) {
 	ba, fa := follow(t, target.Open(t), a, target.MinTTL)
 	_, fb := follow(t, target.Open(t), b, target.MinTTL)
 	for _, f := range []*follower{fa, fb} {
-		until(t, "both hosts are alive", func() bool { return f.has(overlay.AliveKey(a)) && f.has(overlay.AliveKey(b)) })
+		until(
+			t,
+			"both hosts are alive",
+			func() bool { return f.has(overlay.AliveKey(a)) && f.has(overlay.AliveKey(b)) },
+		)
 	}
 	before, _, _ := fa.counts()
 	target.Kill(t)
@@ -137,7 +141,10 @@ func testBackendHeals(t *testing.T, target Target) {
 		t.Errorf("health without a server: %+v", h)
 	}
 	began := time.Now()
-	err := ba.Put(t.Context(), table.Row{Key: overlay.HostKey(a), Value: []byte("{}"), Owner: a, Incarnation: 1, Version: 1})
+	err := ba.Put(
+		t.Context(),
+		table.Row{Key: overlay.HostKey(a), Value: []byte("{}"), Owner: a, Incarnation: 1, Version: 1},
+	)
 	var unavailable *table.UnavailableError
 	if !errors.As(err, &unavailable) {
 		t.Errorf("Put without a server: %v", err)
@@ -148,10 +155,14 @@ func testBackendHeals(t *testing.T, target Target) {
 	target.Start(t)
 	until(t, "a new list", func() bool { synced, _, _ := fa.counts(); return synced > before })
 	retry(t, "Put after the start", func(ctx context.Context) error {
-		return ba.Put(ctx, table.Row{Key: overlay.HostKey(a), Value: []byte("{}"), Owner: a, Incarnation: 1, Version: 1})
+		return ba.Put(
+			ctx,
+			table.Row{Key: overlay.HostKey(a), Value: []byte("{}"), Owner: a, Incarnation: 1, Version: 1},
+		)
 	})
 	until(t, "the other host sees the row, and both alive", func() bool {
-		return fb.has(overlay.HostKey(a)) && fb.has(overlay.AliveKey(a)) && fb.has(overlay.AliveKey(b)) && fa.has(overlay.AliveKey(b))
+		return fb.has(overlay.HostKey(a)) && fb.has(overlay.AliveKey(a)) && fb.has(overlay.AliveKey(b)) &&
+			fa.has(overlay.AliveKey(b))
 	})
 	until(t, "it is connected", func() bool { return ba.Health().Connected })
 }
@@ -171,7 +182,11 @@ func testRestored(t *testing.T, target Target) {
 	// The state that the host saw last is that of a list.
 	until(t, "the last row", func() bool { return fa.has("hosts/late") })
 	target.Restore(t)
-	until(t, "the host is told that the store is older", func() bool { _, _, rewound := fa.counts(); return rewound > 0 })
+	until(
+		t,
+		"the host is told that the store is older",
+		func() bool { _, _, rewound := fa.counts(); return rewound > 0 },
+	)
 	until(t, "the row that the backup has", func() bool { return fa.has("hosts/early") })
 	if fa.has("hosts/late") {
 		t.Error("the row that the backup lacks is there")

@@ -88,8 +88,8 @@ func testClaims(t *testing.T, target Target) {
 	}
 }
 
-// testCounter deletes the counter's key now and then as well, carrying its value over: a store whose revisions begin again with a new
-// key would lose counts.
+// testCounter deletes the counter's key now and then as well, carrying its value over: a store whose revisions begin
+// again with a new key would lose counts.
 func testCounter(t *testing.T, target Target) {
 	const hosts, each = 3, 15
 	put(t, target.open(t), "vnis/1", "0", kv.Absent, nil)

@@ -97,7 +97,11 @@ func (r *replica) String() string {
 
 func (r *replica) waitFor(t *testing.T, key, want string) {
 	t.Helper()
-	until(t, fmt.Sprintf("%.60q is %.60q in %v", key, want, r), func() bool { v, is := r.value(key); return is && v == want })
+	until(
+		t,
+		fmt.Sprintf("%.60q is %.60q in %v", key, want, r),
+		func() bool { v, is := r.value(key); return is && v == want },
+	)
 }
 
 func (r *replica) waitGone(t *testing.T, key string) {

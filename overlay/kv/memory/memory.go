@@ -1,5 +1,5 @@
-// Package memory is a key-value store in memory, with the faults of a real one. It is for tests of what uses a store, and shows what
-// package kv expects of all of them in its plainest form.
+// Package memory is a key-value store in memory, with the faults of a real one. It is for tests of what uses a store,
+// and shows what package kv expects of all of them in its plainest form.
 //
 //	server := memory.New()
 //	a, b := server.Open(), server.Open()            // two hosts

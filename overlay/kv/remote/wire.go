@@ -1,8 +1,8 @@
 // Package remote is a kv.Store that another process has: Serve there, New here, and a stream between them.
 //
-// It is for client libraries that cost too much at the start of every usernet (etcd's), so that they are in a program that only a daemon
-// in a cluster starts. Calls have numbers; each is answered once, a watch and a lease many times. A call that is given up is cancelled
-// there too.
+// It is for client libraries that cost too much at the start of every usernet (etcd's), so that they are in a program
+// that only a daemon in a cluster starts. Calls have numbers; each is answered once, a watch and a lease many times. A
+// call that is given up is cancelled there too.
 package remote
 
 import (

@@ -1,8 +1,9 @@
-// Package stores opens the key-value store that a URL names: Consul and ZooKeeper in this process, etcd in a program of its own.
+// Package stores opens the key-value store that a URL names: Consul and ZooKeeper in this process, etcd in a program of
+// its own.
 //
-// The official clients of Consul and ZooKeeper, and memberlist, cost nothing that can be measured at the start of a program; etcd's
-// costs 2.7 ms (docs/overlay.md, Stores), which every `usernet ps` would pay. So cmd/usernet-etcd has it, `make build` puts that
-// program into usernet, and a daemon whose cluster uses etcd starts it.
+// The official clients of Consul and ZooKeeper, and memberlist, cost nothing that can be measured at the start of a
+// program; etcd's costs 2.7 ms (docs/overlay.md, Stores), which every `usernet ps` would pay. So cmd/usernet-etcd has
+// it, `make build` puts that program into usernet, and a daemon whose cluster uses etcd starts it.
 package stores
 
 import (
@@ -24,8 +25,8 @@ import (
 	"github.com/usernet/usernet/overlay/kv/zookeeper"
 )
 
-// EtcdProgram returns the content of cmd/usernet-etcd, where this program carries it. Set it first thing in main. Where it does not, the
-// file usernet-etcd beside this program's is started.
+// EtcdProgram returns the content of cmd/usernet-etcd, where this program carries it. Set it first thing in main. Where
+// it does not, the file usernet-etcd beside this program's is started.
 var EtcdProgram func() io.Reader
 
 // etcdName is the program's name.
@@ -34,7 +35,8 @@ const etcdName = "usernet-etcd"
 // controlFD is the program's end of the stream: the first of exec.Cmd.ExtraFiles.
 const controlFD = 3
 
-// Open opens a store. It does not wait for the store's servers. A confined process cannot start programs: it opens its store before.
+// Open opens a store. It does not wait for the store's servers. A confined process cannot start programs: it opens its
+// store before.
 func Open(l kv.Location) (kv.Store, error) {
 	switch l.Scheme {
 	case "consul":
@@ -122,7 +124,11 @@ func etcdProgram() (*os.File, error) {
 	}
 	f, err := os.Open(filepath.Join(filepath.Dir(self), etcdName))
 	if err != nil {
-		return nil, fmt.Errorf("this usernet cannot speak to etcd: it was built without %s (make build): %w", etcdName, err)
+		return nil, fmt.Errorf(
+			"this usernet cannot speak to etcd: it was built without %s (make build): %w",
+			etcdName,
+			err,
+		)
 	}
 	return f, nil
 }

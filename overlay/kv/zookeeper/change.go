@@ -11,7 +11,8 @@ import (
 	"github.com/usernet/usernet/overlay/kv"
 )
 
-// change is one attempt to write or delete a key, by what is there. It returns the operations of one transaction, or errNothing.
+// change is one attempt to write or delete a key, by what is there. It returns the operations of one transaction, or
+// errNothing.
 type change func(there bool, n content) ([]any, error)
 
 // errNothing ends a change that has nothing to do.
@@ -113,7 +114,8 @@ func (s *Store) Delete(ctx context.Context, key string, is kv.Revision) error {
 	if err != nil {
 		return err
 	}
-	// A directory below the first ones goes with its last node; one that is not empty, or is there no more, is left as it is.
+	// A directory below the first ones goes with its last node; one that is not empty, or is there no more, is left as
+	// it is.
 	if dir := path.Dir(s.node(key)); dir != s.kind(key) {
 		_, _ = do(ctx, c, func(conn *zk.Conn) (any, error) { return nil, conn.Delete(dir, -1) })
 	}

@@ -49,8 +49,15 @@ func (s *Store) begin(ttl time.Duration) (*session, error) {
 		}
 		return conn, err
 	}
-	conn, _, err := zk.Connect(s.location.Hosts, ttl, zk.WithDialer(dial), zk.WithLogger(quiet{}), zk.WithLogInfo(false),
-		zk.WithEventCallback(c.event), zk.WithMaxBufferSize(maxAnswer))
+	conn, _, err := zk.Connect(
+		s.location.Hosts,
+		ttl,
+		zk.WithDialer(dial),
+		zk.WithLogger(quiet{}),
+		zk.WithLogInfo(false),
+		zk.WithEventCallback(c.event),
+		zk.WithMaxBufferSize(maxAnswer),
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,8 @@ import (
 // readers is how many nodes a watch reads at a time.
 const readers = 32
 
-// watch follows a tree of nodes: a watch of ZooKeeper's on each of them, which tells once and is then set again by reading.
+// watch follows a tree of nodes: a watch of ZooKeeper's on each of them, which tells once and is then set again by
+// reading.
 type watch struct {
 	store   *Store
 	session *session
@@ -219,8 +220,8 @@ func (w *watch) readVersion(ctx context.Context, dir string) error {
 	return err
 }
 
-// tree reads and watches a node and what is below it, and returns the keys that were not known with their revision. What is gone
-// is not known any more.
+// tree reads and watches a node and what is below it, and returns the keys that were not known with their revision.
+// What is gone is not known any more.
 func (w *watch) tree(ctx context.Context, top string) ([]kv.Pair, error) {
 	var pairs []kv.Pair
 	for level := []string{top}; len(level) > 0; {

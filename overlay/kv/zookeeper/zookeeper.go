@@ -1,9 +1,10 @@
 // Package zookeeper is a kv.Store by ZooKeeper (3.5 and later) and go-zookeeper/zk.
 //
-// A key is a node with a value; nodes without one are its directories. ZooKeeper compares a node's version, which begins again with
-// each node that is made, so a revision here is the transaction that last changed the node (mzxid), and a change by revision is one
-// transaction with a check that no node was deleted since the revision was read: each key that is made or deleted raises the
-// version of its first directory. The sum of those versions also tells an older state of the store.
+// A key is a node with a value; nodes without one are its directories. ZooKeeper compares a node's version, which
+// begins again with each node that is made, so a revision here is the transaction that last changed the node (mzxid),
+// and a change by revision is one transaction with a check that no node was deleted since the revision was read: each
+// key that is made or deleted raises the version of its first directory. The sum of those versions also tells an older
+// state of the store.
 //
 // A lease is a session of its own, whose ephemeral nodes go with it.
 package zookeeper
@@ -24,8 +25,8 @@ import (
 )
 
 const (
-	// staleAfter is how long a session may be without a server until a new one is begun: a server with a restored backup refuses
-	// clients that have seen later transactions, for ever.
+	// staleAfter is how long a session may be without a server until a new one is begun: a server with a restored
+	// backup refuses clients that have seen later transactions, for ever.
 	staleAfter = 5 * time.Second
 	// maxConflicts is how often a change is tried that met another one in the same directory.
 	maxConflicts = 32
@@ -57,7 +58,13 @@ func New(l kv.Location) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{location: l, root: "/" + l.Prefix, acl: zk.WorldACL(zk.PermAll), dial: dial, closed: make(chan struct{})}
+	s := &Store{
+		location: l,
+		root:     "/" + l.Prefix,
+		acl:      zk.WorldACL(zk.PermAll),
+		dial:     dial,
+		closed:   make(chan struct{}),
+	}
 	if l.User != "" {
 		s.acl = zk.DigestACL(zk.PermAll, l.User, l.Password)
 	}
@@ -87,8 +94,8 @@ func (s *Store) current(ctx context.Context) (*session, error) {
 	return c, c.await(ctx)
 }
 
-// do makes a call of the library, which knows no contexts: the call goes on when ctx is done, until the session has an answer
-// or loses its server.
+// do makes a call of the library, which knows no contexts: the call goes on when ctx is done, until the session has an
+// answer or loses its server.
 func do[T any](ctx context.Context, c *session, call func(*zk.Conn) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -119,9 +126,13 @@ func (s *Store) fail(err error) error {
 	switch {
 	case errors.Is(err, zk.ErrNoAuth), errors.Is(err, zk.ErrAuthFailed), errors.Is(err, zk.ErrInvalidACL):
 		if s.location.User == "" {
-			return &kv.RefusedError{Err: fmt.Errorf("%s is not open to everybody: give USER:PASSWORD@ in the URL", s.root)}
+			return &kv.RefusedError{
+				Err: fmt.Errorf("%s is not open to everybody: give USER:PASSWORD@ in the URL", s.root),
+			}
 		}
-		return &kv.RefusedError{Err: fmt.Errorf("%s is not open to user %s with this password", s.root, s.location.User)}
+		return &kv.RefusedError{
+			Err: fmt.Errorf("%s is not open to user %s with this password", s.root, s.location.User),
+		}
 	case errors.Is(err, zk.ErrConnectionClosed), errors.Is(err, zk.ErrNoServer), errors.Is(err, zk.ErrSessionExpired):
 		return errors.New("the connection was lost")
 	}
@@ -190,7 +201,11 @@ func (s *Store) parents(ctx context.Context, c *session, node string) error {
 		missing = append(missing, dir)
 	}
 	for i := len(missing) - 1; i >= 0; i-- {
-		_, err := do(ctx, c, func(conn *zk.Conn) (string, error) { return conn.Create(missing[i], nil, 0, s.aclOf(missing[i])) })
+		_, err := do(
+			ctx,
+			c,
+			func(conn *zk.Conn) (string, error) { return conn.Create(missing[i], nil, 0, s.aclOf(missing[i])) },
+		)
 		// Whoever may not make a directory that is there is told so where it matters.
 		if err != nil && !errors.Is(err, zk.ErrNodeExists) && !errors.Is(err, zk.ErrNoAuth) {
 			return err

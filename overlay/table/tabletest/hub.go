@@ -1,4 +1,5 @@
-// Package tabletest is a backend in memory, for tests of what uses one: several hosts in one process, and the faults that a store has.
+// Package tabletest is a backend in memory, for tests of what uses one: several hosts in one process, and the faults
+// that a store has.
 //
 //	hub := tabletest.NewHub()
 //	a, b := hub.Join(host1, 1), hub.Join(host2, 1)
@@ -53,7 +54,14 @@ type backend struct {
 func (h *Hub) Join(id overlay.HostID, incarnation uint64) table.Backend {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b := &backend{hub: h, id: id, incarnation: incarnation, since: time.Now(), watch: make(chan struct{}, 1), relist: true}
+	b := &backend{
+		hub:         h,
+		id:          id,
+		incarnation: incarnation,
+		since:       time.Now(),
+		watch:       make(chan struct{}, 1),
+		relist:      true,
+	}
 	h.hosts[id] = append(h.hosts[id], b)
 	return b
 }
