@@ -287,9 +287,10 @@ func (t *Table) applyEnd() {
 				next.missing = now
 				t.replace(&next)
 			}
+		case t.mu.dirty[key]:
+			// it was put while the list was made, and is still to be sent
 		default:
 			t.remove(key)
-			delete(t.mu.dirty, key)
 		}
 	}
 	for key := range t.mu.gone {

@@ -1,8 +1,10 @@
 package table_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 	"sync"
@@ -240,6 +242,69 @@ func TestNetworksAreRemovedByAnyHost(t *testing.T) {
 	}
 	hub.Back(hostA)
 	a.until("the removal", func() bool { return len(a.Networks()) == 0 })
+}
+
+// script is a backend that tells what a test says, and notes what it is given.
+type script struct {
+	events chan table.Event
+	put    chan table.Row
+}
+
+func (b *script) Watch(ctx context.Context) iter.Seq2[table.Event, error] {
+	return func(yield func(table.Event, error) bool) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case e := <-b.events:
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (b *script) Put(ctx context.Context, row table.Row) error {
+	select {
+	case b.put <- row:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *script) Claim(context.Context, table.Row) error  { return nil }
+func (b *script) Delete(context.Context, table.Row) error { return nil }
+func (b *script) Health() table.Health                    { return table.Health{Connected: true} }
+func (b *script) Close() error                            { return nil }
+
+// TestWhatIsPutWhileTheListIsMadeStays: the list was made before, and does not have it.
+func TestWhatIsPutWhileTheListIsMadeStays(t *testing.T) {
+	b := &script{make(chan table.Event), make(chan table.Row)}
+	tab, err := table.Open(table.Config{Host: hostA, Incarnation: 1, Store: network.NewMemoryStore(), Backend: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab.Start()
+	t.Cleanup(func() { _ = tab.Close() })
+	b.events <- table.Event{Kind: table.EventReset}
+	key, value := aNetwork(hostA)
+	if err := tab.Put(key, value); err != nil {
+		t.Fatal(err)
+	}
+	b.events <- table.Event{Kind: table.EventSynced}
+	select {
+	case row := <-b.put:
+		if row.Key != key {
+			t.Errorf("%s was sent", row.Key)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the network was not sent")
+	}
+	if list := tab.Networks(); len(list) != 1 {
+		t.Errorf("networks: %+v", list)
+	}
 }
 
 func TestNetworksInUseSurviveARestoredBackup(t *testing.T) {
