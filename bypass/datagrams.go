@@ -24,8 +24,8 @@ const datagramSetSize = 1 << 16
 
 // loadDatagramRuleset puts the rules for UDP in place in the network namespace that this process is in. No mark is
 // taken over from one datagram to its answer, as tcp_fwmark_accept does for connections: the rules note whom a marked
-// socket has sent to
-// in whose name, and mark what goes the other way. For IPv4, as nft(8) lists them, SELF and PEER as in the package's comment:
+// socket has sent to in whose name, and mark what goes the other way. For IPv4, as nft(8) lists them, SELF and PEER as
+// in the package's comment:
 //
 //	table ip usernet_udp {
 //		set clients {

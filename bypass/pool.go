@@ -40,9 +40,9 @@ func (k kind) ipv6() bool           { return k%2 == 1 }
 // Sizes and times of a pool.
 const (
 	batchSize     = 64               // sockets made at once; half of it left is little
-	largeBatch    = 240              // the same where they were used up once: what one message can carry (SCM_MAX_FD, 253)
+	largeBatch    = 240              // the same once they were used up: what one message can carry (SCM_MAX_FD, 253)
 	idleSize      = 16               // what is left of each kind when nobody wants more
-	lowMark       = 4                // below which a factory is started again then: not for each connection now and then
+	lowMark       = 4                // below which a factory is started then: not for each connection now and then
 	idleTimeout   = 5 * time.Second  // how long the factory waits for more to do
 	retryAfter    = 30 * time.Second // when to try again after something went wrong
 	refusedFor    = 10 * time.Minute // and where the sandbox's kernel lacks what is needed

@@ -28,7 +28,7 @@ type Measure string
 
 // The measures, in the order in which they are taken.
 const (
-	NoNewPrivileges Measure = "no-new-privileges" // no program started later has more than this one (prctl(2), PR_SET_NO_NEW_PRIVS)
+	NoNewPrivileges Measure = "no-new-privileges" // no program started later gains any (prctl(2), PR_SET_NO_NEW_PRIVS)
 	NotDumpable     Measure = "not-dumpable"      // no core dumps, no ptrace(2), /proc/PID closed to the same user
 	Landlock        Measure = "landlock"          // files: those of Paths only (landlock(7))
 	Seccomp         Measure = "seccomp"           // system calls: those of a network daemon only (seccomp(2))

@@ -10,7 +10,8 @@ import (
 
 const (
 	readRights  = ll.AccessFSReadFile | ll.AccessFSReadDir
-	writeRights = readRights | ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSRemoveDir | ll.AccessFSRemoveFile |
+	writeRights = readRights | ll.AccessFSWriteFile | ll.AccessFSTruncate |
+		ll.AccessFSRemoveDir | ll.AccessFSRemoveFile |
 		ll.AccessFSMakeDir | ll.AccessFSMakeReg | ll.AccessFSMakeSock | ll.AccessFSMakeSym
 	fileRights    = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate
 	modifyRights  = fileRights | ll.AccessFSReadDir

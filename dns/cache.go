@@ -23,7 +23,12 @@ const flagEDNS = 1 << 7
 // flagsOf are the bits of a query that its answer depends on.
 func flagsOf(q *dns.Msg) uint8 {
 	var f uint8
-	for i, set := range []bool{q.RecursionDesired, q.CheckingDisabled, q.AuthenticatedData, q.IsEdns0() != nil && q.IsEdns0().Do()} {
+	for i, set := range []bool{
+		q.RecursionDesired,
+		q.CheckingDisabled,
+		q.AuthenticatedData,
+		q.IsEdns0() != nil && q.IsEdns0().Do(),
+	} {
 		if set {
 			f |= 1 << i
 		}

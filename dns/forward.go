@@ -232,7 +232,9 @@ func hopByHop(code uint16) bool {
 func forwardedQuery(m *dns.Msg) (*dns.Msg, bool) {
 	q := new(dns.Msg)
 	q.Question = []dns.Question{m.Question[0]}
-	q.RecursionDesired, q.CheckingDisabled, q.AuthenticatedData = m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData
+	q.RecursionDesired = m.RecursionDesired
+	q.CheckingDisabled = m.CheckingDisabled
+	q.AuthenticatedData = m.AuthenticatedData
 	shareable := true
 	if o := m.IsEdns0(); o != nil {
 		q.SetEdns0(ednsSize, o.Do())

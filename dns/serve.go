@@ -22,7 +22,8 @@ const (
 	// ones wait in the connection. It also bounds the answers that wait for a client that does not read: 16 of 64
 	// KiB.
 	maxPipelined = 16
-	tcpIdle      = 10 * time.Second // how long a connection waits for the next question; RFC 7766, 6.2.3 asks for seconds
+	// tcpIdle is how long a connection waits for the next question; RFC 7766, 6.2.3 asks for seconds.
+	tcpIdle = 10 * time.Second
 	// tcpWriteTimeout is how long a client may leave an answer unread. The kernel buffers some 100 KiB before that
 	// counts.
 	tcpWriteTimeout = 2 * time.Second

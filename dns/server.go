@@ -30,9 +30,11 @@ type Service struct {
 
 // Client is who asks, and how they are answered.
 type Client struct {
-	ID        string
-	Forward   bool     // other names go upstream
-	NoShort   bool     // but not those of hosts with one label: the client's resolver adds a domain (ndots, resolv.conf(5))
+	ID      string
+	Forward bool // other names go upstream
+	// NoShort keeps names of hosts with one label from going upstream: the client's resolver adds a domain (ndots,
+	// resolv.conf(5)).
+	NoShort   bool
 	Upstreams []string // instead of the host's
 	Split     []Split  // for some domains, besides the server's own
 	// AllowQuery is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in

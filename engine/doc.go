@@ -8,8 +8,14 @@
 // in a container's namespace, a virtual machine's socket, a [Pipe] in this process.
 //
 //	n, err := engine.New(engine.Config{Name: "lab", Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}})
-//	a, err := n.Attach(engine.AttachConfig{ID: "one", MAC: mac, Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.2")}}, link)
-//	bound, err := n.Publish(ctx, a, engine.Publication{Ports: []publish.Binding{{HostPort: 8080, Port: 80, Proto: publish.TCP}}})
+//	a, err := n.Attach(engine.AttachConfig{
+//		ID:    "one",
+//		MAC:   mac,
+//		Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.2")},
+//	}, link)
+//	bound, err := n.Publish(ctx, a, engine.Publication{
+//		Ports: []publish.Binding{{HostPort: 8080, Port: 80, Proto: publish.TCP}},
+//	})
 //	a.Detach()
 //	n.Close()
 //

@@ -10,8 +10,8 @@ import (
 
 // Publication asks for published ports of an attachment.
 type Publication struct {
-	// IPv4 and IPv6 are the inside addresses that connections are led to; an invalid one: none of this family. Both invalid:
-	// the attachment's first address of each family.
+	// IPv4 and IPv6 are the inside addresses that connections are led to; an invalid one: none of this family. Both
+	// invalid: the attachment's first address of each family.
 	IPv4, IPv6 netip.Addr
 	Ports      []publish.Binding
 }

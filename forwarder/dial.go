@@ -47,7 +47,8 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 		return fd, err
 	}
 	if sockio.LocalAddr(fd) == to {
-		return fd, unix.ECONNREFUSED // nobody listens there, and the kernel happened to choose this port: it has met itself
+		// Nobody listens there, and the kernel happened to choose this port: the socket has met itself.
+		return fd, unix.ECONNREFUSED
 	}
 	return fd, nil
 }

@@ -3,11 +3,10 @@
 // change.
 //
 // The central idea is one table of named descriptors, Set. A daemon fills it from up to two sources when it starts, and
-// takes from
-// it what it can use; the rest is closed:
+// takes from it what it can use; the rest is closed:
 //
-//   - FromManager: what the service manager passes (sd_listen_fds(3)): sockets of socket units, and what an earlier daemon had it
-//     store;
+//   - FromManager: what the service manager passes (sd_listen_fds(3)): sockets of socket units, and what an earlier
+//     daemon had it store;
 //   - Receive: what the daemon that runs hands over to the one that takes its place.
 //
 // While it runs and when it ends, a daemon gives copies to two sinks:

@@ -67,7 +67,8 @@ type Gateway struct {
 	subnets []netip.Prefix
 	tcp     *tcp.Forwarder
 
-	served     atomic.Pointer[map[netip.AddrPort]struct{}] // where ListenUDP listens; copied on change, under neighborMu
+	// served is where ListenUDP listens; copied on change, under neighborMu.
+	served     atomic.Pointer[map[netip.AddrPort]struct{}]
 	neighborMu sync.RWMutex
 	neighbors  map[netip.Addr][6]byte
 

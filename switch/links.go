@@ -193,7 +193,8 @@ func (a access) allowsError(r, rq *portState, h packet.Headers, b []byte) bool {
 	var ok bool
 	p := t[icmpErrorLen:]
 	switch kind := t[0]; {
-	case h.Proto == packet.ProtoICMP && !h.V6 && (kind == icmpUnreachable || kind == icmpTimeExceeded || kind == icmpParameter):
+	case h.Proto == packet.ProtoICMP && !h.V6 &&
+		(kind == icmpUnreachable || kind == icmpTimeExceeded || kind == icmpParameter):
 		cited, ok = packet.ParseIPv4(p)
 	case h.Proto == packet.ProtoICMPv6 && h.V6 && icmp6FirstError <= kind && kind <= icmp6LastError:
 		cited, ok = packet.ParseIPv6(p)

@@ -15,15 +15,20 @@
 // Each test starts a daemon of its own on a private socket (see daemon_test.go); when the test ends, the
 // daemon has to end cleanly, leave no process behind, and have met no data race.
 //
-//	d := startDaemon(t)                                a daemon for the length of the test; dual(t): with an IPv6 network and "box"
+//	d := startDaemon(t)                                a daemon for the length of the test
 //	d.in(t)                                            the same daemon, for a subtest
-//	d.ok, d.try, d.fails(words, args...)               usernet has to succeed; may do as it likes; has to fail with these words
-//	d.json(&v, args...), d.ask(path, &v)               usernet --json and a GET request, decoded: no table is read by a pattern
+//	d := dual(t)                                       a daemon with an IPv6 network, and a container "box" on it
+//	d.ok, d.try, d.fails(words, args...)               usernet has to succeed; may do as it likes; has to fail
+//	                                                     with these words
+//	d.json(&v, args...), d.ask(path, &v)               usernet --json and a GET request, decoded: no table is
+//	                                                     read by a pattern
 //	d.idle(name, flags...), d.container(name, f, cmd)  a container that sleeps, or runs a command
 //	d.serve(name, flags, cmd...)                       the same, and waits until it says "listening"
 //	d.exec, d.says(words, name, cmd...)                a command in a container; one that has to succeed and print words
-//	d.hold(name, address), d.talk(name, args...)       a connection that a container keeps: h.echoes(line), h.wants(line), h.next()
-//	d.pastTheGateway(connect), d.once(counter, do)     a busy machine may fall back to the gateway: these try until one does not
+//	d.hold(name, address), d.talk(name, args...)       a connection that a container keeps: h.echoes(line),
+//	                                                     h.wants(line), h.next()
+//	d.pastTheGateway(connect), d.once(counter, do)     a busy machine may fall back to the gateway: these try
+//	                                                     until one does not
 //	d.flows(name), d.counter(name), d.address(name)    what the daemon says
 //	d.stop(signal), d.start(), d.takeOver()            the daemon ends, or is killed; starts again; is replaced
 //	helper ...                                         clients and servers (test/helper; without arguments it lists them)

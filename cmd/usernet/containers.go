@@ -97,8 +97,22 @@ func rmCommand() *cobra.Command {
 
 // psRow is a line of ps; its fields are Docker's.
 type psRow struct {
-	ID, Names, Image, Command, CreatedAt, RunningFor, Ports, State, Status, Labels, Networks, Mounts, Size, LocalVolumes string
-	labels                                                                                                               map[string]string
+	ID           string
+	Names        string
+	Image        string
+	Command      string
+	CreatedAt    string
+	RunningFor   string
+	Ports        string
+	State        string
+	Status       string
+	Labels       string
+	Networks     string
+	Mounts       string
+	Size         string
+	LocalVolumes string
+
+	labels map[string]string
 }
 
 // Label is the value of one label.

@@ -117,9 +117,14 @@ usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address p
 usernet network create --ipv6 --internal -o com.docker.network.driver.mtu=9000 backend
 usernet network create --egress deny --allow-egress '*.debian.org:443' build
 usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
-		args: []completer{
-			nothing,
-		}, flags: map[string]completer{"driver": words("bridge", "overlay"), "scope": words("local", "global"), "config-from": networks, "opt": options, "egress": egressModes}},
+		args: []completer{nothing},
+		flags: map[string]completer{
+			"driver":      words("bridge", "overlay"),
+			"scope":       words("local", "global"),
+			"config-from": networks,
+			"opt":         options,
+			"egress":      egressModes,
+		}},
 	"network ls": {examples: `usernet network ls --filter type=custom --format '{{.Name}} {{.Labels}}'`,
 		flags: map[string]completer{
 			"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type"),
@@ -165,7 +170,12 @@ usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug
 usernet serve --cluster-store etcd://192.0.2.4:2379
 usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key`,
 		flags: map[string]completer{
-			"socket": files, "state-dir": files, "cluster-key": files, "log-level": words("debug", "info", "warn", "error"), "log-format": words("text", "json")},
+			"socket":      files,
+			"state-dir":   files,
+			"cluster-key": files,
+			"log-level":   words("debug", "info", "warn", "error"),
+			"log-format":  words("text", "json"),
+		},
 	},
 	"info":     {group: groupDaemon, examples: "usernet info --json"},
 	"check":    {group: groupDaemon, examples: "usernet check --json"},

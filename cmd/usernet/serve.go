@@ -88,7 +88,10 @@ func serveCommand() *cobra.Command {
 		name, of string
 		set      *forwarder.Limits
 		def      forwarder.Limits
-	}{{"limit", "each container", &o.perContainer, forwarder.DefaultLimits}, {"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{Memory: aQuarter}}} {
+	}{
+		{"limit", "each container", &o.perContainer, forwarder.DefaultLimits},
+		{"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{Memory: aQuarter}},
+	} {
 		f.IntVar(&l.set.TCP, l.name+"-tcp", l.def.TCP, "TCP connections of "+l.of)
 		f.IntVar(&l.set.Dialling, l.name+"-dials", l.def.Dialling, "TCP connections being set up of "+l.of)
 		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)

@@ -23,9 +23,10 @@ func WriteRights(c *net.UnixConn, b []byte, fds ...int) (n int, err error) {
 
 // Received is what one read from a Unix socket has brought.
 type Received struct {
-	N         int   // bytes; 0 at the end of a connection that keeps messages apart
-	FDs       []int // the caller's
-	Truncated bool  // there were more descriptors than were wanted, or than this process may open; the kernel closed them
+	N   int   // bytes; 0 at the end of a connection that keeps messages apart
+	FDs []int // the caller's
+	// Truncated says that more descriptors came than were wanted or than this process may open; the kernel closed them.
+	Truncated bool
 }
 
 // ReadRights reads into b, and takes up to most descriptors that come with it. With an error nothing is left open.

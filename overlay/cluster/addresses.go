@@ -283,7 +283,8 @@ func (c *Cluster) claimSingle(
 	}
 	t := c.Table()
 	tries := 0
-	for a := last(within); a.IsValid() && within.Contains(a) && tries < maxBlockTries; a = a.Prev() { // blocks are used from their beginning
+	// From the end, since blocks are used from their beginning.
+	for a := last(within); a.IsValid() && within.Contains(a) && tries < maxBlockTries; a = a.Prev() {
 		if _, is := t.EndpointAt(n.ID, a); is || p.Reserved(a) || !l.take(a, owner) {
 			continue
 		}

@@ -89,10 +89,15 @@ func (c *Cluster) Status() Status {
 	}
 	for _, h := range t.Hosts() {
 		one := HostStatus{
-			ID: string(
-				h.ID,
-			), Name: h.Name, Self: h.ID == id.ID, Since: h.Down, Endpoints: endpoints[h.ID], Version: h.Version, PublicKey: h.Key.String(),
-			Incarnation: h.Incarnation, State: stateUnknown,
+			ID:          string(h.ID),
+			Name:        h.Name,
+			Self:        h.ID == id.ID,
+			Since:       h.Down,
+			Endpoints:   endpoints[h.ID],
+			Version:     h.Version,
+			PublicKey:   h.Key.String(),
+			Incarnation: h.Incarnation,
+			State:       stateUnknown,
 		}
 		for _, a := range h.Addrs {
 			one.Addrs = append(one.Addrs, a.String())
@@ -116,8 +121,9 @@ func (h *HostStatus) describe(p fabric.PeerState) {
 	if p.Host == "" || h.Self {
 		return
 	}
-	h.PathMTU, h.BytesIn, h.BytesOut, h.FramesIn, h.FramesOut = p.PathMTU, p.BytesIn, p.BytesOut, p.FramesIn, p.FramesOut
-	h.RTT, h.Answers = p.RTT, p.Alive
+	h.BytesIn, h.BytesOut = p.BytesIn, p.BytesOut
+	h.FramesIn, h.FramesOut = p.FramesIn, p.FramesOut
+	h.PathMTU, h.RTT, h.Answers = p.PathMTU, p.RTT, p.Alive
 	switch {
 	case p.Path == fabric.Relayed:
 		h.Path, h.Via = p.Path.String(), p.Relay.Short()

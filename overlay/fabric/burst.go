@@ -100,7 +100,8 @@ func (b *burst) send(l *Link, p *peer) {
 	switch {
 	case errno == 0:
 		p.out.add(b.n, b.total-b.n*vxlanHeaderLen)
-	case errno == unix.EMSGSIZE || errno == unix.EINVAL: // the route's MTU became smaller; EINVAL is from Linux before 5.15
+	case errno == unix.EMSGSIZE || errno == unix.EINVAL:
+		// The route's MTU became smaller; EINVAL is from Linux before 5.15.
 		p.refreshMTU()
 		l.drops[DropTooBig].Add(uint64(b.n))
 	case errno == unix.ENOKEY || errno == unix.EBUSY:

@@ -43,7 +43,7 @@ const (
 	aliveFor     = 16 * time.Second       // after the last answer: three probes were lost
 	giveUpAfter  = 5 * time.Second        // without an answer: other ways are tried
 	retryEvery   = 15 * time.Second       // the handshake with a host that is silent
-	directAfter  = 6 * time.Second        // and with one that is reached through a relay, at first: WireGuard lets 5 s pass
+	directAfter  = 6 * time.Second        // and with one reached through a relay, at first: WireGuard lets 5 s pass
 	directEvery  = time.Minute            // and later
 )
 

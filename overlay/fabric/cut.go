@@ -60,7 +60,8 @@ func (l *Link) sendLarge(p *peer, f *vswitch.Frame, h *inner, payload []byte, v 
 	switch {
 	case h.length == 0: // no IP
 		l.drop(DropTooBig)
-	case h.transport() && h.proto == packet.ProtoTCP && h.data < h.length && h.data < mtu && h.data <= headerSpace-encapLen &&
+	case h.transport() && h.proto == packet.ProtoTCP &&
+		h.data < h.length && h.data < mtu && h.data <= headerSpace-encapLen &&
 		payload[h.l4+tcpFlags]&tcpSYN == 0:
 		v.GSOSize = uint16(mtu - h.data)
 		l.sendSuper(p, f, h, payload, v, mtu)

@@ -5,24 +5,25 @@ type Reason uint8
 
 // The reasons. Up to DropUnknownVNI there is no network, so the fabric counts them; the others are counted by the link.
 const (
-	DropNotVXLAN      Reason = iota // a datagram that is none of what is spoken at this port
-	DropUnknownPeer                 // from an address that is no peer's
-	DropUnknownVNI                  // of a network that is not on this host
-	DropPlain                       // a plain frame of a sealed network
-	DropSealed                      // a sealed frame of a plain network
-	DropNotReady                    // the network has no switch port yet, or no more
-	DropMalformed                   // an inner header that is cut short or contradicts itself
-	DropVLAN                        // tagged
-	DropSourceMAC                   // from a MAC that no entry has at that host
-	DropSourceAddr                  // from an IP address that is not that MAC's
-	DropGateway                     // from or to the gateway, which each host has itself; or to all hosts, and its packet to one address
-	DropConfiguration               // router advertisements and solicitations, redirects, DHCP
-	DropTooBig                      // larger than the path, and the sender is told
-	DropNoPeer                      // to a host that has no address yet, or a MAC that nobody has
-	DropKnown                       // ARP or neighbour discovery that the entries answer
-	DropRate                        // more frames to groups than a network may send to peers
-	DropNoSeal                      // there is no session with the peer yet, or its queue is full
-	DropSend                        // the kernel did not take it
+	DropNotVXLAN    Reason = iota // a datagram that is none of what is spoken at this port
+	DropUnknownPeer               // from an address that is no peer's
+	DropUnknownVNI                // of a network that is not on this host
+	DropPlain                     // a plain frame of a sealed network
+	DropSealed                    // a sealed frame of a plain network
+	DropNotReady                  // the network has no switch port yet, or no more
+	DropMalformed                 // an inner header that is cut short or contradicts itself
+	DropVLAN                      // tagged
+	DropSourceMAC                 // from a MAC that no entry has at that host
+	DropSourceAddr                // from an IP address that is not that MAC's
+	// DropGateway is from or to the gateway, which each host has itself; or to all hosts with a packet to one address.
+	DropGateway
+	DropConfiguration // router advertisements and solicitations, redirects, DHCP
+	DropTooBig        // larger than the path, and the sender is told
+	DropNoPeer        // to a host that has no address yet, or a MAC that nobody has
+	DropKnown         // ARP or neighbour discovery that the entries answer
+	DropRate          // more frames to groups than a network may send to peers
+	DropNoSeal        // there is no session with the peer yet, or its queue is full
+	DropSend          // the kernel did not take it
 	numReasons
 )
 

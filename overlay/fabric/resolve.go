@@ -88,7 +88,8 @@ func (l *Link) outwardND(t *table, f *vswitch.Frame, h *inner, p []byte) bool {
 			l.drop(DropKnown)
 			return true
 		}
-		if e := t.byMAC[macOf(target)]; e != nil { // a link-local address that follows from a MAC (RFC 4291, appendix A)
+		// A link-local address follows from a MAC (RFC 4291, appendix A).
+		if e := t.byMAC[macOf(target)]; e != nil {
 			l.answerND(e, f, p, target)
 			l.drop(DropKnown)
 			return true

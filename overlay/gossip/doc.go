@@ -9,8 +9,8 @@
 // Rows travel in three ways:
 //
 //   - A change is broadcast in the datagrams with which hosts probe each other.
-//   - Every 30 s a host compares digests with another one (sync.go), and then only rows that differ are sent. That is what
-//     heals a partition; the whole table is sent only to who has nothing.
+//   - Every 30 s a host compares digests with another one (sync.go), and then only rows that differ are sent. That is
+//     what heals a partition; the whole table is sent only to who has nothing.
 //   - All seeds are joined again every minute, for ever: memberlist by itself forgets hosts that it held for dead.
 //
 // A claim waits for objections: its row is broadcast, and whoever has an older claim sends that one back at once.

@@ -21,8 +21,9 @@ func NewKey() string {
 	return base64.StdEncoding.EncodeToString(key[:]) + "\n"
 }
 
-// ParseKeys reads a key file: a key on each line, and lines that begin with #. Messages are sealed with the first, and opened with any:
-// a key is replaced by adding the new one below the old on all hosts, then putting it first, then removing the old one.
+// ParseKeys reads a key file: a key on each line, and lines that begin with #. Messages are sealed with the first, and
+// opened with any: a key is replaced by adding the new one below the old on all hosts, then putting it first, then
+// removing the old one.
 func ParseKeys(text []byte) ([][]byte, error) {
 	var keys [][]byte
 	for line := range strings.Lines(string(text)) {

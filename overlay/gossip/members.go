@@ -137,7 +137,12 @@ type lines struct {
 // Write implements io.Writer. memberlist writes whole lines.
 func (l *lines) Write(line []byte) (int, error) {
 	// The texts of memberlist where a message cannot be opened (security.go, net.go).
-	for _, text := range []string{"could decrypt the message", "Decrypt packet failed", "encryption is not configured", "not encrypted"} {
+	for _, text := range []string{
+		"could decrypt the message",
+		"Decrypt packet failed",
+		"encryption is not configured",
+		"not encrypted",
+	} {
 		if bytes.Contains(bytes.ToLower(line), []byte(strings.ToLower(text))) {
 			l.wrongKey.Add(1)
 			break

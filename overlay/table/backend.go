@@ -22,8 +22,9 @@ const (
 
 // Row is one record with who wrote it, in which life, and how often it changed.
 type Row struct {
-	Key         string
-	Value       []byte // a record of package overlay, overlay.MaxRecord bytes at most; none in alive/ rows. Not to be modified
+	Key string
+	// Value is a record of package overlay, overlay.MaxRecord bytes at most; none in alive/ rows. Not to be modified.
+	Value       []byte
 	Owner       overlay.HostID
 	Incarnation uint64 // of the owner's life that wrote it
 	// Version orders the changes of one key: a row replaces the one with a lower version. Whoever writes a key next

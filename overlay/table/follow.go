@@ -86,7 +86,8 @@ func (t *Table) applyRow(row Row) {
 		t.applyOwn(k, row, have)
 	case have != nil && have.Owner == t.cfg.Host:
 		t.conflict(have, row)
-	case have != nil && have.Owner == row.Owner && string(have.Value) == string(row.Value) && have.Incarnation == row.Incarnation:
+	case have != nil && have.Owner == row.Owner && have.Incarnation == row.Incarnation &&
+		string(have.Value) == string(row.Value):
 		next := *have
 		next.Row, next.missing = row, time.Time{}
 		t.replace(&next)

@@ -81,7 +81,7 @@ type Changes struct {
 	Hosts     bool            // hosts came, went, changed, are down or up
 	Lost      []Conflict      // claims of this host that others had before
 	Duplicate *Row            // the host row of another daemon with this host's id that was there before
-	Usurped   *Row            // the host row of another daemon with this host's id that came later; it will take another
+	Usurped   *Row            // the same of a daemon that came later; it will take another id
 	Synced    bool            // a whole list came
 	Health    bool            // the backend was lost, or is back
 }

@@ -18,9 +18,9 @@ import (
 // ErrNoSocket is returned where nothing says where the daemon's socket is.
 var ErrNoSocket = errors.New("where the usernet daemon listens is not known")
 
-// New is a client for the daemon at socket, a path or a unix:// URL. Where it is "", the first of these says where it is:
-// USERNET_HOST, XDG_RUNTIME_DIR, and the user that rootless Podman notes in _CONTAINERS_ROOTLESS_UID. The own uid says
-// it only where it is not 0, since 0 may be another user's name for itself.
+// New is a client for the daemon at socket, a path or a unix:// URL. Where it is "", the first of these says where it
+// is: USERNET_HOST, XDG_RUNTIME_DIR, and the user that rootless Podman notes in _CONTAINERS_ROOTLESS_UID. The own uid
+// says it only where it is not 0, since 0 may be another user's name for itself.
 func New(socket string, getenv func(string) string) (*api.Client, error) {
 	for _, s := range []string{socket, getenv("USERNET_HOST")} {
 		if s == "" {

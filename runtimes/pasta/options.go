@@ -204,8 +204,17 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.StringVar(&v.name, "usernet-name", "", "the container's name there (or $USERNET_NAME)")
 	f.StringVar(&v.nsMAC, "ns-mac-addr", "", "MAC address of the interface in the namespace")
 	f.BoolVar(&o.NoSplice, "no-splice", false, "all traffic crosses the interface")
-	for name, short := range map[string]string{"socket-path": "s", "socket": "", "vhost-user": "", "print-capabilities": "",
-		"repair-path": "", "fd": "F", "one-off": "1", "no-dhcp-dns": "", "no-dhcp-search": ""} {
+	for name, short := range map[string]string{
+		"socket-path":        "s",
+		"socket":             "",
+		"vhost-user":         "",
+		"print-capabilities": "",
+		"repair-path":        "",
+		"fd":                 "F",
+		"one-off":            "1",
+		"no-dhcp-dns":        "",
+		"no-dhcp-search":     "",
+	} {
 		f.VarPF(refused(name), name, short, "").NoOptDefVal = " "
 		_ = f.MarkHidden(name) // it is defined
 	}
@@ -305,7 +314,12 @@ func (o *Options) resolve(v *values) (err error) {
 		name  string
 		ports *Ports
 		ns    bool
-	}{{"tcp-ports", &o.TCP, false}, {"udp-ports", &o.UDP, false}, {"tcp-ns", &o.TCPNS, true}, {"udp-ns", &o.UDPNS, true}} {
+	}{
+		{"tcp-ports", &o.TCP, false},
+		{"udp-ports", &o.UDP, false},
+		{"tcp-ns", &o.TCPNS, true},
+		{"udp-ns", &o.UDPNS, true},
+	} {
 		if p.ports.Mode == ModeUnset {
 			p.ports.Mode = ModeAuto
 		}

@@ -21,7 +21,7 @@ type Config struct {
 	TmpDir      string // of Podman; the socket for reloads is in it
 	ChildIP     string // the container's address; "": its loopback
 	ContainerID string
-	RootlessCNI bool // the container is on networks that may be connected and disconnected: there is a socket for reloads
+	RootlessCNI bool // the container's networks may be connected and disconnected: there is a socket for reloads
 }
 
 // PortMapping is one published port, or a range of them.

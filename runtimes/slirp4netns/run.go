@@ -59,7 +59,10 @@ func Main(program, version string, daemon func() (*api.Client, error), args []st
 // versionText has the shape that runtimes parse: name and version first. The number of slirp4netns is that whose
 // command line this is, and SLIRP_CONFIG_VERSION_MAX that of the libslirp which has all of its options.
 func versionText(version string) string {
-	return "slirp4netns version 1.3.3+usernet\ncommit: " + version + "\nlibslirp: none (usernet)\nSLIRP_CONFIG_VERSION_MAX: 6\n"
+	return "slirp4netns version 1.3.3+usernet\n" +
+		"commit: " + version + "\n" +
+		"libslirp: none (usernet)\n" +
+		"SLIRP_CONFIG_VERSION_MAX: 6\n"
 }
 
 // Run joins the namespace, says that it is ready, and forwards until the exit descriptor hangs up, the namespace is

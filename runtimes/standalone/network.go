@@ -103,7 +103,9 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 			return err
 		}
 		ec.Names, ec.NameServers, ec.Aliases = n.names, cfg.DNS, slices.Concat(cfg.DNS, cfg.Silent)
-		ec.Client = func(string) dns.Client { return dns.Client{ID: guestID, Forward: true, Upstreams: cfg.NameServers} }
+		ec.Client = func(string) dns.Client {
+			return dns.Client{ID: guestID, Forward: true, Upstreams: cfg.NameServers}
+		}
 	}
 	if n.net, err = engine.New(ec); err != nil {
 		return err

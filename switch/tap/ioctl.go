@@ -144,7 +144,8 @@ func configureFD(fd int, mac net.HardwareAddr, mtu int) error {
 		req := ifreqAddr{family: unix.ARPHRD_ETHER}
 		copy(req.name[:], ifr.Name())
 		copy(req.addr[:], mac)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req)))
+		if errno != 0 {
 			return fmt.Errorf("set MAC %v: %w", mac, errno)
 		}
 	}

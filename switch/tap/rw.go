@@ -137,7 +137,8 @@ func (w *writer) add(b []byte) {
 // any network.
 func (w *writer) writev(fd uintptr) {
 	for {
-		if _, _, w.errno = syscall.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov)), uintptr(w.n)); w.errno != unix.EINTR {
+		_, _, w.errno = syscall.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov)), uintptr(w.n))
+		if w.errno != unix.EINTR {
 			return
 		}
 	}

@@ -32,10 +32,10 @@ var costs = map[string]struct {
 	unit   string
 	second float64
 }{
-	"GiB": {
-		"s per GiB",
-		1,
-	}, "request": {"µs per request", 1e6}, "connection": {"µs per connection", 1e6}, "datagram": {"µs per datagram", 1e6},
+	"GiB":        {"s per GiB", 1},
+	"request":    {"µs per request", 1e6},
+	"connection": {"µs per connection", 1e6},
+	"datagram":   {"µs per datagram", 1e6},
 }
 
 // cost is the cell of the processor time beside c.
@@ -159,7 +159,9 @@ func otherCells() []cell {
 			return measured{value(g), work}, err
 		}
 	}
-	rate, p50, p99 := func(g generated) float64 { return g.Rate }, func(g generated) float64 { return g.P50 }, func(g generated) float64 { return g.P99 }
+	rate := func(g generated) float64 { return g.Rate }
+	p50 := func(g generated) float64 { return g.P50 }
+	p99 := func(g generated) float64 { return g.P99 }
 	for _, p := range []where{outbound, published, between} {
 		add("requests of one byte, "+p.name, "per second", "request", false, pick(p, "rr", 0, rate))
 		add("their time, median, "+p.name, "µs", "", true, pick(p, "rr", 0, p50))

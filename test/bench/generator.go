@@ -54,7 +54,8 @@ func generate(args []string) error {
 			return err
 		}
 	}
-	for end, length := time.Now().Add(5*time.Second), time.Duration(seconds)*time.Second; ; time.Sleep(50 * time.Millisecond) {
+	length := time.Duration(seconds) * time.Second
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		var g generated
 		switch args[0] {
 		case "rr":
@@ -260,8 +261,10 @@ func superDatagrams(address string, length time.Duration, size int) (generated, 
 		return generated{}, err
 	}
 	var serr error
-	if err := raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) }); err != nil ||
-		serr != nil {
+	err = raw.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size)
+	})
+	if err != nil || serr != nil {
 		return generated{}, errors.Join(err, serr)
 	}
 	b := make([]byte, min(maxSegments, 65000/size)*size)

@@ -111,7 +111,13 @@ func outside(o options) error {
 	if os.Geteuid() == 0 {
 		return errors.New("run it as an ordinary user (make bench switches to one)")
 	}
-	for _, need := range [][2]string{{"iperf3", "iperf3"}, {"ip", "iproute2"}, {"unshare", "util-linux"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}} {
+	for _, need := range [][2]string{
+		{"iperf3", "iperf3"},
+		{"ip", "iproute2"},
+		{"unshare", "util-linux"},
+		{"nsenter", "util-linux"},
+		{"ping", "iputils-ping"},
+	} {
 		if _, err := exec.LookPath(need[0]); err != nil {
 			return fmt.Errorf("%s is missing; as root: apt-get install %s", need[0], need[1])
 		}

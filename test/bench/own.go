@@ -49,8 +49,11 @@ func (w *world) dns(r *report) error {
 		return err
 	}
 	defer w.stop(daemon)
-	for _, args := range [][]string{{"network", "create", "names"}, {"run", "-d", "--name", "web", "--network", "names", "--", "sleep", "100000"},
-		{"run", "-d", "--name", "client", "--network", "names", "--", "sleep", "100000"}} {
+	for _, args := range [][]string{
+		{"network", "create", "names"},
+		{"run", "-d", "--name", "web", "--network", "names", "--", "sleep", "100000"},
+		{"run", "-d", "--name", "client", "--network", "names", "--", "sleep", "100000"},
+	} {
 		if _, err := w.run(w.binary, args...); err != nil {
 			return err
 		}
@@ -123,7 +126,8 @@ func (w *world) scale(r *report) error {
 		added := n - have
 		for ; have < n; have++ {
 			name := fmt.Sprint("box", have)
-			if _, err := w.run(w.binary, "run", "-d", "--name", name, "--network", "crowd", "--", "sleep", "100000"); err != nil {
+			_, err := w.run(w.binary, "run", "-d", "--name", name, "--network", "crowd", "--", "sleep", "100000")
+			if err != nil {
 				return err
 			}
 			names = append(names, name)
@@ -153,7 +157,8 @@ func (w *world) scale(r *report) error {
 
 // crowd measures a pair of containers among many idle ones, and what a broadcast to all costs.
 func (w *world) crowd(r *report, pid, n int) error {
-	if _, err := w.run(w.binary, "run", "-d", "--name", "server", "--network", "crowd", "--", "iperf3", "-s"); err != nil {
+	_, err := w.run(w.binary, "run", "-d", "--name", "server", "--network", "crowd", "--", "iperf3", "-s")
+	if err != nil {
 		return err
 	}
 	defer w.run(w.binary, "rm", "-f", "server")
@@ -207,7 +212,10 @@ func (w *world) startTime(r *report) error {
 		for _, test := range []struct {
 			name string
 			args []string
-		}{{"usernet run --rm -- true", []string{w.binary, "run", "--rm", "--", "true"}}, {"unshare -Urnmpf true", []string{"unshare", "-Urnmpf", "true"}}} {
+		}{
+			{"usernet run --rm -- true", []string{w.binary, "run", "--rm", "--", "true"}},
+			{"unshare -Urnmpf true", []string{"unshare", "-Urnmpf", "true"}},
+		} {
 			began := time.Now()
 			if _, err := w.run(test.args[0], test.args[1:]...); err != nil {
 				return err

@@ -88,7 +88,10 @@ func (p *progress) keep(k key, text string) {
 		p.print("%s", text)
 		return
 	}
-	for _, noise := range []string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "PASS\n", "ok  \t", "?   \t", "FAIL\n", "FAIL\t", "exit status ", "--- PASS"} {
+	for _, noise := range []string{
+		"=== RUN", "=== PAUSE", "=== CONT", "=== NAME",
+		"PASS\n", "ok  \t", "?   \t", "FAIL\n", "FAIL\t", "exit status ", "--- PASS",
+	} {
 		if strings.HasPrefix(strings.TrimLeft(text, " "), noise) {
 			return
 		}

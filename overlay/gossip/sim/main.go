@@ -63,7 +63,8 @@ func (s *sim) run(hosts, endpoints, rate int, span time.Duration) error {
 	if err := s.start(hosts); err != nil {
 		return err
 	}
-	if err := s.until("all hosts hear of each other", func(st gossip.Stats) bool { return st.Members == hosts }); err != nil {
+	all := func(st gossip.Stats) bool { return st.Members == hosts }
+	if err := s.until("all hosts hear of each other", all); err != nil {
 		return err
 	}
 	say("%d hosts hear of each other after %v", hosts, time.Since(began).Round(time.Second))
@@ -71,7 +72,8 @@ func (s *sim) run(hosts, endpoints, rate int, span time.Duration) error {
 
 	began = time.Now()
 	for i := range endpoints {
-		if err := s.put(s.hosts[i%hosts], fmt.Sprintf("eps/%064x/10.%d.%d.%d", i%16, i>>16&255, i>>8&255, i&255), 1); err != nil {
+		key := fmt.Sprintf("eps/%064x/10.%d.%d.%d", i%16, i>>16&255, i>>8&255, i&255)
+		if err := s.put(s.hosts[i%hosts], key, 1); err != nil {
 			return err
 		}
 	}
@@ -228,8 +230,8 @@ func (s *sim) partition() error {
 	}
 	began := time.Now()
 	s.net.Cut(func(from, to netip.AddrPort) bool { return half[from] != half[to] })
-	few := (len(s.hosts) + 1) / 2
-	if err := s.until("each half holds the other for dead", func(st gossip.Stats) bool { return st.Members <= few }); err != nil {
+	few := func(st gossip.Stats) bool { return st.Members <= (len(s.hosts)+1)/2 }
+	if err := s.until("each half holds the other for dead", few); err != nil {
 		return err
 	}
 	say("each half holds the other for dead after %v", time.Since(began).Round(100*time.Millisecond))
@@ -240,7 +242,8 @@ func (s *sim) partition() error {
 	}
 	s.net.Cut(nil)
 	began = time.Now()
-	if err := s.until("all hosts hear of each other again", func(st gossip.Stats) bool { return st.Members == len(s.hosts) }); err != nil {
+	all := func(st gossip.Stats) bool { return st.Members == len(s.hosts) }
+	if err := s.until("all hosts hear of each other again", all); err != nil {
 		return err
 	}
 	say("merged, all hosts hear of each other after %v", time.Since(began).Round(100*time.Millisecond))

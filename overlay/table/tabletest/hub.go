@@ -187,7 +187,8 @@ func (b *backend) next() (events []table.Event, err error, ended bool) {
 	}
 	h.set(b.alive())
 	events = append(events, table.Event{Kind: table.EventReset, Rewound: b.rewound})
-	for _, row := range slices.SortedFunc(maps.Values(h.rows), func(a, b table.Row) int { return cmp.Compare(a.Key, b.Key) }) {
+	byKey := func(a, b table.Row) int { return cmp.Compare(a.Key, b.Key) }
+	for _, row := range slices.SortedFunc(maps.Values(h.rows), byKey) {
 		events = append(events, table.Event{Kind: table.EventRow, Row: row})
 	}
 	b.relist, b.rewound, b.pending = false, false, nil
