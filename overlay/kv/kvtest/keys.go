@@ -88,13 +88,14 @@ func testClaims(t *testing.T, target Target) {
 	}
 }
 
-// testCounter deletes the counter's key now and then as well, carrying its value over: a store whose revisions begin
-// again with a new key would lose counts.
+// testCounter has one host delete the counter's key now and then as well, carrying its value over: a store whose
+// revisions begin again with a new key would lose counts. Two hosts could not do that, since to delete what is gone
+// already is no conflict.
 func testCounter(t *testing.T, target Target) {
 	const hosts, each = 3, 15
 	put(t, target.open(t), "vnis/1", "0", kv.Absent, nil)
 	var all sync.WaitGroup
-	for range hosts {
+	for host := range hosts {
 		s := target.open(t)
 		all.Go(func() {
 			for done := 0; done < each; {
@@ -108,7 +109,7 @@ func testCounter(t *testing.T, target Target) {
 				}
 				n, _ := strconv.Atoi(string(p.Value))
 				again := func() error {
-					if done%4 != 3 {
+					if host != 0 || done%4 != 3 {
 						return s.Put(testCtx(t), "vnis/1", []byte(strconv.Itoa(n+1)), p.Revision, nil)
 					}
 					if err := s.Delete(testCtx(t), "vnis/1", p.Revision); err != nil {
