@@ -11,11 +11,7 @@ import (
 // TestStoreAway kills the store under traffic: what runs goes on, containers start, a new network is refused with the reason, and all heals
 // when the store is back.
 func TestStoreAway(t *testing.T) {
-	eachStore(t, func(t *testing.T, s store) {
-		if s.start == nil {
-			t.Logf("%s has no server that could be killed", s.name)
-			return
-		}
+	eachServer(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
 		id := w.hosts[1].ok("network", "create", "-d", "overlay", "ov")
 		w.each(func(h *host) { h.seesNetwork("ov", id) })

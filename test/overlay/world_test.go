@@ -86,6 +86,15 @@ func eachStore(t *testing.T, f func(t *testing.T, s store)) {
 	}
 }
 
+// eachServer runs a test with every store that has a server.
+func eachServer(t *testing.T, f func(t *testing.T, s store)) {
+	for _, s := range stores {
+		if s.start != nil {
+			t.Run(s.name, func(t *testing.T) { f(t, s) })
+		}
+	}
+}
+
 // each runs f for all hosts.
 func (w *world) each(f func(h *host)) {
 	for _, h := range w.hosts {
