@@ -96,6 +96,13 @@ func (f *Forwarder) claimDescriptors(inside netip.Addr, n int64, fd int) (claim,
 	return c, true
 }
 
+// processShort says whether a claim was refused although the container's share has room for n more: the process has many
+// descriptors open that are nobody's share, such as pipes and sockets in stock. That passes.
+func (f *Forwarder) processShort(inside netip.Addr, n int64) bool {
+	d := f.cfg.Shared.descriptors
+	return d.Total() > 0 && d.Allows(f.client(inside), n)
+}
+
 // connBuffers are the buffers of one connection through the gateway, accounted to its container.
 type connBuffers struct {
 	size   atomic.Int64 // of each direction, in bytes

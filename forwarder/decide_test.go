@@ -36,10 +36,10 @@ func fakeWorld(t *testing.T, change func(*Config)) (*Forwarder, *fakeGateway) {
 	return f, g
 }
 
-// noDescriptors has containers' traffic get no descriptor.
-func noDescriptors(t *testing.T) func(*Config) {
+// withDescriptors divides another number of descriptors among containers.
+func withDescriptors(t *testing.T, b *budget.Budget) func(*Config) {
 	shared := NewShared(Limits{}, Limits{})
-	shared.descriptors = budget.New(0, 1)
+	shared.descriptors = b
 	t.Cleanup(func() { _ = shared.Close() })
 	return func(c *Config) { c.Shared = shared }
 }
@@ -77,7 +77,10 @@ func TestHowSYNsAreDecided(t *testing.T) {
 			func(f *Forwarder, s *fakeSYN) { f.acquireUse(s.src.Addr(), useDialling) }, "dropped", 0},
 		{"too many are there", open, func(c *Config) { c.Limits = Limits{TCP: 1} },
 			func(f *Forwarder, s *fakeSYN) { f.acquireUse(s.src.Addr(), useTCP) }, "refused", 0},
-		{"its share of descriptors is used up", open, noDescriptors(t), nil, "refused", 0},
+		{"its share of descriptors is used up", open, withDescriptors(t, budget.New(1, 1<<20)),
+			func(f *Forwarder, s *fakeSYN) { f.cfg.Shared.descriptors.Acquire(f.client(s.src.Addr()), 1) }, "refused", 0},
+		// Nobody holds any, and yet the next one's number is above the total.
+		{"the process has no descriptor for the moment", open, withDescriptors(t, budget.New(0, 4)), nil, "dropped", 0},
 		{"it was sent again, and has been answered", open, nil,
 			func(f *Forwarder, s *fakeSYN) { f.ends[flowKey{s.src, s.dst}] = 1 }, "dropped", 0},
 		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.DetachFlows() }, "dropped", 0},

@@ -24,8 +24,11 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 		}
 	}()
 	dialling, ok := f.claimDescriptors(inside, 1, fd)
+	if !ok && f.processShort(inside, 1) {
+		return fd, unix.ENFILE
+	}
 	if !ok {
-		return fd, unix.EMFILE
+		return fd, unix.EMFILE // the container's share is used up
 	}
 	defer dialling.release() // the flow, if one comes of it, claims its own
 	if err := sockio.SetTCP(fd, f.cfg.Shared.keepAlive); err != nil {

@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -28,25 +29,31 @@ type flow struct {
 	}
 }
 
-// addFlow counts and lists a flow. False: its container has too many, or no share of the descriptors is left for it, of
-// which fd was opened last, or the forwarder ends. Each flow that was added is removed with removeFlow, whatever became
-// of it.
-func (f *Forwarder) addFlow(fl *flow, fd int) bool {
+// errTooMany refuses a flow whose container has too many, or which the forwarder does not take as it ends.
+var errTooMany = errors.New("too many connections")
+
+// addFlow counts and lists a flow. An error is errTooMany, EMFILE where no share of the descriptors is left for the
+// container, of which fd was opened last, or ENFILE where the process has none for the moment. Each flow that was added
+// is removed with removeFlow, whatever became of it.
+func (f *Forwarder) addFlow(fl *flow, fd int) error {
 	fl.created = time.Now()
 	c, ok := f.claimDescriptors(fl.inside.Addr(), connectionDescriptors, fd)
-	if !ok {
-		return false
+	switch {
+	case !ok && f.processShort(fl.inside.Addr(), connectionDescriptors):
+		return unix.ENFILE
+	case !ok:
+		return unix.EMFILE
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.detached || !f.acquireUseLocked(fl.inside.Addr(), useTCP) {
 		c.release()
-		return false
+		return errTooMany
 	}
 	fl.descriptors = c
 	f.flows[fl] = struct{}{}
 	f.ends[fl.key()]++
-	return true
+	return nil
 }
 
 // key is what tells a flow from others of its network.

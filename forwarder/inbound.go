@@ -25,7 +25,7 @@ func (f *Forwarder) insideFor(p *publish.Port, client netip.AddrPort) (src, dst 
 func (f *Forwarder) HandleConn(p *publish.Port, fd int, client netip.AddrPort) {
 	src, dst := f.insideFor(p, client)
 	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: sockio.LocalAddr(fd)}
-	if !f.addFlow(fl, fd) {
+	if f.addFlow(fl, fd) != nil {
 		_ = unix.Close(fd) // which resets it (sockio.SetTCP)
 		return
 	}

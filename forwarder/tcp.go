@@ -57,8 +57,9 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		switch {
 		case errors.Is(err, syscall.ECONNREFUSED):
 			r.Refuse()
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-			r.Refuse() // as at the other limits; unanswered, the container would ask for two minutes
+		case errors.Is(err, unix.EMFILE):
+			// As at the other limits; unanswered, the container would ask for two minutes. ENFILE passes.
+			r.Refuse()
 		case errors.Is(err, syscall.EHOSTUNREACH):
 			r.Unreachable(true)
 		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES),
@@ -70,10 +71,10 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		return
 	}
 	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: sockio.LocalAddr(host)}
-	if !f.addFlow(fl, host) {
+	if err := f.addFlow(fl, host); err != nil {
 		_ = unix.Close(host) // which resets it (sockio.SetTCP)
-		if f.isDetached() {
-			r.Drop() // it asks again, and somebody else
+		if f.isDetached() || errors.Is(err, unix.ENFILE) {
+			r.Drop() // it asks again, perhaps somebody else
 		} else {
 			r.Refuse()
 		}

@@ -55,8 +55,8 @@ for name in GOPROXY GOFLAGS GOSUMDB GONOSUMDB GONOPROXY GOPRIVATE GOINSECURE GOT
 done
 
 # Nothing is written into the tree, so the user only needs to read it. git refuses to work for
-# another user's tree, so the version is found here.
-vars+=("VERSION=$(scripts/version.sh)")
+# another user's tree, so the version is found here, and go is not to ask git.
+vars+=("VERSION=$(scripts/version.sh)" "GOFLAGS=$(go env GOFLAGS) -buildvcs=false")
 dir=$PWD
 if ! runuser -u "$user" -- test -r "$dir/go.mod" -a -x "$dir/scripts"; then
 	dir=$(mktemp -d /tmp/usernet-src.XXXXXX)

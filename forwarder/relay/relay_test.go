@@ -40,7 +40,15 @@ func newRig(t *testing.T, pipes *Pipes) *rig {
 
 func (g *rig) options() Options { return Options{OnEnd: func() { g.ended <- struct{}{} }} }
 
-// waitEnded waits for the end of a session.
+// until waits for what a session notes a moment after its peers see it.
+func (g *rig) until(noted func() bool) {
+	g.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !noted() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// waitEnded waits until a session has ended.
 func (g *rig) waitEnded() {
 	g.t.Helper()
 	select {
@@ -160,6 +168,7 @@ func TestSessionsOfTwoSockets(t *testing.T) {
 			if n, err := host.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Errorf("the host reads %d, %v", n, err)
 			}
+			g.until(s.HalfClosed)
 			if !s.HalfClosed() || isSpliced(s) != isBusy {
 				t.Errorf("after one half: closed %v, spliced %v", s.HalfClosed(), isSpliced(s))
 			}
@@ -231,8 +240,9 @@ func TestSessionsOfTwoSockets(t *testing.T) {
 				t.Error("the half that had ended goes on")
 			}
 			g.says(host, container, "still there")
-			in, out := again.Bytes()
 			oldIn, oldOut := s.Bytes()
+			g.until(func() bool { in, _ := again.Bytes(); return in == oldIn+uint64(len("still there")) })
+			in, out := again.Bytes()
 			if out != oldOut || in != oldIn+uint64(len("still there")) {
 				t.Errorf("counted %d and %d bytes, of which %d and %d before", in, out, oldIn, oldOut)
 			}

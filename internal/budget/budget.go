@@ -45,22 +45,36 @@ func (b *Budget) AcquireWithin(client string, n, most int64) bool {
 	})
 }
 
+// Allows says whether Acquire would give client n more now.
+func (b *Budget) Allows(client string, n int64) bool {
+	b.clients.Lock()
+	defer b.clients.Unlock()
+	return b.fits(client, n, 1, b.free)
+}
+
 // free is how much nobody holds, and whether there is a total. The caller holds b.clients.
 func (b *Budget) free() (int64, bool) { return b.total - b.clients.sum, b.total > 0 }
 
 func (b *Budget) acquire(client string, n, parts int64, free func() (int64, bool)) bool {
 	b.clients.Lock()
 	defer b.clients.Unlock()
+	if !b.fits(client, n, parts, free) {
+		return false
+	}
+	b.clients.held[client] += n
+	b.clients.sum += n
+	return true
+}
+
+// fits is the rule. The caller holds b.clients.
+func (b *Budget) fits(client string, n, parts int64, free func() (int64, bool)) bool {
 	held := b.clients.held[client] + n
 	if b.perClient > 0 && held > b.perClient/parts {
 		return false
 	}
-	if f, limited := free(); limited && held*parts > f-n && !(b.clients.sum == 0 && n == 1 && f >= 1) {
-		return false // but the first one is given, so that a total of 1 is of use
-	}
-	b.clients.held[client] = held
-	b.clients.sum += n
-	return true
+	f, limited := free()
+	// The first one is given, so that a total of 1 is of use.
+	return !limited || held*parts <= f-n || b.clients.sum == 0 && n == 1 && f >= 1
 }
 
 // Release gives back n of what client holds.

@@ -111,3 +111,19 @@ func TestTotalOfOneIsGiven(t *testing.T) {
 		t.Error("one was given where none is free")
 	}
 }
+
+// TestAllowsIsWhatAcquireWouldDo compares them while two clients fill a budget.
+func TestAllowsIsWhatAcquireWouldDo(t *testing.T) {
+	b := New(40, 100)
+	for i := range 200 {
+		client := []string{"a", "b"}[i%2]
+		before := b.Used()
+		allowed := b.Allows(client, 3)
+		if b.Used() != before {
+			t.Fatal("to ask takes something")
+		}
+		if got := b.Acquire(client, 3); got != allowed {
+			t.Fatalf("after %d of %s: allowed %v, given %v", i, client, allowed, got)
+		}
+	}
+}

@@ -24,6 +24,11 @@ func ask(args []string) error {
 		return nil
 	}
 	defer c.Close()
+	if args[0] == "udp" { // a datagram may be lost on the way
+		stop := make(chan struct{})
+		defer close(stop)
+		go resend(c, []byte(args[2]), stop)
+	}
 	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
@@ -39,4 +44,18 @@ func ask(args []string) error {
 	}
 	fmt.Printf("%s\n", buf[:n])
 	return nil
+}
+
+// resend sends a datagram again every few seconds.
+func resend(c net.Conn, text []byte, stop <-chan struct{}) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+			_, _ = c.Write(text) // an error is what the reader gets, too
+		}
+	}
 }
