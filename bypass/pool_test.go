@@ -16,11 +16,18 @@ type fakeSandbox struct {
 	mu              sync.Mutex
 	started, closed int
 	made            map[Direction]int
+	orders          []order      // what Make was called with
+	kinds           map[int]kind // of the sockets, by descriptor
 	startErr        error
-	refuse          error // what Make says
-	changed         bool  // what Changed says once
+	refuse          error         // what Make says
+	broken          error         // what Make says of the factory
+	hold            chan struct{} // Make waits until it is closed, or the pool is; nil: it does not
+	watches         int
+	watchErr        error
+	changed         bool // what Changed says once
 	watchClosed     bool
 	failed          []error
+	pipe            [2]int // each socket is a copy of its second end
 }
 
 func (s *fakeSandbox) set(f func()) {
@@ -29,37 +36,58 @@ func (s *fakeSandbox) set(f func()) {
 	f()
 }
 
-func (s *fakeSandbox) start(context.Context) (Factory, error) {
+func (s *fakeSandbox) start(ctx context.Context) (Factory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.startErr != nil {
 		return nil, s.startErr
 	}
 	s.started++
-	return fakeFactory{s}, nil
+	return fakeFactory{s, ctx}, nil
 }
 
-type fakeFactory struct{ s *fakeSandbox }
+type fakeFactory struct {
+	s   *fakeSandbox
+	ctx context.Context // the process of a factory is killed at its end
+}
 
-func (f fakeFactory) Make(d Direction, _ bool, count int) (fds []int, refused, err error) {
+func (f fakeFactory) Make(d Direction, ipv6 bool, count int) (fds []int, refused, err error) {
+	f.s.mu.Lock()
+	f.s.orders = append(f.s.orders, order{Direction: d, IPv6: ipv6, Count: count})
+	hold := f.s.hold
+	f.s.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-f.ctx.Done():
+			return nil, nil, f.ctx.Err()
+		}
+	}
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
-	if f.s.refuse != nil {
-		return nil, f.s.refuse, nil
+	if f.s.refuse != nil || f.s.broken != nil {
+		return nil, f.s.refuse, f.s.broken
 	}
 	for range count {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		fd, err := unix.FcntlInt(uintptr(f.s.pipe[1]), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return fds, nil, err
 		}
 		fds = append(fds, fd)
+		f.s.kinds[fd] = kindOf(d, ipv6)
 	}
 	f.s.made[d] += count
 	return fds, nil, nil
 }
 
-func (f fakeFactory) Watch() (Watch, error) { return fakeWatch(f), nil }
-func (f fakeFactory) Close()                { f.s.set(func() { f.s.closed++ }) }
+func (f fakeFactory) Watch() (Watch, error) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	f.s.watches++
+	return fakeWatch{f.s}, f.s.watchErr
+}
+
+func (f fakeFactory) Close() { f.s.set(func() { f.s.closed++ }) }
 
 type fakeWatch struct{ s *fakeSandbox }
 
@@ -72,15 +100,33 @@ func (w fakeWatch) Changed() bool {
 	return changed
 }
 
-// withPool runs f with a pool in a bubble with a clock of its own.
+// allClosed says whether no socket is open any more: a pipe has an end only then.
+func (s *fakeSandbox) allClosed(t *testing.T) bool {
+	t.Helper()
+	_ = unix.Close(s.pipe[1])
+	p := []unix.PollFd{{Fd: int32(s.pipe[0])}}
+	if _, err := unix.Poll(p, 0); err != nil {
+		t.Error(err)
+	}
+	_ = unix.Close(s.pipe[0])
+	return p[0].Revents&unix.POLLHUP != 0
+}
+
+// withPool runs f with a pool in a bubble with a clock of its own. What f gets of the pool it closes.
 func withPool(t *testing.T, f func(t *testing.T, p *Pool, s *fakeSandbox)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &fakeSandbox{made: map[Direction]int{}}
+		s := &fakeSandbox{made: map[Direction]int{}, kinds: map[int]kind{}}
+		if err := unix.Pipe2(s.pipe[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
 		p := New(s.start, func(err error) { s.set(func() { s.failed = append(s.failed, err) }) })
 		f(t, p, s)
 		p.Close()
 		if s.started != s.closed {
 			t.Errorf("%d factories were started, %d closed", s.started, s.closed)
+		}
+		if !s.allClosed(t) {
+			t.Error("sockets are left open")
 		}
 	})
 }

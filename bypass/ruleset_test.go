@@ -60,49 +60,73 @@ func command(name string, args ...string) error {
 	return nil
 }
 
-func init() {
-	inside["ruleset"] = func() error {
-		ipv6, err := fwmark.Prepare()
-		if err == nil {
-			err = loadRuleset(ipv6)
-		}
-		if err == nil {
-			err = loadRuleset(ipv6) // what is there stays
-		}
-		if err != nil {
+// listTables loads rules twice, where those that are there have to stay, and prints a table of both families.
+func listTables(load func(ipv6 bool) error, table string) error {
+	ipv6, err := fwmark.Prepare()
+	if err == nil {
+		err = load(ipv6)
+	}
+	if err == nil {
+		err = load(ipv6)
+	}
+	if err != nil {
+		return err
+	}
+	for _, family := range []string{"ip", "ip6"} {
+		cmd := exec.Command("nft", "--stateless", "list", "table", family, table)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
 			return err
 		}
-		for _, family := range []string{"ip", "ip6"} {
-			cmd := exec.Command("nft", "--stateless", "list", "table", family, tableName)
-			cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-			if err := cmd.Run(); err != nil {
-				return err
+	}
+	return nil
+}
+
+func init() {
+	inside["ruleset"] = func() error { return listTables(loadRuleset, tableName) }
+	inside["ruleset for datagrams"] = func() error { return listTables(loadDatagramRuleset, datagramTable) }
+}
+
+// TestRulesetIsWhatTheDocumentSays compares what the kernel has with the texts in comments, where the other family's
+// are alike.
+func TestRulesetIsWhatTheDocumentSays(t *testing.T) {
+	for _, c := range []struct{ loads, table, file string }{
+		{"ruleset", tableName, "doc.go"},
+		{"ruleset for datagrams", datagramTable, "datagrams.go"},
+	} {
+		t.Run(c.loads, func(t *testing.T) {
+			loaded := notation.Replace(sameFamily.Replace(inNamespace(t, c.loads)))
+			text := documentedTable(t, c.file, c.table)
+			if c.table == datagramTable { // an element's timeout is that of the set, which a text may leave out
+				loaded, text = strings.ReplaceAll(loaded, " timeout 5m }", " }"), strings.ReplaceAll(text, " timeout 5m }", " }")
 			}
-		}
-		return nil
+			if loaded != text+text {
+				t.Errorf("loaded:\n%s\nwant twice:\n%s", loaded, text)
+			}
+		})
 	}
 }
 
-// TestRulesetIsWhatTheDocumentSays compares what the kernel has with the text of doc.go, where the other family's is
-// alike.
-func TestRulesetIsWhatTheDocumentSays(t *testing.T) {
-	loaded := inNamespace(t, "ruleset")
-	source, err := os.ReadFile("doc.go")
+// documentedTable is a table of a file's comments, as nft(8) would list it.
+func documentedTable(t *testing.T, file, table string) string {
+	t.Helper()
+	source, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text, _ := strings.Cut(string(source), "//\ttable ip usernet {\n")
+	begin := "table ip " + table + " {\n"
+	_, text, _ := strings.Cut(string(source), "//\t"+begin)
 	text, _, found := strings.Cut(text, "//\t}\n")
 	if !found {
-		t.Fatal("doc.go has no table; loaded:\n" + loaded)
+		t.Fatalf("%s has no table %s", file, table)
 	}
-	text = "table ip usernet {\n" + strings.ReplaceAll(strings.ReplaceAll(text, "//\t", ""), "//\n", "\n") + "}\n"
-	text = regexp.MustCompile(`\\\n\s*`).ReplaceAllString(text, "")
-	loaded = notation.Replace(strings.NewReplacer("table ip6", "table ip", "ip6 ", "ip ", "ipv6_addr", "ipv4_addr", "tcp dport", "th dport", "tcp sport", "th sport").Replace(loaded))
-	if want := text + text; loaded != want {
-		t.Errorf("loaded:\n%s\nwant:\n%s", loaded, want)
-	}
+	text = begin + strings.ReplaceAll(strings.ReplaceAll(text, "//\t", ""), "//\n", "\n") + "}\n"
+	return regexp.MustCompile(`\\\n\s*`).ReplaceAllString(text, "")
 }
+
+// sameFamily turns what nft(8) says of IPv6 into what it says of IPv4, and of ports of one protocol into that of any.
+var sameFamily = strings.NewReplacer("table ip6", "table ip", "ip6 ", "ip ", "ipv6_addr", "ipv4_addr",
+	"tcp dport", "th dport", "tcp sport", "th sport", "udp dport", "th dport", "udp sport", "th sport")
 
 // notation turns nft(8)'s way to write some expressions into that of doc.go.
 var notation = strings.NewReplacer(
