@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -139,4 +140,36 @@ func FuzzSocketTable(f *testing.F) {
 			t.Error("found where there is no room for it")
 		}
 	})
+}
+
+func TestListedAddressesAreWholeAndLocal(t *testing.T) {
+	line := func(local, remote string) string {
+		return "  0: " + local + " " + remote + " 07 00000000:00000000 00:0 0\n"
+	}
+	const heading = "  sl  local_address rem_address   st tx_queue rx_queue\n"
+	at := netip.MustParseAddrPort("127.0.0.11:53")
+	// The kernel prints an address as one number in the machine's byte order.
+	hex := func(addr string, port int) string {
+		b := netip.MustParseAddr(addr).As4()
+		return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(b[:]), port)
+	}
+	own, all, none := hex("127.0.0.11", 53), hex("0.0.0.0", 53), hex("0.0.0.0", 0)
+	for _, c := range []struct {
+		name, table string
+		want        bool
+	}{
+		{"nothing", "", false},
+		{"a heading", heading, false},
+		{"its address", heading + line(own, none), true},
+		{"its address, last", heading + line(all, none) + line(own, none), true},
+		{"all addresses", heading + line(all, none), false},
+		{"another port", heading + line(hex("127.0.0.11", 54), none), false},
+		{"another address", heading + line(hex("127.0.0.10", 53), none), false},
+		{"as the other end", heading + line(hex("127.0.0.1", 4096), own), false},
+		{"cut off", heading + "  0:", false},
+	} {
+		if got := listsLocal([]byte(c.table), at); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
 }
