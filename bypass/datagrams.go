@@ -38,7 +38,7 @@ const datagramSetSize = 1 << 16
 //		chain out {
 //			type route hook output priority mangle; policy accept;
 //			meta l4proto != udp accept
-//			meta mark 0x75736e74 update @clients { PEER } accept
+//			meta mark 0x75736e74 update @clients { PEER timeout 5m } accept
 //			SELF @clients meta mark set 0x75736e74
 //		}
 //	}

@@ -274,6 +274,8 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("control descriptor is not a unix socket"), c.Close())
 	}
+	// A message has to fit into the buffer as a whole (unix(7)), which by default is smaller than the largest one.
+	_ = u.SetWriteBuffer(maxMessage)
 	return u, nil
 }
 

@@ -158,7 +158,7 @@ func TestOrdersHaveABound(t *testing.T) {
 	ours, theirs := connPair(t)
 	p := &Process{control: ours}
 	buf := make([]byte, maxMessage)
-	for _, text := range []string{strings.Repeat("x", 1<<16), strings.Repeat("x", 1<<17)} {
+	for _, text := range []string{strings.Repeat("x", 1<<16), strings.Repeat("x", maxMessage-2)} {
 		if err := p.order(text); err != nil {
 			t.Errorf("%d bytes: %v", len(text), err)
 			continue

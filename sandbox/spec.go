@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -41,16 +43,19 @@ func (s Spec) terminalInside() bool { return s.TTY && s.Rootfs != "" }
 // userIDs reads "UID[:GID]".
 func userIDs(user string) (uid, gid int, err error) {
 	u, g, ok := strings.Cut(user, ":")
-	if _, err := fmt.Sscanf(u, "%d", &uid); err != nil || uid < 0 {
-		return 0, 0, fmt.Errorf("user %q: give a number, or UID:GID", user)
+	if !ok {
+		g = u
 	}
-	gid = uid
-	if ok {
-		if _, err := fmt.Sscanf(g, "%d", &gid); err != nil || gid < 0 {
-			return 0, 0, fmt.Errorf("user %q: give numbers UID:GID", user)
+	ids := [2]int{}
+	for i, text := range []string{u, g} {
+		// All ones stands for no id at all (setresuid(2)), and larger numbers are others' once they are cut off.
+		id, err := strconv.ParseUint(text, 10, 32)
+		if err != nil || id == math.MaxUint32 {
+			return 0, 0, fmt.Errorf("user %q: give a number, or UID:GID", user)
 		}
+		ids[i] = int(id)
 	}
-	return uid, gid, nil
+	return ids[0], ids[1], nil
 }
 
 // ExitError says that the command could not be started; Code is the exit status a shell would give.
