@@ -34,7 +34,14 @@ func (d slowDriver) Open(ctx context.Context, n *network.Network, env Env) (*eng
 
 func newTestDaemon(t *testing.T) *Daemon {
 	t.Helper()
-	d, err := New(Config{StateDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	return newConfiguredDaemon(t, Config{})
+}
+
+// newConfiguredDaemon makes a daemon with a directory of its own, which logs nothing.
+func newConfiguredDaemon(t *testing.T, cfg Config) *Daemon {
+	t.Helper()
+	cfg.StateDir, cfg.Logger = t.TempDir(), slog.New(slog.DiscardHandler)
+	d, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

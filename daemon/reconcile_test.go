@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -26,9 +27,12 @@ import (
 type fakeSandboxes struct {
 	mu       sync.Mutex // guards the rest
 	requests []string
-	taps     map[string]int // the other end of an interface's, by name
+	taps     map[string]int // the other end of an interface's, by name: the latest, if there are several
+	replaced []int          // the other ends of those before
 	fail     error          // of the next Configure
+	lose     bool           // Configure makes no TAPs
 	inside   map[int]sandbox.Namespaces
+	paths    map[string]any // by path: a sandbox.NamespaceID, or an error other than os.ErrNotExist
 }
 
 func (f *fakeSandboxes) Configure(_ context.Context, _ sandbox.Target, r sandbox.Request) (*sandbox.Reply, error) {
@@ -44,11 +48,17 @@ func (f *fakeSandboxes) Configure(_ context.Context, _ sandbox.Target, r sandbox
 	}
 	for _, i := range r.Add {
 		f.requests = append(f.requests, "add "+i.Name)
+		if f.lose {
+			continue
+		}
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
 		}
 		reply.TAPs[i.Name] = os.NewFile(uintptr(fds[0]), i.Name)
+		if old, is := f.taps[i.Name]; is {
+			f.replaced = append(f.replaced, old)
+		}
 		f.taps[i.Name] = fds[1]
 	}
 	for _, route := range r.DefaultRoutes {
@@ -57,7 +67,15 @@ func (f *fakeSandboxes) Configure(_ context.Context, _ sandbox.Target, r sandbox
 	return reply, nil
 }
 
-func (f *fakeSandboxes) Namespace(string) (dev, ino uint64, err error) { return 0, 0, os.ErrNotExist }
+func (f *fakeSandboxes) Namespace(path string) (dev, ino uint64, err error) {
+	switch is := f.paths[path].(type) {
+	case sandbox.NamespaceID:
+		return is.Dev, is.Ino, nil
+	case error:
+		return 0, 0, is
+	}
+	return 0, 0, os.ErrNotExist
+}
 
 func (f *fakeSandboxes) Namespaces(pid int) (sandbox.Namespaces, error) {
 	if in, ok := f.inside[pid]; ok {
@@ -77,15 +95,20 @@ func (f *fakeSandboxes) asked() string {
 
 func newFakeDaemon(t *testing.T) (*Daemon, *fakeSandboxes) {
 	t.Helper()
-	d := newTestDaemon(t)
+	d, f := newTestDaemon(t), newFakeSandboxes(t)
+	d.sandboxes = f
+	return d, f
+}
+
+func newFakeSandboxes(t *testing.T) *fakeSandboxes {
+	t.Helper()
 	f := &fakeSandboxes{taps: map[string]int{}, inside: map[int]sandbox.Namespaces{}}
 	t.Cleanup(func() {
-		for _, fd := range f.taps {
+		for _, fd := range slices.AppendSeq(f.replaced, maps.Values(f.taps)) {
 			_ = unix.Close(fd)
 		}
 	})
-	d.sandboxes = f
-	return d, f
+	return f
 }
 
 // startAttached makes a container of a process that does nothing.

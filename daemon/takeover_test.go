@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/network"
 )
 
 // isOpen says whether fd is still what it was, as what nowhere returns.
@@ -123,5 +124,61 @@ func TestWhatNobodyTakesIsRemovedFromTheStore(t *testing.T) {
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// has says whether the store has the TAP of an endpoint.
+func (m *memoryStore) has(c *network.Container, e *network.Endpoint) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stored[tapID(c.ID, e)]
+}
+
+// TestTAPsAreStoredAsLongAsTheyAreOfUse follows a container's TAPs: each is in the store until its endpoint goes, and
+// what a daemon has at its end stays for the next one.
+func TestTAPsAreStoredAsLongAsTheyAreOfUse(t *testing.T) {
+	m := &memoryStore{stored: map[handover.ID]bool{}}
+	d := newConfiguredDaemon(t, Config{FDStore: m})
+	d.sandboxes = newFakeSandboxes(t)
+	makeNetworks(t, d, network.NetworkSpec{Name: "one"}, network.NetworkSpec{Name: "two"})
+	c := started(t, d, network.ContainerSpec{Name: "c1", NetworkMode: "one"})
+	if err := d.Connect(t.Context(), "two", "c1", network.EndpointSpec{}); err != nil {
+		t.Fatal(err)
+	}
+	c, _ = d.Container("c1")
+	one, two := c.Endpoints[0], c.Endpoints[1]
+	if !m.has(c, one) || !m.has(c, two) {
+		t.Errorf("%v is stored", m.stored)
+	}
+	if err := d.Disconnect(t.Context(), "one", "c1", false); err != nil {
+		t.Fatal(err)
+	}
+	if m.has(c, one) || !m.has(c, two) {
+		t.Errorf("after the disconnection %v is stored", m.stored)
+	}
+	ended := started(t, d, network.ContainerSpec{Name: "c2", NetworkMode: "one"})
+	before := m.barriers
+	if err := d.ContainerExited(t.Context(), "c2", 0); err != nil {
+		t.Fatal(err)
+	}
+	if m.has(ended, ended.Endpoints[0]) || m.barriers == before {
+		t.Errorf("after the end %v is stored, and it was not waited for that", m.stored)
+	}
+	set := &handover.Set{}
+	defer set.Close()
+	if err := d.HandOver(set); err != nil {
+		t.Fatal(err)
+	}
+	fd, ok := set.Take(tapID(c.ID, two))
+	if !ok || set.Count(handover.TAP) != 0 {
+		t.Errorf("the next daemon does not get the one TAP, or another one: %v", set)
+	}
+	_ = unix.Close(fd)
+	d.cancel() // it ends
+	if err := d.Disconnect(t.Context(), "two", "c1", true); err != nil {
+		t.Fatal(err)
+	}
+	if !m.has(c, two) {
+		t.Error("the next daemon does not find it")
 	}
 }
