@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -84,10 +85,11 @@ func (d *Daemon) LogPath(ref string) (string, error) {
 }
 
 func (d *Daemon) containerEvent(action string, c *network.Container, more map[string]string) {
-	attributes := map[string]string{"name": c.Name, "image": ""}
-	for k, v := range c.Labels {
-		attributes[k] = v
+	attributes := maps.Clone(c.Labels)
+	if attributes == nil {
+		attributes = map[string]string{}
 	}
+	attributes["name"], attributes["image"] = c.Name, "" // whatever labels are called
 	for k, v := range more {
 		attributes[k] = v
 	}

@@ -2,14 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
 
-	"github.com/usernet/usernet/internal/errdefs"
-
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -154,7 +154,10 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 	defer s.mu.Unlock()
 	d.teardown(s)
 	defer func() { d.updateNames(c.ID); d.updateIdleTimer() }()
-	return d.remove(s, c)
+	if err = d.remove(s, c); c.AutoRemove && errors.Is(err, errdefs.ErrNotFound) {
+		return nil // it was removed at its end, in the meantime
+	}
+	return err
 }
 
 // detach takes usernet's interfaces out of a sandbox that something else owns.

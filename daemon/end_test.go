@@ -335,3 +335,12 @@ func TestContainersThatAreNeverStarted(t *testing.T) {
 		t.Errorf("a daemon that ends removes it: %v", err)
 	}
 }
+
+// TestForcedRemovalMeetsTheContainersOwn: a container that is removed at its end is gone when the removal that killed it goes on.
+func TestForcedRemovalMeetsTheContainersOwn(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	ran(t, d, f, network.ContainerSpec{Name: "c1", AutoRemove: true})
+	if err := d.RemoveContainer(t.Context(), "c1", true); err != nil {
+		t.Error(err)
+	}
+}

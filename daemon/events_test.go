@@ -183,3 +183,14 @@ func TestEventsSayWhatDockersSay(t *testing.T) {
 		}
 	}
 }
+
+// TestLabelsDoNotHideTheName: labels are attributes of a container's events, under their own names.
+func TestLabelsDoNotHideTheName(t *testing.T) {
+	d, _ := newFakeDaemon(t)
+	started(t, d, network.ContainerSpec{Name: "c1", Labels: map[string]string{"name": "x", "team": "a"}})
+	for _, e := range eventsSince(t, d, time.Time{}.Add(1)) {
+		if e.Type == "container" && (e.Attributes["name"] != "c1" || e.Attributes["team"] != "a") {
+			t.Errorf("%s: %v", e.Action, e.Attributes)
+		}
+	}
+}
