@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/usernet/usernet/overlay/cluster"
@@ -56,15 +57,24 @@ func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*clust
 		return nil, err
 	}
 	cfg.Towards = location.Hosts
+	// A host that gets another identity goes on with the same store: a confined daemon could not start a store's program
+	// again. It ends with the daemon's process.
+	open := sync.OnceValues(func() (kv.Store, error) { return stores.Open(location) })
 	cfg.Backend = func(id cluster.Identity, _ netip.Addr) (records.Backend, error) {
-		store, err := stores.Open(location)
+		store, err := open()
 		if err != nil {
 			return nil, err
 		}
-		return kv.New(store, kv.Config{URL: location.String(), Host: id.ID, Incarnation: id.Incarnation, Log: log}), nil
+		return kv.New(lasting{store}, kv.Config{URL: location.String(), Host: id.ID, Incarnation: id.Incarnation, Log: log}), nil
 	}
 	return cfg, nil
 }
+
+// lasting is a store that its user does not close.
+type lasting struct{ kv.Store }
+
+// Close implements kv.Store.
+func (lasting) Close() error { return nil }
 
 // gossip joins by other hosts.
 func (o *clusterOptions) gossip(cfg *cluster.Config, log *slog.Logger) (*cluster.Config, error) {
