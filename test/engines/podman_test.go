@@ -203,8 +203,11 @@ func refuses(address string) error {
 }
 
 // echoes sends a datagram and wants it back.
-func echoes(address string) error {
-	c, err := net.Dial("udp", address)
+func echoes(address string) error { return echoesOver("udp", address) }
+
+// echoesOver is echoes for a network.
+func echoesOver(network, address string) error {
+	c, err := net.Dial(network, address)
 	if err != nil {
 		return err
 	}

@@ -30,13 +30,17 @@ func (p *podman) publishesBridge() {
 		eventually(t, func() error { return says("http://[::1]:18500/", "container\n") })
 	}
 	eventually(t, func() error { return echoes("127.0.0.1:18503") })
-	seen := fromOutside(t, "tcp", "192.0.2.2:18501")
-	if host, _, _ := net.SplitHostPort(seen); host != "192.0.2.1" && !original {
-		t.Errorf("the service sees a connection from %q", seen)
+	// The services start one after another.
+	for network, address := range map[string]string{"tcp": "192.0.2.2:18501", "udp": "192.0.2.2:18504"} {
+		eventually(t, func() error {
+			seen := fromOutside(t, network, address)
+			if strings.HasPrefix(seen, "192.0.2.1:") || original && seen != "" {
+				return nil
+			}
+			return fmt.Errorf("%s: the service sees a client at %q", network, seen)
+		})
 	}
-	if seen := fromOutside(t, "udp", "192.0.2.2:18504"); !strings.HasPrefix(seen, "192.0.2.1:") && !original {
-		t.Errorf("the service sees a datagram from %q", seen)
-	}
+	eventually(t, func() error { return echoesOver("tcp", "192.0.2.2:18502") })
 	// A stream of some size arrives as it was sent.
 	stream(t, "192.0.2.2:18502", 8<<20)
 
