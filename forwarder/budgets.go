@@ -96,8 +96,8 @@ func (f *Forwarder) claimDescriptors(inside netip.Addr, n int64, fd int) (claim,
 	return c, true
 }
 
-// processShort says whether a claim was refused although the container's share has room for n more: the process has many
-// descriptors open that are nobody's share, such as pipes and sockets in stock. That passes.
+// processShort says whether a claim was refused although the container's share has room for n more: the process has
+// many descriptors open that are nobody's share, such as pipes and sockets in stock. That passes.
 func (f *Forwarder) processShort(inside netip.Addr, n int64) bool {
 	d := f.cfg.Shared.descriptors
 	return d.Total() > 0 && d.Allows(f.client(inside), n)

@@ -57,15 +57,20 @@ func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*clust
 		return nil, err
 	}
 	cfg.Towards = location.Hosts
-	// A host that gets another identity goes on with the same store: a confined daemon could not start a store's program
-	// again. It ends with the daemon's process.
+	// A host that gets another identity goes on with the same store: a confined daemon could not start a store's
+	// program again. It ends with the daemon's process.
 	open := sync.OnceValues(func() (kv.Store, error) { return stores.Open(location) })
 	cfg.Backend = func(id cluster.Identity, _ netip.Addr) (records.Backend, error) {
 		store, err := open()
 		if err != nil {
 			return nil, err
 		}
-		return kv.New(lasting{store}, kv.Config{URL: location.String(), Host: id.ID, Incarnation: id.Incarnation, Log: log}), nil
+		return kv.New(lasting{store}, kv.Config{
+			URL:         location.String(),
+			Host:        id.ID,
+			Incarnation: id.Incarnation,
+			Log:         log,
+		}), nil
 	}
 	return cfg, nil
 }

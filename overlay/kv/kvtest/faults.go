@@ -177,8 +177,8 @@ func testRestored(t *testing.T, target Target) {
 	until(t, "the host is alive", func() bool { return fa.has(overlay.AliveKey(a)) })
 	retry(t, "Put", func(ctx context.Context) error { return ba.Put(ctx, row("hosts/early")) })
 	target.Backup(t)
-	// A server writes for itself when it starts, some ten times, and its revisions go on from there: a backup that lacks
-	// less than that looks like no older state.
+	// A server writes for itself when it starts, some ten times, and its revisions go on from there: a backup that
+	// lacks less than that looks like no older state.
 	for i := range 40 {
 		retry(t, "Put", func(ctx context.Context) error { return ba.Put(ctx, row(fmt.Sprintf("hosts/l%d", i))) })
 	}
