@@ -141,11 +141,14 @@ func TestTAPsAreStoredAsLongAsTheyAreOfUse(t *testing.T) {
 	d := newConfiguredDaemon(t, Config{FDStore: m})
 	d.sandboxes = newFakeSandboxes(t)
 	makeNetworks(t, d, network.NetworkSpec{Name: "one"}, network.NetworkSpec{Name: "two"})
-	c := started(t, d, network.ContainerSpec{Name: "c1", NetworkMode: "one"})
+	started(t, d, network.ContainerSpec{Name: "c1", NetworkMode: "one"})
 	if err := d.Connect(t.Context(), "two", "c1", network.EndpointSpec{}); err != nil {
 		t.Fatal(err)
 	}
-	c, _ = d.Container("c1")
+	c, err := d.Container("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	one, two := c.Endpoints[0], c.Endpoints[1]
 	if !m.has(c, one) || !m.has(c, two) {
 		t.Errorf("%v is stored", m.stored)
