@@ -41,9 +41,7 @@ func (t *Table) apply(e Event) {
 	case EventReset:
 		t.mu.listing, t.mu.rewound = map[string]bool{}, e.Rewound
 	case EventRow:
-		if t.mu.listing != nil {
-			t.mu.listing[e.Row.Key] = true
-		}
+		t.listed(e.Row.Key)
 		t.applyRow(e.Row)
 	case EventSynced:
 		t.applyEnd()
@@ -163,6 +161,10 @@ func (t *Table) again(have *entry, version uint64) {
 
 // applyOwn handles a row in the backend that this host has written, in this life or another. The caller holds mu.
 func (t *Table) applyOwn(k overlay.ParsedKey, row Row, have *entry) {
+	if c := t.mu.claims[row.Key]; c != nil && row.Incarnation == t.cfg.Incarnation {
+		c.seen, c.version = true, max(c.version, row.Version)
+		return // the answer decides
+	}
 	if k.Kind == overlay.KindHost && t.otherself(row) {
 		return
 	}
@@ -183,6 +185,13 @@ func (t *Table) applyOwn(k overlay.ParsedKey, row Row, have *entry) {
 			return // it is about to be replaced
 		}
 		t.again(have, row.Version)
+	}
+}
+
+// listed notes that the backend has a row: a list that is read now may have been made before. The caller holds mu.
+func (t *Table) listed(key string) {
+	if t.mu.listing != nil {
+		t.mu.listing[key] = true
 	}
 }
 
@@ -417,6 +426,7 @@ func (t *Table) pushAll(ctx context.Context) bool {
 		if e := t.mu.rows[row.Key]; e == nil || e.Version == row.Version {
 			delete(t.mu.dirty, row.Key)
 		}
+		t.listed(row.Key)
 		t.mu.Unlock()
 	}
 	return done

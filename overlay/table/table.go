@@ -51,6 +51,7 @@ type Table struct {
 		down   map[overlay.HostID]time.Time // since when it does not hear of the others
 		dirty  map[string]bool              // own keys that the backend is to have
 		gone   map[string]Row               // rows that are to be deleted in the backend
+		claims map[string]*claim            // own claims that the backend has not answered yet
 		unsent map[string]bool              // keys whose replica on disk is older
 		// listing are the keys that came since the last reset; nil while no list comes.
 		listing  map[string]bool
@@ -109,7 +110,7 @@ func Open(cfg Config) (*Table, error) {
 	t.mu.rows, t.mu.byNet = map[string]*entry{}, map[string]map[string]*entry{}
 	t.mu.alive, t.mu.down = map[overlay.HostID]uint64{}, map[overlay.HostID]time.Time{}
 	t.mu.dirty, t.mu.gone, t.mu.unsent = map[string]bool{}, map[string]Row{}, map[string]bool{}
-	t.mu.refused, t.mu.lost = map[string]error{}, map[string]Row{}
+	t.mu.refused, t.mu.lost, t.mu.claims = map[string]error{}, map[string]Row{}, map[string]*claim{}
 	t.mu.pending = newChanges()
 	if err := t.load(); err != nil {
 		return nil, err
@@ -212,41 +213,6 @@ func (t *Table) Drop(key string) {
 	if err := t.save(); err != nil {
 		t.log.Warn("the replica of the cluster's records was not stored", "error", err)
 	}
-}
-
-// Claim asks the backend for a key that one host may have, and waits for its answer: CallTimeout at most. A *TakenError
-// says that another has it.
-func (t *Table) Claim(ctx context.Context, key string, value []byte) error {
-	if err := overlayRow(key, value); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
-	defer cancel()
-	row := Row{
-		Key: key, Value: slices.Clone(value), Owner: t.cfg.Host, Incarnation: t.cfg.Incarnation, Version: 1,
-		Claimed: t.cfg.Clock().UnixNano(),
-	}
-	t.mu.Lock()
-	if have := t.mu.rows[key]; have != nil {
-		if have.Owner == row.Owner && have.Claimed != 0 {
-			row.Claimed = have.Claimed
-		}
-		row.Version = have.Version + 1
-	}
-	if g, is := t.mu.gone[key]; is {
-		row.Version = max(row.Version, g.Version+1)
-		delete(t.mu.gone, key)
-	}
-	t.mu.Unlock()
-	if err := t.cfg.Backend.Claim(ctx, row); err != nil {
-		return t.explain(err)
-	}
-	t.mu.Lock()
-	if have := t.mu.rows[key]; have == nil || have.Version <= row.Version {
-		t.store(row)
-	}
-	t.mu.Unlock()
-	return t.save()
 }
 
 // Delete removes a row, whoever wrote it, in the backend first: so for networks, which any host may remove.

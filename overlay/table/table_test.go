@@ -246,9 +246,39 @@ func TestNetworksAreRemovedByAnyHost(t *testing.T) {
 
 // script is a backend that tells what a test says, and notes what it is given.
 type script struct {
-	events chan table.Event
-	put    chan table.Row
+	events  chan table.Event
+	put     chan table.Row
+	deleted chan table.Row
+	claim   func(table.Row) error // nil: each claim succeeds
 }
+
+// scripted is host A's table with such a backend.
+func scripted(t *testing.T) (*table.Table, *script) {
+	t.Helper()
+	b := &script{events: make(chan table.Event), put: make(chan table.Row), deleted: make(chan table.Row, 8)}
+	tab, err := table.Open(table.Config{Host: hostA, Incarnation: 1, Store: network.NewMemoryStore(), Backend: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab.Start()
+	t.Cleanup(func() { _ = tab.Close() })
+	return tab, b
+}
+
+// tell yields events, and returns when the table has taken the last one over: the next is asked for only then.
+func (b *script) tell(events ...table.Event) {
+	for _, e := range append(events, table.Event{}) {
+		b.events <- e
+	}
+}
+
+// list yields an empty list.
+func (b *script) list() {
+	b.tell(table.Event{Kind: table.EventReset}, table.Event{Kind: table.EventSynced})
+}
+
+// seen yields a row that the backend has.
+func (b *script) seen(row table.Row) { b.tell(table.Event{Kind: table.EventRow, Row: row}) }
 
 func (b *script) Watch(ctx context.Context) iter.Seq2[table.Event, error] {
 	return func(yield func(table.Event, error) bool) {
@@ -274,26 +304,107 @@ func (b *script) Put(ctx context.Context, row table.Row) error {
 	}
 }
 
-func (b *script) Claim(context.Context, table.Row) error  { return nil }
-func (b *script) Delete(context.Context, table.Row) error { return nil }
-func (b *script) Health() table.Health                    { return table.Health{Connected: true} }
-func (b *script) Close() error                            { return nil }
+func (b *script) Claim(_ context.Context, row table.Row) error {
+	if b.claim == nil {
+		return nil
+	}
+	return b.claim(row)
+}
+
+func (b *script) Delete(_ context.Context, row table.Row) error {
+	b.deleted <- row
+	return nil
+}
+
+func (b *script) Health() table.Health { return table.Health{Connected: true} }
+func (b *script) Close() error         { return nil }
+
+// TestAClaimThatIsSeenBeforeItsAnswerStays: a backend's list of changes may be faster than its answer, and without a
+// store it is, by the time that a claim waits for objections.
+func TestAClaimThatIsSeenBeforeItsAnswerStays(t *testing.T) {
+	tab, b := scripted(t)
+	b.list()
+	b.claim = func(row table.Row) error {
+		row.Version += 3 // a tombstone of an earlier row had that
+		b.seen(row)
+		return nil
+	}
+	key, value := endpoint(hostA, "10.0.0.2", "")
+	if err := tab.Claim(t.Context(), key, value); err != nil {
+		t.Fatal(err)
+	}
+	if s := tab.Status(); s.Unsent != 0 {
+		t.Errorf("%d rows are still to be written or deleted", s.Unsent)
+	}
+	// What is deleted is what the backend has, and nothing was deleted before.
+	tab.Drop(key)
+	select {
+	case row := <-b.deleted:
+		if len(tab.OwnEndpoints()) != 0 || row.Version != 4 {
+			t.Errorf("version %d of %s was deleted", row.Version, row.Key)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it was not deleted")
+	}
+}
+
+// TestAClaimWithoutAnAnswerIsTakenBack: a store may have done what it did not answer in time.
+func TestAClaimWithoutAnAnswerIsTakenBack(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		tab, b := scripted(t)
+		b.list()
+		away := &table.UnavailableError{URL: "test", Err: errors.New("no answer")}
+		b.claim = func(row table.Row) error {
+			if seen {
+				b.seen(row)
+			}
+			return away
+		}
+		key := overlay.NameKey("ov")
+		if err := tab.Claim(t.Context(), key, must(overlay.Encode(overlay.Name{Network: netID}))); !errors.Is(err, away) {
+			t.Fatal(err)
+		}
+		if _, is := tab.Claimed(key); is {
+			t.Error("the name counts as claimed")
+		}
+		select {
+		case row := <-b.deleted:
+			if row.Key != key || row.Version != 1 {
+				t.Errorf("version %d of %s was deleted", row.Version, row.Key)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("nothing was deleted")
+		}
+	}
+}
+
+// TestWhatIsClaimedWhileTheListIsReadStays: the list was made before, and does not have it.
+func TestWhatIsClaimedWhileTheListIsReadStays(t *testing.T) {
+	tab, b := scripted(t)
+	b.tell(table.Event{Kind: table.EventReset})
+	key, value := aNetwork(hostA)
+	if err := tab.Claim(t.Context(), key, value); err != nil {
+		t.Fatal(err)
+	}
+	b.tell(table.Event{Kind: table.EventSynced})
+	if list := tab.Networks(); len(list) != 1 {
+		t.Errorf("networks: %+v", list)
+	}
+	b.list() // one that was made later
+	if list := tab.Networks(); len(list) != 0 {
+		t.Errorf("networks that the backend lacks: %+v", list)
+	}
+}
 
 // TestWhatIsPutWhileTheListIsMadeStays: the list was made before, and does not have it.
 func TestWhatIsPutWhileTheListIsMadeStays(t *testing.T) {
-	b := &script{make(chan table.Event), make(chan table.Row)}
-	tab, err := table.Open(table.Config{Host: hostA, Incarnation: 1, Store: network.NewMemoryStore(), Backend: b})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tab.Start()
-	t.Cleanup(func() { _ = tab.Close() })
-	b.events <- table.Event{Kind: table.EventReset}
+	tab, b := scripted(t)
+	b.tell(table.Event{Kind: table.EventReset})
 	key, value := aNetwork(hostA)
 	if err := tab.Put(key, value); err != nil {
 		t.Fatal(err)
 	}
-	b.events <- table.Event{Kind: table.EventSynced}
+	b.tell(table.Event{Kind: table.EventSynced})
 	select {
 	case row := <-b.put:
 		if row.Key != key {
