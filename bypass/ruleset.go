@@ -3,6 +3,7 @@ package bypass
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -59,7 +60,10 @@ var families = []family{
 }
 
 // loadRuleset puts the rules in place in the network namespace that this process is in. Rules that are there stay.
-func loadRuleset(ipv6 bool) error {
+func loadRuleset(ipv6 bool) error { return loadTables(ipv6, family.add) }
+
+// loadTables makes a table of each family in the network namespace that this process is in. One that is there stays.
+func loadTables(ipv6 bool, add func(family, *nftables.Conn) error) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -68,7 +72,7 @@ func loadRuleset(ipv6 bool) error {
 		if f.table == nftables.TableFamilyIPv6 && !ipv6 {
 			continue
 		}
-		if err := f.add(c); err != nil {
+		if err := add(f, c); err != nil {
 			return err
 		}
 		if err := c.Flush(); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -80,40 +84,18 @@ func loadRuleset(ipv6 bool) error {
 
 func (f family) add(c *nftables.Conn) error {
 	t := c.CreateTable(&nftables.Table{Name: tableName, Family: f.table})
-	key, err := nftables.ConcatSetType(f.addr, nftables.TypeInetService, f.addr, nftables.TypeInetService)
+	var err error
+	set := func(name string, timeout time.Duration) *nftables.Set {
+		s, failed := f.addSet(c, t, name, setSize, timeout)
+		err = errors.Join(err, failed)
+		return s
+	}
+	synSent, established := set(setSYNSent, timeWait), set(setEstablished, 0)
+	finWait, timeWaits := set(setFINWait, 0), set(setTimeWait, timeWait)
 	if err != nil {
 		return err
 	}
-	open := func(name string) *nftables.Set {
-		return &nftables.Set{Table: t, Name: name, KeyType: key, Concatenation: true, Dynamic: true, Size: setSize}
-	}
-	timed := func(name string) *nftables.Set {
-		return &nftables.Set{
-			Table:         t,
-			Name:          name,
-			KeyType:       key,
-			Concatenation: true,
-			Dynamic:       true,
-			Size:          setSize,
-			HasTimeout:    true,
-			Timeout:       timeWait,
-		}
-	}
-	synSent, established := timed(setSYNSent), open(setEstablished)
-	finWait, timeWaits := open(setFINWait), timed(setTimeWait)
-	for _, s := range []*nftables.Set{synSent, established, finWait, timeWaits} {
-		if err := c.AddSet(s, nil); err != nil {
-			return err
-		}
-	}
-	// A chain of type route has the kernel look for the way again where the mark was changed.
-	out := c.AddChain(&nftables.Chain{
-		Table:    t,
-		Name:     "out",
-		Type:     nftables.ChainTypeRoute,
-		Hooknum:  nftables.ChainHookOutput,
-		Priority: nftables.ChainPriorityMangle,
-	})
+	out := addRouteChain(c, t)
 	fromProxy := c.AddChain(&nftables.Chain{Table: t, Name: "from_proxy"})
 	// Before connections are tracked, or the container's own, to be opened by way of the gateway then, would be taken
 	// for reset.
@@ -124,13 +106,7 @@ func (f family) add(c *nftables.Conn) error {
 		Hooknum:  nftables.ChainHookOutput,
 		Priority: nftables.ChainPriorityRaw,
 	})
-	rule := func(chain *nftables.Chain, parts ...[]expr.Any) {
-		r := &nftables.Rule{Table: t, Chain: chain}
-		for _, p := range parts {
-			r.Exprs = append(r.Exprs, p...)
-		}
-		c.AddRule(r)
-	}
+	rule := func(chain *nftables.Chain, parts ...[]expr.Any) { addRule(c, chain, parts...) }
 	inside, outside := f.key(false), f.key(true) // of packets from the container's socket, and from the proxy's
 
 	rule(unsolicited, markIs(fwmark.Outbound), protocolIs(unix.IPPROTO_TCP),
@@ -169,6 +145,44 @@ func (f family) add(c *nftables.Conn) error {
 	rule(fromProxy, flagsAre(flagFIN, 0), outside, in(timeWaits), verdict(expr.VerdictAccept, ""))
 	rule(fromProxy, outside, put(timeWaits))
 	return nil
+}
+
+// addSet makes a set of connections, of which packets add elements: for a time, or where timeout is 0 until they remove
+// them.
+func (f family) addSet(
+	c *nftables.Conn, t *nftables.Table, name string, size uint32, timeout time.Duration,
+) (*nftables.Set, error) {
+	key, err := nftables.ConcatSetType(f.addr, nftables.TypeInetService, f.addr, nftables.TypeInetService)
+	if err != nil {
+		return nil, err
+	}
+	s := &nftables.Set{
+		Table:         t,
+		Name:          name,
+		KeyType:       key,
+		Concatenation: true,
+		Dynamic:       true,
+		Size:          size,
+		HasTimeout:    timeout > 0,
+		Timeout:       timeout,
+	}
+	return s, c.AddSet(s, nil)
+}
+
+// addRouteChain makes the chain that marks what the container sends: one of type route has the kernel look for the way
+// again where the mark was changed.
+func addRouteChain(c *nftables.Conn, t *nftables.Table) *nftables.Chain {
+	return c.AddChain(&nftables.Chain{
+		Table:    t,
+		Name:     "out",
+		Type:     nftables.ChainTypeRoute,
+		Hooknum:  nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityMangle,
+	})
+}
+
+func addRule(c *nftables.Conn, chain *nftables.Chain, parts ...[]expr.Any) {
+	c.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: slices.Concat(parts...)})
 }
 
 // key loads a packet's connection as the container sees it: its own address and port, then the other's.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +157,9 @@ func TestIdentityLasts(t *testing.T) {
 	first, err := loadIdentity(dir, time.UnixMilli(1000))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if st, err := os.Stat(identityPath(dir)); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the file with the key: %v, %v", st, err)
 	}
 	second, err := loadIdentity(dir, time.UnixMilli(10)) // the clock went back
 	if err != nil || second.ID != first.ID || second.PublicKey() != first.PublicKey() || second.Incarnation != first.Incarnation+1 {

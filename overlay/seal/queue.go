@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/usernet/usernet/internal/packet"
 )
 
 const (
 	// Port is the UDP port of both ends inside the tunnel: VXLAN's (IANA).
 	Port = 4789
 
-	hopLimit  = 64
-	protoUDP  = 17
+	hopLimit  = packet.DefaultTTL
 	batchRoom = 65000 + BatchSize*innerHeaders
 
 	queued = 64 // batches that wait for WireGuard
@@ -54,7 +55,7 @@ func (t *Tunnel) Batch() *Batch {
 func (t *Tunnel) Add(b *Batch, to netip.Addr, head, data []byte) {
 	n := len(head) + len(data)
 	var h [innerHeaders]byte
-	h[0], h[6], h[7] = 6<<4, protoUDP, hopLimit
+	h[0], h[6], h[7] = 6<<4, packet.ProtoUDP, hopLimit
 	binary.BigEndian.PutUint16(h[4:], uint16(8+n))
 	src, dst := t.own.As16(), to.As16()
 	copy(h[8:], src[:])
@@ -203,7 +204,7 @@ func (q *queue) Write(bufs [][]byte, offset int) (int, error) {
 // open finds the payload of a datagram to Port in an IPv6 packet. WireGuard has seen to it that the source is the
 // peer's.
 func open(p []byte) (src netip.Addr, datagram []byte, ok bool) {
-	if len(p) < innerHeaders || p[0]>>4 != 6 || p[6] != protoUDP || binary.BigEndian.Uint16(p[42:]) != Port {
+	if len(p) < innerHeaders || p[0]>>4 != 6 || p[6] != packet.ProtoUDP || binary.BigEndian.Uint16(p[42:]) != Port {
 		return src, nil, false
 	}
 	n := int(binary.BigEndian.Uint16(p[44:]))
