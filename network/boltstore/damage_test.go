@@ -260,6 +260,12 @@ func TestFileThatShrinksUnderIt(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
+	if d, err = Open(path); err != nil {
+		t.Fatalf("the lock outlives Close: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {

@@ -55,7 +55,7 @@ func Open(path string) (*DB, error) {
 		return err
 	})
 	if err != nil {
-		_ = f.Close() // bbolt has closed it, unless it panicked
+		giveUp(f) // bbolt has closed it, unless it panicked
 		var errno syscall.Errno
 		if errors.As(err, &errno) && errno != syscall.EINVAL {
 			// the disk is full, or fails; EINVAL is bbolt's and mmap's for a bad size
@@ -108,6 +108,15 @@ func lock(path string) (*os.File, error) {
 	}
 }
 
+// giveUp closes a file that bbolt may have mapped and does not unmap any more. A mapping keeps flock(2)'s lock, which has
+// to be given up first.
+func giveUp(f *os.File) {
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = syscall.Flock(int(fd), syscall.LOCK_UN) })
+	}
+	_ = f.Close()
+}
+
 // guarded calls f, and makes an error of a panic and of an access to memory that is not there: bbolt maps the file, and
 // has what is past its end read as such (SIGBUS).
 func guarded(f func() error) (err error) {
@@ -148,12 +157,13 @@ func (d *DB) run(do func(func(*bolt.Tx) error) error, f func(*bolt.Tx) error) er
 	return d.broken
 }
 
-// Close closes the file.
+// Close closes the file and gives its lock up, also where the file turned out to be damaged.
 func (d *DB) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.broken != nil {
-		return nil // bbolt may hold locks of its own for ever; the process's end closes what it has
+		giveUp(d.file) // bbolt may hold locks of its own for ever
+		return nil
 	}
 	return guarded(d.bolt.Close)
 }
