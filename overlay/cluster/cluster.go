@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network/boltstore"
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/fabric"
@@ -194,132 +191,6 @@ func (c *Cluster) Close() error {
 	return errors.Join(err, f.Close(), c.replica.Close())
 }
 
-// follow takes over what changed, until the table is closed.
-func (c *Cluster) follow(t *table.Table) {
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-t.Changed():
-		}
-		if t != c.Table() {
-			return // the host has another identity
-		}
-		changes := t.TakeChanges()
-		if changes.Duplicate != nil {
-			c.becomeAnother(*changes.Duplicate)
-			return // another goroutine follows
-		}
-		_ = isolate.Call(c.log, "the cluster's changes", func() error { c.changed(changes); return nil })
-	}
-}
-
-// changed brings fabric and addresses in line with the table, and tells the daemon.
-func (c *Cluster) changed(changes table.Changes) {
-	t := c.Table()
-	if changes.Usurped != nil {
-		c.event("duplicate-host", map[string]string{"host": string(changes.Usurped.Owner)})
-		c.log.Error(
-			"another daemon has started with this host's id, from a copy of its state directory; it will draw another one",
-		)
-		c.putHost()
-	}
-	for _, conflict := range changes.Lost {
-		c.event("conflict", map[string]string{"key": conflict.Own.Key, "host": string(conflict.Other.Owner)})
-	}
-	if changes.Hosts || changes.Synced {
-		c.setPeers(t.Hosts())
-	}
-	if changes.Hosts {
-		for id := range c.joinedNetworks() {
-			changes.Endpoints[id] = true // which of them are down
-		}
-	}
-	for id := range changes.Endpoints {
-		c.setEntries(id)
-	}
-	for id := range changes.Networks {
-		if _, is := t.Network(id); !is {
-			c.networkGone(t, id)
-		}
-	}
-	if changes.Synced || len(changes.Networks) > 0 {
-		c.ended.Go(func() { c.claimAhead(t) })
-	}
-	if c.cfg.Changed != nil {
-		c.cfg.Changed(changes)
-	}
-}
-
-// networkGone takes this host's blocks of a network away that was removed, and puts the network again where containers
-// of this host are still on it: they were started while somebody removed it.
-func (c *Cluster) networkGone(t *table.Table, id string) {
-	if c.inUse(id) {
-		return // the daemon still has its record, and puts it again
-	}
-	for _, b := range t.Blocks(id) {
-		t.Drop(overlay.BlockKey(id, b.Prefix))
-	}
-	c.mu.Lock()
-	delete(c.mu.leases, id)
-	c.mu.Unlock()
-}
-
-// becomeAnother draws a new identity, since another daemon with this one is there before: the state directory is a
-// copy.
-func (c *Cluster) becomeAnother(other table.Row) {
-	c.log.Error(
-		"another daemon has this host's id: the state directory is a copy of another host's. This host draws a new id",
-		"id",
-		c.Identity().ID,
-	)
-	id := newIdentity()
-	c.mu.Lock()
-	id.Incarnation = c.mu.id.Incarnation
-	c.mu.Unlock()
-	if err := id.save(c.cfg.Dir); err != nil {
-		c.log.Error("this host goes on without a cluster", "error", err)
-		return
-	}
-	c.event("duplicate-host", map[string]string{"host": string(other.Owner), "new": string(id.ID)})
-	c.reopen(id)
-}
-
-// reopen makes table, fabric and backend anew, for another identity or another address.
-func (c *Cluster) reopen(id Identity) {
-	c.mu.Lock()
-	t, f, old := c.mu.table, c.mu.fabric, c.mu.joined
-	if id.ID != c.mu.id.ID {
-		c.mu.leases = map[string]*leases{} // those blocks are the other's
-	}
-	c.mu.id, c.mu.joined = id, map[string]*joined{}
-	for container, list := range c.mu.own {
-		list = slices.Clone(list)
-		for i := range list {
-			list[i].Host, list[i].Incarnation = id.ID, id.Incarnation
-		}
-		c.mu.own[container] = list
-	}
-	c.mu.Unlock()
-	for _, j := range old {
-		j.trunk.Detach()
-	}
-	if err := errors.Join(t.Close(), f.Close()); err != nil {
-		c.log.Warn("what reached other hosts did not end cleanly", "error", err)
-	}
-	if err := c.open(); err != nil {
-		c.log.Error("this host goes on without a cluster", "error", err)
-		return
-	}
-	for _, j := range old {
-		if err := c.Join(j.network, j.engine); err != nil {
-			c.log.Error("a network does not reach other hosts any more", "network", j.network.Name, "error", err)
-		}
-	}
-	c.run()
-	c.putEndpoints()
-}
-
 // Table is the replica. It is another one after the host has drawn a new identity.
 func (c *Cluster) Table() *table.Table {
 	c.mu.Lock()
@@ -332,72 +203,6 @@ func (c *Cluster) Identity() Identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.id
-}
-
-// putHost has others know where this host is.
-func (c *Cluster) putHost() {
-	c.mu.Lock()
-	if c.mu.left {
-		c.mu.Unlock()
-		return
-	}
-	h := overlay.Host{
-		ID:          c.mu.id.ID,
-		Name:        c.cfg.Name,
-		Incarnation: c.mu.id.Incarnation,
-		Key:         c.mu.id.PublicKey(),
-		Codecs:      []string{"vxlan"},
-		Version:     c.cfg.Version,
-	}
-	h.Seen = maps.Clone(c.mu.seen)
-	for _, a := range c.mu.addrs {
-		h.Addrs = append(h.Addrs, netip.AddrPortFrom(a, c.mu.id.Port))
-	}
-	t := c.mu.table
-	c.mu.Unlock()
-	value, err := overlay.Encode(h)
-	if err == nil {
-		err = t.Put(overlay.HostKey(h.ID), value)
-	}
-	if err != nil {
-		c.log.Error("other hosts are not told of this one", "error", err)
-	}
-}
-
-// setPeers tells the fabric of the hosts.
-func (c *Cluster) setPeers(hosts []table.HostView) {
-	c.mu.Lock()
-	f, own := c.mu.fabric, c.mu.id.ID
-	c.mu.Unlock()
-	var peers []fabric.Peer
-	for _, h := range hosts {
-		if h.ID == own {
-			continue
-		}
-		p := fabric.Peer{Host: h.ID, Addrs: h.Addrs, Key: h.Key}
-		for _, o := range hosts {
-			if a, is := o.Seen[h.ID]; is && o.ID != own {
-				p.Seen = append(p.Seen, a)
-			}
-		}
-		peers = append(peers, p)
-	}
-	if err := f.SetPeers(peers); err != nil {
-		c.log.Warn("other hosts are not reached", "error", err)
-	}
-}
-
-// keyRefused is told by the fabric of a host whose key does not count. Whoever may write to the store could else take a
-// host's place in sealed networks.
-func (c *Cluster) keyRefused(err error) {
-	c.log.Error("the key of a host is refused; if that host was made anew: usernet cluster leave HOST", "error", err)
-	var changed *seal.ChangedKeyError
-	if errors.As(err, &changed) {
-		c.mu.Lock()
-		c.mu.refused[changed.Host] = true
-		c.mu.Unlock()
-		c.event("key-refused", map[string]string{"host": string(changed.Host)})
-	}
 }
 
 func (c *Cluster) event(action string, attributes map[string]string) {

@@ -1,0 +1,108 @@
+package table
+
+import (
+	"context"
+	"time"
+
+	"github.com/usernet/usernet/overlay"
+)
+
+// expireEvery is how often rows of hosts that are not heard of are looked at.
+const expireEvery = 5 * time.Second
+
+// expire removes what has been without its host for too long, until ctx ends.
+func (t *Table) expire(ctx context.Context) {
+	ticker := time.NewTicker(expireEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			t.Expire(ctx)
+			if err := t.save(); err != nil {
+				t.log.Warn("the replica of the cluster's records was not stored", "error", err)
+			}
+		}
+	}
+}
+
+// BlockTTL is how long a host that is not heard of has its blocks of addresses. Its containers may run all that time.
+const BlockTTL = 24 * time.Hour
+
+// Expire removes the rows of hosts that have not been heard of for long enough, in the backend and here. A host that is
+// cut off itself removes nothing: all others are not heard of then. It is done every few seconds; tests do not wait for
+// that.
+func (t *Table) Expire(ctx context.Context) {
+	for _, e := range t.expired() {
+		if t.cfg.Backend.Delete(ctx, e.Row) != nil {
+			return // the next time tries again
+		}
+		t.mu.Lock()
+		if t.mu.rows[e.Key] == e {
+			t.remove(e.Key)
+		}
+		t.mu.Unlock()
+	}
+}
+
+// expired are the rows that have no host any more. What a restored backend lacks, and nobody has put again, goes at
+// once.
+func (t *Table) expired() []*entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.mu.synced {
+		return nil
+	}
+	now := t.cfg.Clock()
+	var list []*entry
+	for key, e := range t.mu.rows {
+		if !e.missing.IsZero() && now.Sub(e.missing) >= missingGrace && e.Owner != t.cfg.Host {
+			t.remove(key)
+			continue
+		}
+		if e.Owner == t.cfg.Host || removable(e.key.Kind) {
+			continue
+		}
+		ttl := RecordTTL
+		if e.key.Kind == overlay.KindBlock {
+			ttl = BlockTTL
+		}
+		if since, down := t.mu.down[e.Owner]; down && now.Sub(since) >= ttl {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Expel removes all rows of a host at once, in the backend and here.
+func (t *Table) Expel(ctx context.Context, host overlay.HostID) error {
+	t.mu.Lock()
+	var list []*entry
+	for _, e := range t.mu.rows {
+		if e.Owner == host && !removable(e.key.Kind) {
+			list = append(list, e)
+		}
+	}
+	t.mu.Unlock()
+	for _, e := range list {
+		t.mu.Lock()
+		if t.mu.rows[e.Key] == e {
+			t.remove(e.Key)
+			delete(t.mu.dirty, e.Key)
+			t.mu.gone[e.Key] = e.Row
+		}
+		t.mu.Unlock()
+		call, cancel := context.WithTimeout(ctx, CallTimeout)
+		err := t.cfg.Backend.Delete(call, e.Row)
+		cancel()
+		if err != nil {
+			t.wake()
+			return t.explain(err)
+		}
+		t.mu.Lock()
+		delete(t.mu.gone, e.Key)
+		t.mu.Unlock()
+	}
+	return t.save()
+}
