@@ -157,8 +157,13 @@ func (c *Client) ContainerStart(ctx context.Context, ref string, p Started) (r S
 	return r, err
 }
 
-// Attach gives the network namespace netns, which stays the caller's, interfaces. It returns when traffic can flow.
+// Attach gives the network namespace netns, which stays the caller's, interfaces; nil for a virtual machine. It returns
+// when traffic can flow.
 func (c *Client) Attach(ctx context.Context, q AttachRequest, netns *os.File) (made AttachReply, err error) {
+	if netns == nil {
+		err = c.Do(ctx, "POST", "/usernet/attachments", q, &made)
+		return made, err
+	}
 	once := &Client{c.Socket, &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -79,9 +79,10 @@ func (s *Server) build4(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(router)),
 	}
 	if kind != dhcpv4.MessageTypeNak {
-		mods = append(mods,
-			dhcpv4.WithNetmask(net.CIDRMask(s.cfg.Subnet4.Bits(), 32)),
-			dhcpv4.WithRouter(router))
+		mods = append(mods, dhcpv4.WithNetmask(net.CIDRMask(s.cfg.Subnet4.Bits(), 32)))
+		if !s.cfg.NoRoute {
+			mods = append(mods, dhcpv4.WithRouter(router))
+		}
 		if servers := s.dns(netip.Addr.Is4); len(servers) > 0 {
 			list := make([]net.IP, len(servers))
 			for i, a := range servers {

@@ -50,12 +50,15 @@ func (s *Server) advertisement() *ndp.RouterAdvertisement {
 			&ndp.PrefixInformation{
 				PrefixLength:                   uint8(s.cfg.Prefix6.Bits()),
 				OnLink:                         true,
-				AutonomousAddressConfiguration: true,
+				AutonomousAddressConfiguration: !s.cfg.Assigned6,
 				ValidLifetime:                  prefixValid,
 				PreferredLifetime:              prefixPreferred,
 				Prefix:                         s.cfg.Prefix6.Masked().Addr(),
 			},
 		},
+	}
+	if s.cfg.NoRoute {
+		ra.RouterLifetime = 0 // RFC 4861 section 4.2: no default router
 	}
 	if s.cfg.MTU >= header.IPv6MinimumMTU {
 		ra.Options = append(ra.Options, ndp.NewMTU(uint32(s.cfg.MTU)))

@@ -31,6 +31,10 @@ type Config struct {
 	Prefix6 netip.Prefix
 	// Address6 is what DHCPv6 gives to every guest that asks; invalid: there is no DHCPv6 server.
 	Address6 netip.Addr
+	// Assigned6 has guests get their addresses by DHCPv6 alone. Prefix6 may have any length then.
+	Assigned6 bool
+	// NoRoute gives guests no default route: nothing leads out of the network.
+	NoRoute bool
 
 	// Static overrides the pool: it returns the addresses of the guest with this MAC; invalid ones are not its.
 	Static func(mac net.HardwareAddr) (v4, v6 netip.Addr)
@@ -58,7 +62,7 @@ const (
 // Server is the device behind a switch port. Its methods may be called by many goroutines at once.
 type Server struct {
 	cfg       Config
-	port      atomic.Pointer[vswitch.Port]
+	out       atomic.Pointer[Output]
 	solicited *rate.Limiter
 
 	leases struct {
@@ -85,7 +89,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Last4.Less(cfg.First4)) {
 		return nil, fmt.Errorf("autoconf: the pool %s-%s is not in the subnet %s", cfg.First4, cfg.Last4, cfg.Subnet4)
 	}
-	if cfg.Prefix6.IsValid() && cfg.Prefix6.Bits() != 64 {
+	if cfg.Prefix6.IsValid() && cfg.Prefix6.Bits() != 64 && !cfg.Assigned6 {
 		return nil, errors.New(
 			"autoconf: stateless address configuration needs a prefix of 64 bits (RFC 4862 section 5.5.3)",
 		)
@@ -107,8 +111,11 @@ func (s *Server) MAC() net.HardwareAddr {
 	return mac
 }
 
-// SetPort says where answers leave. The port must be a trusted one, as they carry the router's MAC address.
-func (s *Server) SetPort(p *vswitch.Port) { s.port.Store(p) }
+// Output takes frames of the server. It must not keep them. *vswitch.Port is one.
+type Output interface{ Receive(f *vswitch.Frame) }
+
+// SetPort says where answers leave. A switch port must be a trusted one, as they carry the router's MAC address.
+func (s *Server) SetPort(o Output) { s.out.Store(&o) }
 
 // Run sends a router advertisement at once and then at the interval of RFC 4861 section 6.2.1, until ctx ends.
 func (s *Server) Run(ctx context.Context) {
@@ -129,14 +136,21 @@ func (s *Server) Run(ctx context.Context) {
 
 // WriteFrame implements vswitch.Device: it answers what a guest asks, on the guest's goroutine.
 func (s *Server) WriteFrame(f *vswitch.Frame) error {
-	if s.port.Load() == nil || len(f.Payload) != 1 {
-		return nil
+	s.Answer(f)
+	return nil
+}
+
+// Answer answers a frame that asks for configuration, and says whether it is one.
+func (s *Server) Answer(f *vswitch.Frame) (asks bool) {
+	if s.out.Load() == nil || len(f.Payload) != 1 {
+		return false
 	}
 	p := f.Payload[0]
 	switch f.EtherType() {
 	case vswitch.EtherTypeIPv4:
 		if payload, ok := udpv4(p, serverPort4); ok && s.cfg.Subnet4.IsValid() {
 			s.answer4(payload)
+			return true
 		}
 	case vswitch.EtherTypeIPv6:
 		mac := net.HardwareAddr(f.Ethernet()[6:12])
@@ -144,17 +158,19 @@ func (s *Server) WriteFrame(f *vswitch.Frame) error {
 			if s.solicited.Allow() {
 				s.advertise(mac, from)
 			}
+			return true
 		} else if from, payload, ok := udpv6(p, serverPort6); ok && s.cfg.Address6.IsValid() {
 			s.answer6(mac, from, payload)
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // send lets a packet leave in the router's name.
 func (s *Server) send(to net.HardwareAddr, etherType uint16, packet []byte) {
-	port := s.port.Load()
-	if port == nil {
+	out := s.out.Load()
+	if out == nil {
 		return
 	}
 	var f vswitch.Frame
@@ -163,5 +179,5 @@ func (s *Server) send(to net.HardwareAddr, etherType uint16, packet []byte) {
 	copy(eth[6:], s.cfg.Router)
 	eth[12], eth[13] = byte(etherType>>8), byte(etherType)
 	f.Payload = [][]byte{packet}
-	port.Receive(&f)
+	(*out).Receive(&f)
 }

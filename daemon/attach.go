@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
@@ -24,6 +25,12 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 			d.log.Info("a namespace was not attached", "key", q.Key, "name", q.Spec.Name, "error", err)
 		}
 	}()
+	if q.Spec.VM.Kind != "" {
+		if netns != nil {
+			return nil, errors.Join(errdefs.Invalid("a virtual machine has no network namespace"), netns.Close())
+		}
+		return d.attachVM(ctx, q)
+	}
 	if netns == nil {
 		return nil, errdefs.Invalid("the descriptor of a network namespace has to come with the request (SCM_RIGHTS)")
 	}

@@ -113,6 +113,7 @@ func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
 	d.mu.Unlock()
 	close(s.removed)
 	d.containerEvent("destroy", c, nil)
+	d.removeVMFiles(c)
 	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {
 		d.log.Warn("files of container left behind", "container", c.Name, "error", err)
 	}
@@ -165,6 +166,10 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	s, c, err := d.running(ref)
 	if err != nil {
 		return err
+	}
+	if c.IsVM() {
+		s.mu.Unlock()
+		return d.ContainerExited(ctx, c.ID, 0)
 	}
 	var names []string
 	for _, e := range c.Endpoints {

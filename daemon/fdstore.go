@@ -25,7 +25,7 @@ func (d *Daemon) store(id handover.ID, fd int) (forget func()) {
 
 // storeTAP stores an attachment's TAP.
 func (d *Daemon) storeTAP(s *containerRuntime, p *attachment) {
-	if d.cfg.FDStore == nil {
+	if d.cfg.FDStore == nil || p.dev == nil {
 		return
 	}
 	fd, err := p.dev.Copy()

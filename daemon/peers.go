@@ -78,6 +78,7 @@ func (d *Daemon) closedNamespaces() (closed, elsewhere map[network.NamespaceID]s
 		return c.Status != network.Exited && !c.ShareAPI
 	}) {
 		switch {
+		case c.IsVM(): // what runs in it is no process of this machine
 		case c.Attached:
 			elsewhere[c.UserNSID] = c.Name
 		case c.UserNSID != (network.NamespaceID{}):

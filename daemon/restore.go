@@ -64,6 +64,9 @@ func (d *Daemon) alive(c *network.Container) bool {
 	if c.Holder != 0 {
 		return sandbox.Alive(c.Holder, c.HolderStart)
 	}
+	if c.IsVM() {
+		return vmAwaited(c.VM)
+	}
 	dev, ino, err := d.sandboxes.Namespace(c.NetNS)
 	if c.NetNSID != (network.NamespaceID{}) {
 		return d.target(c).File != nil || err == nil && network.NamespaceID{Dev: dev, Ino: ino} == c.NetNSID
@@ -78,7 +81,7 @@ func (d *Daemon) restoreContainer(c *network.Container) {
 	s := d.runtime(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.Pid == 0 && c.Holder != 0 && s.netns.Load() == nil {
+	if c.Pid == 0 && c.Holder != 0 && !c.IsVM() && s.netns.Load() == nil {
 		d.log.Info("container has no network until the process that has attached it asks again", "container", c.Name)
 	} else if err := d.attachMissing(ctx, s, c); err != nil {
 		d.teardown(s)

@@ -44,11 +44,12 @@ type containerRuntime struct {
 	removed     chan struct{}      // closed when the container has been removed
 }
 
-// attachment connects one endpoint to its network: a TAP in the sandbox, and the switch port that it is read into.
+// attachment connects one endpoint to its network: a TAP in the sandbox, or a virtual machine's socket, and the switch
+// port that it is read into.
 type attachment struct {
 	bridge   *bridge
 	port     *engine.Attachment // owns dev
-	dev      *tap.Device
+	dev      *tap.Device        // nil: a virtual machine has the endpoint
 	endpoint *network.Endpoint
 
 	unstore func() // removes dev from the service manager's store; nil: it is not there
@@ -115,6 +116,9 @@ func (d *Daemon) attachEndpoints(
 	if !ownNetwork(c) {
 		return nil
 	}
+	if c.IsVM() {
+		return d.attachVMEndpoints(s, c, add)
+	}
 	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c), Local: localAddrs(c)}
 	bridges := make([]*bridge, len(add))
 	for i, e := range add {
@@ -171,21 +175,12 @@ func ownNetwork(c *network.Container) bool {
 func (d *Daemon) attachTAP(
 	s *containerRuntime, c *network.Container, e *network.Endpoint, b *bridge, dev *tap.Device,
 ) (*attachment, error) {
-	policy, err := egress(b.record, c.Egress, c.AllowEgress)
+	cfg, err := attachConfig(c, e, b)
 	if err != nil {
 		return nil, err
 	}
-	port, err := b.Attach(engine.AttachConfig{
-		ID:           c.ID,
-		Name:         c.Name,
-		MAC:          net.HardwareAddr(e.MAC[:]),
-		Addrs:        append(endpointAddrs(e), e.LinkLocal...),
-		Unguarded:    !e.Settings().PortGuard,
-		HostLoopback: c.HostLoopback,
-		Policy:       policy,
-		Sockets:      d.socketsOf(s, c),
-		Paused:       true,
-	}, dev)
+	cfg.Sockets = d.socketsOf(s, c)
+	port, err := b.Attach(cfg, dev)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
@@ -193,6 +188,21 @@ func (d *Daemon) attachTAP(
 	s.attachments[e.ID] = p
 	d.storeTAP(s, p)
 	return p, nil
+}
+
+// attachConfig is what an endpoint is to its network's switch, whatever carries its frames.
+func attachConfig(c *network.Container, e *network.Endpoint, b *bridge) (engine.AttachConfig, error) {
+	policy, err := egress(b.record, c.Egress, c.AllowEgress)
+	return engine.AttachConfig{
+		ID:           c.ID,
+		Name:         c.Name,
+		MAC:          net.HardwareAddr(e.MAC[:]),
+		Addrs:        append(endpointAddrs(e), e.LinkLocal...),
+		Unguarded:    !e.Settings().PortGuard,
+		HostLoopback: c.HostLoopback,
+		Policy:       policy,
+		Paused:       true,
+	}, err
 }
 
 // detachEndpoint disconnects one endpoint from its switch and closes its TAP. The interface in the sandbox is removed

@@ -84,7 +84,7 @@ func (d *Daemon) startReply(c *network.Container) api.StartReply {
 
 // identify stores which processes a created container consists of, before anything is done in its namespaces.
 func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Container, error) {
-	if p.Pid == 0 && c.NetNS == "" && c.NetNSID == (network.NamespaceID{}) {
+	if p.Pid == 0 && c.NetNS == "" && !c.IsVM() && c.NetNSID == (network.NamespaceID{}) {
 		return nil, errdefs.Invalid("container %s: neither a pid nor a network namespace was given", c.Name)
 	}
 	fail := func(pid int, err error) (*network.Container, error) {

@@ -61,6 +61,9 @@ func (d *Daemon) allRuntimes() []*containerRuntime {
 func (s *containerRuntime) copyTo(set *handover.Set) error {
 	var errs []error
 	for _, p := range s.attachments {
+		if p.dev == nil {
+			continue // a virtual machine's: the successor listens at the same place
+		}
 		fd, err := p.dev.Copy()
 		if err != nil {
 			errs = append(errs, err)

@@ -56,6 +56,10 @@ func (d *Daemon) waitFor(ctx context.Context, c *network.Container, seen bool) b
 	if c.Pid == 0 && c.Holder != 0 {
 		return sandbox.Wait(ctx, c.Holder, c.HolderStart) == nil && ctx.Err() == nil
 	}
+	if c.IsVM() {
+		<-ctx.Done() // it ends when it is detached
+		return false
+	}
 	if c.Pid == 0 {
 		return d.waitPath(ctx, c, seen) == nil
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/policy"
 	vswitch "github.com/usernet/usernet/switch"
@@ -61,6 +62,9 @@ type AttachConfig struct {
 	// Filter says of each frame that it sends whether it may go on; nil: all may. It must not block or change the
 	// frame.
 	Filter func(*vswitch.Frame) bool
+	// Autoconf configures the attachment, and nobody else, when it asks by DHCP or router solicitation, in the gateway's
+	// name; nil: nobody does. The router's MAC address in it is not used.
+	Autoconf *autoconf.Config
 }
 
 // Attachment is something on a network. It ends with Detach, or with the network.
@@ -72,8 +76,9 @@ type Attachment struct {
 
 	start  sync.Once
 	detach sync.Once
-	reader sync.WaitGroup
-	err    error // of Detach; set by detach
+	reader sync.WaitGroup     // of the link, and the autoconf server
+	cancel context.CancelFunc // ends the autoconf server
+	err    error              // of Detach; set by detach
 }
 
 // Errors of Attach that a caller may act on.
@@ -103,6 +108,14 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 	if cfg.Unguarded {
 		role = vswitch.Learning
 	}
+	srv, err := n.ownAutoconf(cfg.Autoconf, link)
+	if err != nil {
+		return fail(err)
+	}
+	var answer func(*vswitch.Frame) bool
+	if srv != nil {
+		answer = srv.Answer
+	}
 	port, err := n.sw.Connect(vswitch.PortConfig{
 		Name:     cfg.Name,
 		MAC:      cfg.MAC,
@@ -110,11 +123,17 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 		Role:     role,
 		Isolated: n.cfg.Isolated,
 		Filter:   cfg.Filter,
+		Answer:   answer,
 	}, link)
 	if err != nil {
 		return fail(err)
 	}
 	a.port = port
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	if srv != nil {
+		a.reader.Go(func() { srv.Run(ctx) })
+	}
 	n.attached.byID[cfg.ID] = a
 	for _, addr := range cfg.Addrs {
 		n.attached.byAddr[addr] = a
@@ -148,6 +167,7 @@ func (a *Attachment) serve() {
 func (a *Attachment) Quiesce() {
 	a.start.Do(func() {}) // it was never started, and will not be
 	a.link.Stop()
+	a.cancel()
 	a.reader.Wait()
 }
 
@@ -155,6 +175,7 @@ func (a *Attachment) Quiesce() {
 func (a *Attachment) Detach() error {
 	a.detach.Do(func() {
 		a.start.Do(func() {})
+		a.cancel()
 		a.err = errors.Join(a.port.Close(), a.link.Close())
 		n := a.n
 		n.attached.Lock()

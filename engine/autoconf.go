@@ -60,3 +60,26 @@ func renewLeases(srv *autoconf.Server, pc net.PacketConn) {
 		}
 	}
 }
+
+// ownAutoconf makes the server of one attachment, whose answers go to its link and to nobody else; nil without cfg.
+func (n *Network) ownAutoconf(cfg *autoconf.Config, link Link) (*autoconf.Server, error) {
+	if cfg == nil {
+		return nil, nil
+	}
+	own := *cfg
+	own.Router = n.cfg.MAC
+	srv, err := autoconf.New(own)
+	if err != nil {
+		return nil, err
+	}
+	srv.SetPort(toLink{link})
+	return srv, nil
+}
+
+// toLink gives a link the frames of its own server.
+type toLink struct{ Link }
+
+// Receive implements autoconf.Output.
+func (l toLink) Receive(f *vswitch.Frame) {
+	_ = l.WriteFrame(f) // a guest that misses it asks again
+}

@@ -39,6 +39,9 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 			}
 		}
 		if !addr.IsValid() {
+			addr = e.ownAddress(p, used)
+		}
+		if !addr.IsValid() {
 			var ok bool
 			if addr, ok = p.lowestFree(used); !ok {
 				continue
@@ -73,6 +76,28 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 		return errdefs.Forbidden("MAC address %s is already in use on network %s", e.MAC, n.Name)
 	}
 	return nil
+}
+
+// ownAddress is what an endpoint that makes its own IPv6 address has in a pool; invalid: it does not, or somebody else
+// has it. The MAC that it follows from is chosen with it where nobody asked for one.
+func (e *Endpoint) ownAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
+	if !e.SelfAddressed || p.Subnet.Addr().Is4() || p.Subnet.Bits() != 64 {
+		return netip.Addr{}
+	}
+	mac := e.WantMAC
+	if mac == (MAC{}) {
+		if !e.IPv4.IsValid() {
+			return netip.Addr{} // the MAC is to follow from the address
+		}
+		mac = macFor(e.IPv4.Addr(), netip.Addr{})
+	}
+	a := p.Subnet.Addr().As16()
+	copy(a[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
+	addr := netip.AddrFrom16(a)
+	if used[addr] || p.Reserved(addr) {
+		return netip.Addr{}
+	}
+	return addr
 }
 
 // inUse are the addresses and MACs of a network's endpoints.

@@ -145,6 +145,7 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 		NetNSID:      spec.NetNSID,
 		UserNSID:     spec.UserNSID,
 		UserNS:       spec.UserNS,
+		VM:           spec.VM,
 		Hostname:     spec.Hostname,
 		Domainname:   spec.Domainname,
 		DNS:          spec.DNS,

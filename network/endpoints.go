@@ -113,19 +113,20 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		return nil, err
 	}
 	e := &Endpoint{
-		ID:           newID(),
-		NetworkID:    n.ID,
-		Network:      n.Name,
-		Aliases:      spec.Aliases,
-		Links:        spec.Links,
-		DriverOpts:   spec.DriverOpts,
-		Key:          spec.Key,
-		Unconfigured: spec.Unconfigured,
-		GwPriority:   spec.GwPriority,
-		LinkLocal:    spec.LinkLocal,
-		WantIPv4:     spec.IPv4,
-		WantIPv6:     spec.IPv6,
-		WantMAC:      spec.MAC,
+		ID:            newID(),
+		NetworkID:     n.ID,
+		Network:       n.Name,
+		Aliases:       spec.Aliases,
+		Links:         spec.Links,
+		DriverOpts:    spec.DriverOpts,
+		Key:           spec.Key,
+		Unconfigured:  spec.Unconfigured,
+		SelfAddressed: spec.SelfAddressed,
+		GwPriority:    spec.GwPriority,
+		LinkLocal:     spec.LinkLocal,
+		WantIPv4:      spec.IPv4,
+		WantIPv6:      spec.IPv6,
+		WantMAC:       spec.MAC,
 	}
 	if spec.reserved != nil {
 		if spec.reserved.network.ID != n.ID {
@@ -155,6 +156,10 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 	if c.NetworkMode != HostName && n.IsHost() {
 		return errdefs.Invalid(
 			"cannot connect container to host network - container must be created in host network mode")
+	}
+	if c.IsVM() && (len(c.Endpoints) > 0 || !n.HasInterfaces()) {
+		return errdefs.Invalid("a virtual machine's socket is for one network that has interfaces: attach another " +
+			"socket, under another name, for each other network")
 	}
 	for _, e := range c.Endpoints {
 		if o := m.networks[e.NetworkID]; o != nil && !(o.HasInterfaces() && n.HasInterfaces()) {

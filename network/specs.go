@@ -39,6 +39,8 @@ type EndpointSpec struct {
 	Unconfigured bool   // no addresses and routes on the interface: the caller sets those that are reserved
 	Key          string // the caller's, to find the endpoint again
 
+	SelfAddressed bool // as in Endpoint
+
 	reserved *reservation // what the network's Allocator has reserved; nil: the model chooses the addresses
 }
 
@@ -64,6 +66,7 @@ type ContainerSpec struct {
 	NetNSID      NamespaceID
 	UserNSID     NamespaceID // that an attached NetNS belongs to; the daemon sets it and NetNSID
 	UserNS       string
+	VM           VMSocket
 	NetworkMode  string // "" or "default" means bridge
 	Hostname     string // "" means the first 12 digits of the id
 	Domainname   string

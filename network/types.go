@@ -99,6 +99,9 @@ type Container struct {
 	// NetNSID tells the network namespace of what was attached by a descriptor from all others, while it exists.
 	NetNSID NamespaceID `json:"netns_id,omitzero"`
 
+	// VM is the socket of a virtual machine, which has it in the place of a network namespace.
+	VM VMSocket `json:"vm,omitzero"`
+
 	// The processes, with their start times in clock ticks since boot (proc_pid_stat(5) field 22),
 	// so that a pid that was used again is never taken for them.
 	Pid      int    `json:"pid,omitempty"`
@@ -168,11 +171,27 @@ type Endpoint struct {
 	// Unconfigured leaves the interface without addresses and routes, for the caller to set: those above are reserved
 	// for it.
 	Unconfigured bool `json:"unconfigured,omitempty"`
+	// SelfAddressed has IPv6 be the address that follows from the MAC (RFC 4291 appendix A), where the prefix is long
+	// enough: what is there makes it by itself, from a router advertisement.
+	SelfAddressed bool `json:"self_addressed,omitempty"`
 	// What the user asked for, apart from what was chosen.
 	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`
 	WantIPv6 netip.Addr `json:"want_ipv6,omitzero"`
 	WantMAC  MAC        `json:"want_mac,omitzero"`
 }
+
+// VMSocket is a Unix socket by which a virtual machine's frames come.
+type VMSocket struct {
+	Kind string `json:"kind"` // "stream", "datagram" or "seqpacket"; "": there is no virtual machine
+	// Path is where the virtual machine finds the socket, or has its own where Connect is set. Who attaches it makes a
+	// link from Path to Socket.
+	Path    string `json:"path"`
+	Connect bool   `json:"connect,omitempty"`
+	Socket  string `json:"socket,omitempty"` // the daemon's; "" with Connect
+}
+
+// IsVM says whether c is a virtual machine.
+func (c *Container) IsVM() bool { return c.VM.Kind != "" }
 
 // NamespaceID tells a namespace from all others, as long as it exists: device and inode of its file (namespaces(7)).
 type NamespaceID struct {

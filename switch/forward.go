@@ -26,6 +26,9 @@ func (p *Port) Receive(f *Frame) {
 			return
 		}
 	}
+	if r.cfg.Answer != nil && r.cfg.Answer(f) {
+		return
+	}
 	if r.cfg.Filter != nil && !r.cfg.Filter(f) {
 		p.drops[DropFilter].Add(1)
 		return

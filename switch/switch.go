@@ -65,6 +65,9 @@ type PortConfig struct {
 	// Filter says of each frame of the port that was found in order whether it may go on; nil: all may. It must not
 	// block or change the frame.
 	Filter func(*Frame) bool
+	// Answer answers frames of the port that ask its own server for something, and returns true for them: they go no
+	// further, and are no drops. It is asked before Filter. Nil: there is none. It must not block or change the frame.
+	Answer func(*Frame) bool
 }
 
 // Switch is one network's layer 2. Its methods may be called by many goroutines at once.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/vm"
 )
 
 func attachCommand() *cobra.Command {
@@ -17,13 +18,24 @@ func attachCommand() *cobra.Command {
 	var pid int
 	var key, ifname string
 	var unconfigured bool
+	var machine vmFlags
 	c := &cobra.Command{
 		Use:   "attach --pid PID --name NAME [flags]",
-		Short: "Give a sandbox that something else made a network",
+		Short: "Give a sandbox that something else made, or a virtual machine, a network",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if machine.given() {
+				if pid != 0 || spec.NetNS != "" || ifname != "" || unconfigured {
+					return fmt.Errorf("a virtual machine has no network namespace: leave --pid, --netns, --interface and " +
+						"--unconfigured out")
+				}
+				if err := n.apply(&spec); err != nil {
+					return err
+				}
+				return machine.attach(c, api.AttachRequest{Key: key, Spec: spec})
+			}
 			if (pid == 0) == (spec.NetNS == "") {
-				return fmt.Errorf("give the sandbox as --pid PID or --netns PATH")
+				return fmt.Errorf("give the sandbox as --pid PID or --netns PATH, or a virtual machine as --vm-socket PATH")
 			}
 			if spec.UserNS != "" && spec.NetNS == "" {
 				return fmt.Errorf("--userns goes with --netns")
@@ -56,6 +68,7 @@ func attachCommand() *cobra.Command {
 		},
 	}
 	n.add(c.Flags())
+	machine.add(c.Flags())
 	c.Flags().IntVar(&pid, "pid", 0, "a process in the sandbox")
 	c.Flags().StringVar(&spec.NetNS, "netns", "", "the sandbox's network namespace")
 	c.Flags().StringVar(&spec.UserNS, "userns", "", "the user namespace that owns it (found by itself)")
@@ -95,7 +108,10 @@ func detachCommand() *cobra.Command {
 			if !k.Attached {
 				return fmt.Errorf("container %s was not attached: stop it with `usernet stop %s`", k.Name, k.Name)
 			}
-			return cl.ContainerRemove(c.Context(), k.ID, true)
+			if err := cl.ContainerRemove(c.Context(), k.ID, true); err != nil {
+				return err
+			}
+			return vm.Unlink(k.VM)
 		},
 	)
 	var key string

@@ -60,15 +60,20 @@ usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 5
 	"attach": {
 		group: groupContainers,
 		long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
-unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again.`,
+unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again. With --vm-socket it is a virtual
+machine that gets a network: it finds a Unix socket at that path, and configures itself by DHCP and router advertisements.`,
 		examples: `usernet attach --pid 4711 --name box --network mynet
-usernet attach --netns /run/user/1000/netns/box --name box -p 8080:80`,
+usernet attach --netns /run/user/1000/netns/box --name box -p 8080:80
+usernet attach --vm-socket /run/user/1000/vm1.sock --name vm1 --network mynet --mac-address 52:54:00:00:00:01`,
 		flags: map[string]completer{
 			"network": networkModes,
 			"link":    running,
 			"egress":  egressModes,
 			"netns":   files,
 			"userns":  files,
+
+			"vm-socket":  files,
+			"vm-connect": files,
 		},
 	},
 	"detach": {group: groupContainers, examples: "usernet detach box", args: []completer{running}, more: true},
@@ -200,6 +205,13 @@ pasta. A symbolic link called pasta to usernet does the same; usernet pasta --he
 		long: `Bind the host's ports of one container, as rootless Podman asks for it in JSON on standard input, and keep the clients'
 addresses. Podman calls it by a symbolic link called rootlessport (usernet integrate podman).`,
 		examples: "usernet rootlessport < config.json",
+		args:     []completer{nothing},
+	},
+	"gvproxy": {
+		group: groupRuntimes,
+		long: `Give a virtual machine a network with the command line and HTTP API of gvproxy (gvisor-tap-vsock): its socket is an
+endpoint on a network of the daemon. A symbolic link called gvproxy to usernet does the same; usernet gvproxy --help lists the options.`,
+		examples: "usernet gvproxy -listen unix:///run/user/1000/api.sock -listen-qemu unix:///run/user/1000/vm.sock",
 		args:     []completer{nothing},
 	},
 	"integrate": {

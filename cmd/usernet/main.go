@@ -112,6 +112,7 @@ func rootCommand() *cobra.Command {
 			"< CONFIG",
 			"Take the place of Podman's rootlessport",
 		),
+		placeCommand("gvproxy", "[OPTION]...", "Take the place of gvproxy: a virtual machine on a network"),
 		integrateCommand(),
 		ociHookCommand(),
 		placeCommand(

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/runtimes/cni"
+	"github.com/usernet/usernet/runtimes/gvproxy"
 	"github.com/usernet/usernet/runtimes/netavark"
 	"github.com/usernet/usernet/runtimes/pasta"
 	"github.com/usernet/usernet/runtimes/rootlessport"
@@ -16,6 +17,7 @@ import (
 // places are the programs whose places usernet takes: each is its whole command line, and returns the exit status. A
 // symbolic link of that name to usernet is the program, as is `usernet NAME`.
 var places = map[string]func(program string, args []string) int{
+	"gvproxy":  func(_ string, args []string) int { return gvproxy.Main(client, args, os.Stderr) },
 	"netavark": func(_ string, args []string) int { return netavark.Main(version, args) },
 	"pasta": func(program string, args []string) int {
 		return pasta.Main(program, version, client, args, os.Stdout, os.Stderr)
