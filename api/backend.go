@@ -87,8 +87,8 @@ type Started struct {
 	Holder int `json:"holder,omitempty"`
 }
 
-// AttachRequest asks for interfaces in a network namespace, whose descriptor comes with the request, or with Spec.VM for
-// a virtual machine, which has none.
+// AttachRequest asks for interfaces in a network namespace, whose descriptor comes with the request, or with Spec.VM
+// for a virtual machine, which has none.
 type AttachRequest struct {
 	Key string // of the caller's choice: with the same one the request may be repeated; "": it may not
 	// Pid is a process with whose end the attachment ends; 0: it ends with Detach, or once Spec.NetNS is given and, as

@@ -17,13 +17,13 @@ import (
 	"github.com/usernet/usernet/switch/vmlink"
 )
 
-// A virtual machine is a container without namespaces: its frames come by a Unix socket (package vmlink), and what is in
-// it configures itself by DHCP and router advertisements, which the daemon answers on that link alone.
+// A virtual machine is a container without namespaces: its frames come by a Unix socket (package vmlink), and what is
+// in it configures itself by DHCP and router advertisements, which the daemon answers on that link alone.
 //
 // The socket is in the state directory, one of the two places where a confined daemon may make one; who attaches the
-// machine makes a link to it where the machine looks. So a daemon that is started again listens at the same place, and
-// the machine's program finds it when it connects again. A machine that has connected to nobody is still one: it ends
-// when it is detached, or with the process that holds it.
+// machine makes a link to it where the machine looks. So a daemon that is started again listens at the same place,
+// and the machine's program finds it when it connects again. A machine that has connected to nobody is still one: it
+// ends when it is detached, or with the process that holds it.
 
 // attachVM makes a container of a virtual machine's socket. With a key it may be asked for again.
 func (d *Daemon) attachVM(ctx context.Context, q api.AttachRequest) (*network.Container, error) {
@@ -180,8 +180,8 @@ func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *brid
 	return &attachment{bridge: b, port: port, endpoint: e}, nil
 }
 
-// keepPeer stores where a virtual machine receives datagrams, for a daemon that is started again: the machine need not
-// send first. A link holds a path of any bytes.
+// keepPeer stores where a virtual machine receives datagrams, for a daemon that is started again: the machine need
+// not send first. A link holds a path of any bytes.
 func (d *Daemon) keepPeer(file, path string) {
 	next := file + ".next"
 	_ = os.Remove(next) // of a daemon that was killed here

@@ -62,8 +62,8 @@ type AttachConfig struct {
 	// Filter says of each frame that it sends whether it may go on; nil: all may. It must not block or change the
 	// frame.
 	Filter func(*vswitch.Frame) bool
-	// Autoconf configures the attachment, and nobody else, when it asks by DHCP or router solicitation, in the gateway's
-	// name; nil: nobody does. The router's MAC address in it is not used.
+	// Autoconf configures the attachment, and nobody else, when it asks by DHCP or router solicitation, in the
+	// gateway's name; nil: nobody does. The router's MAC address in it is not used.
 	Autoconf *autoconf.Config
 }
 

@@ -1,8 +1,8 @@
-// Package vm attaches virtual machines by way of the daemon. It is for who starts them: `usernet attach --vm-socket` and
-// the place of gvproxy.
+// Package vm attaches virtual machines by way of the daemon. It is for who starts them: `usernet attach --vm-socket`
+// and the place of gvproxy.
 //
-// The one idea: the daemon makes the socket where a confined daemon may, in its state directory. What the virtual machine
-// finds at the path that was asked for is a symbolic link to it, which the caller makes, with its own rights.
+// The one idea: the daemon makes the socket where a confined daemon may, in its state directory. What the virtual
+// machine finds at the path that was asked for is a symbolic link to it, which the caller makes, with its own rights.
 package vm
 
 import (
@@ -41,8 +41,8 @@ type Daemon interface {
 	ContainerRemove(ctx context.Context, ref string, force bool) error
 }
 
-// Attach attaches the virtual machine whose socket q.Spec.VM names, and makes the link to it. A link of usernet's that is
-// at the path is replaced; anything else there is an error.
+// Attach attaches the virtual machine whose socket q.Spec.VM names, and makes the link to it. A link of usernet's
+// that is at the path is replaced; anything else there is an error.
 func Attach(ctx context.Context, d Daemon, q api.AttachRequest) (api.AttachReply, error) {
 	if err := free(q.Spec.VM); err != nil {
 		return api.AttachReply{}, err

@@ -34,7 +34,8 @@ type Config struct {
 	Connect bool
 	// Peer is where a datagram guest receives, until it sends from elsewhere; "": where it sends from.
 	Peer string
-	// NewPeer is told where a datagram guest sends from, when that changes; nil: nobody is. It must not block for long.
+	// NewPeer is told where a datagram guest sends from, when that changes; nil: nobody is. It must not block for
+	// long.
 	NewPeer func(path string)
 	// MAC is that of the endpoint: a guest that sends from another one is logged. Nil: nobody looks.
 	MAC    net.HardwareAddr

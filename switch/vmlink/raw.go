@@ -93,8 +93,8 @@ type packetReader struct {
 	iov  [2]unix.Iovec
 }
 
-// read reads one frame: its Ethernet header to head and what follows to body. size is that of both, and longer where it
-// was cut.
+// read reads one frame: its Ethernet header to head and what follows to body. size is that of both, and longer where
+// it was cut.
 func (r *packetReader) read(fd uintptr, head, body []byte) (size int, errno syscall.Errno) {
 	r.iov[0].Base, r.iov[1].Base = &head[0], &body[0]
 	r.iov[0].SetLen(len(head))

@@ -53,8 +53,8 @@ func (s *session) send(kind Kind) {
 	}
 }
 
-// A receiver of datagrams has a queue of few (net.unix.max_dgram_qlen, 10 by default), and the kernel does not say when
-// there is room. A frame is tried again for sendPatience, each sendPause, and is lost then.
+// A receiver of datagrams has a queue of few (net.unix.max_dgram_qlen, 10 by default), and the kernel does not say
+// when there is room. A frame is tried again for sendPatience, each sendPause, and is lost then.
 const (
 	sendPatience = 20 * time.Millisecond
 	sendPause    = 50 * time.Microsecond

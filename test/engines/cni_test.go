@@ -5,26 +5,27 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
-// daemon starts usernet's daemon as the user whose engine will find it, and returns its log.
-func (u *user) daemon() (log string) {
+// daemon starts usernet's daemon as the user whose engine will find it, and returns its log, and what ends it with a signal.
+func (u *user) daemon() (log string, end func(syscall.Signal)) {
 	u.t.Helper()
-	log = u.start(usernet, "serve")
+	log, end = u.startEnding(usernet, "serve")
 	eventually(u.t, func() error {
 		if r := u.try(usernet, "network", "ls"); r.code != 0 || !strings.Contains(r.stdout, "bridge") {
 			return fmt.Errorf("no daemon yet: %v", r)
 		}
 		return nil
 	})
-	return log
+	return log, end
 }
 
 // TestPodmanOverCNI has Podman's CNI backend call the plugin: names, addresses, ports, several networks, and a daemon's end.
 func TestPodmanOverCNI(t *testing.T) {
 	p := newPodman(t, "crun")
-	p.daemon()
+	_, end := p.daemon()
 	config := filepath.Join(p.dir, "home/.config")
 	plugins, networks := filepath.Join(p.dir, "cni"), filepath.Join(config, "cni/net.d")
 	for _, dir := range []string{plugins, networks} {
@@ -66,7 +67,9 @@ func TestPodmanOverCNI(t *testing.T) {
 	if out := p.ok(usernet, "ps", "--format", "{{.Names}}"); out != "web" {
 		t.Errorf("usernet sees %q", out)
 	}
-	p.ok("podman", "rm", "--force", "--time", "0", "web")
+	p.ok("podman", "run", "-d", "--name", "app", "--network", "un1", "bb:1", "sleep", "1000")
+	talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18490/")
+	p.ok("podman", "rm", "--force", "--time", "0", "web", "app")
 	if out := p.ok(usernet, "ps", "-aq"); out != "" {
 		t.Errorf("left after podman rm: %q", out)
 	}

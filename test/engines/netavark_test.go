@@ -8,7 +8,7 @@ import (
 // TestPodman5OverNetavarkPlugin has networks of the driver usernet: names, addresses, IPv6, ports, several networks, an internal one.
 func TestPodman5OverNetavarkPlugin(t *testing.T) {
 	p := newPodman5(t)
-	p.daemon()
+	_, end := p.daemon()
 	p.ok(usernet, "integrate", "netavark", "--write")
 	p.ok("podman", "network", "create", "-d", "usernet", "--subnet", "10.88.7.0/24", "--ipv6", "--subnet", "fd00:88::/64", "un1")
 	p.ok("podman", "network", "create", "-d", "usernet", "--internal", "un2")
@@ -29,7 +29,9 @@ func TestPodman5OverNetavarkPlugin(t *testing.T) {
 	if out := p.ok(usernet, "ps", "--format", "{{.Names}}"); out != "web" {
 		t.Errorf("usernet sees %q", out)
 	}
-	p.ok("podman", "rm", "--force", "--time", "0", "web")
+	p.ok("podman", "run", "-d", "--name", "app", "--network", "un1", "bb:1", "sleep", "1000")
+	talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18495/")
+	p.ok("podman", "rm", "--force", "--time", "0", "web", "app")
 	if out := p.ok(usernet, "ps", "-aq"); out != "" {
 		t.Errorf("left after podman rm: %q", out)
 	}

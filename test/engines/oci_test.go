@@ -14,7 +14,7 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 	for _, runtime := range []string{"crun", "runc"} {
 		t.Run(runtime, func(t *testing.T) {
 			p := newPodman(t, runtime)
-			log := p.daemon()
+			log, end := p.daemon()
 			p.ok(usernet, "network", "create", "mynet")
 			hooks := filepath.Join(p.dir, "hooks")
 			if err := os.Mkdir(hooks, 0o755); err != nil {
@@ -41,7 +41,9 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 			if out := run("--rm", "bb:1", "sh", "-c", "wget -qO- http://web/ http://shop/; wget -qO- http://192.0.2.1:8000/; grep nameserver /etc/resolv.conf"); out != "container\ncontainer\noutside\nnameserver 127.0.0.11" {
 				t.Errorf("inside: %q", out)
 			}
-			p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", "web")
+			run("-d", "--name", "app", "bb:1", "sleep", "1000")
+			talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
+			p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", "web", "app")
 			eventually(t, func() error {
 				if out := p.ok(usernet, "ps", "-aq"); out != "" {
 					return fmt.Errorf("left after the end: %q", out)
