@@ -63,9 +63,8 @@ fuzz: ## run each fuzz target for $(FUZZTIME)
 soak: ## mixed load over 50 containers with faults for SOAK (1h), as an ordinary user
 	@USERNET_SOAK=$(or $(SOAK),1h) $(AS_USER) scripts/soak.sh
 
-vm: ## a virtual machine whose clock is set and that is suspended, and one as a guest (scripts/vm.sh says what it needs)
+vm: ## set the clock of a virtual machine, and suspend it, under load (scripts/vm.sh says what it needs)
 	@scripts/vm.sh
-	@scripts/vm-guests.sh
 
 vuln: ## look for known vulnerabilities in what is called, with the database at VULNDB (vuln.go.dev; file:///DIR)
 	@VULNDB="$(VULNDB)" scripts/vuln.sh
