@@ -12,6 +12,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/static"
 )
 
 // patience is how long a test waits for what happens at once on a machine with nothing else to do.
@@ -166,7 +167,7 @@ func TestNetworksWithoutASwitch(t *testing.T) {
 
 // TestEachModelDriverHasOneHere holds the two lists of drivers to each other.
 func TestEachModelDriverHasOneHere(t *testing.T) {
-	d := &Daemon{drivers: drivers(nil)}
+	d := &Daemon{drivers: drivers(nil, static.New(slog.Default()), nil)}
 	for _, m := range network.Drivers {
 		if _, err := d.driverOf(m.Name); err != nil {
 			t.Error(err)

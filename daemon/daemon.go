@@ -20,6 +20,7 @@ import (
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/network/boltstore"
 	"github.com/usernet/usernet/overlay/cluster"
+	"github.com/usernet/usernet/overlay/static"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -84,6 +85,7 @@ type Daemon struct {
 	attaching turns
 	drivers   []Driver
 	cluster   *cluster.Cluster // nil: this host is in none
+	static    *static.Set      // networks with static peers
 	importing sync.Mutex       // held while the model's networks are made equal to the cluster's
 
 	ctx    context.Context // ends when Close begins
@@ -130,7 +132,8 @@ func New(cfg Config) (*Daemon, error) {
 	if d.cluster, err = d.openCluster(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	d.drivers = drivers(d.cluster)
+	d.static = static.New(d.log)
+	d.drivers = drivers(d.cluster, d.static, func() []*network.Network { return d.model.Networks() })
 	d.model, err = network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,

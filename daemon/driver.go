@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/cluster"
+	"github.com/usernet/usernet/overlay/static"
 )
 
 // Driver makes the networks of one kind run. What the model has to know of it, such as its scope, is in
@@ -37,9 +38,15 @@ type Env struct {
 	Logger                            *slog.Logger
 }
 
-// drivers are those of a daemon; member is nil where it is in no cluster.
-func drivers(member *cluster.Cluster) []Driver {
-	return []Driver{bridgeDriver{}, noDriver(network.DriverHost), noDriver(network.DriverNull), overlayDriver{member}}
+// drivers are those of a daemon; member is nil where it is in no cluster, and others are the model's networks.
+func drivers(member *cluster.Cluster, peers *static.Set, others func() []*network.Network) []Driver {
+	return []Driver{
+		bridgeDriver{},
+		noDriver(network.DriverHost),
+		noDriver(network.DriverNull),
+		overlayDriver{member},
+		vxlanDriver{peers, others},
+	}
 }
 
 // noDriver is that of networks in which nothing runs: the host's own, and none.

@@ -121,7 +121,7 @@ func (d *Daemon) NetworkDetails(ref string) (any, error) {
 	}
 	stats := b.Stats()
 	details := networkDetails{Ports: newPortDetails(stats.Ports), Counters: stats.Counters}
-	if d.cluster != nil {
+	if details.Fabric = d.static.Drops(n.ID); d.cluster != nil && details.Fabric == nil {
 		details.Fabric = d.cluster.LinkDrops(n.ID)
 	}
 	return details, nil

@@ -41,8 +41,13 @@ func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.
 func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
 	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil {
 		// else the model has Docker's text
-		if err := driver.Validate(&network.Network{Name: spec.Name, Internal: spec.Internal,
-			Options: spec.Options}); err != nil {
+		n := &network.Network{
+			Name: spec.Name, Driver: driver.Name(), Internal: spec.Internal, Options: spec.Options,
+		}
+		if from, err := d.model.Network(spec.ConfigFrom); err == nil && spec.ConfigFrom != "" {
+			n.Options = from.Options
+		}
+		if err := driver.Validate(n); err != nil {
 			return nil, "", err
 		}
 	}

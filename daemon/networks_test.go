@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/static"
 )
 
 // closedDriver opens no network.
@@ -107,7 +109,7 @@ func TestFailedConnectionLeavesNothing(t *testing.T) {
 			if got := eventsSince(t, d, since); len(got) != 0 {
 				t.Errorf("events: %v", got)
 			}
-			d.drivers, f.lose = drivers(nil), false
+			d.drivers, f.lose = drivers(nil, static.New(slog.Default()), nil), false
 			if err := d.Connect(t.Context(), "two", "c1", network.EndpointSpec{}); err != nil {
 				t.Fatal(err)
 			}

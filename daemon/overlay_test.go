@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/cluster"
+	"github.com/usernet/usernet/overlay/static"
 )
 
 // TestNetworksThatSpanHostsNeedACluster asks a daemon that is in none for everything about them.
@@ -76,7 +78,7 @@ func TestOptionsOfNetworksThatSpanHosts(t *testing.T) {
 
 // TestEachDriverThatReservesAddressesIsAsked is about the model's allocators: the other drivers leave that to it.
 func TestEachDriverThatReservesAddressesIsAsked(t *testing.T) {
-	found := allocators(drivers(nil))
+	found := allocators(drivers(nil, static.New(slog.Default()), nil))
 	if len(found) != 1 || found[network.DriverOverlay] == nil {
 		t.Errorf("%v", found)
 	}

@@ -43,6 +43,7 @@ var Drivers = []Driver{
 	{Name: DriverHost, Scope: ScopeLocal, Predefined: HostName, Single: true, HostNamespace: true},
 	{Name: DriverNull, Scope: ScopeLocal, Predefined: NoneName, Single: true},
 	{Name: DriverOverlay, Scope: ScopeGlobal, Interfaces: true, Options: OverlayOptions, pools: overlayPools},
+	{Name: DriverVXLAN, Scope: ScopeLocal, Interfaces: true, Options: VXLANOptions},
 }
 
 // DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.

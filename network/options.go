@@ -116,11 +116,16 @@ var NetworkOptions = []Option{
 	},
 }
 
-// OverlayOptions are the options of networks that span hosts: those of others, but for the bridge's own, and some more.
-var OverlayOptions = append(slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
-	return strings.HasPrefix(o.Name, "com.docker.network.bridge.gateway_mode") ||
-		o.Name == "com.docker.network.bridge.inhibit_ipv4"
-}), []Option{
+// switchOptions are those of all networks with a switch and a gateway: a bridge's, but for its own.
+func switchOptions(more ...Option) []Option {
+	return append(slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
+		return strings.HasPrefix(o.Name, "com.docker.network.bridge.gateway_mode") ||
+			o.Name == "com.docker.network.bridge.inhibit_ipv4"
+	}), more...)
+}
+
+// OverlayOptions are the options of networks that span hosts.
+var OverlayOptions = switchOptions([]Option{
 	{
 		"com.docker.network.driver.overlay.vxlanid_list", "number of the network on the wire, 1 to 16777215", nil,
 		func(s *Settings, v string) error { return setVNI(&s.VNI, v) },
@@ -132,6 +137,27 @@ var OverlayOptions = append(slices.DeleteFunc(slices.Clone(NetworkOptions), func
 	{
 		"usernet.peers", "VXLAN devices that are no hosts of the cluster: ADDRESS[:PORT], separated by commas", nil,
 		func(s *Settings, v string) error { return setPeers(&s.Peers, v) },
+	},
+}...)
+
+// VXLANOptions are the options of networks that lead to VXLAN devices of others.
+var VXLANOptions = switchOptions([]Option{
+	{
+		"usernet.encap", "how frames are carried", []string{"vxlan", "geneve", "gre-in-udp"},
+		func(s *Settings, v string) error { s.Encap = v; return nil }, // the driver's to check
+	},
+	{
+		"usernet.peers", "the other ends: ADDRESS[:PORT], separated by commas", nil,
+		func(s *Settings, v string) error { return setPeers(&s.Peers, v) },
+	},
+	{
+		"usernet.port", "UDP port that frames come in at, and go to where a peer has none; the encapsulation's by default",
+		nil,
+		func(s *Settings, v string) error { return setPort(&s.Port, v) },
+	},
+	{
+		"usernet.vni", "number of the network on the wire, 1 to 16777214", nil,
+		func(s *Settings, v string) error { return setVNI(&s.VNI, v) },
 	},
 }...)
 
@@ -157,6 +183,9 @@ var impossible = map[string]string{
 		"com.docker.network.container_iface_prefix of their network",
 	"com.docker.network.endpoint.sysctls": "set them in the container, which owns its network namespace",
 }
+
+// CheckOptions refuses options that the network's driver does not know, and values that cannot be.
+func (n *Network) CheckOptions() error { return checkOptions(n.Options, n.driver().Options, "option") }
 
 // checkOptions refuses what none of known has, and values that the daemon could not act on. what is "option" or "driver
 // option".

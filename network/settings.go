@@ -33,6 +33,10 @@ type Settings struct {
 	VNI       uint32           // number on the wire (VXLAN); 0: drawn
 	Peers     []netip.AddrPort // VXLAN devices that are no hosts of the cluster; port 0 means VXLAN's
 
+	// Of networks that lead to VXLAN devices of others, with VNI and Peers.
+	Encap string // how frames are carried; "": VXLAN
+	Port  uint16 // that frames come in at; 0: the encapsulation's
+
 	PortGuard bool // of an endpoint; true by default
 	Offload   bool // likewise
 
@@ -154,6 +158,15 @@ func setVNI(to *uint32, v string) error {
 		return errdefs.Invalid("give one number from 1 to %d", maxVNI)
 	}
 	*to = uint32(n)
+	return nil
+}
+
+func setPort(to *uint16, v string) error {
+	n, err := strconv.ParseUint(v, 10, 16)
+	if err != nil || n == 0 {
+		return errdefs.Invalid("give one UDP port from 1 to 65535")
+	}
+	*to = uint16(n)
 	return nil
 }
 

@@ -17,6 +17,7 @@ const (
 	DriverHost    = "host"
 	DriverNull    = "null"    // what Docker calls the driver of the network "none"
 	DriverOverlay = "overlay" // networks that span hosts
+	DriverVXLAN   = "vxlan"   // networks that lead to VXLAN devices of others
 )
 
 // Network is a named layer-2 segment with at most one gateway per address family.

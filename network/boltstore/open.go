@@ -108,8 +108,8 @@ func lock(path string) (*os.File, error) {
 	}
 }
 
-// giveUp closes a file that bbolt may have mapped and does not unmap any more. A mapping keeps flock(2)'s lock, which has
-// to be given up first.
+// giveUp closes a file that bbolt may have mapped and does not unmap any more. A mapping keeps flock(2)'s lock, which
+// has to be given up first.
 func giveUp(f *os.File) {
 	if c, err := f.SyscallConn(); err == nil {
 		_ = c.Control(func(fd uintptr) { _ = syscall.Flock(int(fd), syscall.LOCK_UN) })

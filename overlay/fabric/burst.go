@@ -143,10 +143,10 @@ func (b *burst) seal(f *Fabric, p *peer) syscall.Errno {
 	return 0
 }
 
-// start writes the headers of VXLAN and Ethernet for the next datagram and returns the room behind them.
+// start writes the headers of the encapsulation and Ethernet for the next datagram and returns the room behind them.
 func (b *burst) start(l *Link, f *vswitch.Frame) []byte {
 	h := b.header()
-	putVXLAN(h, l.cfg.VNI)
+	l.f.cfg.Encap.put(h, l.cfg.VNI)
 	copy(h[vxlanHeaderLen:encapLen], f.Ethernet())
 	return h[encapLen:]
 }

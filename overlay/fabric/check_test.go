@@ -371,7 +371,7 @@ func FuzzInward(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, segment uint16) {
 		datagram := append(make([]byte, vxlanHeaderLen), b...)
 		putVXLAN(datagram, testVNI)
-		_ = tunnelled(datagram, int(segment))
+		_ = VXLAN.tunnelled(datagram, int(segment))
 		_, fr, ok := parseVXLAN(datagram)
 		if !ok {
 			return

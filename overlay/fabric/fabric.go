@@ -29,6 +29,8 @@ type Config struct {
 	Host overlay.HostID
 	// Listen is where datagrams come in: port 0 is any free one, an unspecified or zero address means both families.
 	Listen netip.AddrPort
+	// Encap is how frames are carried. Hosts of a cluster need VXLAN.
+	Encap Encap
 	// Key is this host's; zero: it takes part in no sealed network.
 	Key seal.PrivateKey
 	// Pins has the keys that hosts had when they were first seen; nil: they are remembered for the fabric's life.
@@ -80,6 +82,9 @@ var ErrClosed = fmt.Errorf("fabric: %w", net.ErrClosed)
 func New(cfg Config) (*Fabric, error) {
 	if _, err := overlay.ParseHostID(string(cfg.Host)); err != nil {
 		return nil, fmt.Errorf("fabric: %w", err)
+	}
+	if cfg.Encap != VXLAN && cfg.Key != (seal.PrivateKey{}) {
+		return nil, fmt.Errorf("fabric: %v is not for hosts of a cluster", cfg.Encap)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

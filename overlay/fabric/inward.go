@@ -108,7 +108,7 @@ func (r *reader) process() bool {
 				return false
 			}
 			r.addSealed(b)
-		} else if n < len(m.rest) && tunnelled(m.rest, m.size) {
+		} else if n < len(m.rest) && r.f.cfg.Encap.tunnelled(m.rest, m.size) {
 			r.datagram(m.rest, m.size)
 			n = len(m.rest)
 		} else {
@@ -143,19 +143,20 @@ func (r *reader) addSealed(b []byte) {
 
 // tunnelled says whether what was received is one datagram with a super-frame of UDP in it, which a kernel's VXLAN
 // device on the same machine has not cut: then the size that the kernel tells is that of the inner segments.
-func tunnelled(b []byte, size int) bool {
-	_, frame, ok := parseVXLAN(b)
+func (e Encap) tunnelled(b []byte, size int) bool {
+	_, frame, ok := e.parse(b)
 	if !ok {
 		return false
 	}
 	h, ok := parseInner(binary.BigEndian.Uint16(frame[12:]), frame[vswitch.EthernetHeaderLen:])
-	return ok && h.transport() && h.proto == packet.ProtoUDP && encapLen+h.length > size
+	return ok && h.transport() && h.proto == packet.ProtoUDP &&
+		len(b)-len(frame)+vswitch.EthernetHeaderLen+h.length > size
 }
 
 // datagram handles one plain datagram. segment is as for joiner.add.
 func (r *reader) datagram(b []byte, segment int) {
 	m := &r.message
-	vni, frame, ok := parseVXLAN(b)
+	vni, frame, ok := r.f.cfg.Encap.parse(b)
 	if !ok {
 		r.f.drops[DropNotVXLAN].Add(1)
 		return
@@ -164,7 +165,7 @@ func (r *reader) datagram(b []byte, segment int) {
 		r.f.drops[DropUnknownPeer].Add(1)
 		return
 	}
-	if vni == controlVNI {
+	if vni == controlVNI && r.f.cfg.Encap == VXLAN {
 		r.f.control(m.peer, frame, false, m.from)
 		return
 	}

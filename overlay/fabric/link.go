@@ -26,8 +26,8 @@ type NetworkConfig struct {
 	Gateways   []netip.Addr
 	// Subnets are those of the network: a packet to all is to the last address of one. Nil: to one that ends in 255.
 	Subnets []netip.Prefix
-	// Foreign are VXLAN devices of others, with their port; 0: DefaultPort. MACs behind them are learned, and frames to
-	// all go to them. A sealed network has none.
+	// Foreign are VXLAN devices of others, with their port; 0: the encapsulation's. MACs behind them are learned, and
+	// frames to all go to them. A sealed network has none.
 	Foreign []netip.AddrPort
 }
 
@@ -163,7 +163,7 @@ func (f *Fabric) setLinks(edit func(map[uint32]*Link)) {
 // foreignPeer is the peer at an address that a network names. The caller holds mu.
 func (f *Fabric) foreignPeer(a netip.AddrPort) (*peer, error) {
 	if a = plainAddr(a); a.Port() == 0 {
-		a = netip.AddrPortFrom(a.Addr(), DefaultPort)
+		a = netip.AddrPortFrom(a.Addr(), f.cfg.Encap.Port())
 	}
 	if !a.IsValid() || a.Addr().IsUnspecified() || a.Addr().IsMulticast() || f.socketFor(a.Addr()) == nil {
 		return nil, fmt.Errorf("foreign peer %v: no such address can be reached", a)
