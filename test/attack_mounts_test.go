@@ -185,11 +185,42 @@ func attackAPIFromInside(t *testing.T) {
 	if !strings.Contains(r.stdout, "usernet.sock") {
 		t.Errorf("--share-api: %v", r)
 	}
-	// Where its directory has another name, the socket alone is covered, and the state.
+	// Where its directory has other things in it, the socket alone is covered, and the state.
 	other := startDaemon(t)
 	r = other.try("run", "--rm", "--", "sh", "-c", "curl -sS --unix-socket "+other.socket+" http://d/version; ls "+filepath.Join(other.dir, "state"))
 	if r.stdout != "" {
 		t.Errorf("%v", r)
+	}
+}
+
+// TestSharedDirectoriesStaySeen has the socket and the state in directories with other files, one of them named by a
+// relative path: a sandbox sees those files, and nothing of usernet's beside them.
+func TestSharedDirectoriesStaySeen(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	shared := filepath.Join(d.dir, "usernet-work")
+	state := filepath.Join(d.dir, "state")
+	for _, dir := range []string{shared, state} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "notes"), []byte("mine\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.socket = filepath.Join(shared, "x.sock")
+	d.prefix = append(d.prefix, "--chdir="+d.dir)
+	d.flags = append(d.flags, "--state-dir", "state") // the last one counts
+	d.start()
+	script := fmt.Sprintf(`cat %[1]s/notes %[2]s/notes
+		ls %[2]s/containers; cat %[2]s/usernet.db %[2]s/socket; curl -sS --unix-socket %[1]s/x.sock http://d/version`, shared, state)
+	r := d.try("run", "--rm", "--privileged", "--", "sh", "-c", script)
+	if r.stdout != "mine\nmine\n" {
+		t.Errorf("%v", r)
+	}
+	r = d.try("run", "--rm", "--share-api", "--", "sh", "-c", script)
+	if !strings.Contains(r.stdout, "ApiVersion") || !strings.Contains(r.stdout, "x.sock\n") {
+		t.Errorf("--share-api: %v", r)
 	}
 }
 

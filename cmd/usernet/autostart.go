@@ -109,9 +109,12 @@ func awaitDaemon(ctx context.Context, ended <-chan int, said func() string) (*ap
 	}
 }
 
+// daemonLog is the file in the state directory that a daemon writes its log to which a command has started.
+const daemonLog = "daemon.log"
+
 // openDaemonLog opens the background daemon's log for appending, and says where this daemon's part of it begins.
 func openDaemonLog(state string) (log *os.File, begin int64, err error) {
-	path := filepath.Join(state, "daemon.log")
+	path := filepath.Join(state, daemonLog)
 	if info, err := os.Stat(path); err == nil && info.Size() > maxDaemonLog {
 		if err := os.Rename(path, path+".1"); err != nil {
 			return nil, 0, err

@@ -148,12 +148,3 @@ func limits(privileged bool, capAdd, capDrop, opts []string) (*sandbox.Limits, e
 	}
 	return l, err
 }
-
-// apiPaths lists what of usernet itself is hidden from a sandbox with the caller's files: its state, and the directory
-// of its socket, or where that may hold other things too, the socket.
-func apiPaths(socket, stateDir string) []string {
-	if dir := filepath.Dir(socket); strings.HasPrefix(filepath.Base(dir), "usernet") {
-		return []string{stateDir, dir}
-	}
-	return []string{stateDir, socket}
-}

@@ -192,6 +192,9 @@ func serve(o serveOptions) error {
 	if o.socket, err = filepath.Abs(o.socket); err != nil {
 		return err
 	}
+	if o.state, err = filepath.Abs(o.state); err != nil { // commands elsewhere are told it
+		return err
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	measures, err := confine.Parse(o.confine)
