@@ -213,6 +213,8 @@ func lookPath(name string, env []string) (string, error) {
 		return found, nil
 	case errors.Is(err, os.ErrPermission):
 		return "", &ExitError{126, fmt.Sprintf("exec: %q: permission denied", name)}
+	case errors.Is(err, unix.EISDIR):
+		return "", &ExitError{126, fmt.Sprintf("exec: %q: is a directory", name)}
 	case strings.ContainsRune(name, filepath.Separator):
 		return "", &ExitError{127, fmt.Sprintf("exec: %q: no such file or directory", name)}
 	}

@@ -49,6 +49,9 @@ func TestCommandsAreLookedForWhereTheirPathSays(t *testing.T) {
 		{"not in the path", "tool", []string{"PATH=/none"}, "", 127},
 		{"an empty path", "sh", []string{"PATH="}, "", 127},
 		{"not executable", dir + "/b/text", nil, "", 126},
+		{"a directory", dir + "/a", nil, "", 126},
+		{"a directory in the path", "a", []string{"PATH=" + dir}, "", 127},
+		{"below a file", dir + "/b/text/tool", nil, "", 127},
 		{"not there", dir + "/c", nil, "", 127},
 	} {
 		got, err := lookPath(c.command, c.env)

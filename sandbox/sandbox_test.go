@@ -75,6 +75,7 @@ func TestCommandsEndWithTheirOwnStatus(t *testing.T) {
 		{"not found", []string{"no-such-command-here"}, 127, "executable file not found"},
 		{"not found at a path", []string{"/no/such/command"}, 127, "no such file"},
 		{"not executable", []string{"/etc/passwd"}, 126, "permission denied"},
+		{"a directory", []string{"/etc"}, 126, "is a directory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text, code := output(t, Spec{Command: c.command}, Files{}, nil)
