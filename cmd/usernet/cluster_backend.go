@@ -57,15 +57,14 @@ func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*clust
 		return nil, err
 	}
 	cfg.Towards = location.Hosts
-	// A host that gets another identity goes on with the same store: a confined daemon could not start a store's
-	// program again. It ends with the daemon's process.
-	open := sync.OnceValues(func() (kv.Store, error) { return stores.Open(location) })
+	shared := &sharedStore{open: func() (kv.Store, error) { return stores.Open(location) }}
+	cfg.Release = shared.release
 	cfg.Backend = func(id cluster.Identity, _ netip.Addr) (records.Backend, error) {
-		store, err := open()
+		store, err := shared.get()
 		if err != nil {
 			return nil, err
 		}
-		return kv.New(lasting{store}, kv.Config{
+		return kv.New(store, kv.Config{
 			URL:         location.String(),
 			Host:        id.ID,
 			Incarnation: id.Incarnation,
@@ -75,11 +74,46 @@ func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*clust
 	return cfg, nil
 }
 
-// lasting is a store that its user does not close.
-type lasting struct{ kv.Store }
+// sharedStore is one store for all identities that a host has in a daemon's life: a confined daemon could not start a
+// store's program again. Backends do not close it; release does, at the end of the membership.
+type sharedStore struct {
+	open func() (kv.Store, error)
+
+	mu    sync.Mutex
+	store kv.Store // nil: not opened, or released
+}
+
+// get opens the store when it is first asked for.
+func (s *sharedStore) get() (kv.Store, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.store == nil {
+		store, err := s.open()
+		if err != nil {
+			return nil, err
+		}
+		s.store = store
+	}
+	return unclosed{s.store}, nil
+}
+
+// release closes the store, if it was opened.
+func (s *sharedStore) release() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.store == nil {
+		return nil
+	}
+	store := s.store
+	s.store = nil
+	return store.Close()
+}
+
+// unclosed is a store that others use too.
+type unclosed struct{ kv.Store }
 
 // Close implements kv.Store.
-func (lasting) Close() error { return nil }
+func (unclosed) Close() error { return nil }
 
 // gossip joins by other hosts.
 func (o *clusterOptions) gossip(cfg *cluster.Config, log *slog.Logger) (*cluster.Config, error) {

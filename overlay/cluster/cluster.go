@@ -27,6 +27,8 @@ type Config struct {
 	Dir string // has the identity and the replica; made with mode 0700
 	// Backend opens what spreads the records. The identity is this host's; addr is where others reach it.
 	Backend func(id Identity, addr netip.Addr) (table.Backend, error)
+	// Release frees what the backends share, after the last one was closed. Nil: they share nothing.
+	Release func() error
 	// Scattered says that the backend has no single place that decides: hosts then begin to claim at different blocks,
 	// so that they seldom claim the same.
 	Scattered bool
@@ -92,7 +94,7 @@ func Open(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	if err := c.open(); err != nil {
-		return nil, errors.Join(err, c.replica.Close())
+		return nil, errors.Join(err, c.release(), c.replica.Close())
 	}
 	return c, nil
 }
@@ -188,7 +190,15 @@ func (c *Cluster) Close() error {
 	c.mu.Unlock()
 	err := t.Close()
 	c.ended.Wait()
-	return errors.Join(err, f.Close(), c.replica.Close())
+	return errors.Join(err, f.Close(), c.release(), c.replica.Close())
+}
+
+// release frees what the backends shared.
+func (c *Cluster) release() error {
+	if c.cfg.Release == nil {
+		return nil
+	}
+	return c.cfg.Release()
 }
 
 // Table is the replica. It is another one after the host has drawn a new identity.
