@@ -77,24 +77,36 @@ func (b *Backend) Claim(ctx context.Context, row table.Row) error {
 	if err != nil {
 		return err
 	}
+	return b.replace(ctx, row.Key, v, nil, func(have table.Row, unreadable error) (bool, error) {
+		switch {
+		case unreadable != nil:
+			return false, &RefusedError{unreadable}
+		case have.Owner != row.Owner:
+			return false, &table.TakenError{Row: have}
+		}
+		return true, nil
+	})
+}
+
+// replace writes a key as it was read, or that was not there. may says whether the row that is there may be replaced;
+// unreadable is why it makes no sense. Where it may not, nothing is written, and the error is may's.
+func (b *Backend) replace(
+	ctx context.Context, key string, value []byte, lease Lease, may func(have table.Row, unreadable error) (bool, error),
+) error {
 	return b.retry(ctx, func(ctx context.Context) error {
 		is := Absent
-		p, err := b.store.Get(ctx, row.Key)
+		p, err := b.store.Get(ctx, key)
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
 			return err
 		default:
-			have, err := decodeRow(p)
-			if err != nil {
-				return &RefusedError{err}
-			}
-			if have.Owner != row.Owner {
-				return &table.TakenError{Row: have}
+			if yes, err := may(decodeRow(p)); !yes {
+				return err
 			}
 			is = p.Revision
 		}
-		return b.store.Put(ctx, row.Key, v, is, nil)
+		return b.store.Put(ctx, key, value, is, lease)
 	})
 }
 

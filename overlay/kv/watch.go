@@ -224,23 +224,10 @@ func (b *Backend) putAlive(ctx context.Context, lease Lease) error {
 	if err != nil {
 		return err
 	}
-	return b.retry(ctx, func(ctx context.Context) error {
-		is := Absent
-		p, err := b.store.Get(ctx, row.Key)
-		switch {
-		case errors.Is(err, ErrNotFound):
-		case err != nil:
-			return err
-		default:
-			have, err := decodeRow(p)
-			later := err == nil && have.Incarnation > row.Incarnation
-			b.health.doubled(later)
-			if later {
-				return nil
-			}
-			is = p.Revision
-		}
-		return b.store.Put(ctx, row.Key, v, is, lease)
+	return b.replace(ctx, row.Key, v, lease, func(have table.Row, unreadable error) (bool, error) {
+		later := unreadable == nil && have.Incarnation > row.Incarnation
+		b.health.doubled(later)
+		return !later, nil
 	})
 }
 

@@ -2,7 +2,8 @@
 // namespace, in mount namespaces without /run, and with an environment that has lost most of its variables, or is the
 // image's.
 //
-// It never starts a daemon: one that was started there would live in the runtime's namespaces.
+// [EnsureNetwork] makes a network that such a plugin is to attach to. The package never starts a daemon: one that was
+// started there would live in the runtime's namespaces.
 package client
 
 import (

@@ -157,23 +157,15 @@ func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec,
 	return spec, nil
 }
 
-// ensureNetwork makes the network where it is not there and may be made. Two calls may make it at once.
+// ensureNetwork makes the network where it is not there and may be made.
 func (c *config) ensureNetwork(ctx context.Context, d daemon) error {
-	_, err := d.Network(ctx, c.Network)
-	if err == nil || !errdefs.IsNotFound(err) {
-		return err
-	}
-	if c.Create != nil && !*c.Create {
-		return invalid(types.ErrInvalidNetworkConfig, "%v: make it with `usernet network create %s`", err, c.Network)
-	}
-	spec, err := c.networkSpec()
-	if err != nil {
-		return err
-	}
-	_, err = d.NetworkCreate(ctx, spec)
-	if errdefs.IsConflict(err) {
-		_, err = d.Network(ctx, c.Network)
-	}
+	_, err := client.EnsureNetwork(ctx, d, c.Network, func(missing error) (network.NetworkSpec, error) {
+		if c.Create != nil && !*c.Create {
+			return network.NetworkSpec{}, invalid(types.ErrInvalidNetworkConfig,
+				"%v: make it with `usernet network create %s`", missing, c.Network)
+		}
+		return c.networkSpec()
+	})
 	return err
 }
 

@@ -12,10 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
 )
-
-// stub is where attached containers ask for names: usernet listens there, in their namespaces.
-const stub = "127.0.0.11"
 
 // attached is the endpoint of c with a key, or nil.
 func attached(c network.Container, key string) *network.Endpoint {
@@ -87,7 +85,7 @@ func (p plugin) printResult(
 		}
 		result.IPs = append(result.IPs, ip)
 	}
-	result.DNS.Nameservers = append([]string{stub}, result.DNS.Nameservers...)
+	result.DNS.Nameservers = append([]string{client.NameServer}, result.DNS.Nameservers...)
 	if dns := c.RuntimeConfig.DNS; dns != nil {
 		result.DNS.Search, result.DNS.Options = append(
 			result.DNS.Search,

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containerd/errdefs"
 	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/api"
@@ -22,8 +21,6 @@ import (
 const (
 	callLimit  = 30 * time.Second // Podman waits, with a lock held
 	maxRequest = 4 << 20          // bytes on standard input
-	// stub is where attached containers ask for names: usernet listens there, in their namespaces.
-	stub = "127.0.0.11"
 )
 
 // daemon is what the plugin needs of usernet's; *api.Client has it.
@@ -110,18 +107,7 @@ func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
 
 // ensure makes the network where it is not there. Two calls may do so at once.
 func ensure(ctx context.Context, d daemon, n podmanNetwork) (dockernet.Inspect, error) {
-	have, err := d.Network(ctx, n.ours())
-	if !errdefs.IsNotFound(err) {
-		return have, err
-	}
-	spec, err := n.spec()
-	if err != nil {
-		return have, err
-	}
-	if _, err := d.NetworkCreate(ctx, spec); err != nil && !errdefs.IsConflict(err) {
-		return have, err
-	}
-	return d.Network(ctx, n.ours())
+	return client.EnsureNetwork(ctx, d, n.ours(), func(error) (network.NetworkSpec, error) { return n.spec() })
 }
 
 // parse reads what setup and teardown are about, and the attachment's key.
@@ -169,7 +155,9 @@ func (p plugin) setup(ctx context.Context, d daemon, text []byte, path string) e
 
 // answer says what the container has on the network.
 func answer(made api.AttachReply, n dockernet.Inspect, key string) status {
-	s := status{DNSSearchDomains: []string{}, DNSServerIPs: []string{stub}, Interfaces: map[string]netInterface{}}
+	s := status{
+		DNSSearchDomains: []string{}, DNSServerIPs: []string{client.NameServer}, Interfaces: map[string]netInterface{},
+	}
 	for _, e := range made.Endpoints {
 		if e.Key != key {
 			continue
