@@ -36,7 +36,7 @@ func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, uidKey{}, -1)
 	}
 	if uid := int(cred.Uid); s.checkPeer != nil && uid == os.Geteuid() {
-		// In the goroutine of the first request: whoever connects must not hold up the others.
+		// In the goroutine of the first request: one that connects must not hold up the others.
 		ctx = context.WithValue(ctx, processKey{},
 			sync.OnceValue(func() error { return checkProcess(u, int(cred.Pid), s.checkPeer) }))
 	}

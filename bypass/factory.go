@@ -134,7 +134,7 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 			return fds, os.NewSyscallError("socket", err)
 		}
 		fds = append(fds, fd)
-		// Closed by a daemon that ends, a connection is reset; whoever ends one well says so before.
+		// Closed by a daemon that ends, a connection is reset; code that ends one well says so before.
 		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 			return fds, os.NewSyscallError("setsockopt", err)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // A watch is made of descriptors that were opened in the sandbox, each of which says something of its own namespace to
-// whoever reads it: netlink sockets that are members of the groups for nf_tables and for queues, and the lists of
+// its reader: netlink sockets that are members of the groups for nf_tables and for queues, and the lists of
 // iptables-legacy's tables, which nobody announces.
 
 // netlinkGroups are what is announced.

@@ -79,7 +79,7 @@ func TestEventsAreFollowed(t *testing.T) {
 		})
 		cancel()
 		if err != nil {
-			t.Errorf("bursts of %d: whoever no longer listens gets %v", burst, err)
+			t.Errorf("bursts of %d: a listener that has gone gets %v", burst, err)
 		}
 		if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
 			t.Errorf("bursts of %d: they come as %v", burst, got)

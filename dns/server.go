@@ -55,7 +55,7 @@ type Config struct {
 	CacheSize int     // answers from outside that are kept; 0: none
 	Split     []Split // the servers of some domains
 	// Questions bounds the questions that are being asked outside at one time: of each client, and of all. 0: the
-	// default. Each holds a socket. Whoever asks beyond that is answered SERVFAIL.
+	// default. Each holds a socket. Questions beyond that are answered SERVFAIL.
 	Questions      int
 	TotalQuestions int
 	// Pin is called with the addresses of each answer from outside before the client gets it; it may be nil.

@@ -33,7 +33,7 @@ type Model struct {
 	store Store
 	ula   netip.Prefix // the installation's /48; never changes
 
-	writing  sync.Mutex // held by each change from its beginning to its end; whoever holds it may read the maps below
+	writing  sync.Mutex // held by each change from its beginning to its end; its holder may read the maps below
 	revision Revision   // of the store, as the maps have it; guarded by writing
 
 	mu         sync.RWMutex          // guards the maps, for readers; held for moments

@@ -4,7 +4,7 @@
 //
 // The netstack's interface takes packets for every destination and may send from every source. It does what is hard
 // (ARP, neighbour discovery, reassembly, TCP) and knows no host: what containers send elsewhere goes to a Handler, and
-// what the Handler has for them is sent in the name of whoever it came from.
+// what the Handler has for them is sent in the name of its sender.
 //
 // Package engine makes a Gateway for each network; package forwarder is the Handler:
 //

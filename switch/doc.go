@@ -1,8 +1,8 @@
 // Package vswitch is a network's Ethernet switch in userspace.
 //
 // A [Switch] has ports; behind each [Port] is a [Device]: a container's TAP (package tap) or the gateway's netstack
-// (package stack). Whoever reads a frame from a device hands it to its port's Receive, which checks it, finds the
-// ports it is for and writes it to their devices, all on the caller's goroutine:
+// (package stack). The reader of a device hands each frame to its port's Receive, which checks it, finds the ports
+// it is for and writes it to their devices, all on the caller's goroutine:
 //
 //	sw := vswitch.New(vswitch.Config{Name: "shop"})
 //	port, err := sw.Connect(vswitch.PortConfig{Name: "web", MAC: mac, Addrs: addrs, Role: vswitch.Guest}, device)

@@ -29,7 +29,7 @@ func (p *Port) guard(r *portState, f *Frame) Reason {
 
 // wellFormed is what is checked of a frame from a port without the guard: addresses may be anybody's, headers that are
 // cut short or contradict themselves reach neither netstack nor a kernel. The first fragment may be shorter than its
-// transport header, as whoever puts a packet together checks it again.
+// transport header, as the receiver that reassembles a packet checks it again.
 func wellFormed(f *Frame) bool {
 	switch t := f.EtherType(); t {
 	case EtherTypeIPv4, EtherTypeIPv6:

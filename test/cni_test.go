@@ -164,7 +164,7 @@ func TestCNI(t *testing.T) {
 					if err := c.DelNetworkList(t.Context(), c.list, one); err != nil {
 						t.Errorf("DEL: %v", err)
 					}
-					one.NetNS = "" // what nerdctl gives, and whoever has lost the namespace
+					one.NetNS = "" // what nerdctl gives, and an engine that has lost the namespace
 				}
 			}
 			if web.links() != "" || other.links() != "" || d.ok("ps", "-aq") != "" {

@@ -149,7 +149,7 @@ func (t *Table[K, M]) insert(m M, key func(m M, try int) (K, bool)) (other M, ok
 const admits = 4
 
 // admit counts one more mapping of a container. Where it has as many as it may, the one that needs it least is given
-// up: never the newcomer, or whoever filled the table once would keep everybody out.
+// up: never the newcomer, or one client that filled the table once would keep all others out.
 func (t *Table[K, M]) admit(owner netip.Addr) bool {
 	for range admits {
 		if t.cfg.Limiter.Acquire(owner) {

@@ -45,7 +45,7 @@ func PutIP(b []byte, src, dst netip.Addr, proto uint8, size int) int {
 }
 
 // PutUDP writes the IP and UDP headers of a datagram with size bytes of payload, and returns their length. The checksum
-// is of the pseudo header alone: whoever sends the datagram on the wire completes it (CHECKSUM_PARTIAL,
+// is of the pseudo header alone: the sender on the wire completes it (CHECKSUM_PARTIAL,
 // include/linux/skbuff.h).
 func PutUDP(b []byte, src, dst netip.AddrPort, size int) int {
 	length := UDPHeaderLen + size

@@ -1,5 +1,5 @@
 // Package splice carries TCP connections and UDP datagrams between sockets of two network namespaces, or of one, by
-// goroutines: what needs no gateway and no policy, since whoever may connect to one end may connect to the other.
+// goroutines: what needs no gateway and no policy, since who may connect to one end may connect to the other.
 //
 //	g := splice.NewGroup()
 //	defer g.Close()

@@ -64,8 +64,8 @@ func (c *Cluster) setPeers(hosts []table.HostView) {
 	}
 }
 
-// keyRefused is told by the fabric of a host whose key does not count. Whoever may write to the store could else take a
-// host's place in sealed networks.
+// keyRefused is told by the fabric of a host whose key does not count. A writer of the store could else take a host's
+// place in sealed networks.
 func (c *Cluster) keyRefused(err error) {
 	c.log.Error("the key of a host is refused; if that host was made anew: usernet cluster leave HOST", "error", err)
 	var changed *seal.ChangedKeyError

@@ -13,10 +13,10 @@
 //     what heals a partition; the whole table is sent only to who has nothing.
 //   - All seeds are joined again every minute, for ever: memberlist by itself forgets hosts that it held for dead.
 //
-// A claim waits for objections: its row is broadcast, and whoever has an older claim sends that one back at once.
+// A claim waits for objections: its row is broadcast, and a host that has an older claim sends that one back at once.
 // Deleted rows are remembered for a while (tombstones), by the clock of each host that remembers them. No clock is
 // compared with another host's, except between two claims that were made without knowledge of each other.
 //
-// All messages are sealed with AES-256-GCM by the cluster's key. Whoever has the key may write anything: see
+// All messages are sealed with AES-256-GCM by the cluster's key. A holder of the key may write anything: see
 // SECURITY.md.
 package gossip

@@ -15,5 +15,5 @@
 // Packages etcd, consul and zookeeper have the adapters, memory one for tests with the faults of a store, kvtest what
 // all of them have to do, remote a Store that another process has. Package stores chooses the one that a URL names.
 //
-// A host trusts its store: whoever may write below the prefix says where containers are. See SECURITY.md.
+// A host trusts its store: a writer below the prefix says where containers are. See SECURITY.md.
 package kv

@@ -19,7 +19,7 @@ type Location struct {
 	Prefix   string   // of all keys, without slashes around it
 	User     string
 	Password string
-	// PEM texts, not files: whoever uses them may not be able to read files.
+	// PEM texts, not files: their user may not be able to read files.
 	TLS           bool
 	CA, Cert, Key []byte
 }

@@ -83,7 +83,7 @@ func (t *Table) Drop(key string) {
 	}
 }
 
-// Delete removes a row, whoever wrote it, in the backend first: so for networks, which any host may remove.
+// Delete removes a row of any host, in the backend first: so for networks, which any host may remove.
 func (t *Table) Delete(ctx context.Context, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
 	defer cancel()

@@ -17,7 +17,7 @@
 // descriptor is used as a TAP's is.
 //
 // A TAP can change hands between processes while it is open: [Device.Copy] gives a descriptor away, [Device.Stop]
-// leaves what comes from then on to whoever has it, and there [Check] says whether it is what it is said to be. The
+// leaves what comes from then on to its reader, and there [Check] says whether it is what it is said to be. The
 // interface has a carrier as long as one descriptor is open; without one the kernel drops what the sandbox sends.
 //
 // Reading is non-blocking, through Go's poller: a TAP that waits holds neither a thread nor a buffer. Frames that are

@@ -46,7 +46,7 @@ type Store struct {
 	prefix string
 	config clientv3.Config
 
-	// connecting has one token: whoever has it may set client. With a user, making one asks for a token, which takes
+	// connecting has one token: its holder may set client. With a user, making one asks for a token, which takes
 	// time.
 	connecting chan struct{}
 

@@ -206,7 +206,7 @@ func (s *Store) parents(ctx context.Context, c *session, node string) error {
 			c,
 			func(conn *zk.Conn) (string, error) { return conn.Create(missing[i], nil, 0, s.aclOf(missing[i])) },
 		)
-		// Whoever may not make a directory that is there is told so where it matters.
+		// Missing rights to make a directory that is there are reported where they matter.
 		if err != nil && !errors.Is(err, zk.ErrNodeExists) && !errors.Is(err, zk.ErrNoAuth) {
 			return err
 		}
