@@ -10,7 +10,7 @@ import (
 // stateFiles are the names in a state directory that are usernet's. They are the daemon's, but for the log of one that
 // a command has started, and for the store that a user put aside as the message about a damaged one says.
 var stateFiles = []string{
-	"usernet.db", "usernet.db.good", "usernet.db.new", "usernet.db.damaged", "containers", "cluster",
+	"usernet.db", "usernet.db.good", "usernet.db.new", "usernet.db.damaged", "containers", "cluster", "vm",
 	socketFile, socketFile + ".new", daemonLog, daemonLog + ".1",
 }
 
@@ -18,19 +18,33 @@ var stateFiles = []string{
 // directory is hidden whole where it is usernet's alone, which also hides what is made in it later. Of one that may
 // hold other things, as where --socket or --state-dir names it, only usernet's files are hidden.
 func apiPaths(socket, stateDir string) []string {
+	dir, name := filepath.Dir(socket), filepath.Base(socket)
+	if dir == stateDir {
+		files := append([]string{name}, stateFiles...)
+		if usernetsAlone(dir, files) {
+			return []string{dir}
+		}
+		return below(dir, files)
+	}
 	var list []string
 	if usernetsAlone(stateDir, stateFiles) {
 		list = append(list, stateDir)
 	} else {
-		for _, name := range stateFiles {
-			list = append(list, filepath.Join(stateDir, name))
-		}
+		list = below(stateDir, stateFiles)
 	}
-	dir, name := filepath.Split(socket)
-	if dir = filepath.Clean(dir); usernetsAlone(dir, []string{name}) {
+	if usernetsAlone(dir, []string{name}) {
 		return append(list, dir)
 	}
 	return append(list, socket)
+}
+
+// below are the paths of files in a directory.
+func below(dir string, names []string) []string {
+	var list []string
+	for _, name := range names {
+		list = append(list, filepath.Join(dir, name))
+	}
+	return list
 }
 
 // usernetsAlone says whether a directory is usernet's: one that it uses by default, or one that is private to the user

@@ -49,6 +49,9 @@ func TestSharedDirectoriesAreNotHidden(t *testing.T) {
 			[]string{home + "/mine2", home + "/data2", home + "/data2/y"}},
 		{"a name that begins as usernet's", make(0o755, "usernet-work", "x.sock", "y") + "/x.sock", make(0o755, "usernet", "usernet.db", "y"),
 			[]string{home + "/usernet-work/x.sock", home + "/usernet/usernet.db"}, []string{home + "/usernet-work", home + "/usernet"}},
+		{"both in one directory", make(0o700, "one", "x.sock", "usernet.db") + "/x.sock", home + "/one", []string{home + "/one"}, nil},
+		{"both in one directory, with files of the user's", make(0o700, "one2", "x.sock", "usernet.db", "y") + "/x.sock", home + "/one2",
+			[]string{home + "/one2/x.sock", home + "/one2/usernet.db"}, []string{home + "/one2", home + "/one2/y"}},
 		{"others may read it", make(0o755, "open", "x.sock") + "/x.sock", state, []string{home + "/open/x.sock"}, []string{home + "/open"}},
 	} {
 		list := apiPaths(test.socket, test.state)
