@@ -99,7 +99,7 @@ func (r *portState) guardND(t []byte, unspecified bool) Reason {
 			return DropNeighbour
 		}
 	case ndNeighbourSolicitation:
-		// From ::, it says that the target is about to be the sender's: another host that tries it would give up (RFC 4862).
+		// From ::, it says that the target is about to be the sender's: another that tries it would give up (RFC 4862).
 		if unspecified && !mine {
 			return DropNeighbour
 		}

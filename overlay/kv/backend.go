@@ -91,7 +91,8 @@ func (b *Backend) Claim(ctx context.Context, row table.Row) error {
 // replace writes a key as it was read, or that was not there. may says whether the row that is there may be replaced;
 // unreadable is why it makes no sense. Where it may not, nothing is written, and the error is may's.
 func (b *Backend) replace(
-	ctx context.Context, key string, value []byte, lease Lease, may func(have table.Row, unreadable error) (bool, error),
+	ctx context.Context, key string, value []byte, lease Lease,
+	may func(have table.Row, unreadable error) (bool, error),
 ) error {
 	return b.retry(ctx, func(ctx context.Context) error {
 		is := Absent

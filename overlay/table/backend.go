@@ -27,7 +27,7 @@ type Row struct {
 	Value       []byte
 	Owner       overlay.HostID
 	Incarnation uint64 // of the owner's life that wrote it
-	// Version orders the changes of one key: a row replaces the one with a lower version. The host that writes a key next
+	// Version orders the changes of one key: a row replaces the one with a lower version. The next writer of a key
 	// gives the version it knows plus one.
 	Version uint64
 	// Claimed is when the owner first claimed the key, in nanoseconds since 1970 by its clock; 0: it was put, not
