@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-neighbour demo clean
+.PHONY: help build install man test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-neighbour demo demo-engines clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +63,9 @@ fuzz: ## run each fuzz target for $(FUZZTIME)
 soak: ## mixed load over 50 containers with faults for SOAK (1h), as an ordinary user
 	@USERNET_SOAK=$(or $(SOAK),1h) $(AS_USER) scripts/soak.sh
 
-vm: ## set the clock of a virtual machine, and suspend it, under load (scripts/vm.sh says what it needs)
+vm: ## a virtual machine whose clock is set and that is suspended, and one as a guest (scripts/vm.sh says what it needs)
 	@scripts/vm.sh
+	@scripts/vm-guests.sh
 
 vuln: ## look for known vulnerabilities in what is called, with the database at VULNDB (vuln.go.dev; file:///DIR)
 	@VULNDB="$(VULNDB)" scripts/vuln.sh
@@ -77,6 +78,9 @@ bench-neighbour: ## measure what a neighbour notices of floods: times of its req
 
 demo: ## see it work: two named containers, a published port, the host, as an ordinary user
 	@$(AS_USER) scripts/demo.sh
+
+demo-engines: ## see containers of Podman, Docker, CNI, crun, a virtual machine and usernet on one network
+	@scripts/demo-engines.sh
 
 clean: ## remove what was built
 	rm -rf bin man

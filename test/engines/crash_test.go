@@ -48,7 +48,7 @@ func (k talkers) survive(end func(syscall.Signal), from, to, url string) {
 	k.u.serve()
 	k.run(from, "sh", "-c", ": >/tmp/go")
 	eventually(k.t, func() error { return k.said(from, "after") })
-	line := k.exec(from, "wget", "-T", "5", "-qO-", "http://"+to+"/")
+	line := k.exec(from, "wget", "-qO-", "http://"+to+"/")
 	eventually(k.t, func() error {
 		if r := k.u.try(line[0], line[1:]...); r.stdout != "container" && r.stdout != "container\n" {
 			return fmt.Errorf("by name, after the daemon was killed: %v", r)
