@@ -233,7 +233,7 @@ for name in "${names[@]}"; do
 	esac
 	pids+=($!)
 done
-all_flow() { local flows; flows=$(usernet flows) && for name in "${names[@]}"; do grep -q "^$name " <<<"$flows" || return 1; done; }
+all_flow() { local flows; flows=$(usernet flows) && for name in "${names[@]}"; do grep -Eq "^$name +tcp +out" <<<"$flows" || return 1; done; }
 wait_for 60 "a flow of each" all_flow
 step "docker" usernet flows
 
