@@ -43,14 +43,14 @@ unset XDG_CONFIG_HOME XDG_STATE_HOME XDG_DATA_HOME XDG_CACHE_HOME
 cleanup() {
 	crun --root "$work/run/oci" delete --force app-crun >/dev/null 2>&1
 	podman rm --all --force --time 0 >/dev/null 2>&1
-	podman system migrate >/dev/null 2>&1
 	docker rm -f app >/dev/null 2>&1
 	usernet rm -f run >/dev/null 2>&1
 	local i
 	for ((i = ${#pids[@]} - 1; i > 0; i--)); do kill "${pids[i]}" 2>/dev/null; done
 	((${#pids[@]} < 2)) || wait "${pids[@]:1}" 2>/dev/null
 	((${#pids[@]} == 0)) || { kill "${pids[0]}" 2>/dev/null && wait "${pids[0]}" 2>/dev/null; } # the daemon
-	podman unshare rm -rf "$work" 2>/dev/null
+	podman unshare rm -rf "$work/home/.local/share" 2>/dev/null # layers belong to subordinate ids
+	podman system migrate >/dev/null 2>&1                       # ends the pause process
 	rm -rf "$work"
 }
 trap cleanup EXIT
@@ -122,7 +122,7 @@ wait_for 60 "the daemon" usernet network ls
 step "" usernet network create -o usernet.host_loopback=true demo
 base=$((20000 + RANDOM % 10000))
 mkdir -p "$work/host/cgi-bin"
-printf '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\nsleep 60\n' >"$work/host/cgi-bin/slow"
+printf '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\nsleep 30\n' >"$work/host/cgi-bin/slow"
 chmod 755 "$work/host/cgi-bin/slow"
 background host busybox httpd -f -p "127.0.0.1:$base" -h "$work/host"
 
