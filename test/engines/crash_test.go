@@ -40,12 +40,12 @@ func (k talkers) said(from, want string) error {
 }
 
 // survive kills the daemon, starts another one, and looks at what was there: the connection, names, the page at a
-// published port.
-func (k talkers) survive(end func(syscall.Signal), from, to, url string) {
+// published port. It returns the new daemon's log.
+func (k talkers) survive(end func(syscall.Signal), from, to, url string) (log string) {
 	k.t.Helper()
 	k.connect(from, to)
 	end(syscall.SIGKILL)
-	k.u.serve()
+	log, _ = k.u.daemon()
 	k.run(from, "sh", "-c", ": >/tmp/go")
 	eventually(k.t, func() error { return k.said(from, "after") })
 	line := k.exec(from, "wget", "-qO-", "http://"+to+"/")
@@ -58,6 +58,7 @@ func (k talkers) survive(end func(syscall.Signal), from, to, url string) {
 	if url != "" {
 		eventually(k.t, func() error { return says(url, "container\n") })
 	}
+	return log
 }
 
 // podmanExec is the command line that runs a command in a container of Podman's.

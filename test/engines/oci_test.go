@@ -42,7 +42,7 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 				t.Errorf("inside: %q", out)
 			}
 			run("-d", "--name", "app", "bb:1", "sleep", "1000")
-			talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
+			log = talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
 			p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", "web", "app")
 			eventually(t, func() error {
 				if out := p.ok(usernet, "ps", "-aq"); out != "" {
