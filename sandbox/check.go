@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +21,12 @@ type Requirement struct {
 
 // Check tests the machine by trying what the program will do.
 func Check() []Requirement {
-	return []Requirement{checkUserNS(), checkTun(), checkSubordinateIDs(), checkPing()}
+	found, err := probe()
+	list := []Requirement{checkUserNS(found, err), checkTun(), checkSubordinateIDs(), checkPing()}
+	if list[0].OK {
+		list = append(list, checkHostname(found), checkProc(found))
+	}
+	return list
 }
 
 func sysctl(name string) string {
@@ -33,17 +37,18 @@ func sysctl(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-func checkUserNS() Requirement {
+// unfiltered is what starts a container of another engine's so that usernet works in it.
+const unfiltered = "start the container around this one with --security-opt seccomp=unconfined, or with the filter " +
+	"that `usernet integrate nesting` writes"
+
+func checkUserNS(found probed, err error) Requirement {
 	r := Requirement{Name: "user namespaces", Needed: true}
-	cmd, err := role{name: roleInit}.command()
-	if err == nil {
-		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-		err = cmd.Start()
+	if err == nil && found.Mount != "" {
+		r.Detail = "can be made, but nothing can be mounted in them: " + found.Mount
+		r.Fix = unfiltered
+		return r
 	}
 	if err == nil {
-		_ = cmd.Wait() // it ends at once: it has no control socket
 		r.OK, r.Detail = true, "can be made"
 		if sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" && os.Geteuid() != 0 {
 			r.OK, r.Detail = false, "AppArmor takes the privileges inside them away"
@@ -62,10 +67,44 @@ func checkUserNS() Requirement {
 		r.Fix = "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
 	case errors.Is(err, unix.ENOSPC):
 		r.Fix = "too many are in use: as root, raise user.max_user_namespaces and user.max_net_namespaces"
+	case filtered():
+		r.Detail += " (a filter on system calls is in force, as in containers of Docker)"
+		r.Fix = unfiltered
 	default:
-		r.Fix = "use a kernel with CONFIG_USER_NS; inside a container, one whose seccomp profile allows unshare and " +
-			"clone"
+		r.Fix = "use a kernel with CONFIG_USER_NS; inside a container: " + unfiltered
 	}
+	return r
+}
+
+// filtered says whether a filter on system calls is in force for this process (proc(5), Seccomp).
+func filtered() bool {
+	b, err := os.ReadFile("/proc/self/status")
+	return err == nil && strings.Contains(string(b), "\nSeccomp:\t2\n")
+}
+
+// checkHostname is about sandboxes in containers whose filter refuses sethostname(2), as Podman's does.
+func checkHostname(found probed) Requirement {
+	r := Requirement{Name: "host names"}
+	if found.Hostname == "" {
+		r.OK, r.Detail = true, "sandboxes can have their own"
+		return r
+	}
+	r.Detail = "cannot be set (" + found.Hostname + "): sandboxes keep this one, and --hostname is refused"
+	r.Fix = unfiltered
+	return r
+}
+
+// checkProc is about sandboxes in containers of whose /proc parts are covered.
+func checkProc(found probed) Requirement {
+	r := Requirement{Name: "a /proc for each sandbox"}
+	if found.Proc == "" {
+		r.OK, r.Detail = true, "can be mounted"
+		return r
+	}
+	r.Detail = "cannot be mounted: sandboxes keep this one, which lacks their own processes; with --rootfs they need " +
+		"--security-opt proc=none, and have none"
+	r.Fix = "start the container around this one with --security-opt systempaths=unconfined; in Podman's words: " +
+		"--security-opt unmask=ALL"
 	return r
 }
 
@@ -78,7 +117,7 @@ func checkTun() Requirement {
 		r.OK, r.Detail = true, "can be opened"
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
 		r.Detail, r.Fix = "is missing: interfaces are veth pairs with packet sockets, which are slower",
-			"as root: modprobe tun; inside a container: pass the device in (--device /dev/net/tun)"
+			"as root: modprobe tun; for a container: --device /dev/net/tun"
 	default:
 		r.Detail = fmt.Sprintf("cannot be opened (%v): interfaces are veth pairs with packet sockets, which are slower",
 			err)
@@ -97,7 +136,8 @@ func checkPing() Requirement {
 	}
 	r.Detail = "not allowed for group " + strconv.Itoa(os.Getegid()) + " (net.ipv4.ping_group_range is " + sysctl(
 		"net.ipv4.ping_group_range") + "): containers can ping their gateway and each other only"
-	r.Fix = `as root: sysctl net.ipv4.ping_group_range="0 2147483647"`
+	r.Fix = `as root: sysctl net.ipv4.ping_group_range="0 2147483647"; for a container: --sysctl ` +
+		`net.ipv4.ping_group_range="0 65535"`
 	return r
 }
 

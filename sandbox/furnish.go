@@ -139,14 +139,16 @@ func furnishNewRoot(o orders, opened map[string]tree) (etc []*os.File, err error
 	return etc, mountDev(opened)
 }
 
-// setNames gives the sandbox its host and domain name.
+// setNames gives the sandbox its host and domain name. A host name that nobody asked for is not worth a failure: the
+// filter on system calls of Podman's containers refuses sethostname(2), and allows all else that a sandbox needs.
 func setNames(o orders) error {
 	name := o.Spec.Hostname
 	if o.Hostname != "" {
 		name = o.Hostname
 	}
 	if name != "" {
-		if err := unix.Sethostname([]byte(name)); err != nil {
+		err := unix.Sethostname([]byte(name))
+		if err != nil && !(o.Spec.Hostname == "" && refusedByFilter(err)) {
 			return fmt.Errorf("host name %q: %w", name, err)
 		}
 	}

@@ -17,6 +17,7 @@ const (
 	roleInit    = "__init"    // PID 1 of a sandbox, which furnishes it
 	roleCommand = "__command" // PID 1 of a sandbox that is furnished, parent of the command
 	roleUser    = "__user"    // becomes a command that has another user's id in a sandbox with one id
+	roleProbe   = "__probe"   // tries in namespaces of its own what an init does, for Check
 	roleHold    = "__hold"    // holds namespaces until it is killed
 	roleExec    = "__exec"    // becomes one more command in a sandbox
 	roleHelper  = "__helper"  // enters sandboxes for a daemon that is confined
@@ -41,6 +42,7 @@ func Main(others ...Role) {
 		roleCommand: runCommand,
 		roleUser:    runUser,
 		roleHold:    runHold,
+		roleProbe:   runProbe,
 		roleExec:    runExec,
 		roleHelper:  runHelper,
 		roleOpener:  runOpener,

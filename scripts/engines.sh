@@ -3,9 +3,9 @@
 #
 #   scripts/engines.sh [go test flags]
 #
-# They run twice: with the engines of this machine, and, the tests called TestPodman5..., with those of Debian 13, in a
-# directory that scripts/debian13.sh makes (USERNET_DEBIAN13, /var/cache/usernet/debian13 by default). Where -run is given they
-# run once, with Debian 13's where it names Podman5.
+# They run twice: with the engines of this machine, and, the tests called TestPodman5... and TestDebian13..., with those of
+# Debian 13, in a directory that scripts/debian13.sh makes (USERNET_DEBIAN13, /var/cache/usernet/debian13 by default). Where
+# -run is given they run once, with Debian 13's where it names Podman5 or Debian13.
 #
 # It is started as root, which is needed for the world around the engines alone: a network namespace as the host, with the
 # addresses 192.0.2.2 and 2001:db8::2 on eth0; a second one as a machine outside, 192.0.2.1 and 2001:db8::1, with a web
@@ -82,7 +82,7 @@ if ! mountpoint -q /sys/fs/cgroup || [[ $(stat -fc %T /sys/fs/cgroup) != cgroup2
 fi
 
 here() { # with this machine's engines
-	scripts/unprivileged.sh env USERNET_ENGINES=1 scripts/test.sh --engines -skip '^TestPodman5' "$@"
+	scripts/unprivileged.sh env USERNET_ENGINES=1 scripts/test.sh --engines -skip '^Test(Podman5|Debian13)' "$@"
 }
 
 debian13() ( # with Debian 13's: the tests run in its directory, where go, the caches and this tree are as well
@@ -112,12 +112,12 @@ debian13() ( # with Debian 13's: the tests run in its directory, where go, the c
 )
 
 case "$*" in
-*-run*Podman5*) debian13 "$@" ;;
+*-run*Podman5* | *-run*Debian13*) debian13 "$@" ;;
 *-run*) here "$@" ;;
 *)
 	status=0
 	here "$@" || status=1
-	debian13 -run '^TestPodman5' "$@" || status=1
+	debian13 -run '^Test(Podman5|Debian13)' "$@" || status=1
 	exit $status
 	;;
 esac

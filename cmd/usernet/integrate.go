@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/sandbox/profile"
 )
 
 // An integration is what has to be in place for another program to use usernet: links, files, and what a person does
@@ -27,6 +29,7 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 	bin := filepath.Join(data, "usernet", "bin")
 	slirp := filepath.Join(bin, "slirp4netns")
 	links := map[string]string{slirp: binary}
+	nesting := filepath.Join(config, "usernet", "nesting.json")
 	return map[string]integration{
 		"podman": {
 			short: "rootless Podman 4 and later call usernet in the places of slirp4netns, pasta and rootlessport",
@@ -106,6 +109,11 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 			) + " run --network none --annotation usernet.network=NAME ... " +
 				"(or hooks_dir in containers.conf); `usernet serve` has to run.",
 		},
+		"nesting": {
+			short: "containers of Docker in which usernet runs have Docker's filter of system calls, and may make namespaces",
+			files: map[string]string{nesting: nestingProfile()},
+			after: "docker run --security-opt seccomp=" + nesting + " ...",
+		},
 		"rootlesskit": {
 			short: "RootlessKit calls usernet in slirp4netns's place",
 			links: links,
@@ -136,6 +144,15 @@ func ociHook(stage, binary, socket string) string {
 	return string(text) + "\n"
 }
 
+// nestingProfile is the filter of system calls for containers of Docker in which usernet runs.
+func nestingProfile() string {
+	text, err := profile.Nesting()
+	if err != nil {
+		panic(err) // it is made of constants alone
+	}
+	return text
+}
+
 // podmanHelpers are where Podman looks for its helpers by default (containers.conf(5), helper_binaries_dir).
 var podmanHelpers = []string{
 	"/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman",
@@ -144,10 +161,10 @@ var podmanHelpers = []string{
 func integrateCommand() *cobra.Command {
 	var write, undo bool
 	c := &cobra.Command{
-		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci",
+		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci|nesting",
 		Short:     "Set another program up to use usernet, or show how",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"cni", "docker", "netavark", "oci", "podman", "rootlesskit"},
+		ValidArgs: []string{"cni", "docker", "nesting", "netavark", "oci", "podman", "rootlesskit"},
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && undo {
 				return errors.New("--write and --undo contradict each other")

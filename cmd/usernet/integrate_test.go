@@ -8,7 +8,7 @@ import (
 
 // TestIntegrationsAreWrittenAndUndone has each one written twice, undone twice, and kept from files of others.
 func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
-	for _, name := range []string{"podman", "docker", "rootlesskit", "cni", "netavark", "oci"} {
+	for _, name := range []string{"podman", "docker", "rootlesskit", "cni", "netavark", "oci", "nesting"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			t.Setenv("HOME", dir)
@@ -60,7 +60,7 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 			}
 		})
 	}
-	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(), "cni, docker, netavark, oci, podman, rootlesskit") {
+	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(), "cni, docker, nesting, netavark, oci, podman, rootlesskit") {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

@@ -228,3 +228,45 @@ func BenchmarkDefault(b *testing.B) {
 		}
 	}
 }
+
+// TestNesting: a container with Docker's default capabilities may make namespaces, and nothing else that it might not.
+func TestNesting(t *testing.T) {
+	caps, err := Capabilities(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := Nesting()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nesting, err := Load(text, caps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := Default(caps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := arches[runtime.GOARCH][0].audit
+	for name, c := range map[string]struct {
+		number uint32
+		args   []uint64
+		want   uint32
+	}{
+		"unshare":     {unix.SYS_UNSHARE, []uint64{unix.CLONE_NEWUSER}, allow},
+		"clone":       {unix.SYS_CLONE, []uint64{unix.CLONE_NEWUSER}, allow},
+		"mount":       {unix.SYS_MOUNT, nil, allow},
+		"setns":       {unix.SYS_SETNS, nil, allow},
+		"bpf":         {unix.SYS_BPF, nil, eperm},
+		"kexec":       {unix.SYS_KEXEC_LOAD, nil, eperm},
+		"clone3":      {unix.SYS_CLONE3, nil, enosys},
+		"init_module": {unix.SYS_INIT_MODULE, nil, eperm},
+	} {
+		if got := decide(t, nesting, own, c.number, c.args...); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+		if got := decide(t, plain, own, c.number, c.args...); got == allow {
+			t.Errorf("%s is allowed in any container", name)
+		}
+	}
+}

@@ -36,6 +36,11 @@ func (w *world) measure() (*report, error) {
 			return nil, err
 		}
 	}
+	if only.MatchString(groupStart) {
+		if err := w.measureStarts(r, all); err != nil {
+			return nil, err
+		}
+	}
 	return r, w.own(r, only.MatchString)
 }
 
@@ -95,7 +100,7 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 		before := ownTicks(s.process)
 		m, err := c.measure(w, s, servers)
 		used := ownTicks(s.process) - before
-		if err != nil && t.name != "usernet" { // a peer that fails has no value
+		if err != nil && !t.own { // a peer that fails has no value
 			fmt.Fprintf(os.Stderr, "bench: %s: %s: %v\n", t.name, c.name, err)
 			continue
 		}

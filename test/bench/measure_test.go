@@ -136,3 +136,27 @@ func TestGenerator(t *testing.T) {
 		}
 	}
 }
+
+// TestPairings: what stands in for another program has its columns beside it, and is no peer of usernet's.
+func TestPairings(t *testing.T) {
+	r := sample()
+	r.add("usernet-slirp4netns", cell{group: groupTCP, name: "container → host", unit: "Gbit/s", mtu: 1500}, 8)
+	r.add("usernet-pasta", cell{group: groupStart, name: "memory", unit: "MiB", lower: true}, 4)
+	r.add("pasta", cell{group: groupStart, name: "memory", unit: "MiB", lower: true}, 6)
+	var out strings.Builder
+	if err := r.write(&out, options{others: 100}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| container → host | Gbit/s | 1500 | 11.0 | 1.00 | 2.00 | – | 5.50× | 36.0 |",
+		"| usernet in slirp4netns's place | slirp4netns | ratio |", "| container → host | Gbit/s | 1500 | 8.00 | 1.00 | 8.00× |",
+		"| usernet in pasta's place | pasta | ratio |", "| memory | MiB | – | 4.00 | 6.00 | 1.50× |",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the tables lack %s:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "without TAPs") {
+		t.Errorf("a table has columns of what was not measured:\n%s", &out)
+	}
+}

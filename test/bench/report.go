@@ -95,6 +95,15 @@ func spread(values []float64) float64 {
 // peers are the tools beside usernet.
 var peers = []string{"slirp4netns", "pasta", "rootlesskit"}
 
+// reported are all whose numbers are written to a file.
+func reported() []string {
+	list := append([]string{"usernet", kernel}, peers...)
+	for _, p := range pairings {
+		list = append(list, p.tool)
+	}
+	return list
+}
+
 // ratio is how many times better usernet is than the best peer, or 0.
 func (r *report) ratio(c cell) float64 {
 	own, best := r.value("usernet", c), 0.0
@@ -141,7 +150,7 @@ func (r *report) write(out io.Writer, o options) error {
 		return nil
 	}
 	for _, c := range r.lines {
-		for _, tool := range append([]string{"usernet", kernel}, peers...) {
+		for _, tool := range reported() {
 			s := r.samples[key{tool, c.group, c.name, c.mtu}]
 			if len(s) == 0 {
 				continue
@@ -218,7 +227,9 @@ func (r *report) tables(w io.Writer) {
 			)
 		}
 		fmt.Fprintln(w)
+		r.pairTable(w, group, value)
 	}
+	r.pairTable(w, groupStart, value)
 	for _, group := range []string{groupDNS, groupScale} {
 		lines := r.group(group)
 		if len(lines) == 0 {

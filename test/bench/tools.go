@@ -36,6 +36,9 @@ type tool struct {
 	connect func(w *world, mtu int) (*sandbox, error)
 	// ports says that only its published ports are its own: the rest is another tool's.
 	ports bool
+	own   bool // it is usernet, which has to work
+	// start, where it serves one namespace, that of the process target, starts it alone, and returns when it is ready.
+	start func(w *world, target int) (pid int, end func(), err error)
 }
 
 // can says whether a cell is the tool's to be measured in.
@@ -45,19 +48,37 @@ func (t tool) can(c cell) bool { return !t.ports || strings.Contains(c.name, "pu
 var allTools = []tool{
 	{
 		name:    "usernet",
-		version: func(w *world) string { return firstLine(w.run(w.binary, "--version")) },
-		connect: connectUsernet,
+		version: usernetVersion,
+		connect: func(w *world, mtu int) (*sandbox, error) { return connectDaemon(w, mtu, nil) },
+		own:     true,
 	},
 	{
 		name:    "slirp4netns",
 		version: func(w *world) string { return firstLine(w.run("slirp4netns", "--version")) },
-		connect: connectSlirp,
+		connect: connectSlirp((*world).original),
+		start:   slirpStart((*world).original),
+	},
+	{
+		name:    "usernet-slirp4netns",
+		version: usernetVersion,
+		connect: connectSlirp((*world).place),
+		own:     true,
+		start:   slirpStart((*world).place),
 	},
 	{
 		name:    "pasta",
 		version: func(w *world) string { return firstLine(w.run("pasta", "--version")) },
-		connect: connectPasta,
+		connect: connectPasta((*world).original),
+		start:   pastaStart((*world).original),
 	},
+	{
+		name:    "usernet-pasta",
+		version: usernetVersion,
+		connect: connectPasta((*world).place),
+		own:     true,
+		start:   pastaStart((*world).place),
+	},
+	{name: "usernet-veth", version: usernetVersion, connect: connectVeth, own: true},
 	{
 		name:    "rootlesskit",
 		version: func(w *world) string { return firstLine(w.run("rootlesskit", "--version")) },
@@ -80,7 +101,7 @@ func tools(names string) (list []tool, err error) {
 		}
 		_, err := exec.LookPath(t.name)
 		switch {
-		case err == nil || t.name == "usernet":
+		case err == nil || t.own:
 			list = append(list, t)
 		case len(wanted) > 0:
 			return nil, fmt.Errorf("--tools: %w", err)
@@ -91,6 +112,8 @@ func tools(names string) (list []tool, err error) {
 	return list, nil
 }
 
+func usernetVersion(w *world) string { return firstLine(w.run(w.binary, "--version")) }
+
 func firstLine(out string, err error) string {
 	if err != nil {
 		return "unknown"
@@ -99,9 +122,11 @@ func firstLine(out string, err error) string {
 	return line
 }
 
-// startDaemon starts usernet's daemon.
-func startDaemon(w *world) (*exec.Cmd, error) {
-	daemon, err := w.start(w.binary, "serve", "--socket", w.dir+"/s", "--state-dir", w.dir+"/state")
+// startDaemon starts usernet's daemon, behind a command that runs others.
+func startDaemon(w *world, prefix ...string) (*exec.Cmd, error) {
+	command := append(prefix[:len(prefix):len(prefix)],
+		w.binary, "serve", "--socket", w.dir+"/s", "--state-dir", w.dir+"/state")
+	daemon, err := w.start(command[0], command[1:]...)
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +136,15 @@ func startDaemon(w *world) (*exec.Cmd, error) {
 	})
 }
 
-func connectUsernet(w *world, mtu int) (*sandbox, error) {
-	daemon, err := startDaemon(w)
+// connectDaemon is usernet's daemon with two containers; all of it runs behind prefix.
+func connectDaemon(w *world, mtu int, prefix []string) (*sandbox, error) {
+	daemon, err := startDaemon(w, prefix...)
 	if err != nil {
 		return nil, err
+	}
+	usernet := func(args ...string) (string, error) {
+		command := append(append(prefix[:len(prefix):len(prefix)], w.binary), args...)
+		return w.run(command[0], command[1:]...)
 	}
 	iperf, generator := w.freePort(), w.freePort()
 	network := fmt.Sprint("net", mtu)
@@ -125,19 +155,19 @@ func connectUsernet(w *world, mtu int) (*sandbox, error) {
 			"-p", fmt.Sprint(generator, ":", generatorPort), "--", "sh", "-c", both},
 		{"run", "-d", "--name", "client", "--network", network, "--", "sleep", "100000"},
 	} {
-		if _, err := w.run(w.binary, args...); err != nil {
+		if _, err := usernet(args...); err != nil {
 			return nil, err
 		}
 	}
 	s := &sandbox{
-		prefix: []string{
+		prefix: append(prefix[:len(prefix):len(prefix)],
 			w.binary,
 			"exec",
 			"client",
-		}, published: iperf, publishedGenerator: generator, sibling: "server", ipv6: true, process: daemon.Process.Pid,
+		), published: iperf, publishedGenerator: generator, sibling: "server", ipv6: true, process: daemon.Process.Pid,
 		close: func() {
-			w.run(w.binary, "rm", "-f", "server", "client")
-			w.run(w.binary, "network", "rm", network)
+			usernet("rm", "-f", "server", "client")
+			usernet("network", "rm", network)
 			w.stop(daemon)
 		},
 	}
@@ -217,7 +247,18 @@ func serveInside(w *world, pid int, prefix []string) (stop func(), err error) {
 	)
 }
 
-func connectSlirp(w *world, mtu int) (*sandbox, error) {
+// connectSlirp connects by slirp4netns, or what is in its place, as find finds it.
+func connectSlirp(find func(*world, string) (string, error)) func(*world, int) (*sandbox, error) {
+	return func(w *world, mtu int) (*sandbox, error) {
+		binary, err := find(w, "slirp4netns")
+		if err != nil {
+			return nil, err
+		}
+		return slirpSandbox(w, mtu, binary)
+	}
+}
+
+func slirpSandbox(w *world, mtu int, binary string) (*sandbox, error) {
 	pid, prefix, stop, err := holder(w)
 	if err != nil {
 		return nil, err
@@ -225,7 +266,7 @@ func connectSlirp(w *world, mtu int) (*sandbox, error) {
 	port := w.freePort()
 	socket := fmt.Sprintf("%s/slirp%d", w.dir, port)
 	slirp, err := w.start(
-		"slirp4netns",
+		binary,
 		"--configure",
 		"--mtu",
 		strconv.Itoa(mtu),
@@ -340,14 +381,25 @@ func connectRootlessKit(w *world, mtu int) (*sandbox, error) {
 	}, err
 }
 
-func connectPasta(w *world, mtu int) (*sandbox, error) {
+// connectPasta connects by pasta, or what is in its place, as find finds it.
+func connectPasta(find func(*world, string) (string, error)) func(*world, int) (*sandbox, error) {
+	return func(w *world, mtu int) (*sandbox, error) {
+		binary, err := find(w, "pasta")
+		if err != nil {
+			return nil, err
+		}
+		return pastaSandbox(w, mtu, binary)
+	}
+}
+
+func pastaSandbox(w *world, mtu int, binary string) (*sandbox, error) {
 	pid, prefix, stop, err := holder(w)
 	if err != nil {
 		return nil, err
 	}
 	port, generator := w.freePort(), w.freePort()
 	pasta, err := w.start(
-		"pasta",
+		binary,
 		"--foreground",
 		"--config-net",
 		"--mtu",

@@ -83,6 +83,9 @@ func makeImage(dir string) (string, error) {
 			return "", err
 		}
 	}
+	if err := os.Chmod(filepath.Join(root, "tmp"), 0o777|os.ModeSticky); err != nil {
+		return "", err
+	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return "", errors.New("busybox is missing; as root: apt-get install busybox-static")
