@@ -14,6 +14,9 @@ const socketWait = 200 * time.Millisecond
 
 // bypassSocket returns a socket of the network namespace of the attachment with an address.
 func (n *Network) bypassSocket(ctx context.Context, inside netip.Addr, outbound bool) (fd int, err error) {
+	if inside.IsLoopback() && n.cfg.LoopbackSocket != nil {
+		return n.cfg.LoopbackSocket(ctx, inside.Is6())
+	}
 	a := n.byAddr(inside)
 	switch {
 	case a == nil || a.cfg.Sockets == nil:

@@ -69,6 +69,10 @@ type Config struct {
 	// The router's MAC address in it is not used.
 	Autoconf *autoconf.Config
 
+	// LoopbackSocket, where it is not nil, has connections of the host's loopback to published TCP ports lead to the
+	// loopback of the container's namespace: it returns an unconnected, non-blocking socket of that namespace, which is
+	// reset if it is just closed. It may wait until ctx ends.
+	LoopbackSocket func(ctx context.Context, ipv6 bool) (fd int, err error)
 	// NoInboundBypass and NoOutboundBypass carry TCP through the gateway always, whatever sockets attachments offer:
 	// connections to published ports, and those that attachments open.
 	NoInboundBypass, NoOutboundBypass bool
@@ -187,6 +191,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Allow:              n.allow,
 		Shared:             n.shared,
 		Socket:             n.bypassSocket,
+		ToLoopback:         n.cfg.LoopbackSocket != nil,
 		BypassUnanswered:   n.bypassUnanswered,
 		Limits:             n.cfg.Limits,
 		OutboundAddr4:      n.cfg.Outbound.Addr4,

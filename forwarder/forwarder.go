@@ -47,6 +47,9 @@ type Config struct {
 	// if it is just closed. With outbound set it answers a connection that the container asks for. An error means:
 	// through the gateway. Nil: always so.
 	Socket func(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error)
+	// ToLoopback has the connections of the host's loopback to published TCP ports lead to the loopback of the
+	// container's namespace, by Socket, which is asked for it with the loopback's address.
+	ToLoopback bool
 	// BypassUnanswered is told that a container did not take part in a connection over such a socket.
 	BypassUnanswered func(container netip.Addr)
 	Limits           Limits // for each container

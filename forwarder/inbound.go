@@ -23,6 +23,10 @@ func (f *Forwarder) insideFor(p *publish.Port, client netip.AddrPort) (src, dst 
 
 // HandleConn implements publish.Handler: it dials the container in the client's name. A refusal there is a reset here.
 func (f *Forwarder) HandleConn(p *publish.Port, fd int, client netip.AddrPort) {
+	if f.cfg.ToLoopback && client.Addr().Unmap().IsLoopback() {
+		f.connectLoopbacks(p, fd, client)
+		return
+	}
 	src, dst := f.insideFor(p, client)
 	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: sockio.LocalAddr(fd)}
 	if f.addFlow(fl, fd) != nil {
@@ -38,6 +42,32 @@ func (f *Forwarder) HandleConn(p *publish.Port, fd int, client netip.AddrPort) {
 	}
 	// Whatever it was: what the gateway makes of it counts. A service may be bound to the interface itself.
 	go f.dialThrough(fl, fd)
+}
+
+// connectLoopbacks connects a client of which fd is the end, and which is at the host's loopback, to the port at the
+// loopback of the container's namespace.
+func (f *Forwarder) connectLoopbacks(p *publish.Port, fd int, client netip.AddrPort) {
+	src := netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+	dst := netip.AddrPortFrom(loopback(src.Addr()), p.Bound().Port)
+	fl := &flow{f: f, direction: "in", inside: dst, outside: src, hostSide: sockio.LocalAddr(fd)}
+	if f.addFlow(fl, fd) != nil {
+		_ = unix.Close(fd)
+		return
+	}
+	go func() { // a socket may have to be waited for
+		ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+		defer cancel()
+		inside, err := f.dialBypass(ctx, dst, netip.AddrPortFrom(loopback(src.Addr()), 0), false)
+		if err != nil {
+			f.counters[countTCPRefused].Add(1)
+			_ = unix.Close(fd)
+			f.removeFlow(fl)
+			return
+		}
+		f.counters[countInbound].Add(1)
+		f.counters[countBypassInbound].Add(1)
+		fl.relay(inside, fd)
+	}()
 }
 
 // noWait has ended: the reactor waits for nothing. A connection within a namespace is there when connect(2) returns.

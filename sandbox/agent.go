@@ -128,6 +128,11 @@ func carryOut(r Request) (files []namedFile, err error) {
 		}
 		files = append(files, namedFile{fileSockDiag, os.NewFile(uintptr(fd), fileSockDiag)})
 	}
+	streams, err := streamSockets(r.StreamSockets)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, streams...)
 	for _, at := range r.Listen {
 		f, err := listenTCP(at)
 		if err != nil {
@@ -157,6 +162,26 @@ func carryOut(r Request) (files []namedFile, err error) {
 			return nil, err
 		}
 		files = append(files, stub...)
+	}
+	return files, nil
+}
+
+// streamSockets makes unconnected TCP sockets, count of each family that there is.
+func streamSockets(count int) (files []namedFile, err error) {
+	for name, family := range map[string]int{fileStream4: unix.AF_INET, fileStream6: unix.AF_INET6} {
+		for range count {
+			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if errors.Is(err, unix.EAFNOSUPPORT) {
+				break
+			}
+			if err != nil {
+				for _, f := range files {
+					_ = f.file.Close()
+				}
+				return nil, os.NewSyscallError("socket", err)
+			}
+			files = append(files, namedFile{name, os.NewFile(uintptr(fd), name)})
+		}
 	}
 	return files, nil
 }

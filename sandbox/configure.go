@@ -55,6 +55,8 @@ type Request struct {
 	Listen []netip.AddrPort
 	// ListenPacket are the addresses at which to receive UDP datagrams, as Listen.
 	ListenPacket []netip.AddrPort
+	// StreamSockets is how many unconnected TCP sockets of the sandbox to make, of each family that it has.
+	StreamSockets int
 	// SockDiag asks for a socket that tells what listens in the sandbox (sock_diag(7)).
 	SockDiag bool
 	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port
@@ -85,7 +87,9 @@ type Reply struct {
 	// Listeners are those of Request.Listen.
 	Listeners []net.Listener
 	// Packets are those of Request.ListenPacket.
-	Packets  []net.PacketConn
+	Packets []net.PacketConn
+	// Streams are those of Request.StreamSockets, by family: IPv4, then IPv6.
+	Streams  [2][]*os.File
 	SockDiag *os.File // nil where it was not asked for
 }
 
@@ -103,6 +107,8 @@ const (
 	fileListener    = "tcp/listener"
 	filePacket      = "udp/socket"
 	fileSockDiag    = "sock/diag"
+	fileStream4     = "tcp/ipv4"
+	fileStream6     = "tcp/ipv6"
 )
 
 // maxMessage bounds a message between the daemon and the agent, in bytes; maxFiles is the kernel's limit for one
@@ -206,6 +212,10 @@ func sortFiles(names []string, files []*os.File) (*Reply, error) {
 			_ = f.Close()
 		case fileSockDiag:
 			reply.SockDiag = f
+		case fileStream4:
+			reply.Streams[0] = append(reply.Streams[0], f)
+		case fileStream6:
+			reply.Streams[1] = append(reply.Streams[1], f)
 		default:
 			reply.TAPs[names[i]] = f
 		}
@@ -233,6 +243,8 @@ func (r *Reply) close() {
 	if r.SockDiag != nil {
 		_ = r.SockDiag.Close()
 	}
+	closeAll(r.Streams[0])
+	closeAll(r.Streams[1])
 	for _, l := range r.Listeners {
 		_ = l.Close()
 	}

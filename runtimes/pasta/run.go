@@ -93,7 +93,13 @@ func (s *session) start(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	n, err := standalone.Start(s.network(mac), f)
+	cfg := s.network(mac)
+	if o.HostLoToNSLo {
+		sockets := newLoopbackSockets(o.target())
+		cfg.LoopbackSocket = sockets.get
+		s.release = append(s.release, sockets.close)
+	}
+	n, err := standalone.Start(cfg, f)
 	if err != nil {
 		return err
 	}

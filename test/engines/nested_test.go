@@ -102,8 +102,8 @@ set -e
 export PATH=/usr/bin:/usr/sbin XDG_RUNTIME_DIR=/tmp/run
 mkdir -m 700 $XDG_RUNTIME_DIR
 podman import --change 'ENV PATH=/bin' %[3]s bb:1
-podman run --rm --uts host --network %[1]s bb:1 sh -c 'ip link; echo "out: $(wget -qO- http://outside.example:8000/)"'
-podman run -d --uts host --name web --network %[2]s -p 18080:80 bb:1 httpd -f -p 80 -h /var/www
+podman run --rm --network %[1]s bb:1 sh -c 'ip link; echo "out: $(wget -qO- http://outside.example:8000/)"'
+podman run -d --name web --network %[2]s -p 18080:80 bb:1 httpd -f -p 80 -h /var/www
 until page=$(busybox wget -qO- http://127.0.0.1:18080/); do sleep 0.1; done
 echo "port: $page"
 podman rm --force --time 0 web
@@ -125,7 +125,7 @@ func (p *podman) runsPodman(network, inner, publishing, device string) {
 }
 
 // nestedPodman archives a root file system in which this machine's Podman runs: it has this machine's programs, by a volume at
-// /usr.
+// /usr. It is configured as Podman's own image for that is: without cgroups and host names, which it may not set there.
 func nestedPodman(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -143,7 +143,7 @@ func nestedPodman(t testing.TB) string {
 		"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n", "subuid": "root:2000:30000\n", "subgid": "root:2000:30000\n",
 		"containers/policy.json":  `{"default": [{"type": "insecureAcceptAnything"}]}`,
 		"containers/storage.conf": "[storage]\ndriver=\"vfs\"\nrunroot=\"/run/storage\"\ngraphroot=\"/var/storage\"\n",
-		"containers/containers.conf": fmt.Sprintf("[engine]\nruntime=\"crun\"\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n"+
+		"containers/containers.conf": fmt.Sprintf("[containers]\ncgroups=\"disabled\"\nutsns=\"host\"\n[engine]\nruntime=\"crun\"\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n"+
 			"network_cmd_path=%q\nhelper_binaries_dir=[%q, \"/usr/libexec/podman\", \"/usr/lib/podman\", \"/usr/bin\"]\n",
 			slirp4netns, filepath.Dir(usernet)),
 	} {

@@ -1,0 +1,95 @@
+package pasta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// loopbackBatch is how many sockets of each family are made at once: the namespace is entered for that, which may take
+// the start of a program, and one message brings 253 at most.
+const loopbackBatch = 64
+
+// loopbackSockets is a stock of unconnected TCP sockets of the namespace, for connections from the host's loopback to
+// the namespace's (--host-lo-to-ns-lo). Its methods may be called by many goroutines at once.
+type loopbackSockets struct {
+	make  func(context.Context) (*sandbox.Reply, error) // makes loopbackBatch of each family
+	turn  chan struct{}                                 // holds a value while somebody uses stock
+	stock [2][]*os.File                                 // by family; guarded by turn
+	ended bool                                          // guarded by turn
+}
+
+// newLoopbackSockets returns an empty stock for the namespace t.
+func newLoopbackSockets(t sandbox.Target) *loopbackSockets {
+	return &loopbackSockets{
+		make: func(ctx context.Context) (*sandbox.Reply, error) {
+			var none *sandbox.Helper // the process enters the namespace itself
+			return none.Configure(ctx, t, sandbox.Request{StreamSockets: loopbackBatch})
+		},
+		turn: make(chan struct{}, 1),
+	}
+}
+
+// get returns a socket, which is the caller's. It makes some where there are none, and waits for that until ctx ends.
+func (l *loopbackSockets) get(ctx context.Context, ipv6 bool) (fd int, err error) {
+	family := v4
+	if ipv6 {
+		family = v6
+	}
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return -1, ctx.Err()
+	}
+	defer func() { <-l.turn }()
+	if l.ended {
+		return -1, net.ErrClosed
+	}
+	if len(l.stock[family]) == 0 {
+		reply, err := l.make(ctx)
+		if err != nil {
+			return -1, fmt.Errorf("sockets of the namespace's loopback: %w", err)
+		}
+		for i := range l.stock {
+			l.stock[i] = append(l.stock[i], reply.Streams[i]...)
+		}
+		if len(l.stock[family]) == 0 {
+			return -1, unix.EAFNOSUPPORT
+		}
+	}
+	last := len(l.stock[family]) - 1
+	f := l.stock[family][last]
+	l.stock[family] = l.stock[family][:last]
+	defer f.Close()
+	fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	// os.File.Fd has made it blocking.
+	if err := errors.Join(unix.SetNonblock(fd, true), sockio.SetTCP(fd, net.KeepAliveConfig{})); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// close gives what is left back.
+func (l *loopbackSockets) close() error {
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
+	l.ended = true
+	var errs []error
+	for i, files := range l.stock {
+		for _, f := range files {
+			errs = append(errs, f.Close())
+		}
+		l.stock[i] = nil
+	}
+	return errors.Join(errs...)
+}

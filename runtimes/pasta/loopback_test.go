@@ -1,0 +1,66 @@
+package pasta
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/sandbox"
+)
+
+// files are sockets, as the namespace gives them.
+func files(t *testing.T, count int) (list []*os.File) {
+	t.Helper()
+	for range count {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, os.NewFile(uintptr(fd), "socket"))
+	}
+	return list
+}
+
+// TestLoopbackSocketsAreMadeInBatches, do not block, and are given back; a family that is not there is an error.
+func TestLoopbackSocketsAreMadeInBatches(t *testing.T) {
+	made := 0
+	l := &loopbackSockets{turn: make(chan struct{}, 1), make: func(context.Context) (*sandbox.Reply, error) {
+		if made++; made == 3 {
+			return nil, unix.EPERM
+		}
+		return &sandbox.Reply{Streams: [2][]*os.File{files(t, 3), nil}}, nil
+	}}
+	for i := range 4 {
+		fd, err := l.get(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("a socket that blocks: %x, %v", flags, err)
+		}
+		if want := 1 + i/3; made != want {
+			t.Errorf("after %d sockets: made %d times, want %d", i+1, made, want)
+		}
+		unix.Close(fd)
+	}
+	if _, err := l.get(t.Context(), true); !errors.Is(err, unix.EPERM) {
+		t.Errorf("the namespace is not entered: %v", err)
+	}
+	if _, err := l.get(t.Context(), true); !errors.Is(err, unix.EAFNOSUPPORT) {
+		t.Errorf("a family that is not there: %v", err)
+	}
+	left := l.stock[v4][0]
+	if err := l.close(); err != nil {
+		t.Error(err)
+	}
+	if err := left.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a socket is left open: %v", err)
+	}
+	if _, err := l.get(t.Context(), false); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
