@@ -63,7 +63,7 @@ type Host struct {
 	Incarnation uint64 `json:"incarnation"` // of the daemon's life that wrote this; a later life has a higher one
 	// Addrs are where the fabric's UDP datagrams go, the best first.
 	Addrs []netip.AddrPort `json:"addrs"`
-	// TCP is where connections between containers are taken over TCP; none: they are not.
+	// TCP is where connections are taken that carry what UDP does not, the best first; none: they are not.
 	TCP []netip.AddrPort `json:"tcp,omitempty"`
 	// Key is the host's WireGuard key; the others pin it at first sight.
 	Key Key `json:"key"`

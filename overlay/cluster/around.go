@@ -85,7 +85,8 @@ func (c *Cluster) lookAtPeers() {
 			continue
 		}
 		reached[p.Host] = true
-		if p.Path != fabric.Relayed && p.Addr.IsValid() && !slices.Contains(named[p.Host], p.Addr) &&
+		byUDP := p.Path == fabric.Direct || p.Path == fabric.Punched
+		if byUDP && p.Addr.IsValid() && !slices.Contains(named[p.Host], p.Addr) &&
 			len(seen) < maxSeen {
 			seen[p.Host] = p.Addr // it is behind a NAT
 		}

@@ -29,6 +29,11 @@ func (c *Cluster) putHost() {
 	h.Seen = maps.Clone(c.mu.seen)
 	for _, a := range c.mu.addrs {
 		h.Addrs = append(h.Addrs, netip.AddrPortFrom(a, c.mu.id.Port))
+		for _, at := range c.mu.fabric.TCPAddrs() {
+			if at.Addr().Is4() == a.Is4() {
+				h.TCP = append(h.TCP, netip.AddrPortFrom(a, at.Port()))
+			}
+		}
 	}
 	t := c.mu.table
 	c.mu.Unlock()
@@ -51,7 +56,7 @@ func (c *Cluster) setPeers(hosts []table.HostView) {
 		if h.ID == own {
 			continue
 		}
-		p := fabric.Peer{Host: h.ID, Addrs: h.Addrs, Key: h.Key}
+		p := fabric.Peer{Host: h.ID, Addrs: h.Addrs, TCP: h.TCP, Key: h.Key}
 		for _, o := range hosts {
 			if a, is := o.Seen[h.ID]; is && o.ID != own {
 				p.Seen = append(p.Seen, a)

@@ -18,6 +18,7 @@ import (
 // (whitepaper, 5.4), VXLAN has its flags there.
 const (
 	sealInitiation = 1
+	sealResponse   = 2
 	sealData       = 4
 	sealMin        = 32 // the shortest message: a keepalive
 )
@@ -38,7 +39,8 @@ func (b bind) Open(uint16) ([]conn.ReceiveFunc, uint16, error) {
 	for _, s := range b.f.sockets {
 		fns = append(fns, newReader(b.f, s).receive)
 	}
-	fns = append(fns, b.f.receiveRelayed)
+	carried := &carrierReader{f: b.f}
+	fns = append(fns, b.f.receiveRelayed, carried.receive)
 	return fns, b.f.sockets[0].local.Port(), nil
 }
 
@@ -71,6 +73,7 @@ func (noSource) SrcIP() netip.Addr   { return netip.Addr{} }
 type addrEndpoint struct {
 	noSource
 	dest destination
+	peer *peer // that names the address; nil: nobody does
 }
 
 func (e *addrEndpoint) DstToString() string { return e.dest.addr.String() }
@@ -115,7 +118,27 @@ func (b bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	switch e := ep.(type) {
 	case *addrEndpoint:
-		f.sendSealed(&e.dest, bufs)
+		var c *carrier
+		switch p := e.peer; {
+		case p == nil:
+		case bufs[0][0] == sealData:
+			c = p.leaveCarrier()
+		case p.mayHold():
+			p.hold(bufs[0])
+		}
+		if c != nil {
+			c.send(bufs)
+		} else {
+			f.sendSealed(&e.dest, bufs)
+		}
+	case *carrierEndpoint:
+		if p := e.c.peer.Load(); p != nil && e.c.isClosed() {
+			if d := p.dest.Load(); d != nil {
+				f.sendSealed(d, bufs)
+			}
+			break
+		}
+		e.c.send(bufs)
 	case *relayEndpoint:
 		f.sendRelayed(e, bufs)
 	case *hostEndpoint:
@@ -123,6 +146,8 @@ func (b bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 			f.sendEverywhere(e.peer, bufs)
 		} else if via := e.peer.via.Load(); via != nil {
 			f.sendRelayed(&relayEndpoint{via: via, to: e.peer}, bufs)
+		} else if c := e.peer.carrier.Load(); c != nil {
+			c.send(bufs)
 		} else if d := e.peer.dest.Load(); d != nil {
 			f.sendSealed(d, bufs)
 		}
@@ -193,12 +218,14 @@ func (f *Fabric) sendSealed(d *destination, bufs [][]byte) {
 }
 
 // sendEverywhere sends a handshake to all addresses of a host. Both hosts do so at once, which opens the way through
-// two NATs (RFC 5128, section 3.3).
+// two NATs (RFC 5128, section 3.3). Where that may lead to nothing it goes by TCP later, and then through relays.
 func (f *Fabric) sendEverywhere(p *peer, bufs [][]byte) {
 	for _, d := range *p.candidates.Load() {
 		f.sendSealed(d, bufs)
 	}
-	if p.relays.Load() {
+	if p.mayHold() {
+		p.hold(bufs[0])
+	} else if p.detours.Load() && p.carrier.Load() == nil {
 		f.relayHandshake(p, bufs)
 	}
 }

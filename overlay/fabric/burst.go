@@ -116,6 +116,10 @@ func (b *burst) transmit(l *Link, p *peer) syscall.Errno {
 	if l.cfg.Sealed {
 		return b.seal(l.f, p)
 	}
+	if c := p.carrier.Load(); c != nil {
+		c.sendBurst(b)
+		return 0
+	}
 	d := p.dest.Load()
 	if d == nil {
 		return unix.EDESTADDRREQ

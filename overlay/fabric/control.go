@@ -41,9 +41,10 @@ const (
 	raiseEvery   = 30 * time.Second       // and of larger ones
 	sizeMisses   = 3                      // rounds without an answer of the full size (RFC 8899, 5.1.3: MAX_PROBES)
 	aliveFor     = 16 * time.Second       // after the last answer: three probes were lost
+	lostRounds   = 4                      // without any answer: other ways are tried
 	giveUpAfter  = 5 * time.Second        // without an answer: other ways are tried
 	retryEvery   = 15 * time.Second       // the handshake with a host that is silent
-	directAfter  = 6 * time.Second        // and with one reached through a relay, at first: WireGuard lets 5 s pass
+	directAfter  = 6 * time.Second        // and with one reached by a detour, at first: WireGuard lets 5 s pass
 	directEvery  = time.Minute            // and later
 )
 
@@ -59,81 +60,18 @@ type probes struct {
 	large       bool // the last round had a probe of the path's MTU
 	heard       bool // something was answered since the last round
 	misses      int
+	lost        int       // rounds without any answer, up to now
 	next        time.Time // when the next round is due, and what else
 	sizeAt      time.Time
 	traffic     uint64 // frames that had been sent at the last probe of the path's MTU
 	raiseAt     time.Time
 	retryAt     time.Time
-	directTries int // since it is reached through a relay, or has new addresses
+	directTries int // since it is reached by a detour, or has new addresses
 
 	since    time.Time // when it was first probed
 	answered time.Time
 	rtt      time.Duration
 	seenAs   netip.AddrPort
-}
-
-// watch looks after the peers until the fabric is closed.
-func (f *Fabric) watch() {
-	timer := time.NewTicker(tick)
-	defer timer.Stop()
-	for n, settled := 0, false; ; n++ {
-		select {
-		case <-f.stop:
-			return
-		case <-f.woken:
-		case <-timer.C:
-		}
-		hosts := f.state.Load().byHost
-		if len(hosts) > 0 && (!settled || n%int(probeEvery/tick) == 0) {
-			f.followSessions()
-		}
-		settled = true
-		for _, p := range hosts {
-			if p.dest.Load() == nil {
-				continue
-			}
-			now := time.Now()
-			if p.round(now) {
-				p.tryOtherWays()
-			}
-			settled = settled && p.isAlive(now) && p.via.Load() == nil
-		}
-	}
-}
-
-// wake has the peers looked after now.
-func (f *Fabric) wake() {
-	select {
-	case f.woken <- struct{}{}:
-	default:
-	}
-}
-
-// followSessions has plain datagrams and sizes follow where WireGuard last heard each host: an authenticated address.
-func (f *Fabric) followSessions() {
-	t := f.tunnel.Load()
-	if t == nil {
-		return
-	}
-	sessions, err := t.Sessions()
-	if err != nil {
-		f.log.Debug("sessions of WireGuard", "error", err)
-		return
-	}
-	hosts := f.state.Load().byHost
-	for _, p := range hosts {
-		k := p.key.Load()
-		if k == nil || p.dest.Load() == nil {
-			continue
-		}
-		at, err := netip.ParseAddrPort(sessions[*k].Endpoint)
-		if err == nil {
-			p.setAddr(at)
-			p.via.Store(nil)
-		} else if via, ok := parseRelay(sessions[*k].Endpoint); ok {
-			p.via.Store(hosts[via])
-		}
-	}
 }
 
 // isAlive says whether the peer answered lately.
@@ -143,12 +81,22 @@ func (p *peer) isAlive(now time.Time) bool {
 	return !p.probes.answered.IsZero() && now.Sub(p.probes.answered) < aliveFor
 }
 
+// answeredSince says whether the peer has answered after a time.
+func (p *peer) answeredSince(t time.Time) bool {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	return p.probes.answered.After(t)
+}
+
 // tryAgain has other ways tried without waiting: there are new addresses.
 func (p *peer) tryAgain() {
 	p.probing.Lock()
 	defer p.probing.Unlock()
 	p.probes.retryAt, p.probes.directTries = time.Time{}, 0
 }
+
+// isDetoured says whether the peer is reached through a relay or by TCP.
+func (p *peer) isDetoured() bool { return p.via.Load() != nil || p.carrier.Load() != nil }
 
 // round sends the probes that are due. It says whether other ways are to be tried: the peer has been silent for too
 // long, or is reached through a relay.
@@ -165,9 +113,9 @@ func (p *peer) round(now time.Time) (silent bool) {
 	}
 	alive := !s.answered.IsZero() && now.Sub(s.answered) < aliveFor
 	switch {
-	case !alive:
+	case !alive || s.lost >= lostRounds:
 		silent = s.isSilent(now)
-	case p.via.Load() != nil && !now.Before(s.retryAt): // there may be a direct way by now
+	case p.isDetoured() && !now.Before(s.retryAt): // there may be a direct way by now
 		first, wait := p.f.cfg.Host < p.host, min(directAfter<<s.directTries, directEvery)
 		s.directTries = min(s.directTries+1, 8)
 		if !first { // two handshakes at once fail
@@ -177,7 +125,7 @@ func (p *peer) round(now time.Time) (silent bool) {
 		s.retryAt = now.Add(wait)
 	}
 	if s.sent && now.Sub(s.sentAt[0]) >= answerWithin {
-		if p.judge(); s.misses > 0 {
+		if p.judge(); s.misses > 0 || s.lost > 0 {
 			s.next = now
 		}
 	}
@@ -193,7 +141,7 @@ func (p *peer) round(now time.Time) (silent bool) {
 	_, _ = rand.Read(b[:]) // crypto/rand does not fail (Go 1.24)
 	s.tokens[0], s.sentAt[0] = binary.BigEndian.Uint64(b[:]), now
 	p.sendProbe(s.tokens[0], 0)
-	if !alive || p.via.Load() != nil {
+	if !alive || p.isDetoured() {
 		return silent
 	}
 	traffic := p.out.frames.Load()
@@ -202,7 +150,7 @@ func (p *peer) round(now time.Time) (silent bool) {
 		p.sendProbe(s.tokens[0], int(p.pathMTU.Load()))
 		p.sendSizes(now)
 	}
-	return false
+	return silent
 }
 
 // sendSizes probes other sizes: smaller ones where the path's own gets no answer, larger ones now and then.
@@ -228,6 +176,7 @@ func (p *peer) judge() {
 	s, current := &p.probes, int(p.pathMTU.Load())
 	switch {
 	case !s.heard:
+		s.lost++
 	case s.best > current:
 		p.pathMTU.Store(int32(s.best))
 		s.misses = 0
@@ -255,7 +204,7 @@ func (s *probes) isSilent(now time.Time) bool {
 	return true
 }
 
-// tryOtherWays is for a peer that does not answer, or only through a relay: its next address, or, sealed, all of them
+// tryOtherWays is for a peer that does not answer, or only by a detour: its next address, or, sealed, all of them, TCP
 // and relays.
 func (p *peer) tryOtherWays() {
 	t, k := p.f.tunnel.Load(), p.key.Load()
@@ -267,7 +216,10 @@ func (p *peer) tryOtherWays() {
 		}
 		return
 	}
-	p.relays.Store(true)
+	p.detours.Store(true)
+	if p.carrier.Load() != nil {
+		p.udpTried.Store(time.Now().UnixNano())
+	}
 	if err := t.Restart(*k); err != nil {
 		p.f.log.Debug("handshake", "host", p.host, "error", err)
 	}
@@ -373,7 +325,7 @@ func (p *peer) answered(m []byte) {
 		return
 	}
 	first := s.answered.IsZero() || now.Sub(s.answered) >= aliveFor
-	s.answered, s.heard = now, true
+	s.answered, s.heard, s.lost = now, true, 0
 	s.best = max(s.best, size)
 	if size == 0 && at == 0 {
 		s.rtt = now.Sub(s.sentAt[0])
@@ -381,7 +333,7 @@ func (p *peer) answered(m []byte) {
 	s.seenAs = netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[28:44])).Unmap(), binary.BigEndian.Uint16(m[44:]))
 	if first {
 		s.next, s.sizeAt = time.Time{}, time.Time{} // sizes at once
-		p.relays.Store(false)
+		p.detours.Store(false)
 		p.f.wake()
 	}
 }

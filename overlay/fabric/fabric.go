@@ -51,9 +51,11 @@ type Fabric struct {
 	closed  atomic.Bool
 	workers sync.WaitGroup // that receive, and that look after peers
 	stop    chan struct{}
-	woken   chan struct{}             // watch has something to do
-	relayed chan relayedMessage       // from relays, for WireGuard
-	drops   [numReasons]atomic.Uint64 // of what belongs to no network
+	woken   chan struct{}       // watch has something to do
+	relayed chan relayedMessage // from relays, for WireGuard
+	// carriers are TCP connections; there are none without a key.
+	carriers carriers
+	drops    [numReasons]atomic.Uint64 // of what belongs to no network
 
 	flushList  flushList
 	delivering sync.RWMutex // read-locked while frames go into switches; Link.Stop waits for it
@@ -105,6 +107,7 @@ func New(cfg Config) (*Fabric, error) {
 		relayed: make(chan relayedMessage, relayQueue),
 	}
 	f.state.Store(&state{})
+	f.carriers.init()
 	var err error
 	if f.sockets, err = listen(cfg.Listen); err != nil {
 		return nil, fmt.Errorf("fabric: listen on %v: %w", cfg.Listen, err)
@@ -129,7 +132,7 @@ func (f *Fabric) start() error {
 		return err
 	}
 	f.tunnel.Store(t)
-	return nil
+	return f.listenTCP()
 }
 
 // PublicKey is the public part of this host's key; zero: it has none.
@@ -162,6 +165,7 @@ func (f *Fabric) Close() error {
 		errs = append(errs, s.conn.Close())
 	}
 	close(f.stop)
+	f.closeCarriers()
 	if t := f.tunnel.Load(); t != nil {
 		t.Close() // it waits for its readers, which the sockets' end has woken
 	}

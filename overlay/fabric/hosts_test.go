@@ -32,6 +32,7 @@ type hostConfig struct {
 	Addr, Seen   netip.Addr // of the other; Seen may be invalid
 	Key, Theirs  string     // private keys in hexadecimal; "": plain
 	MTU          int        // inside
+	TCP          bool       // the other one takes connections
 }
 
 func (c hostConfig) sealed() bool { return c.Key != "" }
@@ -93,6 +94,7 @@ func startHostsOver(t testing.TB, mtu int, isSealed bool, there, seen [2]netip.A
 		ka, kb := seal.NewKey(), seal.NewKey()
 		a.Key, a.Theirs = hex.EncodeToString(ka[:]), hex.EncodeToString(kb[:])
 		b.Key, b.Theirs = a.Theirs, a.Key
+		a.TCP, b.TCP = true, true
 	}
 	pair := [2]*hostProcess{startHost(t, a), startHost(t, b)}
 	for _, p := range pair {
@@ -157,6 +159,9 @@ func TestHostProcess(t *testing.T) {
 	peer := Peer{Host: c.Other, Addrs: []netip.AddrPort{netip.AddrPortFrom(c.Addr, DefaultPort)}}
 	if c.Seen.IsValid() {
 		peer.Seen = []netip.AddrPort{netip.AddrPortFrom(c.Seen, DefaultPort)}
+	}
+	if c.TCP {
+		peer.TCP = peer.Addrs
 	}
 	if c.sealed() {
 		for _, k := range []struct {

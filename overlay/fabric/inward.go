@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
@@ -139,6 +140,9 @@ func (r *reader) addSealed(b []byte) {
 	q.sizes[q.n] = copy(q.bufs[q.n], b)
 	q.eps[q.n] = r.f.endpoint(r.message.st, r.message.from, r.sock)
 	q.n++
+	if p := r.message.peer; b[0] == sealResponse && p != nil && p.carrier.Load() != nil {
+		p.udpAnswered.Store(time.Now().UnixNano())
+	}
 }
 
 // tunnelled says whether what was received is one datagram with a super-frame of UDP in it, which a kernel's VXLAN

@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,6 +18,7 @@ import (
 type Peer struct {
 	Host  overlay.HostID
 	Addrs []netip.AddrPort // where it is reached, the best first
+	TCP   []netip.AddrPort // where it takes connections that carry frames; none: nowhere
 	Key   overlay.Key      // zero: it takes part in no sealed network
 	// Seen are addresses at which others have seen it (PeerState.Addr of theirs): a way through a NAT may lead there.
 	Seen []netip.AddrPort
@@ -59,9 +59,17 @@ type peer struct {
 		sync.Mutex
 		rate.Bucket
 	}
-	via      atomic.Pointer[peer] // the relay that it is reached through; nil: directly
-	relays   atomic.Bool          // handshakes go through relays as well
-	relaying struct {             // of what this host passes on for it
+	via      atomic.Pointer[peer]             // the relay that it is reached through; nil: directly
+	tcp      atomic.Pointer[[]netip.AddrPort] // where it takes connections
+	carrier  atomic.Pointer[carrier]          // the connection that carries its frames; nil: they go by UDP
+	dialed   atomic.Pointer[carrier]          // the one that this host has made last
+	held     heldHandshake
+	udpTried atomic.Int64 // when a handshake by UDP was begun last, while frames went by TCP, in Unix nanoseconds
+	// udpAnswered is when an answer to a handshake came from one of its addresses, while frames went by TCP. Whose
+	// answer it is WireGuard finds out.
+	udpAnswered atomic.Int64
+	detours     atomic.Bool // handshakes go by TCP and through relays as well
+	relaying    struct {    // of what this host passes on for it
 		sync.Mutex
 		rate.Bucket
 	}
@@ -104,6 +112,7 @@ func newPeer(f *Fabric, host overlay.HostID) *peer {
 	p := &peer{f: f, host: host, foreign: host == ""}
 	p.pathMTU.Store(defaultIPMTU)
 	p.candidates.Store(&[]*destination{})
+	p.setTCP(nil)
 	p.stage.PerSecond, p.stage.Burst = staged, staged
 	p.relaying.PerSecond, p.relaying.Burst = relayRate, relayBurst
 	return p
@@ -195,17 +204,19 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 			if !a.IsValid() || a.Port() == 0 || s == nil || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
 				continue
 			}
-			e := &addrEndpoint{dest: destination{addr: a, sock: s, raw: newRawAddr(a), seen: i >= named}}
+			e := &addrEndpoint{dest: destination{addr: a, sock: s, raw: newRawAddr(a), seen: i >= named}, peer: p}
 			usable = append(usable, &e.dest)
 			if byAddr[a] == nil { // the first that claims an address has it
 				byAddr[a], endpoints[a] = p, e
 			}
 		}
 		p.setCandidates(usable)
+		p.setTCP(c.TCP)
 	}
 	for h, p := range f.hosts {
 		if !named[h] {
 			p.setCandidates(nil)
+			p.setTCP(nil)
 		}
 	}
 	bySeal := f.setKeys(keys)
@@ -310,76 +321,6 @@ func (f *Fabric) forgetHosts(named map[overlay.HostID]bool) {
 	}
 	maps.DeleteFunc(f.hosts, func(h overlay.HostID, p *peer) bool { return !named[h] && !used[p] })
 }
-
-// Peers describes the hosts, by their ids, then the foreign peers by their addresses.
-func (f *Fabric) Peers() []PeerState {
-	f.mu.Lock()
-	var all []*peer
-	for _, p := range f.hosts {
-		all = append(all, p)
-	}
-	f.mu.Unlock()
-	for _, p := range f.state.Load().byIP {
-		all = append(all, p)
-	}
-	list := make([]PeerState, 0, len(all))
-	for _, p := range all {
-		list = append(list, p.describe())
-	}
-	slices.SortFunc(list, func(a, b PeerState) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), a.Addr.Compare(b.Addr))
-	})
-	return list
-}
-
-func (p *peer) describe() PeerState {
-	s := PeerState{
-		Host:      p.host,
-		PathMTU:   int(p.pathMTU.Load()),
-		FramesIn:  p.in.frames.Load(),
-		BytesIn:   p.in.bytes.Load(),
-		FramesOut: p.out.frames.Load(),
-		BytesOut:  p.out.bytes.Load(),
-	}
-	d := p.dest.Load()
-	if d == nil {
-		return s
-	}
-	s.Addr, s.Sealed = d.addr, p.key.Load() != nil
-	s.Alive = p.isAlive(time.Now())
-	p.probing.Lock()
-	s.Answered, s.RTT, s.SeenAs = p.probes.answered, p.probes.rtt, p.probes.seenAs
-	p.probing.Unlock()
-	if via := p.via.Load(); via != nil {
-		s.Path, s.Relay = Relayed, via.host
-	} else if !p.foreign && (!p.named(d.addr)) {
-		s.Path = Punched
-	}
-	return s
-}
-
-// named says whether an address is one that the host itself has named.
-func (p *peer) named(a netip.AddrPort) bool {
-	list := *p.candidates.Load()
-	return slices.ContainsFunc(list, func(d *destination) bool { return d.addr == a && !d.seen })
-}
-
-// Path is how a peer is reached.
-type Path uint8
-
-// The paths.
-const (
-	Direct  Path = iota // at an address that the host has named
-	Punched             // at an address that others have seen it at
-	Relayed             // through another host
-)
-
-func (p Path) String() string {
-	return [...]string{Direct: "direct", Punched: "punched", Relayed: "relayed"}[p]
-}
-
-// MarshalText makes a Path a word in JSON.
-func (p Path) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // pendingBurst is the frames that wait to leave with others of their size.
 type pendingBurst struct {

@@ -22,6 +22,7 @@ const (
 	DropNoPeer        // to a host that has no address yet, or a MAC that nobody has
 	DropKnown         // ARP or neighbour discovery that the entries answer
 	DropRate          // more frames to groups than a network may send to peers
+	DropSlow          // the TCP connection that carries frames does not get done with them
 	DropNoSeal        // there is no session with the peer yet, or its queue is full
 	DropSend          // the kernel did not take it
 	numReasons
@@ -43,6 +44,7 @@ var reasonNames = [numReasons]string{
 	DropTooBig:        "too-big",
 	DropNoPeer:        "no-peer",
 	DropKnown:         "answered-here",
+	DropSlow:          "tcp-too-slow",
 	DropRate:          "flood-rate", DropNoSeal: "no-seal", DropSend: "send",
 }
 
