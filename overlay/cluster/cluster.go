@@ -53,6 +53,7 @@ type Cluster struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	ended   sync.WaitGroup
+	heard   chan heard // what other hosts tell of themselves
 
 	mu struct {
 		sync.Mutex
@@ -82,7 +83,7 @@ func Open(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	c := &Cluster{cfg: cfg, log: cfg.Logger}
+	c := &Cluster{cfg: cfg, log: cfg.Logger, heard: make(chan heard, heardQueue)}
 	if c.pins, err = seal.LoadPins(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
@@ -143,6 +144,7 @@ func (c *Cluster) openFabric(id *Identity) (*fabric.Fabric, error) {
 			Key:     seal.PrivateKey(id.PrivateKey),
 			Pins:    c.pins,
 			Refused: c.keyRefused,
+			Told:    c.hear,
 			Logger:  c.log,
 		})
 		if err == nil {
@@ -167,6 +169,8 @@ func (c *Cluster) openFabric(id *Identity) (*fabric.Fabric, error) {
 // SetContainer before; what others know of this host's containers otherwise is taken back.
 func (c *Cluster) Start() {
 	c.ended.Go(c.lookAround)
+	c.ended.Go(c.tellOthers)
+	c.ended.Go(c.takeHeard)
 	c.run()
 }
 

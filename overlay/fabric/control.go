@@ -18,15 +18,18 @@ import (
 //	answer   yes; it says as well from which address the probe came
 //	relay    a sealed datagram for a third host, please (sealed only)
 //	relayed  a sealed datagram of a third host (sealed only)
+//	tell     what Tell was given (sealed only)
 //
 //	 0     1     2        10     12          28            44     46
 //	 kind  zero  token    size   sender      address       port   padding (probe, answer)
 //	 kind  zero  host (16 bytes) WireGuard's message              (relay, relayed)
+//	 kind  message                                                (tell)
 const (
 	controlProbe   = 1
 	controlAnswer  = 2
 	controlRelay   = 3
 	controlRelayed = 4
+	controlTell    = 5
 
 	probeLen    = 46
 	relayHeader = 18
@@ -284,6 +287,8 @@ func (f *Fabric) control(p *peer, m []byte, sealed bool, from netip.AddrPort) {
 		f.relay(p, m)
 	case kind == controlRelayed && sealed:
 		f.takeRelayed(p, m)
+	case kind == controlTell && sealed:
+		f.told(p, m[1:])
 	default:
 		f.drops[DropMalformed].Add(1)
 	}

@@ -38,7 +38,10 @@ type Config struct {
 	// Refused is told of a host whose key does not count: it has changed, or cannot be remembered. It is called with a
 	// lock held, and must not call the fabric. Nil: it is logged.
 	Refused func(error)
-	Logger  *slog.Logger // nil: slog.Default
+	// Told is called with what another host has told (Tell), which is valid until it returns. It must neither wait nor
+	// call the fabric. Nil: nobody listens.
+	Told   func(from overlay.HostID, message []byte)
+	Logger *slog.Logger // nil: slog.Default
 }
 
 // Fabric is this host's part of all networks that span hosts. Make it with New, end it with Close. Its methods may be

@@ -55,13 +55,14 @@ func (t *Table) expired() []*entry {
 		return nil
 	}
 	now := t.cfg.Clock()
+	t.unconfirmed(now)
 	var list []*entry
 	for key, e := range t.mu.rows {
 		if !e.missing.IsZero() && now.Sub(e.missing) >= missingGrace && e.Owner != t.cfg.Host {
 			t.remove(key)
 			continue
 		}
-		if e.Owner == t.cfg.Host || removable(e.key.Kind) {
+		if _, is := t.mu.heard[key]; is || e.Owner == t.cfg.Host || removable(e.key.Kind) {
 			continue
 		}
 		ttl := RecordTTL

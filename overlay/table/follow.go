@@ -77,6 +77,7 @@ func (t *Table) applyRow(row Row) {
 	delete(t.mu.refused, row.Key)
 	have := t.mu.rows[row.Key]
 	switch {
+	case t.outdated(have, row):
 	case row.Deleted:
 		t.applyDeleted(k, row, have)
 	case row.Owner == t.cfg.Host:

@@ -20,6 +20,10 @@ func (t *Table) applyEnd() {
 		if listing[key] {
 			continue
 		}
+		if _, is := t.mu.heard[key]; is {
+			t.mu.heard[key] = hearsay{at: now, alone: true} // its owner puts it now
+			continue
+		}
 		switch {
 		case e.key.Kind == overlay.KindNetwork && t.needed(e):
 			t.again(e, e.Version)

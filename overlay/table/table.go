@@ -51,6 +51,7 @@ type Table struct {
 		gone   map[string]Row               // rows that are to be deleted in the backend
 		claims map[string]*claim            // own claims that the backend has not answered yet
 		unsent map[string]bool              // keys whose replica on disk is older
+		heard  map[string]hearsay           // rows of others that their owners have told, and the backend has not
 		// listing are the keys that came since the last reset; nil while no list comes.
 		listing  map[string]bool
 		rewound  bool // by the list that comes
@@ -82,6 +83,7 @@ func Open(cfg Config) (*Table, error) {
 	t.mu.rows, t.mu.byNet = map[string]*entry{}, map[string]map[string]*entry{}
 	t.mu.alive, t.mu.down = map[overlay.HostID]uint64{}, map[overlay.HostID]time.Time{}
 	t.mu.dirty, t.mu.gone, t.mu.unsent = map[string]bool{}, map[string]Row{}, map[string]bool{}
+	t.mu.heard = map[string]hearsay{}
 	t.mu.refused, t.mu.lost, t.mu.claims = map[string]error{}, map[string]Row{}, map[string]*claim{}
 	t.mu.pending = newChanges()
 	if err := t.load(); err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestStoreAway kills the store under traffic: what runs goes on, containers start, a new network is refused with the reason, and all heals
-// when the store is back.
+// TestStoreAway kills the store under traffic: what runs goes on, containers start and are reached from other hosts, a new network is refused
+// with the reason, and all heals when the store is back.
 func TestStoreAway(t *testing.T) {
 	eachServer(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
@@ -29,8 +29,12 @@ func TestStoreAway(t *testing.T) {
 		}
 		w.hosts[0].ok("network", "create", "local1") // local networks do not wait
 		w.hosts[1].idle("t4", "--network", "ov")     // from the host's own block
-		w.hosts[1].pings("t4", "t2")                 // other hosts hear of it when the store is back
+		w.hosts[1].pings("t4", "t2")
+		w.hosts[0].pings("t1", "t4") // other hosts hear of it by its own
+		w.hosts[1].pings("t4", "t1")
+		w.hosts[0].seesContainers("ov", "t1", "t2", "t4")
 		w.hosts[0].ok("rm", "-f", "t1")
+		w.hosts[1].seesContainers("ov", "t2", "t4") // and that it is gone
 		w.restart()
 		w.hosts[2].idle("t5", "--network", "ov")
 		w.hosts[2].pings("t5", "t4")
