@@ -191,14 +191,14 @@ func TestRestoredContainersHaveTheirAddressesAndNames(t *testing.T) {
 		if owner != ids[name] {
 			without++
 		}
-		if got, _ := d.names.LookupName(ids["aa"], name); !slices.Equal(got, []netip.Addr{addr}) {
+		if got, _, _ := d.names.LookupName(ids["aa"], name); !slices.Equal(got, []netip.Addr{addr}) {
 			t.Errorf("%s is found at %v, want %s", name, got, addr)
 		}
 	}
 	if without != 1 {
 		t.Errorf("%d containers are without their network, want the one whose sandbox refused", without)
 	}
-	if got, found := d.names.LookupName(ids["aa"], "gone"); found {
+	if got, _, found := d.names.LookupName(ids["aa"], "gone"); found {
 		t.Errorf("a container that has ended is found at %v", got)
 	}
 	if want := []string{"network create", "container die", "network disconnect"}; !slices.Equal(actions(t, d), want) {

@@ -17,7 +17,7 @@ import (
 func sees(d *Daemon, from *network.Container, all map[string]*network.Container, asked ...string) string {
 	var list []string
 	for _, name := range asked {
-		addrs, found := d.names.LookupName(from.ID, name)
+		addrs, _, found := d.names.LookupName(from.ID, name)
 		if !found {
 			list = append(list, name+"=")
 			continue

@@ -120,7 +120,7 @@ func TestAVirtualMachineIsAContainer(t *testing.T) {
 		}
 		at := ports[0].Host.String()
 		eventually(t, "the service answers", func() bool { return strings.HasPrefix(fetch(at), "from the guest") })
-		if got, _ := w.d.names.LookupName(w.c.ID, "vm1"); !slices.Contains(got, e.IPv4.Addr()) {
+		if got, _, _ := w.d.names.LookupName(w.c.ID, "vm1"); !slices.Contains(got, e.IPv4.Addr()) {
 			t.Errorf("its name stands for %v", got)
 		}
 		_ = g.conn.Close()

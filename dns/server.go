@@ -14,8 +14,9 @@ import (
 
 // Directory knows the names of containers, as each client may see them. Client is a container's id.
 type Directory interface {
-	// LookupName returns the addresses of name, which is in lower case without a final dot.
-	LookupName(client, name string) (addrs []netip.Addr, found bool)
+	// LookupName returns the addresses of name, which is in lower case without a final dot. So many last ones stay
+	// behind the others in every answer.
+	LookupName(client, name string) (addrs []netip.Addr, last int, found bool)
 	// LookupAddr returns the name of an address; ours and "" means that the address is usernet's but nobody's.
 	LookupAddr(client string, addr netip.Addr) (name string, ours bool)
 	// LookupService returns the targets of _service._proto.name.

@@ -18,11 +18,16 @@ import (
 // names is a Directory of two containers on a network; "alice" sees them.
 type names struct{}
 
-func (names) LookupName(client, name string) ([]netip.Addr, bool) {
+func (names) LookupName(client, name string) ([]netip.Addr, int, bool) {
 	addrs := map[string][]netip.Addr{
 		"web": {netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("fd00::2")}, "db": {netip.MustParseAddr("172.18.0.3"), netip.MustParseAddr("172.18.0.4")},
+		"gone": {netip.MustParseAddr("172.18.0.5"), netip.MustParseAddr("172.18.0.6"), netip.MustParseAddr("172.18.0.7"), netip.MustParseAddr("172.18.0.8")},
 	}[name]
-	return addrs, client == "alice" && addrs != nil
+	last := 0
+	if name == "gone" {
+		last = 2
+	}
+	return addrs, last, client == "alice" && addrs != nil
 }
 
 func (names) LookupAddr(client string, a netip.Addr) (string, bool) {

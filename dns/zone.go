@@ -3,6 +3,7 @@ package dns
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -22,7 +23,7 @@ func (s *Server) fromDirectory(c Client, m *dns.Msg) *dns.Msg {
 		return nil
 	}
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return addresses(r, q, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()})
+		return addresses(r, q, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, 0)
 	}
 	if addr, ok := reverse(name); ok {
 		host, ours := s.cfg.Directory.LookupAddr(c.ID, addr)
@@ -52,8 +53,8 @@ func (s *Server) fromDirectory(c Client, m *dns.Msg) *dns.Msg {
 		}
 		return r
 	}
-	if addrs, ok := s.cfg.Directory.LookupName(c.ID, name); ok {
-		return addresses(r, q, addrs)
+	if addrs, last, ok := s.cfg.Directory.LookupName(c.ID, name); ok {
+		return addresses(r, q, addrs, last)
 	}
 	if c.NoShort && ofHost(q.Qtype) && name != "" && !strings.Contains(name, ".") {
 		return r.SetRcode(m, dns.RcodeNameError)
@@ -74,14 +75,11 @@ func header(q dns.Question, t uint16) dns.RR_Header {
 	return dns.RR_Header{Name: q.Name, Rrtype: t, Class: dns.ClassINET, Ttl: ttl}
 }
 
-// addresses answers with those of the asked family, beginning anywhere in the list.
-func addresses(r *dns.Msg, q dns.Question, addrs []netip.Addr) *dns.Msg {
-	start := 0
-	if len(addrs) > 1 {
-		start = rand.IntN(len(addrs))
-	}
-	for i := range addrs {
-		a := addrs[(start+i)%len(addrs)]
+// addresses answers with those of the asked family, beginning anywhere in the list: in the part before the last ones,
+// and in that again.
+func addresses(r *dns.Msg, q dns.Question, addrs []netip.Addr, last int) *dns.Msg {
+	at := len(addrs) - last
+	for _, a := range slices.Concat(turned(addrs[:at]), turned(addrs[at:])) {
 		switch {
 		case q.Qtype == dns.TypeA && a.Is4():
 			r.Answer = append(r.Answer, &dns.A{Hdr: header(q, dns.TypeA), A: a.AsSlice()})
@@ -90,6 +88,15 @@ func addresses(r *dns.Msg, q dns.Question, addrs []netip.Addr) *dns.Msg {
 		}
 	}
 	return r
+}
+
+// turned is a list that begins at any of its elements and goes round.
+func turned(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) < 2 {
+		return addrs
+	}
+	start := rand.IntN(len(addrs))
+	return slices.Concat(addrs[start:], addrs[:start])
 }
 
 // reverse reads an in-addr.arpa or ip6.arpa name.

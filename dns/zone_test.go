@@ -191,3 +191,22 @@ func first(m *dns.Msg) *dns.Msg {
 	}
 	return m
 }
+
+// TestTheLastAddressesStayBehind: each part of an answer turns, and the last ones come last.
+func TestTheLastAddressesStayBehind(t *testing.T) {
+	s := newServer(t, Config{})
+	seen := map[string]bool{}
+	for range 200 {
+		seen[resolved(t, s, Client{ID: "alice"}, "gone", dns.TypeA)] = true
+	}
+	for _, front := range []string{"172.18.0.5 172.18.0.6", "172.18.0.6 172.18.0.5"} {
+		for _, back := range []string{"172.18.0.7 172.18.0.8", "172.18.0.8 172.18.0.7"} {
+			if !seen["NOERROR "+front+" "+back] {
+				t.Errorf("%s %s was never answered: %v", front, back, seen)
+			}
+		}
+	}
+	if len(seen) != 4 {
+		t.Errorf("%v", seen)
+	}
+}

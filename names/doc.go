@@ -12,7 +12,7 @@
 //	t.SetContainer(names.Container{ID: "c1", Endpoints: []names.Endpoint{{
 //		Network: "n1", Suffix: "mynet", Names: []string{"web"}, Addrs: []netip.Addr{addr},
 //	}}})
-//	addrs, ok := t.LookupName("c1", "web.mynet")
+//	addrs, last, ok := t.LookupName("c1", "web.mynet")
 //
 // The daemon keeps a Table in step with its records, and gives it to package dns as its Directory. Of
 // package network it has links only; it knows no records, no sockets and no switch, and ids are texts to it.

@@ -20,32 +20,40 @@ func (t *Table) Client(id string) (c dns.Client, ok bool) {
 	return m.DNS, true
 }
 
-// LookupName returns the addresses of a name as a container sees it.
-func (t *Table) LookupName(container, name string) (addrs []netip.Addr, found bool) {
+// LookupName returns the addresses of a name as a container sees it. The last ones are of hosts that are not heard of.
+func (t *Table) LookupName(container, name string) (addrs []netip.Addr, last int, found bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	m := t.containers[container]
 	if m == nil {
-		return nil, false
+		return nil, 0, false
 	}
 	addrs, found = slices.Clone(m.Hosts[name]), m.Hosts[name] != nil
+	list := m.linked(name)
+	if !found && len(list) == 0 {
+		list = m.sees(name)
+	}
+	for _, o := range livingFirst(list) {
+		addrs, found = append(addrs, o.Addrs...), true
+		if o.Down {
+			last += len(o.Addrs)
+		}
+	}
+	return addrs, last, found
+}
+
+// linked returns the endpoints that a container's links of a name lead to.
+func (m *member) linked(name string) []*seat {
+	var list []*seat
 	for _, one := range m.seats {
 		if !one.segment.Resolves {
 			continue
 		}
 		for _, target := range one.links[name] {
-			for _, o := range livingFirst(one.segment.names[target]) {
-				addrs, found = append(addrs, o.Addrs...), true
-			}
+			list = append(list, one.segment.names[target]...)
 		}
 	}
-	if found {
-		return addrs, true
-	}
-	for _, o := range livingFirst(m.sees(name)) {
-		addrs, found = append(addrs, o.Addrs...), true
-	}
-	return addrs, found
+	return list
 }
 
 // sees returns the endpoints with a name on the networks that a container is on.

@@ -128,7 +128,7 @@ func TestWhoSeesWhichNames(t *testing.T) {
 		{"nobody", "web", "-"},
 		{"db", "", "-"},
 	} {
-		addrs, ok := table.LookupName(test.who, test.name)
+		addrs, _, ok := table.LookupName(test.who, test.name)
 		got := "-"
 		if ok {
 			var list []string
@@ -204,7 +204,7 @@ func TestLinksLeadToWhoHasTheName(t *testing.T) {
 		},
 	)
 	links(Pair{"app", "late"}, Pair{"app", "web"})
-	if got, _ := table.LookupName("app", "lost"); !slices.Equal(got, []netip.Addr{addr("10.2.0.6")}) {
+	if got, _, _ := table.LookupName("app", "lost"); !slices.Equal(got, []netip.Addr{addr("10.2.0.6")}) {
 		t.Errorf("a target that came leads to %v", got)
 	}
 	if touched := table.RemoveContainer("web"); !slices.Equal(touched, []string{"n1", "n2"}) {
@@ -311,7 +311,7 @@ func said(table *Table) string {
 	var b strings.Builder
 	for _, who := range []string{"a", "b", "c", "d", "e"} {
 		for _, name := range []string{"a", "b", "c", "d", "e", "x", "y", "l", "m", "a.netn1", "x.netn2", "l.netn1"} {
-			addrs, ok := table.LookupName(who, name)
+			addrs, _, ok := table.LookupName(who, name)
 			slices.SortFunc(addrs, netip.Addr.Compare)
 			fmt.Fprintln(&b, who, name, addrs, ok)
 		}

@@ -152,7 +152,7 @@ func (l *watchedLink) Serve(p *vswitch.Port) error {
 // nobody is a directory without names: what is asked for is outside.
 type nobody struct{}
 
-func (nobody) LookupName(string, string) ([]netip.Addr, bool)                     { return nil, false }
+func (nobody) LookupName(string, string) ([]netip.Addr, int, bool)                { return nil, 0, false }
 func (nobody) LookupAddr(string, netip.Addr) (string, bool)                       { return "", false }
 func (nobody) LookupService(string, string, string, string) ([]dns.Service, bool) { return nil, false }
 
