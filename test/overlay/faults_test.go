@@ -39,8 +39,22 @@ func TestStoreAway(t *testing.T) {
 		w.hosts[2].idle("t5", "--network", "ov")
 		w.hosts[2].pings("t5", "t4")
 		w.each(func(h *host) { h.seesContainers("ov", "t2", "t4", "t5") })
-		w.hosts[0].ok("network", "create", "-d", "overlay", "other")
+		w.hosts[0].creates("other")
 	})
+}
+
+// creates makes a network as soon as the host reaches the store again.
+func (h *host) creates(network string) (id string) {
+	h.t.Helper()
+	eventually(h.t, func() error {
+		r := h.try("network", "create", "-d", "overlay", network)
+		id = strings.TrimSpace(r.stdout)
+		if r.code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	return id
 }
 
 // TestHostKilled kills a daemon and starts it again: its containers are reached again, under their addresses.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,6 +84,15 @@ func newStore(t testing.TB, s store) *world {
 func eachStore(t *testing.T, f func(t *testing.T, s store)) {
 	for _, s := range stores {
 		t.Run(s.name, func(t *testing.T) { f(t, s) })
+	}
+}
+
+// ofStores runs a test with some of the stores: with one that has a server and with gossip, where stores among each other make no difference.
+func ofStores(t *testing.T, f func(t *testing.T, s store), names ...string) {
+	for _, s := range stores {
+		if slices.Contains(names, s.name) {
+			t.Run(s.name, func(t *testing.T) { f(t, s) })
+		}
 	}
 }
 

@@ -1,0 +1,139 @@
+package overlay
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// traffic pings every container of a list from every other one on another host, by name.
+func (w *world) traffic(network string, names ...string) {
+	w.t.Helper()
+	for i, from := range names {
+		for j, to := range names {
+			if i != j {
+				w.hosts[i].pings(from, to)
+			}
+		}
+	}
+}
+
+// steady pings without pause until stop is called, which fails the test for each ping that was lost.
+func (h *host) steady(from, to string) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if err := h.ping(from, to); err != nil {
+				h.t.Errorf("under traffic: %v", err)
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// started are three hosts with a container each on one network, under traffic.
+func started(t *testing.T, s store) (w *world, stop func()) {
+	t.Helper()
+	w = newWorld(t, s, 3)
+	id := w.hosts[1].ok("network", "create", "-d", "overlay", "ov")
+	for i, h := range w.hosts {
+		h.seesNetwork("ov", id)
+		h.idle(fmt.Sprintf("t%d", i+1), "--network", "ov")
+	}
+	w.traffic("ov", "t1", "t2", "t3")
+	return w, w.hosts[0].steady("t1", "t2")
+}
+
+// TestStoreHangs stops the store's process without a word (SIGSTOP), for longer than its sessions last.
+func TestStoreHangs(t *testing.T) {
+	ofStores(t, func(t *testing.T, s store) {
+		w, stop := started(t, s)
+		defer stop()
+		signal := func(sig syscall.Signal) {
+			if err := syscall.Kill(-w.server.Process.Pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		signal(syscall.SIGSTOP)
+		resumed := false
+		defer func() {
+			if !resumed {
+				signal(syscall.SIGCONT)
+			}
+		}()
+		began := time.Now()
+		if r := w.hosts[0].fails("", "network", "create", "-d", "overlay", "other"); r.took > 10*time.Second {
+			t.Errorf("the refusal took %v", r.took)
+		}
+		w.hosts[1].idle("t4", "--network", "ov")
+		w.hosts[0].pings("t1", "t4") // once hosts have noticed that the store is away, they tell each other
+		within(t, time.Minute, func() error {
+			if left := 20*time.Second - time.Since(began); left > 0 {
+				return fmt.Errorf("%v of the silence are left", left)
+			}
+			return nil
+		})
+		signal(syscall.SIGCONT)
+		resumed = true
+		w.each(func(h *host) { h.seesContainers("ov", "t1", "t2", "t3", "t4") })
+		w.hosts[2].idle("t5", "--network", "ov")
+		w.hosts[0].pings("t1", "t5")
+		w.hosts[0].creates("other")
+	}, "etcd", "zookeeper")
+}
+
+// TestStoreCompacted has etcd forget the changes that a host which was cut off from it has missed.
+func TestStoreCompacted(t *testing.T) {
+	w, stop := started(t, stores[0])
+	defer stop()
+	c := w.hosts[2]
+	rootIn(t, c.ns(), "nft", "table ip nostore {\n chain out { type filter hook output priority 0; ip daddr "+storeHost+" drop; }\n}")
+	blocked := true
+	unblock := func() {
+		if blocked {
+			rootIn(t, c.ns(), "nft", "delete table ip nostore")
+			blocked = false
+		}
+	}
+	t.Cleanup(unblock)
+	w.hosts[0].ok("network", "create", "-d", "overlay", "missed")
+	w.hosts[1].idle("t4", "--network", "ov")
+	w.hosts[0].pings("t1", "t4")
+	etcdctl := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/xh-h4", "etcdctl", "--endpoints", storeHost + ":2379"}, args...)...)
+		cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("etcdctl %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	status := etcdctl("endpoint", "status", "--write-out", "fields")
+	var revision int
+	if _, text, ok := strings.Cut(status, `"Revision" : `); !ok {
+		t.Fatal(status)
+	} else if _, err := fmt.Sscan(text, &revision); err != nil {
+		t.Fatal(status)
+	}
+	etcdctl("compact", fmt.Sprint(revision))
+	unblock()
+	c.seesContainers("ov", "t1", "t2", "t3", "t4")
+	c.pings("t3", "t4")
+	eventually(t, func() error {
+		if out := c.ok("network", "ls"); !strings.Contains(out, "missed") {
+			return fmt.Errorf("host 3 does not see the network that it missed: %s", out)
+		}
+		return nil
+	})
+}
