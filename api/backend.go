@@ -98,6 +98,11 @@ type AttachRequest struct {
 	// daemon has lost the namespace's descriptor, as after a crash, the holder sends the request once more, with the
 	// same key.
 	Holder int
+	// Moves says that the caller moves the interface, of which there is one, on to another network namespace, and
+	// configures it there, as an engine does for its network plugins. Then each key is a container of its own, whatever
+	// else is attached in the namespace that has come with the request. The same key again, for which no namespace has
+	// to come, gives it other aliases. It ends with Detach, or with the interface.
+	Moves bool
 	// Spec is what the container is to be that stands for the namespace. Where there is one already, from an earlier
 	// request about the same namespace, its name becomes an alias, and its networks and ports are added.
 	Spec network.ContainerSpec

@@ -31,6 +31,14 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 		}
 		return d.attachVM(ctx, q)
 	}
+	if q.Moves && q.Key != "" {
+		if have := d.attachedWith(q.Key); len(have) > 0 {
+			if netns != nil {
+				_ = netns.Close()
+			}
+			return d.setAliases(have[0], q.Spec.Networks)
+		}
+	}
 	if netns == nil {
 		return nil, errdefs.Invalid("the descriptor of a network namespace has to come with the request (SCM_RIGHTS)")
 	}
@@ -59,6 +67,9 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 	}
 	for i := range spec.Networks {
 		spec.Networks[i].Key = q.Key
+	}
+	if q.Moves {
+		return d.attachMoving(ctx, q.Key, spec, netns)
 	}
 	if q.Key != "" {
 		if err := d.detachOthers(ctx, q.Key, id); err != nil {
@@ -131,7 +142,7 @@ func (d *Daemon) repair(ctx context.Context, c *network.Container, netns *os.Fil
 // attachedIn is the running container that stands for a namespace, or nil.
 func (d *Daemon) attachedIn(id network.NamespaceID) *network.Container {
 	found := d.model.Select(func(c *network.Container) bool {
-		return c.Attached && c.Status == network.Running && c.NetNSID == id
+		return c.Attached && !c.Moves && c.Status == network.Running && c.NetNSID == id
 	})
 	if len(found) == 0 {
 		return nil

@@ -35,6 +35,7 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	if s.stop != nil {
 		s.stop()
 	}
+	s.discardMoving(c)
 	d.teardown(s)
 	if c.Attached {
 		d.removeInterfaces(c)
@@ -167,7 +168,7 @@ func (d *Daemon) detach(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	if c.IsVM() {
+	if c.IsVM() || c.Moves { // its interface goes with the descriptor
 		s.mu.Unlock()
 		return d.ContainerExited(ctx, c.ID, 0)
 	}

@@ -64,7 +64,7 @@ func hasInterfaces(dir string, c *network.Container) bool {
 		return false
 	}
 	for _, e := range c.Endpoints {
-		if e.Interface == "" || e.Unconfigured {
+		if e.Interface == "" || e.Unconfigured && !c.Moves {
 			continue
 		}
 		if !hasField(string(devices), e.Interface+":") || e.IPv4.IsValid() &&

@@ -109,6 +109,9 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 	if err != nil {
 		return err
 	}
+	if c.Moves {
+		return errMoves(c)
+	}
 	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
 	s.mu.Lock()
@@ -138,6 +141,9 @@ func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string
 	c, err := d.model.Container(containerRef)
 	if err != nil {
 		return err
+	}
+	if c.Moves {
+		return errMoves(c)
 	}
 	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking

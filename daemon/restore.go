@@ -81,6 +81,9 @@ func (d *Daemon) restoreContainer(c *network.Container) {
 	s := d.runtime(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.Moves {
+		defer s.dropNamespace() // held, it would outlive the container
+	}
 	if c.Pid == 0 && c.Holder != 0 && !c.IsVM() && s.netns.Load() == nil {
 		d.log.Info("container has no network until the process that has attached it asks again", "container", c.Name)
 	} else if err := d.attachMissing(ctx, s, c); err != nil {

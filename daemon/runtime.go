@@ -17,6 +17,7 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
+	vswitch "github.com/usernet/usernet/switch"
 	"github.com/usernet/usernet/switch/tap"
 )
 
@@ -78,6 +79,7 @@ func (d *Daemon) runtime(id string) *containerRuntime {
 func (d *Daemon) setup(ctx context.Context, s *containerRuntime, c *network.Container) (err error) {
 	defer func() {
 		if err != nil {
+			s.discardMoving(c)
 			d.teardown(s)
 		}
 	}()
@@ -90,7 +92,7 @@ func (d *Daemon) setup(ctx context.Context, s *containerRuntime, c *network.Cont
 // attachMissing attaches the endpoints of c that are not attached yet. The caller holds s.mu.
 func (d *Daemon) attachMissing(ctx context.Context, s *containerRuntime, c *network.Container) error {
 	missing := d.missing(s, c)
-	if len(missing) == 0 && s.stub != nil {
+	if len(missing) == 0 && (s.stub != nil || c.Moves) {
 		return nil // routes and addresses were set when the stub was made
 	}
 	return d.attachEndpoints(ctx, s, c, missing, nil)
@@ -129,9 +131,11 @@ func (d *Daemon) attachEndpoints(
 		if bridges[i], err = d.bridgeFor(n); err != nil {
 			return err
 		}
-		req.Add = append(req.Add, interfaceOf(e, bridges[i].MTU()))
+		i := interfaceOf(e, bridges[i].MTU())
+		i.Given, i.Persistent = c.Moves, c.Moves
+		req.Add = append(req.Add, i)
 	}
-	if s.stub == nil && len(c.Endpoints) > 0 {
+	if s.stub == nil && len(c.Endpoints) > 0 && !c.Moves {
 		req.DNSStub = stubAddrOf(c)
 	}
 	reply, err := d.sandboxes.Configure(ctx, d.target(c), req)
@@ -157,6 +161,9 @@ func (d *Daemon) attachEndpoints(
 		}
 		p, err := d.attachTAP(s, c, e, bridges[i], dev)
 		if err != nil {
+			if c.Moves && c.Status == network.Created {
+				_ = dev.Discard() // it is nobody else's yet
+			}
 			errs = append(errs, err, dev.Close())
 			continue
 		}
@@ -179,7 +186,12 @@ func (d *Daemon) attachTAP(
 	if err != nil {
 		return nil, err
 	}
-	cfg.Sockets = d.socketsOf(s, c)
+	// The namespace of whoever moves it is not the one to make sockets in, and what bypasses the TAP has no bound.
+	if !c.Moves && e.Bandwidth == (network.Bandwidth{}) {
+		cfg.Sockets = d.socketsOf(s, c)
+	}
+	cfg.From = limitOf(e.Bandwidth.EgressRate, e.Bandwidth.EgressBurst)
+	cfg.To = limitOf(e.Bandwidth.IngressRate, e.Bandwidth.IngressBurst)
 	port, err := b.Attach(cfg, dev)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
@@ -203,6 +215,11 @@ func attachConfig(c *network.Container, e *network.Endpoint, b *bridge) (engine.
 		Policy:       policy,
 		Paused:       true,
 	}, err
+}
+
+// limitOf is a rate in bits a second and a burst in bits as the switch has them.
+func limitOf(rate, burst uint64) vswitch.Limit {
+	return vswitch.Limit{PerSecond: float64(rate) / 8, Burst: float64(burst) / 8}
 }
 
 // detachEndpoint disconnects one endpoint from its switch and closes its TAP. The interface in the sandbox is removed

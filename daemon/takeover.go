@@ -165,7 +165,11 @@ func (d *Daemon) attachReceivedTAP(
 	s *containerRuntime, c *network.Container, e *network.Endpoint, fd int,
 ) (*attachment, error) {
 	f := os.NewFile(uintptr(fd), e.Interface)
-	if err := tap.Check(fd, e.Interface); err != nil {
+	name := e.Interface
+	if c.Moves {
+		name = "" // it may have got another one meanwhile
+	}
+	if err := tap.Check(fd, name); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	n, err := d.model.Network(e.NetworkID)

@@ -21,7 +21,7 @@ func (d *Daemon) watch(s *containerRuntime, c *network.Container) {
 	seen := d.seesPath(c) // now, since who attached it may remove the path as soon as there is an answer
 	d.wg.Go(func() {
 		defer cancel()
-		for !d.waitFor(ctx, c, seen) {
+		for !d.waitFor(ctx, s, c, seen) {
 			select {
 			case <-ctx.Done():
 				return // ended otherwise, or the daemon ends
@@ -52,7 +52,10 @@ func (d *Daemon) seesPath(c *network.Container) bool {
 }
 
 // waitFor returns true when the sandbox of c has ended, and false when that cannot be told now.
-func (d *Daemon) waitFor(ctx context.Context, c *network.Container, seen bool) bool {
+func (d *Daemon) waitFor(ctx context.Context, s *containerRuntime, c *network.Container, seen bool) bool {
+	if c.Moves {
+		return d.follow(ctx, s)
+	}
 	if c.Pid == 0 && c.Holder != 0 {
 		return sandbox.Wait(ctx, c.Holder, c.HolderStart) == nil && ctx.Err() == nil
 	}

@@ -57,6 +57,9 @@ type AttachConfig struct {
 	Policy *policy.Policy
 	// Sockets are for TCP that bypasses the link; nil: none does. Their owner closes them, after Detach.
 	Sockets SocketSource
+	// From bounds the bytes that it sends, and To those for it; both are of the link alone, so that Sockets has to be
+	// nil. The zero values bound nothing.
+	From, To vswitch.Limit
 	// Paused leaves the link unread until Start.
 	Paused bool
 	// Filter says of each frame that it sends whether it may go on; nil: all may. It must not block or change the
@@ -124,6 +127,8 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 		Isolated: n.cfg.Isolated,
 		Filter:   cfg.Filter,
 		Answer:   answer,
+		From:     cfg.From,
+		To:       cfg.To,
 	}, link)
 	if err != nil {
 		return fail(err)

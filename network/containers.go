@@ -143,6 +143,7 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 		Attached:     spec.Attached,
 		NetNS:        spec.NetNS,
 		NetNSID:      spec.NetNSID,
+		Moves:        spec.Moves,
 		UserNSID:     spec.UserNSID,
 		UserNS:       spec.UserNS,
 		VM:           spec.VM,

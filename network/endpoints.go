@@ -127,6 +127,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		WantIPv4:      spec.IPv4,
 		WantIPv6:      spec.IPv6,
 		WantMAC:       spec.MAC,
+		Bandwidth:     spec.Bandwidth,
 	}
 	if spec.reserved != nil {
 		if spec.reserved.network.ID != n.ID {

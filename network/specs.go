@@ -38,6 +38,7 @@ type EndpointSpec struct {
 	Interface    string
 	Unconfigured bool   // no addresses and routes on the interface: the caller sets those that are reserved
 	Key          string // the caller's, to find the endpoint again
+	Bandwidth    Bandwidth
 
 	SelfAddressed bool // as in Endpoint
 
@@ -65,6 +66,7 @@ type ContainerSpec struct {
 	NetNS        string
 	NetNSID      NamespaceID
 	UserNSID     NamespaceID // that an attached NetNS belongs to; the daemon sets it and NetNSID
+	Moves        bool
 	UserNS       string
 	VM           VMSocket
 	NetworkMode  string // "" or "default" means bridge

@@ -99,6 +99,9 @@ type Container struct {
 
 	// NetNSID tells the network namespace of what was attached by a descriptor from all others, while it exists.
 	NetNSID NamespaceID `json:"netns_id,omitzero"`
+	// Moves says that who attached it moves its one interface on to another network namespace, configures it there, and
+	// may give it another name. NetNSID and the endpoint's Interface are those that it was last seen with.
+	Moves bool `json:"moves,omitempty"`
 
 	// VM is the socket of a virtual machine, which has it in the place of a network namespace.
 	VM VMSocket `json:"vm,omitzero"`
@@ -169,6 +172,8 @@ type Endpoint struct {
 	GwPriority int               `json:"gw_priority,omitempty"`
 	// Key is the caller's, by which an attachment is found again.
 	Key string `json:"key,omitempty"`
+	// Bandwidth bounds what the container sends and receives on the network.
+	Bandwidth Bandwidth `json:"bandwidth,omitzero"`
 	// Unconfigured leaves the interface without addresses and routes, for the caller to set: those above are reserved
 	// for it.
 	Unconfigured bool `json:"unconfigured,omitempty"`
@@ -193,6 +198,15 @@ type VMSocket struct {
 
 // IsVM says whether c is a virtual machine.
 func (c *Container) IsVM() bool { return c.VM.Kind != "" }
+
+// Bandwidth has a rate and a burst for each direction, in bits and bits a second, as CNI's convention of that name has
+// them. A rate of 0 is none.
+type Bandwidth struct {
+	IngressRate  uint64 `json:"ingress_rate,omitempty"` // to the container
+	IngressBurst uint64 `json:"ingress_burst,omitempty"`
+	EgressRate   uint64 `json:"egress_rate,omitempty"` // from it
+	EgressBurst  uint64 `json:"egress_burst,omitempty"`
+}
 
 // NamespaceID tells a namespace from all others, as long as it exists: device and inode of its file (namespaces(7)).
 type NamespaceID struct {

@@ -95,7 +95,8 @@ func carryOut(r Request) (files []namedFile, err error) {
 	}()
 	for _, i := range r.Add {
 		_, missing := netlink.LinkByName(i.Name)
-		f, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{Offload: i.Offload, Persist: !i.Given && !i.Temporary})
+		f, err := tap.Create(i.Name, i.MAC, i.MTU,
+			tap.Options{Offload: i.Offload, Persist: i.Persistent || !i.Given && !i.Temporary})
 		if errors.Is(err, unix.EBUSY) {
 			return nil, fmt.Errorf("interface %s is in use in this sandbox already, by another usernet or another tool",
 				i.Name)

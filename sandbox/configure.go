@@ -27,6 +27,8 @@ type Interface struct {
 	Autoconf bool
 	// Given leaves the interface as it is, or, where there is none of its name, makes it and leaves all else to others.
 	Given bool
+	// Persistent has a Given one that is made outlive its descriptor, as all others do that are not Temporary.
+	Persistent bool
 	// Temporary has the interface go with its descriptor, unless it was there before.
 	Temporary bool
 }

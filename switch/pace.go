@@ -49,18 +49,38 @@ type Pacer struct {
 	at    time.Time
 	until time.Time // others count
 
-	looks  uint64 // of all, when a round was counted last
-	own    uint64 // rounds that were counted
-	others int64  // rounds of others at the last look
+	limit  *limiter // nil: the port has none
+	looks  uint64   // of all, when a round was counted last
+	own    uint64   // rounds that were counted
+	others int64    // rounds of others at the last look
 }
 
 // Pacer returns one that has its rate from the number of processors that the process uses.
 func (p *Port) Pacer() *Pacer {
-	return &Pacer{port: p, all: &processActivity, rate: float64(paceRate * runtime.GOMAXPROCS(0))}
+	c := &Pacer{port: p, all: &processActivity, rate: float64(paceRate * runtime.GOMAXPROCS(0))}
+	if l := p.state.Load().cfg.From; l.On() {
+		c.limit = newLimiter(l, time.Now())
+	}
+	return c
+}
+
+// limitPause bounds a pause of Limited's, so that a reader that pauses notices that it is to stop.
+const limitPause = 50 * time.Millisecond
+
+// Limited returns for how long the reader has to pause before the next frame since the port's own limit is reached. It
+// is to be asked again after the pause.
+func (c *Pacer) Limited() time.Duration {
+	if c.limit == nil {
+		return 0
+	}
+	return min(c.limit.wait(time.Now()), limitPause)
 }
 
 // Take counts a frame of so many bytes.
 func (c *Pacer) Take(size int) {
+	if c.limit != nil {
+		c.limit.take(size)
+	}
 	if size < smallFrame {
 		c.taken += smallUnits
 	} else {

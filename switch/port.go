@@ -171,6 +171,9 @@ func (p *Port) CountDrop(r Reason) { p.drops[r].Add(1) }
 
 // Close unplugs the port; its device stays open. Closing it again does nothing.
 func (p *Port) Close() error {
+	if q, ok := p.dev.(*limited); ok {
+		defer q.close() // after the unlocking, since it waits
+	}
 	p.sw.mu.Lock()
 	defer p.sw.mu.Unlock()
 	if p.closed.Swap(true) {

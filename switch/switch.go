@@ -62,6 +62,9 @@ type PortConfig struct {
 	LearnLimit int
 	// Age is for how long a MAC that sends nothing stays learned; 0: what its role has.
 	Age time.Duration
+	// From bounds what comes from the device, whose reader pauses, and To what goes to it, by a queue. They are those
+	// of Connect; Port.Update does not change them.
+	From, To Limit
 	// Filter says of each frame of the port that was found in order whether it may go on; nil: all may. It must not
 	// block or change the frame.
 	Filter func(*Frame) bool
@@ -121,6 +124,9 @@ func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
 	}
 	if err := s.checkMACFree(state.mac, nil); err != nil {
 		return nil, err
+	}
+	if cfg.To.On() {
+		p.dev = newLimited(s, dev, cfg.To)
 	}
 	s.rebuild(append(slices.Clone(s.table.Load().ports), p))
 	return p, nil
@@ -225,6 +231,9 @@ func (s *Switch) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	for _, p := range s.table.Load().ports {
+		if q, ok := p.dev.(*limited); ok {
+			defer q.close() // it waits for no lock of this switch
+		}
 		p.closed.Store(true)
 	}
 	s.rebuild(nil)

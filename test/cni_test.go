@@ -66,7 +66,19 @@ func (c *cni) add(rt *libcni.RuntimeConf) *current.Result {
 // serveIn has a server in f's namespace until the test ends.
 func serveIn(f foreign, address string) {
 	f.d.t.Helper()
-	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper, "tcpserve", address, "addr")
+	startServer(f, address, "addr")
+	eventually(f.d.t, func() error {
+		if r := f.run(helper, "tcpdial", "127.0.0.1"+address); r.code != 0 {
+			return fmt.Errorf("no server yet: %v", r)
+		}
+		return nil
+	})
+}
+
+// startServer starts one of a mode, and does not wait for it.
+func startServer(f foreign, address, mode string) {
+	f.d.t.Helper()
+	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper, "tcpserve", address, mode)
 	cmd.Env = f.d.environ()
 	if err := cmd.Start(); err != nil {
 		f.d.t.Fatal(err)
@@ -74,12 +86,6 @@ func serveIn(f foreign, address string) {
 	f.d.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-	})
-	eventually(f.d.t, func() error {
-		if r := f.run(helper, "tcpdial", "127.0.0.1"+address); r.code != 0 {
-			return fmt.Errorf("no server yet: %v", r)
-		}
-		return nil
 	})
 }
 

@@ -228,6 +228,13 @@ usernet integrate podman --write`,
 		examples: "usernet netavark info",
 		args:     []completer{words("create", "info", "setup", "teardown")},
 	},
+	"docker-plugin": {
+		group: groupRuntimes,
+		long: `Answer rootless Docker as its network and IPAM plugins usernet and usernet-overlay. dockerd finds the sockets,
+$XDG_RUNTIME_DIR/usernet/docker/usernet.sock and usernet-overlay.sock, once ` + "`usernet integrate docker --write`" + ` has
+set that up. Where no daemon answers, one is started with the first network.`,
+		examples: "usernet docker-plugin",
+	},
 	"oci-hook": {
 		group: groupRuntimes,
 		long: `Called by runc, crun or Podman as a hook, with the container's state on standard input: a container whose annotation

@@ -49,16 +49,8 @@ func integrationsOf(config, data, binary, socket string) map[string]integration 
 			},
 			after: "Containers that are started from now on use it, whatever their --network.",
 		},
-		"docker": {
-			short: "rootless Docker's RootlessKit calls usernet in slirp4netns's place",
-			links: links,
-			files: map[string]string{
-				filepath.Join(config, "systemd/user/docker.service.d/usernet.conf"): "# Written by `usernet integrate docker --write`; `--undo` removes it.\n" +
-					"[Service]\nEnvironment=DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns\n" +
-					"Environment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--slirp4netns-binary=" + slirp + "\"\n",
-			},
-			after: "It counts from the next start: systemctl --user daemon-reload && systemctl --user restart docker",
-		},
+		"docker": dockerIntegration(config, userLib(data), bin, binary,
+			filepath.Join(filepath.Dir(strings.TrimPrefix(socket, "unix://")), "docker")),
 		"cni": {
 			short: "CNI callers, such as Podman with its CNI backend and nerdctl, find the plugin usernet-cni",
 			links: map[string]string{filepath.Join(data, "usernet", "cni", "usernet-cni"): binary},
@@ -128,7 +120,7 @@ const cniNetwork = `{
   "name": "usernet",
   "plugins": [{
     "type": "usernet-cni",
-    "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true}
+    "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true}
   }]
 }
 `

@@ -115,6 +115,7 @@ func rootCommand() *cobra.Command {
 		placeCommand("gvproxy", "[OPTION]...", "Take the place of gvproxy: a virtual machine on a network"),
 		integrateCommand(),
 		ociHookCommand(),
+		dockerPluginCommand(),
 		placeCommand(
 			"netavark",
 			"info|create|setup NETNS|teardown NETNS",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/usernet/usernet/runtimes/cni"
 	"github.com/usernet/usernet/runtimes/gvproxy"
+	"github.com/usernet/usernet/runtimes/libnetwork"
 	"github.com/usernet/usernet/runtimes/netavark"
 	"github.com/usernet/usernet/runtimes/pasta"
 	"github.com/usernet/usernet/runtimes/rootlessport"
@@ -17,6 +19,7 @@ import (
 // places are the programs whose places usernet takes: each is its whole command line, and returns the exit status. A
 // symbolic link of that name to usernet is the program, as is `usernet NAME`.
 var places = map[string]func(program string, args []string) int{
+	"dockerd":  dockerd,
 	"gvproxy":  func(_ string, args []string) int { return gvproxy.Main(client, args, os.Stderr) },
 	"netavark": func(_ string, args []string) int { return netavark.Main(version, args) },
 	"pasta": func(program string, args []string) int {
@@ -40,6 +43,16 @@ func place() {
 		name != "netavark" { // netavark calls its plugins by the names of their drivers
 		os.Exit(run(os.Args[0], os.Args[1:]))
 	}
+}
+
+// dockerd shows Docker its plugins, and goes on as the real one.
+func dockerd(_ string, args []string) int {
+	dir, err := dockerPluginDir()
+	if err == nil {
+		err = libnetwork.Dockerd(dir, args)
+	}
+	fmt.Fprintln(os.Stderr, "usernet:", err)
+	return 1
 }
 
 // placeCommand is `usernet NAME`, whose arguments are those of the program.

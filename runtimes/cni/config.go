@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -35,7 +34,7 @@ type config struct {
 		MAC          string              `json:"mac"`
 		Aliases      map[string][]string `json:"aliases"` // by CNI's network name
 		DNS          *types.DNS          `json:"dns"`
-		Bandwidth    json.RawMessage     `json:"bandwidth"`
+		Bandwidth    bandwidth           `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI struct {
@@ -91,8 +90,8 @@ func parse(stdin []byte) (*config, error) {
 			c.IPAM.Type,
 		)
 	}
-	if b := bytes.TrimSpace(c.RuntimeConfig.Bandwidth); len(b) > 0 && string(b) != "null" && string(b) != "{}" {
-		return nil, invalid(types.ErrUnsupportedField, "bandwidth: usernet limits no rates; leave the capability out")
+	if err := c.RuntimeConfig.Bandwidth.check(); err != nil {
+		return nil, err
 	}
 	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
 		return nil, invalid(types.ErrDecodingFailure, "prevResult: %v", err)
@@ -134,7 +133,11 @@ func (c *config) networkSpec() (network.NetworkSpec, error) {
 
 // endpoint is what the runtime asks for on the network.
 func (c *config) endpoint(args *skel.CmdArgs, env envArgs) (network.EndpointSpec, error) {
-	e := network.EndpointSpec{Interface: args.IfName, Aliases: c.RuntimeConfig.Aliases[c.Name]}
+	e := network.EndpointSpec{
+		Interface: args.IfName,
+		Aliases:   c.RuntimeConfig.Aliases[c.Name],
+		Bandwidth: network.Bandwidth(c.RuntimeConfig.Bandwidth),
+	}
 	ips := append(append([]string(nil), c.RuntimeConfig.IPs...), c.Args.CNI.IPs...)
 	if env.IP != "" {
 		ips = append(ips, strings.Split(string(env.IP), ",")...)

@@ -15,7 +15,7 @@
 //	  "egress": "deny", "allowEgress": ["example.com:443"],
 //	  "publish": "auto",       // "always", "never"; auto: unless the runtime binds host ports itself
 //	  "socket": "/run/user/1000/usernet/usernet.sock",
-//	  "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true}
+//	  "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true}
 //	}]}
 //
 // Rootless Podman and nerdctl bind published ports themselves (rootlessport, RootlessKit), so the plugin leaves them

@@ -73,7 +73,7 @@ func carriesVirtio(fd int) (yes, known bool) {
 }
 
 // Check says whether fd is of a TAP called name, of a kind that Open can take: another process may have had it open,
-// and inside the sandbox it may have been removed or given another name.
+// and inside the sandbox it may have been removed or given another name. The name "" is any.
 func Check(fd int, name string) error {
 	if virtio, yes := isPacketSocket(fd); yes {
 		if !virtio {
@@ -87,7 +87,7 @@ func Check(fd int, name string) error {
 	}
 	flags := ifr.Uint16()
 	switch {
-	case ifr.Name() != name:
+	case name != "" && ifr.Name() != name:
 		return fmt.Errorf("descriptor of TAP %s: it is called %s", name, ifr.Name())
 	case flags&unix.IFF_TAP == 0 || flags&unix.IFF_MULTI_QUEUE != 0:
 		return fmt.Errorf("descriptor of TAP %s: flags %#x are not those of a TAP of usernet's", name, flags)
@@ -188,4 +188,32 @@ func HardwareAddr(f *os.File) (net.HardwareAddr, error) {
 		return net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}, nil
 	}
 	return net.HardwareAddr(req.addr[:6]), nil
+}
+
+// Where returns the network namespace that the interface is in now, which is the caller's to close, and its name there.
+// It fails with ErrGone where there is no interface any more, and with ENOTTY where it is none that can be asked: that
+// of a veth pair. The namespace that the TAP was made in has to be owned by a user namespace of this user.
+func (d *Device) Where() (netns *os.File, name string, err error) {
+	var ifr unix.Ifreq
+	fd := -1
+	closed := d.raw.Control(func(own uintptr) {
+		if err = unix.IoctlIfreq(int(own), unix.TUNGETIFF, &ifr); err == nil {
+			fd, err = unix.IoctlRetInt(int(own), unix.TUNGETDEVNETNS)
+		}
+	})
+	if closed != nil {
+		return nil, "", d.failed(closed)
+	}
+	if err != nil {
+		return nil, "", d.failed(translate(errnoOf(err)))
+	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "netns"), ifr.Name(), nil
+}
+
+// Discard has the interface go with its last descriptor, wherever it is. That of a veth pair stays.
+func (d *Device) Discard() error {
+	var failed error
+	err := d.raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 0) })
+	return errors.Join(err, failed)
 }

@@ -72,6 +72,9 @@ func (r *reader) drain(fd uintptr) bool {
 			r.port.Receive(&r.frame)
 			r.pace.Take(int(size))
 			used += 1 + int(size)/quotaBytes
+			if pause := r.pace.Limited(); pause > 0 && r.hold(pause) {
+				return true
+			}
 		case errno == 0 && size == 0: // not from a TAP: the other end of a test's socket was closed
 			r.errno = unix.ENODEV
 			return true
@@ -93,6 +96,19 @@ func (r *reader) drain(fd uintptr) bool {
 			return true
 		}
 	}
+}
+
+// hold pauses for as long as the port's limit wants, and says whether to stop.
+func (r *reader) hold(pause time.Duration) (stopped bool) {
+	r.frame.Release()
+	r.port.Flush()
+	for ; pause > 0; pause = r.pace.Limited() {
+		if r.dev.stopped.Load() {
+			return true
+		}
+		time.Sleep(pause)
+	}
+	return r.dev.stopped.Load()
 }
 
 // maxPieces is how many pieces of a payload are written without copying.

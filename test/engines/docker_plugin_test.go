@@ -1,0 +1,124 @@
+package engines
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// pluggedDocker starts usernet's daemon, its Docker plugin, and rootless Docker in whose PATH usernet has dockerd's
+// place. What it returns ends the daemon, or the plugin, with a signal.
+func pluggedDocker(t *testing.T, serve ...string) (u *user, daemon, plugin func(syscall.Signal)) {
+	t.Helper()
+	u = newUser(t)
+	daemon = u.daemonEnding(serve...)
+	_, plugin = u.startEnding(usernet, "docker-plugin", "--log-level", "debug")
+	places := filepath.Join(u.dir, "places")
+	if err := os.Mkdir(places, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(usernet, filepath.Join(places, "dockerd")); err != nil {
+		t.Fatal(err)
+	}
+	u.path(places)
+	u.dockerd()
+	return u, daemon, plugin
+}
+
+// daemonEnding starts usernet's daemon and returns what ends it.
+func (u *user) daemonEnding(options ...string) (end func(syscall.Signal)) {
+	u.t.Helper()
+	_, end = u.startEnding(usernet, append([]string{"serve"}, options...)...)
+	eventually(u.t, func() error {
+		if r := u.try(usernet, "network", "ls"); r.code != 0 || !strings.Contains(r.stdout, "bridge") {
+			return fmt.Errorf("no daemon yet: %v", r)
+		}
+		return nil
+	})
+	return end
+}
+
+// answers waits until a command succeeds and prints what is wanted.
+func (u *user) answers(want, name string, args ...string) {
+	u.t.Helper()
+	eventually(u.t, func() error {
+		if r := u.try(name, args...); r.code != 0 || !strings.Contains(r.stdout, want) {
+			return fmt.Errorf("want %q: %v", want, r)
+		}
+		return nil
+	})
+}
+
+// TestDockerPlugin has containers of Docker on networks of usernet's daemon: its own and one that is there already.
+func TestDockerPlugin(t *testing.T) {
+	u, daemon, _ := pluggedDocker(t)
+	httpd := []string{"bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www"}
+
+	u.ok(docker, "network", "create", "-d", "usernet", "--ipam-driver", "usernet", "lan")
+	u.ok(docker, append([]string{"run", "-d", "--name", "web", "--network", "lan", "-p", "18741:80"}, httpd...)...)
+	for name, c := range map[string]struct{ command, want string }{
+		"by name":          {"wget -qO- http://web/", "container"},
+		"out by address":   {"wget -qO- http://192.0.2.1:8000/", "outside"},
+		"out by name":      {"wget -qO- http://outside.example:8000/", "outside"},
+		"seen outside as":  {"sleep 1 | nc 192.0.2.1 7000", "192.0.2.2"},
+		"at the beginning": {"ip -o -4 addr show eth0 | grep -c inet", "1"},
+	} {
+		if out := u.ok(docker, "run", "--rm", "--network", "lan", "bb:1", "sh", "-c", c.command); out != c.want {
+			t.Errorf("%s: %q, want %q", name, out, c.want)
+		}
+	}
+	for _, url := range []string{"http://127.0.0.1:18741/", "http://192.0.2.2:18741/"} {
+		eventually(t, func() error { return says(url, "container\n") })
+	}
+	u.seesClient("web", "192.0.2.2:18741")
+
+	// A network that others are on as well: names both ways, by each one's own name server.
+	u.ok(usernet, "network", "create", "--subnet", "10.77.0.0/24", "mynet")
+	u.ok(usernet, "run", "-d", "--name", "neighbour", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc/default")
+	u.ok(docker, "network", "create", "-d", "usernet", "--ipam-driver", "usernet", "--ipam-opt", "network=mynet", "shared")
+	u.ok(docker, append([]string{"run", "-d", "--name", "app", "--network", "shared", "--network-alias", "shop", "--ip", "10.77.0.200"}, httpd...)...)
+	if out := u.ok(docker, "exec", "app", "nslookup", "neighbour"); !strings.Contains(out, "10.77.0.2") {
+		t.Errorf("Docker's container asks for its neighbour: %s", out)
+	}
+	for _, name := range []string{"app", "shop"} {
+		u.answers("container", usernet, "run", "--rm", "--network", "mynet", "--", "busybox", "wget", "-qO-", "http://"+name+"/")
+	}
+	if out := u.ok(usernet, "ps", "--format", "{{.Names}}"); !strings.Contains(out, "app") || !strings.Contains(out, "web") {
+		t.Errorf("usernet sees %q", out)
+	}
+
+	t.Run("connect", func(t *testing.T) {
+		u.ok(docker, "network", "connect", "shared", "web")
+		if out := u.ok(docker, "exec", "web", "wget", "-qO-", "http://10.77.0.200/"); out != "container" {
+			t.Errorf("over the second network: %q", out)
+		}
+		u.ok(docker, "network", "disconnect", "shared", "web")
+		if out := u.ok(docker, "exec", "web", "ip", "-o", "link"); strings.Contains(out, "eth1") {
+			t.Errorf("after disconnect:\n%s", out)
+		}
+		u.answers("outside", docker, "exec", "web", "wget", "-qO-", "http://192.0.2.1:8000/")
+	})
+
+	t.Run("the daemon is killed", func(t *testing.T) {
+		daemon(syscall.SIGKILL)
+		u.daemonEnding()
+		u.answers("container", docker, "run", "--rm", "--network", "shared", "bb:1", "wget", "-qO-", "-T", "2", "http://10.77.0.200/")
+		u.answers("outside", docker, "exec", "web", "wget", "-qO-", "-T", "2", "http://192.0.2.1:8000/")
+		eventually(t, func() error { return says("http://127.0.0.1:18741/", "container\n") })
+		u.answers("app", usernet, "ps", "--format", "{{.Names}}")
+		u.answers("container", usernet, "run", "--rm", "--network", "mynet", "--", "busybox", "wget", "-qO-", "http://shop/")
+	})
+
+	u.ok(usernet, "rm", "-f", "neighbour")
+	u.ok(docker, "rm", "-f", "web", "app")
+	if out := u.ok(usernet, "ps", "-aq"); out != "" {
+		t.Errorf("left after docker rm: %q", out)
+	}
+	u.ok(docker, "network", "rm", "lan", "shared")
+	if out := u.ok(usernet, "network", "ls", "--format", "{{.Name}}"); strings.Contains(out, "docker-") || !strings.Contains(out, "mynet") {
+		t.Errorf("left after docker network rm: %q", out)
+	}
+}
