@@ -44,10 +44,12 @@ type daemon interface {
 
 // Config says what a plugin serves. Dir, State and Daemon are needed, and Answering with Docker.
 type Config struct {
-	Dir    string                                     // of the sockets
-	State  string                                     // file
-	Docker string                                     // socket of Docker's API, where containers' names are asked for; "": nowhere
-	Daemon func(context.Context) (*api.Client, error) // starts one where none answers
+	Dir   string // of the sockets
+	State string // file
+	// Docker is the socket of Docker's API, where containers' names are asked for; "": nowhere.
+	Docker string
+	// Daemon is usernet's; it starts one where none answers.
+	Daemon func(context.Context) (*api.Client, error)
 	// Answering is the daemon where there is one, for names: they are no reason to start one.
 	Answering func() (*api.Client, error)
 	Log       *slog.Logger
