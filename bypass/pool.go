@@ -80,7 +80,7 @@ type Watch interface {
 //	          Get, Prefill                     low                   idleTimeout
 //	empty ------------------> factory runs <---------> enough left ------------> idle: idleSize of each kind, no factory
 //	  ^                            |                                              |  fewer than lowMark: factory runs
-//	  |   refused, error, Suspend  |                                              |
+//	  |   refused, error, silence  |                                              |
 //	  +---- suspended for a while <+----------------------------------------------+
 type Pool struct {
 	start  func(context.Context) (Factory, error)
@@ -98,8 +98,9 @@ type Pool struct {
 	gives   [directions]bool      // it is so since the container's rules are in the way
 	watch   Watch                 // nil before the first factory
 	renew   bool                  // the next factory has to prepare the sandbox again
-	silent  [directions]int       // how often Suspend was called
 	closed  bool
+
+	unanswered unanswered // by the container: outbound
 
 	wg     sync.WaitGroup // the goroutine that fills
 	ctx    context.Context
@@ -173,35 +174,29 @@ func (p *Pool) get(k kind) (fd int, filled <-chan struct{}) {
 func (p *Pool) prepareAgain() {
 	p.renew = p.filling
 	for d := range directions {
-		for _, k := range []kind{kindOf(d, false), kindOf(d, true)} {
-			p.shrink(k, 0)
-			p.batch[k] = 0
-		}
+		p.discard(kindOf(d, false))
+		p.discard(kindOf(d, true))
 		if p.gives[d] {
 			p.gives[d], p.until[d] = false, time.Time{}
 		}
 	}
 }
 
+// discard closes the sockets of a kind; the next ones are waited for as the first are. The caller holds mu.
+func (p *Pool) discard(k kind) {
+	p.shrink(k, 0)
+	p.batch[k] = 0
+}
+
 // isLow says whether sockets of a kind are to be made by a factory that runs. The caller holds mu.
 func (p *Pool) isLow(k kind) bool { return len(p.free[k]) < max(p.batch[k], batchSize)/2 }
-
-// Suspend says that a connection was not answered as it should have been: no sockets of that direction are made for a
-// while, and then the sandbox is prepared again.
-func (p *Pool) Suspend(d Direction) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.renew = p.filling
-	p.suspend(d, retryAfter<<min(p.silent[d], maxUnanswered))
-	p.silent[d]++
-}
 
 // suspend makes no sockets of a direction for a while, and closes those that are there. The caller holds mu.
 func (p *Pool) suspend(d Direction, pause time.Duration) {
 	p.until[d], p.gives[d] = time.Now().Add(pause), false
 	for _, k := range []kind{kindOf(d, false), kindOf(d, true)} {
-		p.shrink(k, 0)
-		p.wanted[k], p.batch[k] = false, 0
+		p.discard(k)
+		p.wanted[k] = false
 	}
 }
 

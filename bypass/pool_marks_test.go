@@ -160,7 +160,7 @@ func TestSuspensionDoublesUpToABound(t *testing.T) {
 	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
 		for i, minutes := range []float64{0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512, 512} {
 			takes(t, p, Outbound, 1)
-			p.Suspend(Outbound)
+			silence(p)
 			if n := left(p, Outbound, false); n != 0 {
 				t.Errorf("suspended %d times: %d sockets are left", i+1, n)
 			}
@@ -233,17 +233,31 @@ func TestFailuresPause(t *testing.T) {
 	}
 }
 
-// TestChangedRulesEndNoSuspension: a connection that was not answered counts for more than rules that are gone.
-func TestChangedRulesEndNoSuspension(t *testing.T) {
+// TestUnansweredBecauseOfRules: the container's rules explain why a connection is not answered, and nothing is left of it
+// once they are gone.
+func TestUnansweredBecauseOfRules(t *testing.T) {
 	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
 		s.set(func() { s.refuse = ErrContainerRules })
 		if err := get(t, p, Outbound); !errors.Is(err, ErrNoSocket) {
 			t.Errorf("with rules: %v", err)
 		}
-		p.Suspend(Outbound)
+		silence(p)
 		s.set(func() { s.changed, s.refuse = true, nil })
+		takes(t, p, Outbound, 1)
+		if p.Avoids(destination(0)) {
+			t.Error("a destination is avoided")
+		}
+	})
+}
+
+// TestChangedRulesEndNoSuspension: connections that were not answered before there were rules are not explained by them.
+func TestChangedRulesEndNoSuspension(t *testing.T) {
+	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
+		takes(t, p, Outbound, 1)
+		silence(p)
+		s.set(func() { s.changed = true })
 		if err := get(t, p, Outbound); !errors.Is(err, ErrNoSocket) {
-			t.Errorf("suspended, and without rules: %v", err)
+			t.Errorf("suspended, and rules changed: %v", err)
 		}
 		time.Sleep(retryAfter + time.Nanosecond)
 		takes(t, p, Outbound, 1)
@@ -291,7 +305,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 		p.Close()
 		started := s.started
 		p.Prefill(Inbound, true, true)
-		p.Suspend(Inbound)
+		silence(p)
 		if err := get(t, p, Datagram); !errors.Is(err, ErrNoSocket) {
 			t.Errorf("closed: %v", err)
 		}
@@ -333,8 +347,8 @@ func TestPoolHoldsToItsBounds(t *testing.T) {
 					did = "sleep"
 					time.Sleep(time.Duration(random.Int64N(int64(2 * idleTimeout))))
 				case n < 93:
-					did = "suspend"
-					p.Suspend(k.direction())
+					did = "unanswered"
+					p.Unanswered(destination(random.IntN(5)))
 				case n < 96:
 					did = "change"
 					s.set(func() { s.changed = true })

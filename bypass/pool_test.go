@@ -3,6 +3,7 @@ package bypass
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -143,6 +144,18 @@ func get(t *testing.T, p *Pool, d Direction) error {
 	return err
 }
 
+// silence leaves connections to one destination after the other unanswered, until the pool has no more sockets for them.
+func silence(p *Pool) {
+	for i := range unansweredInRow {
+		p.Unanswered(destination(i))
+	}
+}
+
+// destination is one of many.
+func destination(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1+i))
+}
+
 func TestPoolIsFilledOnDemand(t *testing.T) {
 	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
 		time.Sleep(time.Minute)
@@ -212,7 +225,7 @@ func TestSuspendedDirectionComesBackLaterEachTime(t *testing.T) {
 				t.Fatal(i, err)
 			}
 			before := s.started
-			p.Suspend(Outbound)
+			silence(p)
 			time.Sleep(retryAfter<<i - time.Second)
 			if err := get(t, p, Outbound); !errors.Is(err, ErrNoSocket) {
 				t.Errorf("%d: %v", i, err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
@@ -14,19 +15,18 @@ type socketPool struct{ *bypass.Pool }
 var _ engine.SocketSource = socketPool{}
 
 // Socket implements engine.SocketSource.
-func (p socketPool) Socket(ctx context.Context, outbound, ipv6 bool) (fd int, err error) {
-	d := bypass.Inbound
-	if outbound {
-		d = bypass.Outbound
+func (p socketPool) Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv6 bool) (fd int, err error) {
+	if !outbound {
+		return p.Get(ctx, bypass.Inbound, ipv6)
 	}
-	return p.Get(ctx, d, ipv6)
+	if p.Avoids(outside) {
+		return -1, bypass.ErrNoSocket
+	}
+	return p.Get(ctx, bypass.Outbound, ipv6)
 }
 
 // Prefill implements engine.SocketSource.
 func (p socketPool) Prefill(ipv4, ipv6 bool) { p.Pool.Prefill(bypass.Inbound, ipv4, ipv6) }
-
-// Unanswered implements engine.SocketSource: the container's connections take the way through the gateway for a while.
-func (p socketPool) Unanswered() { p.Suspend(bypass.Outbound) }
 
 // socketsOf returns the pool of sockets of c's sandbox, making an empty one where there is none. The caller holds s.mu.
 func (d *Daemon) socketsOf(s *containerRuntime, c *network.Container) engine.SocketSource {

@@ -33,12 +33,15 @@ type Link interface {
 // the gateway: the kernel moves the bytes.
 type SocketSource interface {
 	// Socket returns an unconnected, non-blocking socket for a connection to the attachment, or one that it opens
-	// (outbound). The descriptor is the caller's. An error means that the connection takes the way through the gateway.
-	Socket(ctx context.Context, outbound, ipv6 bool) (fd int, err error)
+	// (outbound), from or to outside. The descriptor is the caller's. An error means that the connection takes the way
+	// through the gateway.
+	Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv6 bool) (fd int, err error)
 	// Prefill makes sockets for connections to the attachment ahead of the first one. It does not wait.
 	Prefill(ipv4, ipv6 bool)
-	// Unanswered is called where the attachment took no part in a connection over such an outbound socket.
-	Unanswered()
+	// Answered is called where the attachment took part in a connection over such an outbound socket, Unanswered where
+	// it did not.
+	Answered(outside netip.AddrPort)
+	Unanswered(outside netip.AddrPort)
 }
 
 // AttachConfig says who is behind a link and what it may do.

@@ -13,7 +13,9 @@ import (
 const socketWait = 200 * time.Millisecond
 
 // bypassSocket returns a socket of the network namespace of the attachment with an address.
-func (n *Network) bypassSocket(ctx context.Context, inside netip.Addr, outbound bool) (fd int, err error) {
+func (n *Network) bypassSocket(
+	ctx context.Context, inside netip.Addr, outside netip.AddrPort, outbound bool,
+) (fd int, err error) {
 	if inside.IsLoopback() && n.cfg.LoopbackSocket != nil {
 		return n.cfg.LoopbackSocket(ctx, inside.Is6())
 	}
@@ -29,13 +31,18 @@ func (n *Network) bypassSocket(ctx context.Context, inside netip.Addr, outbound 
 		ctx, cancel = context.WithTimeout(ctx, socketWait)
 		defer cancel()
 	}
-	return a.cfg.Sockets.Socket(ctx, outbound, inside.Is6())
+	return a.cfg.Sockets.Socket(ctx, outside, outbound, inside.Is6())
 }
 
-// bypassUnanswered reports to the source of an outbound socket that the attachment did not answer on it: a packet
+// bypassOutcome reports to the source of an outbound socket whether the attachment answered on it. It does not where a
 // filter of its own is in the way, or it has removed the rules.
-func (n *Network) bypassUnanswered(inside netip.Addr) {
-	if a := n.byAddr(inside); a != nil && a.cfg.Sockets != nil {
-		a.cfg.Sockets.Unanswered()
+func (n *Network) bypassOutcome(inside netip.Addr, outside netip.AddrPort, answered bool) {
+	a := n.byAddr(inside)
+	switch {
+	case a == nil || a.cfg.Sockets == nil:
+	case answered:
+		a.cfg.Sockets.Answered(outside)
+	default:
+		a.cfg.Sockets.Unanswered(outside)
 	}
 }

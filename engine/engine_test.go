@@ -362,7 +362,7 @@ func TestPausedOnesAreReadLater(t *testing.T) {
 // sources counts what it is asked for, and has no sockets.
 type sources struct{ asked, prefilled chan string }
 
-func (s sources) Socket(_ context.Context, outbound, _ bool) (int, error) {
+func (s sources) Socket(_ context.Context, _ netip.AddrPort, outbound, _ bool) (int, error) {
 	way := "in"
 	if outbound {
 		way = "out"
@@ -374,8 +374,9 @@ func (s sources) Socket(_ context.Context, outbound, _ bool) (int, error) {
 	return -1, forwarder.ErrNoBypass
 }
 
-func (s sources) Prefill(bool, bool) { s.prefilled <- "" }
-func (s sources) Unanswered()        {}
+func (s sources) Prefill(bool, bool)        { s.prefilled <- "" }
+func (s sources) Answered(netip.AddrPort)   {}
+func (s sources) Unanswered(netip.AddrPort) {}
 
 func TestBypassSocketsAreAskedForWhereTheyMayBe(t *testing.T) {
 	for name, test := range map[string]struct {

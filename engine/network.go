@@ -192,7 +192,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Shared:             n.shared,
 		Socket:             n.bypassSocket,
 		ToLoopback:         n.cfg.LoopbackSocket != nil,
-		BypassUnanswered:   n.bypassUnanswered,
+		BypassOutcome:      n.bypassOutcome,
 		Limits:             n.cfg.Limits,
 		OutboundAddr4:      n.cfg.Outbound.Addr4,
 		OutboundAddr6:      n.cfg.Outbound.Addr6,

@@ -57,7 +57,7 @@ func TestHowSYNsAreDecided(t *testing.T) {
 	}()
 	socket := func(err error) func(*Config) {
 		return func(c *Config) {
-			c.Socket = func(context.Context, netip.Addr, bool) (int, error) { return -1, err }
+			c.Socket = func(context.Context, netip.Addr, netip.AddrPort, bool) (int, error) { return -1, err }
 		}
 	}
 	for _, test := range []struct {

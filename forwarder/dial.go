@@ -77,7 +77,7 @@ func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPo
 		return -1, ErrNoBypass
 	}
 	err = isolate.Call(f.cfg.Logger, "getting a socket of a sandbox", func() (err error) {
-		fd, err = f.cfg.Socket(ctx, inside.Addr(), outbound)
+		fd, err = f.cfg.Socket(ctx, inside.Addr(), outside, outbound)
 		return err
 	}, "container", inside.Addr())
 	if err != nil {
@@ -100,8 +100,8 @@ func (f *Forwarder) simultaneousOpen(fl *flow) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, simultaneousOpenTimeout)
 	defer cancel()
 	fd, err = f.dialBypass(ctx, fl.inside, fl.outside, true)
-	if errors.Is(err, context.DeadlineExceeded) && f.cfg.BypassUnanswered != nil {
-		f.cfg.BypassUnanswered(fl.inside.Addr())
+	if f.cfg.BypassOutcome != nil && (err == nil || errors.Is(err, context.DeadlineExceeded)) {
+		f.cfg.BypassOutcome(fl.inside.Addr(), fl.outside, err == nil)
 	}
 	return fd, err
 }

@@ -44,15 +44,16 @@ type Config struct {
 	Owner func(netip.Addr) string
 	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network
 	// namespace of the container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset
-	// if it is just closed. With outbound set it answers a connection that the container asks for. An error means:
-	// through the gateway. Nil: always so.
-	Socket func(ctx context.Context, container netip.Addr, outbound bool) (fd int, err error)
+	// if it is just closed. With outbound set it answers a connection to outside that the container asks for; else it is
+	// for one from there. An error means: through the gateway. Nil: always so.
+	Socket func(ctx context.Context, container netip.Addr, outside netip.AddrPort, outbound bool) (fd int, err error)
 	// ToLoopback has the connections of the host's loopback to published TCP ports lead to the loopback of the
 	// container's namespace, by Socket, which is asked for it with the loopback's address.
 	ToLoopback bool
-	// BypassUnanswered is told that a container did not take part in a connection over such a socket.
-	BypassUnanswered func(container netip.Addr)
-	Limits           Limits // for each container
+	// BypassOutcome is told whether a container took part in a connection over such a socket with outbound set; nothing
+	// where there was another error.
+	BypassOutcome func(container netip.Addr, outside netip.AddrPort, answered bool)
+	Limits        Limits // for each container
 
 	connect func(fd int) error // instead of connecting directly, where tests have no namespace
 }

@@ -21,7 +21,7 @@ func TestConnectionsOfTheHostsLoopbackArriveAtTheContainers(t *testing.T) {
 	asked := make(chan netip.Addr, 10)
 	w := newWorld(t, func(c *Config) {
 		c.ToLoopback, c.connect = true, nil
-		c.Socket = func(_ context.Context, container netip.Addr, outbound bool) (int, error) {
+		c.Socket = func(_ context.Context, container netip.Addr, _ netip.AddrPort, outbound bool) (int, error) {
 			if asked <- container; outbound {
 				return -1, ErrNoBypass
 			}

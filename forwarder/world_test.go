@@ -48,7 +48,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	w.gateway, w.container = station(gatewayAddr, 1), station(containerAddr, 2)
 	w.gateway.SetNeighbor(containerAddr, net.HardwareAddr{2, 0x42, 0, 0, 0, 2})
 	cfg := Config{Inside: insideGateway{w.gateway}, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
-	cfg.Socket = func(context.Context, netip.Addr, bool) (int, error) {
+	cfg.Socket = func(context.Context, netip.Addr, netip.AddrPort, bool) (int, error) {
 		if w.direct.Load() == 0 {
 			return -1, ErrNoBypass
 		}

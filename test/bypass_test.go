@@ -158,6 +158,17 @@ func TestBypassGivesWay(t *testing.T) {
 		d := d.in(t)
 		d.isBypassed(0, func() { d.says("\nyou are", "box", helper, "tcpdial", target, "10s", "multipath") })
 	})
+	t.Run("a socket that takes no packets from near", func(t *testing.T) {
+		d := d.in(t)
+		d.idle("near", "--network", "dual")
+		d.isBypassed(1, func() { dials(d, "near") })
+		other := freePort()
+		listen(t, fmt.Sprintf("%s:%d", host4, other), func(c *net.TCPConn) { c.Close() })
+		for range 2 { // the gateway's packets come from near as well
+			d.says("timeout", "near", helper, "tcpdial", fmt.Sprintf("%s:%d", host4, other), "2s", "minttl=255")
+		}
+		d.isBypassed(1, func() { dials(d, "near") })
+	})
 	t.Run("a service of the container at the same port", func(t *testing.T) {
 		d := d.in(t)
 		d.serve("server", []string{"--network", "dual"}, helper, "tcpserve", fmt.Sprintf(":%d", port))

@@ -53,10 +53,10 @@ func serveOne(c *net.TCPConn, mode string) {
 	}
 }
 
-// dialer dials as args say: multipath, port=PORT, device=NAME.
+// dialer dials as args say: multipath, port=PORT, device=NAME, minttl=TTL.
 func dialer(args []string) (*net.Dialer, error) {
 	d := new(net.Dialer)
-	device := ""
+	device, minTTL := "", 0
 	for _, how := range args {
 		name, value, _ := strings.Cut(how, "=")
 		switch name {
@@ -70,6 +70,12 @@ func dialer(args []string) (*net.Dialer, error) {
 			d.LocalAddr = &net.TCPAddr{Port: port}
 		case "device":
 			device = value
+		case "minttl": // what comes with less is dropped (ip(7), RFC 5082)
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return nil, err
+			}
+			minTTL = n
 		default:
 			return nil, fmt.Errorf("unknown way to dial %q", how)
 		}
@@ -79,6 +85,9 @@ func dialer(args []string) (*net.Dialer, error) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 			if err == nil && device != "" {
 				err = unix.BindToDevice(int(fd), device)
+			}
+			if err == nil && minTTL > 0 {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MINTTL, minTTL)
 			}
 		}), err)
 	}
