@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
@@ -19,7 +20,9 @@ const (
 	MinAPIVersion = "1.24"
 )
 
-var versioned = regexp.MustCompile(`^/v(\d+\.\d+)(/.*)$`)
+var versioned = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^/v(\d+\.\d+)(/.*)$`)
+})
 
 // withoutVersion takes the /v1.NN off a path, and says which versions there are. A path with empty or dot segments is
 // redirected to the clean one, version and query included.
@@ -39,7 +42,7 @@ func withoutVersion(next http.Handler) http.Handler {
 			w.WriteHeader(http.StatusMovedPermanently)
 			return
 		}
-		if m := versioned.FindStringSubmatch(escaped); m != nil {
+		if m := versioned().FindStringSubmatch(escaped); m != nil {
 			if err := checkVersion(m[1]); err != nil {
 				fail(w, err)
 				return

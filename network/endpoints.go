@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
@@ -172,14 +173,16 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 }
 
 // interfaceForm is what the kernel takes for a name (dev_valid_name in net/core/dev.c), without colons.
-var interfaceForm = regexp.MustCompile(`^[^/:\s]{1,15}$`)
+var interfaceForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[^/:\s]{1,15}$`)
+})
 
 // interfaceName is the name of a new interface in c: the one that was asked for, or a free one.
 func interfaceName(c *Container, n *Network, want string) (string, error) {
 	switch {
 	case want == "":
 		return freeInterface(c, n), nil
-	case !interfaceForm.MatchString(want) || want == "." || want == ".." || want == "lo":
+	case !interfaceForm().MatchString(want) || want == "." || want == ".." || want == "lo":
 		return "", errdefs.Invalid(
 			"invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
 	case slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == want }):

@@ -6,13 +6,16 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
 
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+var nameForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+})
 
 // maxNetworkName bounds a network's name, in bytes: it is a part of containers' names in DNS (RFC 1035, 2.3.4) and of
 // log lines.
@@ -33,10 +36,10 @@ func checkNetworkName(name string) error {
 }
 
 func checkContainerName(name string) error {
-	if len(name) == 1 && nameForm.MatchString(name) {
+	if len(name) == 1 && nameForm().MatchString(name) {
 		return errdefs.Invalid("Invalid container name (%s), it needs two characters at least", name)
 	}
-	if !nameForm.MatchString(name) {
+	if !nameForm().MatchString(name) {
 		return errdefs.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
@@ -21,7 +22,9 @@ type Option struct {
 }
 
 // ifacePrefix leaves room for three digits: an interface's name has 15 bytes at most (IFNAMSIZ in linux/if.h).
-var ifacePrefix = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,10}[a-zA-Z_-]$|^[a-zA-Z]$`)
+var ifacePrefix = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,10}[a-zA-Z_-]$|^[a-zA-Z]$`)
+})
 
 var truth = []string{"true", "false"}
 

@@ -130,7 +130,7 @@ func setList(to *[]string, v string) error {
 }
 
 func setInterfacePrefix(to *string, v string) error {
-	if !ifacePrefix.MatchString(v) {
+	if !ifacePrefix().MatchString(v) {
 		return errdefs.Invalid("give up to 12 letters, digits, - or _ that do not end in a digit")
 	}
 	*to = v

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 )
 
 // Records of the bucket meta.
@@ -49,12 +50,15 @@ func load[T any, P interface {
 	})
 }
 
-var idForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// Forms are compiled at their first use: most commands, which are clients, use none.
+var idForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{64}$`)
+})
 
 // check holds a network that was read against what the rest of the program relies on.
 func (n *Network) check(id string) error {
 	switch {
-	case n.ID != id || !idForm.MatchString(id):
+	case n.ID != id || !idForm().MatchString(id):
 		return fmt.Errorf("id %q", n.ID)
 	case checkNetworkName(n.Name) != nil:
 		return fmt.Errorf("name %q", n.Name)
@@ -74,9 +78,9 @@ func (n *Network) check(id string) error {
 // check does the same for a container.
 func (c *Container) check(id string) error {
 	switch {
-	case c.ID != id || !idForm.MatchString(id):
+	case c.ID != id || !idForm().MatchString(id):
 		return fmt.Errorf("id %q", c.ID)
-	case !nameForm.MatchString(c.Name):
+	case !nameForm().MatchString(c.Name):
 		return fmt.Errorf("name %q", c.Name)
 	case c.Status != Created && c.Status != Running && c.Status != Exited:
 		return fmt.Errorf("status %q", c.Status)
@@ -85,7 +89,7 @@ func (c *Container) check(id string) error {
 		switch {
 		case e == nil:
 			return errors.New("an empty endpoint")
-		case !idForm.MatchString(e.ID) || !idForm.MatchString(e.NetworkID):
+		case !idForm().MatchString(e.ID) || !idForm().MatchString(e.NetworkID):
 			return fmt.Errorf("endpoint %q on network %q", e.ID, e.NetworkID)
 		case e.IPv4.IsValid() && !e.IPv4.Addr().Is4() || e.IPv6.IsValid() && !e.IPv6.Addr().Is6():
 			return fmt.Errorf("endpoint with addresses %s and %s", e.IPv4, e.IPv6)

@@ -25,6 +25,8 @@ type guardFlags struct {
 	shareAPI      bool
 	shareServices bool
 	userns        string
+
+	limits *sandbox.Limits // what record made of them
 }
 
 func (g *guardFlags) add(f *pflag.FlagSet) {
@@ -51,7 +53,7 @@ func (g *guardFlags) add(f *pflag.FlagSet) {
 }
 
 // record checks the flags that exec needs as well, and puts them into what the daemon remembers of the container.
-func (g *guardFlags) record(spec *network.ContainerSpec) error {
+func (g *guardFlags) record(spec *network.ContainerSpec) (err error) {
 	for i, o := range g.securityOpts {
 		path, ok := strings.CutPrefix(o, optSeccompPrefix)
 		if !ok || path == optUnconfined || path == "builtin" {
@@ -64,21 +66,19 @@ func (g *guardFlags) record(spec *network.ContainerSpec) error {
 		g.securityOpts[i] = optSeccompPrefix + string(text)
 	}
 	spec.Privileged, spec.CapAdd, spec.CapDrop, spec.SecurityOpt = g.privileged, g.capAdd, g.capDrop, g.securityOpts
-	_, err := limits(g.privileged, g.capAdd, g.capDrop, g.securityOpts)
+	g.limits, err = limits(g.privileged, g.capAdd, g.capDrop, g.securityOpts)
 	return err
 }
 
-// apply makes a spec fit the flags.
-func (g *guardFlags) apply(s *sandbox.Spec) (err error) {
+// apply makes a spec fit the flags, which record has checked.
+func (g *guardFlags) apply(s *sandbox.Spec) error {
 	switch g.userns {
 	case sandbox.UserNSAuto, sandbox.UserNSHost, sandbox.UserNSRange:
 		s.UserNS = g.userns
 	default:
 		return fmt.Errorf("--userns %q: there are auto, host and range", g.userns)
 	}
-	if s.Limits, err = limits(g.privileged, g.capAdd, g.capDrop, g.securityOpts); err != nil {
-		return err
-	}
+	s.Limits = g.limits
 	s.AllSystemPaths = g.privileged || slices.Contains(g.securityOpts, optSystemPaths)
 	s.NoProc = slices.Contains(g.securityOpts, optNoProc)
 	if s.NoProc && s.Rootfs == "" {

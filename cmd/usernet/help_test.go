@@ -53,6 +53,32 @@ func TestEachCommandHasItsPage(t *testing.T) {
 	}
 }
 
+// TestCommandsAreTheSameAlone holds the tree that is made for one command against the whole one.
+func TestCommandsAreTheSameAlone(t *testing.T) {
+	whole := rootCommand()
+	for name := range makers() {
+		together, _, err := whole.Find([]string{name})
+		if err != nil || together.Name() != name {
+			t.Fatalf("%s makes no command of that name: %v", name, err)
+		}
+		alone, _, err := commandTree(name).Find([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(alone.Root().Commands()); n != 1 {
+			t.Errorf("%s is made together with %d others", name, n-1)
+		}
+		texts := map[*cobra.Command]string{}
+		for _, c := range []*cobra.Command{together, alone} {
+			texts[c] = manPage(c)
+			commands(c, func(_ string, sub *cobra.Command) { texts[c] += manPage(sub) })
+		}
+		if texts[alone] != texts[together] {
+			t.Errorf("%s alone:\n%s\ntogether:\n%s", name, texts[alone], texts[together])
+		}
+	}
+}
+
 // TestHelpNamesValues finds flags whose values help calls by a type of Go's.
 func TestHelpNamesValues(t *testing.T) {
 	commands(rootCommand(), func(path string, c *cobra.Command) {

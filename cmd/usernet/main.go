@@ -36,7 +36,11 @@ func main() {
 }
 
 func run() int {
-	err := rootCommand().Execute()
+	word := ""
+	if len(os.Args) > 1 {
+		word = os.Args[1]
+	}
+	err := commandTree(word).Execute()
 	var code exitCode
 	var start *sandbox.ExitError
 	switch {
@@ -64,7 +68,12 @@ func (e runError) Unwrap() error { return e.error }
 
 var host string // --host
 
-func rootCommand() *cobra.Command {
+// rootCommand is the whole tree of commands.
+func rootCommand() *cobra.Command { return commandTree("") }
+
+// commandTree is the tree with all commands, or with the one that word names only, if it names one: to make all flags
+// of all commands takes a tenth of what `usernet version` takes.
+func commandTree(word string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "usernet",
 		Short:         "Rootless container networking",
@@ -79,50 +88,15 @@ func rootCommand() *cobra.Command {
 		os.Getenv("USERNET_HOST"),
 		"the daemon's socket (unix:///path)",
 	)
-	root.AddCommand(
-		runCommand(),
-		attachCommand(),
-		detachCommand(),
-		psCommand(),
-		execCommand(),
-		logsCommand(),
-		stopCommand(),
-		killCommand(),
-		waitCommand(),
-		renameCommand(),
-		rmCommand(),
-		portCommand(),
-		inspectCommand(),
-		networkCommand(),
-		clusterCommand(),
-		flowsCommand(),
-		dnsCommand(),
-		eventsCommand(""),
-		infoCommand(),
-		checkCommand(),
-		serveCommand(),
-		shutdownCommand(),
-		versionCommand(),
-		monitorCommand(),
-		manCommand(),
-		placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns"),
-		placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta"),
-		placeCommand(
-			"rootlessport",
-			"< CONFIG",
-			"Take the place of Podman's rootlessport",
-		),
-		placeCommand("gvproxy", "[OPTION]...", "Take the place of gvproxy: a virtual machine on a network"),
-		integrateCommand(),
-		ociHookCommand(),
-		dockerPluginCommand(),
-		placeCommand(
-			"netavark",
-			"info|create|setup NETNS|teardown NETNS",
-			"Serve Podman's networks of the driver usernet",
-		),
-	)
-	addDockerOnly(root)
+	all := makers()
+	if one := all[word]; one != nil {
+		root.AddCommand(one())
+	} else {
+		for _, each := range all {
+			root.AddCommand(each())
+		}
+		addDockerOnly(root)
+	}
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.
 	root.SuggestionsMinimumDistance = 1
 	root.SetFlagErrorFunc(flagError)

@@ -21,7 +21,7 @@ func manCommand() *cobra.Command {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			return writeManPages(c.Root(), args[0])
+			return writeManPages(rootCommand(), args[0])
 		},
 	}
 }

@@ -93,23 +93,20 @@ func nameValues(flags *pflag.FlagSet) {
 
 // goTexts are errors of Go's parsers inside those of flags, with what a user can do about them.
 var goTexts = []struct {
-	form *regexp.Regexp
+	form string // of package regexp
 	text string
 }{
-	{regexp.MustCompile(`strconv\.ParseBool: parsing "[^"]*": invalid syntax`), "give true or false"},
-	{regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": invalid syntax`), "give a whole number"},
-	{regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": value out of range`), "the number is out of range"},
-	{
-		regexp.MustCompile(`time: (invalid duration|unknown unit|missing unit)[^:]*$`),
-		"give a duration, such as 5s, 10m or 1h30m",
-	},
+	{`strconv\.ParseBool: parsing "[^"]*": invalid syntax`, "give true or false"},
+	{`strconv\.\w+: parsing "[^"]*": invalid syntax`, "give a whole number"},
+	{`strconv\.\w+: parsing "[^"]*": value out of range`, "the number is out of range"},
+	{`time: (invalid duration|unknown unit|missing unit)[^:]*$`, "give a duration, such as 5s, 10m or 1h30m"},
 }
 
 // flagError says what is wrong with a flag in the user's words.
 func flagError(c *cobra.Command, err error) error {
 	text := err.Error()
 	for _, g := range goTexts {
-		text = g.form.ReplaceAllString(text, g.text)
+		text = regexp.MustCompile(g.form).ReplaceAllString(text, g.text)
 	}
 	return runError{fmt.Errorf("%s\nSee '%s --help'", text, c.CommandPath())} // status 125, as docker's
 }

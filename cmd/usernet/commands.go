@@ -1,0 +1,55 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// makers are what makes each command, by its name.
+func makers() map[string]func() *cobra.Command {
+	return map[string]func() *cobra.Command{
+		"attach":  attachCommand,
+		"check":   checkCommand,
+		"cluster": clusterCommand,
+		"detach":  detachCommand,
+		"dns":     dnsCommand,
+		"events":  func() *cobra.Command { return eventsCommand("") },
+		"exec":    execCommand,
+		"flows":   flowsCommand,
+		"gvproxy": func() *cobra.Command {
+			return placeCommand("gvproxy", "[OPTION]...", "Take the place of gvproxy: a virtual machine on a network")
+		},
+		"info":      infoCommand,
+		"inspect":   inspectCommand,
+		"integrate": integrateCommand,
+		"kill":      killCommand,
+		"logs":      logsCommand,
+		"man":       manCommand,
+		"monitor":   monitorCommand,
+		"netavark": func() *cobra.Command {
+			return placeCommand(
+				"netavark",
+				"info|create|setup NETNS|teardown NETNS",
+				"Serve Podman's networks of the driver usernet",
+			)
+		},
+		"network":  networkCommand,
+		"oci-hook": ociHookCommand,
+		"pasta": func() *cobra.Command {
+			return placeCommand("pasta", "[OPTION]... PID|--netns PATH", "Take the place of pasta")
+		},
+		"port":   portCommand,
+		"ps":     psCommand,
+		"rename": renameCommand,
+		"rm":     rmCommand,
+		"rootlessport": func() *cobra.Command {
+			return placeCommand("rootlessport", "< CONFIG", "Take the place of Podman's rootlessport")
+		},
+		"run":      runCommand,
+		"serve":    serveCommand,
+		"shutdown": shutdownCommand,
+		"slirp4netns": func() *cobra.Command {
+			return placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns")
+		},
+		"stop":    stopCommand,
+		"version": versionCommand,
+		"wait":    waitCommand,
+	}
+}
