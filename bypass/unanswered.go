@@ -5,12 +5,13 @@ import (
 	"time"
 )
 
-// unansweredInRow is how many connections may stay unanswered, none answered between, before the sandbox itself is taken
-// to be the reason: a filter that the container has given one socket (a least TTL, RFC 5082; BPF) is no reason to keep
-// all others from the bypass.
+// unansweredInRow is how many connections may stay unanswered, none answered between, before the sandbox itself is
+// taken to be the reason: a filter that the container has given one socket (a least TTL, RFC 5082; BPF) is no reason to
+// keep all others from the bypass.
 const unansweredInRow = 3
 
-// maxUnansweredDestinations bounds how many are remembered. Where there are more, the one that may try first is forgotten.
+// maxUnansweredDestinations bounds how many are remembered. Where there are more, the one that may try first is
+// forgotten.
 const maxUnansweredDestinations = 64
 
 // unanswered are connections of the container's that a socket of the pool has asked it for in vain.
