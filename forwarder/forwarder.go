@@ -44,8 +44,8 @@ type Config struct {
 	Owner func(netip.Addr) string
 	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network
 	// namespace of the container at an address, that can be bound to any address (ip(7), IP_TRANSPARENT) and is reset
-	// if it is just closed. With outbound set it answers a connection to outside that the container asks for; else it is
-	// for one from there. An error means: through the gateway. Nil: always so.
+	// if it is just closed. With outbound set it answers a connection to outside that the container asks for; else it
+	// is for one from there. An error means: through the gateway. Nil: always so.
 	Socket func(ctx context.Context, container netip.Addr, outside netip.AddrPort, outbound bool) (fd int, err error)
 	// ToLoopback has the connections of the host's loopback to published TCP ports lead to the loopback of the
 	// container's namespace, by Socket, which is asked for it with the loopback's address.
