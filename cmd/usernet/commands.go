@@ -5,14 +5,15 @@ import "github.com/spf13/cobra"
 // makers are what makes each command, by its name.
 func makers() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
-		"attach":  attachCommand,
-		"check":   checkCommand,
-		"cluster": clusterCommand,
-		"detach":  detachCommand,
-		"dns":     dnsCommand,
-		"events":  func() *cobra.Command { return eventsCommand("") },
-		"exec":    execCommand,
-		"flows":   flowsCommand,
+		"attach":        attachCommand,
+		"check":         checkCommand,
+		"cluster":       clusterCommand,
+		"detach":        detachCommand,
+		"dns":           dnsCommand,
+		"docker-plugin": dockerPluginCommand,
+		"events":        func() *cobra.Command { return eventsCommand("") },
+		"exec":          execCommand,
+		"flows":         flowsCommand,
 		"gvproxy": func() *cobra.Command {
 			return placeCommand("gvproxy", "[OPTION]...", "Take the place of gvproxy: a virtual machine on a network")
 		},
