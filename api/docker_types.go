@@ -126,6 +126,12 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 			r.HostConfig.DNS = append(r.HostConfig.DNS, a)
 		}
 	}
+	addPorts(&r, c, bound)
+	return r
+}
+
+// addPorts adds the ports that c exposes, and those that are published.
+func addPorts(r *container.InspectResponse, c *network.Container, bound []Published) {
 	for _, x := range c.Exposed {
 		if p, ok := dockernet.PortFrom(x.Port, dockernet.IPProtocol(x.Proto)); ok {
 			r.Config.ExposedPorts[p] = struct{}{}
@@ -141,7 +147,6 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 			r.HostConfig.PortBindings[p] = append(r.HostConfig.PortBindings[p], pb)
 		}
 	}
-	return r
 }
 
 // withBridgeFields adds what NetworkSettings had beside Networks before API 1.52: the endpoint on the default bridge.

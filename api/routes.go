@@ -55,7 +55,8 @@ func ref(r *http.Request) string { return r.PathValue("ref") }
 
 // usernetRoutes are the paths under /usernet/.
 func (s *Server) usernetRoutes() []route {
-	return slices.Concat(s.daemonRoutes(), s.clusterRoutes(), s.networkRoutes(), s.containerRoutes())
+	return slices.Concat(s.daemonRoutes(), s.clusterRoutes(), s.networkRoutes(), s.containerRoutes(),
+		s.attachmentRoutes(), s.processRoutes(), s.portRoutes())
 }
 
 func (s *Server) daemonRoutes() []route {
@@ -143,49 +144,52 @@ func (s *Server) networkRoutes() []route {
 }
 
 func (s *Server) containerRoutes() []route {
-	signal := func(def string) parameter {
-		return parameter{"signal", "string", "name or number; " + def + " where there is none", false}
-	}
 	return []route{
 		on("GET", "/usernet/containers", "All containers, ended ones included, the newest first",
 			func(*http.Request, none) ([]*network.Container, error) { return s.b.Containers(), nil }),
 		on("POST", "/usernet/containers",
 			"Reserve a container's name and addresses; its sandbox has to be started within a minute",
 			s.createContainer),
-		on(
-			"POST",
-			"/usernet/attachments",
-			"Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces",
-			s.attach,
-		),
-		on(
-			"GET",
-			"/usernet/attachments",
-			"The containers that were attached with keys, or with those that begin with a text",
-			func(r *http.Request, _ none) ([]*network.Container, error) {
-				return s.attachments(r.URL.Query().Get("prefix")), nil
-			},
-			parameter{"prefix", "string", "how the keys begin", false},
-		),
-		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key",
-			func(r *http.Request, _ none) (none, error) {
-				return none{}, s.b.Detach(r.Context(), ref(r))
-			}),
 		on("GET", "/usernet/containers/{ref}", "One container",
 			func(r *http.Request, _ none) (*network.Container, error) { return s.b.Container(ref(r)) }),
 		on("DELETE", "/usernet/containers/{ref}", "Forget a container; with force, an attached one is detached",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.RemoveContainer(r.Context(), ref(r), boolParam(r, "force"))
 			}, parameter{"force", "boolean", "kill it first where it runs, detach it where it is attached", false}),
-		on(
-			"POST",
-			"/usernet/containers/{ref}/start",
-			"Tell the daemon which processes a created container consists of, and make its network",
+		on("GET", "/usernet/containers/{ref}/log",
+			"Path of the file with a detached container's output, a line of JSON for each line",
+			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) }),
+	}
+}
 
+func (s *Server) attachmentRoutes() []route {
+	return []route{
+		on("POST", "/usernet/attachments",
+			"Give the network namespace whose descriptor comes with the request (SCM_RIGHTS) interfaces",
+			s.attach),
+		on("GET", "/usernet/attachments",
+			"The containers that were attached with keys, or with those that begin with a text",
+			func(r *http.Request, _ none) ([]*network.Container, error) {
+				return s.attachments(r.URL.Query().Get("prefix")), nil
+			}, parameter{"prefix", "string", "how the keys begin", false}),
+		on("DELETE", "/usernet/attachments/{ref}", "Take the interfaces away that were attached with a key",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.Detach(r.Context(), ref(r))
+			}),
+	}
+}
+
+// processRoutes are about a container's processes: their start, signals and end.
+func (s *Server) processRoutes() []route {
+	signal := func(def string) parameter {
+		return parameter{"signal", "string", "name or number; " + def + " where there is none", false}
+	}
+	return []route{
+		on("POST", "/usernet/containers/{ref}/start",
+			"Tell the daemon which processes a created container consists of, and make its network",
 			func(r *http.Request, p Started) (StartReply, error) {
 				return s.b.StartContainer(r.Context(), ref(r), p)
-			},
-		),
+			}),
 		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.ContainerExited(r.Context(), ref(r), intParam(r, "code", 0))
@@ -207,24 +211,18 @@ func (s *Server) containerRoutes() []route {
 			out:     reflect.TypeFor[int](),
 			handle:  s.waitStatus,
 		},
-		on(
-			"GET",
-			"/usernet/containers/{ref}/log",
-			"Path of the file with a detached container's output, a line of JSON for each line",
+	}
+}
 
-			func(r *http.Request, _ none) (string, error) { return s.b.LogPath(ref(r)) },
-		),
+func (s *Server) portRoutes() []route {
+	return []route{
 		on("GET", "/usernet/containers/{ref}/ports", "Published ports as they are bound now",
 			func(r *http.Request, _ none) ([]Published, error) { return s.b.Published(ref(r)) }),
-		on(
-			"POST",
-			"/usernet/containers/{ref}/ports",
+		on("POST", "/usernet/containers/{ref}/ports",
 			"Publish ports of a running container: all of them, or with an error none",
-
 			func(r *http.Request, p []network.PortBinding) ([]Published, error) {
 				return s.b.PublishPorts(r.Context(), ref(r), p)
-			},
-		),
+			}),
 		on("DELETE", "/usernet/containers/{ref}/ports", "Take published ports away; host_port 0 stands for any",
 			func(r *http.Request, p []network.PortBinding) (none, error) {
 				return none{}, s.b.UnpublishPorts(r.Context(), ref(r), p)

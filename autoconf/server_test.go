@@ -86,7 +86,8 @@ func startServer(t *testing.T, cfg Config) (*Server, *guest) {
 	}
 	s.SetPort(port)
 	g := &guest{t: t}
-	if g.port, err = sw.Connect(vswitch.PortConfig{Name: "guest", MAC: guestMAC, Role: vswitch.Learning}, g); err != nil {
+	if g.port, err = sw.Connect(vswitch.PortConfig{Name: "guest", MAC: guestMAC, Role: vswitch.Learning}, g); err !=
+		nil {
 		t.Fatal(err)
 	}
 	return s, g
@@ -109,7 +110,8 @@ func (g *guest) ask4(m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 		g.t.Fatal("the answer is no valid IPv4 packet")
 	}
 	udp := header.UDP(ip.Payload())
-	sum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, ip.SourceAddress(), ip.DestinationAddress(), uint16(len(udp)))
+	sum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, ip.SourceAddress(), ip.DestinationAddress(),
+		uint16(len(udp)))
 	if !verify(udp, sum) {
 		g.t.Error("the answer's UDP checksum is wrong")
 	}
@@ -173,7 +175,8 @@ func TestDHCPv4KeepsWithinItsPool(t *testing.T) {
 			seen[offer.YourIPAddr.String()] = true
 		}
 	}
-	release, _ := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRelease), dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 1}))
+	release, _ := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRelease),
+		dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 1}))
 	if s.reply4(release.ToBytes()) != nil {
 		t.Error("a release was answered")
 	}
@@ -207,15 +210,18 @@ func TestDHCPv4Rules(t *testing.T) {
 		addr string
 	}{
 		{"a static address", static, discover(), dhcpv4.MessageTypeOffer, "10.0.2.100"},
-		{"an address that is asked for", testConfig(), discover(dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip("10.0.2.17")))),
+		{"an address that is asked for", testConfig(),
+			discover(dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip("10.0.2.17")))),
 			dhcpv4.MessageTypeOffer, "10.0.2.17"},
-		{"an address outside of the pool", testConfig(), discover(dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip("10.0.2.99")))),
+		{"an address outside of the pool", testConfig(),
+			discover(dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip("10.0.2.99")))),
 			dhcpv4.MessageTypeOffer, "10.0.2.15"},
 		{"a request for a foreign address", testConfig(), discover(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
 			dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip("192.0.2.1")))), dhcpv4.MessageTypeNak, "0.0.0.0"},
 		{"a request for another server", testConfig(), discover(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
 			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(ip("10.0.2.9")))), dhcpv4.MessageTypeNone, ""},
-		{"an inform", testConfig(), discover(dhcpv4.WithMessageType(dhcpv4.MessageTypeInform)), dhcpv4.MessageTypeAck, "0.0.0.0"},
+		{"an inform", testConfig(), discover(dhcpv4.WithMessageType(dhcpv4.MessageTypeInform)), dhcpv4.MessageTypeAck,
+			"0.0.0.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, _ := startServer(t, c.cfg)
@@ -256,7 +262,8 @@ func TestRouterSolicitationsAreAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frame := g.ask(vswitch.EtherTypeIPv6, packet6(from, netip.MustParseAddr("ff02::2"), header.ICMPv6ProtocolNumber, 255, body))
+	frame := g.ask(vswitch.EtherTypeIPv6,
+		packet6(from, netip.MustParseAddr("ff02::2"), header.ICMPv6ProtocolNumber, 255, body))
 	if frame == nil {
 		t.Fatal("no advertisement")
 	}
@@ -288,7 +295,8 @@ func TestRouterSolicitationsAreAnswered(t *testing.T) {
 	}
 	answers := 0
 	for range 100 {
-		if g.ask(vswitch.EtherTypeIPv6, packet6(from, netip.MustParseAddr("ff02::2"), header.ICMPv6ProtocolNumber, 255, body)) != nil {
+		if g.ask(vswitch.EtherTypeIPv6,
+			packet6(from, netip.MustParseAddr("ff02::2"), header.ICMPv6ProtocolNumber, 255, body)) != nil {
 			answers++
 		}
 	}

@@ -137,7 +137,8 @@ func TestChainsForForwardedPacketsAreThoseOfIP(t *testing.T) {
 		nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet,
 		nftables.TableFamilyARP, nftables.TableFamilyBridge, nftables.TableFamilyNetdev,
 	} {
-		ip := family == nftables.TableFamilyIPv4 || family == nftables.TableFamilyIPv6 || family == nftables.TableFamilyINet
+		ip := family == nftables.TableFamilyIPv4 || family == nftables.TableFamilyIPv6 || family ==
+			nftables.TableFamilyINet
 		for _, hook := range []*nftables.ChainHook{
 			nftables.ChainHookPrerouting, nftables.ChainHookInput, nftables.ChainHookForward, nftables.ChainHookOutput,
 			nftables.ChainHookPostrouting,

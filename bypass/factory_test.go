@@ -75,7 +75,8 @@ func TestAnswersOfFactoriesAreToldApart(t *testing.T) {
 			if (err != nil) != c.broken || !c.broken && len(fds) != c.files {
 				t.Errorf("%d descriptors, %v", len(fds), err)
 			}
-			if (refused != nil) != (c.refused != "") || refused != nil && !strings.Contains(refused.Error(), c.refused) ||
+			if (refused != nil) != (c.refused != "") || refused != nil &&
+				!strings.Contains(refused.Error(), c.refused) ||
 				errors.Is(refused, ErrContainerRules) != c.rules {
 				t.Errorf("refused: %v", refused)
 			}
@@ -129,7 +130,8 @@ func TestWatchesComeFromAFactoryOrSayWhy(t *testing.T) {
 			t.Errorf("asked for %+v, %v", asked, err)
 		}
 		if c.reply.Error != "" {
-			if err == nil || errors.Is(err, ErrContainerRules) != c.rules || !strings.Contains(err.Error(), c.reply.Error) {
+			if err == nil || errors.Is(err, ErrContainerRules) != c.rules ||
+				!strings.Contains(err.Error(), c.reply.Error) {
 				t.Errorf("%+v: %v", c.reply, err)
 			}
 			continue

@@ -3,6 +3,7 @@ package bypass
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -143,6 +144,20 @@ func (p *Pool) Get(ctx context.Context, d Direction, ipv6 bool) (int, error) {
 		}
 	}
 }
+
+// Socket is Get for a TCP connection that the container opens to outside (outbound), or one to it from there.
+func (p *Pool) Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv6 bool) (fd int, err error) {
+	if !outbound {
+		return p.Get(ctx, Inbound, ipv6)
+	}
+	if p.Avoids(outside) {
+		return -1, ErrNoSocket
+	}
+	return p.Get(ctx, Outbound, ipv6)
+}
+
+// PrefillInbound is Prefill for TCP connections to the container.
+func (p *Pool) PrefillInbound(ipv4, ipv6 bool) { p.Prefill(Inbound, ipv4, ipv6) }
 
 // get returns a socket. Without one it returns what is closed when more have come, or nil: none will.
 func (p *Pool) get(k kind) (fd int, filled <-chan struct{}) {

@@ -97,7 +97,8 @@ func attempt(names []string) {
 var attempts = map[string]func(dir string) error{
 	"write state": func(dir string) error {
 		path := filepath.Join(dir, "state", "sub", "file")
-		return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600), os.Rename(path, path+"2"), os.RemoveAll(filepath.Dir(path)))
+		return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600),
+			os.Rename(path, path+"2"), os.RemoveAll(filepath.Dir(path)))
 	},
 	"read /etc":  func(string) error { _, err := os.ReadFile("/etc/passwd"); return err },
 	"read /proc": func(string) error { _, err := os.ReadFile("/proc/1/stat"); return err },
@@ -157,17 +158,21 @@ var attempts = map[string]func(dir string) error{
 }
 
 // permitted are the attempts that have to succeed whatever the measures.
-var permitted = []string{"write state", "read /etc", "read /proc", "connect", "start a thread", "listen on a unix socket"}
+var permitted = []string{"write state", "read /etc", "read /proc", "connect", "start a thread",
+	"listen on a unix socket"}
 
 func confined(t *testing.T, measures string, profile ...string) outcome {
 	t.Helper()
 	dir := t.TempDir()
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600),
-		os.Mkdir(filepath.Join(dir, "settings"), 0o700), os.WriteFile(filepath.Join(dir, "settings", "one"), nil, 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700),
+		os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600),
+		os.Mkdir(filepath.Join(dir, "settings"), 0o700),
+		os.WriteFile(filepath.Join(dir, "settings", "one"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVariable+"="+measures, "USERNET_CONFINE_DIR="+dir, "USERNET_CONFINE_PROFILE="+strings.Join(profile, ""))
+	cmd.Env = append(os.Environ(), roleVariable+"="+measures, "USERNET_CONFINE_DIR="+dir,
+		"USERNET_CONFINE_PROFILE="+strings.Join(profile, ""))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -191,10 +196,13 @@ func TestForbiddenThingsFail(t *testing.T) {
 		status   string
 	}{
 		{"no-new-privileges", nil, "NoNewPrivs: 1, Seccomp: 0"},
-		{"landlock", []string{"read a secret", "write elsewhere", "list elsewhere", "read memory", "trace", "run a program"}, "NoNewPrivs: 1, Seccomp: 0"},
-		{"seccomp", []string{"run a program", "make a namespace", "capture packets", "trace"}, "NoNewPrivs: 1, Seccomp: 2"},
+		{"landlock", []string{"read a secret", "write elsewhere", "list elsewhere", "read memory", "trace",
+			"run a program"}, "NoNewPrivs: 1, Seccomp: 0"},
+		{"seccomp", []string{"run a program", "make a namespace", "capture packets", "trace"},
+			"NoNewPrivs: 1, Seccomp: 2"},
 		{strings.Join(Names(All), ","), []string{
-			"read a secret", "write elsewhere", "list elsewhere", "read memory", "run a program", "make a namespace", "capture packets", "trace",
+			"read a secret", "write elsewhere", "list elsewhere", "read memory", "run a program", "make a namespace",
+			"capture packets", "trace",
 		}, "NoNewPrivs: 1, Seccomp: 2"},
 	} {
 		t.Run(test.measures, func(t *testing.T) {
@@ -218,7 +226,8 @@ func TestForbiddenThingsFail(t *testing.T) {
 func TestHelperMayStartAgentsOnly(t *testing.T) {
 	o := confined(t, strings.Join(Names(All), ","), "helper")
 	for _, name := range []string{
-		"read a secret", "write elsewhere", "list elsewhere", "run a program", "make a namespace", "read memory", "trace", "add a setting",
+		"read a secret", "write elsewhere", "list elsewhere", "run a program", "make a namespace", "read memory",
+		"trace", "add a setting",
 	} {
 		if o.Failed[name] == "" {
 			t.Errorf("%s: succeeded", name)
@@ -244,7 +253,8 @@ func TestOffLeavesEverything(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	if list, err := Parse([]string{"seccomp", "landlock"}); err != nil || !slices.Equal(list, []Measure{Seccomp, Landlock}) {
+	if list, err := Parse([]string{"seccomp", "landlock"}); err != nil || !slices.Equal(list, []Measure{Seccomp,
+		Landlock}) {
 		t.Errorf("%v, %v", list, err)
 	}
 	for _, bad := range [][]string{{"everything"}, {"off", "seccomp"}, {""}} {
@@ -277,7 +287,8 @@ func testFilter(t *testing.T, p Profile) {
 			case bpf.LoadAbsolute:
 				acc = map[uint32]uint32{offNumber: number, offArch: arch, offArg0: arg, offArg2: arg}[i.Off]
 			case bpf.JumpIf:
-				hit := map[bpf.JumpTest]bool{bpf.JumpEqual: acc == i.Val, bpf.JumpNotEqual: acc != i.Val, bpf.JumpBitsSet: acc&i.Val != 0, bpf.JumpBitsNotSet: acc&i.Val == 0}[i.Cond]
+				hit := map[bpf.JumpTest]bool{bpf.JumpEqual: acc == i.Val, bpf.JumpNotEqual: acc != i.Val,
+					bpf.JumpBitsSet: acc&i.Val != 0, bpf.JumpBitsNotSet: acc&i.Val == 0}[i.Cond]
 				if hit {
 					pc += int(i.SkipTrue)
 				} else {
@@ -313,7 +324,8 @@ func testFilter(t *testing.T, p Profile) {
 		process = unix.SECCOMP_RET_ALLOW
 	}
 	for arg, want := range map[uint32]uint32{
-		unix.CLONE_THREAD | unix.CLONE_VM: unix.SECCOMP_RET_ALLOW, unix.CLONE_VM: process, unix.CLONE_NEWUSER: eperm, unix.CLONE_NEWNET | unix.CLONE_VM: eperm,
+		unix.CLONE_THREAD | unix.CLONE_VM: unix.SECCOMP_RET_ALLOW, unix.CLONE_VM: process, unix.CLONE_NEWUSER: eperm,
+		unix.CLONE_NEWNET | unix.CLONE_VM: eperm,
 	} {
 		if got := run(auditArch, unix.SYS_CLONE, arg); got != want {
 			t.Errorf("clone with %#x: %#x", arg, got)
@@ -321,8 +333,10 @@ func testFilter(t *testing.T, p Profile) {
 	}
 	if p.readOnly {
 		for flags, want := range map[uint32]uint32{
-			unix.O_RDONLY | unix.O_CLOEXEC: unix.SECCOMP_RET_ALLOW, unix.O_PATH | unix.O_DIRECTORY: unix.SECCOMP_RET_ALLOW,
-			unix.O_WRONLY: eperm, unix.O_RDWR: eperm, unix.O_CREAT: eperm, unix.O_TRUNC: eperm, unix.O_TMPFILE: eperm,
+			unix.O_RDONLY | unix.O_CLOEXEC: unix.SECCOMP_RET_ALLOW,
+			unix.O_PATH | unix.O_DIRECTORY: unix.SECCOMP_RET_ALLOW,
+			unix.O_WRONLY:                  eperm, unix.O_RDWR: eperm, unix.O_CREAT: eperm, unix.O_TRUNC: eperm,
+			unix.O_TMPFILE: eperm,
 		} {
 			if got := run(auditArch, unix.SYS_OPENAT, flags); got != want {
 				t.Errorf("openat with %#x: %#x", flags, got)

@@ -34,10 +34,11 @@ func TestPolicyOfAContainerOnANetwork(t *testing.T) {
 		allow   []string
 		want    string // which of inner, outer, outer by UDP, and metadata may be reached
 	}{
-		"nothing is said":             {want: "inner outer udp"},
-		"the network denies":          {options: egressOptions("egress", "deny")},
-		"the container denies":        {mode: "deny"},
-		"the container allows anyway": {options: egressOptions("egress", "deny"), mode: "allow", want: "inner outer udp"},
+		"nothing is said":      {want: "inner outer udp"},
+		"the network denies":   {options: egressOptions("egress", "deny")},
+		"the container denies": {mode: "deny"},
+		"the container allows anyway": {options: egressOptions("egress", "deny"), mode: "allow",
+			want: "inner outer udp"},
 		"the container denies anyway": {options: egressOptions("egress", "allow"), mode: "deny"},
 		"no-rebind replaces neither":  {options: egressOptions("egress", "deny"), mode: "no-rebind"},
 		"a rule of the network's": {
@@ -255,7 +256,8 @@ func TestOptionsReachTheEngine(t *testing.T) {
 		}, "Gateways=[10.1.0.1/16 fd00:1::1/64] Subnets=[10.1.0.0/16 fd00:1::/64]"},
 	} {
 		n := &network.Network{Name: "one", Driver: network.DriverBridge, Options: map[string]string{}}
-		n.Pools = []network.Pool{{Subnet: netip.MustParsePrefix("10.1.0.0/16"), Gateway: netip.MustParseAddr("10.1.0.1")}}
+		n.Pools = []network.Pool{{Subnet: netip.MustParsePrefix("10.1.0.0/16"),
+			Gateway: netip.MustParseAddr("10.1.0.1")}}
 		plain, err := engineConfig(n, env)
 		if err != nil {
 			t.Fatal(err)

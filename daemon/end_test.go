@@ -336,7 +336,8 @@ func TestContainersThatAreNeverStarted(t *testing.T) {
 	}
 }
 
-// TestForcedRemovalMeetsTheContainersOwn: a container that is removed at its end is gone when the removal that killed it goes on.
+// TestForcedRemovalMeetsTheContainersOwn: a container that is removed at its end is gone when the removal that killed
+// it goes on.
 func TestForcedRemovalMeetsTheContainersOwn(t *testing.T) {
 	d, f := newFakeDaemon(t)
 	ran(t, d, f, network.ContainerSpec{Name: "c1", AutoRemove: true})

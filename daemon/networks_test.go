@@ -103,7 +103,8 @@ func TestFailedConnectionLeavesNothing(t *testing.T) {
 					t.Errorf("the switch has %s at %s", id, next)
 				}
 			}
-			if id, _ := d.bridge(before.Endpoints[0].NetworkID).Owner(before.Endpoints[0].IPv4.Addr()); id != before.ID {
+			if id, _ := d.bridge(before.Endpoints[0].NetworkID).Owner(before.Endpoints[0].IPv4.Addr()); id !=
+				before.ID {
 				t.Error("it has lost the network that it was on")
 			}
 			if got := eventsSince(t, d, since); len(got) != 0 {
@@ -181,7 +182,8 @@ func TestPrune(t *testing.T) {
 	if err := d.ContainerExited(t.Context(), "c2", 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := d.CreateContainer(t.Context(), network.ContainerSpec{Name: "c3", NetworkMode: "created"}); err != nil {
+	if _, _, err := d.CreateContainer(t.Context(), network.ContainerSpec{Name: "c3", NetworkMode: "created"}); err !=
+		nil {
 		t.Fatal(err)
 	}
 	since := time.Now()

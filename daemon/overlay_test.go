@@ -42,7 +42,8 @@ func TestNetworksThatSpanHostsNeedACluster(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := d.Cluster(); !errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(err.Error(), "docs/overlay.md") {
+	if _, err := d.Cluster(); !errors.Is(err, errdefs.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "docs/overlay.md") {
 		t.Errorf("what the cluster is: %v", err)
 	}
 	if list := d.ContainersElsewhere(n.ID); len(list) != 0 {
@@ -64,9 +65,10 @@ func TestOptionsOfNetworksThatSpanHosts(t *testing.T) {
 	}{
 		"none":                {nil, ""},
 		"peers, and unsealed": {map[string]string{"usernet.peers": "192.0.2.9", "encrypted": "false"}, ""},
-		"peers, and sealed":   {map[string]string{"usernet.peers": "192.0.2.9", "encrypted": "true"}, "encrypted=false"},
-		"a policy":            {map[string]string{"usernet.egress": "sometimes"}, "sometimes"},
-		"a resolver":          {map[string]string{"usernet.dns": "no address"}, "no address"},
+		"peers, and sealed": {map[string]string{"usernet.peers": "192.0.2.9", "encrypted": "true"},
+			"encrypted=false"},
+		"a policy":   {map[string]string{"usernet.egress": "sometimes"}, "sometimes"},
+		"a resolver": {map[string]string{"usernet.dns": "no address"}, "no address"},
 	} {
 		err := driver.Validate(&network.Network{Name: "wide", Driver: network.DriverOverlay, Options: test.options})
 		if (err == nil) != (test.want == "") ||

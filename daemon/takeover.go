@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
@@ -238,4 +240,96 @@ func (d *Daemon) takeStub(s *containerRuntime, c *network.Container, r *received
 	s.stub = st
 	d.storeStub(s)
 	return true
+}
+
+// DetachFlows detaches the TCP connections that bypass the gateways, for another daemon to resume, and begins no more.
+// The descriptors are the caller's. Call it before Close.
+func (d *Daemon) DetachFlows() []handover.Flow {
+	var list []handover.Flow
+	for _, b := range d.bridgeList() {
+		for _, st := range b.DetachFlows() {
+			state, err := json.Marshal(st)
+			if err != nil {
+				d.log.Warn("connection not handed over", "inside", st.Inside, "outside", st.Outside, "error", err)
+				st.Close()
+				continue
+			}
+			fds := st.FDs()
+			list = append(list, handover.Flow{Network: b.record.ID, State: state, Count: len(fds), FDs: fds})
+		}
+	}
+	return list
+}
+
+// resumeFlows takes up connections that another daemon has detached. Those of containers and networks that are gone are
+// reset.
+func (d *Daemon) resumeFlows(flows []handover.Flow) {
+	for _, f := range flows {
+		st := new(forwarder.State)
+		err := json.Unmarshal(f.State, st)
+		if err == nil {
+			err = st.SetFDs(f.FDs)
+		}
+		if err != nil {
+			d.log.Warn("a connection that was handed over is of no use", "error", err)
+			f.Close()
+			continue
+		}
+		b := d.bridge(f.Network)
+		if b == nil {
+			st.Close()
+			continue
+		}
+		if err := b.ResumeFlow(st); err != nil {
+			d.log.Warn("a connection that was handed over is not resumed", "inside", st.Inside, "outside", st.Outside,
+				"error", err)
+		}
+	}
+}
+
+// received holds the descriptors that New got with its Config. New owns them, and closes on every return those that
+// were not taken. Taking a descriptor removes it: the taker owns it then.
+type received struct {
+	*handover.Set
+	flows []handover.Flow
+}
+
+// takeReceived moves all descriptors of cfg out of it.
+func takeReceived(cfg *Config) *received {
+	r := &received{cfg.Received, cfg.Flows}
+	cfg.Received, cfg.Flows = nil, nil
+	return r
+}
+
+func (r *received) takeFlows() []handover.Flow {
+	list := r.flows
+	r.flows = nil
+	return list
+}
+
+// close closes what was not taken.
+func (r *received) close() {
+	flows := r.takeFlows()
+	for i := range flows {
+		flows[i].Close()
+	}
+	r.Set.Close()
+}
+
+// addReceivedPorts gives the sockets of published ports to the table of host ports, which owns them from then on.
+func (d *Daemon) addReceivedPorts(r *received) {
+	for _, fd := range r.TakeKind(handover.Inherited) {
+		at, proto, err := d.shared.Inherit(fd)
+		if err != nil {
+			d.log.Warn("a socket that the daemon was started with is of no use", "error", err)
+			continue
+		}
+		d.log.Info("published ports can use an inherited socket", "address", at, "proto", proto)
+	}
+	d.shared.SetFDStore(d.cfg.FDStore)
+	for _, fd := range r.TakeKind(handover.Published) {
+		if err := d.shared.Adopt(fd); err != nil {
+			d.log.Warn("a socket that was handed over is of no use", "error", err)
+		}
+	}
 }

@@ -74,7 +74,8 @@ func TestHostsFile(t *testing.T) {
 		"links, each name once": {
 			on: []string{"open"},
 			links: []linkTarget{
-				{"db", &network.Container{Name: "db", Hostname: "store"}, []netip.Addr{netip.MustParseAddr("10.1.0.9")}},
+				{"db", &network.Container{Name: "db", Hostname: "store"},
+					[]netip.Addr{netip.MustParseAddr("10.1.0.9")}},
 				{"q", &network.Container{Name: "queue"}, []netip.Addr{netip.MustParseAddr("10.1.0.8")}},
 			},
 			want: "10.1.0.9\tdb store\n10.1.0.8\tq queue\n10.1.0.2\twww\n" + gateway("10.1.0.1"),

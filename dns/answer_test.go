@@ -35,8 +35,10 @@ func TestAnswersArePinned(t *testing.T) {
 		r    *dns.Msg
 		want string
 	}{
-		{answer(dns.RcodeSuccess, "www.example.test. 60 IN A 192.0.2.1", "www.example.test. 30 IN A 192.0.2.2"), "c www.example.test. [192.0.2.1 192.0.2.2] 30s"},
-		{answer(dns.RcodeSuccess, "www.example.test. 10 IN CNAME cdn.test.", "cdn.test. 300 IN AAAA 2001:db8::1"), "c www.example.test. [2001:db8::1] 10s"},
+		{answer(dns.RcodeSuccess, "www.example.test. 60 IN A 192.0.2.1", "www.example.test. 30 IN A 192.0.2.2"),
+			"c www.example.test. [192.0.2.1 192.0.2.2] 30s"},
+		{answer(dns.RcodeSuccess, "www.example.test. 10 IN CNAME cdn.test.", "cdn.test. 300 IN AAAA 2001:db8::1"),
+			"c www.example.test. [2001:db8::1] 10s"},
 		{answer(dns.RcodeSuccess, "www.example.test. 10 IN MX 5 mail.test."), ""},
 		{answer(dns.RcodeSuccess), ""},
 		{answer(dns.RcodeNameError, "www.example.test. 60 IN A 192.0.2.1"), ""},
@@ -118,11 +120,13 @@ func TestRefusalsSayWhy(t *testing.T) {
 		}
 		m.SetEdns0(512, true)
 		r := ask(t, network, at, m)
-		if o := r.IsEdns0(); r.Rcode != dns.RcodeNameError || len(r.Ns) != 0 || o == nil || !o.Do() || len(o.Option) != 1 {
+		if o := r.IsEdns0(); r.Rcode != dns.RcodeNameError || len(r.Ns) != 0 || o == nil || !o.Do() || len(o.Option) !=
+			1 {
 			t.Fatalf("%s: %v", network, r)
 		}
 		why, ok := r.IsEdns0().Option[0].(*dns.EDNS0_EDE)
-		if !ok || why.InfoCode != dns.ExtendedErrorCodeBlocked || why.ExtraText != "egress policy: give --allow-egress" {
+		if !ok || why.InfoCode != dns.ExtendedErrorCodeBlocked || why.ExtraText !=
+			"egress policy: give --allow-egress" {
 			t.Errorf("%s: %v", network, why)
 		}
 		if n := s.Counters()["refused"]; n != uint64(2*(i+1)) {

@@ -89,17 +89,19 @@ func saysWithoutQuestion(rcode int) func(dns.ResponseWriter, *dns.Msg) {
 // long has enough letters that their case is never all small by chance, whatever n.
 func long(n int) string { return fmt.Sprintf("a-rather-long-name-with-many-letters-n%d.example", n) }
 
-// TestServersThatServeTheHostServeContainers asks servers that answer a plain question, and not what we make of it. The client
-// is answered; once that is known of the server, with a single query; and later our improvements are tried again.
+// TestServersThatServeTheHostServeContainers asks servers that answer a plain question, and not what we make of it. The
+// client is answered; once that is known of the server, with a single query; and later our improvements are tried
+// again.
 func TestServersThatServeTheHostServeContainers(t *testing.T) {
 	const all, plain = "udp edns mixed", "udp"
 	for name, test := range map[string]struct {
 		server *faulty
 		later  []string // queries for one question once the server is known
 	}{
-		"nothing is wrong":               {&faulty{}, []string{all}},
-		"FORMERR to EDNS":                {&faulty{edns: says(dns.RcodeFormatError)}, []string{"udp mixed"}},
-		"FORMERR without a question":     {&faulty{edns: saysWithoutQuestion(dns.RcodeFormatError)}, []string{"udp mixed"}},
+		"nothing is wrong": {&faulty{}, []string{all}},
+		"FORMERR to EDNS":  {&faulty{edns: says(dns.RcodeFormatError)}, []string{"udp mixed"}},
+		"FORMERR without a question": {&faulty{edns: saysWithoutQuestion(dns.RcodeFormatError)},
+			[]string{"udp mixed"}},
 		"NOTIMP to EDNS":                 {&faulty{edns: says(dns.RcodeNotImplemented)}, []string{"udp mixed"}},
 		"SERVFAIL to EDNS":               {&faulty{edns: says(dns.RcodeServerFailure)}, []string{"udp mixed"}},
 		"EDNS is dropped":                {&faulty{edns: silent}, []string{"udp mixed"}},
@@ -108,11 +110,12 @@ func TestServersThatServeTheHostServeContainers(t *testing.T) {
 		"FORMERR to EDNS, case dropped":  {&faulty{edns: says(dns.RcodeFormatError), mixed: silent}, []string{plain}},
 		"no such name but in small ones": {&faulty{mixed: says(dns.RcodeNameError)}, []string{"udp edns"}},
 		"no such name with EDNS":         {&faulty{edns: says(dns.RcodeNameError)}, []string{"udp mixed"}},
-		"no such name but plainly":       {&faulty{edns: says(dns.RcodeNameError), mixed: says(dns.RcodeNameError)}, []string{plain}},
-		"REFUSED but in small letters":   {&faulty{mixed: says(dns.RcodeRefused)}, []string{"udp edns"}},
-		"case is not repeated":           {&faulty{lowers: true}, []string{"udp edns"}},
-		"case is not repeated, no TCP":   {&faulty{lowers: true, noTCP: true}, []string{"udp edns"}},
-		"cut, with TCP":                  {&faulty{cut: true}, []string{all, "tcp edns mixed"}},
+		"no such name but plainly": {&faulty{edns: says(dns.RcodeNameError), mixed: says(dns.RcodeNameError)},
+			[]string{plain}},
+		"REFUSED but in small letters": {&faulty{mixed: says(dns.RcodeRefused)}, []string{"udp edns"}},
+		"case is not repeated":         {&faulty{lowers: true}, []string{"udp edns"}},
+		"case is not repeated, no TCP": {&faulty{lowers: true, noTCP: true}, []string{"udp edns"}},
+		"cut, with TCP":                {&faulty{cut: true}, []string{all, "tcp edns mixed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -130,7 +133,8 @@ func TestServersThatServeTheHostServeContainers(t *testing.T) {
 				asks(n)
 			}
 			// A busy machine may take longer than the first form waits: then there are more.
-			eventually(t, func() bool { return fmt.Sprint(asks(5)) == fmt.Sprint(test.later) }, "once known, it is not asked "+fmt.Sprint(test.later))
+			eventually(t, func() bool { return fmt.Sprint(asks(5)) == fmt.Sprint(test.later) },
+				"once known, it is not asked "+fmt.Sprint(test.later))
 			now = now.Add(2 * time.Hour)
 			if first := asks(6)[0]; first != all {
 				t.Errorf("after a long time, it is asked %s first", first)
@@ -152,12 +156,15 @@ func TestNoAnswerIsChangedIntoAnother(t *testing.T) {
 		rcode  int
 		cut    bool
 	}{
-		"the client's own EDNS is refused": {&faulty{edns: says(dns.RcodeFormatError)}, withEDNS(), dns.RcodeFormatError, false},
-		"all is refused":                   {&faulty{edns: says(dns.RcodeRefused), mixed: says(dns.RcodeRefused)}, question("1.", dns.TypeA), dns.RcodeSuccess, false},
-		"no such name":                     {&faulty{missing: true}, question(long(1), dns.TypeA), dns.RcodeNameError, false},
-		"no such name, with EDNS":          {&faulty{missing: true}, withEDNS(), dns.RcodeNameError, false},
-		"cut, and no TCP":                  {&faulty{cut: true, noTCP: true}, question(long(1), dns.TypeA), dns.RcodeSuccess, true},
-		"cut, and TCP":                     {&faulty{cut: true}, question(long(1), dns.TypeA), dns.RcodeSuccess, false},
+		"the client's own EDNS is refused": {&faulty{edns: says(dns.RcodeFormatError)}, withEDNS(),
+			dns.RcodeFormatError, false},
+		"all is refused": {&faulty{edns: says(dns.RcodeRefused), mixed: says(dns.RcodeRefused)},
+			question("1.", dns.TypeA), dns.RcodeSuccess, false},
+		"no such name":            {&faulty{missing: true}, question(long(1), dns.TypeA), dns.RcodeNameError, false},
+		"no such name, with EDNS": {&faulty{missing: true}, withEDNS(), dns.RcodeNameError, false},
+		"cut, and no TCP": {&faulty{cut: true, noTCP: true}, question(long(1), dns.TypeA), dns.RcodeSuccess,
+			true},
+		"cut, and TCP": {&faulty{cut: true}, question(long(1), dns.TypeA), dns.RcodeSuccess, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,7 +24,8 @@ func noTens() Client {
 
 func TestAddressesThatMayNotBeAnsweredAreLeftOut(t *testing.T) {
 	zone := map[uint16][]string{
-		dns.TypeA:    {"www.example. 60 IN CNAME x.example.", "x.example. 60 IN A 10.0.0.1", "x.example. 60 IN A 192.0.2.1"},
+		dns.TypeA: {"www.example. 60 IN CNAME x.example.", "x.example. 60 IN A 10.0.0.1",
+			"x.example. 60 IN A 192.0.2.1"},
 		dns.TypeAAAA: {"www.example. 60 IN AAAA fd00::1"},
 		dns.TypeHTTPS: {
 			"www.example. 60 IN HTTPS 1 . ipv4hint=192.0.2.1,10.0.0.1", "www.example. 60 IN HTTPS 2 . ipv4hint=192.0.2.1 ipv6hint=2001:db8::1",

@@ -44,7 +44,10 @@ func TestNobodyAnswers(t *testing.T) {
 	if got := resolved(t, s, outsider, "example.com", dns.TypeA); got != "SERVFAIL" {
 		t.Errorf("without servers: %s", got)
 	}
-	refusing, _ := server(t, func(w dns.ResponseWriter, m *dns.Msg) { w.WriteMsg(new(dns.Msg).SetRcode(m, dns.RcodeRefused)) })
+	refusing, _ := server(t, func(w dns.ResponseWriter,
+		m *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(m, dns.RcodeRefused))
+	})
 	s = newServer(t, Config{Upstreams: upstreams(t, refusing)})
 	if got := resolved(t, s, outsider, "example.com", dns.TypeA); got != "REFUSED" {
 		t.Errorf("a server that refuses: %s", got)
@@ -61,7 +64,8 @@ func TestLiesArePassedOver(t *testing.T) {
 		return func(w dns.ResponseWriter, m *dns.Msg) {
 			r := new(dns.Msg)
 			r.SetReply(m)
-			r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP("6.6.6.6")}}
+			r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA,
+				Class: dns.ClassINET}, A: net.ParseIP("6.6.6.6")}}
 			change(r)
 			w.WriteMsg(r)
 			answerWith("192.0.2.3", 0)(w, m) // the truth comes later
@@ -136,8 +140,10 @@ func TestSplit(t *testing.T) {
 		who        Client
 		name, want string
 	}{
-		{c, "example.com", "192.0.2.1"}, {c, "a.corp.example", "10.0.0.1"}, {c, "corp.example", "10.0.0.1"}, {c, "notcorp.example", "192.0.2.1"},
-		{c, "x.Lab.Corp.Example", "10.0.0.2"}, {outsider, "x.lab.corp.example", "10.0.0.1"}, {withOwn, "example.com", "10.0.0.3"}, {withOwn, "a.corp.example", "10.0.0.1"},
+		{c, "example.com", "192.0.2.1"}, {c, "a.corp.example", "10.0.0.1"}, {c, "corp.example", "10.0.0.1"},
+		{c, "notcorp.example", "192.0.2.1"},
+		{c, "x.Lab.Corp.Example", "10.0.0.2"}, {outsider, "x.lab.corp.example", "10.0.0.1"},
+		{withOwn, "example.com", "10.0.0.3"}, {withOwn, "a.corp.example", "10.0.0.1"},
 	} {
 		if got := resolved(t, s, test.who, test.name, dns.TypeA); got != "NOERROR "+test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
@@ -147,8 +153,10 @@ func TestSplit(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]string{
-		"1.1.1.1": "1.1.1.1:53", "1.1.1.1:54": "1.1.1.1:54", "2001:db8::1": "[2001:db8::1]:53", "[2001:db8::1]:54": "[2001:db8::1]:54", "[2001:db8::1]": "[2001:db8::1]:53",
-		"tls://1.1.1.1": "tls://1.1.1.1:853#1.1.1.1", "tls://1.1.1.1:8853#one.example": "tls://1.1.1.1:8853#one.example", "fe80::1%eth0": "[fe80::1%eth0]:53",
+		"1.1.1.1": "1.1.1.1:53", "1.1.1.1:54": "1.1.1.1:54", "2001:db8::1": "[2001:db8::1]:53",
+		"[2001:db8::1]:54": "[2001:db8::1]:54", "[2001:db8::1]": "[2001:db8::1]:53",
+		"tls://1.1.1.1":                  "tls://1.1.1.1:853#1.1.1.1",
+		"tls://1.1.1.1:8853#one.example": "tls://1.1.1.1:8853#one.example", "fe80::1%eth0": "[fe80::1%eth0]:53",
 		"[fe80::1%eth0]:53": "[fe80::1%eth0]:53", "[fe80::1%eth0]": "[fe80::1%eth0]:53",
 		"": "", "example.com": "", "1.1.1.1#name": "", "1.1.1.1:0": "", "tls://": "", "udp://1.1.1.1": "",
 	} {
@@ -157,7 +165,8 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %q, %v", text, got, err)
 		}
 	}
-	for text, ok := range map[string]bool{"corp.example=10.0.0.1": true, "Corp.Example.=10.0.0.1,tls://10.0.0.2": true, "corp.example": false, "=1.1.1.1": false, "a=": false, "a..b=1.1.1.1": false} {
+	for text, ok := range map[string]bool{"corp.example=10.0.0.1": true, "Corp.Example.=10.0.0.1,tls://10.0.0.2": true,
+		"corp.example": false, "=1.1.1.1": false, "a=": false, "a..b=1.1.1.1": false} {
 		if _, err := ParseSplit(text); (err == nil) != ok {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -180,7 +189,8 @@ func TestCacheServesUntilTheTimeIsOver(t *testing.T) {
 		t.Errorf("%v from %s", rr, source)
 	}
 	now = now.Add(40 * time.Second)
-	if rr, source := get(); rr.Header().Ttl != 60 || source != "cache" || rr.Header().Name != "Example.com." && rr.Header().Name != "example.com." {
+	if rr, source := get(); rr.Header().Ttl != 60 || source != "cache" || rr.Header().Name != "Example.com." &&
+		rr.Header().Name != "example.com." {
 		t.Errorf("%v from %s", rr, source)
 	}
 	now = now.Add(61 * time.Second)
@@ -195,9 +205,12 @@ func TestCacheServesUntilTheTimeIsOver(t *testing.T) {
 }
 
 func TestWhatIsKept(t *testing.T) {
-	soa := &dns.SOA{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 1000}, Ns: "ns.", Mbox: "m.", Minttl: 30}
-	a := &dns.A{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1 << 30}, A: net.IPv4(192, 0, 2, 1)}
-	alias := &dns.CNAME{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 50}, Target: "b."}
+	soa := &dns.SOA{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 1000},
+		Ns: "ns.", Mbox: "m.", Minttl: 30}
+	a := &dns.A{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1 << 30},
+		A: net.IPv4(192, 0, 2, 1)}
+	alias := &dns.CNAME{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 50},
+		Target: "b."}
 	zero := dns.Copy(a)
 	zero.Header().Ttl = 0
 	for name, test := range map[string]struct {
@@ -205,10 +218,13 @@ func TestWhatIsKept(t *testing.T) {
 		answer, ns []dns.RR
 		want       time.Duration
 	}{
-		"bounded": {0, []dns.RR{a}, nil, cacheTTL}, "shortest": {0, []dns.RR{alias, a}, nil, 50 * time.Second}, "zero": {0, []dns.RR{zero}, nil, 0},
-		"NXDOMAIN": {dns.RcodeNameError, nil, []dns.RR{soa}, 30 * time.Second}, "NXDOMAIN without SOA": {dns.RcodeNameError, nil, nil, 0},
-		"NODATA": {0, nil, []dns.RR{soa}, 30 * time.Second}, "NODATA behind an alias": {0, []dns.RR{alias}, []dns.RR{soa}, 30 * time.Second},
-		"a referral": {0, nil, nil, 0}, "SERVFAIL": {dns.RcodeServerFailure, nil, []dns.RR{soa}, 0},
+		"bounded": {0, []dns.RR{a}, nil, cacheTTL}, "shortest": {0, []dns.RR{alias, a}, nil, 50 * time.Second},
+		"zero":                   {0, []dns.RR{zero}, nil, 0},
+		"NXDOMAIN":               {dns.RcodeNameError, nil, []dns.RR{soa}, 30 * time.Second},
+		"NXDOMAIN without SOA":   {dns.RcodeNameError, nil, nil, 0},
+		"NODATA":                 {0, nil, []dns.RR{soa}, 30 * time.Second},
+		"NODATA behind an alias": {0, []dns.RR{alias}, []dns.RR{soa}, 30 * time.Second},
+		"a referral":             {0, nil, nil, 0}, "SERVFAIL": {dns.RcodeServerFailure, nil, []dns.RR{soa}, 0},
 	} {
 		m := question("example", dns.TypeA)
 		m.Rcode, m.Answer, m.Ns = test.rcode, test.answer, test.ns
@@ -358,7 +374,8 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"dns.example"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"dns.example"},
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +384,8 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +443,8 @@ func TestResolvConfIsFollowed(t *testing.T) {
 	u.OnChange(func() { changes.Add(1) })
 	is := func(what string, servers ...string) {
 		t.Helper()
-		eventually(t, func() bool { return slices.Equal(u.Servers(), servers) }, what+": the servers are not "+strings.Join(servers, ","))
+		eventually(t, func() bool { return slices.Equal(u.Servers(), servers) },
+			what+": the servers are not "+strings.Join(servers, ","))
 	}
 	is("at first", "192.0.2.1:53")
 	writeFile(t, path, "nameserver 192.0.2.2\nnameserver 2001:db8::2\n")

@@ -11,7 +11,8 @@ import (
 
 // FuzzParseUpstream holds that what is taken is read the same again.
 func FuzzParseUpstream(f *testing.F) {
-	for _, s := range []string{"1.1.1.1", "[2001:db8::1]:54", "tls://1.1.1.1:8853#one.example", "tls://", "fe80::1%eth0", "1.1.1.1#x"} {
+	for _, s := range []string{"1.1.1.1", "[2001:db8::1]:54", "tls://1.1.1.1:8853#one.example", "tls://",
+		"fe80::1%eth0", "1.1.1.1#x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -25,7 +26,8 @@ func FuzzParseUpstream(f *testing.F) {
 	})
 }
 
-// FuzzParseSplit holds that a domain that is taken contains itself and what is below it, and nothing that only ends like it.
+// FuzzParseSplit holds that a domain that is taken contains itself and what is below it, and nothing that only ends
+// like it.
 func FuzzParseSplit(f *testing.F) {
 	for _, s := range []string{"corp.example=10.0.0.1", "Corp.=10.0.0.1,tls://10.0.0.2", "=", "a..b=1.1.1.1"} {
 		f.Add(s)
@@ -38,7 +40,8 @@ func FuzzParseSplit(f *testing.F) {
 		if len(split.Servers) == 0 || split.Domain == "" || split.Domain != strings.ToLower(split.Domain) {
 			t.Errorf("%q is read as %+v", s, split)
 		}
-		if d := split.Domain; !split.contains(d) || !split.contains("x."+d) || split.contains("x"+d) || split.contains("") {
+		if d := split.Domain; !split.contains(d) || !split.contains("x."+d) || split.contains("x"+d) ||
+			split.contains("") {
 			t.Errorf("%q contains other names than its own", d)
 		}
 	})
@@ -46,7 +49,8 @@ func FuzzParseSplit(f *testing.F) {
 
 // FuzzReverse compares it with the names that package dns of miekg makes of addresses.
 func FuzzReverse(f *testing.F) {
-	for _, s := range []string{"1.0.0.127.in-addr.arpa", "01.0.0.127.in-addr.arpa", "x.in-addr.arpa", strings.Repeat("0.", 32) + "ip6.arpa", "ip6.arpa"} {
+	for _, s := range []string{"1.0.0.127.in-addr.arpa", "01.0.0.127.in-addr.arpa", "x.in-addr.arpa",
+		strings.Repeat("0.", 32) + "ip6.arpa", "ip6.arpa"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
@@ -68,7 +72,8 @@ func FuzzAnswers(f *testing.F) {
 	q := question("www.example", dns.TypeA)
 	q.Id = 1
 	for _, r := range []*dns.Msg{new(dns.Msg).SetReply(q), new(dns.Msg).SetRcode(q, dns.RcodeFormatError)} {
-		r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "www.example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: []byte{10, 0, 0, 1}}}
+		r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "www.example.", Rrtype: dns.TypeA, Class: dns.ClassINET,
+			Ttl: 1}, A: []byte{10, 0, 0, 1}}}
 		b, err := r.Pack()
 		if err != nil {
 			f.Fatal(err)

@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestDrainWaitsForAnswersFromOutside pauses a server that has asked outside: what was asked is answered, and nothing new is read.
+// TestDrainWaitsForAnswersFromOutside pauses a server that has asked outside: what was asked is answered, and nothing
+// new is read.
 func TestDrainWaitsForAnswersFromOutside(t *testing.T) {
 	asked, may := make(chan struct{}, 1), make(chan struct{})
 	up, _ := server(t, func(w dns.ResponseWriter, m *dns.Msg) {
@@ -91,7 +92,8 @@ func TestQuestionsAreBoundedAndEachIsAnswered(t *testing.T) {
 	} {
 		s := newServer(t, Config{Upstreams: upstreams(t, up), Questions: test.questions, TotalQuestions: test.total})
 		replies := make(chan int, test.asked)
-		if n := flood(s, Client{ID: "flood", Forward: true}, test.asked, func(r *dns.Msg) { replies <- r.Rcode }); n != uint64(test.refused) {
+		if n := flood(s, Client{ID: "flood", Forward: true}, test.asked, func(r *dns.Msg) { replies <- r.Rcode }); n !=
+			uint64(test.refused) {
 			t.Errorf("%+v: %d were refused", test, n)
 		}
 		if !s.questions.Acquire("other", 1) {

@@ -20,8 +20,12 @@ type names struct{}
 
 func (names) LookupName(client, name string) ([]netip.Addr, int, bool) {
 	addrs := map[string][]netip.Addr{
-		"web": {netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("fd00::2")}, "db": {netip.MustParseAddr("172.18.0.3"), netip.MustParseAddr("172.18.0.4")},
-		"gone": {netip.MustParseAddr("172.18.0.5"), netip.MustParseAddr("172.18.0.6"), netip.MustParseAddr("172.18.0.7"), netip.MustParseAddr("172.18.0.8")},
+		"web": {netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("fd00::2")},
+		"db":  {netip.MustParseAddr("172.18.0.3"), netip.MustParseAddr("172.18.0.4")},
+		"gone": {
+			netip.MustParseAddr("172.18.0.5"), netip.MustParseAddr("172.18.0.6"),
+			netip.MustParseAddr("172.18.0.7"), netip.MustParseAddr("172.18.0.8"),
+		},
 	}[name]
 	last := 0
 	if name == "gone" {
@@ -44,7 +48,8 @@ func (names) LookupService(client, service, proto, name string) ([]Service, bool
 	return nil, false
 }
 
-// server starts an upstream server on the loopback, UDP and TCP at one port, that says what handle says. It counts queries.
+// server starts an upstream server on the loopback, UDP and TCP at one port, that says what handle says. It counts
+// queries.
 func server(t testing.TB, handle dns.HandlerFunc) (string, *atomic.Int64) {
 	t.Helper()
 	count := new(atomic.Int64)
@@ -85,7 +90,8 @@ func answerWith(addr string, ttl uint32) dns.HandlerFunc {
 	return func(w dns.ResponseWriter, m *dns.Msg) {
 		r := new(dns.Msg)
 		r.SetReply(m)
-		r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: ttl}, A: net.ParseIP(addr)}}
+		r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET,
+			Ttl: ttl}, A: net.ParseIP(addr)}}
 		if o := m.IsEdns0(); o != nil {
 			r.SetEdns0(4096, o.Do())
 		}

@@ -12,7 +12,8 @@ import (
 func TestWhatIsKnownHere(t *testing.T) {
 	up, asked := server(t, answerWith("192.0.2.9", 60))
 	s := newServer(t, Config{Upstreams: upstreams(t, up)})
-	alice, bob, inner := Client{ID: "alice", Forward: true}, Client{ID: "bob", Forward: true, NoShort: true}, Client{ID: "alice"}
+	alice, bob, inner := Client{ID: "alice", Forward: true}, Client{ID: "bob", Forward: true, NoShort: true},
+		Client{ID: "alice"}
 	for _, test := range []struct {
 		who   Client
 		name  string
@@ -37,7 +38,8 @@ func TestWhatIsKnownHere(t *testing.T) {
 		{inner, "web", dns.TypeA, "NOERROR 172.18.0.2"},
 	} {
 		if got := resolved(t, s, test.who, test.name, test.qtype); got != test.want {
-			t.Errorf("%s asks for %s %s: %q, want %q", test.who.ID, test.name, dns.TypeToString[test.qtype], got, test.want)
+			t.Errorf("%s asks for %s %s: %q, want %q", test.who.ID, test.name, dns.TypeToString[test.qtype], got,
+				test.want)
 		}
 	}
 	if n := asked.Load(); n != 0 {
@@ -76,7 +78,8 @@ func TestBothTransports(t *testing.T) {
 		r := new(dns.Msg)
 		r.SetReply(m)
 		for range 300 {
-			r.Answer = append(r.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 1}, Txt: []string{strings.Repeat("x", 190)}})
+			r.Answer = append(r.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT,
+				Class: dns.ClassINET, Ttl: 1}, Txt: []string{strings.Repeat("x", 190)}})
 		}
 		if w.RemoteAddr().Network() == "udp" {
 			r.Truncate(dns.MinMsgSize)
@@ -93,7 +96,8 @@ func TestBothTransports(t *testing.T) {
 		t.Errorf("over UDP: %d bytes, truncated %v", r.Len(), r.Truncated)
 	}
 	for _, network := range []string{"udp", "tcp"} {
-		if r := ask(t, network, at, question("web", dns.TypeA)); len(r.Answer) != 1 || !r.RecursionAvailable || r.IsEdns0() != nil {
+		if r := ask(t, network, at, question("web", dns.TypeA)); len(r.Answer) != 1 || !r.RecursionAvailable ||
+			r.IsEdns0() != nil {
 			t.Errorf("%s: %v", network, r)
 		}
 		m := question("web", dns.TypeA)
@@ -119,8 +123,10 @@ func TestOddQueries(t *testing.T) {
 		m     *dns.Msg
 		rcode int
 	}{
-		"two questions": {two, dns.RcodeFormatError}, "no question": {none, dns.RcodeFormatError}, "notify": {notify, dns.RcodeNotImplemented},
-		"a zone": {question("web", dns.TypeAXFR), dns.RcodeRefused}, "EDNS of another version": {version, dns.RcodeBadVers},
+		"two questions": {two, dns.RcodeFormatError}, "no question": {none, dns.RcodeFormatError},
+		"notify":                  {notify, dns.RcodeNotImplemented},
+		"a zone":                  {question("web", dns.TypeAXFR), dns.RcodeRefused},
+		"EDNS of another version": {version, dns.RcodeBadVers},
 	} {
 		if r := s.answerLocal(c, test.m); r == nil || r.Rcode != test.rcode {
 			t.Errorf("%s: %v", name, r)
@@ -147,7 +153,8 @@ func BenchmarkContainersName(b *testing.B) {
 
 // FuzzMessage gives the server anything that a container may send, over a real socket's path but for the socket.
 func FuzzMessage(f *testing.F) {
-	for _, m := range []*dns.Msg{question("web", dns.TypeA), question("2.0.18.172.in-addr.arpa", dns.TypePTR), question("_80._tcp.web", dns.TypeSRV), question(".", dns.TypeNS)} {
+	for _, m := range []*dns.Msg{question("web", dns.TypeA), question("2.0.18.172.in-addr.arpa", dns.TypePTR),
+		question("_80._tcp.web", dns.TypeSRV), question(".", dns.TypeNS)} {
 		wire, err := m.Pack()
 		if err != nil {
 			f.Fatal(err)

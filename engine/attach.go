@@ -36,8 +36,8 @@ type SocketSource interface {
 	// (outbound), from or to outside. The descriptor is the caller's. An error means that the connection takes the way
 	// through the gateway.
 	Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv6 bool) (fd int, err error)
-	// Prefill makes sockets for connections to the attachment ahead of the first one. It does not wait.
-	Prefill(ipv4, ipv6 bool)
+	// PrefillInbound makes sockets for connections to the attachment ahead of the first one. It does not wait.
+	PrefillInbound(ipv4, ipv6 bool)
 	// Answered is called where the attachment took part in a connection over such an outbound socket, Unanswered where
 	// it did not.
 	Answered(outside netip.AddrPort)

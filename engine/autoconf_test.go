@@ -35,7 +35,8 @@ func TestLeasesAreRenewedAtTheGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	request, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(mac), dhcpv4.WithClientIP(net.IPv4(127, 0, 0, 7)))
+	request, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(mac),
+		dhcpv4.WithClientIP(net.IPv4(127, 0, 0, 7)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,8 @@ func TestLeasesAreRenewedAtTheGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	reply, err := dhcpv4.FromBytes(buf[:size])
-	if err != nil || reply.MessageType() != dhcpv4.MessageTypeAck || !reply.YourIPAddr.Equal(net.IPv4(127, 0, 0, 7)) || !bytes.Equal(reply.ClientHWAddr, mac) {
+	if err != nil || reply.MessageType() != dhcpv4.MessageTypeAck || !reply.YourIPAddr.Equal(net.IPv4(127, 0, 0, 7)) ||
+		!bytes.Equal(reply.ClientHWAddr, mac) {
 		t.Errorf("%v, %v", reply, err)
 	}
 	_ = pc.Close()

@@ -13,7 +13,8 @@ func BenchmarkNew(b *testing.B) {
 	b.Cleanup(func() { _ = shared.Close() })
 	b.ReportAllocs()
 	for b.Loop() {
-		n, err := New(Config{Name: "bench", Shared: shared, Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}})
+		n, err := New(Config{Name: "bench", Shared: shared,
+			Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}})
 		if err != nil {
 			b.Fatal(err)
 		}

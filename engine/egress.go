@@ -13,35 +13,6 @@ const maxRefusals = 10
 // ErrNotAttached is for names that are asked for before the asking attachment is on the network.
 var ErrNotAttached = errors.New("the container's network is not there yet")
 
-// allow is the forwarder's question whether an inside address may send to dst. proto is that of the IP header.
-func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) error {
-	p, name := n.cfg.Policy, ""
-	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
-		p = a.cfg.Policy
-	}
-	if p == nil {
-		return nil
-	}
-	err := p.Decide(proto, dst)
-	if err != nil && n.refusals.next() {
-		_, name = n.Owner(inside)
-		n.log.Info(
-			"egress refused",
-			"container",
-			name,
-			"inside",
-			inside,
-			"protocol",
-			proto,
-			"destination",
-			dst,
-			"rule",
-			err,
-		)
-	}
-	return err
-}
-
 // Pin tells the policy of an attachment the addresses that a name was answered with, for ttl.
 func (n *Network) Pin(id, name string, addrs []netip.Addr, ttl time.Duration) {
 	if a := n.byID(id); a != nil && a.cfg.Policy != nil {
@@ -82,14 +53,6 @@ func (n *Network) LogRefusedQuery(id, name string, rule error) {
 	if a := n.byID(id); a != nil && n.refusals.next() {
 		n.log.Info("egress refused", "container", a.Name(), "name", name, "rule", rule)
 	}
-}
-
-func (n *Network) mayReachHostLoopback(inside netip.Addr) bool {
-	if n.cfg.HostLoopback {
-		return true
-	}
-	a := n.byAddr(inside)
-	return a != nil && a.cfg.HostLoopback
 }
 
 // refusalLog bounds what is logged about refused flows, so that a container cannot fill the disk.

@@ -92,14 +92,16 @@ func TestAFrameInIsAFrameOut(t *testing.T) {
 func TestTheGatewayAnswersPings(t *testing.T) {
 	n := newNetwork(t, nil)
 	_, p := attachPipe(t, n, aAddr)
-	send(t, p, ipv4Frame(macOf(aAddr), GatewayMAC(n.cfg.Gateways), aAddr, gateway.Addr(), 1, echoRequest("are you there")))
+	send(t, p, ipv4Frame(macOf(aAddr), GatewayMAC(n.cfg.Gateways), aAddr, gateway.Addr(), 1,
+		echoRequest("are you there")))
 	for {
 		f := receive(t, p, vswitch.EtherTypeARP) // the gateway asks who has the address before it answers
 		if binary.BigEndian.Uint16(f[20:]) == 1 {
 			break
 		}
 	}
-	reply := append(append(append([]byte{}, GatewayMAC(n.cfg.Gateways)...), macOf(aAddr)...), 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2)
+	reply := append(append(append([]byte{}, GatewayMAC(n.cfg.Gateways)...), macOf(aAddr)...), 0x08, 0x06, 0, 1, 8, 0, 6,
+		4, 0, 2)
 	reply = append(append(reply, macOf(aAddr)...), aAddr.AsSlice()...)
 	reply = append(append(reply, GatewayMAC(n.cfg.Gateways)...), gateway.Addr().AsSlice()...)
 	send(t, p, reply)
@@ -277,7 +279,8 @@ func TestIsolatedOnesReachWhatLinksOpen(t *testing.T) {
 		_ = c.Close()
 		t.Fatal("isolated attachments reach each other")
 	}
-	rules := []LinkRule{{From: aAddr.String(), To: bAddr.String(), Ports: []vswitch.PortRange{{Proto: 6, First: 80, Last: 80}}}, {From: "nobody", To: aAddr.String()}}
+	rules := []LinkRule{{From: aAddr.String(), To: bAddr.String(),
+		Ports: []vswitch.PortRange{{Proto: 6, First: 80, Last: 80}}}, {From: "nobody", To: aAddr.String()}}
 	n.SetLinks(rules)
 	c, err := a.dial(t, netip.AddrPortFrom(bAddr, 80))
 	if err != nil {
@@ -374,7 +377,7 @@ func (s sources) Socket(_ context.Context, _ netip.AddrPort, outbound, _ bool) (
 	return -1, forwarder.ErrNoBypass
 }
 
-func (s sources) Prefill(bool, bool)        { s.prefilled <- "" }
+func (s sources) PrefillInbound(bool, bool) { s.prefilled <- "" }
 func (s sources) Answered(netip.AddrPort)   {}
 func (s sources) Unanswered(netip.AddrPort) {}
 
@@ -397,7 +400,8 @@ func TestBypassSocketsAreAskedForWhereTheyMayBe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c, err = net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), bound[0].Host.Port()).String()); err != nil {
+			if c, err = net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"),
+				bound[0].Host.Port()).String()); err != nil {
 				t.Fatal(err)
 			}
 			talk(t, c)
@@ -413,7 +417,8 @@ func TestBypassSocketsAreAskedForWhereTheyMayBe(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft makes and closes networks with attachments, flows and ports, and looks for goroutines and descriptors.
+// TestNothingIsLeft makes and closes networks with attachments, flows and ports, and looks for goroutines and
+// descriptors.
 func TestNothingIsLeft(t *testing.T) {
 	before, open := leak.Goroutines(), leak.Descriptors(t)
 	for range 5 {
@@ -425,7 +430,8 @@ func TestNothingIsLeft(t *testing.T) {
 				t.Fatal(err)
 			}
 			talk(t, c)
-			if _, err := n.Publish(t.Context(), g.at, Publication{Ports: []publish.Binding{{Port: 80, Proto: "udp"}}}); err != nil {
+			if _, err := n.Publish(t.Context(), g.at, Publication{Ports: []publish.Binding{{Port: 80,
+				Proto: "udp"}}}); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -462,7 +468,8 @@ func TestGatewayMACs(t *testing.T) {
 func TestBeyondTheGateway(t *testing.T) {
 	n := newNetwork(t, nil)
 	for addr, want := range map[string]bool{
-		"10.9.0.1": true, "10.9.0.2": false, "10.9.1.2": true, "192.0.2.1": true, "2001:db8::1": true, "fe80::1": false, "169.254.1.1": false,
+		"10.9.0.1": true, "10.9.0.2": false, "10.9.1.2": true, "192.0.2.1": true, "2001:db8::1": true, "fe80::1": false,
+		"169.254.1.1": false,
 	} {
 		if got := n.BeyondGateway(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: %v", addr, got)

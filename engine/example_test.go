@@ -10,7 +10,8 @@ import (
 	"github.com/usernet/usernet/engine"
 )
 
-// A network without a daemon, a store or a namespace: two pipes on a switch, and a frame that goes from one to the other.
+// A network without a daemon, a store or a namespace: two pipes on a switch, and a frame that goes from one to the
+// other.
 func Example() {
 	n, err := engine.New(engine.Config{
 		Name:     "lab",
@@ -48,6 +49,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("from %v to %v: who has %v?\n", net.HardwareAddr(frame[6:12]), net.HardwareAddr(frame[0:6]), net.IP(frame[38:42]))
+	fmt.Printf("from %v to %v: who has %v?\n", net.HardwareAddr(frame[6:12]), net.HardwareAddr(frame[0:6]),
+		net.IP(frame[38:42]))
 	// Output: from 02:00:00:00:00:01 to ff:ff:ff:ff:ff:ff: who has 10.1.0.3?
 }

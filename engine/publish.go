@@ -27,7 +27,7 @@ func (n *Network) Publish(ctx context.Context, a *Attachment, p Publication) ([]
 	}
 	tcp := slices.ContainsFunc(p.Ports, func(b publish.Binding) bool { return b.Proto == publish.TCP })
 	if tcp && a.cfg.Sockets != nil && !n.cfg.NoInboundBypass {
-		a.cfg.Sockets.Prefill(p.IPv4.IsValid(), p.IPv6.IsValid())
+		a.cfg.Sockets.PrefillInbound(p.IPv4.IsValid(), p.IPv6.IsValid())
 	}
 	return bound, nil
 }

@@ -71,7 +71,8 @@ func TestOpenStubRefuses(t *testing.T) {
 
 // TestStubsAreTakenWhole gives parts of a stub, and looks for descriptors that are left open.
 func TestStubsAreTakenWhole(t *testing.T) {
-	for _, has := range [][3]bool{{true}, {false, true}, {false, false, true}, {true, false, true}, {false, true, true}, {true, true, true}} {
+	for _, has := range [][3]bool{{true}, {false, true}, {false, false, true}, {true, false, true}, {false, true, true},
+		{true, true, true}} {
 		before := leak.Descriptors(t)
 		fds := [3]int{-1, -1, -1}
 		for i, one := range has {

@@ -78,7 +78,8 @@ func TestHowSYNsAreDecided(t *testing.T) {
 		{"too many are there", open, func(c *Config) { c.Limits = Limits{TCP: 1} },
 			func(f *Forwarder, s *fakeSYN) { f.acquireUse(s.src.Addr(), useTCP) }, "refused", 0},
 		{"its share of descriptors is used up", open, withDescriptors(t, budget.New(1, 1<<20)),
-			func(f *Forwarder, s *fakeSYN) { f.cfg.Shared.descriptors.Acquire(f.client(s.src.Addr()), 1) }, "refused", 0},
+			func(f *Forwarder, s *fakeSYN) { f.cfg.Shared.descriptors.Acquire(f.client(s.src.Addr()), 1) }, "refused",
+			0},
 		// Nobody holds any, and yet the next one's number is above the total.
 		{"the process has no descriptor for the moment", open, withDescriptors(t, budget.New(0, 4)), nil, "dropped", 0},
 		{"it was sent again, and has been answered", open, nil,
@@ -86,9 +87,12 @@ func TestHowSYNsAreDecided(t *testing.T) {
 		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.DetachFlows() }, "dropped", 0},
 		{"the forwarder ends", open, nil, func(f *Forwarder, _ *fakeSYN) { _ = f.Close() }, "dropped", 0},
 		{"the handshake fails", open, nil, func(_ *Forwarder, s *fakeSYN) { s.conn = nil }, "accepted", 0},
-		{"no socket of the container can answer", open, socket(ErrNoBypass), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "accepted", 1},
-		{"the container does not take part in the answer", open, socket(context.DeadlineExceeded), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "dropped", 0},
-		{"the container has the address in use", open, socket(unix.EADDRNOTAVAIL), func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "dropped", 0},
+		{"no socket of the container can answer", open, socket(ErrNoBypass),
+			func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "accepted", 1},
+		{"the container does not take part in the answer", open, socket(context.DeadlineExceeded),
+			func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "dropped", 0},
+		{"the container has the address in use", open, socket(unix.EADDRNOTAVAIL),
+			func(_ *Forwarder, s *fakeSYN) { s.bypass = true }, "dropped", 0},
 		{"a SYN that only the gateway can answer", open, socket(errors.New("is not asked")), nil, "accepted", 1},
 	} {
 		t.Run(test.what, func(t *testing.T) {

@@ -128,8 +128,9 @@ func TestFullFlowIsResumed(t *testing.T) {
 		}
 		failed <- err
 	}()
-	// The receiver reads nothing, so that sooner or later no buffer takes more, and bytes are between the two sockets when
-	// the connection is handed on. A busy machine fills the buffers later: the connection is handed on until it was so.
+	// The receiver reads nothing, so that sooner or later no buffer takes more, and bytes are between the two sockets
+	// when the connection is handed on. A busy machine fills the buffers later: the connection is handed on until it
+	// was so.
 	from, to := w1, w2
 	for deadline := time.Now().Add(time.Minute); handOver(t, from, to) == 0; {
 		if time.Now().After(deadline) {

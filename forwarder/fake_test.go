@@ -36,7 +36,8 @@ type fakeSYN struct {
 }
 
 func newFakeSYN(dst string) *fakeSYN {
-	return &fakeSYN{src: netip.MustParseAddrPort("172.30.0.2:1000"), dst: netip.MustParseAddrPort(dst), conn: relaytest.NewConn(1 << 20), decided: make(chan string, 2)}
+	return &fakeSYN{src: netip.MustParseAddrPort("172.30.0.2:1000"), dst: netip.MustParseAddrPort(dst),
+		conn: relaytest.NewConn(1 << 20), decided: make(chan string, 2)}
 }
 
 func (s *fakeSYN) Ends() (src, dst netip.AddrPort) { return s.src, s.dst }

@@ -73,7 +73,8 @@ func TestFullTableServesNewcomers(t *testing.T) {
 		c.Close()
 	}
 	for i := range uint16(4 * limit) {
-		w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 10000+i), Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
+		w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 10000+i),
+			Dst: netip.AddrPortFrom(gatewayAddr, 9), TTL: 64, Payload: []byte("x")})
 	}
 	for i := range uint16(2 * limit) {
 		out(20000 + i)

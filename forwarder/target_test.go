@@ -48,14 +48,17 @@ func TestWhereDestinationsLead(t *testing.T) {
 	}
 	defer publisher.Close()
 	everywhere := publish.Binding{HostIP: netip.IPv4Unspecified(), Port: 80, Proto: publish.TCP}
-	bound, err := publisher.Publish(t.Context(), netip.MustParseAddr("172.31.0.2"), netip.Addr{}, []publish.Binding{everywhere})
+	bound, err := publisher.Publish(t.Context(), netip.MustParseAddr("172.31.0.2"), netip.Addr{},
+		[]publish.Binding{everywhere})
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := bound[0].Host.Port() // which stands for 8080 below
-	inside := fakeInside{networks: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24"), netip.MustParsePrefix("fd30::1/64")}}
+	inside := fakeInside{networks: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24"),
+		netip.MustParsePrefix("fd30::1/64")}}
 	shared.SetNetworks(func() []netip.Prefix {
-		return append([]netip.Prefix{netip.MustParsePrefix("172.31.0.1/24"), netip.MustParsePrefix("fd31::1/64")}, inside.networks...)
+		return append([]netip.Prefix{netip.MustParsePrefix("172.31.0.1/24"), netip.MustParsePrefix("fd31::1/64")},
+			inside.networks...)
 	})
 	// The host's own address, with a port; where the machine has none of the family, there is no way.
 	own := func(a netip.Addr, port uint16) string {
@@ -83,9 +86,12 @@ func TestWhereDestinationsLead(t *testing.T) {
 		{"a published port", tcp, "172.30.0.1:8080", nil, false, "127.0.0.1:8080"},
 		{"a published port of another protocol", udp, "172.30.0.1:8080", nil, false, own(host4, port)},
 		{"a published port, refused", tcp, "172.30.0.1:8080", deny, false, errProhibited.Error()},
-		{"a published port with a rule for the gateway", tcp, "172.30.0.1:8080", refuses(fmt.Sprint("172.30.0.1:", port)), false, "127.0.0.1:8080"},
-		{"a rule for the gateway's other port", tcp, "172.30.0.1:8080", refuses("172.30.0.1:80"), false, errProhibited.Error()},
-		{"the host with a rule for its own address", tcp, "172.30.0.1:22", refuses(own(host4, 22)), false, own(host4, 22)},
+		{"a published port with a rule for the gateway", tcp, "172.30.0.1:8080",
+			refuses(fmt.Sprint("172.30.0.1:", port)), false, "127.0.0.1:8080"},
+		{"a rule for the gateway's other port", tcp, "172.30.0.1:8080", refuses("172.30.0.1:80"), false,
+			errProhibited.Error()},
+		{"the host with a rule for its own address", tcp, "172.30.0.1:22", refuses(own(host4, 22)), false,
+			own(host4, 22)},
 		{"another network's gateway is the host too", tcp, "172.31.0.1:22", nil, false, own(host4, 22)},
 		{"another network's gateway, refused", tcp, "172.31.0.1:22", deny, false, errProhibited.Error()},
 		{"another network's gateway does not answer pings", icmp, "172.31.0.1:0", nil, false, ErrUnreachable.Error()},
@@ -99,7 +105,8 @@ func TestWhereDestinationsLead(t *testing.T) {
 		{"nowhere", tcp, "0.0.0.0:80", nil, false, ErrUnreachable.Error()},
 		{"a group", udp, "224.0.0.1:80", nil, false, ErrUnreachable.Error()},
 	} {
-		test.dst, test.want = strings.Replace(test.dst, "8080", fmt.Sprint(port), 1), strings.Replace(test.want, "8080", fmt.Sprint(port), 1)
+		test.dst, test.want = strings.Replace(test.dst, "8080", fmt.Sprint(port), 1),
+			strings.Replace(test.want, "8080", fmt.Sprint(port), 1)
 		t.Run(test.what, func(t *testing.T) {
 			f, err := New(Config{
 				Shared: shared, Allow: test.allow, HostLoopback: func(netip.Addr) bool { return test.loop },
@@ -109,7 +116,8 @@ func TestWhereDestinationsLead(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			target, err := f.hostTarget(netip.MustParseAddr("172.30.0.2"), test.proto, netip.MustParseAddrPort(test.dst))
+			target, err := f.hostTarget(netip.MustParseAddr("172.30.0.2"), test.proto,
+				netip.MustParseAddrPort(test.dst))
 			got := target.String()
 			switch {
 			case errors.Is(err, errProhibited):
@@ -153,7 +161,10 @@ func TestOwnNetworks(t *testing.T) {
 			if o.contain(a) != want {
 				t.Fatalf("step %d: %s in %v: want %v", step, a, live, want)
 			}
-			if want := slices.ContainsFunc(live, func(l netip.Prefix) bool { return l.Addr() == n.Addr() }); o.isGateway(n.Addr()) != want {
+			if want := slices.ContainsFunc(live, func(l netip.Prefix) bool {
+				return l.Addr() ==
+					n.Addr()
+			}); o.isGateway(n.Addr()) != want {
 				t.Fatalf("step %d: %s is a gateway of %v: want %v", step, n.Addr(), live, want)
 			}
 		}
@@ -182,7 +193,8 @@ func TestTranslatedDestinations(t *testing.T) {
 		"172.30.0.1:22":  "127.0.0.1:22", // before the gateway's own meaning
 		"192.0.2.9:80":   "192.0.2.9:80",
 	} {
-		if got, err := f.hostTarget(src, unix.IPPROTO_TCP, netip.MustParseAddrPort(dst)); err != nil || got.String() != want {
+		if got, err := f.hostTarget(src, unix.IPPROTO_TCP, netip.MustParseAddrPort(dst)); err != nil || got.String() !=
+			want {
 			t.Errorf("%s leads to %v (%v), want %s", dst, got, err, want)
 		}
 	}

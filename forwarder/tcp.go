@@ -3,49 +3,42 @@ package forwarder
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/faults"
+	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/internal/sockio"
 )
 
 // dialTimeout is how long a destination may take to answer. The container's own attempts end after about two minutes.
 const dialTimeout = 30 * time.Second
 
-// simultaneousOpenTimeout is how long a container's connection may take to be answered from within its namespace. Its
-// packets wait for nobody there, and it asks again after a second (RFC 6298, 2.1); the first one may wait for a sandbox
-// to be entered.
+// simultaneousOpenTimeout is how long the bypass waits for a container's answer from within its namespace. Nothing
+// delays packets there, and the container sends its SYN again after a second (RFC 6298, 2.1); the first connection may
+// wait until the sandbox is entered.
 const simultaneousOpenTimeout = 500 * time.Millisecond
 
-// HandleTCP dials the host first and completes the container's handshake only then.
+// HandleTCP dials the host first and completes the container's handshake only then, so that a refusal stays a refusal.
 func (f *Forwarder) HandleTCP(r SYN) {
 	src, dst := r.Ends()
 	if faults.Enabled {
 		faults.Check(faults.SYN, []byte(dst.String()))
 	}
 	target, err := f.hostTarget(src.Addr(), unix.IPPROTO_TCP, dst)
-	if errors.Is(err, errProhibited) {
-		r.Refuse()
-		return
-	}
-	if errors.Is(err, ErrNoAnswer) {
-		r.Drop()
-		return
-	}
 	if err != nil {
-		f.counters[countTCPRefused].Add(1)
-		r.Unreachable(false)
+		f.answerNoTarget(r, err)
 		return
 	}
 	if f.has(flowKey{src, dst}) {
-		r.Drop() // netstack knows its own: this SYN was sent again, and has been answered past it since
+		r.Drop() // netstack knows its own connections: this SYN was sent again after the bypass had answered it
 		return
 	}
 	if !f.acquireUse(src.Addr(), useDialling) {
-		r.Drop() // it asks again
+		r.Drop() // the container sends it again
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
@@ -53,50 +46,80 @@ func (f *Forwarder) HandleTCP(r SYN) {
 	cancel()
 	f.releaseUse(src.Addr(), useDialling)
 	if err != nil {
-		f.counters[countTCPRefused].Add(1)
-		switch {
-		case errors.Is(err, syscall.ECONNREFUSED):
-			r.Refuse()
-		case errors.Is(err, unix.EMFILE):
-			// As at the other limits; unanswered, the container would ask for two minutes. ENFILE passes.
-			r.Refuse()
-		case errors.Is(err, syscall.EHOSTUNREACH):
-			r.Unreachable(true)
-		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES),
-			errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
-			r.Unreachable(false)
-		default:
-			r.Drop()
-		}
+		f.answerNoHost(r, err)
 		return
 	}
 	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: sockio.LocalAddr(host)}
 	if err := f.addFlow(fl, host); err != nil {
 		_ = unix.Close(host) // which resets it (sockio.SetTCP)
 		if f.isDetached() || errors.Is(err, unix.ENFILE) {
-			r.Drop() // it asks again, perhaps somebody else
+			r.Drop() // the container sends it again, perhaps to another daemon
 		} else {
 			r.Refuse()
 		}
 		return
 	}
-	if r.CanBypass() {
-		inside, err := f.simultaneousOpen(fl)
-		if err == nil {
-			r.Bypassed()
-			f.counters[countTCP].Add(1)
-			f.counters[countBypassOutbound].Add(1)
-			fl.relay(inside, host)
-			return
-		}
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EADDRNOTAVAIL) || f.ctx.Err() != nil {
-			r.Drop() // nothing is known of its state, or it is connected; else it asks again
-			_ = unix.Close(host)
-			f.removeFlow(fl)
-			return
-		}
+	if r.CanBypass() && f.acceptByBypass(r, fl, host) {
+		return
 	}
-	memory, ok := f.claimBuffers(src.Addr())
+	f.acceptByGateway(r, fl, host)
+}
+
+// answerNoTarget answers a SYN whose destination the container may not reach.
+func (f *Forwarder) answerNoTarget(r SYN, err error) {
+	switch {
+	case errors.Is(err, errProhibited):
+		r.Refuse()
+	case errors.Is(err, ErrNoAnswer):
+		r.Drop()
+	default:
+		f.counters[countTCPRefused].Add(1)
+		r.Unreachable(false)
+	}
+}
+
+// answerNoHost answers a SYN as the host's network has answered the dialling.
+func (f *Forwarder) answerNoHost(r SYN, err error) {
+	f.counters[countTCPRefused].Add(1)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		r.Refuse()
+	case errors.Is(err, unix.EMFILE):
+		// As at the other limits; without an answer the container would try for two minutes. ENFILE passes.
+		r.Refuse()
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		r.Unreachable(true)
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES),
+		errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
+		r.Unreachable(false)
+	default:
+		r.Drop()
+	}
+}
+
+// acceptByBypass completes a handshake by a socket of the container's namespace, and relays the flow. False: the
+// gateway has to complete it.
+func (f *Forwarder) acceptByBypass(r SYN, fl *flow, host int) bool {
+	inside, err := f.simultaneousOpen(fl)
+	if err == nil {
+		r.Bypassed()
+		f.counters[countTCP].Add(1)
+		f.counters[countBypassOutbound].Add(1)
+		fl.relay(inside, host)
+		return true
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EADDRNOTAVAIL) || f.ctx.Err() != nil {
+		r.Drop() // the connection's state is unknown, or it is connected; else the container sends its SYN again
+		_ = unix.Close(host)
+		f.removeFlow(fl)
+		return true
+	}
+	return false
+}
+
+// acceptByGateway completes a handshake by netstack, and relays the flow.
+func (f *Forwarder) acceptByGateway(r SYN, fl *flow, host int) {
+	memory, ok := f.claimBuffers(fl.inside.Addr())
 	if !ok {
 		r.Refuse()
 		_ = unix.Close(host)
@@ -112,4 +135,99 @@ func (f *Forwarder) HandleTCP(r SYN) {
 	}
 	f.counters[countTCP].Add(1)
 	fl.relayConn(in, host, memory)
+}
+
+// dialHost returns a socket that is connected to the outside for the container at inside.
+func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.AddrPort) (fd int, err error) {
+	fd, err = unix.Socket(sockio.Family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+			fd = -1
+		}
+	}()
+	dialling, ok := f.claimDescriptors(inside, 1, fd)
+	if !ok && f.processShort(inside, 1) {
+		return fd, unix.ENFILE
+	}
+	if !ok {
+		return fd, unix.EMFILE // the container's share is used up
+	}
+	defer dialling.release() // the flow, if one comes of it, claims its own
+	if err := sockio.SetTCP(fd, f.cfg.Shared.keepAlive); err != nil {
+		return fd, err
+	}
+	if local := f.outbound(to.Addr()); local.IsValid() {
+		// The port is chosen when it is known where to, which leaves more of them (ip(7)).
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		if err := unix.Bind(fd, sockio.Sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+			return fd, err
+		}
+	}
+	if ifc := f.outboundInterface(to.Addr()); ifc != "" {
+		if err := unix.BindToDevice(fd, ifc); err != nil {
+			return fd, err
+		}
+	}
+	if err := f.connect(ctx, fd, to); err != nil {
+		return fd, err
+	}
+	if sockio.LocalAddr(fd) == to {
+		// Nobody listens there, and the kernel happened to choose this port: the socket has met itself.
+		return fd, unix.ECONNREFUSED
+	}
+	return fd, nil
+}
+
+// connect connects a socket. Within one machine that is over at once; otherwise it is waited for until ctx ends.
+func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) error {
+	if err := unix.Connect(fd, sockio.Sockaddr(to)); err == nil || !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	if _, err := unix.Getpeername(fd); err == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f.reactor.WaitConnected(ctx, fd)
+}
+
+// dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where
+// the container asks for that connection itself (outbound), as an answer to it, and else to its port.
+func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
+	if f.cfg.Socket == nil {
+		return -1, ErrNoBypass
+	}
+	err = isolate.Call(f.cfg.Logger, "getting a socket of a sandbox", func() (err error) {
+		fd, err = f.cfg.Socket(ctx, inside.Addr(), outside, outbound)
+		return err
+	}, "container", inside.Addr())
+	if err != nil {
+		return -1, err
+	}
+	if f.cfg.connect != nil {
+		err = f.cfg.connect(fd)
+	} else if err = unix.Bind(fd, sockio.Sockaddr(outside)); err == nil {
+		err = f.connect(ctx, fd, inside)
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// simultaneousOpen has the connection that a container asks for answered from within its own namespace: its SYN and
+// ours cross, which to TCP is a simultaneous open (RFC 9293, 3.5).
+func (f *Forwarder) simultaneousOpen(fl *flow) (fd int, err error) {
+	ctx, cancel := context.WithTimeout(f.ctx, simultaneousOpenTimeout)
+	defer cancel()
+	fd, err = f.dialBypass(ctx, fl.inside, fl.outside, true)
+	if f.cfg.BypassOutcome != nil && (err == nil || errors.Is(err, context.DeadlineExceeded)) {
+		f.cfg.BypassOutcome(fl.inside.Addr(), fl.outside, err == nil)
+	}
+	return fd, err
 }

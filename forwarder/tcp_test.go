@@ -172,7 +172,8 @@ func TestResetsStayResets(t *testing.T) {
 			_ = container.SetDeadline(time.Now().Add(30 * time.Second))
 			host.(*net.TCPConn).SetLinger(0)
 			host.Close()
-			if n, err := container.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "reset") {
+			if n, err := container.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || !strings.Contains(
+				err.Error(), "reset") {
 				t.Errorf("the container reads %d, %v", n, err)
 			}
 		})
@@ -237,7 +238,10 @@ func TestUrgentDataIsPartOfTheStream(t *testing.T) {
 				flags int
 			}{{"before ", 0}, {"!", unix.MSG_OOB}, {" behind", 0}} {
 				var serr error
-				if err := raw.Control(func(fd uintptr) { serr = unix.Sendto(int(fd), []byte(piece.text), piece.flags, nil) }); err != nil || serr != nil {
+				if err := raw.Control(func(fd uintptr) {
+					serr = unix.Sendto(int(fd), []byte(piece.text), piece.flags,
+						nil)
+				}); err != nil || serr != nil {
 					t.Fatal(err, serr)
 				}
 			}
@@ -257,8 +261,8 @@ func TestSlowReaderHoldsTheSenderBack(t *testing.T) {
 			container, host := pair.make(t, newWorld(t, nil))
 			defer container.Close()
 			defer host.Close()
-			// Nobody reads: what the sender can write is what buffers hold. It has been held back when a second passes in
-			// which not a byte of a write was accepted.
+			// Nobody reads: what the sender can write is what buffers hold. It has been held back when a second passes
+			// in which not a byte of a write was accepted.
 			sent, b := 0, make([]byte, 64<<10)
 			for {
 				_ = container.SetDeadline(time.Now().Add(time.Second))
@@ -304,7 +308,8 @@ func TestConnectionsLeaveNothing(t *testing.T) {
 	}{
 		{"outbound", func(i int) (end, error) {
 			// A port of its own for each: a kernel would not reuse one at once either.
-			return w.container.DialTCP(t.Context(), netip.AddrPortFrom(containerAddr, uint16(10000+i)), netip.AddrPortFrom(gatewayAddr, port))
+			return w.container.DialTCP(t.Context(), netip.AddrPortFrom(containerAddr, uint16(10000+i)),
+				netip.AddrPortFrom(gatewayAddr, port))
 		}},
 		{"direct", func(int) (end, error) {
 			w.direct.Store(int32(port)) // the published port leads there as well
@@ -409,7 +414,8 @@ func TestPortsAreUsedAgain(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		var c *stack.Conn
 		eventually(t, func() (err error) { // the last one's acknowledgement of the end may be on its way
-			c, err = w.container.DialTCP(ctx, netip.AddrPortFrom(containerAddr, 4567), netip.AddrPortFrom(gatewayAddr, port))
+			c, err = w.container.DialTCP(ctx, netip.AddrPortFrom(containerAddr, 4567),
+				netip.AddrPortFrom(gatewayAddr, port))
 			if err != nil && !errors.Is(err, unix.EADDRINUSE) {
 				t.Fatalf("connection %d: %v", i, err)
 			}

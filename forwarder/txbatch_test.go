@@ -69,8 +69,9 @@ func TestGatheredDatagramsArriveInOrder(t *testing.T) {
 			payload := numbered(number, size)
 			want[to] = append(want[to], payload)
 			w.HandleUDP(packet.Datagram{
-				Src: src, Dst: ends[to], TTL: 64, Payload: payload, More: random.IntN(10) > 0, DontFragment: random.IntN(10) == 0,
-				Original: make([]byte, 28),
+				Src: src, Dst: ends[to], TTL: 64, Payload: payload, More: random.IntN(10) > 0,
+				DontFragment: random.IntN(10) == 0,
+				Original:     make([]byte, 28),
 			})
 		}
 		w.Flush()
@@ -112,7 +113,8 @@ func TestGatheredRepliesArriveInOrder(t *testing.T) {
 		for number, payload := range sent {
 			var got []byte
 			if got, from = receive(t, inside); !bytes.Equal(got, payload) {
-				t.Fatalf("seed %d, round %d: datagram %d has %d bytes, want %d", seed, round, number, len(got), len(payload))
+				t.Fatalf("seed %d, round %d: datagram %d has %d bytes, want %d", seed, round, number, len(got),
+					len(payload))
 			}
 		}
 		var want [][]byte
@@ -122,13 +124,15 @@ func TestGatheredRepliesArriveInOrder(t *testing.T) {
 			}
 			want = append(want, numbered(number, size))
 			w.HandleUDP(packet.Datagram{
-				Src: netip.AddrPortFrom(containerAddr, 53), Dst: from.(*net.UDPAddr).AddrPort(), TTL: 64, Payload: want[number], More: random.IntN(10) > 0,
+				Src: netip.AddrPortFrom(containerAddr, 53), Dst: from.(*net.UDPAddr).AddrPort(), TTL: 64,
+				Payload: want[number], More: random.IntN(10) > 0,
 			})
 		}
 		w.Flush()
 		for number, payload := range want {
 			if got, _ := receive(t, client); !bytes.Equal(got, payload) {
-				t.Fatalf("seed %d, round %d: reply %d has %d bytes, want %d", seed, round, number, len(got), len(payload))
+				t.Fatalf("seed %d, round %d: reply %d has %d bytes, want %d", seed, round, number, len(got),
+					len(payload))
 			}
 		}
 	}
@@ -138,7 +142,8 @@ func TestGatheredRepliesArriveInOrder(t *testing.T) {
 func TestNothingGatheredIsLeftBehind(t *testing.T) {
 	w := newWorld(t, nil)
 	sock, end := hostSocket(t)
-	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: []byte("waits"), More: true}
+	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: []byte("waits"),
+		More: true}
 	w.HandleUDP(p)
 	w.AbortContainer(containerAddr)
 	w.Flush()
@@ -162,7 +167,8 @@ func TestGatheredDatagramsLeaveTogether(t *testing.T) {
 	if err := raw.Control(func(fd uintptr) { sockio.MergeDatagrams(int(fd)) }); err != nil {
 		t.Fatal(err)
 	}
-	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100), More: true}
+	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100),
+		More: true}
 	for range sockio.MaxBatch + 2 {
 		w.HandleUDP(p)
 	}

@@ -77,7 +77,8 @@ func TestAssociationsEndWithTheirContainer(t *testing.T) {
 	before := measure(t)
 	payload := []byte("x")
 	for i := range uint16(100) {
-		w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 1000+i), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: payload})
+		w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 1000+i),
+			Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: payload})
 	}
 	if n := len(w.Flows()); n != 100 {
 		t.Fatalf("%d associations", n)
@@ -94,7 +95,8 @@ func TestQuestionsAreBrief(t *testing.T) {
 	w := newWorld(t, nil)
 	brief := func(src, dst uint16) bool {
 		from := netip.AddrPortFrom(containerAddr, src)
-		w.HandleUDP(packet.Datagram{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64, Payload: []byte("x")})
+		w.HandleUDP(packet.Datagram{Src: from, Dst: netip.AddrPortFrom(gatewayAddr, dst), TTL: 64,
+			Payload: []byte("x")})
 		return w.udp.Get(from).Brief()
 	}
 	for _, test := range []struct {
@@ -154,13 +156,15 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 
 func TestDatagramsAllocateNothing(t *testing.T) {
 	w := newWorld(t, nil)
-	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // nobody reads it: an answer would be counted
+	// nobody reads it: an answer would be counted
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sink.Close()
 	port := sink.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 1000)}
+	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port),
+		TTL: 64, Payload: make([]byte, 1000)}
 	pieces := [][]byte{p.Payload}
 	w.HandleUDP(p)
 	more := p
@@ -174,7 +178,9 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 			t.Errorf("%s outward: %v allocations", what, n)
 		}
 	}
-	if n := testing.AllocsPerRun(1000, func() { _ = w.gateway.WriteUDP(p.Dst, p.Src, pieces, 0) }); n >= 6 && !raceEnabled { // all by the container's netstack
+	// all by the container's netstack
+	if n := testing.AllocsPerRun(1000, func() { _ = w.gateway.WriteUDP(p.Dst, p.Src, pieces, 0) }); n >= 6 &&
+		!raceEnabled {
 		t.Errorf("a datagram inward allocates %v times", n)
 	}
 }
@@ -190,8 +196,9 @@ func BenchmarkDatagramOutward(b *testing.B) {
 			defer c.Close()
 			port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
 			p := packet.Datagram{
-				Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64, Payload: make([]byte, 64),
-				More: together > 1,
+				Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64,
+				Payload: make([]byte, 64),
+				More:    together > 1,
 			}
 			b.ReportAllocs()
 			for n := 1; b.Loop(); n++ {

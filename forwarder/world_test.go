@@ -28,7 +28,8 @@ var (
 type world struct {
 	*Forwarder
 	gateway, container *stack.Gateway
-	direct             atomic.Int32 // a port of the host's loopback that direct connections go to, instead of the container's
+	// a port of the host's loopback that direct connections go to, instead of the container's
+	direct atomic.Int32
 }
 
 func newWorld(t testing.TB, change func(*Config)) *world {
@@ -47,7 +48,8 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	}
 	w.gateway, w.container = station(gatewayAddr, 1), station(containerAddr, 2)
 	w.gateway.SetNeighbor(containerAddr, net.HardwareAddr{2, 0x42, 0, 0, 0, 2})
-	cfg := Config{Inside: insideGateway{w.gateway}, Gateway4: gatewayAddr, HostLoopback: func(netip.Addr) bool { return true }}
+	cfg := Config{Inside: insideGateway{w.gateway}, Gateway4: gatewayAddr,
+		HostLoopback: func(netip.Addr) bool { return true }}
 	cfg.Socket = func(context.Context, netip.Addr, netip.AddrPort, bool) (int, error) {
 		if w.direct.Load() == 0 {
 			return -1, ErrNoBypass
@@ -56,7 +58,8 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 		return fd, errors.Join(err, sockio.SetTCP(fd, sockio.KeepAlive(DefaultPeerTimeout)))
 	}
 	cfg.connect = func(fd int) error { // on the reactor's goroutine, which must not wait: the context has ended
-		return w.Forwarder.connect(noWait, fd, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
+		return w.Forwarder.connect(noWait, fd,
+			netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
 	}
 	if change != nil {
 		change(&cfg)
@@ -99,7 +102,8 @@ func listen(t testing.TB, serve func(*net.TCPConn)) uint16 {
 // dial connects the container to a port at the gateway's address.
 func (w *world) dial(t testing.TB, port uint16) *stack.Conn {
 	t.Helper()
-	c, err := w.container.DialTCP(t.Context(), netip.AddrPortFrom(containerAddr, 0), netip.AddrPortFrom(gatewayAddr, port))
+	c, err := w.container.DialTCP(t.Context(), netip.AddrPortFrom(containerAddr, 0),
+		netip.AddrPortFrom(gatewayAddr, port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +113,8 @@ func (w *world) dial(t testing.TB, port uint16) *stack.Conn {
 // publish publishes a container's port on a free one of the host's loopback.
 func (w *world) publish(t testing.TB, port uint16, proto string) publish.Bound {
 	t.Helper()
-	bound, err := w.Publish(t.Context(), containerAddr, netip.Addr{}, []publish.Binding{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: port, Proto: publish.Protocol(proto)}})
+	bound, err := w.Publish(t.Context(), containerAddr, netip.Addr{},
+		[]publish.Binding{{HostIP: netip.MustParseAddr("127.0.0.1"), Port: port, Proto: publish.Protocol(proto)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,10 +73,12 @@ func pair(t *testing.T) (from, to *net.UnixConn) {
 // full is a table of which each descriptor says what it is.
 func full(t *testing.T, sandboxes int) *Set {
 	s := &Set{}
-	ids := []ID{{Kind: API}, {Kind: Published, Name: "tcp-0.0.0.0-80-dual"}, {Kind: Published, Name: "udp-127.0.0.1-53"}, {Kind: Inherited, Name: "tcp-..-443"}}
+	ids := []ID{{Kind: API}, {Kind: Published, Name: "tcp-0.0.0.0-80-dual"},
+		{Kind: Published, Name: "udp-127.0.0.1-53"}, {Kind: Inherited, Name: "tcp-..-443"}}
 	for i := range sandboxes {
 		c := fmt.Sprintf("%064x", i)
-		ids = append(ids, ID{Kind: TAP, Container: c, Endpoint: c, Name: "eth0"}, ID{Kind: DNSPacket, Container: c}, ID{Kind: "new", Container: c})
+		ids = append(ids, ID{Kind: TAP, Container: c, Endpoint: c, Name: "eth0"}, ID{Kind: DNSPacket, Container: c},
+			ID{Kind: "new", Container: c})
 	}
 	for _, id := range ids {
 		s.Put(id, file(t, id.String()))
@@ -198,7 +200,8 @@ func TestAnotherVersionIsRefused(t *testing.T) {
 		}()
 		_, _, err = Receive(path)
 		_ = l.Close()
-		if err == nil || name == "a refusal" && (!strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "stop it")) {
+		if err == nil || name == "a refusal" &&
+			(!strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "stop it")) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -222,29 +225,36 @@ func TestReceived(t *testing.T) {
 		want  []ID
 		fails string
 	}{
-		"the API alone":             {items: []item{api, end}, want: []ID{{Kind: API}}},
-		"a TAP":                     {items: []item{api, {1, raw('d', tap)}, end}, want: []ID{{Kind: API}, {Kind: TAP, Container: "c", Endpoint: "e", Name: "eth0"}}},
-		"an unknown kind":           {items: []item{api, {3, raw('z', `{"new":1}`)}, end}, want: []ID{{Kind: API}}},
-		"unknown fields":            {items: []item{api, {1, raw('d', `[{"Kind":"new","More":[1]}]`)}, end}, want: []ID{{Kind: API}, {Kind: "new"}}},
-		"one twice":                 {items: []item{api, {1, raw('d', tap)}, {1, raw('d', tap)}, end}, want: []ID{{Kind: API}, {Kind: TAP, Container: "c", Endpoint: "e", Name: "eth0"}}},
-		"descriptors with the end":  {items: []item{api, {2, raw('e', "null")}}, want: []ID{{Kind: API}}},
-		"fewer descriptors":         {items: []item{api, {0, raw('d', tap)}, end}, fails: "0 descriptors were handed over as 1"},
-		"more descriptors":          {items: []item{api, {2, raw('d', tap)}, end}, fails: "2 descriptors were handed over as 1"},
-		"no JSON":                   {items: []item{api, {1, raw('d', "x")}, end}, fails: "cannot be read"},
-		"no listener":               {items: []item{{1, raw('d', tap)}, end}, fails: "listener"},
-		"nothing":                   {fails: "ended while it handed over"},
-		"the end is missing":        {items: []item{api}, fails: "ended while it handed over"},
-		"cut off in the length":     {items: []item{api, {2, "d\x00\x00"}}, fails: "ended while it handed over"},
-		"cut off in the body":       {items: []item{api, {2, "d\x00\x00\x00\x09[{"}}, fails: "ended while it handed over"},
-		"cut off in an unknown one": {items: []item{api, {2, "z\x00\x00\x00\x09[{"}}, fails: "ended while it handed over"},
-		"a length beyond all":       {items: []item{api, {2, "z\xff\xff\xff\xff"}}, fails: "4294967295 bytes"},
+		"the API alone": {items: []item{api, end}, want: []ID{{Kind: API}}},
+		"a TAP": {items: []item{api, {1, raw('d', tap)}, end},
+			want: []ID{{Kind: API}, {Kind: TAP, Container: "c", Endpoint: "e", Name: "eth0"}}},
+		"an unknown kind": {items: []item{api, {3, raw('z', `{"new":1}`)}, end}, want: []ID{{Kind: API}}},
+		"unknown fields":  {items: []item{api, {1, raw('d', `[{"Kind":"new","More":[1]}]`)}, end}, want: []ID{{Kind: API}, {Kind: "new"}}},
+		"one twice": {items: []item{api, {1, raw('d', tap)}, {1, raw('d', tap)}, end},
+			want: []ID{{Kind: API}, {Kind: TAP, Container: "c", Endpoint: "e", Name: "eth0"}}},
+		"descriptors with the end": {items: []item{api, {2, raw('e', "null")}}, want: []ID{{Kind: API}}},
+		"fewer descriptors": {items: []item{api, {0, raw('d', tap)}, end},
+			fails: "0 descriptors were handed over as 1"},
+		"more descriptors": {items: []item{api, {2, raw('d', tap)}, end},
+			fails: "2 descriptors were handed over as 1"},
+		"no JSON":               {items: []item{api, {1, raw('d', "x")}, end}, fails: "cannot be read"},
+		"no listener":           {items: []item{{1, raw('d', tap)}, end}, fails: "listener"},
+		"nothing":               {fails: "ended while it handed over"},
+		"the end is missing":    {items: []item{api}, fails: "ended while it handed over"},
+		"cut off in the length": {items: []item{api, {2, "d\x00\x00"}}, fails: "ended while it handed over"},
+		"cut off in the body": {items: []item{api, {2, "d\x00\x00\x00\x09[{"}},
+			fails: "ended while it handed over"},
+		"cut off in an unknown one": {items: []item{api, {2, "z\x00\x00\x00\x09[{"}},
+			fails: "ended while it handed over"},
+		"a length beyond all": {items: []item{api, {2, "z\xff\xff\xff\xff"}}, fails: "4294967295 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			levelWhenDone(t)
 			from, to := pair(t)
 			fd := file(t, "something")
 			for _, i := range test.items {
-				if _, _, err := from.WriteMsgUnix([]byte(i.text), unix.UnixRights(slices.Repeat([]int{fd}, i.fds)...), nil); err != nil {
+				if _, _, err := from.WriteMsgUnix([]byte(i.text), unix.UnixRights(slices.Repeat([]int{fd}, i.fds)...),
+					nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -278,7 +288,8 @@ func TestMoreThanMayBeOpen(t *testing.T) {
 	levelWhenDone(t)
 	from, to := pair(t)
 	fd := file(t, "something")
-	if _, _, err := from.WriteMsgUnix([]byte(raw('d', "[]")), unix.UnixRights(slices.Repeat([]int{fd}, 250)...), nil); err != nil {
+	if _, _, err := from.WriteMsgUnix([]byte(raw('d', "[]")), unix.UnixRights(slices.Repeat([]int{fd}, 250)...),
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	_ = unix.Close(fd)
@@ -286,7 +297,8 @@ func TestMoreThanMayBeOpen(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(leak.Descriptors(t)) + 50), Max: limit.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE,
+		&unix.Rlimit{Cur: uint64(len(leak.Descriptors(t)) + 50), Max: limit.Max}); err != nil {
 		t.Fatal(err)
 	}
 	s := &Set{}
@@ -307,7 +319,8 @@ func TestASetGivesEachOnce(t *testing.T) {
 	first, second := file(t, "first"), file(t, "second")
 	s.Put(id, first)
 	s.Put(id, second) // which closes the first
-	for _, other := range []ID{{Kind: TAP}, {Kind: TAP, Container: "c", Endpoint: "o", Name: "eth0"}, {Kind: TAP, Container: "c", Endpoint: "e", Name: "eth1"}} {
+	for _, other := range []ID{{Kind: TAP}, {Kind: TAP, Container: "c", Endpoint: "o", Name: "eth0"},
+		{Kind: TAP, Container: "c", Endpoint: "e", Name: "eth1"}} {
 		if fd, ok := s.Take(other); ok {
 			t.Errorf("%s is taken for %d", other, fd)
 		}
@@ -334,13 +347,15 @@ func TestASetGivesEachOnce(t *testing.T) {
 func TestIDsAreNames(t *testing.T) {
 	c := strings.Repeat("0123456789abcdef", 4)
 	for _, id := range []ID{
-		{Kind: TAP, Container: c, Endpoint: c, Name: "fifteen-letters"}, {Kind: DNSPacket, Container: c}, {Kind: Published, Name: "tcp-..1-80-dual"}, {Kind: API},
+		{Kind: TAP, Container: c, Endpoint: c, Name: "fifteen-letters"}, {Kind: DNSPacket, Container: c},
+		{Kind: Published, Name: "tcp-..1-80-dual"}, {Kind: API},
 	} {
 		if got, ok := ParseID(id.String()); !ok || got != id || !id.storable() {
 			t.Errorf("%s is read as %+v, %v; storable: %v", id, got, ok, id.storable())
 		}
 	}
-	for _, name := range []string{"", "usernet", "usernet/sandbox-tap", "usernet////", "other/sandbox-tap/c/e/eth0", "connection", "web"} {
+	for _, name := range []string{"", "usernet", "usernet/sandbox-tap", "usernet////", "other/sandbox-tap/c/e/eth0",
+		"connection", "web"} {
 		if id, ok := ParseID(name); ok {
 			t.Errorf("%q is read as %+v", name, id)
 		}

@@ -122,7 +122,28 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 	if err := m.nameFree(name, ""); err != nil {
 		return nil, nil, err
 	}
-	c := &Container{
+	c := containerOf(&spec, id, name)
+	warnings, err := m.setMode(c, &spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Hostname == "" && !strings.HasPrefix(c.NetworkMode, "container:") && c.NetworkMode != HostName {
+		c.Hostname = id[:12]
+	}
+	for _, want := range spec.Networks {
+		if _, err := m.addEndpoint(c, want.Network, want.EndpointSpec); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := m.save(c); err != nil {
+		return nil, nil, err
+	}
+	return c.clone(), warnings, nil
+}
+
+// containerOf is the record of a new container, without endpoints.
+func containerOf(spec *ContainerSpec, id, name string) *Container {
+	return &Container{
 		ID:           id,
 		Name:         name,
 		Created:      time.Now().UTC(),
@@ -156,29 +177,13 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 		DNSAddr:      spec.DNSAddr,
 		LocalAddrs:   slices.Clone(spec.LocalAddrs),
 		Ports:        spec.Ports,
-		Exposed:      exposed(spec),
+		Exposed:      exposed(*spec),
 		PublishAll:   spec.PublishAll,
 		HostLoopback: spec.HostLoopback,
 		ShareAPI:     spec.ShareAPI,
 		Egress:       spec.Egress,
 		AllowEgress:  spec.AllowEgress,
 	}
-	warnings, err := m.setMode(c, &spec)
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.Hostname == "" && !strings.HasPrefix(c.NetworkMode, "container:") && c.NetworkMode != HostName {
-		c.Hostname = id[:12]
-	}
-	for _, want := range spec.Networks {
-		if _, err := m.addEndpoint(c, want.Network, want.EndpointSpec); err != nil {
-			return nil, nil, err
-		}
-	}
-	if err := m.save(c); err != nil {
-		return nil, nil, err
-	}
-	return c.clone(), warnings, nil
 }
 
 func (m *Model) nameFree(name, self string) error {

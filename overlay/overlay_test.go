@@ -16,7 +16,8 @@ var (
 func TestRecordsComeBackAsTheyWere(t *testing.T) {
 	host := Host{
 		ID: host1, Name: "alpha", Incarnation: 7, Addrs: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:4789")},
-		Key: Key{1, 2, 3}, Seen: map[HostID]netip.AddrPort{host1: netip.MustParseAddrPort("[2001:db8::1]:9")}, MTU: 1500,
+		Key: Key{1, 2, 3}, Seen: map[HostID]netip.AddrPort{host1: netip.MustParseAddrPort("[2001:db8::1]:9")},
+		MTU: 1500,
 	}
 	network := Network{
 		ID: id64, Name: "ov_net1", Created: time.Unix(1, 0).UTC(), VNI: 4096, Sealed: true, IPv4: true, Creator: host1,
@@ -24,7 +25,8 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		Labels:  map[string]string{"a": "b"},
 	}
 	endpoint := Endpoint{
-		Network: id64, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, MAC: MAC{2, 0x42, 10, 0, 0, 2}, Host: host1,
+		Network: id64, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, MAC: MAC{2, 0x42, 10, 0, 0, 2},
+		Host:       host1,
 		EndpointID: id64, Container: id64, Name: "t1", Names: []string{"web"}, Running: true,
 	}
 	roundTrip(t, host)
@@ -88,11 +90,15 @@ func TestKeysAreReadAsTheyAreWritten(t *testing.T) {
 		{HostKey(host1), ParsedKey{Kind: KindHost, Host: host1}},
 		{NetworkKey(id64), ParsedKey{Kind: KindNetwork, Network: id64}},
 		{NameKey("a/b c"), ParsedKey{Kind: KindName, Name: "a/b c"}},
-		{PoolKey(netip.MustParsePrefix("10.0.0.0/24")), ParsedKey{Kind: KindPool, Prefix: netip.MustParsePrefix("10.0.0.0/24")}},
-		{PoolKey(netip.MustParsePrefix("fd00::/64")), ParsedKey{Kind: KindPool, Prefix: netip.MustParsePrefix("fd00::/64")}},
+		{PoolKey(netip.MustParsePrefix("10.0.0.0/24")),
+			ParsedKey{Kind: KindPool, Prefix: netip.MustParsePrefix("10.0.0.0/24")}},
+		{PoolKey(netip.MustParsePrefix("fd00::/64")),
+			ParsedKey{Kind: KindPool, Prefix: netip.MustParsePrefix("fd00::/64")}},
 		{VNIKey(4096), ParsedKey{Kind: KindVNI, VNI: 4096}},
-		{BlockKey(id64, netip.MustParsePrefix("10.0.0.16/28")), ParsedKey{Kind: KindBlock, Network: id64, Prefix: netip.MustParsePrefix("10.0.0.16/28")}},
-		{EndpointKey(id64, netip.MustParseAddr("fd00::2")), ParsedKey{Kind: KindEndpoint, Network: id64, Addr: netip.MustParseAddr("fd00::2")}},
+		{BlockKey(id64, netip.MustParsePrefix("10.0.0.16/28")),
+			ParsedKey{Kind: KindBlock, Network: id64, Prefix: netip.MustParsePrefix("10.0.0.16/28")}},
+		{EndpointKey(id64, netip.MustParseAddr("fd00::2")),
+			ParsedKey{Kind: KindEndpoint, Network: id64, Addr: netip.MustParseAddr("fd00::2")}},
 	} {
 		got, err := ParseKey(test.key)
 		if err != nil || got != test.want {
@@ -100,7 +106,8 @@ func TestKeysAreReadAsTheyAreWritten(t *testing.T) {
 		}
 	}
 	for _, key := range []string{
-		"", "/", "hosts/", "hosts/xyz", "nets/", "nets/abc", "vnis/007", "vnis/x", "pools/10.0.0.0", "eps/" + id64 + "/10.0.0.02",
+		"", "/", "hosts/", "hosts/xyz", "nets/", "nets/abc", "vnis/007", "vnis/x", "pools/10.0.0.0",
+		"eps/" + id64 + "/10.0.0.02",
 		"eps/abc/10.0.0.2", "other/x", "netnames/%zz", "netnames/a b", "alive/" + id64, strings.Repeat("x", 5000),
 	} {
 		if got, err := ParseKey(key); err == nil {

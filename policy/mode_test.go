@@ -8,7 +8,8 @@ func TestModes(t *testing.T) {
 			t.Errorf("%q: %q, %v", m, got, err)
 		}
 	}
-	for _, m := range []string{"maybe", "Allow", "allow,deny", "deny,", ",", ",no-rebind", "no-rebind,deny", "no-rebind,no-rebind", "allow,no-rebind,no-rebind", " deny"} {
+	for _, m := range []string{"maybe", "Allow", "allow,deny", "deny,", ",", ",no-rebind", "no-rebind,deny",
+		"no-rebind,no-rebind", "allow,no-rebind,no-rebind", " deny"} {
 		if got, err := ParseMode(m); err == nil {
 			t.Errorf("%q is taken as %q", m, got)
 		}

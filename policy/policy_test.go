@@ -93,7 +93,8 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	var none *Policy
-	if none.Decide(tcp, netip.MustParseAddrPort("192.0.2.1:80")) != nil || none.Decide(tcp, netip.MustParseAddrPort("169.254.169.254:80")) == nil {
+	if none.Decide(tcp, netip.MustParseAddrPort("192.0.2.1:80")) != nil ||
+		none.Decide(tcp, netip.MustParseAddrPort("169.254.169.254:80")) == nil {
 		t.Error("no policy is not the default one")
 	}
 }
@@ -147,7 +148,8 @@ func TestDatagramsGoOnBeyondTheAnswer(t *testing.T) {
 
 func TestNamesDoNotOpenSpecialAddresses(t *testing.T) {
 	p, _ := made(t, Deny, "*")
-	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
+	for _, s := range []string{"169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200",
+		"192.0.0.192", "fe80::1", "127.0.0.1", "::1", "::ffff:169.254.169.254"} {
 		a := netip.MustParseAddr(s)
 		p.Pin("rebound.test", []netip.Addr{a}, time.Hour)
 		if p.Decide(tcp, netip.AddrPortFrom(a, 80)) == nil {
@@ -175,7 +177,8 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	p, _ := made(t, Deny, "10.0.0.0/8", "*.debian.org:443", "192.0.2.0/24:80/tcp")
 	told := netip.MustParseAddrPort("198.51.100.1:443")
 	p.Pin("deb.debian.org", []netip.Addr{told.Addr()}, time.Hour)
-	for _, dst := range []netip.AddrPort{told, netip.MustParseAddrPort("10.1.1.1:1"), netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("169.254.1.1:1")} {
+	for _, dst := range []netip.AddrPort{told, netip.MustParseAddrPort("10.1.1.1:1"),
+		netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("169.254.1.1:1")} {
 		if n := testing.AllocsPerRun(100, func() { _ = p.Decide(tcp, dst) }); n != 0 {
 			t.Errorf("%s: %v allocations", dst, n)
 		}
@@ -261,8 +264,10 @@ func TestTheRuleDNSOpensNoDestination(t *testing.T) {
 
 func TestRulesThatAreNone(t *testing.T) {
 	for _, s := range []string{
-		"", ":80", "10.0.0.0/33", "10.0.0.300", "1.2.3", "a b", "x.test:", "x.test:0", "x.test:65536", "x.test:90-80", "x.test:http", "x.test:80/sctp",
-		"x.test:80/icmp", "*x.test", "x.*.test", "**", "[::1", "[::1]80", "[::1]:", "fe80::1%eth0", "-..", "x..test", "*.", "dns/udp", "dns:", "*dns",
+		"", ":80", "10.0.0.0/33", "10.0.0.300", "1.2.3", "a b", "x.test:", "x.test:0", "x.test:65536", "x.test:90-80",
+		"x.test:http", "x.test:80/sctp",
+		"x.test:80/icmp", "*x.test", "x.*.test", "**", "[::1", "[::1]80", "[::1]:", "fe80::1%eth0", "-..", "x..test",
+		"*.", "dns/udp", "dns:", "*dns",
 	} {
 		if r, err := ParseRule(s); err == nil {
 			t.Errorf("%q is a rule: %+v", s, r)
@@ -310,7 +315,8 @@ func TestAgreesWithTheObvious(t *testing.T) {
 		byName, going := false, proto != tcp && !flows[a].Before(*now)
 		for _, r := range model {
 			for _, x := range told {
-				byName = byName || r.carries(proto, port) && x.addr == a && r.names(x.name) && (going || !x.until.Before(*now))
+				byName = byName || r.carries(proto, port) && x.addr == a && r.names(x.name) &&
+					(going || !x.until.Before(*now))
 			}
 		}
 		if byName && !want && proto != tcp {
@@ -324,7 +330,8 @@ func TestAgreesWithTheObvious(t *testing.T) {
 }
 
 func FuzzParseRule(f *testing.F) {
-	for _, s := range []string{"*.debian.org:443", "[2001:db8::/32]:53/udp", "10.0.0.0/8:*/icmp", "x.test:1-2/tcp", "dns", "dns.", "dns:53/udp"} {
+	for _, s := range []string{"*.debian.org:443", "[2001:db8::/32]:53/udp", "10.0.0.0/8:*/icmp", "x.test:1-2/tcp",
+		"dns", "dns.", "dns:53/udp"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -359,7 +366,8 @@ func FuzzParseRule(f *testing.F) {
 func BenchmarkDecide(b *testing.B) {
 	p, _ := made(b, Deny, "*.debian.org:443")
 	for i := range 1000 {
-		p.Pin(fmt.Sprintf("h%d.debian.org", i), []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, time.Hour)
+		p.Pin(fmt.Sprintf("h%d.debian.org", i), []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})},
+			time.Hour)
 	}
 	dst := netip.MustParseAddrPort("10.0.1.1:443")
 	b.ReportAllocs()

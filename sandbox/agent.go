@@ -65,7 +65,8 @@ type namedFile struct {
 	file *os.File
 }
 
-// carryOut does what r asks for, in the network namespace this process is in.
+// carryOut does what r asks for, in the network namespace this process is in. On an error it removes the interfaces
+// that it has made.
 func carryOut(r Request) (files []namedFile, err error) {
 	if !r.onlyGiven() {
 		if err := loopbackUp(); err != nil {
@@ -75,44 +76,24 @@ func carryOut(r Request) (files []namedFile, err error) {
 	if err := localAddresses(r.Local, r.RemoveLocal); err != nil {
 		return nil, err
 	}
-	for _, name := range r.Remove {
-		if link, err := netlink.LinkByName(name); err == nil {
-			if err := netlink.LinkDel(link); err != nil {
-				return nil, fmt.Errorf("interface %s: remove: %w", name, err)
-			}
-		}
+	if err := removeInterfaces(r.Remove); err != nil {
+		return nil, err
 	}
 	var made []string
 	defer func() {
-		if err == nil {
-			return
-		}
-		for _, name := range made {
-			if link, e := netlink.LinkByName(name); e == nil {
-				_ = netlink.LinkDel(link)
-			}
+		if err != nil {
+			_ = removeInterfaces(made) // the first error says more
 		}
 	}()
 	for _, i := range r.Add {
-		_, missing := netlink.LinkByName(i.Name)
-		f, err := tap.Create(i.Name, i.MAC, i.MTU,
-			tap.Options{Offload: i.Offload, Persist: i.Persistent || !i.Given && !i.Temporary})
-		if errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("interface %s is in use in this sandbox already, by another usernet or another tool",
-				i.Name)
+		f, isNew, err := makeInterface(i)
+		if isNew {
+			made = append(made, i.Name)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if missing != nil {
-			made = append(made, i.Name)
-		}
-		if !i.Given {
-			if err := setUp(i); err != nil {
-				return nil, fmt.Errorf("interface %s: %w", i.Name, err)
-			}
-		}
-		files = append(files, namedFile{i.Name, f})
+		files = append(files, f)
 	}
 	if !r.onlyGiven() {
 		if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
@@ -122,6 +103,64 @@ func carryOut(r Request) (files []namedFile, err error) {
 			return nil, err
 		}
 	}
+	sockets, err := openSockets(r)
+	if err != nil {
+		return nil, err
+	}
+	if r.NoDNSStub {
+		if err := removeRedirect(); err != nil {
+			return nil, fmt.Errorf("DNS stub: %w", err)
+		}
+	}
+	if r.DNSStub.IsValid() {
+		stub, err := listenDNS(r.DNSStub)
+		if err != nil {
+			return nil, err
+		}
+		sockets = append(sockets, stub...)
+	}
+	return append(files, sockets...), nil
+}
+
+// removeInterfaces removes the interfaces that exist of those names. It tries all of them.
+func removeInterfaces(names []string) error {
+	var errs []error
+	for _, name := range names {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			continue
+		}
+		if err := netlink.LinkDel(link); err != nil {
+			errs = append(errs, fmt.Errorf("interface %s: remove: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// makeInterface makes a TAP, or opens the one that exists, and sets it up unless others do. isNew says that the
+// interface did not exist before, also where setting it up fails.
+func makeInterface(i Interface) (f namedFile, isNew bool, err error) {
+	_, missing := netlink.LinkByName(i.Name)
+	dev, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{
+		Offload: i.Offload, Persist: i.Persistent || !i.Given && !i.Temporary,
+	})
+	if errors.Is(err, unix.EBUSY) {
+		return f, false, fmt.Errorf(
+			"interface %s is in use in this sandbox already, by another usernet or another tool", i.Name)
+	}
+	if err != nil {
+		return f, false, err
+	}
+	if !i.Given {
+		if err := setUp(i); err != nil {
+			return f, missing != nil, fmt.Errorf("interface %s: %w", i.Name, err)
+		}
+	}
+	return namedFile{i.Name, dev}, missing != nil, nil
+}
+
+// openSockets opens the sockets that r asks for, but those of a DNS stub.
+func openSockets(r Request) (files []namedFile, err error) {
 	if r.SockDiag {
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 		if err != nil {
@@ -151,18 +190,6 @@ func carryOut(r Request) (files []namedFile, err error) {
 		if f != nil {
 			files = append(files, namedFile{filePacket, f})
 		}
-	}
-	if r.NoDNSStub {
-		if err := removeRedirect(); err != nil {
-			return nil, fmt.Errorf("DNS stub: %w", err)
-		}
-	}
-	if r.DNSStub.IsValid() {
-		stub, err := listenDNS(r.DNSStub)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, stub...)
 	}
 	return files, nil
 }

@@ -52,7 +52,8 @@ func TestRangesFollowEachOther(t *testing.T) {
 			n += m.Size
 			for i := range m.Size {
 				if want[m.ContainerID+i] != m.HostID+i {
-					t.Fatalf("%v: %v has %d for %d, want %d", ranges, got, m.HostID+i, m.ContainerID+i, want[m.ContainerID+i])
+					t.Fatalf("%v: %v has %d for %d, want %d", ranges, got, m.HostID+i, m.ContainerID+i,
+						want[m.ContainerID+i])
 				}
 			}
 		}
@@ -78,7 +79,8 @@ func TestIDsAreChosenByModeAndRoot(t *testing.T) {
 		{"host, a root file system", Spec{UserNS: UserNSHost, Rootfs: own}, false, true, false},
 		{"nothing said, the caller's root file system", Spec{Rootfs: own}, true, true, false},
 		{"nothing said, root's root file system", Spec{Rootfs: "/"}, true, os.Geteuid() == 0, false},
-		{"auto, a root file system that is not there", Spec{UserNS: UserNSAuto, Rootfs: own + "/none"}, true, false, false},
+		{"auto, a root file system that is not there", Spec{UserNS: UserNSAuto, Rootfs: own + "/none"}, true, false,
+			false},
 		{"range, the caller's files", Spec{UserNS: UserNSRange}, true, false, true},
 		{"range, the caller's root file system", Spec{UserNS: UserNSRange, Rootfs: own}, true, false, true},
 	} {
@@ -106,7 +108,8 @@ func TestIDsAreChosenByModeAndRoot(t *testing.T) {
 // called with.
 func TestIDsAreMappedByTheTools(t *testing.T) {
 	m := idMaps{
-		uids: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 165536, Size: 9}},
+		uids: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1},
+			{ContainerID: 1, HostID: 165536, Size: 9}},
 		gids: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 300000, Size: 65536}},
 	}
 	dir := t.TempDir()

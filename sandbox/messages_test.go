@@ -119,7 +119,8 @@ func TestProceedTakesReportsApart(t *testing.T) {
 			for range c.files {
 				etc = append(etc, newFile(t, "etc"))
 			}
-			p := &Process{control: ours, spec: Spec{Command: []string{"x"}}, etc: etcFiles{files: map[string]*os.File{}}}
+			p := &Process{control: ours, spec: Spec{Command: []string{"x"}},
+				etc: etcFiles{files: map[string]*os.File{}}}
 			done := fakeInit(theirs, etc, c.reports...)
 			err := p.Proceed(files)
 			_ = ours.Close()
@@ -382,7 +383,8 @@ func TestOpenersAnswersAreToldApart(t *testing.T) {
 		missing bool   // a namespace at a path does not exist
 		opens   bool
 	}{
-		{"a namespace", openReply{Namespace: NamespaceID{1, 2}, Inside: Namespaces{PID: NamespaceID{3, 4}}}, 2, "", false,
+		{"a namespace", openReply{Namespace: NamespaceID{1, 2}, Inside: Namespaces{PID: NamespaceID{3, 4}}}, 2, "",
+			false,
 			true},
 		{"an error", openReply{Error: "not allowed"}, 0, "not allowed", false, false},
 		{"an error with a file", openReply{Error: "not allowed"}, 1, "not allowed", false, false},
@@ -469,7 +471,8 @@ func TestAgentsAnswersAreTakenApart(t *testing.T) {
 			if c.name != "all" {
 				return
 			}
-			if len(reply.TAPs) != 1 || reply.TAPs["eth0"] == nil || reply.DNSPacket == nil || reply.DNSListener == nil ||
+			if len(reply.TAPs) != 1 || reply.TAPs["eth0"] == nil || reply.DNSPacket == nil || reply.DNSListener ==
+				nil ||
 				reply.DNSRules == nil || reply.SockDiag == nil || len(reply.Listeners) != 1 || len(reply.Packets) != 2 {
 				t.Errorf("%+v", reply)
 			}

@@ -28,7 +28,8 @@ func TestDescriptorsOfOtherThingsAreNoNamespaces(t *testing.T) {
 		{open("/proc/self/ns/user"), "another kind"},
 		{open("/proc/self/ns/net"), "itself runs in"},
 	} {
-		if id, err := NetworkNamespace(c.f); err == nil || !strings.Contains(err.Error(), c.says) || id != (NamespaceID{}) {
+		if id, err := NetworkNamespace(c.f); err == nil || !strings.Contains(err.Error(), c.says) || id !=
+			(NamespaceID{}) {
 			t.Errorf("%s: %v, %v; want %q", c.f.Name(), id, err, c.says)
 		}
 	}

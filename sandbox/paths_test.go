@@ -107,7 +107,8 @@ func TestMountPointsAreWhatLinksLeadTo(t *testing.T) {
 		{"a/b/new", "a/b/new", ""},
 		{"dangling", "run/resolv.conf", ""},
 	} {
-		dir := makeTree(t, "dir/", "file", "link -> file", "absolute -> DIR/file", "far -> link", "dir/up -> ../absolute",
+		dir := makeTree(t, "dir/", "file", "link -> file", "absolute -> DIR/file", "far -> link",
+			"dir/up -> ../absolute",
 			"dangling -> run/resolv.conf")
 		got, err := mountPoint(filepath.Join(dir, c.path))
 		if err != nil || got != filepath.Join(dir, c.want) {
@@ -119,7 +120,8 @@ func TestMountPointsAreWhatLinksLeadTo(t *testing.T) {
 	}
 	dir := makeTree(t, "round -> about", "about -> round", "file", "below -> file/new")
 	for _, path := range []string{"round", "below"} {
-		if got, err := mountPoint(filepath.Join(dir, path)); err == nil || !strings.Contains(err.Error(), "cannot be made") {
+		if got, err := mountPoint(filepath.Join(dir, path)); err == nil || !strings.Contains(err.Error(),
+			"cannot be made") {
 			t.Errorf("%s: %s, %v", path, got, err)
 		}
 	}

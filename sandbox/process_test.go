@@ -52,7 +52,8 @@ func init() { // which runs on the first thread
 	}
 }
 
-// TestAProcessWithoutItsFirstThreadIsAlive: /proc says zombie of it, as it does for a moment of one that calls execve(2).
+// TestAProcessWithoutItsFirstThreadIsAlive: /proc says zombie of it, as it does for a moment of one that calls
+// execve(2).
 func TestAProcessWithoutItsFirstThreadIsAlive(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), leaderEnds+"=1")

@@ -58,7 +58,8 @@ func TestOnlyTheSameProgramIsShared(t *testing.T) {
 		used := sealed.file == test.file
 		sealed.file = before
 		sealed.Unlock()
-		if used != (test.says == "") || (err == nil) != used || err != nil && !strings.Contains(err.Error(), test.says) {
+		if used != (test.says == "") || (err == nil) != used || err != nil &&
+			!strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: used: %v, %v", what, used, err)
 		}
 		if _, err := test.file.Stat(); err == nil != used {

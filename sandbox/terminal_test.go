@@ -34,7 +34,8 @@ func TestStreamsAreTheCallersOrATerminals(t *testing.T) {
 		{"none", Spec{}, false, false, false},
 		{"the caller's", Spec{Stdin: file, Stdout: file, Stderr: file}, false, false, true},
 		{"a terminal", Spec{TTY: true, Stdin: file, Stdout: file}, true, true, false},
-		{"a terminal that is made inside", Spec{TTY: true, Rootfs: "/r", Stdin: file, Stdout: file}, true, false, false},
+		{"a terminal that is made inside", Spec{TTY: true, Rootfs: "/r", Stdin: file, Stdout: file}, true, false,
+			false},
 	} {
 		p := &Process{spec: c.spec, cmd: new(exec.Cmd)}
 		if err := p.connectStreams(); err != nil {

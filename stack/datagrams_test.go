@@ -103,7 +103,8 @@ func TestDatagramsRoundTrip(t *testing.T) {
 				t.Fatalf("%d datagrams came back", len(r.got))
 			}
 			got := r.got[0]
-			if got.Src != dst || got.Dst != src || got.TTL != packet.DefaultTTL || !got.DontFragment || got.Segment != test.segment || !bytes.Equal(got.Payload, payload) {
+			if got.Src != dst || got.Dst != src || got.TTL != packet.DefaultTTL || !got.DontFragment || got.Segment !=
+				test.segment || !bytes.Equal(got.Payload, payload) {
 				t.Errorf("came back as %+v", got)
 			}
 			if len(got.Original) != len(b)-len(payload) {
@@ -129,9 +130,11 @@ func TestDatagramsForNetstack(t *testing.T) {
 		{"as it is", func(b []byte) []byte { return b }, 1},
 		{"fragment", func(b []byte) []byte { b[6] = 0x20; return b }, 0},
 		{"length beyond the frame", func(b []byte) []byte { binary.BigEndian.PutUint16(b[2:], 2000); return b }, 0},
-		{"UDP length beyond the packet", func(b []byte) []byte { binary.BigEndian.PutUint16(b[24:], 2000); return b }, 0},
+		{"UDP length beyond the packet", func(b []byte) []byte { binary.BigEndian.PutUint16(b[24:], 2000); return b },
+			0},
 		{"UDP length too short", func(b []byte) []byte { binary.BigEndian.PutUint16(b[24:], 7); return b }, 0},
-		{"UDP length shorter than the packet", func(b []byte) []byte { binary.BigEndian.PutUint16(b[24:], 12); return b }, 1},
+		{"UDP length shorter than the packet",
+			func(b []byte) []byte { binary.BigEndian.PutUint16(b[24:], 12); return b }, 1},
 		{"padding behind it", func(b []byte) []byte { return append(b, make([]byte, 20)...) }, 1},
 		{"not version 4", func(b []byte) []byte { b[0] = 0x55; return b }, 0},
 		{"cut short", func(b []byte) []byte { return b[:24] }, 0},

@@ -63,11 +63,14 @@ func (m *mirror) check(p packet.Datagram) {
 func fuzzPacket(how uint8, b []byte) (etherType uint16, p []byte) {
 	p = append([]byte(nil), b...)
 	src4, dst4 := tcpip.AddrFrom4([4]byte{10, 9, 0, 7}), tcpip.AddrFrom4([4]byte{192, 0, 2, 1})
-	src6, dst6 := tcpip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: 7}), tcpip.AddrFrom16([16]byte{0: 0x20, 1: 1, 2: 0xd, 3: 0xb8, 15: 1})
-	protocols := []tcpip.TransportProtocolNumber{header.TCPProtocolNumber, header.UDPProtocolNumber, header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber}
+	src6, dst6 := tcpip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: 7}),
+		tcpip.AddrFrom16([16]byte{0: 0x20, 1: 1, 2: 0xd, 3: 0xb8, 15: 1})
+	protocols := []tcpip.TransportProtocolNumber{header.TCPProtocolNumber, header.UDPProtocolNumber,
+		header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber}
 	proto := protocols[how>>1&3]
 	sum := func(src, dst tcpip.Address) {
-		at := map[tcpip.TransportProtocolNumber]int{header.TCPProtocolNumber: 16, header.UDPProtocolNumber: 6, header.ICMPv4ProtocolNumber: 2, header.ICMPv6ProtocolNumber: 2}[proto]
+		at := map[tcpip.TransportProtocolNumber]int{header.TCPProtocolNumber: 16, header.UDPProtocolNumber: 6,
+			header.ICMPv4ProtocolNumber: 2, header.ICMPv6ProtocolNumber: 2}[proto]
 		if len(p) < at+2 {
 			return
 		}
@@ -87,13 +90,15 @@ func fuzzPacket(how uint8, b []byte) (etherType uint16, p []byte) {
 	case how&1 == 0:
 		sum(src4, dst4)
 		h := make([]byte, header.IPv4MinimumSize)
-		header.IPv4(h).Encode(&header.IPv4Fields{TotalLength: uint16(len(h) + len(p)), TTL: how, Protocol: uint8(proto), SrcAddr: src4, DstAddr: dst4})
+		header.IPv4(h).Encode(&header.IPv4Fields{TotalLength: uint16(len(h) + len(p)), TTL: how, Protocol: uint8(proto),
+			SrcAddr: src4, DstAddr: dst4})
 		header.IPv4(h).SetChecksum(^header.IPv4(h).CalculateChecksum())
 		return vswitch.EtherTypeIPv4, append(h, p...)
 	}
 	sum(src6, dst6)
 	h := make([]byte, header.IPv6MinimumSize)
-	header.IPv6(h).Encode(&header.IPv6Fields{PayloadLength: uint16(len(p)), TransportProtocol: proto, HopLimit: how, SrcAddr: src6, DstAddr: dst6})
+	header.IPv6(h).Encode(&header.IPv6Fields{PayloadLength: uint16(len(p)), TransportProtocol: proto, HopLimit: how,
+		SrcAddr: src6, DstAddr: dst6})
 	return vswitch.EtherTypeIPv6, append(h, p...)
 }
 
@@ -104,11 +109,13 @@ func FuzzGateway(f *testing.F) {
 	f.Add(uint8(4), []byte{8, 0, 0, 0, 0, 1, 0, 1, 'p', 'i', 'n', 'g'})
 	f.Add(uint8(7), []byte{128, 0, 0, 0, 0, 1, 0, 1, 'p', 'i', 'n', 'g'})
 	syn := make([]byte, header.TCPMinimumSize)
-	header.TCP(syn).Encode(&header.TCPFields{SrcPort: 1000, DstPort: 80, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagSyn, WindowSize: 1000})
+	header.TCP(syn).Encode(&header.TCPFields{SrcPort: 1000, DstPort: 80, DataOffset: header.TCPMinimumSize,
+		Flags: header.TCPFlagSyn, WindowSize: 1000})
 	f.Add(uint8(0), syn)
 	f.Add(uint8(1), syn)
 	for offset := range byte(16) { // data offsets that are too small, too large, or right
-		f.Add(uint8(0), append(append(append([]byte(nil), syn[:header.TCPDataOffset]...), offset<<4), syn[header.TCPDataOffset+1:]...))
+		f.Add(uint8(0), append(append(append([]byte(nil), syn[:header.TCPDataOffset]...), offset<<4),
+			syn[header.TCPDataOffset+1:]...))
 	}
 	f.Add(uint8(0x80), append([]byte{0x4f}, make([]byte, 60)...))
 	f.Add(uint8(0x81), solicitation(netip.MustParseAddr("fd09::7"), netip.MustParseAddr("fd09::1")))

@@ -157,10 +157,11 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 	if faults.Enabled && len(f.Payload) > 0 {
 		faults.Check(faults.Gateway, f.Payload[0])
 	}
-	if !e.own.Load().wants(f) {
+	wanted, udp := e.own.Load().wants(f)
+	if !wanted {
 		return nil
 	}
-	if g := e.datagrams.Load(); g != nil && g.takeDatagram(f) {
+	if g := e.datagrams.Load(); udp && g != nil && g.takeDatagram(f) {
 		return nil
 	}
 	if f.Virtio().GSO == vswitch.GSOUDP {

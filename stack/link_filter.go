@@ -61,21 +61,22 @@ func newOwnAddresses(mac tcpip.LinkAddress, addrs []netip.Addr) *ownAddresses {
 	return o
 }
 
-// wants says whether netstack may see a frame: anything but requests for other stations' addresses.
-func (o *ownAddresses) wants(f *vswitch.Frame) bool {
+// wants says whether netstack may see a frame, which is anything but requests for other stations' addresses, and
+// whether the frame has a UDP datagram, which may go past netstack.
+func (o *ownAddresses) wants(f *vswitch.Frame) (wanted, udp bool) {
 	if len(f.Payload) == 0 {
-		return false
+		return false, false
 	}
 	p := f.Payload[0]
 	switch f.EtherType() {
 	case vswitch.EtherTypeIPv4:
-		return true
+		return true, len(p) >= packet.IPv4HeaderLen && p[9] == packet.ProtoUDP
 	case vswitch.EtherTypeARP:
-		return o.wantsARP(p)
+		return o.wantsARP(p), false
 	case vswitch.EtherTypeIPv6:
 		return o.wantsIPv6(p)
 	}
-	return false // netstack has no protocol for it
+	return false, false // netstack has no protocol for it
 }
 
 func (o *ownAddresses) wantsARP(p []byte) bool {
@@ -91,17 +92,17 @@ func (o *ownAddresses) wantsARP(p []byte) bool {
 }
 
 // wantsIPv6 drops neighbour solicitations for others, wherever extension headers put them.
-func (o *ownAddresses) wantsIPv6(p []byte) bool {
+func (o *ownAddresses) wantsIPv6(p []byte) (wanted, udp bool) {
 	h, ok := packet.ParseIPv6(p)
 	switch {
 	case !ok:
-		return false
+		return false, false
 	case h.Proto != packet.ProtoICMPv6:
-		return true
-	case h.Later: // what the first fragment said it is may be anything
-		return !isSolicited(p)
+		return true, h.Proto == packet.ProtoUDP
+	case h.Later: // the first fragment may have been of any type
+		return !isSolicited(p), false
 	}
-	return o.wantsICMPv6(p[h.Transport:min(h.Length, len(p))])
+	return o.wantsICMPv6(p[h.Transport:min(h.Length, len(p))]), false
 }
 
 func (o *ownAddresses) wantsICMPv6(p []byte) bool {

@@ -53,11 +53,13 @@ func newLinkHost(t *testing.T, sw *vswitch.Switch, n byte, promiscuous bool) *li
 	must(h.stack.CreateNIC(1, h.link))
 	for i, bits := range []int{24, 64} {
 		must(h.stack.AddProtocolAddress(1, tcpip.ProtocolAddress{
-			Protocol:          linkProto(h.addrs[i]),
-			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(h.addrs[i].AsSlice()), PrefixLen: bits},
+			Protocol: linkProto(h.addrs[i]),
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(h.addrs[i].AsSlice()),
+				PrefixLen: bits},
 		}, stack.AddressProperties{}))
 	}
-	h.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: 1}, {Destination: header.IPv6EmptySubnet, NIC: 1}})
+	h.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: 1},
+		{Destination: header.IPv6EmptySubnet, NIC: 1}})
 	if promiscuous {
 		must(h.stack.SetPromiscuousMode(1, true))
 		must(h.stack.SetSpoofing(1, true))
@@ -225,7 +227,8 @@ func solicitation(sender, target netip.Addr) []byte {
 	dst := header.SolicitedNodeAddr(tcpip.AddrFromSlice(target.AsSlice()))
 	n := header.ICMPv6NeighborSolicitMinimumSize + len(opts)
 	p := make([]byte, header.IPv6MinimumSize+n)
-	header.IPv6(p).Encode(&header.IPv6Fields{PayloadLength: uint16(n), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 255, SrcAddr: src, DstAddr: dst})
+	header.IPv6(p).Encode(&header.IPv6Fields{PayloadLength: uint16(n), TransportProtocol: header.ICMPv6ProtocolNumber,
+		HopLimit: 255, SrcAddr: src, DstAddr: dst})
 	m := header.ICMPv6(p[header.IPv6MinimumSize:])
 	m.SetType(header.ICMPv6NeighborSolicit)
 	copy(m[8:], target.AsSlice())
@@ -246,7 +249,8 @@ func linkFrame(dst tcpip.LinkAddress, src net.HardwareAddr, etherType uint16, pa
 func TestDatagramSuperFrameReachesNetstackAsDatagrams(t *testing.T) {
 	sw := vswitch.New(vswitch.Config{MTU: 1500})
 	gw := newLinkHost(t, sw, 1, true)
-	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7")}}, new(tapLike))
+	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(7), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.7")}},
+		new(tapLike))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +271,8 @@ func TestDatagramSuperFrameReachesNetstackAsDatagrams(t *testing.T) {
 		p[28+i] = byte(i / size)
 	}
 	f := linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(7), vswitch.EtherTypeIPv4, p)
-	f.PutVirtio(vswitch.Virtio{NeedsChecksum: true, GSO: vswitch.GSOUDP, GSOSize: size, ChecksumStart: 34, ChecksumOffset: 6})
+	f.PutVirtio(vswitch.Virtio{NeedsChecksum: true, GSO: vswitch.GSOUDP, GSOSize: size, ChecksumStart: 34,
+		ChecksumOffset: 6})
 	port.Receive(f)
 	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -293,7 +298,8 @@ func TestClosedLinkMovesNothing(t *testing.T) {
 		t.Errorf("WritePackets on a closed link returned %d, %v", n, err)
 	}
 	h.stack.RemoveNIC(1)
-	if err := h.link.WriteFrame(linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(7), vswitch.EtherTypeIPv4, nil)); err == nil {
+	if err := h.link.WriteFrame(linkFrame(tcpip.LinkAddress(linkMAC(1)), linkMAC(7), vswitch.EtherTypeIPv4,
+		nil)); err == nil {
 		t.Error("a frame was taken without a NIC")
 	}
 }
@@ -301,7 +307,8 @@ func TestClosedLinkMovesNothing(t *testing.T) {
 func FuzzLinkFilter(f *testing.F) {
 	f.Add(uint16(vswitch.EtherTypeIPv6), solicitation(netip.MustParseAddr("fd09::7"), netip.MustParseAddr("fd09::3")))
 	f.Add(uint16(vswitch.EtherTypeARP), make([]byte, 28))
-	own := newOwnAddresses(tcpip.LinkAddress(linkMAC(1)), []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd09::1")})
+	own := newOwnAddresses(tcpip.LinkAddress(linkMAC(1)),
+		[]netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd09::1")})
 	f.Fuzz(func(_ *testing.T, etherType uint16, p []byte) {
 		if len(p) <= vswitch.MaxPayload {
 			own.wants(linkFrame(header.EthernetBroadcastAddress, linkMAC(7), etherType, p))
@@ -312,7 +319,8 @@ func FuzzLinkFilter(f *testing.F) {
 // TestAProxyAnswersForAllButOthers: the gateway of a namespace that looks like the host stands for everybody on its
 // link except the namespace itself, and for nobody's link-local address but its own.
 func TestAProxyAnswersForAllButOthers(t *testing.T) {
-	own := newOwnAddresses(tcpip.LinkAddress(linkMAC(1)), []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1")})
+	own := newOwnAddresses(tcpip.LinkAddress(linkMAC(1)),
+		[]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1")})
 	own.answerAllBut([]netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")})
 	for addr, want := range map[string]bool{
 		"192.0.2.1": true, "192.0.2.2": false, "192.0.2.99": true, "0.0.0.0": false,

@@ -8,9 +8,11 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/internal/packet"
-
 	"github.com/usernet/usernet/internal/rate"
 )
 
@@ -31,17 +33,16 @@ const (
 	maxSources = 4096
 )
 
-// syn is what a SYN says that is needed once it is decided about.
+// syn is what a TCPRequest needs to know of its SYN.
 type syn struct {
-	quote []byte // what an ICMP error repeats of it (RFC 792: the IP header and 8 bytes)
+	quote []byte // the part that an ICMP error repeats (RFC 792: the IP header and 8 bytes)
 	plain bool   // TCPRequest.Plain
 	by    *source
 }
 
-// pendingSYNs are the SYNs that nobody has decided about yet. A SYN is added before netstack's forwarder is given it,
-// and removed after the forwarder has been told the decision: so whatever is in the forwarder's table is in here, and a
-// SYN that is sent again meanwhile is found here and goes no further. Nothing is left behind, as each entry has one
-// request which removes it.
+// pendingSYNs are the SYNs that wait for a decision. A SYN is added before it goes to netstack's forwarder, and removed
+// after the forwarder has got the decision. So each SYN in the forwarder's table is in here too, and a SYN that is sent
+// again meanwhile is found here and dropped. No entry is left behind, as each has one request, which removes it.
 type pendingSYNs struct {
 	max, maxEach int
 
@@ -198,4 +199,85 @@ func plain(th header.TCP) bool {
 		opts = opts[opts[1]:]
 	}
 	return true
+}
+
+// handleTCP has the Handler decide about a SYN that netstack's forwarder has accepted.
+func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
+	id := r.ID()
+	h := g.handler.Load()
+	if h == nil {
+		r.Complete(true)
+		g.syns.remove(id, false)
+		return
+	}
+	s := g.syns.get(id)
+	t := &TCPRequest{
+		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
+		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
+		Plain: s.plain,
+		quote: s.quote,
+		g:     g,
+		r:     r,
+	}
+	decide := func() { (*h).HandleTCP(t) }
+	if !isolate.Do(g.link.log, "deciding about a connection", decide, "from", t.Src, "to", t.Dst) {
+		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
+	}
+}
+
+// TCPRequest is a connection that a container wants. Exactly one of Accept, Bypassed, Refuse, Unreachable and Drop is
+// called, once.
+type TCPRequest struct {
+	Src, Dst netip.AddrPort
+	// Plain says that the SYN has no data, and no options but those that all kernels know: maximum segment size, window
+	// scale, selective acknowledgements and timestamps (RFC 9293, 3.2; RFC 7323; RFC 2018).
+	Plain bool
+	quote []byte // the part of the SYN that an ICMP error repeats
+	g     *Gateway
+	r     *tcp.ForwarderRequest
+}
+
+// Ends are the container's address and port, and those that it wants to reach.
+func (t *TCPRequest) Ends() (src, dst netip.AddrPort) { return t.Src, t.Dst }
+
+// CanBypass is Plain: an end that is not netstack's can answer as netstack would.
+func (t *TCPRequest) CanBypass() bool { return t.Plain }
+
+// Accept completes the handshake.
+func (t *TCPRequest) Accept() (*Conn, error) {
+	var queue waiter.Queue
+	ep, err := t.r.CreateEndpoint(&queue)
+	if err != nil {
+		t.complete(true, false)
+		return nil, &tcpipError{err}
+	}
+	t.complete(false, true)
+	ep.SocketOptions().SetKeepAlive(true)
+	return newConn(&queue, ep), nil
+}
+
+// Bypassed says that the container's connection was made past the gateway.
+func (t *TCPRequest) Bypassed() { t.complete(false, true) }
+
+// Refuse answers with a reset: connection refused.
+func (t *TCPRequest) Refuse() { t.complete(true, false) }
+
+// Unreachable answers with ICMP destination unreachable: the host's, or its network's.
+func (t *TCPRequest) Unreachable(host bool) {
+	problem := packet.NetUnreachable
+	if host {
+		problem = packet.HostUnreachable
+	}
+	t.g.sendError(problem, t.Src.Addr(), t.quote)
+	t.complete(false, false)
+}
+
+// Drop sends no answer: the container's SYN times out, as it would on a real network.
+func (t *TCPRequest) Drop() { t.complete(false, false) }
+
+// complete tells netstack the decision, and only then lets another SYN between the same ends through.
+func (t *TCPRequest) complete(reset, connected bool) {
+	id := t.r.ID()
+	t.r.Complete(reset)
+	t.g.syns.remove(id, connected)
 }

@@ -26,7 +26,8 @@ func TestPendingSYNs(t *testing.T) {
 		p, model := newPendingSYNs(max, maxEach), map[stack.TransportEndpointID]bool{}
 		for step := range 2000 {
 			id := stack.TransportEndpointID{
-				RemoteAddress: tcpip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(4))}), RemotePort: uint16(r.IntN(12)), LocalPort: 80,
+				RemoteAddress: tcpip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(4))}), RemotePort: uint16(r.IntN(12)),
+				LocalPort: 80,
 			}
 			if r.IntN(2) == 0 {
 				p.remove(id, true)
@@ -138,7 +139,8 @@ func station(t testing.TB, sw *vswitch.Switch, n byte, guard bool) *vswitch.Port
 	if guard {
 		role = vswitch.Guest
 	}
-	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(n), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, n}), v6}, Role: role}, new(tapLike))
+	port, err := sw.Connect(vswitch.PortConfig{MAC: linkMAC(n),
+		Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, n}), v6}, Role: role}, new(tapLike))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +150,8 @@ func station(t testing.TB, sw *vswitch.Switch, n byte, guard bool) *vswitch.Port
 // synFrame is a SYN from a port, whose header's data offset byte is offset.
 func synFrame(v6 bool, port uint16, offset byte, options ...byte) *vswitch.Frame {
 	b := make([]byte, header.TCPMinimumSize, header.TCPMinimumSize+len(options))
-	header.TCP(b).Encode(&header.TCPFields{SrcPort: port, DstPort: 80, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagSyn, WindowSize: 1000})
+	header.TCP(b).Encode(&header.TCPFields{SrcPort: port, DstPort: 80, DataOffset: header.TCPMinimumSize,
+		Flags: header.TCPFlagSyn, WindowSize: 1000})
 	b[header.TCPDataOffset] = offset
 	how := uint8(0)
 	if v6 {
@@ -267,7 +270,8 @@ func TestSYNOutOfHops(t *testing.T) {
 		}
 		for _, a := range []string{"10.9.0.7", "fd09::7"} {
 			addr := netip.MustParseAddr(a)
-			if err := g.s.AddStaticNeighbor(nic, protoOf(addr), tcpip.AddrFromSlice(addr.AsSlice()), tcpip.LinkAddress(linkMAC(7))); err != nil {
+			if err := g.s.AddStaticNeighbor(nic, protoOf(addr), tcpip.AddrFromSlice(addr.AsSlice()),
+				tcpip.LinkAddress(linkMAC(7))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -302,7 +306,8 @@ func (d *icmpLike) WriteFrame(f *vswitch.Frame) error {
 	if f.EtherType() == vswitch.EtherTypeIPv6 {
 		at, kind = 40, byte(header.ICMPv6ProtocolNumber)
 	}
-	if len(p) > at && (at == 20 && p[9] == kind || at == 40 && p[6] == kind) && p[at] < byte(header.ICMPv6RouterSolicit) {
+	if len(p) > at && (at == 20 && p[9] == kind || at == 40 && p[6] == kind) &&
+		p[at] < byte(header.ICMPv6RouterSolicit) {
 		select {
 		case d.seen <- p[at]:
 		default:

@@ -16,9 +16,11 @@ func BenchmarkForward(b *testing.B) {
 		}
 	}
 	for name, f := range map[string]*Frame{
-		"small IPv4":       frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, nil))),
-		"IPv6 super-frame": superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))), 1440),
-		"broadcast to 97":  frame(broadcast, mac(2), EtherTypeARP, arp(1, mac(2), ip4(2), ip4(3))),
+		"small IPv4": frame(mac(3), mac(2), EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, nil))),
+		"IPv6 super-frame": superFrame(EtherTypeIPv6,
+			ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))), 1440),
+		"broadcast to 97": frame(broadcast, mac(2), EtherTypeARP, arp(1, mac(2), ip4(2), ip4(3))),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -111,12 +111,14 @@ func (m *model) send(p *modelPort, dst, src macKey, now time.Duration) (to []*mo
 	return to, true
 }
 
-// TestForwardingTableAgainstModel holds roles, flood groups, static entries, learning and ageing against the model, with
-// random histories.
+// TestForwardingTableAgainstModel holds roles, flood groups, static entries, learning and ageing against the model,
+// with random histories.
 func TestForwardingTableAgainstModel(t *testing.T) {
 	configs := []PortConfig{
-		{Role: Gateway}, {Role: Guest}, {Role: Guest}, {Role: Learning}, {Role: Learning, LearnLimit: 3, Age: 10 * time.Second},
-		{Role: Fabric, FloodGroup: 1}, {Role: Fabric, FloodGroup: 1, LearnLimit: 2}, {Role: Uplink}, {Role: Uplink, LearnLimit: NoLearning, FloodGroup: 2},
+		{Role: Gateway}, {Role: Guest}, {Role: Guest}, {Role: Learning},
+		{Role: Learning, LearnLimit: 3, Age: 10 * time.Second},
+		{Role: Fabric, FloodGroup: 1}, {Role: Fabric, FloodGroup: 1, LearnLimit: 2}, {Role: Uplink},
+		{Role: Uplink, LearnLimit: NoLearning, FloodGroup: 2},
 	}
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 7))

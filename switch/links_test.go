@@ -80,12 +80,14 @@ func linkCases() (list []linkCase) {
 		ip         func(byte) netip.Addr
 		icmp       byte
 		kind, echo byte // ICMP's "unreachable" and "echo request"
-	}{{"IPv4 ", EtherTypeIPv4, ip4, packet.ProtoICMP, 3, 8}, {"IPv6 ", EtherTypeIPv6, ip6, packet.ProtoICMPv6, 1, 128}} {
+	}{{"IPv4 ", EtherTypeIPv4, ip4, packet.ProtoICMP, 3, 8},
+		{"IPv6 ", EtherTypeIPv6, ip6, packet.ProtoICMPv6, 1, 128}} {
 		packetOf := func(from, to byte, proto byte, payload []byte) []byte {
 			return ipPacket(fam.ip(from), fam.ip(to), proto, payload)
 		}
 		add := func(name string, from, to byte, proto byte, payload []byte, pass bool) {
-			list = append(list, linkCase{fam.name + name, from, to, frame(mac(to), mac(from), fam.etherType, packetOf(from, to, proto, payload)), pass})
+			list = append(list, linkCase{fam.name + name, from, to,
+				frame(mac(to), mac(from), fam.etherType, packetOf(from, to, proto, payload)), pass})
 		}
 		add("SYN to a linked port", 2, 3, packet.ProtoTCP, segment(4000, 80, tcpSYN), true)
 		add("SYN to the next one", 2, 3, packet.ProtoTCP, segment(4000, 81, tcpSYN), true)
@@ -110,24 +112,35 @@ func linkCases() (list []linkCase) {
 		add("ping", 2, 3, fam.icmp, []byte{fam.echo, 0, 0, 0, 0, 1, 0, 1}, false)
 		add("another protocol", 2, 3, 47, segment(4000, 80, tcpSYN), false)
 		add("a header cut short", 2, 3, packet.ProtoTCP, segment(4000, 80, tcpSYN)[:16], false)
-		add("ICMP error about a datagram", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))), true)
-		add("ICMP error about an answer", 2, 3, fam.icmp, icmpError(fam.kind, packetOf(3, 2, packet.ProtoUDP, udp(53, 4000, nil))), true)
-		add("ICMP error about another port", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 54, nil))), false)
-		add("ICMP error about one's own datagram", 2, 3, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))), false)
-		add("ICMP error about someone else's", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 4, packet.ProtoUDP, udp(4000, 53, nil))), false)
-		add("ICMP error about a ping", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, fam.icmp, make([]byte, 8))), false)
-		add("ICMP error about a scrap", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))[:18]), false)
+		add("ICMP error about a datagram", 3, 2, fam.icmp,
+			icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))), true)
+		add("ICMP error about an answer", 2, 3, fam.icmp,
+			icmpError(fam.kind, packetOf(3, 2, packet.ProtoUDP, udp(53, 4000, nil))), true)
+		add("ICMP error about another port", 3, 2, fam.icmp,
+			icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 54, nil))), false)
+		add("ICMP error about one's own datagram", 2, 3, fam.icmp,
+			icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))), false)
+		add("ICMP error about someone else's", 3, 2, fam.icmp,
+			icmpError(fam.kind, packetOf(2, 4, packet.ProtoUDP, udp(4000, 53, nil))), false)
+		add("ICMP error about a ping", 3, 2, fam.icmp, icmpError(fam.kind, packetOf(2, 3, fam.icmp, make([]byte, 8))),
+			false)
+		add("ICMP error about a scrap", 3, 2, fam.icmp,
+			icmpError(fam.kind, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))[:18]), false)
 		add("ICMP error about nothing", 3, 2, fam.icmp, icmpError(fam.kind, nil), false)
 		forged := func(name string, f *Frame) { list = append(list, linkCase{fam.name + name, 2, 3, f, false}) }
 		syn := segment(4000, 80, tcpSYN)
-		forged("from an address of the third", frame(mac(3), mac(2), fam.etherType, ipPacket(fam.ip(4), fam.ip(3), packet.ProtoTCP, syn)))
-		forged("to an address behind", frame(mac(3), mac(2), fam.etherType, ipPacket(fam.ip(2), fam.ip(9), packet.ProtoTCP, syn)))
+		forged("from an address of the third",
+			frame(mac(3), mac(2), fam.etherType, ipPacket(fam.ip(4), fam.ip(3), packet.ProtoTCP, syn)))
+		forged("to an address behind",
+			frame(mac(3), mac(2), fam.etherType, ipPacket(fam.ip(2), fam.ip(9), packet.ProtoTCP, syn)))
 		forged("from the third's MAC", frame(mac(3), mac(4), fam.etherType, packetOf(2, 3, packet.ProtoTCP, syn)))
 		forged("by broadcast", frame(broadcast, mac(2), fam.etherType, packetOf(2, 3, packet.ProtoTCP, syn)))
-		forged("by multicast", frame(allNodesMAC, mac(2), fam.etherType, packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))))
+		forged("by multicast", frame(allNodesMAC, mac(2), fam.etherType,
+			packetOf(2, 3, packet.ProtoUDP, udp(4000, 53, nil))))
 	}
 	both := func(name string, from, to byte, f func(dst net.HardwareAddr) *Frame, pass bool) {
-		list = append(list, linkCase{name, from, to, f(mac(to)), pass}, linkCase{name + " by broadcast", from, to, f(broadcast), pass})
+		list = append(list, linkCase{name, from, to, f(mac(to)), pass},
+			linkCase{name + " by broadcast", from, to, f(broadcast), pass})
 	}
 	arpOf := func(op uint16, from byte, sender, target netip.Addr) func(net.HardwareAddr) *Frame {
 		return func(dst net.HardwareAddr) *Frame {
@@ -149,20 +162,25 @@ func linkCases() (list []linkCase) {
 	}
 	solicited := netip.MustParseAddr("ff02::1:ff00:3")
 	link := LinkLocal(mac(2))
-	both("ND solicitation", 2, 3, ndOf(2, ip6(2), solicited, nd(ndNeighbourSolicitation, ip6(3), linkOpt(1, mac(2)))), true)
-	both("ND solicitation from the link-local address", 2, 3, ndOf(2, link, solicited, nd(ndNeighbourSolicitation, LinkLocal(mac(3)), linkOpt(1, mac(2)))), true)
+	both("ND solicitation", 2, 3, ndOf(2, ip6(2), solicited, nd(ndNeighbourSolicitation, ip6(3), linkOpt(1, mac(2)))),
+		true)
+	both("ND solicitation from the link-local address", 2, 3,
+		ndOf(2, link, solicited, nd(ndNeighbourSolicitation, LinkLocal(mac(3)), linkOpt(1, mac(2)))), true)
 	both("ND probe", 3, 2, ndOf(3, ip6(3), ip6(2), nd(ndNeighbourSolicitation, ip6(2))), true)
 	both("ND advertisement", 3, 2, ndOf(3, ip6(3), ip6(2), nd(ndNeighbourAdvert, ip6(3), linkOpt(2, mac(3)))), true)
 	both("ND solicitation for the third", 2, 3, ndOf(2, ip6(2), solicited, nd(ndNeighbourSolicitation, ip6(4))), false)
 	both("ND solicitation of the third", 4, 3, ndOf(4, ip6(4), solicited, nd(ndNeighbourSolicitation, ip6(3))), false)
-	both("ND advertisement of the third's address", 2, 3, ndOf(2, ip6(2), ip6(3), nd(ndNeighbourAdvert, ip6(4), linkOpt(2, mac(2)))), false)
+	both("ND advertisement of the third's address", 2, 3,
+		ndOf(2, ip6(2), ip6(3), nd(ndNeighbourAdvert, ip6(4), linkOpt(2, mac(2)))), false)
 	both("router solicitation", 2, 3, ndOf(2, ip6(2), solicited, nd(ndRouterSolicitation, netip.Addr{})), false)
 	both("router advertisement", 3, 2, ndOf(3, ip6(3), ip6(2), nd(ndRouterAdvertisement, ip6(3))), false)
 	both("multicast report", 2, 3, ndOf(2, ip6(2), solicited, nd(mldReport2, ip6(3))), false)
 	both("neighbour discovery in IPv4", 2, 3, func(dst net.HardwareAddr) *Frame {
-		return frame(dst, mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoICMPv6, nd(ndNeighbourSolicitation, ip6(3))))
+		return frame(dst, mac(2), EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoICMPv6, nd(ndNeighbourSolicitation, ip6(3))))
 	}, false)
-	both("another EtherType", 2, 3, func(dst net.HardwareAddr) *Frame { return frame(dst, mac(2), 0x88b5, []byte("anything")) }, false)
+	both("another EtherType", 2, 3,
+		func(dst net.HardwareAddr) *Frame { return frame(dst, mac(2), 0x88b5, []byte("anything")) }, false)
 	both("nothing", 2, 3, func(dst net.HardwareAddr) *Frame { return frame(dst, mac(2), EtherTypeIPv4, nil) }, false)
 	return list
 }
@@ -185,8 +203,10 @@ func TestLinkedPortsAreReachedAndNothingElse(t *testing.T) {
 
 func TestWhatALinkDoesNotCoverIsCounted(t *testing.T) {
 	l := newLinkedPorts(t, true)
-	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 22, tcpSYN))))
-	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 80, tcpSYN))))
+	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4,
+		ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 22, tcpSYN))))
+	l.web.Receive(frame(mac(3), mac(2), EtherTypeIPv4,
+		ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, 80, tcpSYN))))
 	if drops := l.web.Stats().Drops; drops[DropIsolated] != 1 || len(drops) != 1 {
 		t.Errorf("counted %v, want one isolated", drops)
 	}
@@ -198,7 +218,8 @@ func TestLinksAreReplacedWhole(t *testing.T) {
 		return frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, segment(4000, n, tcpSYN)))
 	}
 	back := frame(mac(2), mac(3), EtherTypeIPv4, ipPacket(ip4(3), ip4(2), packet.ProtoTCP, segment(4000, 22, tcpSYN)))
-	l.sw.SetLinks(append(l.links(), Link{l.web, l.db, []PortRange{{packet.ProtoTCP, 8080, 8080}, {99, 1, 65535}}}, Link{l.db, l.web, []PortRange{{packet.ProtoTCP, 22, 22}}}))
+	l.sw.SetLinks(append(l.links(), Link{l.web, l.db, []PortRange{{packet.ProtoTCP, 8080, 8080}, {99, 1, 65535}}},
+		Link{l.db, l.web, []PortRange{{packet.ProtoTCP, 22, 22}}}))
 	for n, want := range map[uint16]bool{80: true, 8080: true, 22: false, 443: false} {
 		if got := len(l.got(l.web, to(n))) > 0; got != want {
 			t.Errorf("two links: port %d is reached: %v", n, got)
@@ -219,7 +240,8 @@ func TestLinksAreReplacedWhole(t *testing.T) {
 	cfg.Isolated = true
 	p, dev := connect(t, l.sw, cfg)
 	l.web.Receive(to(80))
-	p.Receive(frame(mac(2), mac(3), EtherTypeIPv4, ipPacket(ip4(3), ip4(2), packet.ProtoTCP, segment(80, 4000, tcpACK))))
+	p.Receive(frame(mac(2), mac(3), EtherTypeIPv4,
+		ipPacket(ip4(3), ip4(2), packet.ProtoTCP, segment(80, 4000, tcpACK))))
 	if dev.got() != 0 || l.devs[l.web].got() != 0 {
 		t.Error("a port that took another's place has its links")
 	}
@@ -332,10 +354,12 @@ func FuzzLinks(f *testing.F) {
 		switch {
 		case !ok || h.Later:
 			t.Fatal("passed without ports to go by")
-		case h.Proto == packet.ProtoTCP && (binary.BigEndian.Uint16(p[2:]) == 80 || binary.BigEndian.Uint16(p[2:]) == 81):
+		case h.Proto == packet.ProtoTCP &&
+			(binary.BigEndian.Uint16(p[2:]) == 80 || binary.BigEndian.Uint16(p[2:]) == 81):
 		case h.Proto == packet.ProtoUDP && binary.BigEndian.Uint16(p[2:]) == 53:
 		case h.Proto == packet.ProtoICMP && !h.V6 && slices.Contains([]byte{3, 11, 12}, p[0]):
-		case h.Proto == packet.ProtoICMPv6 && h.V6 && (p[0] >= 1 && p[0] <= 4 || p[0] == ndNeighbourSolicitation || p[0] == ndNeighbourAdvert):
+		case h.Proto == packet.ProtoICMPv6 && h.V6 &&
+			(p[0] >= 1 && p[0] <= 4 || p[0] == ndNeighbourSolicitation || p[0] == ndNeighbourAdvert):
 		default:
 			t.Fatalf("verdictPass: protocol %d, %x", h.Proto, p)
 		}

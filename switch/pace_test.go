@@ -107,8 +107,8 @@ func TestOthersCountForAWhile(t *testing.T) {
 	}
 }
 
-// TestPeersDoNotPaceEachOther has two ports send to each other: neither waits for the other's frames. What either sends to
-// others as well in the same round counts.
+// TestPeersDoNotPaceEachOther has two ports send to each other: neither waits for the other's frames. What either sends
+// to others as well in the same round counts.
 func TestPeersDoNotPaceEachOther(t *testing.T) {
 	for _, test := range []struct {
 		what  string

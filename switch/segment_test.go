@@ -18,7 +18,8 @@ func superFrame(etherType uint16, p []byte, size int) *Frame {
 	if !ok {
 		panic("not a packet")
 	}
-	v := Virtio{NeedsChecksum: true, GSOSize: uint16(size), ChecksumStart: uint16(EthernetHeaderLen + h.Transport), ChecksumOffset: uint16(h.ChecksumOffset())}
+	v := Virtio{NeedsChecksum: true, GSOSize: uint16(size), ChecksumStart: uint16(EthernetHeaderLen + h.Transport),
+		ChecksumOffset: uint16(h.ChecksumOffset())}
 	switch {
 	case h.Proto == packet.ProtoUDP:
 		v.GSO = GSOUDP
@@ -79,12 +80,19 @@ func TestSuperFramesAreCutIntoWholeSegments(t *testing.T) {
 	}
 	const flags = tcpFIN | tcpPSH | tcpCWR | 0x10
 	for name, f := range map[string]*Frame{
-		"TCP over IPv4":               superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(flags, 0xfffffff0, data)), 1460),
-		"TCP over IPv6":               superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(flags, 5, data)), 1440),
-		"TCP behind options":          superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoDstOpts, extension(packet.ProtoTCP, [6]byte{1, 4}, tcp(flags, 5, data))), 1000),
-		"UDP over IPv4":               superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, data)), 1001),
-		"UDP over IPv6":               superFrame(EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoUDP, udp(1, 2, data)), 512),
-		"segments larger than itself": superFrame(EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(flags, 5, data)), 65535),
+		"TCP over IPv4": superFrame(EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(flags, 0xfffffff0, data)), 1460),
+		"TCP over IPv6": superFrame(EtherTypeIPv6,
+			ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(flags, 5, data)), 1440),
+		"TCP behind options": superFrame(EtherTypeIPv6,
+			ipPacket(ip6(2), ip6(3), packet.ProtoDstOpts,
+				extension(packet.ProtoTCP, [6]byte{1, 4}, tcp(flags, 5, data))), 1000),
+		"UDP over IPv4": superFrame(EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, data)), 1001),
+		"UDP over IPv6": superFrame(EtherTypeIPv6,
+			ipPacket(ip6(2), ip6(3), packet.ProtoUDP, udp(1, 2, data)), 512),
+		"segments larger than itself": superFrame(EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(flags, 5, data)), 65535),
 	} {
 		t.Run(name, func(t *testing.T) {
 			size := int(f.Virtio().GSOSize)
@@ -151,7 +159,8 @@ func TestSegmentsStopAtTheFirstError(t *testing.T) {
 }
 
 func TestLyingVirtioHeadersAreDropped(t *testing.T) {
-	good := Virtio{NeedsChecksum: true, GSO: GSOTCPv4, HeaderLen: 54, GSOSize: 1000, ChecksumStart: 34, ChecksumOffset: 16}
+	good := Virtio{NeedsChecksum: true, GSO: GSOTCPv4, HeaderLen: 54, GSOSize: 1000, ChecksumStart: 34,
+		ChecksumOffset: 16}
 	for name, lie := range map[string]func(v *Virtio, f *Frame){
 		"the truth":                      func(*Virtio, *Frame) {},
 		"checksum start inside Ethernet": func(v *Virtio, _ *Frame) { v.ChecksumStart = 13 },
@@ -176,7 +185,8 @@ func TestLyingVirtioHeadersAreDropped(t *testing.T) {
 			sw := New(Config{})
 			p, _ := connect(t, sw, guarded(2))
 			_, dev := connect(t, sw, guarded(3))
-			f := frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 5000))))
+			f := frame(mac(3), mac(2), EtherTypeIPv4,
+				ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 5000))))
 			v := good
 			lie(&v, f)
 			f.PutVirtio(v)
@@ -198,7 +208,8 @@ func TestLyingVirtioHeadersAreDropped(t *testing.T) {
 func TestVirtioHeaderSurvivesTheFrame(t *testing.T) {
 	for _, v := range []Virtio{
 		{},
-		{NeedsChecksum: true, DataValid: true, ECN: true, GSO: GSOTCPv6, HeaderLen: 1, GSOSize: 2, ChecksumStart: 3, ChecksumOffset: 4},
+		{NeedsChecksum: true, DataValid: true, ECN: true, GSO: GSOTCPv6, HeaderLen: 1, GSOSize: 2, ChecksumStart: 3,
+			ChecksumOffset: 4},
 		{GSO: GSOUDP, GSOSize: 65535},
 	} {
 		var f Frame

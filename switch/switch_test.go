@@ -177,10 +177,12 @@ func TestUpdateChangesAddressesAtOnce(t *testing.T) {
 func TestConnectRefusesWhatCannotWork(t *testing.T) {
 	sw := New(Config{Name: "shop"})
 	connect(t, sw, guarded(2))
-	if _, err := sw.Connect(guarded(2), new(recorder)); !errors.Is(err, ErrMACInUse) || !strings.Contains(err.Error(), "shop") {
+	if _, err := sw.Connect(guarded(2), new(recorder)); !errors.Is(err, ErrMACInUse) || !strings.Contains(err.Error(),
+		"shop") {
 		t.Errorf("a second port of the same MAC: %v, want ErrMACInUse that names the network", err)
 	}
-	for _, bad := range []net.HardwareAddr{nil, {1, 2, 3}, make([]byte, 6), broadcast, {1, 0, 0, 0, 0, 0}, make([]byte, 8)} {
+	for _, bad := range []net.HardwareAddr{nil, {1, 2, 3}, make([]byte, 6), broadcast, {1, 0, 0, 0, 0, 0},
+		make([]byte, 8)} {
 		if _, err := sw.Connect(PortConfig{MAC: bad}, new(recorder)); err == nil {
 			t.Errorf("MAC %v was accepted", bad)
 		}
@@ -233,7 +235,8 @@ func TestStatsCountBothWaysAndEveryDrop(t *testing.T) {
 	if in.Drops[DropMAC] != 1 || in.Drops[DropShort] != 1 || out.Drops[DropDevice] != 1 {
 		t.Errorf("counted drops %v and %v", in.Drops, out.Drops)
 	}
-	if got := sw.Drops(); len(got) != 3 || got[1] != (DropCount{Network: "shop", Container: guarded(2).Name, Reason: "mac", Frames: 1}) {
+	if got := sw.Drops(); len(got) != 3 || got[1] !=
+		(DropCount{Network: "shop", Container: guarded(2).Name, Reason: "mac", Frames: 1}) {
 		t.Errorf("with labels: %+v", got)
 	}
 	text, err := json.Marshal(in.Drops)
@@ -247,7 +250,8 @@ func TestMTUBoundsPacketsAndSegments(t *testing.T) {
 	p, _ := connect(t, sw, guarded(2))
 	_, dev := connect(t, sw, guarded(3))
 	super := func(size uint16) *Frame {
-		f := frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 9000))))
+		f := frame(mac(3), mac(2), EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 9000))))
 		f.PutVirtio(Virtio{NeedsChecksum: true, GSO: GSOTCPv4, GSOSize: size, ChecksumStart: 34, ChecksumOffset: 16})
 		return f
 	}
@@ -281,18 +285,21 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 	if _, err := sw.Connect(guarded(3), sink{}); err != nil {
 		t.Fatal(err)
 	}
-	super := frame(mac(3), mac(2), EtherTypeIPv6, ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))))
+	super := frame(mac(3), mac(2), EtherTypeIPv6,
+		ipPacket(ip6(2), ip6(3), packet.ProtoTCP, tcp(0, 1, make([]byte, 60000))))
 	super.PutVirtio(Virtio{NeedsChecksum: true, GSO: GSOTCPv6, GSOSize: 1440, ChecksumStart: 54, ChecksumOffset: 16})
 	for name, tc := range map[string]struct {
 		p *Port
 		f *Frame
 	}{
-		"unicast":     {p, frame(mac(3), mac(2), EtherTypeIPv4, ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, nil)))},
+		"unicast": {p, frame(mac(3), mac(2), EtherTypeIPv4,
+			ipPacket(ip4(2), ip4(3), packet.ProtoUDP, udp(1, 2, nil)))},
 		"super-frame": {p, super},
 		"broadcast":   {p, frame(mac(3), mac(2), EtherTypeARP, arp(1, mac(2), ip4(2), ip4(3)))},
 		"dropped":     {p, frame(mac(3), mac(9), 0x88b5, nil)},
 		"no guard":    {open, frame(mac(3), mac(50), 0x88b5, nil)},
-		"fragment":    {p, frame(mac(3), mac(2), EtherTypeIPv4, fragment4(ipPacket(ip4(2), ip4(3), packet.ProtoUDP, make([]byte, 64)), 0, true))},
+		"fragment": {p, frame(mac(3), mac(2), EtherTypeIPv4,
+			fragment4(ipPacket(ip4(2), ip4(3), packet.ProtoUDP, make([]byte, 64)), 0, true))},
 	} {
 		tc.p.Receive(tc.f) // learn, and make the table of fragments
 		if n := testing.AllocsPerRun(100, func() { tc.p.Receive(tc.f) }); n != 0 {

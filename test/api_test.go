@@ -42,7 +42,8 @@ func (d *daemon) request(method, path, body string) (int, http.Header, string) {
 	return res.StatusCode, res.Header, string(b)
 }
 
-// answers sends a request, which has to be answered with status and, where it is an error, with a message that contains words.
+// answers sends a request, which has to be answered with status and, where it is an error, with a message that contains
+// words.
 func (d *daemon) answers(status int, words, method, path, body string) {
 	d.t.Helper()
 	got, header, text := d.request(method, path, body)
@@ -51,7 +52,8 @@ func (d *daemon) answers(status int, words, method, path, body string) {
 	}
 	if status >= 400 {
 		var m struct{ Message string }
-		if err := json.Unmarshal([]byte(text), &m); err != nil || m.Message == "" || !strings.Contains(m.Message, words) {
+		if err := json.Unmarshal([]byte(text), &m); err != nil || m.Message == "" || !strings.Contains(m.Message,
+			words) {
 			d.t.Errorf("%s %s: the body is no message: %s", method, path, text)
 		}
 		if kind := header.Get("Content-Type"); kind != "application/json" {
@@ -81,20 +83,23 @@ func TestAPIVersions(t *testing.T) {
 			if status != 200 || method == "GET" && body != "OK" {
 				t.Errorf("%s %s: %d %q", method, path, status, body)
 			}
-			if header.Get("Api-Version") == "" || header.Get("Ostype") != "linux" || !strings.Contains(header.Get("Server"), "usernet") ||
+			if header.Get("Api-Version") == "" || header.Get("Ostype") != "linux" ||
+				!strings.Contains(header.Get("Server"), "usernet") ||
 				header.Get("Cache-Control") == "" {
 				t.Errorf("%s %s: headers %v", method, path, header)
 			}
 		}
 	}
-	for _, version := range []string{"", "/v1.24", "/v1.30", "/v1.40", "/v1.41", "/v1.44", "/v1.47", "/v1.50", "/v1.52"} {
+	for _, version := range []string{"", "/v1.24", "/v1.30", "/v1.40", "/v1.41", "/v1.44", "/v1.47", "/v1.50",
+		"/v1.52"} {
 		for _, path := range []string{"/networks", "/containers/json", "/version", "/info", "/networks/bridge"} {
 			d.answers(200, "", "GET", version+path, "")
 		}
 	}
 	d.answers(400, "client version 1.23 is too old. Minimum supported API version is 1.24", "GET", "/v1.23/networks", "")
 	d.answers(400, "client version 1.999 is too new. Maximum supported API version is", "GET", "/v1.999/networks", "")
-	for _, request := range []string{"GET /images/json", "POST /containers/create", "POST /swarm/init", "POST /v1.40/build", "GET /nothing", "PUT /networks/bridge"} {
+	for _, request := range []string{"GET /images/json", "POST /containers/create", "POST /swarm/init",
+		"POST /v1.40/build", "GET /nothing", "PUT /networks/bridge"} {
 		method, path, _ := strings.Cut(request, " ")
 		d.answers(501, "", method, path, "")
 	}

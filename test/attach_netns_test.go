@@ -51,8 +51,8 @@ func (f foreign) links() string {
 	return strings.Join(names, " ")
 }
 
-// TestAttachWhatTheDaemonCannotSee attaches a namespace at a path in a mount namespace of the client's, as runtimes have them.
-// The client is in the network namespace itself, so that it needs --share-api.
+// TestAttachWhatTheDaemonCannotSee attaches a namespace at a path in a mount namespace of the client's, as runtimes
+// have them. The client is in the network namespace itself, so that it needs --share-api.
 func TestAttachWhatTheDaemonCannotSee(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
@@ -92,7 +92,8 @@ func TestAttachBelowAnotherUserNamespace(t *testing.T) {
 func TestAttachedInterfacesGoAtTheEnd(t *testing.T) {
 	d := startDaemon(t)
 	f := startForeign(d)
-	helperProcess := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), "sleep", "1000000")
+	helperProcess := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target",
+		strconv.Itoa(f.pid), "sleep", "1000000")
 	if err := helperProcess.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,8 @@ func TestAttachUnconfigured(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	f := startForeign(d)
-	d.ok("attach", "--pid", strconv.Itoa(f.pid), "--name", "ext", "--network", "mynet", "--unconfigured", "--interface", "foo0")
+	d.ok("attach", "--pid", strconv.Itoa(f.pid), "--name", "ext", "--network", "mynet", "--unconfigured", "--interface",
+		"foo0")
 	if r := f.run("ip", "-o", "-4", "addr", "show", "dev", "foo0"); r.code != 0 || r.stdout != "" {
 		t.Errorf("it has addresses: %v", r)
 	}

@@ -56,9 +56,13 @@ func TestAttach(t *testing.T) {
 		flags func(f foreign) []string
 	}{
 		{"by pid", func(f foreign) []string { return []string{"--pid", strconv.Itoa(f.pid)} }},
-		{"by namespace", func(f foreign) []string { return []string{"--netns", fmt.Sprintf("/proc/%d/ns/net", f.pid)} }},
+		{"by namespace", func(f foreign) []string {
+			return []string{"--netns",
+				fmt.Sprintf("/proc/%d/ns/net", f.pid)}
+		}},
 		{"by namespaces", func(f foreign) []string {
-			return []string{"--netns", fmt.Sprintf("/proc/%d/ns/net", f.pid), "--userns", fmt.Sprintf("/proc/%d/ns/user", f.pid)}
+			return []string{"--netns", fmt.Sprintf("/proc/%d/ns/net", f.pid), "--userns",
+				fmt.Sprintf("/proc/%d/ns/user", f.pid)}
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -81,7 +85,8 @@ func TestAttach(t *testing.T) {
 				t.Errorf("the attached process cannot ask for names: %v", r)
 			}
 			d.says(" 0% packet loss", "web", "ping", "-c1", "-W5", "ext")
-			server := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid),
+			server := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target",
+				strconv.Itoa(f.pid),
 				helper, "tcpserve", ":80", "addr")
 			if err := server.Start(); err != nil {
 				t.Fatal(err)

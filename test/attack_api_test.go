@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// attackAPISocketElsewhere gives a container the API's socket under another name, where nothing hides it. The kernel says that
-// its processes are the user's, which they are: the daemon has to see that they are in a sandbox of its own.
+// attackAPISocketElsewhere gives a container the API's socket under another name, where nothing hides it. The kernel
+// says that its processes are the user's, which they are: the daemon has to see that they are in a sandbox of its own.
 func attackAPISocketElsewhere(t *testing.T) {
 	d := startDaemon(t)
 	root := d.rootfs()
@@ -19,7 +19,8 @@ func attackAPISocketElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = errors.Join(os.WriteFile(filepath.Join(root, "bin", "usernet"), copied, 0o755), os.Link(d.socket, filepath.Join(root, "s")))
+	err = errors.Join(os.WriteFile(filepath.Join(root, "bin", "usernet"), copied, 0o755),
+		os.Link(d.socket, filepath.Join(root, "s")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,11 +30,14 @@ func attackAPISocketElsewhere(t *testing.T) {
 	for what, command := range map[string][]string{
 		"as it is":                       {"/bin/sh", "-c", ask},
 		"in a user namespace of its own": {"/bin/busybox", "unshare", "-U", "-r", "/bin/sh", "-c", ask},
-		"in all kinds of namespaces":     {"/bin/busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f", "/bin/sh", "-c", ask},
-		"in the background":              {"/bin/sh", "-c", "(" + inner + ") & wait"},
+		"in all kinds of namespaces": {"/bin/busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f", "/bin/sh",
+			"-c", ask},
+		"in the background": {"/bin/sh", "-c", "(" + inner + ") & wait"},
 	} {
-		r := d.try(append([]string{"run", "--rm", "--name", "jail", "--network", "jail", "--privileged", "--userns", "host", "--rootfs", root, "--"}, command...)...)
-		if !strings.Contains(r.stderr, "requests from within container jail are refused") || strings.Contains(r.stdout, "CONTAINER") {
+		r := d.try(append([]string{"run", "--rm", "--name", "jail", "--network", "jail", "--privileged", "--userns",
+			"host", "--rootfs", root, "--"}, command...)...)
+		if !strings.Contains(r.stderr, "requests from within container jail are refused") ||
+			strings.Contains(r.stdout, "CONTAINER") {
 			t.Errorf("%s: %v", what, r)
 		}
 		if inside := d.ok("ps", "-q", "--filter", "network=bridge"); inside != "" {
@@ -46,7 +50,8 @@ func attackAPISocketElsewhere(t *testing.T) {
 		t.Errorf("exec: %v", r)
 	}
 	d.idle("other")
-	r := d.try("run", "--rm", "--share-api", "--userns", "host", "--rootfs", root, "--", "/bin/usernet", "--host", "unix:///s", "ps")
+	r := d.try("run", "--rm", "--share-api", "--userns", "host", "--rootfs", root, "--", "/bin/usernet", "--host",
+		"unix:///s", "ps")
 	if r.code != 0 || !strings.Contains(r.stdout, "box") {
 		t.Errorf("--share-api: %v", r)
 	}
@@ -55,8 +60,8 @@ func attackAPISocketElsewhere(t *testing.T) {
 	}
 }
 
-// attackAPIFromAttached asks from within a namespace that something else made and `attach` gave a network. The runtime's own
-// tools, in the same user namespace and in the host's network namespace, are answered.
+// attackAPIFromAttached asks from within a namespace that something else made and `attach` gave a network. The
+// runtime's own tools, in the same user namespace and in the host's network namespace, are answered.
 func attackAPIFromAttached(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "--egress", "deny", "jail")
@@ -65,10 +70,13 @@ func attackAPIFromAttached(t *testing.T) {
 	d.ok("attach", "--pid", pid, "--name", "jail", "--network", "jail")
 	ask := []string{usernet, "network", "connect", "bridge", "jail"}
 	for what, before := range map[string][]string{
-		"as it is":                          {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target", pid},
-		"in a network namespace of its own": {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target", pid, "unshare", "-n"},
-		"in the user's PID namespace":       {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid},
-		"in all kinds of namespaces":        {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target", pid, "busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f"},
+		"as it is": {"nsenter", "--preserve-credentials", "--user", "--net", "--pid",
+			"--target", pid},
+		"in a network namespace of its own": {"nsenter", "--preserve-credentials", "--user", "--net", "--pid",
+			"--target", pid, "unshare", "-n"},
+		"in the user's PID namespace": {"nsenter", "--preserve-credentials", "--user", "--net", "--target", pid},
+		"in all kinds of namespaces": {"nsenter", "--preserve-credentials", "--user", "--net", "--pid", "--target",
+			pid, "busybox", "unshare", "-U", "-r", "-n", "-m", "-p", "-f"},
 	} {
 		r := d.command(before[0], append(before[1:], ask...)...)
 		if r.code == 0 || !strings.Contains(r.stderr, "requests from within container jail are refused") {
@@ -78,11 +86,13 @@ func attackAPIFromAttached(t *testing.T) {
 	if inside := d.ok("ps", "-q", "--filter", "network=bridge"); inside != "" {
 		t.Error("the container is on the open network")
 	}
-	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, usernet, "ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
+	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, usernet, "ps"); r.code != 0 ||
+		!strings.Contains(r.stdout, "jail") {
 		t.Errorf("the runtime's tools: %v", r)
 	}
 	// Podman calls its network plugins in a network namespace that is neither.
-	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, "unshare", "-n", usernet, "ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
+	if r := d.command("nsenter", "--preserve-credentials", "--user", "--target", pid, "unshare", "-n", usernet,
+		"ps"); r.code != 0 || !strings.Contains(r.stdout, "jail") {
 		t.Errorf("the runtime's network plugins: %v", r)
 	}
 	d.ok("detach", "jail")

@@ -42,8 +42,8 @@ func (d *daemon) othersGoOn(neighbour, published, target string) {
 	}
 }
 
-// attackBudgetOfDescriptors has one container open all connections that it gets (a thousand took all) where the daemon may have 2048 descriptors. Each takes
-// two, or one where it goes by the gateway.
+// attackBudgetOfDescriptors has one container open all connections that it gets (a thousand took all) where the daemon
+// may have 2048 descriptors. Each takes two, or one where it goes by the gateway.
 func attackBudgetOfDescriptors(t *testing.T) {
 	d := newDaemon(t)
 	d.prefix = []string{"prlimit", "--nofile=2048:2048"}
@@ -53,7 +53,8 @@ func attackBudgetOfDescriptors(t *testing.T) {
 	listenUDP(t, target)
 	d.ok("network", "create", "mynet")
 	published := freePort()
-	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80", "addr")
+	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80",
+		"addr")
 	d.idle("greedy", "--network", "mynet")
 	d.idle("modest", "--network", "mynet")
 	at := net.JoinHostPort(host4, fmt.Sprint(published))
@@ -78,8 +79,8 @@ func attackBudgetOfDescriptors(t *testing.T) {
 	}
 }
 
-// attackBudgetOfMemory has one container open 400 connections through its gateway to a server that sends all it can, and read
-// nothing.
+// attackBudgetOfMemory has one container open 400 connections through its gateway to a server that sends all it can,
+// and read nothing.
 func attackBudgetOfMemory(t *testing.T) {
 	const limit = 16 << 20
 	d := startDaemon(t, "--limit-memory", "16MiB")
@@ -97,7 +98,8 @@ func attackBudgetOfMemory(t *testing.T) {
 	listenUDP(t, target)
 	d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "-o", "usernet.bypass_inbound=false", "mynet")
 	published := freePort()
-	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80", "addr")
+	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80",
+		"addr")
 	d.idle("greedy", "--network", "mynet")
 	d.idle("modest", "--network", "mynet")
 	at := net.JoinHostPort(host4, fmt.Sprint(published))

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// hostileTags are names that git accepts for a tag. Each makes a file called "attacked" where its text reaches a shell, or
-// reads as an option of the linker's.
+// hostileTags are names that git accepts for a tag. Each makes a file called "attacked" where its text reaches a shell,
+// or reads as an option of the linker's.
 var hostileTags = []string{
 	"v1';touch${IFS}attacked;'",
 	"v1$(touch${IFS}attacked)",
@@ -48,7 +48,8 @@ func attackHostileTag(t *testing.T) {
 				cmd := exec.Command(command[0], command[1:]...)
 				cmd.Dir = clone
 				calls := filepath.Join(t.TempDir(), "calls")
-				cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "VERSION=") }),
+				cmd.Env = append(slices.DeleteFunc(os.Environ(),
+					func(v string) bool { return strings.HasPrefix(v, "VERSION=") }),
 					"PATH="+stub+":"+os.Getenv("PATH"), "GO_CALLS="+calls,
 					"HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+t.TempDir())
 				out, _ := cmd.CombinedOutput() // whether it builds is not the question
@@ -72,8 +73,8 @@ func attackHostileTag(t *testing.T) {
 	}
 }
 
-// cloneWithTag makes a repository of what builds usernet, with tag on its only commit, and clones it. It returns the clone and
-// a directory with a program go that does nothing.
+// cloneWithTag makes a repository of what builds usernet, with tag on its only commit, and clones it. It returns the
+// clone and a directory with a program go that does nothing.
 func cloneWithTag(t *testing.T, tag string) (clone, stub string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// attackHeldDNSReplies has four containers shape their loopback interfaces so that replies from port 53 do not leave, and ask
-// without end, over UDP and over TCP. On another network, every name is still resolved.
+// attackHeldDNSReplies has four containers shape their loopback interfaces so that replies from port 53 do not leave,
+// and ask without end, over UDP and over TCP. On another network, every name is still resolved.
 func attackHeldDNSReplies(t *testing.T) {
 	d := startDaemon(t, "--dns-cache", "0")
 	d.ok("network", "create", "others")

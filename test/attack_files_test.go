@@ -28,8 +28,8 @@ func (d *daemon) rootfs() string {
 	return root
 }
 
-// attackHostsFile makes /etc/hosts huge, fills it, and takes all permissions from it. What the daemon does with hosts files
-// must cost the same as before, and the state's directory must not grow.
+// attackHostsFile makes /etc/hosts huge, fills it, and takes all permissions from it. What the daemon does with hosts
+// files must cost the same as before, and the state's directory must not grow.
 func attackHostsFile(t *testing.T) {
 	for _, kind := range []string{"rootfs", "the caller's files"} {
 		t.Run(kind, func(t *testing.T) {
@@ -118,7 +118,8 @@ func TestContainersOnAFullDiskHaveTheirFilesOrAnError(t *testing.T) {
 	fill := exec.Command("dd", "if=/dev/zero", "of="+filepath.Join(state, "fill"), "bs=4k")
 	_ = fill.Run() // ends with the disk full
 	r := d.try("run", "--rm", "--hostname", "onfulldisk", "--", "cat", "/etc/hosts", "/etc/resolv.conf")
-	if r.code == 0 && (!strings.Contains(r.stdout, "onfulldisk") || !strings.Contains(r.stdout, "nameserver 127.0.0.11")) {
+	if r.code == 0 && (!strings.Contains(r.stdout, "onfulldisk") ||
+		!strings.Contains(r.stdout, "nameserver 127.0.0.11")) {
 		t.Errorf("exit status 0 without the files: %v", r)
 	}
 	if r.code != 0 && (r.code != 125 || !strings.Contains(r.stderr, "no space left on device")) {
@@ -127,7 +128,8 @@ func TestContainersOnAFullDiskHaveTheirFilesOrAnError(t *testing.T) {
 	if err := os.Remove(filepath.Join(state, "fill")); err != nil {
 		t.Fatal(err)
 	}
-	if out := d.ok("run", "--rm", "--hostname", "roomagain", "--", "cat", "/etc/hosts"); !strings.Contains(out, "roomagain") {
+	if out := d.ok("run", "--rm", "--hostname", "roomagain", "--", "cat", "/etc/hosts"); !strings.Contains(out,
+		"roomagain") {
 		t.Errorf("with room on the disk: %s", out)
 	}
 }

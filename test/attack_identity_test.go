@@ -31,7 +31,8 @@ for mode in 0 111 777 4755; do chmod $mode /proc/1/exe; done
 echo X >/proc/1/exe
 exec 9<>/proc/1/exe`)
 		info, err := os.Stat(usernet)
-		if err != nil || info.Mode() != before.Mode() || info.Size() != before.Size() || !info.ModTime().Equal(before.ModTime()) {
+		if err != nil || info.Mode() != before.Mode() || info.Size() != before.Size() ||
+			!info.ModTime().Equal(before.ModTime()) {
 			t.Errorf("%s changed the host's executable: %v, %v; before: %v\n%v", name, info, err, before, r)
 		}
 		if !strings.Contains(r.stderr, "/proc/1/exe: ") {
@@ -64,9 +65,9 @@ exec 9<>/proc/1/exe`)
 	}
 }
 
-// attackEntering has root of a sandbox's user namespace, who sees the host's processes, try to trace whatever enters the
-// sandbox, for as long as it does: agents, factories of sockets, commands of exec. On a busy machine one of them may not be seen in
-// a round, so that there are more.
+// attackEntering has root of a sandbox's user namespace, who sees the host's processes, try to trace whatever enters
+// the sandbox, for as long as it does: agents, factories of sockets, commands of exec. On a busy machine one of them
+// may not be seen in a round, so that there are more.
 func attackEntering(t *testing.T) {
 	d := startDaemon(t)
 	d.idle("box")
@@ -87,10 +88,12 @@ func attackEntering(t *testing.T) {
 	t.Logf("seen: %v", seen)
 }
 
-// traceEntering has programs enter the container box while its root tries to trace them, and returns how many it saw, by role.
+// traceEntering has programs enter the container box while its root tries to trace them, and returns how many it saw,
+// by role.
 func traceEntering(d *daemon, port int) map[string]int {
 	d.t.Helper()
-	spy := exec.Command("nsenter", "--user", "--preserve-credentials", "--target", strconv.Itoa(d.pid("box")), helper, "trace")
+	spy := exec.Command("nsenter", "--user", "--preserve-credentials", "--target", strconv.Itoa(d.pid("box")), helper,
+		"trace")
 	var out bytes.Buffer
 	spy.Stdout, spy.Stderr = &out, &out
 	stdin, err := spy.StdinPipe()
@@ -125,8 +128,8 @@ func traceEntering(d *daemon, port int) map[string]int {
 	return r.Seen
 }
 
-// attackDescriptors starts commands from a process that has a directory of the host open, as shells, cron and CI runners do
-// (CVE-2024-21626).
+// attackDescriptors starts commands from a process that has a directory of the host open, as shells, cron and CI
+// runners do (CVE-2024-21626).
 func attackDescriptors(t *testing.T) {
 	d := startDaemon(t)
 	root, outside := d.rootfs(), t.TempDir()
@@ -145,11 +148,13 @@ func attackDescriptors(t *testing.T) {
 		if strings.Contains(r.stdout+r.stderr, "the host's") {
 			t.Errorf("%s: the host's directory can be read: %v", command, r)
 		}
-		if got := strings.Join(strings.Fields(strings.Split(r.stdout, "cat:")[0]), " "); got != "0 1 2 3" { // 3 is ls's own
+		// 3 is ls's own
+		if got := strings.Join(strings.Fields(strings.Split(r.stdout, "cat:")[0]), " "); got != "0 1 2 3" {
 			t.Errorf("%s: descriptors %s, want 0 to 2 and that of the list", command, got)
 		}
 	}
-	for _, command := range []string{"exec -w /proc/self/fd/%d box", "run --rm -w /proc/self/fd/%d --rootfs " + root + " --"} {
+	for _, command := range []string{"exec -w /proc/self/fd/%d box",
+		"run --rm -w /proc/self/fd/%d --rootfs " + root + " --"} {
 		for fd := 3; fd < 12; fd++ {
 			line := fmt.Sprintf(command, fd)
 			r := d.command("sh", "-c", `exec 7<"$0" 9<"$0"; `+usernet+" "+line+" cat secret ../secret", outside)

@@ -148,7 +148,8 @@ func attackMalformedTCP(t *testing.T) {
 	}
 }
 
-// attackHairpin goes around a policy by way of the host: its own addresses, those of gateways, and the published ports there.
+// attackHairpin goes around a policy by way of the host: its own addresses, those of gateways, and the published ports
+// there.
 func attackHairpin(t *testing.T) {
 	d := startDaemon(t)
 	port := freePort()

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// attackDamagedStore damages the store of a daemon that has ended, in ways that made bbolt panic, and starts another one on it.
-// It has to start or say which file is damaged and what to do; after that has been done, it has what it had.
+// attackDamagedStore damages the store of a daemon that has ended, in ways that made bbolt panic, and starts another
+// one on it. It has to start or say which file is damaged and what to do; after that has been done, it has what it had.
 func attackDamagedStore(t *testing.T) {
 	d := startDaemon(t)
 	for _, name := range []string{"first", "second", "third"} {
@@ -58,7 +58,8 @@ func attackDamagedStore(t *testing.T) {
 				t.Fatalf("%s: %v: %s", command, err, out)
 			}
 			d.start()
-			if list := d.ok("network", "ls", "--format", "{{.Name}}"); !strings.Contains(list, "first") || !strings.Contains(list, "third") {
+			if list := d.ok("network", "ls", "--format", "{{.Name}}"); !strings.Contains(list, "first") ||
+				!strings.Contains(list, "third") {
 				t.Errorf("after %s the networks are:\n%s", command, list)
 			}
 			d.stop(syscall.SIGTERM)

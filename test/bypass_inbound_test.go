@@ -34,8 +34,8 @@ func (d *daemon) makeDirect(target string) {
 	d.once("tcp_bypass_inbound", func() { d.command(helper, "tcpdial", target) })
 }
 
-// once does something until a counter has grown by it. On a busy machine a connection may go by the gateway, which is no
-// failure; what do looks at holds for both ways.
+// once does something until a counter has grown by it. On a busy machine a connection may go by the gateway, which is
+// no failure; what do looks at holds for both ways.
 func (d *daemon) once(counter string, do func()) {
 	d.t.Helper()
 	eventually(d.t, func() error {
@@ -63,8 +63,8 @@ func (d *daemon) tcpFlows(container string) map[string]api.Flow {
 // bypassPath as a path is that of connections over the bypass.
 const bypassPath = "bypass"
 
-// pastTheGateway returns a connection that connect has made and that goes over the bypass. Those that a busy machine had go
-// by the gateway are closed.
+// pastTheGateway returns a connection that connect has made and that goes over the bypass. Those that a busy machine
+// had go by the gateway are closed.
 func (d *daemon) pastTheGateway(connect func() *held) (h *held) {
 	d.t.Helper()
 	eventually(d.t, func() error {
@@ -94,7 +94,8 @@ func TestBypassInbound(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "--ipv6", "dual")
 	port := freePort()
-	d.serve("web", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("%d:81", port+1), "-p", fmt.Sprintf("%d:82", port+2),
+	d.serve("web", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("%d:81", port+1),
+		"-p", fmt.Sprintf("%d:82", port+2),
 		"-p", fmt.Sprintf("%d:83", port+3)},
 		"sh", "-c", fmt.Sprintf("%[1]s tcpserve :81 digest & %[1]s tcpserve :82 & %[1]s tcpserve :80 addr", helper))
 	d.makeDirect(fmt.Sprintf("127.0.0.1:%d", port))
@@ -118,7 +119,8 @@ func TestBypassInbound(t *testing.T) {
 		t.Run("source: "+test.name, func(t *testing.T) {
 			d := d.in(t)
 			d.once("tcp_bypass_inbound", func() {
-				if out := test.client("tcpdial", net.JoinHostPort(test.target, fmt.Sprint(port))); !sourceIs(out, test.source) {
+				if out := test.client("tcpdial", net.JoinHostPort(test.target, fmt.Sprint(port))); !sourceIs(out,
+					test.source) {
 					t.Errorf("the service sees %q, want %s", out, test.source)
 				}
 			})
@@ -126,10 +128,12 @@ func TestBypassInbound(t *testing.T) {
 	}
 	t.Run("half-close and digest", func(t *testing.T) {
 		d := d.in(t)
-		if r := d.command(helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", port+1), "30000000"); !strings.Contains(r.stdout, "same 30000000") {
+		if r := d.command(helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", port+1), "30000000"); !strings.Contains(
+			r.stdout, "same 30000000") {
 			t.Errorf("%v", r)
 		}
-		if out := there("tcpsend", fmt.Sprintf("%s:%d", host4, port+1), "30000000"); !strings.Contains(out, "same 30000000") {
+		if out := there("tcpsend", fmt.Sprintf("%s:%d", host4, port+1), "30000000"); !strings.Contains(out,
+			"same 30000000") {
 			t.Errorf("from another machine: %s", out)
 		}
 	})
@@ -140,7 +144,10 @@ func TestBypassInbound(t *testing.T) {
 	})
 	t.Run("flows tell", func(t *testing.T) {
 		d := d.in(t)
-		held := d.pastTheGateway(func() *held { return d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port+2), "stdin") })
+		held := d.pastTheGateway(func() *held {
+			return d.talkTo("in", helper, "tcphold",
+				fmt.Sprintf("127.0.0.1:%d", port+2), "stdin")
+		})
 		held.echoes("1234")
 		eventually(t, func() error {
 			if out := d.ok("flows"); !regexp.MustCompile(`web +tcp +in .* bypass +5B +5B`).MatchString(out) {
@@ -152,7 +159,10 @@ func TestBypassInbound(t *testing.T) {
 	})
 	t.Run("it ends with its container", func(t *testing.T) {
 		d := d.in(t)
-		d.pastTheGateway(func() *held { return d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port+2), "stdin") })
+		d.pastTheGateway(func() *held {
+			return d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port+2),
+				"stdin")
+		})
 		d.ok("rm", "-f", "web") // ends its connections
 		eventually(t, func() error {
 			if out := d.ok("flows"); strings.Contains(out, "tcp") {
@@ -164,7 +174,8 @@ func TestBypassInbound(t *testing.T) {
 	t.Run("not where it was switched off", func(t *testing.T) {
 		d := d.in(t)
 		d.ok("network", "create", "-o", "usernet.bypass_inbound=false", "nobypass")
-		d.serve("web2", []string{"--network", "nobypass", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "addr")
+		d.serve("web2", []string{"--network", "nobypass", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80",
+			"addr")
 		before := d.direct()
 		for range 20 {
 			if out := here("tcpdial", fmt.Sprintf("127.0.0.1:%d", port)); !strings.HasPrefix(out, "ok") {

@@ -20,7 +20,8 @@ func TestContainersOwnRulesSeePublishedConnections(t *testing.T) {
 			"nft 'add table inet own; add chain inet own in { type filter hook input priority 0; policy drop; }; " +
 				"add rule inet own in iifname lo accept; add rule inet own in meta l4proto { icmp, ipv6-icmp } accept'",
 			"nft delete table inet own", false},
-		{"the same by iptables-nft", "iptables-nft -A INPUT -i eth0 -p tcp --dport 80 -j DROP", "iptables-nft -F", false},
+		{"the same by iptables-nft", "iptables-nft -A INPUT -i eth0 -p tcp --dport 80 -j DROP", "iptables-nft -F",
+			false},
 		{"a redirection to a sidecar",
 			"nft 'add table ip own; add chain ip own pre { type nat hook prerouting priority -100; }; add rule ip own pre iifname eth0 tcp dport 80 redirect to :81'",
 			"nft delete table ip own", false},

@@ -47,7 +47,8 @@ func TestBypassOutbound(t *testing.T) {
 		t.Run("a transfer with half-close to "+address, func(t *testing.T) {
 			d := d.in(t)
 			d.isBypassed(1, func() {
-				d.says("same 30000000", "box", helper, "tcpsend", net.JoinHostPort(address, fmt.Sprint(there)), "30000000")
+				d.says("same 30000000", "box", helper, "tcpsend", net.JoinHostPort(address, fmt.Sprint(there)),
+					"30000000")
 			})
 		})
 	}
@@ -97,7 +98,8 @@ func TestBypassOutbound(t *testing.T) {
 		})
 		held.in.Close()
 	})
-	t.Run("a container that has closed its half waits for hours", func(t *testing.T) { // and may send keepalive probes meanwhile
+	// and may send keepalive probes meanwhile
+	t.Run("a container that has closed its half waits for hours", func(t *testing.T) {
 		d := d.in(t)
 		port, answer := freePort(), make(chan struct{})
 		listen(t, fmt.Sprintf("%s:%d", host4, port), func(c *net.TCPConn) {
@@ -124,16 +126,21 @@ func TestBypassOutbound(t *testing.T) {
 		d := d.in(t)
 		port := freePort()
 		listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
-		d.isBypassed(1, func() { d.says("echoed 500", "box", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port), "500") })
+		d.isBypassed(1, func() {
+			d.says("echoed 500", "box", helper, "tcpmany", fmt.Sprintf("%s:%d", host4, port),
+				"500")
+		})
 	})
 	t.Run("off for a network", func(t *testing.T) {
 		d := d.in(t)
 		d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "slow")
 		published := freePort()
-		d.serve("slowbox", []string{"--network", "slow", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80")
+		d.serve("slowbox", []string{"--network", "slow", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve",
+			":80")
 		d.makeDirect(fmt.Sprintf("127.0.0.1:%d", published)) // which does not need the rules
 		d.isBypassed(0, func() { d.says("\nyou are "+host4+":", "slowbox", helper, "tcpdial", target) })
-		if out := d.ok("exec", "slowbox", "nft", "list", "tables"); strings.Contains(strings.ReplaceAll(out, "usernet-dns", ""), "usernet") {
+		if out := d.ok("exec", "slowbox", "nft", "list", "tables"); strings.Contains(strings.ReplaceAll(out,
+			"usernet-dns", ""), "usernet") {
 			t.Errorf("there are rules nevertheless: %s", out)
 		}
 	})
@@ -192,7 +199,8 @@ func TestBypassGivesWay(t *testing.T) {
 		const elsewhere4, elsewhere6 = "203.0.113.9", "2001:db8:9::9" // RFC 5737, RFC 3849
 		startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
 		d.says("", "nat", "nft", "add table inet own; add chain inet own out { type nat hook output priority -100; }; "+
-			"add rule inet own out ip daddr "+elsewhere4+" dnat ip to "+host4+"; add rule inet own out ip6 daddr "+elsewhere6+" dnat ip6 to "+peer6)
+			"add rule inet own out ip daddr "+elsewhere4+" dnat ip to "+host4+"; add rule inet own out ip6 daddr "+
+			elsewhere6+" dnat ip6 to "+peer6)
 		d.isBypassed(0, func() {
 			d.says("\nyou are "+host4+":", "nat", helper, "tcpdial", fmt.Sprintf("%s:%d", elsewhere4, port))
 			d.says("ok", "nat", helper, "tcpdial", fmt.Sprintf("[%s]:%d", elsewhere6, port))
@@ -240,18 +248,20 @@ unshare -n sh -ec '
 		d.says("ECONNREFUSED", "jail", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
 		// What goes to the peer is declared part of connections that are diverted already.
 		d.says("", "jail", "nft", "insert rule ip usernet out ip daddr "+peer4+" meta mark set 0x75736e75 accept")
-		if out := d.exec("jail", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "2s").stdout; strings.HasPrefix(out, "ok") {
+		if out := d.exec("jail", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "2s").stdout; strings.HasPrefix(
+			out, "ok") {
 			t.Errorf("a way around the policy: %s", out)
 		}
-		d.says("", "jail", "nft", "flush table ip usernet; add rule ip usernet out ip daddr "+host4+" ip daddr set "+peer4)
+		d.says("", "jail", "nft", "flush table ip usernet; add rule ip usernet out ip daddr "+host4+" ip daddr set "+
+			peer4)
 		if out := d.exec("jail", helper, "tcpdial", target, "2s").stdout; strings.HasPrefix(out, "ok") {
 			t.Errorf("a way around the policy by NAT: %s", out)
 		}
 	})
 }
 
-// TestKilledDaemonResetsConnections holds connections on the bypass and to published ports through a kill of the daemon:
-// what looks like the end of the stream would be taken for all that there was.
+// TestKilledDaemonResetsConnections holds connections on the bypass and to published ports through a kill of the
+// daemon: what looks like the end of the stream would be taken for all that there was.
 func TestKilledDaemonResetsConnections(t *testing.T) {
 	t.Parallel()
 	d := dual(t)
@@ -286,7 +296,8 @@ func TestKilledDaemonResetsConnections(t *testing.T) {
 		t.Errorf("a client of a published port reads %v, want a reset", err)
 	}
 	var err error
-	for deadline := time.After(patience); err == nil || errors.Is(err, io.EOF); { // those by the gateway ended with their clients
+	// those by the gateway ended with their clients
+	for deadline := time.After(patience); err == nil || errors.Is(err, io.EOF); {
 		select {
 		case err = <-peer:
 		case <-deadline:

@@ -78,7 +78,8 @@ func TestBackgroundDaemon(t *testing.T) {
 	if r := h.run(nil, "shutdown"); r.code != 0 {
 		t.Errorf("%v", r)
 	}
-	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", info.Pid)); err == nil && !strings.Contains(string(stat), ") Z ") {
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", info.Pid)); err == nil && !strings.Contains(string(stat),
+		") Z ") {
 		t.Errorf("process %d lives behind `shutdown`: %s", info.Pid, stat)
 	}
 	if r := h.run(nil, "ps"); r.code == 0 || !strings.Contains(r.stderr, "no usernet daemon answers") {
@@ -101,12 +102,14 @@ func TestFailedAutomaticStartIsToldAtOnce(t *testing.T) {
 	t.Parallel()
 	h := newHome(t)
 	state := filepath.Join(h.dir, "home", "usernet")
-	if err := os.MkdirAll(filepath.Join(state, "usernet.db"), 0o700); err != nil { // a directory where the store is to be
+	// a directory where the store is to be
+	if err := os.MkdirAll(filepath.Join(state, "usernet.db"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
 	r := h.run(nil, "run", "--rm", "--", "true")
-	if r.code != 125 || !strings.Contains(r.stderr, "the daemon did not start") || !strings.Contains(r.stderr, "usernet.db") {
+	if r.code != 125 || !strings.Contains(r.stderr, "the daemon did not start") ||
+		!strings.Contains(r.stderr, "usernet.db") {
 		t.Errorf("%v", r)
 	}
 	t.Logf("told after %s", time.Since(start)) // 10 s once; a busy machine says nothing
@@ -125,8 +128,8 @@ func TestFailedAutomaticStartIsToldAtOnce(t *testing.T) {
 	}
 }
 
-// TestUsernetInUsernetSaysWhatItNeeds runs commands in containers, where the caller's socket and state are hidden or, with --share-api,
-// another pid namespace's.
+// TestUsernetInUsernetSaysWhatItNeeds runs commands in containers, where the caller's socket and state are hidden or,
+// with --share-api, another pid namespace's.
 func TestUsernetInUsernetSaysWhatItNeeds(t *testing.T) {
 	h := newHome(t)
 	for _, test := range []struct {
@@ -147,7 +150,8 @@ func TestUsernetInUsernetSaysWhatItNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	inner := fmt.Sprintf("export XDG_RUNTIME_DIR=%s XDG_STATE_HOME=%s; %s run --rm -- echo inner; %s shutdown", own, own, usernet, usernet)
-	if r := h.run(nil, "run", "--rm", "--security-opt", "seccomp=unconfined", "--", "sh", "-c", inner); r.code != 0 || r.stdout != "inner\n" {
+	if r := h.run(nil, "run", "--rm", "--security-opt", "seccomp=unconfined", "--", "sh", "-c", inner); r.code != 0 ||
+		r.stdout != "inner\n" {
 		t.Errorf("with directories of its own: %v", r)
 	}
 }
@@ -178,7 +182,8 @@ func TestSmallThingsOfTheCommandLine(t *testing.T) {
 	if out := d.ok("exec", "c1", "--", "echo", "--", "x"); out != "-- x" {
 		t.Errorf("%q", out)
 	}
-	if r := d.try("rm", "-f", "nope"); r.code != 0 || !strings.Contains(r.stderr, "No such container: nope") || r.stdout != "" {
+	if r := d.try("rm", "-f", "nope"); r.code != 0 || !strings.Contains(r.stderr, "No such container: nope") ||
+		r.stdout != "" {
 		t.Errorf("%v", r)
 	}
 	d.fails("it needs two characters at least", "run", "--name", "a", "--", "true")

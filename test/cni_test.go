@@ -46,7 +46,8 @@ func newCNI(d *daemon, version, keys string) *cni {
 
 // attachment asks for an interface in f's namespace.
 func (c *cni) attachment(f foreign, id, ifname string, args map[string]any) *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{ContainerID: id, NetNS: "/proc/" + strconv.Itoa(f.pid) + "/ns/net", IfName: ifname, CapabilityArgs: args}
+	return &libcni.RuntimeConf{ContainerID: id, NetNS: "/proc/" + strconv.Itoa(f.pid) + "/ns/net", IfName: ifname,
+		CapabilityArgs: args}
 }
 
 // add has to succeed.
@@ -78,7 +79,8 @@ func serveIn(f foreign, address string) {
 // startServer starts one of a mode, and does not wait for it.
 func startServer(f foreign, address, mode string) {
 	f.d.t.Helper()
-	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper, "tcpserve", address, mode)
+	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper,
+		"tcpserve", address, mode)
 	cmd.Env = f.d.environ()
 	if err := cmd.Start(); err != nil {
 		f.d.t.Fatal(err)
@@ -112,19 +114,24 @@ func TestCNI(t *testing.T) {
 			web, other := startForeign(d), startForeign(d)
 			rt := c.attachment(web, "web-"+version, "eth7", map[string]any{
 				"portMappings": []map[string]any{{"hostPort": port, "containerPort": 80, "protocol": "tcp"}},
-				"ips":          []string{"10.66.0.9/24"}, "mac": "02:00:00:00:00:09", "aliases": map[string][]string{"net1": {"shop"}},
+				"ips":          []string{"10.66.0.9/24"}, "mac": "02:00:00:00:00:09",
+				"aliases": map[string][]string{"net1": {"shop"}},
 			})
 			result := c.add(rt)
-			if len(result.Interfaces) != 1 || result.Interfaces[0].Name != "eth7" || result.Interfaces[0].Mac != "02:00:00:00:00:09" || result.Interfaces[0].Sandbox != rt.NetNS {
+			if len(result.Interfaces) != 1 || result.Interfaces[0].Name != "eth7" || result.Interfaces[0].Mac !=
+				"02:00:00:00:00:09" || result.Interfaces[0].Sandbox != rt.NetNS {
 				t.Errorf("interfaces: %+v", result.Interfaces)
 			}
-			if len(result.IPs) != 1 || result.IPs[0].Address.String() != "10.66.0.9/24" || !result.IPs[0].Gateway.Equal(net.IPv4(10, 66, 0, 1)) {
+			if len(result.IPs) != 1 || result.IPs[0].Address.String() != "10.66.0.9/24" ||
+				!result.IPs[0].Gateway.Equal(net.IPv4(10, 66, 0, 1)) {
 				t.Errorf("addresses: %+v", result.IPs)
 			}
-			if len(result.Routes) != 1 || result.Routes[0].Dst.String() != "0.0.0.0/0" || len(result.DNS.Nameservers) != 1 || result.DNS.Nameservers[0] != "127.0.0.11" {
+			if len(result.Routes) != 1 || result.Routes[0].Dst.String() != "0.0.0.0/0" || len(result.DNS.Nameservers) !=
+				1 || result.DNS.Nameservers[0] != "127.0.0.11" {
 				t.Errorf("routes %+v, DNS %+v", result.Routes, result.DNS)
 			}
-			if have := web.run("ip", "addr", "show", "eth7").stdout; !strings.Contains(have, "10.66.0.9/24") || !strings.Contains(have, "02:00:00:00:00:09") {
+			if have := web.run("ip", "addr", "show", "eth7").stdout; !strings.Contains(have, "10.66.0.9/24") ||
+				!strings.Contains(have, "02:00:00:00:00:09") {
 				t.Errorf("in the namespace:\n%s", have)
 			}
 			again := c.add(rt) // a runtime may call twice
@@ -136,7 +143,8 @@ func TestCNI(t *testing.T) {
 			c.add(second)
 			for _, at := range []string{"shop:80", "web-" + version + ":80"} {
 				name, _, _ := strings.Cut(at, ":")
-				if r := other.run("dig", "+short", "+time=5", "@127.0.0.11", name); strings.TrimSpace(r.stdout) != "10.66.0.9" {
+				if r := other.run("dig", "+short", "+time=5", "@127.0.0.11", name); strings.TrimSpace(r.stdout) !=
+					"10.66.0.9" {
 					t.Errorf("name %s: %v", name, r)
 				}
 			}
@@ -150,14 +158,16 @@ func TestCNI(t *testing.T) {
 				if err := c.CheckNetworkList(t.Context(), c.list, rt); err != nil {
 					t.Errorf("CHECK: %v", err)
 				}
-				wantCode(t, c.CheckNetworkList(t.Context(), c.list, &libcni.RuntimeConf{ContainerID: rt.ContainerID, NetNS: second.NetNS, IfName: rt.IfName}),
+				wantCode(t, c.CheckNetworkList(t.Context(), c.list,
+					&libcni.RuntimeConf{ContainerID: rt.ContainerID, NetNS: second.NetNS, IfName: rt.IfName}),
 					types.ErrInvalidNetNS, "not the network namespace")
 			}
 			if version == "1.1.0" {
 				if err := c.GetStatusNetworkList(t.Context(), c.list); err != nil {
 					t.Errorf("STATUS: %v", err)
 				}
-				keep := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: rt.ContainerID, IfName: rt.IfName}}}
+				keep := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: rt.ContainerID,
+					IfName: rt.IfName}}}
 				if err := c.GCNetworkList(t.Context(), c.list, keep); err != nil {
 					t.Errorf("GC: %v", err)
 				}
@@ -195,7 +205,8 @@ func TestCNIOutlivesTheDaemon(t *testing.T) {
 	if r := f.run("ping", "-c1", "-W5", "10.66.0.1"); r.code != 0 {
 		t.Errorf("after the restart: %v", r)
 	}
-	if err := c.GCNetworkList(t.Context(), c.list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{}}); err != nil {
+	if err := c.GCNetworkList(t.Context(), c.list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{}}); err !=
+		nil {
 		t.Error(err)
 	}
 	eventually(t, func() error {
@@ -217,19 +228,23 @@ func TestCNIRefuses(t *testing.T) {
 		code  uint
 		words string
 	}{
-		"an address elsewhere": {args: map[string]any{"ips": []string{"10.77.0.9"}}, code: types.ErrInvalidNetworkConfig, words: "10.77.0.9"},
-		"no address":           {args: map[string]any{"ips": []string{"ten"}}, code: types.ErrInvalidNetworkConfig, words: `"ten"`},
-		"no MAC":               {args: map[string]any{"mac": "zz"}, code: types.ErrInvalidNetworkConfig, words: "zz"},
-		"a protocol": {args: map[string]any{"portMappings": []map[string]any{{"hostPort": 80, "containerPort": 80, "protocol": "sctp"}}},
+		"an address elsewhere": {args: map[string]any{"ips": []string{"10.77.0.9"}},
+			code: types.ErrInvalidNetworkConfig, words: "10.77.0.9"},
+		"no address": {args: map[string]any{"ips": []string{"ten"}}, code: types.ErrInvalidNetworkConfig, words: `"ten"`},
+		"no MAC":     {args: map[string]any{"mac": "zz"}, code: types.ErrInvalidNetworkConfig, words: "zz"},
+		"a protocol": {args: map[string]any{"portMappings": []map[string]any{{"hostPort": 80, "containerPort": 80,
+			"protocol": "sctp"}}},
 			code: types.ErrUnsupportedField, words: "only tcp and udp"},
-		"a port":          {args: map[string]any{"portMappings": []map[string]any{{"hostPort": 0, "containerPort": 80}}}, code: types.ErrInvalidNetworkConfig, words: "1 to 65535"},
+		"a port": {args: map[string]any{"portMappings": []map[string]any{{"hostPort": 0,
+			"containerPort": 80}}}, code: types.ErrInvalidNetworkConfig, words: "1 to 65535"},
 		"an IPAM plugin":  {keys: `, "ipam": {"type": "host-local"}`, code: types.ErrUnsupportedField, words: "host-local"},
 		"no such network": {keys: `, "network": "nonesuch", "create": false`, code: types.ErrInvalidNetworkConfig, words: "usernet network create nonesuch"},
 		"a gateway alone": {keys: `, "network": "other", "subnet": "", "gateway": "10.1.2.3"`, code: types.ErrInvalidNetworkConfig, words: "subnet"},
 		"publish":         {keys: `, "publish": "perhaps"`, code: types.ErrInvalidNetworkConfig, words: "perhaps"},
-		"no namespace":    {netns: "/proc/self/status", code: types.ErrInvalidNetworkConfig, words: "network namespace"},
-		"no file":         {netns: "/nonexistent", code: types.ErrInvalidNetNS, words: "/nonexistent"},
-		"an egress rule":  {keys: `, "allowEgress": ["::::"]`, code: types.ErrInvalidNetworkConfig, words: "::::"},
+		"no namespace": {netns: "/proc/self/status", code: types.ErrInvalidNetworkConfig,
+			words: "network namespace"},
+		"no file":        {netns: "/nonexistent", code: types.ErrInvalidNetNS, words: "/nonexistent"},
+		"an egress rule": {keys: `, "allowEgress": ["::::"]`, code: types.ErrInvalidNetworkConfig, words: "::::"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := d.in(t)
@@ -276,7 +291,8 @@ func TestCNIChained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(result.Interfaces) != 2 || result.Interfaces[0].Name != "lo" || result.Interfaces[1].Name != "eth1" || len(result.IPs) != 2 || *result.IPs[1].Interface != 1 {
+	if len(result.Interfaces) != 2 || result.Interfaces[0].Name != "lo" || result.Interfaces[1].Name != "eth1" ||
+		len(result.IPs) != 2 || *result.IPs[1].Interface != 1 {
 		t.Errorf("the result: %+v", result)
 	}
 	if f.links() != "eth0 eth1" {

@@ -123,7 +123,8 @@ func TestEvents(t *testing.T) {
 
 	lines := d.ok("events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}} {{.Actor.ID}}")
 	var want []string
-	for _, e := range []string{"network create", "container create", "network connect", "container start", "container rename", "network disconnect",
+	for _, e := range []string{"network create", "container create", "network connect", "container start",
+		"container rename", "network disconnect",
 		"container kill", "container die", "container destroy", "network destroy"} {
 		kind, _, _ := strings.Cut(e, " ")
 		want = append(want, e+" "+map[string]string{"network": id, "container": c}[kind])
@@ -151,7 +152,8 @@ func TestEvents(t *testing.T) {
 		t.Errorf("network events are %q", out)
 	}
 	d.ok("network", "prune", "-f")
-	if out := d.ok("events", "--since", "1h", "--until", "0s", "-f", "event=prune"); !strings.Contains(out, "network prune  (reclaimed=0)") {
+	if out := d.ok("events", "--since", "1h", "--until", "0s", "-f", "event=prune"); !strings.Contains(out,
+		"network prune  (reclaimed=0)") {
 		t.Errorf("prune is no event: %q", out)
 	}
 	if out := d.ok("events", "--since", "1h", "--until", "0s", "-f", "type=network", "-f", "event=create", "--format", "json"); !strings.Contains(out, `"Action":"create"`) {

@@ -20,7 +20,8 @@ func TestDaemonIsConfined(t *testing.T) {
 		t.Fatal(tasks, err)
 	}
 	for _, task := range tasks {
-		if text := readFile(t, task); !strings.Contains(text, "NoNewPrivs:\t1") || !strings.Contains(text, "Seccomp:\t2") {
+		if text := readFile(t, task); !strings.Contains(text, "NoNewPrivs:\t1") ||
+			!strings.Contains(text, "Seccomp:\t2") {
 			t.Errorf("%s: %s", task, text)
 		}
 	}
@@ -47,7 +48,8 @@ func TestDaemonIsConfined(t *testing.T) {
 		t.Errorf("the daemon has processes %v, want a helper and an opener", pids)
 	}
 	for _, pid := range pids {
-		if text := readFile(t, "/proc/"+pid+"/status"); !strings.Contains(text, "NoNewPrivs:\t1") || !strings.Contains(text, "Seccomp:\t2") {
+		if text := readFile(t, "/proc/"+pid+"/status"); !strings.Contains(text, "NoNewPrivs:\t1") || !strings.Contains(
+			text, "Seccomp:\t2") {
 			t.Errorf("process %s of the daemon is not confined: %s", pid, text)
 		}
 		if _, err := os.ReadFile("/proc/" + pid + "/environ"); err == nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/usernet/usernet/api"
 )
 
-// patience is how long a test waits for something that happens at once on a machine with nothing else to do: long enough for two
-// processors that have thirty other things to do. commandLimit ends a program that waits for ever.
+// patience is how long a test waits for something that happens at once on a machine with nothing else to do: long
+// enough for two processors that have thirty other things to do. commandLimit ends a program that waits for ever.
 const (
 	patience     = 2 * time.Minute
 	commandLimit = 5 * time.Minute
@@ -202,7 +202,8 @@ type result struct {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%s\nexit status %d\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.stdout, r.stderr)
+	return fmt.Sprintf("%s\nexit status %d\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.stdout,
+		r.stderr)
 }
 
 // command runs any program in the world with the daemon's environment.

@@ -21,7 +21,8 @@ func (d *daemon) asksStub(when, container, name, address string) {
 	d.t.Helper()
 	for _, transport := range []string{"+notcp", "+tcp"} {
 		for question, want := range map[string]string{name: address, "www.example.test": host4} {
-			if r := d.exec(container, "dig", "+short", "+tries=1", transport, "@127.0.0.11", question); strings.TrimSpace(r.stdout) != want {
+			if r := d.exec(container, "dig", "+short", "+tries=1", transport, "@127.0.0.11",
+				question); strings.TrimSpace(r.stdout) != want {
 				d.t.Errorf("%s: %s %s: want %s: %v", when, question, transport, want, r)
 			}
 		}
@@ -34,7 +35,8 @@ func (d *daemon) asksOwn(when, container, from string) {
 	d.t.Helper()
 	for _, transport := range []string{"+notcp", "+tcp"} {
 		for at, by := range map[string]string{"127.0.0.1": container, d.address(container): from} {
-			if r := d.exec(by, "dig", "+short", "+tries=1", transport, "@"+at, "own.test"); strings.TrimSpace(r.stdout) != "203.0.113.53" {
+			if r := d.exec(by, "dig", "+short", "+tries=1", transport, "@"+at, "own.test"); strings.TrimSpace(
+				r.stdout) != "203.0.113.53" {
 				d.t.Errorf("%s: the container's own server at %s, %s: %v", when, at, transport, r)
 			}
 		}
@@ -49,7 +51,8 @@ func TestPort53IsTheContainers(t *testing.T) {
 	d.idle("web", "--network", "mynet")
 	d.container("names", []string{"--network", "mynet"}, ownServer...)
 	eventually(t, func() error {
-		if r := d.exec("names", "dig", "+short", "+tries=1", "@127.0.0.1", "own.test"); strings.TrimSpace(r.stdout) != "203.0.113.53" {
+		if r := d.exec("names", "dig", "+short", "+tries=1", "@127.0.0.1", "own.test"); strings.TrimSpace(r.stdout) !=
+			"203.0.113.53" {
 			return fmt.Errorf("the container's own server is not there: %v\n%v", r, d.try("logs", "names"))
 		}
 		return nil
@@ -93,7 +96,8 @@ table inet own {
 	check("after networks came and went")
 }
 
-// TestStubInForeignSandboxes is about sandboxes that somebody else made: what serves names there goes on, and nothing is left.
+// TestStubInForeignSandboxes is about sandboxes that somebody else made: what serves names there goes on, and nothing
+// is left.
 func TestStubInForeignSandboxes(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -101,7 +105,8 @@ func TestStubInForeignSandboxes(t *testing.T) {
 	d.idle("web", "--network", "mynet")
 	start := func(f foreign, command ...string) {
 		t.Helper()
-		args := append([]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid)}, command...)
+		args := append([]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid)},
+			command...)
 		cmd := exec.Command("nsenter", args...)
 		cmd.Env = d.environ()
 		in, err := cmd.StdinPipe()

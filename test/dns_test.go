@@ -28,7 +28,8 @@ func dnsmasq(t *testing.T, port int, domain, address string) (end func()) {
 func (d *daemon) looksUp(t *testing.T, container, name, address string) {
 	t.Helper()
 	eventually(t, func() error {
-		if r := d.exec(container, "dig", "+short", "+tries=1", "+time=5", name); strings.TrimSpace(r.stdout) != address {
+		if r := d.exec(container, "dig", "+short", "+tries=1", "+time=5", name); strings.TrimSpace(r.stdout) !=
+			address {
 			return fmt.Errorf("%s is not %s: %v", name, address, r)
 		}
 		return nil
@@ -38,7 +39,8 @@ func (d *daemon) looksUp(t *testing.T, container, name, address string) {
 func TestUpstreamsThatComeAndGo(t *testing.T) {
 	t.Parallel()
 	first, second := freePort(), freePort()
-	d := startDaemon(t, "--dns", fmt.Sprintf("%s:%d", peer4, first), "--dns", fmt.Sprintf("%s:%d", peer4, second), "--dns-cache", "0")
+	d := startDaemon(t, "--dns", fmt.Sprintf("%s:%d", peer4, first), "--dns", fmt.Sprintf("%s:%d", peer4, second),
+		"--dns-cache", "0")
 	d.idle("box")
 	end := dnsmasq(t, first, "masq.test", "203.0.113.1")
 	dnsmasq(t, second, "masq.test", "203.0.113.2")
@@ -47,7 +49,8 @@ func TestUpstreamsThatComeAndGo(t *testing.T) {
 	d.looksUp(t, "box", "a.masq.test", "203.0.113.2")
 	dnsmasq(t, first, "masq.test", "203.0.113.3") // replaced
 	d.looksUp(t, "box", "a.masq.test", "203.0.113.3")
-	for _, tool := range [][]string{{"getent", "ahostsv4", "a.masq.test"}, {"busybox", "nslookup", "-type=a", "a.masq.test"}, {"dig", "+tcp", "+short", "a.masq.test"}} {
+	for _, tool := range [][]string{{"getent", "ahostsv4", "a.masq.test"},
+		{"busybox", "nslookup", "-type=a", "a.masq.test"}, {"dig", "+tcp", "+short", "a.masq.test"}} {
 		d.says("203.0.113.3", "box", tool...)
 	}
 }
@@ -64,7 +67,8 @@ func TestHostsResolversAreFollowed(t *testing.T) {
 	d.looksUp(t, "box", "www.example.test", "203.0.113.4")
 	asRoot(t, ": > /etc/resolv.conf")
 	eventually(t, func() error {
-		if r := d.exec("box", "dig", "+tries=1", "+time=5", "www.example.test"); !strings.Contains(r.stdout, "SERVFAIL") {
+		if r := d.exec("box", "dig", "+tries=1", "+time=5", "www.example.test"); !strings.Contains(r.stdout,
+			"SERVFAIL") {
 			return fmt.Errorf("without servers: %v", r)
 		}
 		return nil
@@ -90,9 +94,11 @@ func TestCacheAndQuery(t *testing.T) {
 		want []string
 	}{
 		{[]string{"--as", "box", "web"}, []string{d.address("web"), "NOERROR, 1 records, from zone"}},
-		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from upstream " + resolver + ":53"}}, // dig asks with another bit
+		// dig asks with another bit
+		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from upstream " + resolver + ":53"}},
 		{[]string{"--as", "box", "www.example.test"}, []string{host4, "from cache"}},
-		{[]string{"--as", "box", "example.test", "MX"}, []string{"10 www.example.test.", "from upstream " + resolver + ":53"}},
+		{[]string{"--as", "box", "example.test", "MX"},
+			[]string{"10 www.example.test.", "from upstream " + resolver + ":53"}},
 		{[]string{"web"}, []string{"NXDOMAIN", "from upstream " + resolver}}, // no container is asked as
 		{[]string{"--json", "--as", "box", "web"}, []string{`"source": "zone"`}},
 	} {
@@ -154,7 +160,8 @@ func TestNamesOfOneLabel(t *testing.T) {
 	d.idle("dots", "--network", "mynet", "--dns-option", "ndots:1")
 	d.idle("nodots", "--network", "mynet", "--dns-option", "ndots:0")
 	for _, container := range []string{"plain", "box", "nodots"} {
-		for _, tool := range [][]string{{"getent", "ahostsv4", "printer"}, {"dig", "+short", "printer"}, {"dig", "+short", "+tcp", "printer"}} {
+		for _, tool := range [][]string{{"getent", "ahostsv4", "printer"}, {"dig", "+short", "printer"},
+			{"dig", "+short", "+tcp", "printer"}} {
 			d.says("192.0.2.77", container, tool...)
 		}
 	}
@@ -180,7 +187,8 @@ func TestNoRebind(t *testing.T) {
 	for _, container := range []string{"strict", "both"} {
 		for _, server := range []string{"127.0.0.11", d.gateway(container)} {
 			r := d.exec(container, "dig", "@"+server, "rebind.example.com")
-			if !strings.Contains(r.stdout, "status: NOERROR") || !strings.Contains(r.stdout, peer4) || strings.Contains(r.stdout, "192.168.77.7") ||
+			if !strings.Contains(r.stdout, "status: NOERROR") || !strings.Contains(r.stdout, peer4) ||
+				strings.Contains(r.stdout, "192.168.77.7") ||
 				!strings.Contains(r.stdout, "EDE: 17 (Filtered): (egress policy: --egress no-rebind") {
 				t.Errorf("%s asks %s: %v", container, server, r)
 			}

@@ -18,13 +18,15 @@ func TestDockerSeesWhatIsAttached(t *testing.T) {
 		d.dockerOK("network", "create", "mynet")
 		f := startForeign(d)
 		port := freePort()
-		id := d.ok("attach", "--pid", strconv.Itoa(f.pid), "--name", "ext", "--network", "mynet", "-p", fmt.Sprintf("127.0.0.1:%d:80", port))
+		id := d.ok("attach", "--pid", strconv.Itoa(f.pid), "--name", "ext", "--network", "mynet", "-p",
+			fmt.Sprintf("127.0.0.1:%d:80", port))
 		d.dockerSays("ext "+fmt.Sprintf("127.0.0.1:%d->80/tcp", port), "ps", "--format", "{{.Names}} {{.Ports}}")
 		d.dockerSays(fmt.Sprint(f.pid), "inspect", "-f", "{{.State.Pid}}", "ext")
 		d.dockerSays(fmt.Sprintf("127.0.0.1:%d", port), "port", "ext", "80/tcp")
 		d.dockerSays("ext", "network", "inspect", "-f", "{{range .Containers}}{{.Name}}{{end}}", "mynet")
 		d.dockerOK("network", "connect", "bridge", "ext")
-		if r := f.run("ip", "-br", "addr"); !strings.Contains(r.stdout, "eth1") || !strings.Contains(r.stdout, "172.17.0.2/16") {
+		if r := f.run("ip", "-br", "addr"); !strings.Contains(r.stdout, "eth1") || !strings.Contains(r.stdout,
+			"172.17.0.2/16") {
 			t.Errorf("connecting with docker gives the sandbox nothing: %v", r)
 		}
 		d.dockerOK("network", "disconnect", "bridge", "ext")
@@ -38,8 +40,8 @@ func TestDockerSeesWhatIsAttached(t *testing.T) {
 	})
 }
 
-// TestDockerAttachFailsAtOnce has what usernet cannot do refused while the container runs: the client waits for the header of the
-// request for the exit status before it attaches.
+// TestDockerAttachFailsAtOnce has what usernet cannot do refused while the container runs: the client waits for the
+// header of the request for the exit status before it attaches.
 func TestDockerAttachFailsAtOnce(t *testing.T) {
 	eachDocker(t, func(t *testing.T, d *daemon) {
 		d.idle("c1")
@@ -75,7 +77,8 @@ func TestNobodyTakesTheDaemonsEndForSuccess(t *testing.T) {
 				go func() {
 					text, _ := io.ReadAll(out)
 					cmd.Wait()
-					results <- result{args: args, stdout: string(text), stderr: stderr.String(), code: cmd.ProcessState.ExitCode()}
+					results <- result{args: args, stdout: string(text), stderr: stderr.String(),
+						code: cmd.ProcessState.ExitCode()}
 				}()
 			}
 			// Each has asked once its connection is there.
@@ -144,7 +147,8 @@ func TestEventsArriveAsTheyHappen(t *testing.T) {
 	// What happened before comes first with --since; who has seen that watches.
 	d.ok("network", "create", "mynet")
 	flags := []string{"events", "--since", "1h", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"}
-	docker, all, networks := watch(d.dockerCLI, flags...), watch(usernet, flags...), watch(usernet, append([]string{"network"}, flags...)...)
+	docker, all, networks := watch(d.dockerCLI, flags...), watch(usernet, flags...),
+		watch(usernet, append([]string{"network"}, flags...)...)
 	for _, line := range []func() string{docker, all, networks} {
 		if l := line(); l != "network create mynet" {
 			t.Errorf("the first line is %q", l)
@@ -174,14 +178,16 @@ func TestPruneAsks(t *testing.T) {
 	if out := d.ok("network", "ls", "-q", "-f", "type=custom"); out == "" {
 		t.Error("it was pruned against the answer")
 	}
-	if r := d.commandInput("y\n", usernet, "network", "prune"); r.code != 0 || !strings.Contains(r.stdout, "Deleted Networks:\none\n") {
+	if r := d.commandInput("y\n", usernet, "network", "prune"); r.code != 0 || !strings.Contains(r.stdout,
+		"Deleted Networks:\none\n") {
 		t.Errorf("%v", r)
 	}
 	d.ok("network", "create", "two")
 	d.ok("network", "create", "three")
 	d.idle("c1", "--network", "two")
 	r := d.try("network", "rm", "two", "nothing", "three")
-	if r.code != 1 || r.stdout != "three\n" || !strings.Contains(r.stderr, "has active endpoints") || !strings.Contains(r.stderr, "network nothing not found") {
+	if r.code != 1 || r.stdout != "three\n" || !strings.Contains(r.stderr, "has active endpoints") ||
+		!strings.Contains(r.stderr, "network nothing not found") {
 		t.Errorf("what can be removed is, and the rest is named: %v", r)
 	}
 }
@@ -192,11 +198,13 @@ func TestConnectWithAMAC(t *testing.T) {
 	d.ok("network", "create", "mynet")
 	d.idle("c1")
 	d.idle("c2")
-	d.ok("network", "connect", "--mac-address", "02:00:00:00:00:77", "--driver-opt", "usernet.offload=false", "mynet", "c1")
+	d.ok("network", "connect", "--mac-address", "02:00:00:00:00:77", "--driver-opt", "usernet.offload=false", "mynet",
+		"c1")
 	d.says("02:00:00:00:00:77", "c1", "ip", "link", "show", "eth1")
 	d.fails("is already in use", "network", "connect", "--mac-address", "02:00:00:00:00:77", "mynet", "c2")
 	d.fails("group address", "network", "connect", "--mac-address", "01:00:00:00:00:77", "mynet", "c2")
-	d.fails("invalid key/value pair format in driver options", "network", "connect", "--driver-opt", "nothing", "mynet", "c2")
+	d.fails("invalid key/value pair format in driver options", "network", "connect", "--driver-opt", "nothing", "mynet",
+		"c2")
 	d.ok("network", "connect", "mynet", "c2")
 	d.says(" 0% packet loss", "c2", "ping", "-c1", "-W5", "c1")
 }
@@ -220,7 +228,8 @@ func TestDockerSpeaksEachVersion(t *testing.T) {
 			if out := run("inspect", "-f", "{{.NetworkSettings.Networks.mynet.IPAddress}}", "c1"); out != "10.50.0.9" {
 				t.Errorf("API %s: inspect prints %q", version, out)
 			}
-			if out := run("network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}", "mynet"); out != "c1 10.50.0.9/24" {
+			if out := run("network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}",
+				"mynet"); out != "c1 10.50.0.9/24" {
 				t.Errorf("API %s: network inspect prints %q", version, out)
 			}
 			if out := run("ps", "--format", "{{.Names}}"); out != "c1" {

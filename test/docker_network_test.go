@@ -46,9 +46,12 @@ func (d *daemon) knows(flag string, command ...string) bool {
 func TestDockerNetworkCreate(t *testing.T) { eachDocker(t, dockerNetworkCreate) }
 
 func dockerNetworkCreate(t *testing.T, d *daemon) {
-	d.dockerOK("network", "create", "-d", "bridge", "--subnet", "10.50.0.0/16", "--gateway", "10.50.255.254", "--ip-range", "10.50.7.0/24",
-		"--aux-address", "router=10.50.7.0", "--aux-address", "printer=10.50.7.1", "--subnet", "fd50::/64", "--ipv6", "--attachable", "--internal",
-		"--label", "team=a", "--label", "empty", "-o", "com.docker.network.driver.mtu=1400", "-o", "com.docker.network.bridge.enable_icc=false", "full")
+	d.dockerOK("network", "create", "-d", "bridge", "--subnet", "10.50.0.0/16", "--gateway", "10.50.255.254",
+		"--ip-range", "10.50.7.0/24",
+		"--aux-address", "router=10.50.7.0", "--aux-address", "printer=10.50.7.1", "--subnet", "fd50::/64", "--ipv6",
+		"--attachable", "--internal",
+		"--label", "team=a", "--label", "empty", "-o", "com.docker.network.driver.mtu=1400", "-o",
+		"com.docker.network.bridge.enable_icc=false", "full")
 	var list []struct {
 		Name, ID, Created, Scope, Driver                                  string
 		EnableIPv4, EnableIPv6, Internal, Attachable, Ingress, ConfigOnly bool
@@ -67,7 +70,8 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 		t.Fatal(err)
 	}
 	n := list[0]
-	if n.Name != "full" || n.Scope != "local" || n.Driver != "bridge" || !n.EnableIPv6 || !n.Internal || !n.Attachable || n.Ingress || n.ConfigOnly {
+	if n.Name != "full" || n.Scope != "local" || n.Driver != "bridge" || !n.EnableIPv6 || !n.Internal ||
+		!n.Attachable || n.Ingress || n.ConfigOnly {
 		t.Errorf("%+v", n)
 	}
 	if n.IPAM.Driver != "default" || len(n.IPAM.Config) != 2 || fmt.Sprint(n.Labels) != "map[empty: team:a]" ||
@@ -75,8 +79,9 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 		t.Errorf("%+v", n)
 	}
 	for _, c := range n.IPAM.Config {
-		if strings.HasPrefix(c.Subnet, "10.") && (c.Subnet != "10.50.0.0/16" || c.IPRange != "10.50.7.0/24" || c.Gateway != "10.50.255.254" ||
-			fmt.Sprint(c.AuxiliaryAddresses) != "map[printer:10.50.7.1 router:10.50.7.0]") {
+		if strings.HasPrefix(c.Subnet, "10.") &&
+			(c.Subnet != "10.50.0.0/16" || c.IPRange != "10.50.7.0/24" || c.Gateway != "10.50.255.254" ||
+				fmt.Sprint(c.AuxiliaryAddresses) != "map[printer:10.50.7.1 router:10.50.7.0]") {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -87,10 +92,12 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 		t.Errorf("an internal network gives a default route: %s", out)
 	}
 
-	d.dockerOK("network", "create", "--config-only", "--subnet", "10.51.0.0/24", "-o", "com.docker.network.driver.mtu=1300", "conf")
+	d.dockerOK("network", "create", "--config-only", "--subnet", "10.51.0.0/24", "-o",
+		"com.docker.network.driver.mtu=1300", "conf")
 	d.dockerFails("cannot create endpoint on configuration-only network", "network", "connect", "conf", "c1")
 	d.dockerOK("network", "create", "--config-from", "conf", "made")
-	d.dockerSays("10.51.0.0/24 conf", "network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}} {{.ConfigFrom.Network}}", "made")
+	d.dockerSays("10.51.0.0/24 conf", "network", "inspect", "-f",
+		"{{(index .IPAM.Config 0).Subnet}} {{.ConfigFrom.Network}}", "made")
 	d.dockerFails("configuration network \"conf\" is in use", "network", "rm", "conf")
 	d.dockerFails("user specified configurations are not supported if the network depends on a configuration network",
 		"network", "create", "--config-from", "conf", "--subnet", "10.52.0.0/24", "x")
@@ -98,7 +105,8 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 	d.dockerFails("network bridge is not a config-only network", "network", "create", "--config-from", "bridge", "x")
 	d.dockerOK("network", "rm", "made", "conf")
 
-	d.dockerOK("network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "opts")
+	d.dockerOK("network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "-o",
+		"com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "opts")
 	port := freePort()
 	d.idle("c2", "--network", "opts", "-p", fmt.Sprintf("%d:80", port))
 	d.says("lan0", "c2", "ip", "-br", "addr")
@@ -126,10 +134,13 @@ func dockerNetworkCreate(t *testing.T, d *daemon) {
 		{"could not find plugin nosuch in v1 plugin registry: plugin not found", []string{"-d", "nosuch", "x"}},
 		{"no matching subnet for gateway", []string{"--subnet", "10.55.0.0/24", "--gateway", "10.56.0.1", "x"}},
 		{"no matching subnet for range", []string{"--subnet", "10.55.0.0/24", "--ip-range", "10.56.0.0/25", "x"}},
-		{"no matching subnet for aux-address", []string{"--subnet", "10.55.0.0/24", "--aux-address", "a=10.56.0.9", "x"}},
+		{"no matching subnet for aux-address",
+			[]string{"--subnet", "10.55.0.0/24", "--aux-address", "a=10.56.0.9", "x"}},
 		{"invalid MTU", []string{"-o", "com.docker.network.driver.mtu=many", "x"}},
-		{"a network with IPv6 needs 1280 at least", []string{"-o", "com.docker.network.driver.mtu=1000", "--ipv6", "x"}},
-		{"give an IPv4 address of the host", []string{"-o", "com.docker.network.bridge.host_binding_ipv4=fd00::1", "x"}},
+		{"a network with IPv6 needs 1280 at least",
+			[]string{"-o", "com.docker.network.driver.mtu=1000", "--ipv6", "x"}},
+		{"give an IPv4 address of the host",
+			[]string{"-o", "com.docker.network.bridge.host_binding_ipv4=fd00::1", "x"}},
 		{"container_iface_prefix", []string{"-o", "com.docker.network.container_iface_prefix=much/too/long/for/this", "x"}},
 		{"give true or false", []string{"-o", "com.docker.network.bridge.enable_icc=perhaps", "x"}},
 		{"invalid scope", []string{"--scope", "swarm", "x"}},
@@ -199,7 +210,8 @@ func dockerNetworkLists(t *testing.T, d *daemon) {
 		t.Errorf("prune removed what the filter excludes: %s", out)
 	}
 	d.dockerSays("", "network", "prune", "-f", "--filter", "until=1h")
-	d.dockerSays("Deleted Networks:\none\n", "network", "prune", "-f", "--filter", "label=team=a", "--filter", "until=0s")
+	d.dockerSays("Deleted Networks:\none\n", "network", "prune", "-f", "--filter", "label=team=a", "--filter",
+		"until=0s")
 	d.dockerOK("network", "create", "--config-only", "settings")
 	d.dockerSays("", "network", "prune", "-f") // it is no network that could be unused
 	d.dockerOK("network", "rm", "settings")
@@ -226,7 +238,8 @@ func dockerNetworkConnect(t *testing.T, d *daemon) {
 	d.idle("c1", "--network", "zwei")
 	d.idle("c2", "--network", "one")
 	d.idle("c3")
-	d.dockerOK("network", "connect", "--ip", "10.50.0.40", "--ip6", "fd50::40", "--alias", "forty", "--alias", "vierzig", "--link", "c2:friend",
+	d.dockerOK("network", "connect", "--ip", "10.50.0.40", "--ip6", "fd50::40", "--alias", "forty", "--alias",
+		"vierzig", "--link", "c2:friend",
 		"--link-local-ip", "169.254.40.40", "--driver-opt", "usernet.port_guard=true", "one", "c1")
 	d.says("10.50.0.40/24", "c1", "ip", "addr", "show", "eth1")
 	d.says("fd50::40/64", "c1", "ip", "addr", "show", "eth1")
@@ -235,7 +248,8 @@ func dockerNetworkConnect(t *testing.T, d *daemon) {
 	d.says(" 0% packet loss", "c1", "ping", "-c1", "-W5", "friend")
 	d.dockerSays("10.50.0.40 24 fd50::40 64 [c2:friend] 10.50.0.40", "inspect", "-f", "{{with .NetworkSettings.Networks.one}}{{.IPAddress}} {{.IPPrefixLen}} "+
 		"{{.GlobalIPv6Address}} {{.GlobalIPv6PrefixLen}} {{.Links}} {{.IPAMConfig.IPv4Address}}{{end}}", "c1")
-	if out := d.dockerOK("inspect", "-f", "{{json .NetworkSettings.Networks.one.Aliases}}", "c1"); !strings.Contains(out, "forty") {
+	if out := d.dockerOK("inspect", "-f", "{{json .NetworkSettings.Networks.one.Aliases}}", "c1"); !strings.Contains(
+		out, "forty") {
 		t.Errorf("aliases are %s", out)
 	}
 	// By name, one comes before zwei, so it has the default route now.
@@ -284,7 +298,8 @@ func dockerSystem(t *testing.T, d *daemon) {
 	d.ok("wait", "c2")
 	d.dockerSays("2 1 1", "info", "-f", "{{.Containers}} {{.ContainersRunning}} {{.ContainersStopped}}")
 	out = d.dockerOK("info")
-	for _, want := range []string{"Containers: 2", "Running: 1", "Stopped: 1", "Network: bridge host null", "rootless"} {
+	for _, want := range []string{"Containers: 2", "Running: 1", "Stopped: 1", "Network: bridge host null",
+		"rootless"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("info lacks %q: %s", want, out)
 		}
@@ -299,9 +314,13 @@ func dockerSystem(t *testing.T, d *daemon) {
 		want string
 		args []string
 	}{
-		{"c1", nil}, {"c2\nc1", []string{"-a"}}, {"c2", []string{"-a", "-n", "1"}}, {"c2", []string{"-l"}}, {"c2", []string{"-f", "status=exited"}},
-		{"c1", []string{"-a", "-f", "label=team=a"}}, {"c1", []string{"-f", "network=bridge"}}, {"c2", []string{"-a", "-f", "id=" + c2[:12]}},
-		{"c1", []string{"-f", "expose=80"}}, {"", []string{"-f", "publish=80"}}, {"c1", []string{"-a", "-f", "name=^/c1$"}}, {"c1", []string{"-a", "-f", "before=c2"}}, {"c2", []string{"-a", "-f", "since=c1"}},
+		{"c1", nil}, {"c2\nc1", []string{"-a"}}, {"c2", []string{"-a", "-n", "1"}}, {"c2", []string{"-l"}},
+		{"c2", []string{"-f", "status=exited"}},
+		{"c1", []string{"-a", "-f", "label=team=a"}}, {"c1", []string{"-f", "network=bridge"}},
+		{"c2", []string{"-a", "-f", "id=" + c2[:12]}},
+		{"c1", []string{"-f", "expose=80"}}, {"", []string{"-f", "publish=80"}},
+		{"c1", []string{"-a", "-f", "name=^/c1$"}}, {"c1", []string{"-a", "-f", "before=c2"}},
+		{"c2", []string{"-a", "-f", "since=c1"}},
 		{"", []string{"-a", "-f", "ancestor=busybox"}}, {"c2", []string{"-a", "-f", "exited=137"}},
 	} {
 		d.dockerSays(test.want, append([]string{"ps", "--format", "{{.Names}}"}, test.args...)...)
@@ -333,9 +352,12 @@ func dockerSystem(t *testing.T, d *daemon) {
 	d.dockerOK("network", "rm", "mynet")
 	// The client cuts --until to whole seconds, so that only an end in the future includes what was just done.
 	d.dockerSays("create\nconnect\ndisconnect\nconnect\ndisconnect\ndestroy",
-		"events", "--since", "1h", "--until=-1s", "-f", "type=network", "-f", "network=mynet", "--format", "{{.Action}}")
-	d.dockerSays("create\nstart\nkill\ndie\ndestroy", "events", "--since", "1h", "--until=-1s", "-f", "type=container", "-f", "container="+id[:12], "--format", "{{.Action}}")
-	if out := d.dockerOK("events", "--since", "1h", "--until=-1s", "-f", "event=die", "-f", "container="+id); !strings.Contains(out, "exitCode=137") ||
+		"events", "--since", "1h", "--until=-1s", "-f", "type=network", "-f", "network=mynet", "--format",
+		"{{.Action}}")
+	d.dockerSays("create\nstart\nkill\ndie\ndestroy", "events", "--since", "1h", "--until=-1s", "-f", "type=container",
+		"-f", "container="+id[:12], "--format", "{{.Action}}")
+	if out := d.dockerOK("events", "--since", "1h", "--until=-1s", "-f", "event=die", "-f", "container="+
+		id); !strings.Contains(out, "exitCode=137") ||
 		!strings.Contains(out, "name=c3") || !strings.Contains(out, "container die "+id) {
 		t.Errorf("events print %s", out)
 	}

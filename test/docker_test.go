@@ -65,7 +65,8 @@ func driveWithDocker(t *testing.T, d *daemon) {
 			t.Errorf("network ls lacks %s: %s", want, out)
 		}
 	}
-	id := d.dockerOK("network", "create", "--subnet", "10.50.0.0/16", "--gateway", "10.50.0.1", "--label", "a=b", "mynet")
+	id := d.dockerOK("network", "create", "--subnet", "10.50.0.0/16", "--gateway", "10.50.0.1", "--label", "a=b",
+		"mynet")
 	if len(id) != 64 {
 		t.Errorf("network create prints %q", id)
 	}
@@ -80,7 +81,8 @@ func driveWithDocker(t *testing.T, d *daemon) {
 		t.Fatal(err)
 	}
 	n := networks[0]
-	if n.Name != "mynet" || n.Driver != "bridge" || n.Scope != "local" || n.IPAM.Config[0].Subnet != "10.50.0.0/16" || n.Labels["a"] != "b" {
+	if n.Name != "mynet" || n.Driver != "bridge" || n.Scope != "local" || n.IPAM.Config[0].Subnet != "10.50.0.0/16" ||
+		n.Labels["a"] != "b" {
 		t.Errorf("network inspect gives %+v", n)
 	}
 	port := freePort()
@@ -100,13 +102,17 @@ func driveWithDocker(t *testing.T, d *daemon) {
 	if r := d.docker("network", "rm", "mynet"); r.code == 0 || !strings.Contains(r.stderr, "has active endpoints") {
 		t.Errorf("a network in use was removed: %v", r)
 	}
-	if r := d.docker("network", "rm", "bridge"); r.code == 0 || !strings.Contains(r.stderr, "bridge is a pre-defined network and cannot be removed") {
+	if r := d.docker("network", "rm", "bridge"); r.code == 0 || !strings.Contains(r.stderr,
+		"bridge is a pre-defined network and cannot be removed") {
 		t.Errorf("%v", r)
 	}
-	if r := d.docker("network", "create", "mynet"); r.code == 0 || !strings.Contains(r.stderr, "network with name mynet already exists") {
+	if r := d.docker("network", "create", "mynet"); r.code == 0 || !strings.Contains(r.stderr,
+		"network with name mynet already exists") {
 		t.Errorf("%v", r)
 	}
-	if r := d.docker("network", "inspect", "nothing"); r.code == 0 || !strings.Contains(strings.ToLower(r.stderr), "network") || !strings.Contains(r.stderr, "nothing") { // clients word it differently
+	// clients word it differently
+	if r := d.docker("network", "inspect", "nothing"); r.code == 0 || !strings.Contains(strings.ToLower(r.stderr),
+		"network") || !strings.Contains(r.stderr, "nothing") {
 		t.Errorf("%v", r)
 	}
 	d.dockerOK("stop", "web")

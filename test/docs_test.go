@@ -10,18 +10,23 @@ import (
 	"testing"
 )
 
-// notRun are blocks of commands in the documentation that this test does not run, by page and first line, with the reason.
+const needsPodman = "needs Podman; make engines runs such containers"
+
+// notRun are blocks of commands in the documentation that this test does not run, by page and first line, with the
+// reason.
 var notRun = map[string]string{
 	"README.md: make demo    # see it work: two containers, names, a published port, the host, each step with its output": "builds the tree; continuous integration runs both",
 	"README.md: sudo apt-get install gcc libc6-dev make git util-linux iproute2 procps \\":                                "needs root; .ci/run does it",
 	"README.md: make install                # static binary, manual pages, completions and systemd units to ~/.local":     "TestInstall does it",
 	"docs/run.md: unshare --map-root-user --map-auto -- chown -R 1:1 DIR":                                                 "DIR stands for a directory, and the tests' world has no subordinate ids",
 	"docs/runtimes.md: unshare --user --map-root-user --net sleep 1h &":                                                   "typed by hand unshare is done before the next line; make engines runs both commands",
-	"docs/runtimes.md: usernet network create mynet":                                                                      "needs Podman; make engines runs such containers",
-	"docs/runtimes.md: usernet integrate cni --write":                                                                     "needs Podman; make engines runs such containers",
-	"docs/runtimes.md: usernet integrate netavark --write":                                                                "needs Podman 5; make engines runs such containers",
-	"docs/runtimes.md: usernet integrate oci --write":                                                                     "needs Podman; make engines runs such containers",
-	"docs/performance.md: make bench BENCHFLAGS=\"--seconds 1 --markdown tables.md --svg docs/performance.svg \\":         "takes an hour",
+
+	"docs/runtimes.md: usernet network create mynet":       needsPodman,
+	"docs/runtimes.md: usernet integrate cni --write":      needsPodman,
+	"docs/runtimes.md: usernet integrate netavark --write": needsPodman,
+	"docs/runtimes.md: usernet integrate oci --write":      needsPodman,
+
+	"docs/performance.md: make bench BENCHFLAGS=\"--seconds 1 --markdown tables.md --svg docs/performance.svg \\": "takes an hour",
 }
 
 // before are the commands that a page takes to have been run.
@@ -41,8 +46,8 @@ var after = map[string]string{
 
 var fence = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$")
 
-// TestCommandsInTheDocumentation runs each block of commands in README.md and docs/, page by page, with a daemon at the default socket.
-// Each block says in its language whether it is commands (sh) or something else.
+// TestCommandsInTheDocumentation runs each block of commands in README.md and docs/, page by page, with a daemon at the
+// default socket. Each block says in its language whether it is commands (sh) or something else.
 func TestCommandsInTheDocumentation(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../docs/*.md")

@@ -21,7 +21,8 @@ func (d *daemon) mayNotAsk(container string, question ...string) {
 	d.t.Helper()
 	before := queries.Load()
 	r := d.exec(container, append([]string{"dig", "+tries=1"}, question...)...)
-	for _, want := range []string{"status: NXDOMAIN", "EDE: 15 (Blocked): (egress policy: --egress deny", "--allow-egress NAME"} {
+	for _, want := range []string{"status: NXDOMAIN", "EDE: 15 (Blocked): (egress policy: --egress deny",
+		"--allow-egress NAME"} {
 		if !strings.Contains(r.stdout, want) {
 			d.t.Errorf("%s asks for %v, wanted %q: %v", container, question, want, r)
 		}
@@ -34,14 +35,16 @@ func (d *daemon) mayNotAsk(container string, question ...string) {
 // TestEgressPolicyForNames is about DNS as a way out. No search domain: names that are allowed are below it.
 func TestEgressPolicyForNames(t *testing.T) {
 	lookup := filepath.Join(t.TempDir(), "lookup")
-	if out, err := exec.Command("musl-gcc", "-static", "-O1", "-o", lookup, "testdata/lookup.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command("musl-gcc", "-static", "-O1", "-o", lookup,
+		"testdata/lookup.c").CombinedOutput(); err != nil {
 		t.Fatalf("musl-gcc: %v\n%s", err, out)
 	}
 	d := startDaemon(t)
 	port := freePort()
 	listen(t, net.JoinHostPort(host4, fmt.Sprint(port)), func(c *net.TCPConn) { c.Close() })
 	www := fmt.Sprintf("www.example.test:%d", port)
-	d.ok("network", "create", "--ipv6", "--egress", "deny", "--allow-egress", fmt.Sprintf("*.example.test:%d", port), "closed")
+	d.ok("network", "create", "--ipv6", "--egress", "deny", "--allow-egress", fmt.Sprintf("*.example.test:%d", port),
+		"closed")
 	d.ok("network", "create", "opened")
 	d.ok("network", "create", "--internal", "inner")
 	d.ok("network", "create", "-o", "com.docker.network.bridge.enable_ip_masquerade=false", "routeless")
@@ -62,7 +65,8 @@ func TestEgressPolicyForNames(t *testing.T) {
 			}
 		}
 		d.mayNotAsk("neighbour", "@"+d.gateway("neighbour"), "other.test") // its port 53 is not the host's
-		for _, question := range []string{"other.test TXT", "example.test", "com NS", ". NS", "-x 192.0.2.100", "-c CH version.bind TXT"} {
+		for _, question := range []string{"other.test TXT", "example.test", "com NS", ". NS", "-x 192.0.2.100",
+			"-c CH version.bind TXT"} {
 			d.mayNotAsk("build", strings.Fields(question)...)
 		}
 	})
@@ -73,7 +77,8 @@ func TestEgressPolicyForNames(t *testing.T) {
 			want    string
 			command []string
 		}{
-			{"exit status 2", []string{"getent", "ahosts", "a.other.test"}}, // "one or more supplied key could not be found"
+			// "one or more supplied key could not be found"
+			{"exit status 2", []string{"getent", "ahosts", "a.other.test"}},
 			{"does not resolve", []string{lookup, "b.other.test"}},
 			{"NXDOMAIN", []string{"busybox", "nslookup", "c.other.test"}},
 			{"Could not resolve host", []string{"curl", "-sS", "http://d.other.test/"}},
@@ -86,7 +91,8 @@ func TestEgressPolicyForNames(t *testing.T) {
 		if n := queries.Load() - before; n != 0 {
 			t.Errorf("%d questions reached the host's resolver", n)
 		}
-		for _, command := range [][]string{{"getent", "ahosts", "www.example.test"}, {lookup, "www.example.test"}, {"busybox", "nslookup", "www.example.test"}} {
+		for _, command := range [][]string{{"getent", "ahosts", "www.example.test"}, {lookup, "www.example.test"},
+			{"busybox", "nslookup", "www.example.test"}} {
 			d.says(host4, "build", command...)
 		}
 	})

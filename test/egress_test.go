@@ -38,7 +38,8 @@ func TestEgressPolicy(t *testing.T) {
 				t.Errorf("%s: %s", address, got)
 			}
 		}
-		if r := d.exec("build", "ping", "-c1", "-W5", peer4); r.code == 0 || !strings.Contains(r.stdout, "Packet filtered") {
+		if r := d.exec("build", "ping", "-c1", "-W5", peer4); r.code == 0 || !strings.Contains(r.stdout,
+			"Packet filtered") {
 			t.Errorf("ping: %v", r)
 		}
 		if r := d.exec("build", helper, "udpdial", peer, "x"); strings.Contains(r.stdout, "x\n") {

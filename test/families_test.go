@@ -55,7 +55,8 @@ func TestEachFeatureInEachFamily(t *testing.T) {
 			d.ok(append(append([]string{"network", "create", "--internal"}, f.create...), "inner")...)
 			for name, test := range map[string]func(*daemon, family){
 				"names and addresses": familyNames, "the way out": familyOutbound, "published ports": familyPorts,
-				"connect and disconnect": familyConnect, "internal networks": familyInternal, "links and hosts": familyLinks,
+				"connect and disconnect": familyConnect, "internal networks": familyInternal,
+				"links and hosts":     familyLinks,
 				"addresses asked for": familyWanted,
 			} {
 				t.Run(name, func(t *testing.T) { test(d.in(t), f) })

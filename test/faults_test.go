@@ -140,7 +140,8 @@ func TestHostsAddressChanges(t *testing.T) {
 			t.Errorf("the peer connects to %s: %s", published, out)
 		}
 		eventually(t, func() error { // the daemon looks for its host's addresses once a second at most
-			if out := d.command(helper, "tcpdial", published, "5s").stdout; !strings.Contains(out, "\n"+d.gateway("web")+":") {
+			if out := d.command(helper, "tcpdial", published, "5s").stdout; !strings.Contains(out, "\n"+d.gateway(
+				"web")+":") {
 				return fmt.Errorf("the host connects to its own %s: %s", published, out)
 			}
 			return nil

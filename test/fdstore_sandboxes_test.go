@@ -11,7 +11,8 @@ import (
 )
 
 // TestServiceManagerKeepsSandboxes kills the daemon and starts it again with what it had the service manager keep: the
-// interfaces of its containers never are without a carrier. What ends is kept no longer, and published ports come first.
+// interfaces of its containers never are without a carrier. What ends is kept no longer, and published ports come
+// first.
 func TestServiceManagerKeepsSandboxes(t *testing.T) {
 	d := newDaemon(t)
 	notify := filepath.Join(d.dir, "notify")

@@ -122,8 +122,8 @@ func (m *manager) holds(t *testing.T, prefix string, want int) {
 	})
 }
 
-// TestServiceManagerKeepsPorts kills the daemon and starts it again with the sockets that it had the service manager keep:
-// who connects in between waits.
+// TestServiceManagerKeepsPorts kills the daemon and starts it again with the sockets that it had the service manager
+// keep: who connects in between waits.
 func TestServiceManagerKeepsPorts(t *testing.T) {
 	d := newDaemon(t)
 	notify := filepath.Join(d.dir, "notify")
@@ -131,7 +131,8 @@ func TestServiceManagerKeepsPorts(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", notify)
 	d.start()
 	port, other, gone := freePort(), freePort(), freePort()
-	d.serve("web", []string{"-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("[::1]:%d:80", other), "-p", fmt.Sprintf("%d:53/udp", port), "-p", fmt.Sprintf("127.0.0.1:%d:81", gone)},
+	d.serve("web", []string{"-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("[::1]:%d:80", other), "-p",
+		fmt.Sprintf("%d:53/udp", port), "-p", fmt.Sprintf("127.0.0.1:%d:81", gone)},
 		helper, "tcpserve", ":80", "echo")
 	d.ok("port", "rm", "web", fmt.Sprintf("127.0.0.1:%d:81", gone))
 	holds := func(want int) {

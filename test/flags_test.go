@@ -45,7 +45,8 @@ func TestLinkEnvironment(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	d.idle("tomcat81", "--expose", "80", "--expose", "8000-8002", "--expose", "53/udp", "-e", "COLOUR=blue")
-	d.container("tomcat82", []string{"--link", "tomcat81:my-app", "--link", "tomcat81"}, "sh", "-c", "env; echo that is all; exec sleep 1000000")
+	d.container("tomcat82", []string{"--link", "tomcat81:my-app", "--link", "tomcat81"}, "sh", "-c",
+		"env; echo that is all; exec sleep 1000000")
 	ip := d.address("tomcat81")
 	d.says(" 0% packet loss", "tomcat82", "ping", "-c1", "-W5", "my-app")
 	d.says(" 0% packet loss", "tomcat82", "ping", "-c1", "-W5", "tomcat81")
@@ -65,7 +66,8 @@ func TestLinkEnvironment(t *testing.T) {
 		}
 		d.says(want+"\n", "tomcat82", "env")
 	}
-	if out := d.ok("exec", "-e", "MY_APP_NAME=mine", "tomcat82", "env"); strings.Count("\n"+out, "\nMY_APP_NAME=") != 1 || !strings.Contains(out, "MY_APP_NAME=mine") {
+	if out := d.ok("exec", "-e", "MY_APP_NAME=mine", "tomcat82", "env"); strings.Count("\n"+out, "\nMY_APP_NAME=") !=
+		1 || !strings.Contains(out, "MY_APP_NAME=mine") {
 		t.Errorf("-e does not replace a link's variable: %s", out)
 	}
 	if r := d.exec("tomcat81", "env"); strings.Contains(r.stdout, "TOMCAT82") {
@@ -74,7 +76,8 @@ func TestLinkEnvironment(t *testing.T) {
 	d.fails("could not get container for nobody: No such container: nobody", "run", "--rm", "--link", "nobody", "--", "true")
 	d.ok("stop", "-t0", "tomcat81")
 	d.fails("Cannot link to a non running container: /tomcat81 AS /x1/tomcat81", "run", "--rm", "--name", "x1", "--link", "tomcat81", "--", "true")
-	d.fails("host type networking can't be used with links", "run", "--rm", "--network", "host", "--link", "tomcat82", "--", "true")
+	d.fails("host type networking can't be used with links", "run", "--rm", "--network", "host", "--link", "tomcat82",
+		"--", "true")
 }
 
 func TestLinksFollowTheirTargets(t *testing.T) {
@@ -130,10 +133,13 @@ func TestLinkOnAUserDefinedNetworkIsThisContainersOwn(t *testing.T) {
 func TestResolverAndHostsFlags(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
-	d.idle("c1", "--add-host", "peer:192.0.2.100", "--add-host", "six=[2001:db8::100]", "--add-host", "boss:host-gateway",
-		"--dns", resolver, "--dns-search", "example.org", "--dns-option", "timeout:3", "--hostname", "box", "--domainname", "lan")
+	d.idle("c1", "--add-host", "peer:192.0.2.100", "--add-host", "six=[2001:db8::100]", "--add-host",
+		"boss:host-gateway",
+		"--dns", resolver, "--dns-search", "example.org", "--dns-option", "timeout:3", "--hostname", "box",
+		"--domainname", "lan")
 	hosts := d.exec("c1", "cat", "/etc/hosts").stdout
-	for _, want := range []string{"192.0.2.100\tpeer\n", "2001:db8::100\tsix\n", d.gateway("c1") + "\tboss\n", d.address("c1") + "\tbox.lan box\n"} {
+	for _, want := range []string{"192.0.2.100\tpeer\n", "2001:db8::100\tsix\n", d.gateway("c1") + "\tboss\n",
+		d.address("c1") + "\tbox.lan box\n"} {
 		if !strings.Contains(hosts, want) {
 			t.Errorf("/etc/hosts lacks %q: %s", want, hosts)
 		}
@@ -153,8 +159,10 @@ func TestResolverAndHostsFlags(t *testing.T) {
 func TestAddressFlags(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
-	d.ok("network", "create", "--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "--aux-address", "router=10.77.0.2", "both")
-	d.ok("network", "create", "--subnet", "10.78.0.0/24", "--ip-range", "10.78.0.128/25", "--gateway", "10.78.0.254", "second")
+	d.ok("network", "create", "--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "--aux-address",
+		"router=10.77.0.2", "both")
+	d.ok("network", "create", "--subnet", "10.78.0.0/24", "--ip-range", "10.78.0.128/25", "--gateway", "10.78.0.254",
+		"second")
 	d.idle("c1", "--network", "name=both,ip=10.77.0.9,ip6=fd77::9,mac-address=02:00:00:00:00:09,alias=nine,link-local-ip=169.254.7.9",
 		"--network", "name=second,gw-priority=1")
 	d.says("10.77.0.9/24", "c1", "ip", "addr", "show", "eth0")

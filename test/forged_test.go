@@ -52,8 +52,9 @@ func (d *daemon) station(name string) station {
 
 var (
 	broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	stranger  = station{net.HardwareAddr{2, 0, 0, 0, 0, 0x99}, netip.MustParseAddr("172.31.0.99"), netip.MustParseAddr("fd99::99")}
-	allNodes  = netip.MustParseAddr("ff02::1")
+	stranger  = station{net.HardwareAddr{2, 0, 0, 0, 0, 0x99}, netip.MustParseAddr("172.31.0.99"),
+		netip.MustParseAddr("fd99::99")}
+	allNodes = netip.MustParseAddr("ff02::1")
 )
 
 // mark is in every forged frame.
@@ -97,7 +98,8 @@ func udpOf(from, to uint16) []byte {
 }
 
 func arpOf(op byte, mac net.HardwareAddr, sender, target netip.Addr) []byte {
-	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, op}, mac, sender.AsSlice(), make([]byte, 6), target.AsSlice(), []byte(mark))
+	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, op}, mac, sender.AsSlice(), make([]byte, 6), target.AsSlice(),
+		[]byte(mark))
 }
 
 // nd is a neighbour discovery message with a target and a link-layer address option; mark does not fit into one, so its
@@ -132,31 +134,49 @@ func TestForgedFramesReachNobody(t *testing.T) {
 	}{
 		{"MAC of nobody", "mac", frameOf(broadcast, stranger.mac, 0x88b5, text)},
 		{"MAC of the neighbour", "mac", frameOf(broadcast, b.mac, 0x88b5, text)},
-		{"group address as source", "multicast-source", frameOf(broadcast, net.HardwareAddr{3, 0, 0, 0, 0, 1}, 0x88b5, text)},
+		{"group address as source", "multicast-source",
+			frameOf(broadcast, net.HardwareAddr{3, 0, 0, 0, 0, 1}, 0x88b5, text)},
 		{"broadcast as source", "multicast-source", frameOf(broadcast, broadcast, 0x88b5, text)},
 		{"IPv4 of nobody", "ipv4-source", frameOf(broadcast, a.mac, 0x0800, v4(stranger.v4, udpOf(1, 2)))},
 		{"IPv4 of the neighbour", "ipv4-source", frameOf(broadcast, a.mac, 0x0800, v4(b.v4, udpOf(1, 2)))},
 		{"IPv4 of the gateway", "ipv4-source", frameOf(broadcast, a.mac, 0x0800, v4(gateway, udpOf(1, 2)))},
 		{"IPv6 of nobody", "ipv6-source", frameOf(broadcast, a.mac, 0x86dd, ip6(stranger.v6, b.v6, 17, udpOf(1, 2)))},
-		{"IPv6 of the neighbour", "ipv6-source", frameOf(broadcast, a.mac, 0x86dd, ip6(b.v6, allNodes, 17, udpOf(1, 2)))},
-		{"ARP request for the gateway's address", "arp", frameOf(broadcast, a.mac, 0x0806, arpOf(1, a.mac, gateway, b.v4))},
+		{"IPv6 of the neighbour", "ipv6-source",
+			frameOf(broadcast, a.mac, 0x86dd, ip6(b.v6, allNodes, 17, udpOf(1, 2)))},
+		{"ARP request for the gateway's address", "arp",
+			frameOf(broadcast, a.mac, 0x0806, arpOf(1, a.mac, gateway, b.v4))},
 		{"ARP reply with the gateway's address", "arp", frameOf(b.mac, a.mac, 0x0806, arpOf(2, a.mac, gateway, b.v4))},
 		{"ARP reply with another MAC", "arp", frameOf(b.mac, a.mac, 0x0806, arpOf(2, stranger.mac, a.v4, b.v4))},
-		{"neighbour solicitation with another MAC", "neighbour-discovery", frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, allNodes, 58, nd(135, b.v6, 1, stranger.mac)), mark...))},
-		{"neighbour advertisement of the neighbour", "neighbour-discovery", frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, allNodes, 58, nd(136, b.v6, 2, a.mac)), mark...))},
-		{"duplicate address claim of the neighbour's", "neighbour-discovery", frameOf(broadcast, a.mac, 0x86dd, append(ip6(netip.IPv6Unspecified(), allNodes, 58, nd(135, b.v6, 1, a.mac)), mark...))},
-		{"router advertisement", "router-advertisement", frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, allNodes, 58, nd(134, b.v6, 1, a.mac)), mark...))},
-		{"ICMPv6 redirect", "redirect", frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, b.v6, 58, nd(137, b.v6, 2, a.mac)), mark...))},
-		{"ICMP redirect", "redirect", frameOf(broadcast, a.mac, 0x0800, ip4(a.v4, b.v4, 1, 0, nil, append([]byte{5, 1, 0, 0, 0, 0, 0, 0}, mark...)))},
+		{"neighbour solicitation with another MAC", "neighbour-discovery",
+			frameOf(broadcast, a.mac, 0x86dd,
+				append(ip6(a.v6, allNodes, 58, nd(135, b.v6, 1, stranger.mac)), mark...))},
+		{"neighbour advertisement of the neighbour", "neighbour-discovery",
+			frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, allNodes, 58, nd(136, b.v6, 2, a.mac)), mark...))},
+		{"duplicate address claim of the neighbour's", "neighbour-discovery",
+			frameOf(broadcast, a.mac, 0x86dd,
+				append(ip6(netip.IPv6Unspecified(), allNodes, 58, nd(135, b.v6, 1, a.mac)), mark...))},
+		{"router advertisement", "router-advertisement",
+			frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, allNodes, 58, nd(134, b.v6, 1, a.mac)), mark...))},
+		{"ICMPv6 redirect", "redirect",
+			frameOf(broadcast, a.mac, 0x86dd, append(ip6(a.v6, b.v6, 58, nd(137, b.v6, 2, a.mac)), mark...))},
+		{"ICMP redirect", "redirect", frameOf(broadcast, a.mac, 0x0800,
+			ip4(a.v4, b.v4, 1, 0, nil, append([]byte{5, 1, 0, 0, 0, 0, 0, 0}, mark...)))},
 		{"DHCP offer", "dhcp-server", frameOf(broadcast, a.mac, 0x0800, v4(a.v4, udpOf(67, 68)))},
 		{"DHCPv6 advertise", "dhcp-server", frameOf(broadcast, a.mac, 0x86dd, ip6(a.v6, b.v6, 17, udpOf(547, 546)))},
 		{"VLAN tag", "vlan", frameOf(broadcast, a.mac, 0x8100, append([]byte{0, 5, 0x88, 0xb5}, mark...))},
-		{"two VLAN tags", "vlan", frameOf(broadcast, a.mac, 0x88a8, append([]byte{0, 5, 0x81, 0, 0, 6, 0x88, 0xb5}, mark...))},
-		{"spanning tree", "reserved-group", frameOf(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0}, a.mac, uint16(len(mark)+3), append([]byte{0x42, 0x42, 3}, mark...))},
+		{"two VLAN tags", "vlan", frameOf(broadcast, a.mac, 0x88a8,
+			append([]byte{0, 5, 0x81, 0, 0, 6, 0x88, 0xb5}, mark...))},
+		{"spanning tree", "reserved-group",
+			frameOf(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0}, a.mac, uint16(len(mark)+3),
+				append([]byte{0x42, 0x42, 3}, mark...))},
 		{"pause", "reserved-group", frameOf(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 1}, a.mac, 0x8808, text)},
-		{"loose source route", "ip-options", frameOf(broadcast, a.mac, 0x0800, ip4(a.v4, b.v4, 17, 0, []byte{131, 7, 4, 10, 0, 0, 1, 0}, udpOf(1, 2)))},
-		{"IPv6 routing header", "ip-options", frameOf(broadcast, a.mac, 0x86dd, ip6(a.v6, b.v6, 43, slices.Concat([]byte{17, 2, 0, 1, 0, 0, 0, 0}, b.v6.AsSlice(), udpOf(1, 2))))},
-		{"a first fragment without its header", "fragment", frameOf(broadcast, a.mac, 0x0800, ip4(a.v4, b.v4, 17, 0x2000, nil, []byte{1, 2, 3, 4}))},
+		{"loose source route", "ip-options",
+			frameOf(broadcast, a.mac, 0x0800, ip4(a.v4, b.v4, 17, 0, []byte{131, 7, 4, 10, 0, 0, 1, 0}, udpOf(1, 2)))},
+		{"IPv6 routing header", "ip-options",
+			frameOf(broadcast, a.mac, 0x86dd,
+				ip6(a.v6, b.v6, 43, slices.Concat([]byte{17, 2, 0, 1, 0, 0, 0, 0}, b.v6.AsSlice(), udpOf(1, 2))))},
+		{"a first fragment without its header", "fragment",
+			frameOf(broadcast, a.mac, 0x0800, ip4(a.v4, b.v4, 17, 0x2000, nil, []byte{1, 2, 3, 4}))},
 		{"a length that is too long", "malformed", frameOf(broadcast, a.mac, 0x0800, func() []byte {
 			p := v4(a.v4, udpOf(1, 2))
 			binary.BigEndian.PutUint16(p[2:], 1400)
@@ -170,7 +190,8 @@ func TestForgedFramesReachNobody(t *testing.T) {
 		d.ok("exec", "lan-a", helper, "l2raw", "eth0", fmt.Sprint(copies), hex.EncodeToString(f.frame))
 		eventually(t, func() error {
 			if got := d.portDrops("lan", "lan-a")[f.reason] - before; got < copies {
-				return fmt.Errorf("%s: %d of %d frames are counted as %s: %v", f.name, got, copies, f.reason, d.portDrops("lan", "lan-a"))
+				return fmt.Errorf("%s: %d of %d frames are counted as %s: %v", f.name, got, copies, f.reason,
+					d.portDrops("lan", "lan-a"))
 			}
 			return nil
 		})
@@ -178,7 +199,8 @@ func TestForgedFramesReachNobody(t *testing.T) {
 	}
 	// The second of two fragments covers a part of the first, which is harmless.
 	fragments := []string{
-		hex.EncodeToString(frameOf(b.mac, a.mac, 0x0800, ip4(a.v4, b.v4, 17, 0x2000, nil, append([]byte{0, 1, 0, 2, 0, 40, 0, 0}, make([]byte, 24)...)))),
+		hex.EncodeToString(frameOf(b.mac, a.mac, 0x0800,
+			ip4(a.v4, b.v4, 17, 0x2000, nil, append([]byte{0, 1, 0, 2, 0, 40, 0, 0}, make([]byte, 24)...)))),
 		hex.EncodeToString(frameOf(b.mac, a.mac, 0x0800, ip4(a.v4, b.v4, 17, 2, nil, []byte(mark)))),
 	}
 	before := d.portDrops("lan", "lan-a")["fragment"]

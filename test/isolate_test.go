@@ -27,8 +27,8 @@ func faultyDaemon(t *testing.T, rules ...string) *daemon {
 	return d
 }
 
-// asks has a container send a text to a server that sends it back, and returns what came back. What is called bad is not
-// waited for as long.
+// asks has a container send a text to a server that sends it back, and returns what came back. What is called bad is
+// not waited for as long.
 func (d *daemon) asks(container, network, target, text string) string {
 	d.t.Helper()
 	timeout := patience
@@ -43,7 +43,8 @@ func TestPanicEndsWhatItHappenedInOnly(t *testing.T) {
 	t.Parallel()
 	port := freePort()
 	refused := net.JoinHostPort(host4, fmt.Sprint(freePort()))
-	d := faultyDaemon(t, "frame=BAD-FRAME=panic", "gateway=BAD-GATEWAY=panic", "reply=BAD-REPLY=panic", "relay=BAD-RELAY=panic",
+	d := faultyDaemon(t, "frame=BAD-FRAME=panic", "gateway=BAD-GATEWAY=panic", "reply=BAD-REPLY=panic",
+		"relay=BAD-RELAY=panic",
 		"copy=BAD-COPY=panic", "syn="+refused+"=panic", "query=bad-query=panic", "forward=bad-forward=panic")
 	d.ok("network", "create", "-o", "usernet.bypass_outbound=false", "slow")
 	d.idle("slow-a", "--network", "slow")
@@ -68,14 +69,18 @@ func TestPanicEndsWhatItHappenedInOnly(t *testing.T) {
 		name string
 		do   func() (answered bool)
 	}{
-		{"a socket handler has a datagram", func() bool { return strings.Contains(asks("red-a", "udp", "BAD-REPLY"), "BAD") }},
-		{"a socket handler has a connection's bytes", func() bool { return strings.Contains(asks("red-a", "tcp", "BAD-RELAY"), "BAD") }},
-		{"a goroutine has a connection's bytes", func() bool { return strings.Contains(asks("slow-a", "tcp", "BAD-COPY"), "BAD") }},
+		{"a socket handler has a datagram",
+			func() bool { return strings.Contains(asks("red-a", "udp", "BAD-REPLY"), "BAD") }},
+		{"a socket handler has a connection's bytes",
+			func() bool { return strings.Contains(asks("red-a", "tcp", "BAD-RELAY"), "BAD") }},
+		{"a goroutine has a connection's bytes",
+			func() bool { return strings.Contains(asks("slow-a", "tcp", "BAD-COPY"), "BAD") }},
 		{"a connection is decided about", func() bool {
 			return strings.HasPrefix(d.exec("red-a", helper, "tcpdial", refused, "5s").stdout, "ok")
 		}},
 		{"a name is looked up", func() bool {
-			return strings.Contains(d.exec("red-a", "dig", "+short", "+tries=1", "+time=2", "bad-query.example.test").stdout, host4)
+			return strings.Contains(d.exec("red-a", "dig", "+short", "+tries=1", "+time=2",
+				"bad-query.example.test").stdout, host4)
 		}},
 		{"a name is asked for outside", func() bool {
 			r := d.exec("red-a", "dig", "+tries=1", "+time=5", "bad-forward.example.test")
@@ -139,7 +144,8 @@ func TestHangStaysInItsNetwork(t *testing.T) {
 			listen(t, target, echo)
 			listenUDP(t, target)
 			published := freePort()
-			d.serve("blue-web", []string{"--network", "blue", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80", "addr")
+			d.serve("blue-web", []string{"--network", "blue", "-p", fmt.Sprintf("%d:80", published)}, helper,
+				"tcpserve", ":80", "addr")
 			asks := func(container, proto, text string) string { return d.asks(container, proto, target, text) }
 			if out := asks("red-a", "udp", "BAD-TEXT"); out != "" {
 				t.Fatalf("nothing hangs: %q", out)
@@ -159,7 +165,8 @@ func TestHangStaysInItsNetwork(t *testing.T) {
 			}
 			d.looksUp(t, "blue-a", "www.example.test", host4)
 			d.says("ok", "blue-a", helper, "tcpdial", "blue-web:80")
-			if r := d.command(helper, "tcpdial", net.JoinHostPort(host4, fmt.Sprint(published))); !strings.HasPrefix(r.stdout, "ok") {
+			if r := d.command(helper, "tcpdial", net.JoinHostPort(host4, fmt.Sprint(published))); !strings.HasPrefix(
+				r.stdout, "ok") {
 				t.Errorf("a published port on another network: %v", r)
 			}
 			d.idle("blue-new", "--network", "blue")

@@ -15,7 +15,8 @@ func TestNoPathBetweenNetworks(t *testing.T) {
 	d.ok("network", "create", "--ipv6", "blue")
 	d.idle("red-a", "--network", "red")
 	port := freePort()
-	d.serve("target", []string{"--network", "blue", "-p", fmt.Sprintf("%d:81", port)}, helper, "tcpserve", ":80", "addr")
+	d.serve("target", []string{"--network", "blue", "-p", fmt.Sprintf("%d:81", port)}, helper, "tcpserve", ":80",
+		"addr")
 	d.idle("blue-a", "--network", "blue")
 	d.says("ok", "blue-a", helper, "tcpdial", "target:80")
 
@@ -33,7 +34,8 @@ func TestNoPathBetweenNetworks(t *testing.T) {
 		if r := d.exec("red-a", "ping", "-c1", "-W1", host); r.code == 0 {
 			t.Errorf("ping to %s: %v", host, r)
 		}
-		if r := d.exec("red-a", "dig", "+short", "+tries=1", "+time=1", "@"+host, "target"); r.code == 0 && strings.Contains(r.stdout, ".") && !strings.Contains(r.stdout, ";;") {
+		if r := d.exec("red-a", "dig", "+short", "+tries=1", "+time=1", "@"+host, "target"); r.code == 0 &&
+			strings.Contains(r.stdout, ".") && !strings.Contains(r.stdout, ";;") {
 			t.Errorf("DNS at %s: %v", host, r)
 		}
 		tried += 2
@@ -42,16 +44,19 @@ func TestNoPathBetweenNetworks(t *testing.T) {
 	for _, route := range []string{
 		"ip route replace " + d.address("target") + "/32 via " + d.gateway("red-a"),
 		"ip route replace " + d.address("target") + "/32 dev eth0",
-		"ip addr add " + d.address("blue-a") + "/16 dev eth0 && ip route replace " + d.address("target") + "/32 dev eth0 src " + d.address("blue-a"),
+		"ip addr add " + d.address("blue-a") + "/16 dev eth0 && ip route replace " + d.address("target") +
+			"/32 dev eth0 src " + d.address("blue-a"),
 	} {
 		d.ok("exec", "red-a", "sh", "-c", route)
-		if out := d.ok("exec", "red-a", helper, "tcpdial", d.address("target")+":80", "1s"); strings.HasPrefix(out, "ok") {
+		if out := d.ok("exec", "red-a", helper, "tcpdial", d.address("target")+":80", "1s"); strings.HasPrefix(out,
+			"ok") {
 			t.Errorf("after %q: %s", route, out)
 		}
 		tried++
 	}
 	for _, name := range []string{"target", "blue-a", "target.blue"} {
-		if r := d.exec("red-a", "dig", "+short", "+tries=1", "+time=2", name); strings.Contains(r.stdout, d.address("target")) || strings.Contains(r.stdout, d.address("blue-a")) {
+		if r := d.exec("red-a", "dig", "+short", "+tries=1", "+time=2", name); strings.Contains(r.stdout, d.address(
+			"target")) || strings.Contains(r.stdout, d.address("blue-a")) {
 			t.Errorf("the name %s is known: %v", name, r)
 		}
 		tried++
@@ -69,10 +74,12 @@ func TestInternalNetworkWithRoutesOfItsOwnHasNoWayOut(t *testing.T) {
 	d.says("ok", "box", helper, "tcpdial", "web:80")
 	subnet := d.address("box")
 	gateway := subnet[:strings.LastIndex(subnet, ".")] + ".1"
-	for _, prepare := range []string{"true", "ip route replace default via " + gateway, "ip route replace default dev eth0"} {
+	for _, prepare := range []string{"true", "ip route replace default via " + gateway,
+		"ip route replace default dev eth0"} {
 		d.try("exec", "box", "sh", "-c", prepare)
 		for _, address := range []string{host4, peer4, host6, "169.254.169.254"} {
-			if out := d.ok("exec", "box", helper, "tcpdial", net.JoinHostPort(address, fmt.Sprint(port)), "2s"); strings.HasPrefix(out, "ok") || strings.HasPrefix(out, "ECONNREFUSED") {
+			if out := d.ok("exec", "box", helper, "tcpdial", net.JoinHostPort(address, fmt.Sprint(port)),
+				"2s"); strings.HasPrefix(out, "ok") || strings.HasPrefix(out, "ECONNREFUSED") {
 				t.Errorf("after %q, %s: %s", prepare, address, out)
 			}
 			if r := d.exec("box", "ping", "-c1", "-W1", address); r.code == 0 {
@@ -80,7 +87,8 @@ func TestInternalNetworkWithRoutesOfItsOwnHasNoWayOut(t *testing.T) {
 			}
 		}
 		before := queries.Load()
-		if r := d.exec("box", "dig", "+short", "+tries=1", "+time=2", "www.example.test"); strings.Contains(r.stdout, host4) || queries.Load() != before {
+		if r := d.exec("box", "dig", "+short", "+tries=1", "+time=2", "www.example.test"); strings.Contains(r.stdout,
+			host4) || queries.Load() != before {
 			t.Errorf("after %q, a name of the outside: %v", prepare, r)
 		}
 	}

@@ -59,7 +59,8 @@ func TestLinksLeadToExposedPortsOfNeighboursKeptApart(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	d.apart("apart")
-	d.servers("db", []string{"--network", "apart", "--expose", "80", "--expose", "553/udp", "--expose", "554/udp", "-p", fmt.Sprintf("%d:7", freePort())},
+	d.servers("db", []string{"--network", "apart", "--expose", "80", "--expose", "553/udp", "--expose", "554/udp", "-p",
+		fmt.Sprintf("%d:7", freePort())},
 		"tcp:80", "tcp:22", "echo:7", "udp:553")
 	d.servers("web", []string{"--network", "apart", "--expose", "80", "--link", "db:store"}, "tcp:80")
 	d.servers("other", []string{"--network", "apart", "--expose", "80"}, "tcp:80")

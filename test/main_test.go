@@ -15,7 +15,8 @@ import (
 var needed = []struct{ program, pkg string }{
 	{"busybox", "busybox-static"}, {"curl", "curl"}, {"dig", "dnsutils"}, {"docker", "docker.io"},
 	{"ip", "iproute2"}, {"git", "git"}, {"make", "make"},
-	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"}, {"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
+	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"},
+	{"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
 	{"newuidmap", "uidmap"},
 }
 
@@ -69,8 +70,8 @@ func outside() (int, error) {
 	if err := build(filepath.Join(dir, "helper"), "./test/helper", false); err != nil {
 		return 1, err
 	}
-	// As make build does, with the program of sandboxes inside. Commands start by the thousand, and do one thing after the
-	// other: the race detector is for the daemon, which then also shows that usernet works without that program.
+	// As make build does, with the program of sandboxes inside. Commands start by the thousand, and do one thing after
+	// the other: the race detector is for the daemon, which then also shows that usernet works without that program.
 	if err := buildWhole(filepath.Join(dir, "usernet")); err != nil {
 		return 1, err
 	}
@@ -105,7 +106,8 @@ func checkMachine() error {
 
 // buildWhole makes usernet as make build does.
 func buildWhole(path string, flags ...string) error {
-	if out, err := exec.Command("../scripts/build.sh", append([]string{path}, flags...)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("../scripts/build.sh", append([]string{path}, flags...)...).CombinedOutput(); err !=
+		nil {
 		return fmt.Errorf("scripts/build.sh: %w\n%s", err, out)
 	}
 	return nil

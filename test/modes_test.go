@@ -27,13 +27,15 @@ func TestContainerModeConflicts(t *testing.T) {
 	} {
 		t.Run(strings.Join(test.flags, " "), func(t *testing.T) {
 			d := d.in(t)
-			d.fails(test.words, append(append([]string{"run", "--rm", "--network", "container:owner"}, test.flags...), "--", "true")...)
+			d.fails(test.words, append(append([]string{"run", "--rm", "--network", "container:owner"}, test.flags...),
+				"--", "true")...)
 		})
 	}
 	d.fails("invalid container format container:<name|id>", "run", "--rm", "--network", "container:", "--", "true")
 	d.fails("No such container: nobody", "run", "--rm", "--network", "container:nobody", "--", "true")
 	d.ok("stop", "-t0", "owner")
-	d.fails("cannot join network of a non running container", "run", "--rm", "--network", "container:owner", "--", "true")
+	d.fails("cannot join network of a non running container", "run", "--rm", "--network", "container:owner", "--",
+		"true")
 }
 
 func TestContainerModeOutlivesItsOwner(t *testing.T) {
@@ -78,13 +80,15 @@ func TestModesDoNotMix(t *testing.T) {
 	d.fails("cannot disconnect container from host network - container was created in host network mode", "network", "disconnect", "host", "hosted")
 	d.fails("is not connected to network mynet", "network", "disconnect", "mynet", "bridged")
 	for _, mode := range []string{"host", "container:bridged"} {
-		d.fails("is not for what is attached", "attach", "--pid", fmt.Sprint(d.pid("bridged")), "--name", "box", "--network", mode)
+		d.fails("is not for what is attached", "attach", "--pid", fmt.Sprint(d.pid("bridged")), "--name", "box",
+			"--network", mode)
 	}
 	if out := d.ok("port", "hosted"); out != "" {
 		t.Errorf("a container on the host's network publishes %q", out)
 	}
 	d.says(host4, "hosted", "ip", "-br", "addr")
-	if r := d.try("run", "--rm", "--network", "container:hosted", "--", "ip", "-br", "addr"); !strings.Contains(r.stdout, host4) {
+	if r := d.try("run", "--rm", "--network", "container:hosted", "--", "ip", "-br", "addr"); !strings.Contains(
+		r.stdout, host4) {
 		t.Errorf("who shares the network of a container on the host's network lacks it: %v", r)
 	}
 

@@ -7,12 +7,13 @@ import (
 	"testing"
 )
 
-// TestMuslResolver is Alpine's resolver, which is not glibc's: it asks for A and AAAA at once, and takes "no such name" for
-// one of them as the answer to both.
+// TestMuslResolver is Alpine's resolver, which is not glibc's: it asks for A and AAAA at once, and takes "no such name"
+// for one of them as the answer to both.
 func TestMuslResolver(t *testing.T) {
 	t.Parallel()
 	lookup := filepath.Join(t.TempDir(), "lookup")
-	if out, err := exec.Command("musl-gcc", "-static", "-O1", "-o", lookup, "testdata/lookup.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command("musl-gcc", "-static", "-O1", "-o", lookup,
+		"testdata/lookup.c").CombinedOutput(); err != nil {
 		t.Fatalf("musl-gcc: %v\n%s", err, out)
 	}
 	d := startDaemon(t)

@@ -94,7 +94,8 @@ func TestInternalNetworkHasNoWayOut(t *testing.T) {
 	d.says(" 0% packet loss", "one", "ping", "-c1", "-W5", "two")
 	d.says("ENETUNREACH", "one", helper, "tcpdial", host4+":8601")
 	before := queries.Load()
-	if r := d.exec("one", "dig", "+time=2", "+tries=1", "+short", "www.example.test"); strings.Contains(r.stdout, host4) {
+	if r := d.exec("one", "dig", "+time=2", "+tries=1", "+short", "www.example.test"); strings.Contains(r.stdout,
+		host4) {
 		t.Errorf("an internal network resolves outside names: %v", r)
 	}
 	if queries.Load() != before {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// beyond4 and beyond6 are behind the peer, which forwards to where nobody answers; on the way a packet's time is exceeded.
+// beyond4 and beyond6 are behind the peer, which forwards to where nobody answers; on the way a packet's time is
+// exceeded.
 const (
 	beyond4 = "198.18.0.9" // RFC 2544: for benchmarks, so nobody's
 	beyond6 = "2001:db8:2::9"
@@ -36,7 +37,8 @@ func TestTraceroute(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := d.in(t)
-			out := d.ok(append(append([]string{"exec", "box", "traceroute", "-n", "-q2", "-w2", "-m2"}, test.flags...), test.target)...)
+			out := d.ok(append(append([]string{"exec", "box", "traceroute", "-n", "-q2", "-w2", "-m2"}, test.flags...),
+				test.target)...)
 			gateway := d.gateway("box")
 			if strings.Contains(test.name, "IPv6") {
 				gateway = strings.Fields(d.field(`default via (\S+)`, "box", "ip", "-6", "route"))[0]
@@ -63,7 +65,8 @@ func TestPathMTU(t *testing.T) {
 	port := freePort()
 	startAtPeer(t, fmt.Sprintf("%s udpserve %s:%d", helper, far, port))
 	d.says("same 1200", "box", helper, "udpdial", fmt.Sprintf("%s:%d", far, port), "1200")
-	if r := d.exec("box", "ping", "-c2", "-i0.2", "-W2", "-M", "do", "-s", "1400", far); !strings.Contains(r.stdout+r.stderr, "mtu = 1300") && !strings.Contains(r.stdout+r.stderr, "mtu=1300") {
+	if r := d.exec("box", "ping", "-c2", "-i0.2", "-W2", "-M", "do", "-s", "1400", far); !strings.Contains(r.stdout+
+		r.stderr, "mtu = 1300") && !strings.Contains(r.stdout+r.stderr, "mtu=1300") {
 		t.Errorf("ping hears nothing of the path's MTU: %v", r)
 	}
 	// The container's kernel learns it, and fragments; the server answers in fragments as well.
@@ -94,7 +97,8 @@ func TestOutboundAddress(t *testing.T) {
 	d.idle("cabled", "--network", "cable")
 	d.idle("lost", "--network", "nowhere")
 	d.says("ok", "cabled", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port))
-	if r := d.exec("lost", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "3s"); strings.HasPrefix(r.stdout, "ok") {
+	if r := d.exec("lost", helper, "tcpdial", fmt.Sprintf("%s:%d", peer4, port), "3s"); strings.HasPrefix(r.stdout,
+		"ok") {
 		t.Errorf("a connection left by another interface: %v", r)
 	}
 	d.fails("address of the host", "network", "create", "--outbound-addr", "::1", "third")
@@ -125,7 +129,8 @@ func TestFlows(t *testing.T) {
 		seen := map[string]bool{}
 		for _, f := range list {
 			switch {
-			case f.Container != "box" || f.Direction != "out" || f.Outside != target || !strings.HasPrefix(f.Inside, d.address("box")+":") || !strings.HasPrefix(f.HostSide, ""):
+			case f.Container != "box" || f.Direction != "out" || f.Outside != target ||
+				!strings.HasPrefix(f.Inside, d.address("box")+":") || !strings.HasPrefix(f.HostSide, ""):
 			case f.Proto == "tcp" && f.State == "established" && f.In == 5 && f.Out == 5,
 				f.Proto == "udp" && f.In == 100 && f.Out == 100 && f.PacketsIn == 1:
 				seen[f.Proto] = true
@@ -218,7 +223,8 @@ func TestInheritedSocket(t *testing.T) {
 	d.start()
 	d.serve("web", []string{"-p", fmt.Sprintf("0.0.0.0:%d:80", port)}, helper, "tcpserve", ":80", "addr")
 	for range 2 { // the container may come and go
-		if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout; !strings.HasPrefix(out, "ok") {
+		if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout; !strings.HasPrefix(out,
+			"ok") {
 			t.Errorf("the inherited port does not answer: %s", out)
 		}
 		d.ok("port", "rm", "web", fmt.Sprintf("%d:80", port))

@@ -24,7 +24,8 @@ var beside = []string{"nothing", "a busy loop", "two of them"}
 func (d *daemon) flooder(name, kind, target string) (end func() int) {
 	d.t.Helper()
 	gateway := d.field(`lladdr ([0-9a-f:]+)`, name, "sh", "-c", "ping -c1 -W5 "+d.gateway(name)+" >/dev/null; ip neigh show "+d.gateway(name))
-	h := d.startTalk("flood "+kind, usernet, "exec", "-i", name, helper, "flood", kind, "eth0", gateway, d.address(name), target)
+	h := d.startTalk("flood "+kind, usernet, "exec", "-i", name, helper, "flood", kind, "eth0", gateway,
+		d.address(name), target)
 	h.wants("flooding")
 	return func() int {
 		h.in.Close()
@@ -39,7 +40,8 @@ func (d *daemon) flooder(name, kind, target string) (end func() int) {
 // busyLoops starts some in a container, which send nothing, and returns what ends them.
 func (d *daemon) busyLoops(name string, n int) (end func()) {
 	d.t.Helper()
-	script := strings.Repeat("while :; do :; done & loops=\"$loops $!\"; ", n) + "echo run; read line; kill $loops; echo ended"
+	script := strings.Repeat("while :; do :; done & loops=\"$loops $!\"; ", n) +
+		"echo run; read line; kill $loops; echo ended"
 	h := d.startTalk("busy loops", usernet, "exec", "-i", name, "sh", "-c", script)
 	h.wants("run")
 	return func() {
@@ -64,13 +66,13 @@ func processorTime(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// A sample is the time that half and 99 of 100 requests of one measurement took at most, in µs, and the daemon's processor
-// time for each request of it.
+// A sample is the time that half and 99 of 100 requests of one measurement took at most, in µs, and the daemon's
+// processor time for each request of it.
 type sample struct{ p50, p99, processor float64 }
 
-// TestNeighboursOfFloods has a container make requests while a neighbour floods: all are answered. How long they take is
-// measured, in turns with the same at rest and beside busy loops that send nothing. It is not judged here, since it depends
-// on what else the machine does.
+// TestNeighboursOfFloods has a container make requests while a neighbour floods: all are answered. How long they take
+// is measured, in turns with the same at rest and beside busy loops that send nothing. It is not judged here, since it
+// depends on what else the machine does.
 func TestNeighboursOfFloods(t *testing.T) { // alone: it measures
 	count, rounds := 50, 1
 	if s := os.Getenv(neighbourVariable); s != "" {

@@ -28,7 +28,8 @@ func TestNetworkOptions(t *testing.T) {
 		t.Errorf("without masquerading there is a way out: %v", r)
 	}
 
-	d.ok("network", "create", "-o", "com.docker.network.driver.mtu=1280", "-o", "com.docker.network.container_iface_prefix=lan", "named")
+	d.ok("network", "create", "-o", "com.docker.network.driver.mtu=1280", "-o",
+		"com.docker.network.container_iface_prefix=lan", "named")
 	d.idle("c1", "--network", "named")
 	d.ok("network", "connect", "apart", "c1")
 	out := d.exec("c1", "ip", "-o", "link").stdout

@@ -120,7 +120,8 @@ func TestHostName(t *testing.T) {
 	port := freePort()
 	listen(t, fmt.Sprintf(":%d", port), echo)
 	listenUDP(t, fmt.Sprintf("0.0.0.0:%d", port))
-	for _, host := range []string{"host.docker.internal", d.gateway("box"), "172.17.0.1"} { // the last is another network's gateway
+	// the last is another network's gateway
+	for _, host := range []string{"host.docker.internal", d.gateway("box"), "172.17.0.1"} {
 		target := fmt.Sprintf("%s:%d", host, port)
 		d.says("ok", "box", helper, "tcpdial", target)
 		d.says("same 10", "box", helper, "udpdial", target, "10")
@@ -134,11 +135,13 @@ func TestHostName(t *testing.T) {
 func TestPingSocketsForbidden(t *testing.T) {
 	t.Parallel()
 	// In a network namespace of its own, whose ping_group_range is the kernel's default: nobody.
-	holder := exec.Command("unshare", "--user", "--net", fmt.Sprint("--map-user=", userID), fmt.Sprint("--map-group=", userID),
+	holder := exec.Command("unshare", "--user", "--net", fmt.Sprint("--map-user=", userID),
+		fmt.Sprint("--map-group=", userID),
 		"sh", "-c", "echo ready; exec sleep 1000000")
 	startAndWaitFor(t, holder, "ready\n")
 	d := newDaemon(t)
-	d.prefix = []string{"nsenter", "--preserve-credentials", "--user", "--net", fmt.Sprint("--target=", holder.Process.Pid)}
+	d.prefix = []string{"nsenter", "--preserve-credentials", "--user", "--net",
+		fmt.Sprint("--target=", holder.Process.Pid)}
 	d.start()
 	d.idle("box")
 	d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", "172.17.0.1")
@@ -167,8 +170,10 @@ func TestHalfClose(t *testing.T) {
 		return nil
 	})
 	published := freePort()
-	d.serve("server", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80", "digest")
-	if r := d.command(helper, "tcpsend", fmt.Sprintf("%s:%d", host4, published), "100000"); !strings.Contains(r.stdout, "same 100000") {
+	d.serve("server", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", published)}, helper, "tcpserve", ":80",
+		"digest")
+	if r := d.command(helper, "tcpsend", fmt.Sprintf("%s:%d", host4, published), "100000"); !strings.Contains(r.stdout,
+		"same 100000") {
 		t.Errorf("through a published port: %v", r)
 	}
 	d.says("same 100000", "box", helper, "tcpsend", "server:80", "100000")

@@ -34,7 +34,8 @@ func (f foreign) slirp4netns(environ []string, args ...string) *place {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command(usernet, append(append([]string{"slirp4netns", "-r", "3"}, args...), strconv.Itoa(f.pid), "tap0")...)
+	p.cmd = exec.Command(usernet, append(append([]string{"slirp4netns", "-r", "3"}, args...), strconv.Itoa(f.pid),
+		"tap0")...)
 	p.cmd.Env = append(f.d.environ(), environ...)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = log, log, []*os.File{readyEnd}
 	if err := p.cmd.Start(); err != nil {
@@ -58,7 +59,8 @@ func (f foreign) slirp4netns(environ []string, args ...string) *place {
 // serve starts a server at port 80 of f's namespaces, and returns what ends it.
 func (f foreign) serve() (end func()) {
 	f.d.t.Helper()
-	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper, "tcpserve", ":80", "addr")
+	cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(f.pid), helper,
+		"tcpserve", ":80", "addr")
 	if err := cmd.Start(); err != nil {
 		f.d.t.Fatal(err)
 	}
@@ -79,8 +81,9 @@ func (d *daemon) hasEnded(name string) {
 	})
 }
 
-// TestPlacesJoinNetworks has a runtime's namespace on two networks of the daemon instead of alone: neighbours, names, egress rules,
-// flows, published ports, what the runtime believes to be its addresses, a new daemon, a crash of the daemon, and the end.
+// TestPlacesJoinNetworks has a runtime's namespace on two networks of the daemon instead of alone: neighbours, names,
+// egress rules, flows, published ports, what the runtime believes to be its addresses, a new daemon, a crash of the
+// daemon, and the end.
 func TestPlacesJoinNetworks(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -90,14 +93,16 @@ func TestPlacesJoinNetworks(t *testing.T) {
 	d.idle("other", "--network", "two")
 	f := startForeign(d)
 	sock := filepath.Join(d.dir, "api.sock")
-	p := f.slirp4netns([]string{"USERNET_NETWORK=two, one", "USERNET_NAME=app"}, "-c", "--enable-sandbox", "--enable-seccomp", "-a", sock)
+	p := f.slirp4netns([]string{"USERNET_NETWORK=two, one", "USERNET_NAME=app"}, "-c", "--enable-sandbox",
+		"--enable-seccomp", "-a", sock)
 
 	inside := func(when string) {
 		t.Helper()
 		if got := f.links(); got != "tap0 eth0" {
 			t.Errorf("%s, interfaces: %s", when, got)
 		}
-		if out := f.run("dig", "+short", "+tries=5", "@10.0.2.3", "web").stdout; strings.TrimSpace(out) != d.address("web") {
+		if out := f.run("dig", "+short", "+tries=5", "@10.0.2.3", "web").stdout; strings.TrimSpace(out) != d.address(
+			"web") {
 			t.Errorf("%s, the name server of the plan says %q", when, out)
 		}
 		if r := f.run(helper, "tcpdial", d.address("web")+":80"); !strings.HasPrefix(r.stdout, "ok") {
@@ -138,7 +143,8 @@ func TestPlacesJoinNetworks(t *testing.T) {
 		})
 	}
 	published("at first")
-	// What the runtime believes to be the container's address leads to its services from inside: rootlessport connects so.
+	// What the runtime believes to be the container's address leads to its services from inside: rootlessport connects
+	// so.
 	if r := f.run(helper, "tcpdial", "10.0.2.100:80"); !strings.HasPrefix(r.stdout, "ok") {
 		t.Errorf("the guest's address of the plan: %v", r)
 	}
@@ -153,7 +159,8 @@ func TestPlacesJoinNetworks(t *testing.T) {
 	d.stop(syscall.SIGKILL)
 	d.start()
 	eventually(t, func() error {
-		if out := f.run("dig", "+short", "+tries=1", "+time=1", "@10.0.2.3", "web").stdout; strings.TrimSpace(out) != d.address("web") {
+		if out := f.run("dig", "+short", "+tries=1", "+time=1", "@10.0.2.3", "web").stdout; strings.TrimSpace(out) !=
+			d.address("web") {
 			return fmt.Errorf("after a crash of the daemon there is no name server: %q", out)
 		}
 		return nil
@@ -209,8 +216,8 @@ func TestPlaceOfAKilledProcessEnds(t *testing.T) {
 	})
 }
 
-// TestPlaceJoinsBesideAnInterfaceOfTheCaller: RootlessKit makes the TAP and gives it addresses and the default route itself, once
-// it is told that the network is ready. Traffic takes the daemon's networks all the same.
+// TestPlaceJoinsBesideAnInterfaceOfTheCaller: RootlessKit makes the TAP and gives it addresses and the default route
+// itself, once it is told that the network is ready. Traffic takes the daemon's networks all the same.
 func TestPlaceJoinsBesideAnInterfaceOfTheCaller(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -229,7 +236,8 @@ func TestPlaceJoinsBesideAnInterfaceOfTheCaller(t *testing.T) {
 	inside("ip", "addr", "add", "10.0.2.100/24", "dev", "tap0")
 	inside("ip", "route", "add", "default", "via", "10.0.2.2", "dev", "tap0")
 	for range 2 {
-		if out := f.run("dig", "+short", "+tries=5", "@10.0.2.3", "web").stdout; strings.TrimSpace(out) != d.address("web") {
+		if out := f.run("dig", "+short", "+tries=5", "@10.0.2.3", "web").stdout; strings.TrimSpace(out) != d.address(
+			"web") {
 			t.Errorf("the name server of the plan says %q", out)
 		}
 		for _, target := range []string{d.address("web"), peer4} {
@@ -258,10 +266,12 @@ func TestPlacesSayWhatIsMissing(t *testing.T) {
 		words string
 		args  []string
 	}{
-		"no such network":      {"network nosuch not found", []string{"--usernet-network=nosuch", "-c", pid, "tap0"}},
-		"no daemon":            {"no usernet daemon answers at " + d.dir + "/nowhere", []string{"-c", pid, "tap0"}},
-		"the host's namespace": {"network namespace", []string{"--usernet-network=bridge", "-c", strconv.Itoa(os.Getpid()), "tap0"}},
-		"no namespace":         {"is joined by a network namespace", []string{"--usernet-network=bridge", "--netns-type=tapfd", "3"}},
+		"no such network": {"network nosuch not found", []string{"--usernet-network=nosuch", "-c", pid, "tap0"}},
+		"no daemon":       {"no usernet daemon answers at " + d.dir + "/nowhere", []string{"-c", pid, "tap0"}},
+		"the host's namespace": {"network namespace",
+			[]string{"--usernet-network=bridge", "-c", strconv.Itoa(os.Getpid()), "tap0"}},
+		"no namespace": {"is joined by a network namespace",
+			[]string{"--usernet-network=bridge", "--netns-type=tapfd", "3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{"USERNET_NETWORK=bridge", usernet, "slirp4netns"}, c.args...)
@@ -278,7 +288,8 @@ func TestPlacesSayWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestPastaJoinsNetworks has pasta's place on a network of the daemon: with the ports that it is told and those that it follows.
+// TestPastaJoinsNetworks has pasta's place on a network of the daemon: with the ports that it is told and those that it
+// follows.
 func TestPastaJoinsNetworks(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -289,7 +300,8 @@ func TestPastaJoinsNetworks(t *testing.T) {
 	pidFile := filepath.Join(d.dir, "pasta.pid")
 	pasta := func(args ...string) result {
 		t.Helper()
-		args = append([]string{"USERNET_NETWORK=mynet", "USERNET_NAME=app", usernet, "pasta", "--config-net", "--dns-forward", "169.254.1.1"}, args...)
+		args = append([]string{"USERNET_NETWORK=mynet", "USERNET_NAME=app", usernet, "pasta", "--config-net",
+			"--dns-forward", "169.254.1.1"}, args...)
 		return d.command("env", append(args, pid)...)
 	}
 	for words, args := range map[string][]string{
@@ -303,13 +315,15 @@ func TestPastaJoinsNetworks(t *testing.T) {
 		}
 		d.hasEnded("app")
 	}
-	if r := pasta("-t", fmt.Sprintf("%d:80", port), "-u", "auto", "-I", "net0", "--pid", pidFile, "--quiet"); r.code != 0 || r.stdout+r.stderr != "" {
+	if r := pasta("-t", fmt.Sprintf("%d:80", port), "-u", "auto", "-I", "net0", "--pid", pidFile, "--quiet"); r.code !=
+		0 || r.stdout+r.stderr != "" {
 		t.Fatal(r)
 	}
 	if got := f.links(); got != "net0" {
 		t.Errorf("interfaces: %s", got)
 	}
-	if out := f.run("dig", "+short", "+tries=5", "@169.254.1.1", "web").stdout; strings.TrimSpace(out) != d.address("web") {
+	if out := f.run("dig", "+short", "+tries=5", "@169.254.1.1", "web").stdout; strings.TrimSpace(out) != d.address(
+		"web") {
 		t.Errorf("the name server says %q", out)
 	}
 	if r := f.run(helper, "tcpdial", d.address("web")+":80"); !strings.HasPrefix(r.stdout, "ok") {
@@ -324,7 +338,8 @@ func TestPastaJoinsNetworks(t *testing.T) {
 		return nil
 	})
 	followed := strconv.Itoa(freePort())
-	udp := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, helper, "udpserve", ":"+followed)
+	udp := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", "--target", pid, helper, "udpserve",
+		":"+followed)
 	if err := udp.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +363,8 @@ func TestPastaJoinsNetworks(t *testing.T) {
 	_ = syscall.Kill(f.pid, syscall.SIGKILL)
 	d.hasEnded("app")
 	eventually(t, func() error {
-		if b, err := os.ReadFile("/proc/" + process + "/environ"); err == nil && len(b) > 0 { // one that nobody has waited for has none
+		// one that nobody has waited for has none
+		if b, err := os.ReadFile("/proc/" + process + "/environ"); err == nil && len(b) > 0 {
 			return fmt.Errorf("pasta goes on after the namespace's end")
 		}
 		return nil

@@ -29,13 +29,15 @@ func askAPI(t testing.TB, socket, request string) string {
 	return string(b)
 }
 
-// TestSlirp4netnsWaysToTheHost: what the gateway's address leads to with each of the options about that, and the name server's.
+// TestSlirp4netnsWaysToTheHost: what the gateway's address leads to with each of the options about that, and the name
+// server's.
 func TestSlirp4netnsWaysToTheHost(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	port := freePort()
 	source := make(chan string, 10)
-	listen(t, fmt.Sprintf("0.0.0.0:%d", port), func(c *net.TCPConn) { source <- c.RemoteAddr().(*net.TCPAddr).IP.String(); c.Close() })
+	listen(t, fmt.Sprintf("0.0.0.0:%d", port),
+		func(c *net.TCPConn) { source <- c.RemoteAddr().(*net.TCPAddr).IP.String(); c.Close() })
 	gateway := fmt.Sprintf("10.0.2.2:%d", port)
 	for _, test := range []struct {
 		name string
@@ -47,7 +49,8 @@ func TestSlirp4netnsWaysToTheHost(t *testing.T) {
 		{"host", nil, gateway, "ok", "127.0.0.1"},
 		{"host, of an address", []string{"--outbound-addr=" + host4}, gateway, "ok", host4},
 		{"no host", []string{"--disable-host-loopback"}, gateway, "ENETUNREACH", ""},
-		{"no host, by IPv6", []string{"--disable-host-loopback", "-6"}, fmt.Sprintf("[fd00::2]:%d", port), "ENETUNREACH", ""},
+		{"no host, by IPv6", []string{"--disable-host-loopback", "-6"}, fmt.Sprintf("[fd00::2]:%d", port),
+			"ENETUNREACH", ""},
 		{"no name server", []string{"--disable-dns"}, "10.0.2.3:53", "ETIMEDOUT", ""},
 		{"name server", nil, "10.0.2.3:53", "ok", ""},
 	} {
@@ -56,7 +59,8 @@ func TestSlirp4netnsWaysToTheHost(t *testing.T) {
 			f.slirp4netns(nil, append([]string{"-c"}, test.args...)...)
 			if strings.HasPrefix(test.to, "[") {
 				eventually(t, func() error { // the address comes by a router advertisement
-					if out := f.run("ip", "-6", "addr", "show", "tap0").stdout; !strings.Contains(out, "fd00::") || strings.Contains(out, "tentative") {
+					if out := f.run("ip", "-6", "addr", "show", "tap0").stdout; !strings.Contains(out, "fd00::") ||
+						strings.Contains(out, "tentative") {
 						return fmt.Errorf("no address: %s", out)
 					}
 					return nil
@@ -86,7 +90,8 @@ func TestSlirp4netnsWaysToTheHost(t *testing.T) {
 	}
 }
 
-// TestSlirp4netnsRefusals: what cannot be done ends with slirp4netns's status, 1, and a sentence that says what and where.
+// TestSlirp4netnsRefusals: what cannot be done ends with slirp4netns's status, 1, and a sentence that says what and
+// where.
 func TestSlirp4netnsRefusals(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -98,15 +103,19 @@ func TestSlirp4netnsRefusals(t *testing.T) {
 		args        []string
 	}{
 		{"an option that does not exist", "unknown flag: --nosuch", []string{"--nosuch", pid, "tap0"}},
-		{"a process that is gone", "/proc/999999999/ns/net: no such file or directory", []string{"-c", "999999999", "tap1"}},
+		{"a process that is gone", "/proc/999999999/ns/net: no such file or directory",
+			[]string{"-c", "999999999", "tap1"}},
 		{"a path that is gone", "existing path expected when --netns-type=path: stat /nowhere", []string{"-c", "--netns-type=path", "/nowhere", "tap1"}},
-		{"a path to something else", "/etc/passwd is not a namespace", []string{"-c", "--netns-type=path", "/etc/passwd", "tap1"}},
+		{"a path to something else", "/etc/passwd is not a namespace",
+			[]string{"-c", "--netns-type=path", "/etc/passwd", "tap1"}},
 		{"a TAP that another has", "interface tap0 is in use in this sandbox already", []string{"-c", pid, "tap0"}},
 		{"an interface that is no TAP", "an interface of that name exists and is no TAP", []string{"-c", pid, "lo"}},
-		{"a name that is too long", "an interface name has at most 15 characters", []string{"-c", pid, "abcdefghijklmnop"}},
+		{"a name that is too long", "an interface name has at most 15 characters",
+			[]string{"-c", pid, "abcdefghijklmnop"}},
 		{"a closed ready descriptor", "descriptor 77 is not open", []string{"-c", "-r", "77", pid, "tap1"}},
 		{"a closed exit descriptor", "descriptor 77 is not open", []string{"-c", "-e", "77", pid, "tap1"}},
-		{"no directory for the socket", "API socket: listen unix /nowhere/sock", []string{"-c", "-a", "/nowhere/sock", pid, "tap1"}},
+		{"no directory for the socket", "API socket: listen unix /nowhere/sock",
+			[]string{"-c", "-a", "/nowhere/sock", pid, "tap1"}},
 		{"another user's namespace", "network namespace", []string{"-c", "1", "tap1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -121,8 +130,8 @@ func TestSlirp4netnsRefusals(t *testing.T) {
 	}
 }
 
-// TestSlirp4netnsTenThousandPorts publishes ten thousand ports, with what is no request among them, and takes them back. It is
-// alone, since those are all ports that other tests use.
+// TestSlirp4netnsTenThousandPorts publishes ten thousand ports, with what is no request among them, and takes them
+// back. It is alone, since those are all ports that other tests use.
 func TestSlirp4netnsTenThousandPorts(t *testing.T) {
 	d := startDaemon(t)
 	f := startForeign(d)

@@ -21,13 +21,15 @@ func TestPortsOfARunningContainer(t *testing.T) {
 		return d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout
 	}
 	out := d.ok("port", "add", "web", "-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("%d:80/udp", port))
-	if !strings.Contains(out, fmt.Sprintf("80/tcp -> 0.0.0.0:%d", port)) || !strings.Contains(out, fmt.Sprintf("80/udp -> [::]:%d", port)) {
+	if !strings.Contains(out, fmt.Sprintf("80/tcp -> 0.0.0.0:%d", port)) ||
+		!strings.Contains(out, fmt.Sprintf("80/udp -> [::]:%d", port)) {
 		t.Errorf("port add prints %s", out)
 	}
 	if out := answers(port); !strings.HasPrefix(out, "ok") {
 		t.Errorf("the added port: %s", out)
 	}
-	if out := d.ok("port", "web", "80/udp"); !strings.Contains(out, fmt.Sprintf("0.0.0.0:%d", port)) || strings.Contains(out, "->") {
+	if out := d.ok("port", "web", "80/udp"); !strings.Contains(out, fmt.Sprintf("0.0.0.0:%d", port)) ||
+		strings.Contains(out, "->") {
 		t.Errorf("port web 80/udp prints %s", out)
 	}
 	if out := d.ok("ps"); !strings.Contains(out, fmt.Sprintf("0.0.0.0:%d->80/tcp", port)) {
@@ -110,7 +112,8 @@ func TestTenThousandPorts(t *testing.T) {
 	})
 }
 
-// descriptors is how many the daemon has open, by its own count: /proc does not show those of a process that is not dumpable.
+// descriptors is how many the daemon has open, by its own count: /proc does not show those of a process that is not
+// dumpable.
 func (d *daemon) descriptors() int {
 	d.t.Helper()
 	var info struct{ NFd int }
@@ -141,10 +144,12 @@ func TestUDPPorts(t *testing.T) {
 	d := startDaemon(t)
 	port := freePort()
 	d.ok("network", "create", "mynet")
-	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80/udp", port)}, helper, "udpserve", ":80", "addr")
+	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80/udp", port)}, helper, "udpserve", ":80",
+		"addr")
 	d.idle("sibling", "--network", "mynet")
 	t.Run("replies come from the address that was asked", func(t *testing.T) {
-		for _, address := range []string{host4, resolver} { // two of the host's addresses; a connected socket takes no other's answer
+		// two of the host's addresses; a connected socket takes no other's answer
+		for _, address := range []string{host4, resolver} {
 			target := fmt.Sprintf("%s:%d", address, port)
 			if out := atPeer(t, helper+" udpdial "+target); !sourceIs(out, peer4) {
 				t.Errorf("%s: %s", target, out)
@@ -156,7 +161,8 @@ func TestUDPPorts(t *testing.T) {
 		gateway := d.gateway("web")
 		for _, client := range []string{"web", "sibling"} {
 			for _, address := range []string{host4, gateway} {
-				if out := d.ok("exec", client, helper, "udpdial", fmt.Sprintf("%s:%d", address, port)); !sourceIs(out, gateway) {
+				if out := d.ok("exec", client, helper, "udpdial", fmt.Sprintf("%s:%d", address, port)); !sourceIs(out,
+					gateway) {
 					t.Errorf("%s through %s: %s", client, address, out)
 				}
 			}
@@ -165,7 +171,8 @@ func TestUDPPorts(t *testing.T) {
 	t.Run("clients that share the gateway's address are kept apart", func(t *testing.T) {
 		var clients []net.Conn
 		for _, address := range []string{"127.0.0.1", host4, resolver} {
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address), Port: port + 5}, &net.UDPAddr{IP: net.ParseIP(address), Port: port})
+			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address), Port: port + 5},
+				&net.UDPAddr{IP: net.ParseIP(address), Port: port})
 			if err != nil {
 				t.Fatal(err)
 			}

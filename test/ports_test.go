@@ -48,7 +48,8 @@ func TestPublishedPort(t *testing.T) {
 		})
 	}
 	t.Run("IPv6 loopback", func(t *testing.T) {
-		if out := here("tcpdial", fmt.Sprintf("[::1]:%d", port)); !strings.HasPrefix(out, "ok") || len(strings.Fields(out)) < 3 {
+		if out := here("tcpdial", fmt.Sprintf("[::1]:%d", port)); !strings.HasPrefix(out, "ok") || len(strings.Fields(
+			out)) < 3 {
 			t.Errorf("no answer over ::1: %q", out)
 		}
 	})
@@ -89,7 +90,8 @@ func TestPublishedPortThatIsTaken(t *testing.T) {
 	port := freePort()
 	publish := fmt.Sprintf("%d:80", port)
 	d.serve("first", []string{"-p", publish}, helper, "tcpserve", ":80", "addr")
-	d.fails("port is already allocated", "run", "-d", "--name", "second", "-p", publish, "--", "busybox", "sleep", "100")
+	d.fails("port is already allocated", "run", "-d", "--name", "second", "-p", publish, "--", "busybox", "sleep",
+		"100")
 	if names := d.column(-1, "ps"); !slices.Equal(names, []string{"first"}) {
 		t.Errorf("running after the failure: %v", names)
 	}
@@ -105,8 +107,10 @@ func TestPublishedPortThatIsTaken(t *testing.T) {
 	listen(t, fmt.Sprintf("127.0.0.1:%d", foreign), echo)
 	d.fails("port is already allocated", "run", "-d", "-p", fmt.Sprintf("127.0.0.1:%d:80", foreign), "--", "true")
 	// All or nothing: the second of a range is taken, so the first must not stay bound.
-	d.fails("port is already allocated", "run", "-d", "-p", fmt.Sprintf("127.0.0.1:%d-%d:80-81", foreign-1, foreign), "--", "true")
-	if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", foreign-1)).stdout; !strings.HasPrefix(out, "ECONNREFUSED") {
+	d.fails("port is already allocated", "run", "-d", "-p", fmt.Sprintf("127.0.0.1:%d-%d:80-81", foreign-1, foreign),
+		"--", "true")
+	if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", foreign-1)).stdout; !strings.HasPrefix(out,
+		"ECONNREFUSED") {
 		t.Errorf("a part of the failed range is bound: %s", out)
 	}
 }
@@ -130,7 +134,8 @@ func TestPublishedPortGrammar(t *testing.T) {
 				_, target, _ := strings.Cut(strings.Fields(d.ok("port", name))[2], ":")
 				test.target = "127.0.0.1:" + target
 			}
-			if out := d.command(helper, "tcpdial", test.target).stdout; !strings.HasPrefix(out, "ok") || len(strings.Fields(out)) < 3 {
+			if out := d.command(helper, "tcpdial", test.target).stdout; !strings.HasPrefix(out, "ok") || len(
+				strings.Fields(out)) < 3 {
 				t.Errorf("%s does not answer: %q", test.target, out)
 			}
 		})
@@ -148,10 +153,12 @@ func TestClosedContainerPortIsRefused(t *testing.T) {
 	d := startDaemon(t)
 	port := freePort()
 	d.idle("box", "-p", fmt.Sprintf("%d:80", port))
-	if r := d.command("curl", "-sS", "--max-time", "10", fmt.Sprintf("http://127.0.0.1:%d/", port)); r.code == 0 || r.code == 28 {
+	if r := d.command("curl", "-sS", "--max-time", "10", fmt.Sprintf("http://127.0.0.1:%d/", port)); r.code == 0 ||
+		r.code == 28 {
 		t.Errorf("curl ended with %v", r)
 	}
-	if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout; !strings.Contains(out, "ECONNRE") {
+	if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout; !strings.Contains(out,
+		"ECONNRE") {
 		t.Errorf("the client sees %q, not a refusal", out)
 	}
 }

@@ -31,7 +31,8 @@ func (d *daemon) hold(name, address string) *held {
 // talk starts a helper in a container that says "ok" when it has begun, reads lines, and ends with its standard input.
 func (d *daemon) talk(name string, args ...string) *held {
 	d.t.Helper()
-	return d.talkTo(name+": "+strings.Join(args, " "), append([]string{usernet, "exec", "-i", name, helper}, args...)...)
+	return d.talkTo(name+": "+strings.Join(args, " "),
+		append([]string{usernet, "exec", "-i", name, helper}, args...)...)
 }
 
 // talkTo is talk with any command.
@@ -45,7 +46,8 @@ func (d *daemon) talkTo(name string, command ...string) *held {
 // starts is talk with another first line than "ok".
 func (d *daemon) starts(line, name string, args ...string) *held {
 	d.t.Helper()
-	h := d.startTalk(name+": "+strings.Join(args, " "), append([]string{usernet, "exec", "-i", name, helper}, args...)...)
+	h := d.startTalk(name+": "+strings.Join(args, " "),
+		append([]string{usernet, "exec", "-i", name, helper}, args...)...)
 	h.wants(line)
 	return h
 }
@@ -107,7 +109,8 @@ func (h *held) echoes(line string) {
 	h.wants(line)
 }
 
-// load keeps containers and the host busy until stop is called; what fails in it while the daemon is away is not counted.
+// load keeps containers and the host busy until stop is called; what fails in it while the daemon is away is not
+// counted.
 func (d *daemon) load(name string, port int, stop <-chan struct{}) *sync.WaitGroup {
 	var group sync.WaitGroup
 	again := func(args ...string) {
@@ -141,13 +144,15 @@ func TestEverythingComesBackAfterAKill(t *testing.T) {
 	startAndWaitFor(t, server, "listening\n")
 	listen(t, fmt.Sprintf("%s:%d", host4, mirror), echo)
 	d.ok("network", "create", "--ipv6", "mynet")
-	d.serve("web", []string{"--network", "mynet", "--network-alias", "www", "-p", fmt.Sprintf("%d:80", port), "-p", "80", "-P", "--expose", "81"}, helper, "tcpserve", ":80", "echo")
+	d.serve("web", []string{"--network", "mynet", "--network-alias", "www", "-p", fmt.Sprintf("%d:80", port), "-p",
+		"80", "-P", "--expose", "81"}, helper, "tcpserve", ":80", "echo")
 	d.idle("client", "--network", "mynet")
 	d.idle("busy", "--network", "mynet")
 	d.idle("bystander")
 	before, ports := d.ok("network", "inspect", "mynet"), d.ok("port", "web")
 	addresses := func() string {
-		return strings.Join([]string{d.address("web"), d.address6("web"), d.mac("web"), d.address("client"), d.address("bystander")}, " ")
+		return strings.Join([]string{d.address("web"), d.address6("web"), d.mac("web"), d.address("client"),
+			d.address("bystander")}, " ")
 	}
 	had := addresses()
 

@@ -13,7 +13,8 @@ func TestSameOutputAsDocker(t *testing.T) {
 	d.ok("network", "create", "--label", "team=a", "--label", "zone=b", "--ipv6", "mynet")
 	d.ok("network", "create", "--internal", "--attachable", "inner")
 	port := freePort()
-	d.idle("web", "--network", "mynet", "-p", fmt.Sprintf("127.0.0.1:%d:80", port), "-p", fmt.Sprintf("%d:90/udp", freePort()), "--expose", "1000-1003",
+	d.idle("web", "--network", "mynet", "-p", fmt.Sprintf("127.0.0.1:%d:80", port), "-p",
+		fmt.Sprintf("%d:90/udp", freePort()), "--expose", "1000-1003",
 		"--label", "tier=1", "--label", "app=x", "-e", "A=b", "--add-host", "a:1.2.3.4", "--hostname", "box")
 	d.ok("network", "connect", "--alias", "other", "inner", "web")
 	d.container("done", nil, "sh", "-c", "exit 4")
@@ -27,7 +28,8 @@ func TestSameOutputAsDocker(t *testing.T) {
 		{"network", "ls", "--format", "table {{.Name}}\t{{.IPv6}}\t{{.Internal}}\t{{.Label \"team\"}}"},
 		{"network", "ls", "--format", "{{.ID}} {{.Driver}} {{.Scope}} {{.Label \"team\"}}"},
 		{"network", "ls", "--format", "{{upper .Name}} {{json .Name}}"},
-		{"network", "inspect", "-f", "{{json .IPAM}} {{json .Options}} {{.Created}} {{.Labels}}", "mynet", "inner", "host"},
+		{"network", "inspect", "-f", "{{json .IPAM}} {{json .Options}} {{.Created}} {{.Labels}}", "mynet", "inner",
+			"host"},
 		{"network", "inspect", "-f", "{{range $id, $c := .Containers}}{{$id}} {{$c.Name}} {{$c.IPv4Address}} {{$c.MacAddress}}{{end}}", "mynet"},
 		{"network", "inspect", "-f", "{{range .Containers}}[{{.IPv6Address}}] {{.Name}}{{end}} {{range .IPAM.Config}}[{{.IPRange}}] {{.Gateway}}{{end}}", "inner"},
 		{"ps", "--format", "{{.ID}} {{.Names}} {{.Command}} {{.Ports}} {{.State}}"},

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// smoke are the tests of `make smoke` (go test -short): together less than a minute, and each of them of a way that most users
-// go. They have to be tests of this package, so that one that is renamed is not lost.
+// smoke are the tests of `make smoke` (go test -short): together less than a minute, and each of them of a way that
+// most users go. They have to be tests of this package, so that one that is renamed is not lost.
 var smoke = []func(*testing.T){
 	TestWorld,
 	TestNetworkModes, TestExitStatus, TestDetachedLife,

@@ -36,8 +36,8 @@ type soak struct {
 	counts sync.Map // of what was done, *atomic.Int64 by name
 }
 
-// TestSoak has fifty containers join, leave, publish, resolve and transfer with digests while another attacks the daemon and the
-// daemon is killed again and again. Without the variable it is short.
+// TestSoak has fifty containers join, leave, publish, resolve and transfer with digests while another attacks the
+// daemon and the daemon is killed again and again. Without the variable it is short.
 func TestSoak(t *testing.T) {
 	length, pause := 12*time.Second, 5*time.Second
 	if s := os.Getenv(soakVariable); s != "" {
@@ -131,7 +131,8 @@ func (s *soak) step() {
 	case 3, 4:
 		s.use("transfers to the host", "same "+size, i, i, "exec", name, helper, "tcpsend", s.sink, size)
 	case 5:
-		s.use("transfers to published ports", "same "+size, i, i, "exec", name, helper, "tcpsend", net.JoinHostPort(host4, strconv.Itoa(s.ports+i)), size)
+		s.use("transfers to published ports", "same "+size, i, i, "exec", name, helper, "tcpsend",
+			net.JoinHostPort(host4, strconv.Itoa(s.ports+i)), size)
 	case 6:
 		s.use("names resolved", ".", i, j, "exec", name, "dig", "+short", "+search", peer)
 	default:
@@ -139,8 +140,9 @@ func (s *soak) step() {
 	}
 }
 
-// soakAttacks are what a hostile container does, in turn and for some seconds each: $0 is the helper, $1 a server of the host
-// that reads nothing. It is root in its sandbox. That the others do not notice is what use and settle find out.
+// soakAttacks are what a hostile container does, in turn and for some seconds each: $0 is the helper, $1 a server of
+// the host that reads nothing. It is root in its sandbox. That the others do not notice is what use and settle find
+// out.
 var soakAttacks = []struct{ what, script string }{
 	{"floods of DNS questions", `exec "$0" dnsflood 127.0.0.11:53 example.test`},
 	{"a DNS server's answers that stay unread", `for i in $(seq 50); do "$0" udpempty 127.0.0.11:53 & done; wait`},
@@ -165,7 +167,8 @@ func (s *soak) hostile(stop <-chan struct{}) {
 		if r := s.d.try("run", "-d", "--name", name, "--network", "soak", "--", "sleep", "1000000"); r.code != 0 {
 			continue // the daemon was killed
 		}
-		s.d.command("timeout", "60", usernet, "exec", name, "timeout", "-s", "KILL", "4", "sh", "-c", attack.script, helper, s.deaf)
+		s.d.command("timeout", "60", usernet, "exec", name, "timeout", "-s", "KILL", "4", "sh", "-c", attack.script,
+			helper, s.deaf)
 		s.count("attacks: " + attack.what)
 	}
 }
@@ -215,7 +218,8 @@ func (s *soak) join(i int) {
 	}
 	epoch := s.epoch.Load()
 	s.d.try("rm", "-f", soakName(i)) // a kill may have left it
-	r := s.d.try("run", "-d", "--name", soakName(i), "--network", "soak", "-p", fmt.Sprintf("%d:80", s.ports+i), "--", helper, "tcpserve", ":80", "digest")
+	r := s.d.try("run", "-d", "--name", soakName(i), "--network", "soak", "-p", fmt.Sprintf("%d:80", s.ports+i), "--",
+		helper, "tcpserve", ":80", "digest")
 	if r.code != 0 {
 		if s.quiet(epoch) {
 			s.d.t.Errorf("join: %v", r)

@@ -98,15 +98,21 @@ func TestLargeTransfersArriveWhole(t *testing.T) {
 		size = "30000000"
 	}
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, port))
-	d.serve("server", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80", "digest")
+	d.serve("server", []string{"--network", "dual", "-p", fmt.Sprintf("%d:80", port)}, helper, "tcpserve", ":80",
+		"digest")
 	for _, test := range []struct {
 		name string
 		send func() result
 	}{
-		{"container to another machine", func() result { return d.exec("box", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), size) }},
-		{"container to another machine, IPv6", func() result { return d.exec("box", helper, "tcpsend", fmt.Sprintf("[%s]:%d", peer6, port), size) }},
+		{"container to another machine",
+			func() result { return d.exec("box", helper, "tcpsend", fmt.Sprintf("%s:%d", peer4, port), size) }},
+		{"container to another machine, IPv6",
+			func() result { return d.exec("box", helper, "tcpsend", fmt.Sprintf("[%s]:%d", peer6, port), size) }},
 		{"container to container", func() result { return d.exec("box", helper, "tcpsend", "server:80", size) }},
-		{"host to container", func() result { return d.command(helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", port), size) }},
+		{"host to container", func() result {
+			return d.command(helper, "tcpsend", fmt.Sprintf("127.0.0.1:%d", port),
+				size)
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if r := test.send(); !strings.Contains(r.stdout, "same "+size) {

@@ -155,7 +155,8 @@ func TestAddressesAsDockerGivesThem(t *testing.T) {
 	}
 	d.fails("Address already in use", "run", "-d", "--network", "n3", "--ip", "10.77.0.9", "--", "true")
 	d.fails("no configured subnet", "run", "-d", "--network", "n3", "--ip", "10.78.0.9", "--", "true")
-	d.fails("Pool overlaps with other one on this address space", "network", "create", "--subnet", "10.77.0.128/25", "n4")
+	d.fails("Pool overlaps with other one on this address space", "network", "create", "--subnet", "10.77.0.128/25",
+		"n4")
 	d.ok("rm", "-f", "one")
 	d.idle("three", "--network", "n3", "--ip", "10.77.0.9")
 	d.says(" 0% packet loss", "two", "ping", "-c1", "-W5", "three")

@@ -31,8 +31,8 @@ func (d *daemon) takeOver() {
 	})
 }
 
-// TestTakeoverKeepsWhatLeadsIntoSandboxes has daemons take each other's place while containers talk to each other and ask
-// for names. No interface is without a carrier meanwhile, so that nothing is lost between containers.
+// TestTakeoverKeepsWhatLeadsIntoSandboxes has daemons take each other's place while containers talk to each other and
+// ask for names. No interface is without a carrier meanwhile, so that nothing is lost between containers.
 func TestTakeoverKeepsWhatLeadsIntoSandboxes(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "--dns-cache", "0")
@@ -62,8 +62,10 @@ func TestTakeoverKeepsWhatLeadsIntoSandboxes(t *testing.T) {
 	}
 
 	talks := []*held{
-		d.talk("box0", "tcpgap", "mirror:7"), d.talk("plain", "tcpgap", "mirror:7"), d.talk("box1", "tcpsend", "sink:9", "stdin"),
-		d.talk("box2", "dnsmany", "127.0.0.11:53", "sink"), d.talk("box3", "dnsmany", "127.0.0.11:53", "www.example.test"),
+		d.talk("box0", "tcpgap", "mirror:7"), d.talk("plain", "tcpgap", "mirror:7"),
+		d.talk("box1", "tcpsend", "sink:9", "stdin"),
+		d.talk("box2", "dnsmany", "127.0.0.11:53", "sink"),
+		d.talk("box3", "dnsmany", "127.0.0.11:53", "www.example.test"),
 	}
 	const rounds = 4
 	d.flags = append(d.flags, "--takeover")
@@ -77,7 +79,8 @@ func TestTakeoverKeepsWhatLeadsIntoSandboxes(t *testing.T) {
 		var count, failed int
 		n, _ := fmt.Sscanf(line, "count %d failed %d", &count, &failed)
 		// On a machine that is slow, a daemon that ends may not wait long enough for the resolver outside.
-		if outside := strings.Contains(h.name, "example"); line == "" || n == 2 && (failed > rounds || failed > 0 && !outside) {
+		if outside := strings.Contains(h.name, "example"); line == "" || n == 2 && (failed > rounds || failed > 0 &&
+			!outside) {
 			t.Errorf("%s: %q", h.name, line)
 		}
 	}

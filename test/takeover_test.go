@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestTakeover has one daemon after the other take the place of the last, while clients connect to published ports and to
-// the API all the time.
+// TestTakeover has one daemon after the other take the place of the last, while clients connect to published ports and
+// to the API all the time.
 func TestTakeover(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -23,7 +23,8 @@ func TestTakeover(t *testing.T) {
 	port, free := freePort(), freePort()
 	published := net.JoinHostPort(host4, strconv.Itoa(port))
 	d.ok("network", "create", "--ipv6", "mynet")
-	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", port), "-p", fmt.Sprintf("127.0.0.1:%d:80", free), "-p", fmt.Sprintf("%d:53/udp", port), "-p", "81"},
+	d.serve("web", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:80", port), "-p",
+		fmt.Sprintf("127.0.0.1:%d:80", free), "-p", fmt.Sprintf("%d:53/udp", port), "-p", "81"},
 		helper, "tcpserve", ":80", "echo")
 	d.idle("client", "--network", "mynet")
 	ports := d.ok("port", "web")
@@ -101,10 +102,12 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
-// TestCommandsWaitOnWithTheNextDaemon has commands that wait go on when another daemon takes the place of the one that they asked.
+// TestCommandsWaitOnWithTheNextDaemon has commands that wait go on when another daemon takes the place of the one that
+// they asked.
 func TestCommandsWaitOnWithTheNextDaemon(t *testing.T) {
 	d := startDaemon(t)
-	d.container("box", nil, "sh", "-c", "echo ready; while ! test -e "+d.dir+"/go; do sleep 0.05; done; echo end; exit 3")
+	d.container("box", nil, "sh", "-c",
+		"echo ready; while ! test -e "+d.dir+"/go; do sleep 0.05; done; echo end; exit 3")
 	d.logged("box", "ready")
 	results := make(chan result, 2)
 	for _, args := range [][]string{{"wait", "box"}, {"logs", "-f", "box"}} {
@@ -122,7 +125,8 @@ func TestCommandsWaitOnWithTheNextDaemon(t *testing.T) {
 	d.write("go", "")
 	for range 2 {
 		r := <-results
-		if want := map[string]string{"wait": "3\n", "logs": "ready\nend\n"}[r.args[1]]; r.code != 0 || r.stdout != want {
+		if want := map[string]string{"wait": "3\n", "logs": "ready\nend\n"}[r.args[1]]; r.code != 0 || r.stdout !=
+			want {
 			t.Errorf("wanted %q: %v", want, r)
 		}
 	}
@@ -136,8 +140,8 @@ func TestTakeoverOfNobody(t *testing.T) {
 	d.says(" 0% packet loss", "box", "ping", "-c1", "-W5", d.gateway("box"))
 }
 
-// TestTakeoverKeepsConnections has connections through the host go on, quiet ones and such as move what they can, when one
-// daemon after the other takes the place of the last.
+// TestTakeoverKeepsConnections has connections through the host go on, quiet ones and such as move what they can, when
+// one daemon after the other takes the place of the last.
 func TestTakeoverKeepsConnections(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -151,13 +155,17 @@ func TestTakeoverKeepsConnections(t *testing.T) {
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d echo", helper, port))
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d digest", helper, sink))
 
-	// All of them go over the bypass, which connections of a busy machine need not; those by the gateway end with its daemon.
+	// All of them go over the bypass, which connections of a busy machine need not; those by the gateway end with its
+	// daemon.
 	connect := func(connect func() *held) *held { return d.pastTheGateway(connect) }
 	quiet := []*held{
 		connect(func() *held { return d.hold("box", fmt.Sprintf("%s:%d", peer4, port)) }),
 		connect(func() *held { return d.hold("box", fmt.Sprintf("[%s]:%d", peer6, port)) }),
 		connect(func() *held { return d.talkTo("in", helper, "tcphold", fmt.Sprintf("127.0.0.1:%d", port), "stdin") }),
-		connect(func() *held { return d.talkTo("in, IPv6", helper, "tcphold", fmt.Sprintf("[::1]:%d", port), "stdin") }),
+		connect(func() *held {
+			return d.talkTo("in, IPv6", helper, "tcphold", fmt.Sprintf("[::1]:%d", port),
+				"stdin")
+		}),
 	}
 	busy := []*held{
 		connect(func() *held { return d.talk("box", "tcpsend", fmt.Sprintf("%s:%d", peer4, sink), "stdin") }),

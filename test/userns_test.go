@@ -70,7 +70,8 @@ func TestUsersOfASandboxHaveIDsOfTheirOwn(t *testing.T) {
 		{"a user", []string{"--rootfs", own, "--user", "33:44"}, "uid=33 gid=44 root:0 does not write"},
 		{"a subordinate id's directory", []string{"--rootfs", d.chowned()}, "uid=0 gid=0 root:0 writes"},
 		{"host", []string{"--userns", "host", "--rootfs", own}, "uid=0 gid=0 root:0 writes"},
-		{"host, a user", []string{"--userns", "host", "--user", "33:44", "--rootfs", own}, "uid=33 gid=44 root:33 writes"},
+		{"host, a user", []string{"--userns", "host", "--user", "33:44", "--rootfs", own},
+			"uid=33 gid=44 root:33 writes"},
 		{"range", []string{"--userns", "range", "--rootfs", own}, "uid=0 gid=0 root:65534 does not write"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -98,12 +99,14 @@ func TestIDsThatCannotBeMappedAreDoneWithout(t *testing.T) {
 	d := startDaemon(t)
 	bad := t.TempDir()
 	for _, tool := range []string{"newuidmap", "newgidmap"} {
-		if err := os.WriteFile(filepath.Join(bad, tool), []byte("#!/bin/sh\necho not here >&2; exit 1\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(bad, tool), []byte("#!/bin/sh\necho not here >&2; exit 1\n"),
+			0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	run := func(userns string) result {
-		return d.command("env", "PATH="+bad+":"+os.Getenv("PATH"), usernet, "run", "--rm", "--userns", userns, "--rootfs", d.rootfs(), "--",
+		return d.command("env", "PATH="+bad+":"+os.Getenv("PATH"), usernet, "run", "--rm", "--userns", userns,
+			"--rootfs", d.rootfs(), "--",
 			"/bin/busybox", "sh", "-c", "id -u; busybox wc -l </proc/self/uid_map")
 	}
 	if r := run("auto"); r.code != 0 || r.stdout != "0\n1\n" {

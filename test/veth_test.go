@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestWithoutTUN: where /dev/net/tun cannot be opened, as in a container of another engine, interfaces are veth pairs with
-// packet sockets, and everything works as with TAPs.
+// TestWithoutTUN: where /dev/net/tun cannot be opened, as in a container of another engine, interfaces are veth pairs
+// with packet sockets, and everything works as with TAPs.
 func TestWithoutTUN(t *testing.T) {
 	t.Parallel()
 	prefix := namespaceWithoutTUN(t) // it ends after the daemon
@@ -21,7 +21,8 @@ func TestWithoutTUN(t *testing.T) {
 		t.Errorf("check does not say what is used instead of TAPs: %v", r)
 	}
 	d.ok("network", "create", "mynet")
-	d.ok("run", "-d", "--name", "web", "--network", "mynet", "-p", "18080:80", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
+	d.ok("run", "-d", "--name", "web", "--network", "mynet", "-p", "18080:80", "--", "busybox", "httpd", "-f", "-p",
+		"80", "-h", "/etc")
 	if text := d.ok("exec", "web", "ip", "-d", "link", "show", "eth0"); !strings.Contains(text, "veth") {
 		t.Errorf("eth0 is no veth pair: %s", text)
 	}
@@ -33,7 +34,8 @@ func TestWithoutTUN(t *testing.T) {
 			t.Errorf("%s is not reached: %v", what, r)
 		}
 	}
-	if r := d.command("curl", "-sf", "--retry", "5", "--retry-connrefused", "http://127.0.0.1:18080/hostname"); r.code != 0 {
+	if r := d.command("curl", "-sf", "--retry", "5", "--retry-connrefused",
+		"http://127.0.0.1:18080/hostname"); r.code != 0 {
 		t.Errorf("the published port does not answer: %v", r)
 	}
 	d.stop(syscall.SIGKILL)
@@ -50,7 +52,8 @@ func TestWithoutTUN(t *testing.T) {
 // namespaceWithoutTUN returns a command that runs others in a user and mount namespace in which /dev/net is empty.
 func namespaceWithoutTUN(t *testing.T) []string {
 	t.Helper()
-	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs none /dev/net && echo $$ && exec cat")
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+		"mount -t tmpfs none /dev/net && echo $$ && exec cat")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

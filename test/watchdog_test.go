@@ -19,7 +19,8 @@ func TestWatchdogSeesALockThatIsNotGiven(t *testing.T) {
 	m := startManager(t, path)
 	d := newDaemon(t)
 	const period = 500 * time.Millisecond // the daemon tells twice in it
-	d.prefix = []string{"NOTIFY_SOCKET=" + path, fmt.Sprint("WATCHDOG_USEC=", period.Microseconds()), "USERNET_FAULTS=locked=BAD-TEXT=hang"}
+	d.prefix = []string{"NOTIFY_SOCKET=" + path, fmt.Sprint("WATCHDOG_USEC=", period.Microseconds()),
+		"USERNET_FAULTS=locked=BAD-TEXT=hang"}
 	d.faulty = true
 	d.start()
 	d.ok("network", "create", "red")

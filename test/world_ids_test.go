@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ids of the world: root is the user who runs the tests, and the others are that user's subordinate ones (subuid(5)).
-// Those from 1 on are the subordinate ids of the ordinary user in the world, who sees them from firstSubordinate on.
+// The ids of the world: root is the user who runs the tests, and the others are that user's subordinate ones
+// (subuid(5)). Those from 1 on are the subordinate ids of the ordinary user in the world, who sees them from
+// firstSubordinate on.
 const (
 	worldIDs         = 65535
 	firstSubordinate = 100000
@@ -70,7 +71,8 @@ func startRoot(cmd *exec.Cmd) error {
 			_ = cmd.Process.Kill()
 			return err
 		}
-		out, err := exec.Command(m.tool, strconv.Itoa(cmd.Process.Pid), "0", strconv.Itoa(m.own), "1", "1", start, strconv.Itoa(worldIDs)).CombinedOutput()
+		out, err := exec.Command(m.tool, strconv.Itoa(cmd.Process.Pid), "0", strconv.Itoa(m.own), "1", "1", start,
+			strconv.Itoa(worldIDs)).CombinedOutput()
 		if err != nil {
 			_ = cmd.Process.Kill()
 			return fmt.Errorf("%s: %w: %s", m.tool, err, out)

@@ -224,7 +224,8 @@ func enterWorld() error {
 	unix.CloseOnExec(3)
 	control.conn, control.replies = conn, json.NewDecoder(conn)
 	bin := os.Getenv("USERNET_TEST_BIN")
-	usernet, daemonProgram, helper = filepath.Join(bin, "usernet"), filepath.Join(bin, "daemon"), filepath.Join(bin, "helper")
+	usernet, daemonProgram, helper = filepath.Join(bin, "usernet"), filepath.Join(bin, "daemon"),
+		filepath.Join(bin, "helper")
 	raceBuild = os.Getenv("USERNET_TEST_BUILT_RACE") == "true"
 	for _, name := range []string{stageVariable, "USERNET_TEST_BIN", "USERNET_HOST", "DOCKER_HOST", "XDG_STATE_HOME"} {
 		os.Unsetenv(name)

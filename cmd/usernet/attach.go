@@ -2,98 +2,107 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/runtimes/vm"
 )
 
+// attachFlags are the flags of attach.
+type attachFlags struct {
+	net          netFlags
+	spec         network.ContainerSpec
+	pid          int
+	key, ifname  string
+	unconfigured bool
+	machine      vmFlags
+}
+
 func attachCommand() *cobra.Command {
-	var n netFlags
-	var spec network.ContainerSpec
-	var pid int
-	var key, ifname string
-	var unconfigured bool
-	var machine vmFlags
+	var a attachFlags
 	c := &cobra.Command{
 		Use:   "attach --pid PID --name NAME [flags]",
 		Short: "Give a sandbox that something else made, or a virtual machine, a network",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if machine.given() {
-				if pid != 0 || spec.NetNS != "" || ifname != "" || unconfigured {
-					return fmt.Errorf("a virtual machine has no network namespace: leave --pid, --netns, --interface and " +
-						"--unconfigured out")
-				}
-				if err := n.apply(&spec); err != nil {
-					return err
-				}
-				return machine.attach(c, api.AttachRequest{Key: key, Spec: spec})
+			if a.machine.given() {
+				return a.attachMachine(c)
 			}
-			if (pid == 0) == (spec.NetNS == "") {
-				return fmt.Errorf("give the sandbox as --pid PID or --netns PATH, or a virtual machine as --vm-socket PATH")
-			}
-			if spec.UserNS != "" && spec.NetNS == "" {
-				return fmt.Errorf("--userns goes with --netns")
-			}
-			if err := n.apply(&spec); err != nil {
-				return err
-			}
-			netns, err := os.Open(cmp.Or(spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", pid)))
-			if err != nil {
-				return fmt.Errorf("network namespace: %w", err)
-			}
-			defer netns.Close()
-			if len(spec.Networks) == 0 {
-				spec.Networks = []network.NamedEndpointSpec{{Network: spec.NetworkMode}}
-			}
-			spec.Networks[0].Interface = ifname
-			for i := range spec.Networks {
-				spec.Networks[i].Unconfigured = unconfigured
-			}
-			cl, err := startedClient(c.Context())
-			if err != nil {
-				return err
-			}
-			made, err := cl.Attach(c.Context(), api.AttachRequest{Key: key, Pid: pid, Spec: spec}, netns)
-			if err != nil {
-				return err
-			}
-			fmt.Println(made.ID)
-			return nil
+			return a.attach(c.Context())
 		},
 	}
-	n.add(c.Flags())
-	machine.add(c.Flags())
-	c.Flags().IntVar(&pid, "pid", 0, "a process in the sandbox")
-	c.Flags().StringVar(&spec.NetNS, "netns", "", "the sandbox's network namespace")
-	c.Flags().StringVar(&spec.UserNS, "userns", "", "the user namespace that owns it (found by itself)")
-	c.Flags().StringVar(
-		&key,
-		"key",
-		"",
-		"a key of your choice, with which the command can be repeated, and `usernet detach --key` ends it",
-	)
-	c.Flags().StringVar(
-		&ifname,
-		"interface",
-		"",
-		"the interface's name in the sandbox, on its first network (eth0, eth1 ...)",
-	)
-	c.Flags().BoolVar(
-		&unconfigured,
-		"unconfigured",
-		false,
-		"leave the interfaces without addresses and routes: something else sets those that are reserved",
-	)
-	c.Flags().BoolVar(&spec.ShareAPI, "share-api", false, "answer requests to usernet's API from within the sandbox")
-	c.Flags().StringVar(&spec.Name, "name", "", "the container's name")
-	c.Flags().StringVar(&spec.Hostname, "hostname", "", "one more name for it")
+	a.add(c.Flags())
 	return c
+}
+
+// add defines the flags.
+func (a *attachFlags) add(f *pflag.FlagSet) {
+	a.net.add(f)
+	a.machine.add(f)
+	f.IntVar(&a.pid, "pid", 0, "a process in the sandbox")
+	f.StringVar(&a.spec.NetNS, "netns", "", "the sandbox's network namespace")
+	f.StringVar(&a.spec.UserNS, "userns", "", "the user namespace that owns it (found by itself)")
+	f.StringVar(&a.key, "key", "",
+		"a key of your choice, with which the command can be repeated, and `usernet detach --key` ends it")
+	f.StringVar(&a.ifname, "interface", "", "the interface's name in the sandbox, on its first network (eth0, eth1 ...)")
+	f.BoolVar(&a.unconfigured, "unconfigured", false,
+		"leave the interfaces without addresses and routes: something else sets those that are reserved")
+	f.BoolVar(&a.spec.ShareAPI, "share-api", false, "answer requests to usernet's API from within the sandbox")
+	f.StringVar(&a.spec.Name, "name", "", "the container's name")
+	f.StringVar(&a.spec.Hostname, "hostname", "", "one more name for it")
+}
+
+// attachMachine attaches a virtual machine.
+func (a *attachFlags) attachMachine(c *cobra.Command) error {
+	if a.pid != 0 || a.spec.NetNS != "" || a.ifname != "" || a.unconfigured {
+		return fmt.Errorf("a virtual machine has no network namespace: leave --pid, --netns, --interface and " +
+			"--unconfigured out")
+	}
+	if err := a.net.apply(&a.spec); err != nil {
+		return err
+	}
+	return a.machine.attach(c, api.AttachRequest{Key: a.key, Spec: a.spec})
+}
+
+// attach sends the sandbox's network namespace to the daemon, and prints the container's id.
+func (a *attachFlags) attach(ctx context.Context) error {
+	if (a.pid == 0) == (a.spec.NetNS == "") {
+		return fmt.Errorf("give the sandbox as --pid PID or --netns PATH, or a virtual machine as --vm-socket PATH")
+	}
+	if a.spec.UserNS != "" && a.spec.NetNS == "" {
+		return fmt.Errorf("--userns goes with --netns")
+	}
+	if err := a.net.apply(&a.spec); err != nil {
+		return err
+	}
+	netns, err := os.Open(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer netns.Close()
+	if len(a.spec.Networks) == 0 {
+		a.spec.Networks = []network.NamedEndpointSpec{{Network: a.spec.NetworkMode}}
+	}
+	a.spec.Networks[0].Interface = a.ifname
+	for i := range a.spec.Networks {
+		a.spec.Networks[i].Unconfigured = a.unconfigured
+	}
+	cl, err := startedClient(ctx)
+	if err != nil {
+		return err
+	}
+	made, err := cl.Attach(ctx, api.AttachRequest{Key: a.key, Pid: a.pid, Spec: a.spec}, netns)
+	if err != nil {
+		return err
+	}
+	fmt.Println(made.ID)
+	return nil
 }
 
 func detachCommand() *cobra.Command {

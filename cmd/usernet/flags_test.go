@@ -50,7 +50,8 @@ func TestNetworkFlags(t *testing.T) {
 		{"two", netFlags{networks: []string{"a", "b"}, aliases: []string{"x"}, ip: "10.1.0.9"}, "a x 10.1.0.9, b"},
 		{"long", netFlags{networks: []string{"name=a,alias=x,alias=y", "name=b,ip=10.1.0.9"}}, "a x,y, b 10.1.0.9"},
 		{"mixed", netFlags{networks: []string{"name=a,alias=x"}, ip: "10.1.0.9"}, "a x 10.1.0.9"},
-		{"twice", netFlags{networks: []string{"name=a,ip=10.1.0.8"}, ip: "10.1.0.9"}, "cannot specify both --ip and per-network IPv4 address"},
+		{"twice", netFlags{networks: []string{"name=a,ip=10.1.0.8"}, ip: "10.1.0.9"},
+			"cannot specify both --ip and per-network IPv4 address"},
 		{"modes", netFlags{networks: []string{"a", "container:b"}}, "cannot attach both user-defined and non-user-defined network-modes"},
 		{"family", netFlags{ip6: "10.1.0.9"}, "invalid IPv6 address: 10.1.0.9"},
 		{"unspecified", netFlags{ip: "0.0.0.0"}, "invalid IPv4 address: 0.0.0.0"},
@@ -86,12 +87,15 @@ func TestPoolFlags(t *testing.T) {
 	for want, f := range map[string]poolFlags{
 		"every ip-range or gateway must have a corresponding subnet": {gateways: []string{"10.1.0.1"}},
 		"multiple overlapping subnet configuration":                  {subnets: []string{"10.1.0.0/16", "10.1.2.0/24"}},
-		"cannot configure multiple gateways":                         {subnets: []string{"10.1.0.0/24", "10.2.0.0/24"}, gateways: []string{"10.1.0.1", "10.1.0.2"}},
-		"cannot configure multiple ranges":                           {subnets: []string{"10.1.0.0/24", "10.2.0.0/24"}, ranges: []string{"10.1.0.0/26", "10.1.0.64/26"}},
-		"no matching subnet for gateway 10.3.0.1":                    {subnets: []string{"10.1.0.0/24"}, gateways: []string{"10.3.0.1"}},
-		"no matching subnet for aux-address 10.3.0.1":                {subnets: []string{"10.1.0.0/24"}, aux: []string{"a=10.3.0.1"}},
-		"invalid CIDR block notation":                                {subnets: []string{"10.1.0.0"}},
-		"give NAME=ADDRESS":                                          {subnets: []string{"10.1.0.0/24"}, aux: []string{"10.1.0.7"}},
+		"cannot configure multiple gateways": {subnets: []string{"10.1.0.0/24", "10.2.0.0/24"},
+			gateways: []string{"10.1.0.1", "10.1.0.2"}},
+		"cannot configure multiple ranges": {subnets: []string{"10.1.0.0/24", "10.2.0.0/24"},
+			ranges: []string{"10.1.0.0/26", "10.1.0.64/26"}},
+		"no matching subnet for gateway 10.3.0.1": {subnets: []string{"10.1.0.0/24"},
+			gateways: []string{"10.3.0.1"}},
+		"no matching subnet for aux-address 10.3.0.1": {subnets: []string{"10.1.0.0/24"}, aux: []string{"a=10.3.0.1"}},
+		"invalid CIDR block notation":                 {subnets: []string{"10.1.0.0"}},
+		"give NAME=ADDRESS":                           {subnets: []string{"10.1.0.0/24"}, aux: []string{"10.1.0.7"}},
 	} {
 		if _, err := f.pools(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", f, err, want)
@@ -104,7 +108,8 @@ func TestPoolFlags(t *testing.T) {
 		aux:      []string{"a=10.1.0.7"},
 	}
 	list, err := f.pools()
-	if err != nil || len(list) != 2 || list[0].Gateway.String() != "10.1.0.9" || list[0].Range.String() != "10.1.0.64/26" || list[1].Gateway.String() != "fd01::9" ||
+	if err != nil || len(list) != 2 || list[0].Gateway.String() != "10.1.0.9" || list[0].Range.String() !=
+		"10.1.0.64/26" || list[1].Gateway.String() != "fd01::9" ||
 		list[0].Aux["a"].String() != "10.1.0.7" {
 		t.Errorf("%+v, %v", list, err)
 	}
@@ -203,7 +208,8 @@ ab0123456789 Exited … job
 			}
 			var lines []string
 			for line := range strings.Lines(got) {
-				lines = append(lines, strings.Join(strings.FieldsFunc(line, func(r rune) bool { return r == '\t' || r == '\n' }), " "))
+				lines = append(lines, strings.Join(
+					strings.FieldsFunc(line, func(r rune) bool { return r == '\t' || r == '\n' }), " "))
 			}
 			got = strings.Join(lines, "\n") + "\n"
 		}

@@ -83,7 +83,8 @@ func TestCommandsAreTheSameAlone(t *testing.T) {
 func TestHelpNamesValues(t *testing.T) {
 	commands(rootCommand(), func(path string, c *cobra.Command) {
 		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if kind, _ := pflag.UnquoteUsage(f); !f.Hidden && (strings.HasPrefix(kind, "string") && kind != "string" || kind == "list") {
+			if kind, _ := pflag.UnquoteUsage(f); !f.Hidden && (strings.HasPrefix(kind, "string") && kind != "string" ||
+				kind == "list") {
 				t.Errorf("%s --%s: help calls its value %q", path, f.Name, kind)
 			}
 		})
@@ -108,14 +109,16 @@ func TestFlagErrorsAreForUsers(t *testing.T) {
 		root := rootCommand()
 		root.SetArgs(test.args)
 		err := root.Execute()
-		if err == nil || !strings.Contains(err.Error(), test.words) || strings.Contains(err.Error(), "strconv") || strings.Contains(err.Error(), "kill") {
+		if err == nil || !strings.Contains(err.Error(), test.words) || strings.Contains(err.Error(), "strconv") ||
+			strings.Contains(err.Error(), "kill") {
 			t.Errorf("%q: %v, want %s", test.args, err, test.words)
 		}
 	}
 }
 
 func TestWithoutDashes(t *testing.T) {
-	for _, test := range [][2]string{{"c ls -l", "c ls -l"}, {"c -- ls -l", "c ls -l"}, {"c -- -- ls", "c -- ls"}, {"c ls --", "c ls --"}, {"c", "c"}} {
+	for _, test := range [][2]string{{"c ls -l", "c ls -l"}, {"c -- ls -l", "c ls -l"}, {"c -- -- ls", "c -- ls"},
+		{"c ls --", "c ls --"}, {"c", "c"}} {
 		if got := strings.Join(withoutDashes(strings.Fields(test[0]), 1), " "); got != test[1] {
 			t.Errorf("%s becomes %s, want %s", test[0], got, test[1])
 		}
@@ -126,7 +129,8 @@ func TestWithoutDashes(t *testing.T) {
 func TestExamplesParse(t *testing.T) {
 	for path, p := range pages {
 		for _, line := range strings.Split(p.examples, "\n") {
-			for _, command := range strings.FieldsFunc(line, func(r rune) bool { return r == ';' || r == '#' || r == '&' }) {
+			for _, command := range strings.FieldsFunc(line,
+				func(r rune) bool { return r == ';' || r == '#' || r == '&' }) {
 				words := strings.Fields(strings.ReplaceAll(command, "'", ""))
 				if len(words) == 0 || words[0] != "usernet" {
 					continue
@@ -144,15 +148,16 @@ func TestExamplesParse(t *testing.T) {
 	}
 }
 
-// TestCommandsInTextExist holds what the documentation calls commands, in the middle of its sentences, against the commands and flags
-// that there are. Blocks of commands are run by the end-to-end tests.
+// TestCommandsInTextExist holds what the documentation calls commands, in the middle of its sentences, against the
+// commands and flags that there are. Blocks of commands are run by the end-to-end tests.
 func TestCommandsInTextExist(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	span := regexp.MustCompile("`usernet ([^`]+)`")
-	for _, path := range append(pages, "../../README.md", "../../SECURITY.md", "../../CONTRIBUTING.md", "../../CHANGELOG.md") {
+	for _, path := range append(pages, "../../README.md", "../../SECURITY.md", "../../CONTRIBUTING.md",
+		"../../CHANGELOG.md") {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -171,7 +176,8 @@ func TestCommandsInTextExist(t *testing.T) {
 					break // a command of the container's
 				}
 				name, _, _ := strings.Cut(strings.TrimPrefix(w, "--"), "=")
-				if strings.HasPrefix(w, "--") && c.Flags().Lookup(name) == nil && c.InheritedFlags().Lookup(name) == nil {
+				if strings.HasPrefix(w, "--") && c.Flags().Lookup(name) == nil && c.InheritedFlags().Lookup(name) ==
+					nil {
 					t.Errorf("%s: %s: no such flag %s", path, m[0], w)
 				}
 			}

@@ -24,93 +24,107 @@ type integration struct {
 	after string            // for people
 }
 
-// integrationsOf says what to write where, for a home directory's configuration and data, and a binary.
-func integrationsOf(config, data, binary, socket string) map[string]integration {
-	bin := filepath.Join(data, "usernet", "bin")
-	slirp := filepath.Join(bin, "slirp4netns")
-	links := map[string]string{slirp: binary}
-	nesting := filepath.Join(config, "usernet", "nesting.json")
+// integrationPaths are what integrations are made of: a home directory's configuration and data, usernet's binary, and
+// the socket of its API.
+type integrationPaths struct{ config, data, binary, socket string }
+
+// integrations returns all of them, by name.
+func (p integrationPaths) integrations() map[string]integration {
 	return map[string]integration{
-		"podman": {
-			short: "rootless Podman 4 and later call usernet in the places of slirp4netns, pasta and rootlessport",
-			links: map[string]string{
-				slirp:                              binary,
-				filepath.Join(bin, "pasta"):        binary,
-				filepath.Join(bin, "rootlessport"): binary,
-			},
-			files: map[string]string{
-				filepath.Join(config, "containers/containers.conf.d/usernet.conf"): "# Written by `usernet integrate podman --write`; `--undo` removes it.\n" +
-					"[engine]\nnetwork_cmd_path = \"" + slirp + "\"\n" +
-					"# Podman's own default, behind usernet's directory.\n" +
-					"helper_binaries_dir = [\"" + strings.Join(
-					append([]string{bin}, podmanHelpers...),
-					"\", \"",
-				) + "\"]\n",
-			},
-			after: "Containers that are started from now on use it, whatever their --network.",
+		"podman":      p.podman(),
+		"docker":      p.docker(),
+		"cni":         p.cni(),
+		"netavark":    p.netavark(),
+		"nesting":     p.nesting(),
+		"oci":         p.oci(),
+		"rootlesskit": p.rootlesskit(),
+	}
+}
+
+// bin is the path of a program in usernet's own directory.
+func (p integrationPaths) bin(name string) string {
+	return filepath.Join(p.data, "usernet", "bin", name)
+}
+
+func (p integrationPaths) podman() integration {
+	slirp := p.bin("slirp4netns")
+	helpers := append([]string{filepath.Dir(slirp)}, podmanHelpers...)
+	return integration{
+		short: "rootless Podman 4 and later call usernet in the places of slirp4netns, pasta and rootlessport",
+		links: map[string]string{slirp: p.binary, p.bin("pasta"): p.binary, p.bin("rootlessport"): p.binary},
+		files: map[string]string{
+			filepath.Join(p.config, "containers/containers.conf.d/usernet.conf"): "" +
+				"# Written by `usernet integrate podman --write`; `--undo` removes it.\n" +
+				"[engine]\nnetwork_cmd_path = \"" + slirp + "\"\n" +
+				"# Podman's own default, behind usernet's directory.\n" +
+				"helper_binaries_dir = [\"" + strings.Join(helpers, "\", \"") + "\"]\n",
 		},
-		"docker": dockerIntegration(config, userLib(data), bin, binary,
-			filepath.Join(filepath.Dir(strings.TrimPrefix(socket, "unix://")), "docker")),
-		"cni": {
-			short: "CNI callers, such as Podman with its CNI backend and nerdctl, find the plugin usernet-cni",
-			links: map[string]string{filepath.Join(data, "usernet", "cni", "usernet-cni"): binary},
-			files: map[string]string{
-				filepath.Join(config, "cni/net.d/usernet.conflist"): cniNetwork,
-			},
-			after: "Add " + filepath.Join(
-				data,
-				"usernet",
-				"cni",
-			) + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
+		after: "Containers that are started from now on use it, whatever their --network.",
+	}
+}
+
+func (p integrationPaths) docker() integration {
+	sockets := filepath.Join(filepath.Dir(strings.TrimPrefix(p.socket, "unix://")), "docker")
+	return dockerIntegration(p.config, userLib(p.data), filepath.Dir(p.bin("dockerd")), p.binary, sockets)
+}
+
+func (p integrationPaths) cni() integration {
+	dir := filepath.Join(p.data, "usernet", "cni")
+	return integration{
+		short: "CNI callers, such as Podman with its CNI backend and nerdctl, find the plugin usernet-cni",
+		links: map[string]string{filepath.Join(dir, "usernet-cni"): p.binary},
+		files: map[string]string{filepath.Join(p.config, "cni/net.d/usernet.conflist"): cniNetwork},
+		after: "Add " + dir + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
+	}
+}
+
+func (p integrationPaths) netavark() integration {
+	dir := filepath.Join(p.config, "usernet/netavark")
+	quoted := "'" + strings.ReplaceAll(p.binary, "'", `'\''`) + "'"
+	return integration{
+		short: "Podman 5 and 6 have the driver usernet for networks",
+		files: map[string]string{
+			filepath.Join(p.config, "containers/containers.conf.d/usernet-netavark.conf"): "" +
+				"# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
+				"[network]\nnetavark_plugin_dirs = [\"" + dir +
+				"\", \"/usr/libexec/netavark\", \"/usr/lib/netavark\"]\n",
+			filepath.Join(dir, "usernet"): "" +
+				"#!/bin/sh\n# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
+				"exec " + quoted + " netavark \"$@\"\n",
 		},
-		"netavark": {
-			short: "Podman 5 and 6 have the driver usernet for networks",
-			files: map[string]string{
-				filepath.Join(config, "containers/containers.conf.d/usernet-netavark.conf"): "# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
-					"[network]\nnetavark_plugin_dirs = [\"" + filepath.Join(
-					config,
-					"usernet/netavark",
-				) + "\", \"/usr/libexec/netavark\", \"/usr/lib/netavark\"]\n",
-				filepath.Join(config, "usernet/netavark/usernet"): "#!/bin/sh\n# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
-					"exec '" + strings.ReplaceAll(
-					binary,
-					"'",
-					`'\''`,
-				) + "' netavark \"$@\"\n",
-			},
-			after: "podman network create -d usernet mynet; `usernet serve` has to run.",
+		after: "podman network create -d usernet mynet; `usernet serve` has to run.",
+	}
+}
+
+func (p integrationPaths) oci() integration {
+	dir := filepath.Join(p.config, "usernet/hooks")
+	return integration{
+		short: "Podman and runc give containers with the annotation usernet.network a network",
+		links: map[string]string{p.bin("usernet"): p.binary},
+		files: map[string]string{
+			filepath.Join(dir, "usernet-create.json"): ociHook("createRuntime", p.bin("usernet"), p.socket),
+			filepath.Join(dir, "usernet-stop.json"):   ociHook("poststop", p.bin("usernet"), p.socket),
 		},
-		"oci": {
-			short: "Podman and runc give containers with the annotation usernet.network a network",
-			links: map[string]string{filepath.Join(data, "usernet", "bin", "usernet"): binary},
-			files: map[string]string{
-				filepath.Join(config, "usernet/hooks/usernet-create.json"): ociHook(
-					"createRuntime",
-					filepath.Join(data, "usernet", "bin", "usernet"),
-					socket,
-				),
-				filepath.Join(config, "usernet/hooks/usernet-stop.json"): ociHook(
-					"poststop",
-					filepath.Join(data, "usernet", "bin", "usernet"),
-					socket,
-				),
-			},
-			after: "podman --hooks-dir " + filepath.Join(
-				config,
-				"usernet/hooks",
-			) + " run --network none --annotation usernet.network=NAME ... " +
-				"(or hooks_dir in containers.conf); `usernet serve` has to run.",
-		},
-		"nesting": {
-			short: "containers of Docker in which usernet runs have Docker's filter of system calls, and may make namespaces",
-			files: map[string]string{nesting: nestingProfile()},
-			after: "docker run --security-opt seccomp=" + nesting + " ...",
-		},
-		"rootlesskit": {
-			short: "RootlessKit calls usernet in slirp4netns's place",
-			links: links,
-			after: "Give RootlessKit the option: --net=slirp4netns --slirp4netns-binary=" + slirp,
-		},
+		after: "podman --hooks-dir " + dir + " run --network none --annotation usernet.network=NAME ... " +
+			"(or hooks_dir in containers.conf); `usernet serve` has to run.",
+	}
+}
+
+func (p integrationPaths) nesting() integration {
+	profile := filepath.Join(p.config, "usernet", "nesting.json")
+	return integration{
+		short: "containers of Docker in which usernet runs have Docker's filter of system calls, and may make namespaces",
+		files: map[string]string{profile: nestingProfile()},
+		after: "docker run --security-opt seccomp=" + profile + " ...",
+	}
+}
+
+func (p integrationPaths) rootlesskit() integration {
+	slirp := p.bin("slirp4netns")
+	return integration{
+		short: "RootlessKit calls usernet in slirp4netns's place",
+		links: map[string]string{slirp: p.binary},
+		after: "Give RootlessKit the option: --net=slirp4netns --slirp4netns-binary=" + slirp,
 	}
 }
 
@@ -153,10 +167,10 @@ var podmanHelpers = []string{
 func integrateCommand() *cobra.Command {
 	var write, undo bool
 	c := &cobra.Command{
-		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci|nesting",
+		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci",
 		Short:     "Set another program up to use usernet, or show how",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"cni", "docker", "nesting", "netavark", "oci", "podman", "rootlesskit"},
+		ValidArgs: []string{"cni", "docker", "netavark", "oci", "podman", "rootlesskit"},
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && undo {
 				return errors.New("--write and --undo contradict each other")
@@ -208,7 +222,7 @@ func integrationFor(name string) (integration, error) {
 		return integration{}, err
 	}
 	socket := "unix://" + filepath.Join(dir, "usernet.sock")
-	all := integrationsOf(config, data, binary, socket)
+	all := integrationPaths{config: config, data: data, binary: binary, socket: socket}.integrations()
 	i, ok := all[name]
 	if !ok {
 		var names []string

@@ -26,7 +26,8 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 				}
 			}
 			for link := range i.links {
-				if target, err := os.Readlink(link); err != nil || target == "" || !strings.HasPrefix(link, dir+"/.local/share/usernet/") {
+				if target, err := os.Readlink(link); err != nil || target == "" || !strings.HasPrefix(link, dir+
+					"/.local/share/usernet/") {
 					t.Errorf("the link %s: %q, %v", link, target, err)
 				}
 			}
@@ -61,7 +62,8 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 			}
 		})
 	}
-	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(), "cni, docker, nesting, netavark, oci, podman, rootlesskit") {
+	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(),
+		"cni, docker, nesting, netavark, oci, podman, rootlesskit") {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

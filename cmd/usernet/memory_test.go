@@ -3,7 +3,8 @@ package main
 import "testing"
 
 func TestByteSize(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "4096": 4096, "128MiB": 128 << 20, "128m": 128 << 20, "1g": 1 << 30, "": -1, "x": -1, "-1": -1, "1.5KiB": 1536} {
+	for text, want := range map[string]int64{"0": 0, "4096": 4096, "128MiB": 128 << 20, "128m": 128 << 20,
+		"1g": 1 << 30, "": -1, "x": -1, "-1": -1, "1.5KiB": 1536} {
 		n := int64(-1)
 		err := byteSize{&n}.Set(text)
 		if (err == nil) != (want >= 0) || n != want {

@@ -44,7 +44,8 @@ func TestOutputKeepsItsOrder(t *testing.T) {
 		_, _ = w1.WriteString("one\ntwo\n" + strings.Repeat("x", maxLogLine+1))
 		_, _ = w1.Close(), w2.Close()
 		(&logFile{path: path}).follow(out, errs)
-		want := "stdout:one\n|stdout:two\n|stdout:" + strings.Repeat("x", maxLogLine) + "|stderr:bad\n|stdout:x|stderr:part"
+		want := "stdout:one\n|stdout:two\n|stdout:" + strings.Repeat("x", maxLogLine) +
+			"|stderr:bad\n|stdout:x|stderr:part"
 		if got := strings.Join(logged(t, path), "|"); got != want {
 			t.Fatalf("%q", got)
 		}

@@ -130,12 +130,17 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	if o.interactive || o.tty {
 		job.Sandbox.Stdin = os.Stdin
 	}
-	ended, err := job.log(os.Stdout, os.Stderr)
+	return job.runInForeground(ctx, api)
+}
+
+// runInForeground runs the container with this process's output, and returns its exit status as an error.
+func (j *job) runInForeground(ctx context.Context, api *api.Client) error {
+	ended, err := j.log(os.Stdout, os.Stderr)
 	if err != nil {
-		job.forget(api)
+		j.forget(api)
 		return runError{err}
 	}
-	code, err := job.run(ctx, api, func() {}, ended)
+	code, err := j.run(ctx, api, func() {}, ended)
 	if err != nil {
 		return err
 	}

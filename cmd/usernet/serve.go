@@ -14,6 +14,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/confine"
@@ -46,7 +47,14 @@ func serveCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(*cobra.Command, []string) error { return serve(o) },
 	}
-	f := c.Flags()
+	o.add(c.Flags())
+	o.addLimits(c.Flags())
+	o.cluster.flags(c)
+	return c
+}
+
+// add defines the flags but those of limits and of a cluster.
+func (o *serveOptions) add(f *pflag.FlagSet) {
 	f.StringVar(&o.socket, "socket", "", "where the API listens ($XDG_RUNTIME_DIR/usernet/usernet.sock)")
 	f.StringVar(&o.state, "state-dir", "", "where the state is kept ($XDG_STATE_HOME/usernet)")
 	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
@@ -84,26 +92,6 @@ func serveCommand() *cobra.Command {
 		false,
 		"carry TCP connections that containers open through the gateways and TAPs always",
 	)
-	for _, l := range []struct {
-		name, of string
-		set      *forwarder.Limits
-		def      forwarder.Limits
-	}{
-		{"limit", "each container", &o.perContainer, forwarder.DefaultLimits},
-		{"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{Memory: aQuarter}},
-	} {
-		f.IntVar(&l.set.TCP, l.name+"-tcp", l.def.TCP, "TCP connections of "+l.of)
-		f.IntVar(&l.set.Dialling, l.name+"-dials", l.def.Dialling, "TCP connections being set up of "+l.of)
-		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
-		f.IntVar(&l.set.Clients, l.name+"-udp-clients", l.def.Clients, "clients of the published UDP ports of "+l.of)
-		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
-		l.set.Memory = l.def.Memory
-		f.Var(
-			byteSize{&l.set.Memory},
-			l.name+"-memory",
-			"memory for buffers of connections through the gateways, of "+l.of,
-		)
-	}
 	f.DurationVar(
 		&o.peerTimeout,
 		"peer-timeout",
@@ -124,8 +112,30 @@ func serveCommand() *cobra.Command {
 	)
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
 	_ = f.MarkHidden("exit-when-idle")
-	o.cluster.flags(c)
-	return c
+}
+
+// addLimits defines the flags of what may exist at once.
+func (o *serveOptions) addLimits(f *pflag.FlagSet) {
+	for _, l := range []struct {
+		name, of string
+		set      *forwarder.Limits
+		def      forwarder.Limits
+	}{
+		{"limit", "each container", &o.perContainer, forwarder.DefaultLimits},
+		{"total", "all containers together (0: no limit)", &o.total, forwarder.Limits{Memory: aQuarter}},
+	} {
+		f.IntVar(&l.set.TCP, l.name+"-tcp", l.def.TCP, "TCP connections of "+l.of)
+		f.IntVar(&l.set.Dialling, l.name+"-dials", l.def.Dialling, "TCP connections being set up of "+l.of)
+		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
+		f.IntVar(&l.set.Clients, l.name+"-udp-clients", l.def.Clients, "clients of the published UDP ports of "+l.of)
+		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
+		l.set.Memory = l.def.Memory
+		f.Var(
+			byteSize{&l.set.Memory},
+			l.name+"-memory",
+			"memory for buffers of connections through the gateways, of "+l.of,
+		)
+	}
 }
 
 func logger(level, format string) (*slog.Logger, error) {
@@ -166,6 +176,7 @@ func processorsFor(n int, variable string) int {
 	return max(1, n/2)
 }
 
+// serve runs the daemon until it is told to end, or another daemon has taken its place.
 func serve(o serveOptions) error {
 	shareProcessors()
 	limitGoMemory()
@@ -174,6 +185,64 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := o.resolvePaths(); err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	measures, err := confine.Parse(o.confine)
+	if err != nil {
+		return err
+	}
+	r, err := fromManager()
+	if err != nil {
+		return err
+	}
+	defer r.set.Close() // which has nothing any more once daemon.New has taken it
+	var helper *sandbox.Helper
+	if confine.NeedsHelper(measures) {
+		// After fromManager, which keeps the sockets that it found from programs started later.
+		if helper, err = sandbox.StartHelper(); err != nil {
+			return err
+		}
+		defer helper.Close()
+	}
+	cfg, err := o.config(log, helper)
+	if err != nil {
+		return err
+	}
+	if o.takeover && r.listener == nil {
+		if err := r.takeOver(o.socket, log); err != nil {
+			return err
+		}
+	}
+	cfg.Received, cfg.Flows = r.set, r.flows
+	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {
+		return err
+	}
+	if store := handover.OpenStore(log, r.stored); store != nil {
+		cfg.FDStore = store
+	}
+	d, err := daemon.New(cfg)
+	if err != nil {
+		return err
+	}
+	l := r.listener
+	if l == nil {
+		if l, err = listen(o.socket); err != nil {
+			return errors.Join(err, d.Close())
+		}
+	}
+	if err := noteSocket(o.state, l.Addr().String()); err != nil {
+		log.Warn("commands with another XDG_RUNTIME_DIR will not find this daemon", "error", err)
+	}
+	d.Confine(measures)
+	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
+	return serveAPI(d, l, log, signals)
+}
+
+// resolvePaths chooses the state's directory and the API's socket where they were not given.
+func (o *serveOptions) resolvePaths() (err error) {
 	if o.state == "" {
 		if o.state, err = stateDir(); err != nil {
 			return err
@@ -192,73 +261,44 @@ func serve(o serveOptions) error {
 	if o.socket, err = filepath.Abs(o.socket); err != nil {
 		return err
 	}
-	if o.state, err = filepath.Abs(o.state); err != nil { // commands elsewhere are told it
-		return err
-	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	measures, err := confine.Parse(o.confine)
-	if err != nil {
-		return err
-	}
-	r, err := fromManager()
-	if err != nil {
-		return err
-	}
-	defer r.set.Close() // of nothing, once daemon.New has it
-	var helper *sandbox.Helper
-	if confine.NeedsHelper(measures) {
-		// After fromManager, which keeps the sockets that it found from programs started later.
-		if helper, err = sandbox.StartHelper(); err != nil {
-			return err
-		}
-		defer helper.Close()
-	}
+	o.state, err = filepath.Abs(o.state) // commands elsewhere are told it
+	return err
+}
+
+// config is the daemon's configuration as the flags say it.
+func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg daemon.Config, err error) {
 	split, err := o.resolvers()
 	if err != nil {
-		return err
+		return cfg, err
 	}
 	member, err := o.cluster.config(log)
 	if err != nil {
-		return err
+		return cfg, err
 	}
-	if o.takeover && r.listener == nil {
-		if err := r.takeOver(o.socket, log); err != nil {
-			return err
-		}
-	}
-	cfg := daemon.Config{
-		DNSSplit: split, DNSSearch: o.dnsSearch, DNSCache: o.dnsCache, DNSQuestions: o.dnsQuestions,
-		Socket: o.socket, StateDir: o.state, Logger: log, Version: version, ExitWhenIdle: o.idle, DNS: o.dns,
+	return daemon.Config{
+		Socket:           o.socket,
+		StateDir:         o.state,
+		Logger:           log,
+		Version:          version,
+		Helper:           helper,
+		Cluster:          member,
+		ExitWhenIdle:     o.idle,
+		DNS:              o.dns,
+		DNSSplit:         split,
+		DNSSearch:        o.dnsSearch,
+		DNSCache:         o.dnsCache,
+		DNSQuestions:     o.dnsQuestions,
 		IPv6:             o.ipv6,
 		PerContainer:     o.perContainer,
-		NoInboundBypass:  o.noInbound,
-		NoOutboundBypass: o.noOutbound,
 		Limits:           o.total,
 		PeerTimeout:      o.peerTimeout,
-		Helper:           helper,
-		Received:         r.set, Flows: r.flows, Cluster: member,
-	}
-	if cfg.Watchdog, err = serviceWatchdog(log); err != nil {
-		return err
-	}
-	if store := handover.OpenStore(log, r.stored); store != nil {
-		cfg.FDStore = store
-	}
-	l := r.listener
-	d, err := daemon.New(cfg)
-	if err != nil {
-		return err
-	}
-	if l == nil {
-		if l, err = listen(o.socket); err != nil {
-			return errors.Join(err, d.Close())
-		}
-	}
-	if err := noteSocket(o.state, l.Addr().String()); err != nil {
-		log.Warn("commands with another XDG_RUNTIME_DIR will not find this daemon", "error", err)
-	}
-	d.Confine(measures)
+		NoInboundBypass:  o.noInbound,
+		NoOutboundBypass: o.noOutbound,
+	}, nil
+}
+
+// serveAPI answers the API's requests at l until the daemon ends, and closes it.
+func serveAPI(d *daemon.Daemon, l net.Listener, log *slog.Logger, signals <-chan os.Signal) error {
 	s := api.NewServer(d, log)
 	s.CheckPeers(d.AllowPeer)
 	s.OnProgram(sandbox.Shared)
@@ -266,9 +306,9 @@ func serve(o serveOptions) error {
 	s.OnHandover(func(p *handover.Peer) { successors <- p })
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
 	notify(log, fmt.Sprintf("%s\nMAINPID=%d", sd.SdNotifyReady, os.Getpid()))
 	for {
+		var err error
 		select {
 		case sig := <-signals:
 			log.Info("ending", "signal", sig.String())

@@ -166,7 +166,8 @@ func TestNewcomersArePreferred(t *testing.T) {
 		t.Error("a container gives up what it has not")
 	}
 	l.most = 0
-	if m, made, err := table.Make(50, netip.MustParseAddr("10.0.0.9"), open); !errors.Is(err, ErrLimit) || m != nil || made {
+	if m, made, err := table.Make(50, netip.MustParseAddr("10.0.0.9"), open); !errors.Is(err, ErrLimit) || m != nil ||
+		made {
 		t.Errorf("with none to give up: %v, %v, %v", m, made, err)
 	}
 }
@@ -175,14 +176,16 @@ func TestKeysAreOfOne(t *testing.T) {
 	table, l := newTable(t, 10)
 	m := newMapping(t, table, 1, one)
 	second := new(fakeMapping)
-	if got, made, err := table.Make(1, one, func() (*fakeMapping, error) { return second, nil }); got != m || made || err != nil {
+	if got, made, err := table.Make(1, one, func() (*fakeMapping, error) { return second, nil }); got != m || made ||
+		err != nil {
 		t.Errorf("a second one with the key: %v, %v", made, err)
 	}
 	if second.closed() != 1 || l.have[one] != 1 {
 		t.Errorf("the second one was closed %d times, and %v are counted", second.closed(), l.have)
 	}
 	failed := errors.New("as a test")
-	if _, _, err := table.Make(2, one, func() (*fakeMapping, error) { return nil, failed }); !errors.Is(err, failed) || l.have[one] != 1 {
+	if _, _, err := table.Make(2, one, func() (*fakeMapping, error) { return nil, failed }); !errors.Is(err, failed) ||
+		l.have[one] != 1 {
 		t.Errorf("one that cannot be opened: %v, and %v are counted", err, l.have)
 	}
 	key := func(_ *fakeMapping, try int) (int, bool) { return 1 + try, try < 5 }
@@ -255,7 +258,8 @@ func TestRandomHistories(t *testing.T) {
 		t.Errorf("there are %v, and %v are counted", counted, l.have)
 	}
 	all.Range(func(m, _ any) bool {
-		if got, want := m.(*fakeMapping).closed(), map[bool]int{true: 0, false: 1}[live[m.(*fakeMapping)]]; got != want {
+		if got, want := m.(*fakeMapping).closed(), map[bool]int{true: 0, false: 1}[live[m.(*fakeMapping)]]; got !=
+			want {
 			t.Errorf("a mapping was closed %d times, want %d", got, want)
 		}
 		return true

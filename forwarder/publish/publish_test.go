@@ -127,7 +127,8 @@ func freePort(t *testing.T) uint16 {
 
 func TestWhatComesIsHanded(t *testing.T) {
 	g := newRig(t, NewTable())
-	bound := g.publish(t, Binding{HostIP: loopback, Port: 80, Proto: TCP}, Binding{HostIP: loopback, Port: 53, Proto: UDP})
+	bound := g.publish(t, Binding{HostIP: loopback, Port: 80, Proto: TCP},
+		Binding{HostIP: loopback, Port: 53, Proto: UDP})
 	c, err := net.Dial("tcp", bound[0].Host.String())
 	if err != nil {
 		t.Fatal(err)
@@ -213,10 +214,12 @@ func TestBindings(t *testing.T) {
 		{"a port of its own choice", Binding{Port: 80, Proto: TCP}, nil, 1, nil},
 		{"a certain port", Binding{HostPort: free, Port: 80, Proto: TCP}, []uint16{free}, 1, nil},
 		{"a port that is taken", Binding{HostPort: busy, Port: 80, Proto: TCP}, nil, 0, unix.EADDRINUSE},
-		{"the first that is free of some", Binding{HostPort: busy, HostEnd: busy + 50, Port: 80, Proto: TCP}, nil, 1, nil},
+		{"the first that is free of some", Binding{HostPort: busy, HostEnd: busy + 50, Port: 80, Proto: TCP}, nil, 1,
+			nil},
 		{"several of its own choice", Binding{Port: 80, End: 84, Proto: UDP}, nil, 5, nil},
 		{"another transport", Binding{Port: 80, Proto: "sctp"}, nil, 0, errors.New("SCTP")},
-		{"an address that the host has not", Binding{HostIP: netip.MustParseAddr("192.0.2.77"), Port: 80, Proto: TCP}, nil, 0, unix.EADDRNOTAVAIL},
+		{"an address that the host has not", Binding{HostIP: netip.MustParseAddr("192.0.2.77"), Port: 80, Proto: TCP},
+			nil, 0, unix.EADDRNOTAVAIL},
 	} {
 		if !test.b.HostIP.IsValid() {
 			test.b.HostIP = loopback
@@ -231,7 +234,8 @@ func TestBindings(t *testing.T) {
 			t.Errorf("%s: %v", test.what, bound)
 		}
 		for i, b := range bound {
-			if test.hosts != nil && b.Host.Port() != test.hosts[i] || b.Port != 80+uint16(i) || b.Proto != test.b.Proto {
+			if test.hosts != nil && b.Host.Port() != test.hosts[i] || b.Port != 80+uint16(i) || b.Proto !=
+				test.b.Proto {
 				t.Errorf("%s: %+v", test.what, b)
 			}
 		}
@@ -265,7 +269,8 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := g.Publish(ctx, inside4, inside6, []Binding{{HostIP: loopback, Port: 80, End: 90, Proto: TCP}}); !errors.Is(err, context.Canceled) {
+	if _, err := g.Publish(ctx, inside4, inside6, []Binding{{HostIP: loopback, Port: 80, End: 90,
+		Proto: TCP}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }
@@ -342,7 +347,8 @@ func TestClosedPublishers(t *testing.T) {
 		t.Error("a port outlives its publisher")
 	}
 	before := leak.Descriptors(t)
-	if _, err := g.Publish(t.Context(), inside4, inside6, []Binding{{HostIP: loopback, Port: 80, Proto: TCP}}); !errors.Is(err, unix.ESHUTDOWN) {
+	if _, err := g.Publish(t.Context(), inside4, inside6, []Binding{{HostIP: loopback, Port: 80,
+		Proto: TCP}}); !errors.Is(err, unix.ESHUTDOWN) {
 		t.Errorf("a closed publisher publishes: %v", err)
 	}
 	before.NoneLeft(t)
@@ -416,7 +422,8 @@ func TestInheritedSocketsStayOpen(t *testing.T) {
 func TestAdoptedSocketsArePublished(t *testing.T) {
 	one, two := NewTable(), NewTable()
 	g, next := newRig(t, one), newRig(t, two)
-	list := []Binding{{HostIP: loopback, Port: 80, Proto: TCP}, {Port: 81, Proto: TCP}, {HostIP: loopback, Port: 53, Proto: UDP}}
+	list := []Binding{{HostIP: loopback, Port: 80, Proto: TCP}, {Port: 81, Proto: TCP},
+		{HostIP: loopback, Port: 53, Proto: UDP}}
 	bound := g.publish(t, list...)
 	set := new(handover.Set)
 	if err := one.HandOver(set); err != nil {
@@ -477,7 +484,8 @@ func TestPortsAreStored(t *testing.T) {
 	if _, _, err := table.Inherit(fd); err != nil {
 		t.Fatal(err)
 	}
-	g.publish(t, Binding{HostIP: at.Addr(), HostPort: at.Port(), Port: 80, Proto: TCP}) // the service manager has that one
+	// the service manager has that one
+	g.publish(t, Binding{HostIP: at.Addr(), HostPort: at.Port(), Port: 80, Proto: TCP})
 	if len(stored) != 0 {
 		t.Errorf("an inherited socket is stored: %v", stored)
 	}
@@ -512,7 +520,8 @@ func TestBindErrorsSayWhatToDo(t *testing.T) {
 		errors.New("other"): "other",
 	} {
 		e := &BindError{Host: netip.MustParseAddrPort("0.0.0.0:80"), Proto: TCP, Need: 5, Err: err}
-		if text := e.Error(); !strings.HasPrefix(text, "Bind for 0.0.0.0:80 failed: ") || !strings.Contains(text, want) {
+		if text := e.Error(); !strings.HasPrefix(text, "Bind for 0.0.0.0:80 failed: ") ||
+			!strings.Contains(text, want) {
 			t.Errorf("%v: %s", err, text)
 		}
 		if !errors.Is(e, err) {

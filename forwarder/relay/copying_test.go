@@ -41,7 +41,8 @@ func eventually(t *testing.T, check func() error) {
 }
 
 // copied begins a session between a container in memory and a TCP connection of which the test has the other end.
-func copied(t *testing.T, room int) (s *relay.Session, c *relaytest.Conn, host *net.TCPConn, b *buffers, ended chan struct{}) {
+func copied(t *testing.T, room int) (s *relay.Session, c *relaytest.Conn, host *net.TCPConn, b *buffers,
+	ended chan struct{}) {
 	t.Helper()
 	reactor, err := sockio.NewReactor()
 	if err != nil {

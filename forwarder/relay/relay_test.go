@@ -329,7 +329,10 @@ func TestDamagedStates(t *testing.T) {
 		"more bytes than the pipe has": func(st *State) { st.Directions[0].Bytes = 10 },
 		"more than any pipe has":       func(st *State) { st.Directions[0].Bytes = pipeSize + 1 },
 		"fewer than none":              func(st *State) { st.Directions[0].Bytes = -1 },
-		"no descriptor":                func(st *State) { _ = unix.Close(st.Directions[1].FD); st.Directions[1].FD = -1 },
+		"no descriptor": func(st *State) {
+			_ = unix.Close(st.Directions[1].FD)
+			st.Directions[1].FD = -1
+		},
 	} {
 		a, container := g.tcp()
 		b, _ := g.tcp()

@@ -24,7 +24,8 @@ func TestQuotes(t *testing.T) {
 			ip := header.IPv4(b)
 			s, d := ip.SourceAddress(), ip.DestinationAddress()
 			from, to = s.AsSlice(), d.AsSlice()
-			if ip.TotalLength() != 128 || ip.TTL() != DefaultTTL || ip.Protocol() != uint8(header.UDPProtocolNumber) || ip.Flags() != header.IPv4FlagDontFragment {
+			if ip.TotalLength() != 128 || ip.TTL() != DefaultTTL || ip.Protocol() != uint8(header.UDPProtocolNumber) ||
+				ip.Flags() != header.IPv4FlagDontFragment {
 				t.Errorf("%s: the header is %s", test.src, hex.EncodeToString(b))
 			}
 			if !ip.IsChecksumValid() {
@@ -35,7 +36,8 @@ func TestQuotes(t *testing.T) {
 			ip := header.IPv6(b)
 			s, d := ip.SourceAddress(), ip.DestinationAddress()
 			from, to = s.AsSlice(), d.AsSlice()
-			if ip.PayloadLength() != 108 || ip.HopLimit() != DefaultTTL || ip.NextHeader() != uint8(header.UDPProtocolNumber) {
+			if ip.PayloadLength() != 108 || ip.HopLimit() != DefaultTTL || ip.NextHeader() !=
+				uint8(header.UDPProtocolNumber) {
 				t.Errorf("%s: the header is %s", test.src, hex.EncodeToString(b))
 			}
 			udp = header.UDP(b[IPv6HeaderLen:])
@@ -43,10 +45,12 @@ func TestQuotes(t *testing.T) {
 		if string(from) != string(src.Addr().AsSlice()) || string(to) != string(dst.Addr().AsSlice()) {
 			t.Errorf("%s: addresses %x, %x", test.src, from, to)
 		}
-		if udp.SourcePort() != src.Port() || udp.DestinationPort() != dst.Port() || udp.Length() != 108 || len(udp) != UDPHeaderLen {
+		if udp.SourcePort() != src.Port() || udp.DestinationPort() != dst.Port() || udp.Length() != 108 || len(udp) !=
+			UDPHeaderLen {
 			t.Errorf("%s: the UDP header is %x", test.src, []byte(udp))
 		}
-		pseudo := header.PseudoHeaderChecksum(header.UDPProtocolNumber, tcpip.AddrFromSlice(from), tcpip.AddrFromSlice(to), 108)
+		pseudo := header.PseudoHeaderChecksum(header.UDPProtocolNumber, tcpip.AddrFromSlice(from),
+			tcpip.AddrFromSlice(to), 108)
 		if udp.Checksum() != pseudo {
 			t.Errorf("%s: the sum of the pseudo header is %x, want %x", test.src, udp.Checksum(), pseudo)
 		}

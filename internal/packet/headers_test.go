@@ -28,18 +28,27 @@ func TestParseIPv6(t *testing.T) {
 		ok   bool
 	}{
 		{"UDP at once", ipv6(ProtoUDP, make([]byte, 8)...), Headers{Proto: ProtoUDP, Transport: 40}, true},
-		{"behind options", ipv6(ProtoHopByHop, append(options(ProtoICMPv6), 135, 0)...), Headers{Proto: ProtoICMPv6, Transport: 48}, true},
-		{"behind options twice", ipv6(ProtoDstOpts, append(options(ProtoDstOpts), append(options(ProtoTCP), 1)...)...), Headers{Proto: ProtoTCP, Transport: 56}, true},
-		{"a first fragment", ipv6(ProtoFragment, fragment(ProtoUDP, 0)...), Headers{Proto: ProtoUDP, Transport: 48}, true},
-		{"a later fragment", ipv6(ProtoFragment, fragment(ProtoUDP, 1)...), Headers{Proto: ProtoUDP, Transport: 48, Later: true}, true},
-		{"behind authentication", ipv6(ProtoAH, append([]byte{ProtoUDP, 4, 0, 0, 0, 0, 0, 1}, make([]byte, 24)...)...), Headers{Proto: ProtoUDP, Transport: 64}, true},
-		{"behind a route that has been gone", ipv6(ProtoRouting, ProtoTCP, 0, 0, 0, 0, 0, 0, 0), Headers{Proto: ProtoTCP, Transport: 48}, true},
-		{"behind a route that goes on", ipv6(ProtoRouting, ProtoTCP, 0, 0, 1, 0, 0, 0, 0), Headers{Proto: ProtoTCP, Transport: 48, Routing: true}, true},
+		{"behind options", ipv6(ProtoHopByHop, append(options(ProtoICMPv6), 135, 0)...),
+			Headers{Proto: ProtoICMPv6, Transport: 48}, true},
+		{"behind options twice", ipv6(ProtoDstOpts, append(options(ProtoDstOpts), append(options(ProtoTCP), 1)...)...),
+			Headers{Proto: ProtoTCP, Transport: 56}, true},
+		{"a first fragment", ipv6(ProtoFragment, fragment(ProtoUDP, 0)...), Headers{Proto: ProtoUDP, Transport: 48},
+			true},
+		{"a later fragment", ipv6(ProtoFragment, fragment(ProtoUDP, 1)...),
+			Headers{Proto: ProtoUDP, Transport: 48, Later: true}, true},
+		{"behind authentication", ipv6(ProtoAH, append([]byte{ProtoUDP, 4, 0, 0, 0, 0, 0, 1}, make([]byte, 24)...)...),
+			Headers{Proto: ProtoUDP, Transport: 64}, true},
+		{"behind a route that has been gone", ipv6(ProtoRouting, ProtoTCP, 0, 0, 0, 0, 0, 0, 0),
+			Headers{Proto: ProtoTCP, Transport: 48}, true},
+		{"behind a route that goes on", ipv6(ProtoRouting, ProtoTCP, 0, 0, 1, 0, 0, 0, 0),
+			Headers{Proto: ProtoTCP, Transport: 48, Routing: true}, true},
 		{"no packet", []byte{0x60}, Headers{}, false},
 		{"another version", append([]byte{0x45}, make([]byte, 60)...), Headers{}, false},
 		{"options cut short", ipv6(ProtoHopByHop, 17, 0), Headers{Proto: ProtoHopByHop, Transport: 40}, false},
-		{"options longer than the packet", ipv6(ProtoHopByHop, 17, 9, 0, 0, 0, 0, 0, 0), Headers{Proto: ProtoHopByHop, Transport: 40}, false},
-		{"options for ever", ipv6(ProtoHopByHop, make([]byte, 200)...), Headers{Proto: ProtoHopByHop, Transport: 104}, false},
+		{"options longer than the packet", ipv6(ProtoHopByHop, 17, 9, 0, 0, 0, 0, 0, 0),
+			Headers{Proto: ProtoHopByHop, Transport: 40}, false},
+		{"options for ever", ipv6(ProtoHopByHop, make([]byte, 200)...), Headers{Proto: ProtoHopByHop, Transport: 104},
+			false},
 	} {
 		h, ok := ParseIPv6(test.p)
 		got := Headers{Proto: h.Proto, Transport: h.Transport, Later: h.Later, Routing: h.Routing}
@@ -57,7 +66,8 @@ func FuzzParseIPv6(f *testing.F) {
 	f.Add(ipv6(ProtoAH, append([]byte{ProtoUDP, 4}, make([]byte, 40)...)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, ok := ParseIPv6(b)
-		if h.Transport > len(b) || h.Transport != 0 && h.Transport < IPv6HeaderLen || h.Fragment && !h.Later && h.Offset != 0 {
+		if h.Transport > len(b) || h.Transport != 0 && h.Transport < IPv6HeaderLen || h.Fragment && !h.Later &&
+			h.Offset != 0 {
 			t.Fatalf("of %d bytes: %+v", len(b), h)
 		}
 		if ok && h.Fragment {
@@ -111,8 +121,10 @@ func TestParse(t *testing.T) {
 		ok   bool
 	}{
 		{"TCP", false, ipv4(ProtoTCP, nil, tcp), Headers{Proto: ProtoTCP, Transport: 20, Payload: 40}, true},
-		{"TCP over IPv6", true, ipv6(ProtoTCP, tcp...), Headers{V6: true, Proto: ProtoTCP, Transport: 40, Payload: 60}, true},
-		{"UDP behind options", false, ipv4(ProtoUDP, make([]byte, 8), make([]byte, 9)), Headers{Proto: ProtoUDP, Transport: 28, Payload: 36}, true},
+		{"TCP over IPv6", true, ipv6(ProtoTCP, tcp...), Headers{V6: true, Proto: ProtoTCP, Transport: 40, Payload: 60},
+			true},
+		{"UDP behind options", false, ipv4(ProtoUDP, make([]byte, 8), make([]byte, 9)),
+			Headers{Proto: ProtoUDP, Transport: 28, Payload: 36}, true},
 		{"ICMP", false, ipv4(ProtoICMP, nil, []byte{8}), Headers{Proto: ProtoICMP, Transport: 20, Payload: 20}, true},
 		{"a first fragment", false, fragment(ipv4(ProtoUDP, nil, make([]byte, 8)), 0x2000),
 			Headers{Proto: ProtoUDP, Transport: 20, Payload: 28, Fragment: true, More: true}, true},
@@ -150,7 +162,8 @@ func FuzzParseUDP(f *testing.F) {
 		if !bytes.Equal(d.Src.Addr().AsSlice(), src) || !bytes.Equal(d.Dst.Addr().AsSlice(), dst) {
 			t.Errorf("from %s to %s", d.Src, d.Dst)
 		}
-		if !bytes.Equal(d.Original, b[:h.Payload]) || len(d.Payload) > h.Length-h.Payload || segment != 0 && len(d.Payload) != h.Length-h.Payload {
+		if !bytes.Equal(d.Original, b[:h.Payload]) || len(d.Payload) > h.Length-h.Payload || segment != 0 &&
+			len(d.Payload) != h.Length-h.Payload {
 			t.Errorf("%d bytes of payload, %d to quote: %+v", len(d.Payload), len(d.Original), h)
 		}
 	})

@@ -16,14 +16,21 @@ func TestICMPErrors(t *testing.T) {
 		type6 header.ICMPv6Type
 		code6 header.ICMPv6Code
 	}{
-		NetUnreachable:  {header.ICMPv4DstUnreachable, header.ICMPv4NetUnreachable, header.ICMPv6DstUnreachable, header.ICMPv6NetworkUnreachable},
-		HostUnreachable: {header.ICMPv4DstUnreachable, header.ICMPv4HostUnreachable, header.ICMPv6DstUnreachable, header.ICMPv6AddressUnreachable},
-		PortUnreachable: {header.ICMPv4DstUnreachable, header.ICMPv4PortUnreachable, header.ICMPv6DstUnreachable, header.ICMPv6PortUnreachable},
-		TooBig:          {header.ICMPv4DstUnreachable, header.ICMPv4FragmentationNeeded, header.ICMPv6PacketTooBig, header.ICMPv6UnusedCode},
-		Prohibited:      {header.ICMPv4DstUnreachable, header.ICMPv4AdminProhibited, header.ICMPv6DstUnreachable, header.ICMPv6Prohibited},
-		HopsExceeded:    {header.ICMPv4TimeExceeded, header.ICMPv4TTLExceeded, header.ICMPv6TimeExceeded, header.ICMPv6HopLimitExceeded},
+		NetUnreachable: {header.ICMPv4DstUnreachable, header.ICMPv4NetUnreachable, header.ICMPv6DstUnreachable,
+			header.ICMPv6NetworkUnreachable},
+		HostUnreachable: {header.ICMPv4DstUnreachable, header.ICMPv4HostUnreachable, header.ICMPv6DstUnreachable,
+			header.ICMPv6AddressUnreachable},
+		PortUnreachable: {header.ICMPv4DstUnreachable, header.ICMPv4PortUnreachable, header.ICMPv6DstUnreachable,
+			header.ICMPv6PortUnreachable},
+		TooBig: {header.ICMPv4DstUnreachable, header.ICMPv4FragmentationNeeded, header.ICMPv6PacketTooBig,
+			header.ICMPv6UnusedCode},
+		Prohibited: {header.ICMPv4DstUnreachable, header.ICMPv4AdminProhibited, header.ICMPv6DstUnreachable,
+			header.ICMPv6Prohibited},
+		HopsExceeded: {header.ICMPv4TimeExceeded, header.ICMPv4TTLExceeded, header.ICMPv6TimeExceeded,
+			header.ICMPv6HopLimitExceeded},
 	} {
-		m4, m6 := header.ICMPv4(ICMPError(problem, v4, []byte("original"))), header.ICMPv6(ICMPError(problem, v6, []byte("original")))
+		m4, m6 := header.ICMPv4(ICMPError(problem, v4, []byte("original"))),
+			header.ICMPv6(ICMPError(problem, v6, []byte("original")))
 		if m4.Type() != want.type4 || m4.Code() != want.code4 || string(m4[ErrorHeaderLen:]) != "original" {
 			t.Errorf("problem %d: ICMP %x", problem, []byte(m4))
 		}

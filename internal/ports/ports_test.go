@@ -18,7 +18,8 @@ func TestBindingsCountTheirPorts(t *testing.T) {
 		{Binding{Port: 1, End: 65535}, 65535, 1},
 	} {
 		if test.b.Count() != test.count || test.b.HostCount() != test.host {
-			t.Errorf("%+v: %d ports of %d, want %d of %d", test.b, test.b.Count(), test.b.HostCount(), test.count, test.host)
+			t.Errorf("%+v: %d ports of %d, want %d of %d", test.b, test.b.Count(), test.b.HostCount(), test.count,
+				test.host)
 		}
 	}
 }
@@ -40,7 +41,8 @@ func TestBindingsCover(t *testing.T) {
 func TestBoundIsAskedForAgain(t *testing.T) {
 	b := Bound{Host: netip.MustParseAddrPort("192.0.2.1:8080"), Port: 80, Proto: UDP}
 	again := b.Binding()
-	if again.HostIP != b.Host.Addr() || again.HostPort != 8080 || again.HostCount() != 1 || !again.Covers(Port{80, UDP}) || again.Count() != 1 {
+	if again.HostIP != b.Host.Addr() || again.HostPort != 8080 || again.HostCount() != 1 ||
+		!again.Covers(Port{80, UDP}) || again.Count() != 1 {
 		t.Errorf("%+v is asked for as %+v", b, again)
 	}
 }

@@ -23,7 +23,8 @@ func udpSocket(t *testing.T, at string, dual bool) (*Socket, int, netip.AddrPort
 }
 
 func TestAddresses(t *testing.T) {
-	for text, family := range map[string]int{"192.0.2.1:53": unix.AF_INET, "[2001:db8::1]:65535": unix.AF_INET6, "[::]:0": unix.AF_INET6} {
+	for text, family := range map[string]int{"192.0.2.1:53": unix.AF_INET, "[2001:db8::1]:65535": unix.AF_INET6,
+		"[::]:0": unix.AF_INET6} {
 		a := netip.MustParseAddrPort(text)
 		var raw RawAddr
 		raw.Set(a)
@@ -61,7 +62,10 @@ func TestSegments(t *testing.T) {
 			}
 			var raw RawAddr
 			raw.Set(at)
-			if err := from.Use(func(int) error { return SendSegments(fromFD, payload, test.segment, &raw, nil) }); err != nil {
+			if err := from.Use(func(int) error {
+				return SendSegments(fromFD, payload, test.segment, &raw,
+					nil)
+			}); err != nil {
 				t.Fatal(err)
 			}
 			var got []byte

@@ -144,7 +144,8 @@ func TestRightsArrive(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The kernel rounds the room for descriptors up to whole words, so that one more may fit.
-		if string(buf[:r.N]) != "hello" || len(r.FDs) < test.got || len(r.FDs) > test.got+1 || r.Truncated != test.truncated {
+		if string(buf[:r.N]) != "hello" || len(r.FDs) < test.got || len(r.FDs) > test.got+1 || r.Truncated !=
+			test.truncated {
 			t.Errorf("of %d descriptors, %d wanted, %d came: %+v", test.sent, test.wanted, len(r.FDs), r)
 		}
 		Close(r.FDs)

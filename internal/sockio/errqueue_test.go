@@ -14,7 +14,8 @@ func FuzzError(f *testing.F) {
 		copy(b[unix.CmsgLen(0):], data)
 		return b
 	}
-	unreachable := []byte{111, 0, 0, 0, unix.SO_EE_ORIGIN_ICMP, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 192, 0, 2, 1}
+	unreachable := []byte{111, 0, 0, 0, unix.SO_EE_ORIGIN_ICMP, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 192, 0, 2,
+		1}
 	tooBig := []byte{90, 0, 0, 0, unix.SO_EE_ORIGIN_LOCAL, 0, 0, 0, 0x78, 5, 0, 0, 0, 0, 0, 0}
 	f.Add(message(unix.IPPROTO_IP, unix.IP_RECVERR, unreachable))
 	f.Add(message(unix.IPPROTO_IP, unix.IP_RECVERR, tooBig))

@@ -24,7 +24,8 @@ func TestRunsAreOfOneSenderAndSize(t *testing.T) {
 		defer clients[i].Close()
 	}
 	type sent struct{ client, size int }
-	for _, s := range []sent{{0, 100}, {0, 100}, {0, 40}, {0, 100}, {1, 100}, {1, 100}, {0, 100}, {0, 200}, {0, 0}, {0, 0}} {
+	for _, s := range []sent{{0, 100}, {0, 100}, {0, 40}, {0, 100}, {1, 100}, {1, 100}, {0, 100}, {0, 200}, {0, 0},
+		{0, 0}} {
 		if _, err := clients[s.client].Write(make([]byte, s.size)); err != nil {
 			t.Fatal(err)
 		}

@@ -203,7 +203,8 @@ func TestDatagramsAndAnswers(t *testing.T) {
 			})
 			port := pc.LocalAddr().(*net.UDPAddr).Port
 			for _, text := range []string{"one", "two"} {
-				c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}) // who takes answers from there alone
+				// who takes answers from there alone
+				c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 				if err != nil {
 					t.Fatal(err)
 				}

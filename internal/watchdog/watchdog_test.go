@@ -16,7 +16,8 @@ func rounds(log *slog.Logger) *Watchdog {
 	return w
 }
 
-// holds has another goroutine hold a lock until release is called, which returns when the watchdog's goroutine has had it.
+// holds has another goroutine hold a lock until release is called, which returns when the watchdog's goroutine has had
+// it.
 func holds(t *testing.T, w *Watchdog, mu sync.Locker) (release func()) {
 	t.Helper()
 	held, let, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})

@@ -51,7 +51,8 @@ func until(t *testing.T, what string, f func() bool) {
 func aNetwork(name, subnet string) *network.Network {
 	p := netip.MustParsePrefix(subnet)
 	return &network.Network{
-		ID: strings.Repeat(fmt.Sprintf("%02x", name[0]), 32), Name: name, Driver: network.DriverOverlay, Scope: network.ScopeGlobal, EnableIPv4: true,
+		ID: strings.Repeat(fmt.Sprintf("%02x", name[0]), 32), Name: name, Driver: network.DriverOverlay,
+		Scope: network.ScopeGlobal, EnableIPv4: true,
 		Pools: []network.Pool{{Subnet: p, Gateway: p.Addr().Next(), Configured: true}},
 	}
 }
@@ -77,7 +78,8 @@ func TestNetworksAreClaimed(t *testing.T) {
 		t.Error("a network that was not made has its name")
 	}
 	b.SetContainer(strings.Repeat("ee", 32), []overlay.Endpoint{{
-		Network: n.ID, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.9")}, MAC: overlay.MAC{2}, EndpointID: n.ID, Container: strings.Repeat("ee", 32), Name: "t2", Running: true,
+		Network: n.ID, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.9")}, MAC: overlay.MAC{2}, EndpointID: n.ID,
+		Container: strings.Repeat("ee", 32), Name: "t2", Running: true,
 	}})
 	until(t, "a sees the container", func() bool { return len(a.Table().Endpoints(n.ID)) == 1 })
 	if err := a.RemoveNetwork(t.Context(), n.ID); errdefs.Class(err) != errdefs.ErrForbidden || !strings.Contains(err.Error(), `name:"t2"`) {
@@ -90,7 +92,8 @@ func TestNetworksAreClaimed(t *testing.T) {
 	}
 	until(t, "nothing is left of it", func() bool {
 		for key := range hub.Rows() {
-			if k, err := overlay.ParseKey(key); err == nil && k.Kind != overlay.KindAlive && k.Kind != overlay.KindHost {
+			if k, err := overlay.ParseKey(key); err == nil && k.Kind != overlay.KindAlive && k.Kind !=
+				overlay.KindHost {
 				return false
 			}
 		}
@@ -128,22 +131,28 @@ func TestAddressesAreOfOwnBlocks(t *testing.T) {
 			}
 		}
 	}
-	if err := reserve(a, netip.MustParseAddr("10.0.0.200"), strings.Repeat("f", 64)); errdefs.Class(err) != errdefs.ErrUnavailable {
+	if err := reserve(a, netip.MustParseAddr("10.0.0.200"), strings.Repeat("f", 64)); errdefs.Class(err) !=
+		errdefs.ErrUnavailable {
 		t.Errorf("an address outside the own block, without a store: %v", err)
 	}
 	if err := reserve(b, netip.MustParseAddr("10.0.0.200"), strings.Repeat("e", 64)); err != nil {
 		t.Errorf("the same with a store: %v", err)
 	}
 	hub.Back(a.Identity().ID)
-	until(t, "a knows of it", func() bool { _, is := a.Table().EndpointAt(n.ID, netip.MustParseAddr("10.0.0.200")); return is })
-	if err := reserve(a, netip.MustParseAddr("10.0.0.200"), strings.Repeat("f", 64)); errdefs.Class(err) != errdefs.ErrForbidden {
+	until(t, "a knows of it", func() bool {
+		_, is := a.Table().EndpointAt(n.ID, netip.MustParseAddr("10.0.0.200"))
+		return is
+	})
+	if err := reserve(a, netip.MustParseAddr("10.0.0.200"), strings.Repeat("f", 64)); errdefs.Class(err) !=
+		errdefs.ErrForbidden {
 		t.Errorf("an address of another host's: %v", err)
 	}
 }
 
 func TestBlocks(t *testing.T) {
 	for _, test := range []struct{ subnet, third string }{
-		{"10.0.0.0/16", "10.0.0.128/26"}, {"10.0.0.0/24", "10.0.0.32/28"}, {"10.0.0.0/30", "10.0.0.2/32"}, {"fd00::/64", "fd00::2:0/112"},
+		{"10.0.0.0/16", "10.0.0.128/26"}, {"10.0.0.0/24", "10.0.0.32/28"}, {"10.0.0.0/30", "10.0.0.2/32"},
+		{"fd00::/64", "fd00::2:0/112"},
 	} {
 		p := netip.MustParsePrefix(test.subnet)
 		if got := nthBlock(p, blockBits(p), 2); got.String() != test.third {
@@ -162,7 +171,8 @@ func TestIdentityLasts(t *testing.T) {
 		t.Errorf("the file with the key: %v, %v", st, err)
 	}
 	second, err := loadIdentity(dir, time.UnixMilli(10)) // the clock went back
-	if err != nil || second.ID != first.ID || second.PublicKey() != first.PublicKey() || second.Incarnation != first.Incarnation+1 {
+	if err != nil || second.ID != first.ID || second.PublicKey() != first.PublicKey() || second.Incarnation !=
+		first.Incarnation+1 {
 		t.Errorf("%+v after %+v: %v", second, first, err)
 	}
 }

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// BenchmarkBetweenHosts measures traffic of containers on two hosts, and beside it what else there is on the same kind of namespaces:
-// the kernel's VXLAN device, and wireguard-go (USERNET_WIREGUARD_GO names its program; without it that column is left out).
+// BenchmarkBetweenHosts measures traffic of containers on two hosts, and beside it what else there is on the same kind
+// of namespaces: the kernel's VXLAN device, and wireguard-go (USERNET_WIREGUARD_GO names its program; without it that
+// column is left out).
 //
 //	go build -o /tmp/wireguard-go golang.zx2c4.com/wireguard
 //	USERNET_WIREGUARD_GO=/tmp/wireguard-go go test -run '^$' -bench BetweenHosts -benchtime 1x -count 5 ./overlay/fabric
@@ -50,9 +51,10 @@ type benchPair struct {
 
 func usernetPair(t testing.TB, mtu int, isSealed bool) benchPair {
 	h := startHosts(t, mtu, isSealed)
-	return benchPair{from: h[0].container, to: h[1].container, addr: "10.9.0.2", cpu: func() (time.Duration, time.Duration) {
-		return h[0].cpu(t), h[1].cpu(t)
-	}}
+	return benchPair{from: h[0].container, to: h[1].container, addr: "10.9.0.2",
+		cpu: func() (time.Duration, time.Duration) {
+			return h[0].cpu(t), h[1].cpu(t)
+		}}
 }
 
 // underlay is two namespaces with a veth pair.
@@ -141,7 +143,8 @@ func measure(b *testing.B, p benchPair) {
 	b.ReportMetric(n, "datagrams/s")
 }
 
-// iperf returns what arrived: of TCP the rate in Gbit/s and the bytes, of UDP the datagrams a second in place of the bytes.
+// iperf returns what arrived: of TCP the rate in Gbit/s and the bytes, of UDP the datagrams a second in place of the
+// bytes.
 func iperf(b *testing.B, p benchPair, args ...string) (gbit, bytes float64, cpu [2]time.Duration) {
 	b.Helper()
 	var before [2]time.Duration
@@ -152,7 +155,8 @@ func iperf(b *testing.B, p benchPair, args ...string) (gbit, bytes float64, cpu 
 	waitFor(b, "idle iperf3", func() bool { // the server ends one test before it begins another
 		var out []byte
 		_ = p.from.in(func() (err error) {
-			out, err = exec.Command("iperf3", append([]string{"-c", p.addr, "-J", "-t", strconv.Itoa(benchSeconds)}, args...)...).CombinedOutput()
+			out, err = exec.Command("iperf3",
+				append([]string{"-c", p.addr, "-J", "-t", strconv.Itoa(benchSeconds)}, args...)...).CombinedOutput()
 			return err
 		})
 		text = string(out)

@@ -32,7 +32,8 @@ func arp(op uint16, senderMAC overlay.MAC, sender netip.Addr, target netip.Addr)
 	return p
 }
 
-// TestFramesOfAPeerCountOnlyFromItsEndpoints is what a hostile host may try: each frame is dropped, and counted with its reason.
+// TestFramesOfAPeerCountOnlyFromItsEndpoints is what a hostile host may try: each frame is dropped, and counted with
+// its reason.
 func TestFramesOfAPeerCountOnlyFromItsEndpoints(t *testing.T) {
 	subnets := func(c *NetworkConfig) { c.Subnets = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")} }
 	a, b, c := newSide(t, hostA, 2, subnets), newSide(t, hostB, 3), newSide(t, hostC, 4)
@@ -53,35 +54,57 @@ func TestFramesOfAPeerCountOnlyFromItsEndpoints(t *testing.T) {
 	}{
 		{"what it may send", ethernet(me.mac, own.mac, ip4, ipPacket(own.ip4, me.ip4, 17, data)), pass},
 		{"over IPv6", ethernet(me.mac, own.mac, ip6, ipPacket(own.ip6, me.ip6, 17, data)), pass},
-		{"from its link-local address", ethernet(me.mac, own.mac, ip6, ipPacket(vswitch.LinkLocal(own.mac[:]), me.ip6, 17, data)), pass},
-		{"an ARP probe", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(1, own.mac, netip.IPv4Unspecified(), own.ip4)), pass},
-		{"its advertisement", ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndNeighbourAdvert, own6[:]...)), pass},
+		{"from its link-local address",
+			ethernet(me.mac, own.mac, ip6, ipPacket(vswitch.LinkLocal(own.mac[:]), me.ip6, 17, data)), pass},
+		{"an ARP probe", ethernet(me.mac, own.mac, vswitch.EtherTypeARP,
+			arp(1, own.mac, netip.IPv4Unspecified(), own.ip4)), pass},
+		{"its advertisement", ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndNeighbourAdvert, own6[:]...)),
+			pass},
 		{"another protocol", ethernet(me.mac, own.mac, 0x88b5, []byte("x")), pass},
-		{"from another host's MAC", ethernet(me.mac, other.mac, ip4, ipPacket(other.ip4, me.ip4, 17, data)), DropSourceMAC},
+		{"from another host's MAC", ethernet(me.mac, other.mac, ip4, ipPacket(other.ip4, me.ip4, 17, data)),
+			DropSourceMAC},
 		{"from this host's MAC", ethernet(me.mac, me.mac, ip4, ipPacket(me.ip4, me.ip4, 17, data)), DropSourceMAC},
-		{"from an unknown MAC", ethernet(me.mac, overlay.MAC{2, 9, 9, 9, 9, 9}, ip4, ipPacket(own.ip4, me.ip4, 17, data)), DropSourceMAC},
-		{"from a group", ethernet(me.mac, overlay.MAC{3, 9, 9, 9, 9, 9}, ip4, ipPacket(own.ip4, me.ip4, 17, data)), DropSourceMAC},
+		{"from an unknown MAC", ethernet(me.mac, overlay.MAC{2, 9, 9, 9, 9, 9}, ip4,
+			ipPacket(own.ip4, me.ip4, 17, data)), DropSourceMAC},
+		{"from a group", ethernet(me.mac, overlay.MAC{3, 9, 9, 9, 9, 9}, ip4, ipPacket(own.ip4, me.ip4, 17, data)),
+			DropSourceMAC},
 		{"from another address", ethernet(me.mac, own.mac, ip4, ipPacket(other.ip4, me.ip4, 17, data)), DropSourceAddr},
-		{"from another address over IPv6", ethernet(me.mac, own.mac, ip6, ipPacket(other.ip6, me.ip6, 17, data)), DropSourceAddr},
-		{"from outside", ethernet(me.mac, own.mac, ip4, ipPacket(netip.MustParseAddr("8.8.8.8"), me.ip4, 17, data)), DropSourceAddr},
+		{"from another address over IPv6", ethernet(me.mac, own.mac, ip6, ipPacket(other.ip6, me.ip6, 17, data)),
+			DropSourceAddr},
+		{"from outside", ethernet(me.mac, own.mac, ip4, ipPacket(netip.MustParseAddr("8.8.8.8"), me.ip4, 17, data)),
+			DropSourceAddr},
 		{"from the gateway's MAC", ethernet(me.mac, gate, ip4, ipPacket(gatewayAddr, me.ip4, 17, data)), DropGateway},
-		{"to the gateway", ethernet(gate, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("8.8.8.8"), 17, data)), DropGateway},
-		{"from the gateway's address", ethernet(me.mac, own.mac, ip4, ipPacket(gatewayAddr, me.ip4, 17, data)), DropGateway},
+		{"to the gateway", ethernet(gate, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("8.8.8.8"), 17, data)),
+			DropGateway},
+		{"from the gateway's address", ethernet(me.mac, own.mac, ip4, ipPacket(gatewayAddr, me.ip4, 17, data)),
+			DropGateway},
 		{"to all", ethernet(all, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("10.9.0.255"), 17, data)), pass},
-		{"to a group", ethernet(overlay.MAC{1, 0, 0x5e, 0, 0, 9}, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("224.0.0.9"), 17, data)), pass},
-		{"outside, by way of all", ethernet(all, own.mac, ip4, ipPacket(own.ip4, netip.MustParseAddr("8.8.8.255"), 17, data)), DropGateway},
-		{"outside over IPv6, by way of all", ethernet(all, own.mac, ip6, ipPacket(own.ip6, netip.MustParseAddr("2001:db8::1"), 17, data)), DropGateway},
-		{"ARP for the gateway", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, gatewayAddr, me.ip4)), DropGateway},
-		{"ARP for another", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, other.ip4, me.ip4)), DropSourceAddr},
-		{"ARP with another MAC", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, other.mac, own.ip4, me.ip4)), DropSourceMAC},
-		{"ARP that is cut", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, own.ip4, me.ip4)[:20]), DropMalformed},
-		{"an advertisement for another", ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndNeighbourAdvert, other6[:]...)), DropSourceAddr},
-		{"a router advertisement", ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndRouterAdvert)), DropConfiguration},
+		{"to a group", ethernet(overlay.MAC{1, 0, 0x5e, 0, 0, 9}, own.mac, ip4,
+			ipPacket(own.ip4, netip.MustParseAddr("224.0.0.9"), 17, data)), pass},
+		{"outside, by way of all", ethernet(all, own.mac, ip4,
+			ipPacket(own.ip4, netip.MustParseAddr("8.8.8.255"), 17, data)), DropGateway},
+		{"outside over IPv6, by way of all",
+			ethernet(all, own.mac, ip6, ipPacket(own.ip6, netip.MustParseAddr("2001:db8::1"), 17, data)), DropGateway},
+		{"ARP for the gateway", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, gatewayAddr, me.ip4)),
+			DropGateway},
+		{"ARP for another", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, other.ip4, me.ip4)),
+			DropSourceAddr},
+		{"ARP with another MAC", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, other.mac, own.ip4, me.ip4)),
+			DropSourceMAC},
+		{"ARP that is cut", ethernet(me.mac, own.mac, vswitch.EtherTypeARP, arp(2, own.mac, own.ip4, me.ip4)[:20]),
+			DropMalformed},
+		{"an advertisement for another",
+			ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndNeighbourAdvert, other6[:]...)), DropSourceAddr},
+		{"a router advertisement", ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndRouterAdvert)),
+			DropConfiguration},
 		{"a redirect", ethernet(me.mac, own.mac, ip6, icmp6(own.ip6, me.ip6, ndRedirect)), DropConfiguration},
-		{"a redirect over IPv4", ethernet(me.mac, own.mac, ip4, ipPacket(own.ip4, me.ip4, packet.ProtoICMP, []byte{5, 0, 0, 0})), DropConfiguration},
-		{"a DHCP server's message", ethernet(me.mac, own.mac, ip4, ipPacket(own.ip4, me.ip4, 17, dhcp)), DropConfiguration},
+		{"a redirect over IPv4", ethernet(me.mac, own.mac, ip4,
+			ipPacket(own.ip4, me.ip4, packet.ProtoICMP, []byte{5, 0, 0, 0})), DropConfiguration},
+		{"a DHCP server's message", ethernet(me.mac, own.mac, ip4, ipPacket(own.ip4, me.ip4, 17, dhcp)),
+			DropConfiguration},
 		{"a tag", ethernet(me.mac, own.mac, 0x8100, []byte{0, 1, 8, 0}), DropVLAN},
-		{"a packet that is cut", ethernet(me.mac, own.mac, ip4, ipPacket(own.ip4, me.ip4, 17, data)[:24]), DropMalformed},
+		{"a packet that is cut", ethernet(me.mac, own.mac, ip4, ipPacket(own.ip4, me.ip4, 17, data)[:24]),
+			DropMalformed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := a.link.Drops()
@@ -145,7 +168,8 @@ func TestAddressResolutionIsAnsweredFromTheEntries(t *testing.T) {
 	a, b := newSide(t, hostA, 2), newSide(t, hostB, 3)
 	meet(t, a, b)
 	everyone := overlay.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	a.guest.port.Receive(frame(everyone, a.guest.mac, vswitch.EtherTypeARP, arp(1, a.guest.mac, a.guest.ip4, b.guest.ip4)))
+	a.guest.port.Receive(frame(everyone, a.guest.mac, vswitch.EtherTypeARP,
+		arp(1, a.guest.mac, a.guest.ip4, b.guest.ip4)))
 	got := a.guest.take()
 	want := arp(2, b.guest.mac, b.guest.ip4, a.guest.ip4)
 	copy(want[18:], a.guest.mac[:])
@@ -156,7 +180,8 @@ func TestAddressResolutionIsAnsweredFromTheEntries(t *testing.T) {
 	group := netip.MustParseAddr("ff02::1:ff00:3")
 	solicitation := icmp6(a.guest.ip6, group, ndNeighbourSolicitation, target[:]...)
 	solicitation[7] = ndHopLimit
-	a.guest.port.Receive(frame(overlay.MAC{0x33, 0x33, 0xff, 0, 0, 3}, a.guest.mac, vswitch.EtherTypeIPv6, solicitation))
+	a.guest.port.Receive(frame(overlay.MAC{0x33, 0x33, 0xff, 0, 0, 3}, a.guest.mac, vswitch.EtherTypeIPv6,
+		solicitation))
 	got = a.guest.take()
 	if len(got) != 1 {
 		t.Fatalf("%d answers", len(got))
@@ -284,7 +309,8 @@ func TestUnfinishedChecksums(t *testing.T) {
 	j.deliver(a.link, pb, ethernet(a.guest.mac, b.guest.mac, vswitch.EtherTypeIPv4, p), 0)
 	j.flush()
 	got := a.guest.take()
-	if len(got) != 1 || !got[0].virtio.NeedsChecksum || int(got[0].virtio.ChecksumStart) != 14+h.l4 || got[0].virtio.ChecksumOffset != tcpCheck {
+	if len(got) != 1 || !got[0].virtio.NeedsChecksum || int(got[0].virtio.ChecksumStart) != 14+h.l4 ||
+		got[0].virtio.ChecksumOffset != tcpCheck {
 		t.Errorf("%+v", got)
 	}
 	// One that is wrong stays wrong: it is not joined, nor made good.
@@ -304,7 +330,8 @@ func TestUnfinishedChecksums(t *testing.T) {
 func TestTheHotPathsAllocateNothing(t *testing.T) {
 	a, b := newSide(t, hostA, 2), newSide(t, hostB, 3)
 	meet(t, a, b)
-	out := super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4, tcp4(a.guest.ip4, b.guest.ip4, 1, pattern(60000))), 1400)
+	out := super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4,
+		tcp4(a.guest.ip4, b.guest.ip4, 1, pattern(60000))), 1400)
 	small := frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4, tcp4(a.guest.ip4, b.guest.ip4, 1, nil))
 	small.More = true
 	b.link.Stop() // counts what comes, and does no more
@@ -338,13 +365,14 @@ func TestTheHotPathsAllocateNothing(t *testing.T) {
 	}
 }
 
-// FuzzInward gives the receiving side what a hostile host may send: it neither panics, nor does anything but frames from the
-// host's own endpoint reach the container.
+// FuzzInward gives the receiving side what a hostile host may send: it neither panics, nor does anything but frames
+// from the host's own endpoint reach the container.
 func FuzzInward(f *testing.F) {
 	a := &Fabric{hosts: map[overlay.HostID]*peer{}}
 	a.state.Store(&state{})
 	a.cfg.Host = hostA
-	l, err := a.Open(NetworkConfig{Name: "ov", VNI: testVNI, GatewayMAC: gatewayMAC, Gateways: []netip.Addr{gatewayAddr, gateway6}})
+	l, err := a.Open(NetworkConfig{Name: "ov", VNI: testVNI, GatewayMAC: gatewayMAC,
+		Gateways: []netip.Addr{gatewayAddr, gateway6}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -358,13 +386,15 @@ func FuzzInward(f *testing.F) {
 	if _, err = sw.Connect(vswitch.PortConfig{Name: "c", MAC: me.mac[:]}, me); err != nil {
 		f.Fatal(err)
 	}
-	own := Entry{MAC: overlay.MAC{2, 0x42, 10, 9, 0, 3}, Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.3"), netip.MustParseAddr("fd09::3")}, Host: hostB}
+	own := Entry{MAC: overlay.MAC{2, 0x42, 10, 9, 0, 3},
+		Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.3"), netip.MustParseAddr("fd09::3")}, Host: hostB}
 	if _, err := l.SetEntries([]Entry{own}); err != nil {
 		f.Fatal(err)
 	}
 	src, dst := own.Addrs[0], netip.MustParseAddr("10.9.0.2")
 	f.Add(ethernet(me.mac, own.MAC, vswitch.EtherTypeIPv4, tcp4(src, dst, 1, []byte("data"))), uint16(0))
-	f.Add(ethernet(me.mac, own.MAC, vswitch.EtherTypeIPv4, ipPacket(src, dst, 17, udpDatagram(pattern(100)))), uint16(20))
+	f.Add(ethernet(me.mac, own.MAC, vswitch.EtherTypeIPv4, ipPacket(src, dst, 17, udpDatagram(pattern(100)))),
+		uint16(20))
 	f.Add(ethernet(me.mac, own.MAC, vswitch.EtherTypeARP, arp(1, own.MAC, src, dst)), uint16(0))
 	f.Add(ethernet(me.mac, own.MAC, vswitch.EtherTypeIPv6, icmp6(own.Addrs[1], own.Addrs[1], 135)), uint16(0))
 	pb := a.hosts[hostB]

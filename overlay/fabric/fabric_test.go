@@ -141,12 +141,14 @@ func TestNetworksThatCannotBe(t *testing.T) {
 	a := newSide(t, hostA, 2)
 	foreign := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.2:4789")}
 	for name, c := range map[string]NetworkConfig{
-		"without a VNI":                              {},
-		"with the VNI of hosts' own words":           {VNI: controlVNI},
-		"with a VNI that is in use":                  {VNI: testVNI},
-		"sealed, with foreign peers":                 {VNI: 5, Sealed: true, Foreign: foreign},
-		"with a foreign peer at a group":             {VNI: 5, Foreign: []netip.AddrPort{netip.MustParseAddrPort("239.1.1.1:4789")}},
-		"with a foreign peer that no socket reaches": {VNI: 5, Foreign: []netip.AddrPort{netip.MustParseAddrPort("[::1]:4789")}},
+		"without a VNI":                    {},
+		"with the VNI of hosts' own words": {VNI: controlVNI},
+		"with a VNI that is in use":        {VNI: testVNI},
+		"sealed, with foreign peers":       {VNI: 5, Sealed: true, Foreign: foreign},
+		"with a foreign peer at a group": {VNI: 5,
+			Foreign: []netip.AddrPort{netip.MustParseAddrPort("239.1.1.1:4789")}},
+		"with a foreign peer that no socket reaches": {VNI: 5,
+			Foreign: []netip.AddrPort{netip.MustParseAddrPort("[::1]:4789")}},
 	} {
 		if l, err := a.fabric.Open(c); err == nil {
 			t.Errorf("a network %s is opened", name)

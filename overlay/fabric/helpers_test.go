@@ -110,7 +110,8 @@ func newSideAt(t *testing.T, cfg Config, number byte, change ...func(*NetworkCon
 	t.Cleanup(func() { _ = f.Close() })
 	s := &side{fabric: f, host: cfg.Host, sw: vswitch.New(vswitch.Config{Name: "ov"})}
 	t.Cleanup(func() { _ = s.sw.Close() })
-	net := NetworkConfig{Name: "ov", VNI: testVNI, GatewayMAC: gatewayMAC, Gateways: []netip.Addr{gatewayAddr, gateway6}}
+	net := NetworkConfig{Name: "ov", VNI: testVNI, GatewayMAC: gatewayMAC,
+		Gateways: []netip.Addr{gatewayAddr, gateway6}}
 	for _, c := range change {
 		c(&net)
 	}

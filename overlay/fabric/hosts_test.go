@@ -69,7 +69,8 @@ func joinNetns(t testing.TB, path string) *netns {
 	return n
 }
 
-// startHosts starts two hosts with a veth pair between them, 10.99.0.1 and 10.99.0.2, and waits until they reach each other.
+// startHosts starts two hosts with a veth pair between them, 10.99.0.1 and 10.99.0.2, and waits until they reach each
+// other.
 func startHosts(t testing.TB, mtu int, isSealed bool) [2]*hostProcess {
 	t.Helper()
 	there := [2]netip.Addr{netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.1")}
@@ -83,9 +84,10 @@ func startHosts(t testing.TB, mtu int, isSealed bool) [2]*hostProcess {
 	})
 }
 
-// startHostsOver starts two hosts that connect has joined, and waits until they reach each other. there and seen are what each is
-// told of the other's address.
-func startHostsOver(t testing.TB, mtu int, isSealed bool, there, seen [2]netip.Addr, connect func([2]*hostProcess)) [2]*hostProcess {
+// startHostsOver starts two hosts that connect has joined, and waits until they reach each other. there and seen are
+// what each is told of the other's address.
+func startHostsOver(t testing.TB, mtu int, isSealed bool, there, seen [2]netip.Addr,
+	connect func([2]*hostProcess)) [2]*hostProcess {
 	t.Helper()
 	inner := InnerMTU(mtu, false, isSealed)
 	a := hostConfig{Number: 1, Peer: 2, Host: hostA, Other: hostB, MTU: inner, Addr: there[0], Seen: seen[0]}
@@ -98,7 +100,8 @@ func startHostsOver(t testing.TB, mtu int, isSealed bool, there, seen [2]netip.A
 	}
 	pair := [2]*hostProcess{startHost(t, a), startHost(t, b)}
 	for _, p := range pair {
-		p.host = joinNetns(t, fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid)) // before its main thread may go elsewhere
+		// before its main thread may go elsewhere
+		p.host = joinNetns(t, fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid))
 	}
 	connect(pair)
 	for _, p := range pair {
@@ -167,7 +170,8 @@ func TestHostProcess(t *testing.T) {
 		for _, k := range []struct {
 			text string
 			to   func(seal.PrivateKey)
-		}{{c.Key, func(k seal.PrivateKey) { cfg.Key = k }}, {c.Theirs, func(k seal.PrivateKey) { peer.Key = k.Public() }}} {
+		}{{c.Key, func(k seal.PrivateKey) { cfg.Key = k }},
+			{c.Theirs, func(k seal.PrivateKey) { peer.Key = k.Public() }}} {
 			b, err := hex.DecodeString(k.text)
 			must(t, err)
 			k.to(seal.PrivateKey(b))
@@ -180,9 +184,10 @@ func TestHostProcess(t *testing.T) {
 	sw := vswitch.New(vswitch.Config{Name: "ov", MTU: c.MTU})
 	l := plug(t, f, sw, NetworkConfig{Name: "ov", VNI: testVNI, MTU: c.MTU, Sealed: c.sealed()})
 	macs, err := l.SetEntries([]Entry{{
-		MAC:   overlay.MAC{2, 0x42, 10, 9, 0, c.Peer},
-		Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, c.Peer}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: c.Peer})},
-		Host:  c.Other,
+		MAC: overlay.MAC{2, 0x42, 10, 9, 0, c.Peer},
+		Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, c.Peer}),
+			netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: c.Peer})},
+		Host: c.Other,
 	}})
 	must(t, err)
 	waitFor(t, "port", func() bool { return l.port.Load() != nil })
@@ -225,18 +230,22 @@ func TestTwoHosts(t *testing.T) {
 	}
 }
 
-// TestTwoHostsBehindNAT: each is behind a router that lets nothing in but answers. They know each other's address behind the router,
-// which leads nowhere, and the one that a third host would have seen.
+// TestTwoHostsBehindNAT: each is behind a router that lets nothing in but answers. They know each other's address
+// behind the router, which leads nowhere, and the one that a third host would have seen.
 func TestTwoHostsBehindNAT(t *testing.T) {
 	var routers [2]*netns
 	connect := func(pair [2]*hostProcess) {
 		routers = [2]*netns{newNetns(t), newNetns(t)}
 		var own *netns
-		own.ip(t, fmt.Sprintf("link add out netns %s type veth peer name out netns %s", routers[0].pid(), routers[1].pid()))
+		own.ip(t, fmt.Sprintf("link add out netns %s type veth peer name out netns %s", routers[0].pid(),
+			routers[1].pid()))
 		for i, r := range routers {
-			own.ip(t, fmt.Sprintf("link add eth0 netns %d type veth peer name in netns %s", pair[i].cmd.Process.Pid, r.pid()))
-			pair[i].host.ip(t, fmt.Sprintf("addr add 10.%d.0.2/24 dev eth0", i+1), "link set eth0 up", fmt.Sprintf("route add default via 10.%d.0.1", i+1))
-			r.ip(t, fmt.Sprintf("addr add 10.%d.0.1/24 dev in", i+1), fmt.Sprintf("addr add 10.99.0.%d/24 dev out", i+1), "link set in up", "link set out up")
+			own.ip(t, fmt.Sprintf("link add eth0 netns %d type veth peer name in netns %s", pair[i].cmd.Process.Pid,
+				r.pid()))
+			pair[i].host.ip(t, fmt.Sprintf("addr add 10.%d.0.2/24 dev eth0", i+1), "link set eth0 up",
+				fmt.Sprintf("route add default via 10.%d.0.1", i+1))
+			r.ip(t, fmt.Sprintf("addr add 10.%d.0.1/24 dev in", i+1),
+				fmt.Sprintf("addr add 10.99.0.%d/24 dev out", i+1), "link set in up", "link set out up")
 			r.run(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 			r.run(t, "nft", `table inet t {
 					chain post { type nat hook postrouting priority 100; oifname "out" masquerade; }
@@ -275,7 +284,8 @@ func TestAPathThatTells(t *testing.T) {
 	t.Cleanup(func() { must(t, f.Close()) })
 	sw := vswitch.New(vswitch.Config{Name: "ov", MTU: 1450})
 	t.Cleanup(func() { _ = sw.Close() })
-	plug(t, f, sw, NetworkConfig{Name: "ov", VNI: testVNI, MTU: 1450, Foreign: []netip.AddrPort{netip.MustParseAddrPort("10.99.0.2:4789")}})
+	plug(t, f, sw, NetworkConfig{Name: "ov", VNI: testVNI, MTU: 1450,
+		Foreign: []netip.AddrPort{netip.MustParseAddrPort("10.99.0.2:4789")}})
 	c := newStation(t, sw, 2, 1450)
 	stream(t, c.netns, there, netip.MustParseAddr("10.9.0.99"), 1<<20)
 	if p := f.Peers()[0]; p.PathMTU != 1320 {
@@ -290,7 +300,8 @@ func TestAPathThatSwallowsLargePackets(t *testing.T) {
 		t.Run(fmt.Sprintf("sealed %v", isSealed), func(t *testing.T) {
 			t.Parallel()
 			h := startHosts(t, 1500, isSealed)
-			h[0].host.run(t, "ethtool", "-K", "h1", "tx", "off", "gso", "off") // super-datagrams would get through whole
+			// super-datagrams would get through whole
+			h[0].host.run(t, "ethtool", "-K", "h1", "tx", "off", "gso", "off")
 			h[1].host.ip(t, "link set h2 mtu 1300")
 			stream(t, h[0].container, h[1].container, netip.MustParseAddr("10.9.0.2"), 1<<20)
 			h[0].say(t, "state")

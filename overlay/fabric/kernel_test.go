@@ -24,7 +24,8 @@ type kernelWorld struct {
 
 func newKernelWorld(t testing.TB, v6 bool, mtu int) *kernelWorld {
 	t.Helper()
-	w := &kernelWorld{kernel: newNetns(t), kernel4: netip.MustParseAddr("10.9.0.99"), kernel6: netip.MustParseAddr("fd09::99")}
+	w := &kernelWorld{kernel: newNetns(t), kernel4: netip.MustParseAddr("10.9.0.99"),
+		kernel6: netip.MustParseAddr("fd09::99")}
 	var own *netns
 	veth(t, own, w.kernel, "u0", "u1", mtu)
 	t.Cleanup(func() { own.ip(t, "link del u0") })
@@ -36,7 +37,8 @@ func newKernelWorld(t testing.TB, v6 bool, mtu int) *kernelWorld {
 	}
 	w.kernel.ip(t,
 		fmt.Sprintf("link add vx0 mtu %d type vxlan id %d local %s remote %s dstport %d", mtu-overhead, testVNI, local, remote, DefaultPort),
-		fmt.Sprintf("addr add %v/24 dev vx0", w.kernel4), fmt.Sprintf("addr add %v/64 dev vx0 nodad", w.kernel6), "link set vx0 up")
+		fmt.Sprintf("addr add %v/24 dev vx0", w.kernel4), fmt.Sprintf("addr add %v/64 dev vx0 nodad", w.kernel6),
+		"link set vx0 up")
 
 	var err error
 	w.fabric, err = New(Config{Host: hostA, Listen: netip.AddrPortFrom(netip.IPv6Unspecified(), DefaultPort)})
@@ -155,7 +157,10 @@ func burstOfDatagrams(t testing.TB, from, to *netns, addr netip.Addr) {
 	defer s.Close()
 	raw, err := s.(*net.UDPConn).SyscallConn()
 	must(t, err)
-	must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) }))
+	must(t, raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT,
+			size)
+	}))
 	must(t, err)
 	buf := make([]byte, 1<<16)
 	for round := range 50 {

@@ -18,7 +18,8 @@ func sealed(c *NetworkConfig) { c.Sealed = true }
 // newSealedSide is a host with a key and a sealed network.
 func newSealedSide(t *testing.T, host overlay.HostID, number byte) *side {
 	t.Helper()
-	return newSideAt(t, Config{Host: host, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Key: seal.NewKey()}, number, sealed)
+	return newSideAt(t, Config{Host: host, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Key: seal.NewKey()}, number,
+		sealed)
 }
 
 func TestSealedFrames(t *testing.T) {
@@ -41,7 +42,8 @@ func testSealedFrames(t *testing.T, at netip.AddrPort) {
 		t.Errorf("the peer is %+v", p)
 	}
 	data := pattern(60000)
-	a.guest.port.Receive(super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4, tcp4(a.guest.ip4, b.guest.ip4, 5, data)), 1300))
+	a.guest.port.Receive(super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4,
+		tcp4(a.guest.ip4, b.guest.ip4, 5, data)), 1300))
 	var got []received
 	waitFor(t, "all data", func() bool {
 		got = append(got, b.guest.take()...)
@@ -59,7 +61,8 @@ func testSealedFrames(t *testing.T, at netip.AddrPort) {
 	}
 }
 
-// TestSealedNetworkRefusesPlainFrames sends plain VXLAN from the right address with the right MAC, which counts for nothing.
+// TestSealedNetworkRefusesPlainFrames sends plain VXLAN from the right address with the right MAC, which counts for
+// nothing.
 func TestSealedNetworkRefusesPlainFrames(t *testing.T) {
 	a := newSealedSide(t, hostA, 2)
 	b := newSide(t, hostB, 3) // a plain network with the same VNI
@@ -101,7 +104,8 @@ func (r *refusals) has(text string) bool {
 
 func TestAChangedKeyIsRefused(t *testing.T) {
 	var r refusals
-	a := newSideAt(t, Config{Host: hostA, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Key: seal.NewKey(), Refused: r.add}, 2, sealed)
+	a := newSideAt(t, Config{Host: hostA, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Key: seal.NewKey(),
+		Refused: r.add}, 2, sealed)
 	b := newSealedSide(t, hostB, 3)
 	meet(t, a, b)
 	waitFor(t, "answer", func() bool { return a.fabric.Peers()[0].Alive })

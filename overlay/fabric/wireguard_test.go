@@ -15,8 +15,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// TestWireguardPeer is a host that has nothing of usernet: wireguard-go, and over it a kernel's VXLAN device. What is sealed is
-// WireGuard, and what is in it is VXLAN.
+// TestWireguardPeer is a host that has nothing of usernet: wireguard-go, and over it a kernel's VXLAN device. What is
+// sealed is WireGuard, and what is in it is VXLAN.
 func TestWireguardPeer(t *testing.T) {
 	var own *netns
 	there := newNetns(t)
@@ -33,7 +33,8 @@ func TestWireguardPeer(t *testing.T) {
 	startWireguard(t, there, "wireguard-go", base64.StdEncoding.EncodeToString(theirs[:]),
 		fmt.Sprintf("peer %v allowed-ips %v/128 endpoint 10.99.0.1:%d", key.Public(), inside, DefaultPort))
 	there.ip(t,
-		fmt.Sprintf("addr add %v/128 dev wg0 nodad", insideThere), "link set wg0 mtu 1440 up", fmt.Sprintf("route add %v/128 dev wg0", inside),
+		fmt.Sprintf("addr add %v/128 dev wg0 nodad", insideThere), "link set wg0 mtu 1440 up",
+		fmt.Sprintf("route add %v/128 dev wg0", inside),
 		fmt.Sprintf("link add vx0 mtu 1370 type vxlan id %d local %v remote %v dstport %d udp6zerocsumrx", testVNI, insideThere, inside, DefaultPort),
 		"addr add 10.9.0.99/24 dev vx0", "addr add fd09::99/64 dev vx0 nodad", "link set vx0 up")
 	var mac overlay.MAC
@@ -46,8 +47,10 @@ func TestWireguardPeer(t *testing.T) {
 	}
 	sw := vswitch.New(vswitch.Config{Name: "ov", MTU: mtu})
 	t.Cleanup(func() { _ = sw.Close() })
-	l := plug(t, f, sw, NetworkConfig{Name: "ov", VNI: testVNI, MTU: mtu, Sealed: true, GatewayMAC: gatewayMAC, Gateways: []netip.Addr{gatewayAddr}})
-	must(t, f.SetPeers([]Peer{{Host: hostB, Addrs: []netip.AddrPort{netip.MustParseAddrPort("10.99.0.2:51820")}, Key: theirs.Public()}}))
+	l := plug(t, f, sw, NetworkConfig{Name: "ov", VNI: testVNI, MTU: mtu, Sealed: true, GatewayMAC: gatewayMAC,
+		Gateways: []netip.Addr{gatewayAddr}})
+	must(t, f.SetPeers([]Peer{{Host: hostB, Addrs: []netip.AddrPort{netip.MustParseAddrPort("10.99.0.2:51820")},
+		Key: theirs.Public()}}))
 	addrs := []netip.Addr{netip.MustParseAddr("10.9.0.99"), netip.MustParseAddr("fd09::99")}
 	macs, err := l.SetEntries([]Entry{{MAC: mac, Addrs: addrs, Host: hostB}})
 	must(t, err)
@@ -87,7 +90,8 @@ func TestRelay(t *testing.T) {
 	}
 	waitFor(t, "relay", func() bool { return relayed(a, hostB) && relayed(b, hostA) })
 	data := pattern(30000)
-	a.guest.port.Receive(super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4, tcp4(a.guest.ip4, b.guest.ip4, 5, data)), 1300))
+	a.guest.port.Receive(super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4,
+		tcp4(a.guest.ip4, b.guest.ip4, 5, data)), 1300))
 	var got []received
 	waitFor(t, "all data", func() bool {
 		got = append(got, b.guest.take()...)
@@ -120,7 +124,8 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// translator is a NAT with one host behind it: what the host sends to front leaves from back, to the address of another host.
+// translator is a NAT with one host behind it: what the host sends to front leaves from back, to the address of another
+// host.
 func translator(t *testing.T, to netip.AddrPort) (front, back netip.AddrPort) {
 	t.Helper()
 	var sockets [2]*net.UDPConn
@@ -155,8 +160,8 @@ func translator(t *testing.T, to netip.AddrPort) (front, back netip.AddrPort) {
 	return sockets[0].LocalAddr().(*net.UDPAddr).AddrPort(), sockets[1].LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// TestAHostBehindNAT is known by an address that leads nowhere, and reaches the other one itself: that one answers where it sees
-// the host, and tells it.
+// TestAHostBehindNAT is known by an address that leads nowhere, and reaches the other one itself: that one answers
+// where it sees the host, and tells it.
 func TestAHostBehindNAT(t *testing.T) {
 	a, b := newSealedSide(t, hostA, 2), newSealedSide(t, hostB, 3)
 	front, back := translator(t, b.fabric.Addrs()[0])

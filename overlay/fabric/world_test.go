@@ -137,13 +137,15 @@ func newStation(t testing.TB, sw *vswitch.Switch, number byte, mtu int) *station
 	t.Helper()
 	s := &station{netns: newNetns(t)}
 	s.mac = overlay.MAC{2, 0x42, 10, 9, 0, number}
-	s.addrs = []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, number}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: number})}
+	s.addrs = []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, number}),
+		netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: number})}
 	var f *os.File
 	must(t, s.in(func() (err error) {
 		f, err = tap.Create("eth0", s.mac[:], mtu, tap.Options{Offload: true})
 		return err
 	}))
-	s.ip(t, fmt.Sprintf("addr add %v/24 dev eth0", s.addrs[0]), fmt.Sprintf("addr add %v/64 dev eth0 nodad", s.addrs[1]), "link set eth0 up")
+	s.ip(t, fmt.Sprintf("addr add %v/24 dev eth0", s.addrs[0]),
+		fmt.Sprintf("addr add %v/64 dev eth0 nodad", s.addrs[1]), "link set eth0 up")
 	dev, err := tap.Open(f, false)
 	must(t, err)
 	port, err := sw.Connect(vswitch.PortConfig{Name: "c", MAC: s.mac[:], Addrs: s.addrs}, dev)
@@ -215,8 +217,8 @@ func stream(t testing.TB, from, to *netns, addr netip.Addr, size int) {
 	}
 }
 
-// startWireguard starts wireguard-go in a namespace, with the interface wg0 and one peer as wg(8) takes it, and returns its process.
-// Its socket is in a directory that a mount namespace of its own has.
+// startWireguard starts wireguard-go in a namespace, with the interface wg0 and one peer as wg(8) takes it, and returns
+// its process. Its socket is in a directory that a mount namespace of its own has.
 func startWireguard(t testing.TB, n *netns, program, key, peer string) (pid int) {
 	t.Helper()
 	script := fmt.Sprintf(`mount -t tmpfs none /run && mkdir /run/wireguard && echo %s > /run/key

@@ -191,7 +191,8 @@ func TestRowsReachAllHosts(t *testing.T) {
 	put(t, list[1], key, "low", 1)
 	everywhere(t, list, key, "low")
 	row := list[1].said(key)
-	if err := list[3].Delete(t.Context(), table.Row{Key: key, Owner: list[1].id, Incarnation: 1, Version: 1}); err != nil {
+	if err := list[3].Delete(t.Context(), table.Row{Key: key, Owner: list[1].id, Incarnation: 1, Version: 1}); err !=
+		nil {
 		t.Fatal(err)
 	}
 	until(t, "what changed meanwhile is not deleted", func() bool { return list[3].value(key) == "low" })
@@ -231,8 +232,8 @@ func TestAHostThatIsGoneIsNotAlive(t *testing.T) {
 	}
 }
 
-// TestPartition splits four hosts into halves for long enough that each holds the other for dead. Both go on; merged, all rows are
-// everywhere, deletions too.
+// TestPartition splits four hosts into halves for long enough that each holds the other for dead. Both go on; merged,
+// all rows are everywhere, deletions too.
 func TestPartition(t *testing.T) {
 	c, list := hosts(t, 4)
 	for i, h := range list {
@@ -326,8 +327,8 @@ func TestClaimsAreMadeOnce(t *testing.T) {
 	}
 }
 
-// TestClaimsOfAPartition has two halves claim one key. Merged, the older claim has it on all hosts, and the other has it when the first
-// is given up.
+// TestClaimsOfAPartition has two halves claim one key. Merged, the older claim has it on all hosts, and the other has
+// it when the first is given up.
 func TestClaimsOfAPartition(t *testing.T) {
 	c, list := hosts(t, 2)
 	c.net.Cut(func(_, _ netip.AddrPort) bool { return true })
@@ -353,7 +354,8 @@ func TestAWrongKeyIsCounted(t *testing.T) {
 	stranger := c.startKey([]byte("another key, of 32 bytes as well"), hostID(7), 1, list[0])
 	put(t, stranger, "hosts/s", "v", 1)
 	for _, h := range []*host{stranger, list[0]} {
-		until(t, "health speaks of the key", func() bool { return strings.Contains(strings.Join(h.Health().Notes, "\n"), "--cluster-key") })
+		until(t, "health speaks of the key",
+			func() bool { return strings.Contains(strings.Join(h.Health().Notes, "\n"), "--cluster-key") })
 	}
 	if stranger.Health().Connected || stranger.Health().Err == nil {
 		t.Errorf("the stranger's health: %+v", stranger.Health())

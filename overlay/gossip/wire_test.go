@@ -50,7 +50,8 @@ func FuzzMessages(f *testing.F) {
 func TestTheDigestIsThatOfTheRows(t *testing.T) {
 	s, now := newState(), time.Now()
 	for i := range 2000 {
-		row := table.Row{Key: string(rune('a' + i%50)), Owner: hostID(i % 7), Version: uint64(i % 13), Deleted: i%3 == 0, Value: []byte{byte(i)}}
+		row := table.Row{Key: string(rune('a' + i%50)), Owner: hostID(i % 7), Version: uint64(i % 13),
+			Deleted: i%3 == 0, Value: []byte{byte(i)}}
 		s.merge(row, now)
 		if i%500 == 0 {
 			s.bury(now.Add(2 * tombstoneTTL))

@@ -17,7 +17,8 @@ func TestRowsComeBackAsTheyWere(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := decodeRow(Pair{Key: row.Key, Value: b})
-	if err != nil || got.Owner != row.Owner || got.Incarnation != row.Incarnation || got.Version != 7 || got.Claimed != 5 ||
+	if err != nil || got.Owner != row.Owner || got.Incarnation != row.Incarnation || got.Version != 7 || got.Claimed !=
+		5 ||
 		string(got.Value) != string(row.Value) {
 		t.Errorf("%+v, %v; want %+v", got, err, row)
 	}

@@ -29,7 +29,8 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%s: %v", test.url, err)
 			continue
 		}
-		if l.String() != test.text || !slices.Equal(l.Hosts, test.hosts) || l.User != test.user || l.Password != test.pw {
+		if l.String() != test.text || !slices.Equal(l.Hosts, test.hosts) || l.User != test.user || l.Password !=
+			test.pw {
 			t.Errorf("%s: %v %q %q %q", test.url, l, l.Hosts, l.User, l.Password)
 		}
 	}
@@ -87,7 +88,8 @@ func TestOptions(t *testing.T) {
 		{map[string]string{"kv.cacertfile": filepath.Join(dir, "none")}, "no such file"},
 		{map[string]string{"kv.cacertfile": write("ca", "no certificate")}, "no certificate is in the file"},
 		{map[string]string{"kv.certfile": write("cert", "x")}, "go together"},
-		{map[string]string{"kv.certfile": write("cert", "x"), "kv.keyfile": write("key", "x")}, "failed to find any PEM data"},
+		{map[string]string{"kv.certfile": write("cert", "x"), "kv.keyfile": write("key", "x")},
+			"failed to find any PEM data"},
 		{map[string]string{"kv.path": "a/../b"}, `prefix "a/../b"`},
 		{map[string]string{"kv.cacertfile": write("big", strings.Repeat("x", 1<<20+1))}, "1048576 are possible"},
 	} {

@@ -32,7 +32,8 @@ func TestPins(t *testing.T) {
 	}
 	good, errs = p.Check(map[overlay.HostID]overlay.Key{a: second})
 	var changed *ChangedKeyError
-	if len(good) != 0 || len(errs) != 1 || !errors.As(errs[0], &changed) || changed.Had != first || changed.Has != second {
+	if len(good) != 0 || len(errs) != 1 || !errors.As(errs[0], &changed) || changed.Had != first || changed.Has !=
+		second {
 		t.Errorf("with another key: %v, %v", good, errs)
 	}
 	if err := p.Forget(a); err != nil {

@@ -38,8 +38,8 @@ type opened struct {
 	data string
 }
 
-// TestAHostSpeaksOnlyAsItself sends as another host, then as itself: the first datagram is lost, the second arrives, and
-// neither can be read on the way.
+// TestAHostSpeaksOnlyAsItself sends as another host, then as itself: the first datagram is lost, the second arrives,
+// and neither can be read on the way.
 func TestAHostSpeaksOnlyAsItself(t *testing.T) {
 	const forged, own = "a datagram: forged", "a datagram: its own"
 	binds := bindtest.NewChannelBinds()

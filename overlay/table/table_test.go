@@ -103,7 +103,8 @@ func must[T any](v T, err error) T {
 func endpoint(host overlay.HostID, addr, name string) (string, []byte) {
 	a := netip.MustParseAddr(addr)
 	return overlay.EndpointKey(netID, a), must(overlay.Encode(overlay.Endpoint{
-		Network: netID, Addrs: []netip.Addr{a}, MAC: overlay.MAC{2, 0x42}, Host: host, EndpointID: netID, Container: netID, Name: name, Running: true,
+		Network: netID, Addrs: []netip.Addr{a}, MAC: overlay.MAC{2, 0x42}, Host: host, EndpointID: netID,
+		Container: netID, Name: name, Running: true,
 	}))
 }
 
@@ -148,7 +149,8 @@ func TestRowsWaitForTheBackend(t *testing.T) {
 		t.Errorf("the host itself sees %s", got)
 	}
 	var away *table.UnavailableError
-	if err := a.Claim(t.Context(), overlay.VNIKey(7), must(overlay.Encode(overlay.Name{Network: netID}))); !errors.As(err, &away) {
+	if err := a.Claim(t.Context(), overlay.VNIKey(7), must(overlay.Encode(overlay.Name{Network: netID}))); !errors.As(
+		err, &away) {
 		t.Errorf("a claim while the backend is away: %v", err)
 	}
 	b.sees("t1=10.0.0.2 down=true") // it stays, and is marked
@@ -162,7 +164,8 @@ func TestAHostThatIsNotHeardOfExpires(t *testing.T) {
 	a.putHost(hostA, 1)
 	a.put(endpoint(hostA, "10.0.0.2", "t1"))
 	block := overlay.BlockKey(netID, netip.MustParsePrefix("10.0.0.0/28"))
-	a.put(block, must(overlay.Encode(overlay.Block{Network: netID, Prefix: netip.MustParsePrefix("10.0.0.0/28"), Host: hostA})))
+	a.put(block, must(overlay.Encode(
+		overlay.Block{Network: netID, Prefix: netip.MustParsePrefix("10.0.0.0/28"), Host: hostA})))
 	b.sees("t1=10.0.0.2 down=false")
 	b.until("the block", func() bool { return len(b.Blocks(netID)) == 1 })
 	hub.Away(hostA, errors.New("killed"))
@@ -214,7 +217,8 @@ func TestOwnRowsArePutAgain(t *testing.T) {
 
 func aNetwork(owner overlay.HostID) (string, []byte) {
 	return overlay.NetworkKey(netID), must(overlay.Encode(overlay.Network{
-		ID: netID, Name: "ov", VNI: 7, Creator: owner, Subnets: []overlay.Subnet{{Subnet: subnet, Gateway: subnet.Addr().Next()}},
+		ID: netID, Name: "ov", VNI: 7, Creator: owner,
+		Subnets: []overlay.Subnet{{Subnet: subnet, Gateway: subnet.Addr().Next()}},
 	}))
 }
 
@@ -361,7 +365,8 @@ func TestAClaimWithoutAnAnswerIsTakenBack(t *testing.T) {
 			return away
 		}
 		key := overlay.NameKey("ov")
-		if err := tab.Claim(t.Context(), key, must(overlay.Encode(overlay.Name{Network: netID}))); !errors.Is(err, away) {
+		if err := tab.Claim(t.Context(), key, must(overlay.Encode(overlay.Name{Network: netID}))); !errors.Is(err,
+			away) {
 			t.Fatal(err)
 		}
 		if _, is := tab.Claimed(key); is {
@@ -427,10 +432,14 @@ func TestNetworksInUseSurviveARestoredBackup(t *testing.T) {
 		if err := a.Claim(t.Context(), key, value); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.Claim(t.Context(), overlay.NameKey("ov"), must(overlay.Encode(overlay.Name{Network: netID}))); err != nil {
+		if err := a.Claim(t.Context(), overlay.NameKey("ov"), must(overlay.Encode(
+			overlay.Name{Network: netID}))); err != nil {
 			t.Fatal(err)
 		}
-		b.until("the network", func() bool { _, is := b.Claimed(overlay.NameKey("ov")); return len(b.Networks()) == 1 && is })
+		b.until("the network", func() bool {
+			_, is := b.Claimed(overlay.NameKey("ov"))
+			return len(b.Networks()) == 1 && is
+		})
 		_ = a.Close() // its creator is gone
 		b.inUse[netID] = used
 		hub.Restore(backup)

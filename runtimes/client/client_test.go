@@ -11,10 +11,13 @@ func TestWhereTheSocketIs(t *testing.T) {
 		name, socket, want string
 		env                map[string]string
 	}{
-		{"given", "/a/b.sock", "/a/b.sock", map[string]string{"USERNET_HOST": "unix:///c", "XDG_RUNTIME_DIR": "/run/user/7"}},
+		{"given", "/a/b.sock", "/a/b.sock",
+			map[string]string{"USERNET_HOST": "unix:///c", "XDG_RUNTIME_DIR": "/run/user/7"}},
 		{"given as a URL", "unix:///a/b.sock", "/a/b.sock", nil},
-		{"in the environment", "", "/c", map[string]string{"USERNET_HOST": "unix:///c", "XDG_RUNTIME_DIR": "/run/user/7"}},
-		{"the runtime directory", "", "/run/user/7/usernet/usernet.sock", map[string]string{"XDG_RUNTIME_DIR": "/run/user/7", "_CONTAINERS_ROOTLESS_UID": "8"}},
+		{"in the environment", "", "/c",
+			map[string]string{"USERNET_HOST": "unix:///c", "XDG_RUNTIME_DIR": "/run/user/7"}},
+		{"the runtime directory", "", "/run/user/7/usernet/usernet.sock",
+			map[string]string{"XDG_RUNTIME_DIR": "/run/user/7", "_CONTAINERS_ROOTLESS_UID": "8"}},
 		{"Podman's user", "", "/run/user/8/usernet/usernet.sock", map[string]string{"_CONTAINERS_ROOTLESS_UID": "8"}},
 	} {
 		c, err := New(test.socket, func(k string) string { return test.env[k] })

@@ -27,7 +27,8 @@ func TestWhoBindsPublishedPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 		ports, err := c.ports(func(k string) string { return map[string]string{test.env: "1"}[k] })
-		if err != nil || len(ports) != test.want || test.want == 1 && (ports[0].HostIP.IsValid() || ports[0].Proto != "tcp") {
+		if err != nil || len(ports) != test.want || test.want == 1 &&
+			(ports[0].HostIP.IsValid() || ports[0].Proto != "tcp") {
 			t.Errorf("%s: %+v, %v", name, ports, err)
 		}
 	}

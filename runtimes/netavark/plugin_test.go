@@ -36,7 +36,8 @@ func (r *recorder) Network(_ context.Context, ref string) (n dockernet.Inspect, 
 
 func (r *recorder) NetworkCreate(_ context.Context, spec network.NetworkSpec) (api.CreatedNetwork, error) {
 	if len(spec.Pools) == 0 {
-		spec.Pools = []network.Pool{{Subnet: netip.MustParsePrefix("172.18.0.0/16"), Gateway: netip.MustParseAddr("172.18.0.1")}}
+		spec.Pools = []network.Pool{{Subnet: netip.MustParsePrefix("172.18.0.0/16"),
+			Gateway: netip.MustParseAddr("172.18.0.1")}}
 	}
 	r.spec = &spec
 	return api.CreatedNetwork{}, nil
@@ -46,7 +47,8 @@ func (r *recorder) Attach(_ context.Context, q api.AttachRequest, _ *os.File) (a
 	r.attached = append(r.attached, q)
 	e := q.Spec.Networks[0]
 	return api.AttachReply{Container: network.Container{Endpoints: []*network.Endpoint{{
-		Key: q.Key, Interface: e.Interface, MAC: network.MAC{2, 0x42}, IPv4: netip.MustParsePrefix("172.18.0.2/16"), Gateway4: netip.MustParseAddr("172.18.0.1"),
+		Key: q.Key, Interface: e.Interface, MAC: network.MAC{2, 0x42}, IPv4: netip.MustParsePrefix("172.18.0.2/16"),
+		Gateway4: netip.MustParseAddr("172.18.0.1"),
 	}}}}, nil
 }
 
@@ -59,7 +61,8 @@ func (r *recorder) Detach(_ context.Context, key string) error {
 func (r *recorder) call(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	var out strings.Builder
-	err := plugin{"1.2.3", strings.NewReader(stdin), &out, func() (daemon, error) { return r, nil }}.run(t.Context(), args)
+	err := plugin{"1.2.3", strings.NewReader(stdin), &out, func() (daemon, error) { return r, nil }}.run(t.Context(),
+		args)
 	return strings.TrimSpace(out.String()), err
 }
 
@@ -74,7 +77,8 @@ func TestANetworkKeepsWhatPodmanSaysOfIt(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &back); err != nil {
 		t.Fatal(err)
 	}
-	if back["name"] != "n1" || back["id"] != "4937" || back["driver"] != "usernet" || back["dns_enabled"] != true || back["created"] != "2024-01-01T00:00:00Z" {
+	if back["name"] != "n1" || back["id"] != "4937" || back["driver"] != "usernet" || back["dns_enabled"] != true ||
+		back["created"] != "2024-01-01T00:00:00Z" {
 		t.Errorf("the answer: %s", out)
 	}
 	if !strings.Contains(out, `"subnets":[{"subnet":"172.18.0.0/16","gateway":"172.18.0.1","lease_range":{"start_ip":"172.18.128.0","end_ip":"172.18.255.254"}}]`) {
@@ -100,17 +104,20 @@ func TestAContainerComesAndGoes(t *testing.T) {
 		t.Errorf("%s, %v\nwant %s", out, err, want)
 	}
 	q := r.attached[0]
-	if q.Key != "netavark/4937/c1" || q.Spec.Name != "web" || len(q.Spec.Ports) != 0 || fmt.Sprint(q.Spec.Networks[0].Aliases) != "[shop]" {
+	if q.Key != "netavark/4937/c1" || q.Spec.Name != "web" || len(q.Spec.Ports) != 0 ||
+		fmt.Sprint(q.Spec.Networks[0].Aliases) != "[shop]" {
 		t.Errorf("%+v", q)
 	}
-	if out, err := r.call(t, request, "teardown", "/gone"); err != nil || out != "" || fmt.Sprint(r.detached) != "[netavark/4937/c1]" {
+	if out, err := r.call(t, request, "teardown", "/gone"); err != nil || out != "" || fmt.Sprint(r.detached) !=
+		"[netavark/4937/c1]" {
 		t.Errorf("teardown: %q, %v, %v", out, err, r.detached)
 	}
 }
 
 func TestPodmanChoosesFromTheUpperHalf(t *testing.T) {
 	for subnet, want := range map[string]string{
-		"10.88.7.0/24": "10.88.7.128 10.88.7.254", "10.0.0.0/8": "10.128.0.0 10.255.255.254", "10.0.0.0/29": "10.0.0.4 10.0.0.6", "10.0.0.0/30": "",
+		"10.88.7.0/24": "10.88.7.128 10.88.7.254", "10.0.0.0/8": "10.128.0.0 10.255.255.254",
+		"10.0.0.0/29": "10.0.0.4 10.0.0.6", "10.0.0.0/30": "",
 		"fd00:88::/64": "fd00:88:0:0:8000:: fd00:88::ffff:ffff:ffff:fffe",
 	} {
 		got := ""

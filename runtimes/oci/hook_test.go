@@ -25,7 +25,8 @@ func (r *recorder) Attach(_ context.Context, q api.AttachRequest, netns *os.File
 		return api.AttachReply{}, errors.New("no descriptor")
 	}
 	r.attached = append(r.attached, q)
-	return api.AttachReply{Container: network.Container{ID: "id"}, Files: api.StartReply{ResolvConf: "nameserver 127.0.0.11\n", Hosts: "10.0.0.2 web\n"}}, r.fails
+	return api.AttachReply{Container: network.Container{ID: "id"},
+		Files: api.StartReply{ResolvConf: "nameserver 127.0.0.11\n", Hosts: "10.0.0.2 web\n"}}, r.fails
 }
 
 func (r *recorder) Detach(_ context.Context, key string) error {
@@ -44,8 +45,9 @@ func bundle(t *testing.T, mounts string) string {
 }
 
 func (r *recorder) hook(stage, state string) Hook {
-	return Hook{Stage: stage, State: strings.NewReader(state), Getenv: func(string) string { return "" }, Socket: "/sock",
-		open: func(string, func(string) string) (daemon, error) { return r, nil }}
+	return Hook{Stage: stage, State: strings.NewReader(state), Getenv: func(string) string { return "" },
+		Socket: "/sock",
+		open:   func(string, func(string) string) (daemon, error) { return r, nil }}
 }
 
 func TestAnnotationsBecomeARequest(t *testing.T) {
@@ -59,14 +61,17 @@ func TestAnnotationsBecomeARequest(t *testing.T) {
 	}
 	q := r.attached[0]
 	s := q.Spec
-	if q.Key != "oci/c1" || s.Name != "web" || s.Hostname != "webhost" || len(s.Networks) != 2 || s.Networks[1].Network != "two" || len(s.Ports) != 2 {
+	if q.Key != "oci/c1" || s.Name != "web" || s.Hostname != "webhost" || len(s.Networks) != 2 ||
+		s.Networks[1].Network != "two" || len(s.Ports) != 2 {
 		t.Errorf("%+v", q)
 	}
 	first := s.Networks[0]
-	if fmt.Sprintf("%v %v %v %v", first.Aliases, first.IPv4, first.IPv6, first.MAC) != "[shop store] 10.9.0.9 fd00::9 02:00:00:00:00:09" || s.Networks[1].IPv4.IsValid() {
+	if fmt.Sprintf("%v %v %v %v", first.Aliases, first.IPv4, first.IPv6, first.MAC) !=
+		"[shop store] 10.9.0.9 fd00::9 02:00:00:00:00:09" || s.Networks[1].IPv4.IsValid() {
 		t.Errorf("%+v", s.Networks)
 	}
-	if strings.Join([]string{fmt.Sprint(s.DNS), s.Egress, fmt.Sprint(s.AllowEgress)}, " ") != "[192.0.2.53] deny [example.com:443]" {
+	if strings.Join([]string{fmt.Sprint(s.DNS), s.Egress, fmt.Sprint(s.AllowEgress)}, " ") !=
+		"[192.0.2.53] deny [example.com:443]" {
 		t.Errorf("%+v", s)
 	}
 	if err := r.hook("poststop", `{"id": "c1", "annotations": {"usernet.network": "one"}}`).Run(t.Context()); err != nil || fmt.Sprint(r.detached) != "[oci/c1]" {
@@ -90,7 +95,8 @@ func TestTheImagesEnvironmentIsNotBelieved(t *testing.T) {
 	if err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--host") {
 		t.Errorf("%v", err)
 	}
-	h = Hook{Stage: "createContainer", State: strings.NewReader(state), Getenv: func(string) string { return "/evil" }, Socket: "/given",
+	h = Hook{Stage: "createContainer", State: strings.NewReader(state), Getenv: func(string) string { return "/evil" },
+		Socket: "/given",
 		open: func(socket string, getenv func(string) string) (daemon, error) {
 			if socket != "/given" || getenv("XDG_RUNTIME_DIR") != "" {
 				t.Errorf("asked at %s, with %q in the environment", socket, getenv("XDG_RUNTIME_DIR"))
@@ -106,7 +112,8 @@ func TestFilesAreWrittenWhereTheBundleMountsThem(t *testing.T) {
 	elsewhere := t.TempDir()
 	secret := filepath.Join(elsewhere, "secret")
 	for _, name := range []string{"resolv.conf", "hosts", "secret"} {
-		if err := os.WriteFile(filepath.Join(elsewhere, name), []byte("a longer text that was there before\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(elsewhere, name), []byte("a longer text that was there before\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,7 +127,8 @@ func TestFilesAreWrittenWhereTheBundleMountsThem(t *testing.T) {
 	run := func(mounts string) error {
 		return r.hook("createRuntime", fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {"usernet.network": "one"}}`, os.Getpid(), bundle(t, mounts))).Run(t.Context())
 	}
-	if err := run(mount("/etc/resolv.conf", filepath.Join(elsewhere, "resolv.conf")) + "," + mount("/etc/hosts/", filepath.Join(elsewhere, "hosts"))); err != nil {
+	if err := run(mount("/etc/resolv.conf", filepath.Join(elsewhere, "resolv.conf")) + "," +
+		mount("/etc/hosts/", filepath.Join(elsewhere, "hosts"))); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"resolv.conf": "nameserver 127.0.0.11\n", "hosts": "10.0.0.2 web\n"} {
@@ -142,7 +150,8 @@ func TestFilesAreWrittenWhereTheBundleMountsThem(t *testing.T) {
 	}
 }
 
-// TestPodmansRootHasTheFiles: Podman mounts none where a container has no network of its own. The image's links stay in it.
+// TestPodmansRootHasTheFiles: Podman mounts none where a container has no network of its own. The image's links stay in
+// it.
 func TestPodmansRootHasTheFiles(t *testing.T) {
 	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "resolv.conf")
 	root := filepath.Join(dir, "root")
@@ -167,7 +176,8 @@ func TestPodmansRootHasTheFiles(t *testing.T) {
 		t.Error("a root that may be shared was written")
 	}
 	run("libpod")
-	for name, want := range map[string]string{"etc/resolv.conf": "nameserver 127.0.0.11\n", "etc/hosts": "10.0.0.2 web\n"} {
+	for name, want := range map[string]string{"etc/resolv.conf": "nameserver 127.0.0.11\n",
+		"etc/hosts": "10.0.0.2 web\n"} {
 		if b, err := os.ReadFile(filepath.Join(root, name)); string(b) != want {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
@@ -201,7 +211,8 @@ func TestBadStatesAndAnnotations(t *testing.T) {
 		"daemon says": {"createContainer", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n"}}`, "network n not found"},
 	} {
 		r := &recorder{fails: errors.New("network n not found")}
-		if err := r.hook(test.stage, test.state).Run(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
+		if err := r.hook(test.stage, test.state).Run(t.Context()); err == nil || !strings.Contains(err.Error(),
+			test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}

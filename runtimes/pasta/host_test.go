@@ -34,7 +34,8 @@ func (f *fakeHost) AddrList(link netlink.Link, family int) ([]netlink.Addr, erro
 	for _, s := range f.addrs[link.Attrs().Index] {
 		p := netip.MustParsePrefix(s)
 		if p.Addr().Is4() == (family == unix.AF_INET) {
-			out = append(out, netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}})
+			out = append(out, netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(),
+				Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}})
 		}
 	}
 	return out, nil
@@ -53,7 +54,8 @@ func (f *fakeHost) LinkByName(name string) (netlink.Link, error) {
 
 // via is a route written down: "default" or a prefix, the gateway or "", the interface.
 func via(dst, gateway string, index int) netlink.Route {
-	r := netlink.Route{LinkIndex: index, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Gw: net.ParseIP(gateway), Family: unix.AF_INET}
+	r := netlink.Route{LinkIndex: index, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Gw: net.ParseIP(gateway),
+		Family: unix.AF_INET}
 	if strings.Contains(dst+gateway, ":") {
 		r.Family = unix.AF_INET6
 	}
@@ -73,8 +75,10 @@ func office() *fakeHost {
 			3: {"203.0.113.3/24"},
 		},
 		routes: []netlink.Route{
-			via("default", "192.0.2.1", 2), via("default", "203.0.113.1", 3), via("192.0.2.0/24", "", 2), via("203.0.113.0/24", "", 3),
-			via("10.0.0.0/8", "192.0.2.2", 2), via("default", "fe80::1", 2), via("2001:db8::/64", "", 2), via("fe80::/64", "", 2),
+			via("default", "192.0.2.1", 2), via("default", "203.0.113.1", 3), via("192.0.2.0/24", "", 2),
+			via("203.0.113.0/24", "", 3),
+			via("10.0.0.0/8", "192.0.2.2", 2), via("default", "fe80::1", 2), via("2001:db8::/64", "", 2),
+			via("fe80::/64", "", 2),
 		},
 	}
 }
@@ -118,11 +122,16 @@ func TestTheNamespaceLooksLikeTheHost(t *testing.T) {
 		{"IPv4 only", office(), "-4", "eth0 192.0.2.7/24 198.51.100.9/32; 192.0.2.0/24; 0.0.0.0/0 via 192.0.2.1; 10.0.0.0/8 via 192.0.2.2"},
 		{"another interface", office(), "-4 -i wlan0", "wlan0 203.0.113.3/24; 203.0.113.0/24; 0.0.0.0/0 via 203.0.113.1"},
 		{"by the outbound interface", office(), "-4 --outbound-if4 wlan0", "wlan0 203.0.113.3/24; 203.0.113.0/24; 0.0.0.0/0 via 203.0.113.1"},
-		{"RootlessKit's call", office(), "-4 -I tap0 -a 10.0.2.100 -n 24 -g 10.0.2.2", "tap0 10.0.2.100/24; 0.0.0.0/0 via 10.0.2.2"},
-		{"an address of the host", office(), "-4 -a 192.0.2.7 -g 192.0.2.9", "eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.9"},
-		{"a foreign address", office(), "-4 -a 198.18.0.1 -g 198.18.0.2", "eth0 198.18.0.1/24; 0.0.0.0/0 via 198.18.0.2"},
-		{"the gateway's address", office(), "-4 -a 192.0.2.1", "eth0 192.0.2.1/24; 192.0.2.0/24; 10.0.0.0/8 via 192.0.2.2"},
-		{"one address, one route", office(), "-4 --no-copy-addrs --no-copy-routes", "eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.1"},
+		{"RootlessKit's call", office(), "-4 -I tap0 -a 10.0.2.100 -n 24 -g 10.0.2.2",
+			"tap0 10.0.2.100/24; 0.0.0.0/0 via 10.0.2.2"},
+		{"an address of the host", office(), "-4 -a 192.0.2.7 -g 192.0.2.9",
+			"eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.9"},
+		{"a foreign address", office(), "-4 -a 198.18.0.1 -g 198.18.0.2",
+			"eth0 198.18.0.1/24; 0.0.0.0/0 via 198.18.0.2"},
+		{"the gateway's address", office(), "-4 -a 192.0.2.1",
+			"eth0 192.0.2.1/24; 192.0.2.0/24; 10.0.0.0/8 via 192.0.2.2"},
+		{"one address, one route", office(), "-4 --no-copy-addrs --no-copy-routes",
+			"eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.1"},
 		{"a gateway beyond the link", pointToPoint, "-4", "ppp0 192.0.2.7/32; 198.51.100.1/32; 0.0.0.0/0 via 198.51.100.1"},
 		{"no default route", noDefault, "-4", "eth9 192.0.2.7/24; 192.0.2.0/24"},
 		{"no network at all", bare, "", "tap0 169.254.2.1/16; 0.0.0.0/0 via 169.254.2.2; ::/0 via fe80::1"},
@@ -149,9 +158,11 @@ func TestTheNamespaceLooksLikeTheHost(t *testing.T) {
 
 func TestTheHeaviestNextHopIsTheGateway(t *testing.T) {
 	f := office()
-	f.routes = append([]netlink.Route{{Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Family: unix.AF_INET, MultiPath: []*netlink.NexthopInfo{
-		{LinkIndex: 3, Gw: net.ParseIP("203.0.113.9"), Hops: 1}, {LinkIndex: 2, Gw: net.ParseIP("192.0.2.99"), Hops: 9},
-	}}}, f.routes[1:]...)
+	f.routes = append([]netlink.Route{{Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Family: unix.AF_INET,
+		MultiPath: []*netlink.NexthopInfo{
+			{LinkIndex: 3, Gw: net.ParseIP("203.0.113.9"), Hops: 1},
+			{LinkIndex: 2, Gw: net.ParseIP("192.0.2.99"), Hops: 9},
+		}}}, f.routes[1:]...)
 	o, _ := Parse([]string{"-4", "1"})
 	h, err := readHost(f, o)
 	if err != nil || h.Interface != "eth0" || h.Gateways[v4].String() != "192.0.2.99" {

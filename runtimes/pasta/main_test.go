@@ -29,16 +29,19 @@ func TestBadUseEndsWithStatus1(t *testing.T) {
 		"-f 4194304":                                       "Couldn't open network namespace /proc/4194304/ns/net",
 	} {
 		var stdout, stderr strings.Builder
-		if code := Main("pasta", "test", nil, strings.Fields(args), &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), want) {
+		if code := Main("pasta", "test", nil, strings.Fields(args), &stdout, &stderr); code != 1 || !strings.Contains(
+			stderr.String(), want) {
 			t.Errorf("pasta %s: status %d, %q does not name %s", args, code, stderr.String(), want)
 		}
 	}
 	var stdout, stderr strings.Builder
 	long := strings.Repeat("a", 254)
-	if code := Main("pasta", "test", nil, []string{"--hostname", long, "1"}, &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "invalid hostname") {
+	if code := Main("pasta", "test", nil, []string{"--hostname", long, "1"}, &stdout, &stderr); code != 1 ||
+		!strings.Contains(stderr.String(), "invalid hostname") {
 		t.Errorf("a long name: status %d, %q", code, stderr.String())
 	}
-	if code := Main("pasta", "test", nil, []string{"--version"}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "pasta ") {
+	if code := Main("pasta", "test", nil, []string{"--version"}, &stdout, &stderr); code != 0 || !strings.HasPrefix(
+		stdout.String(), "pasta ") {
 		t.Errorf("--version: status %d, %q", code, stdout.String())
 	}
 }
@@ -60,8 +63,10 @@ func packet6(proto, first byte) []byte {
 }
 
 func TestProtocolsThatAreSwitchedOffDoNotPass(t *testing.T) {
-	tcp4, udp4, echo4, refusal4 := packet4(packet.ProtoTCP, 0), packet4(packet.ProtoUDP, 0), packet4(packet.ProtoICMP, icmpEcho), packet4(packet.ProtoICMP, 3)
-	tcp6, udp6, echo6, ask6 := packet6(packet.ProtoTCP, 0), packet6(packet.ProtoUDP, 0), packet6(packet.ProtoICMPv6, icmp6Echo), packet6(packet.ProtoICMPv6, 135)
+	tcp4, udp4, echo4, refusal4 := packet4(packet.ProtoTCP, 0), packet4(packet.ProtoUDP, 0),
+		packet4(packet.ProtoICMP, icmpEcho), packet4(packet.ProtoICMP, 3)
+	tcp6, udp6, echo6, ask6 := packet6(packet.ProtoTCP, 0), packet6(packet.ProtoUDP, 0),
+		packet6(packet.ProtoICMPv6, icmp6Echo), packet6(packet.ProtoICMPv6, 135)
 	refusal6 := packet6(packet.ProtoICMPv6, 1)
 	later4 := packet4(packet.ProtoICMP, icmpEcho)
 	later4[7] = 1 // a fragment that is not the first has no type
@@ -73,7 +78,8 @@ func TestProtocolsThatAreSwitchedOffDoNotPass(t *testing.T) {
 		{"--no-tcp", [][]byte{udp4, echo4}, [][]byte{udp6, ask6}, [][]byte{tcp4}, [][]byte{tcp6}},
 		{"--no-udp", [][]byte{tcp4, echo4}, [][]byte{tcp6, ask6}, [][]byte{udp4}, [][]byte{udp6}},
 		{"--no-icmp", [][]byte{tcp4, refusal4, later4}, [][]byte{ask6, refusal6}, [][]byte{echo4}, [][]byte{echo6}},
-		{"--no-ndp", [][]byte{tcp4, echo4}, [][]byte{tcp6, echo6, refusal6}, nil, [][]byte{ask6, packet6(packet.ProtoICMPv6, 133)}},
+		{"--no-ndp", [][]byte{tcp4, echo4}, [][]byte{tcp6, echo6, refusal6}, nil,
+			[][]byte{ask6, packet6(packet.ProtoICMPv6, 133)}},
 	} {
 		o, err := Parse([]string{c.args, "1"})
 		if err != nil {
@@ -84,14 +90,16 @@ func TestProtocolsThatAreSwitchedOffDoNotPass(t *testing.T) {
 			etherType uint16
 			packets   [][]byte
 			want      bool
-		}{{vswitch.EtherTypeIPv4, c.pass4, true}, {vswitch.EtherTypeIPv6, c.pass6, true}, {vswitch.EtherTypeIPv4, c.drop4, false}, {vswitch.EtherTypeIPv6, c.drop6, false}} {
+		}{{vswitch.EtherTypeIPv4, c.pass4, true}, {vswitch.EtherTypeIPv6, c.pass6, true},
+			{vswitch.EtherTypeIPv4, c.drop4, false}, {vswitch.EtherTypeIPv6, c.drop6, false}} {
 			for _, p := range part.packets {
 				if got := pass(frame(part.etherType, p)); got != part.want {
 					t.Errorf("%s: % x passes: %v", c.args, p, got)
 				}
 			}
 		}
-		if !pass(frame(vswitch.EtherTypeARP, make([]byte, 28))) || !pass(frame(vswitch.EtherTypeIPv4, []byte{0x45})) || !pass(new(vswitch.Frame)) {
+		if !pass(frame(vswitch.EtherTypeARP, make([]byte, 28))) || !pass(frame(vswitch.EtherTypeIPv4, []byte{0x45})) ||
+			!pass(new(vswitch.Frame)) {
 			t.Errorf("%s: what it is not about does not pass", c.args)
 		}
 	}
@@ -131,7 +139,8 @@ func TestCaptureIsAPcapFile(t *testing.T) {
 	switch {
 	case len(b) != 24+16+size+16+vswitch.EthernetHeaderLen:
 		t.Fatalf("%d bytes: % x", len(b), b)
-	case native.Uint32(b) != 0xa1b2c3d4 || native.Uint16(b[4:]) != 2 || native.Uint16(b[6:]) != 4 || native.Uint32(b[20:]) != 1:
+	case native.Uint32(b) != 0xa1b2c3d4 || native.Uint16(b[4:]) != 2 || native.Uint16(b[6:]) != 4 ||
+		native.Uint32(b[20:]) != 1:
 		t.Errorf("header % x", b[:24])
 	case native.Uint32(b[24+8:]) != uint32(size) || native.Uint32(b[24+12:]) != uint32(size):
 		t.Errorf("record % x", b[24:40])
@@ -160,7 +169,8 @@ func TestTheLogFileStaysBelowItsSize(t *testing.T) {
 		if err != nil || len(b) > minLog || !strings.HasSuffix(string(b), line) {
 			t.Fatalf("%d bytes after line %d, %v", len(b), i, err)
 		}
-		if first, _, _ := strings.Cut(string(b), "\n"); !strings.HasPrefix(first, "line ") && first != "an earlier line" {
+		if first, _, _ := strings.Cut(string(b), "\n"); !strings.HasPrefix(first, "line ") && first !=
+			"an earlier line" {
 			t.Fatalf("it begins with a part of a line: %q", first)
 		}
 	}
@@ -170,7 +180,8 @@ func TestTheLogFileStaysBelowItsSize(t *testing.T) {
 }
 
 func TestUsersToRunAs(t *testing.T) {
-	for spec, want := range map[string]string{"0": "0 0", "root": "0 0", "0:7": "0 7", "root:root": "0 0", "4242": "4242 4242", "4242:1": "4242 1"} {
+	for spec, want := range map[string]string{"0": "0 0", "root": "0 0", "0:7": "0 7", "root:root": "0 0",
+		"4242": "4242 4242", "4242:1": "4242 1"} {
 		c, err := credential(spec)
 		if err != nil || fmt.Sprint(c.Uid, " ", c.Gid) != want {
 			t.Errorf("%s: %+v, %v, want %s", spec, c, err, want)

@@ -15,30 +15,40 @@ var calls = []struct {
 	{"--config-net --dns-forward 169.254.1.1 -t none -u none -T none -U none --no-map-gw --quiet --netns /run/netns/x --map-guest-addr 169.254.1.2",
 		func(o *Options) bool {
 			return o.ConfigNet && o.DNSForward[v4] == netip.MustParseAddr("169.254.1.1") && o.TCP.Mode == ModeNone &&
-				o.UDP.Mode == ModeNone && o.TCPNS.Mode == ModeNone && o.UDPNS.Mode == ModeNone && o.NoMapGateway && o.Quiet &&
-				o.NetNS == "/run/netns/x" && o.MapGuestAddr[v4] == netip.MustParseAddr("169.254.1.2") && o.MTU == 65520 && o.IPv4 && o.IPv6
+				o.UDP.Mode == ModeNone && o.TCPNS.Mode == ModeNone && o.UDPNS.Mode == ModeNone && o.NoMapGateway &&
+				o.Quiet &&
+				o.NetNS == "/run/netns/x" && o.MapGuestAddr[v4] == netip.MustParseAddr("169.254.1.2") && o.MTU ==
+				65520 && o.IPv4 && o.IPv6
 		}},
 	{"--config-net -t 18380-18380:80-80 -u 127.0.0.1/18300-18302:9000-9002 -T none -U none --netns /x", func(o *Options) bool {
 		return slices.Equal(o.TCP.Ranges, []Range{{First: 18380, Last: 18380, To: 80}}) &&
-			slices.Equal(o.UDP.Ranges, []Range{{Addr: netip.MustParseAddr("127.0.0.1"), First: 18300, Last: 18302, To: 9000}})
+			slices.Equal(o.UDP.Ranges, []Range{{Addr: netip.MustParseAddr("127.0.0.1"), First: 18300, Last: 18302,
+				To: 9000}})
 	}},
 	{"--stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 " +
 		"--no-map-gw --ipv4-only --tcp-ports=none --udp-ports=none --host-lo-to-ns-lo 4711", func(o *Options) bool {
-		return o.Interface == "tap0" && o.Addrs[v4] == netip.MustParseAddr("10.0.2.100") && o.Netmask == 24 && !o.IPv6 &&
+		return o.Interface == "tap0" && o.Addrs[v4] == netip.MustParseAddr("10.0.2.100") && o.Netmask == 24 &&
+			!o.IPv6 &&
 			o.Gateways[v4] == netip.MustParseAddr("10.0.2.2") && o.HostLoToNSLo && o.PID == 4711
 	}},
 	{"--config-net --tcp-ports=auto --udp-ports=auto --userns=/proc/1/ns/user --netns=/proc/1/root/x", func(o *Options) bool {
 		return o.TCP.Mode == ModeAuto && o.UDP.Mode == ModeAuto && o.UserNS != ""
 	}},
 	{"--config-net -T 8099 --ipv4-only --mtu 1400 -I foo0 --pid /x/pid --netns /x", func(o *Options) bool {
-		return slices.Equal(o.TCPNS.Ranges, []Range{{First: 8099, Last: 8099, To: 8099}}) && o.MTU == 1400 && o.PIDFile == "/x/pid"
+		return slices.Equal(o.TCPNS.Ranges, []Range{{First: 8099, Last: 8099, To: 8099}}) && o.MTU == 1400 &&
+			o.PIDFile == "/x/pid"
 	}},
 	{"-a 192.0.2.1 -a 2001:db8::1 -n 255.255.255.0 -g 192.0.2.2 -g fe80::1 -m 0 -6 1", func(o *Options) bool {
-		return o.Addrs[v6] == netip.MustParseAddr("2001:db8::1") && o.Netmask == 24 && o.Gateways[v6].IsValid() && o.MTU == 0 && !o.IPv4
+		return o.Addrs[v6] == netip.MustParseAddr("2001:db8::1") && o.Netmask == 24 && o.Gateways[v6].IsValid() &&
+			o.MTU == 0 && !o.IPv4
 	}},
 	{"--map-host-loopback none 1", func(o *Options) bool { return o.NoMapGateway && o.NoMapLoopback }},
-	{"-D none -D 192.0.2.53 -S a.example -S none 1", func(o *Options) bool { return len(o.DNS) == 1 && !o.NoDNS && o.NoSearch }},
-	{"-f sh -c true", func(o *Options) bool { return slices.Equal(o.Command, []string{"sh", "-c", "true"}) && o.Foreground }},
+	{"-D none -D 192.0.2.53 -S a.example -S none 1",
+		func(o *Options) bool { return len(o.DNS) == 1 && !o.NoDNS && o.NoSearch }},
+	{"-f sh -c true", func(o *Options) bool {
+		return slices.Equal(o.Command, []string{"sh", "-c", "true"}) &&
+			o.Foreground
+	}},
 	{"", func(o *Options) bool { return o.PID == 0 && o.Command == nil }},
 	{"--host-lo-to-ns-lo --version", func(o *Options) bool { return o.Version }},
 	{"--help", func(o *Options) bool { return o.Help }},
@@ -109,7 +119,8 @@ func TestPortSpecifiers(t *testing.T) {
 		{"192.0.2.1%eth0/22", []Range{{Addr: addr, Interface: "eth0", First: 22, Last: 22, To: 22}}},
 		{"%eth0/22", []Range{{Interface: "eth0", First: 22, Last: 22, To: 22}}},
 		{"2000-5000,~3000-3010", []Range{{First: 2000, Last: 2999, To: 2000}, {First: 3011, Last: 5000, To: 3011}}},
-		{"192.0.2.1/20-30,~25", []Range{{Addr: addr, First: 20, Last: 24, To: 20}, {Addr: addr, First: 26, Last: 30, To: 26}}},
+		{"192.0.2.1/20-30,~25", []Range{{Addr: addr, First: 20, Last: 24, To: 20},
+			{Addr: addr, First: 26, Last: 30, To: 26}}},
 		{"20-30:120-130,~25", []Range{{First: 20, Last: 24, To: 120}, {First: 26, Last: 30, To: 126}}},
 		{"::1/80", []Range{{Addr: netip.IPv6Loopback(), First: 80, Last: 80, To: 80}}},
 		{"[::1]/80", []Range{{Addr: netip.IPv6Loopback(), First: 80, Last: 80, To: 80}}},
@@ -130,7 +141,8 @@ func TestPortSpecifiers(t *testing.T) {
 		all.Ranges[0].Last != 19999 || all.Ranges[1].First != 20011 || all.Ranges[1].Last != low-1 {
 		t.Errorf("~20000-20010 is %+v, %v", all, err)
 	}
-	for _, bad := range []string{"", "x", "0", "65536", "80-22", "22-80:32-33", "80:", ":80", "80,80", "20-30,25", "/80", "%/80", "x/80", "80,", "~", "1.2.3.4"} {
+	for _, bad := range []string{"", "x", "0", "65536", "80-22", "22-80:32-33", "80:", ":80", "80,80", "20-30,25",
+		"/80", "%/80", "x/80", "80,", "~", "1.2.3.4"} {
 		if err := new(Ports).Set(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -15,15 +15,18 @@ var calls = []struct {
 	{"--disable-host-loopback --mtu=65520 --enable-sandbox --enable-seccomp --enable-ipv6 -c -e 3 -r 4 --netns-type=path /proc/self/ns/net tap0",
 		func(o *Options) bool {
 			return o.DisableHostLoopback && o.MTU == 65520 && o.Sandbox && o.Seccomp && o.IPv6 && o.Configure &&
-				o.ExitFD == 3 && o.ReadyFD == 4 && o.NetNSType == netnsPath && o.Target == "/proc/self/ns/net" && o.TAP == "tap0"
+				o.ExitFD == 3 && o.ReadyFD == 4 && o.NetNSType == netnsPath && o.Target == "/proc/self/ns/net" &&
+				o.TAP == "tap0"
 		}},
 	{"--mtu 65520 -r 3 4711 tap0", func(o *Options) bool {
 		return o.NetNSType == netnsPID && o.Target == "4711" && o.ReadyFD == 3 && o.ExitFD == -1 && !o.Configure
 	}},
 	{"--mtu 1500 -r 3 --disable-host-loopback --cidr 10.77.0.0/24 --enable-sandbox --enable-seccomp --enable-ipv6 4711 tap0",
 		func(o *Options) bool {
-			return o.Plan.Gateway == netip.MustParseAddr("10.77.0.2") && o.Plan.DNS == netip.MustParseAddr("10.77.0.3") &&
-				o.Plan.Guest == netip.MustParseAddr("10.77.0.100") && o.Plan.DHCPFirst == netip.MustParseAddr("10.77.0.15") &&
+			return o.Plan.Gateway == netip.MustParseAddr("10.77.0.2") && o.Plan.DNS ==
+				netip.MustParseAddr("10.77.0.3") &&
+				o.Plan.Guest == netip.MustParseAddr("10.77.0.100") && o.Plan.DHCPFirst ==
+				netip.MustParseAddr("10.77.0.15") &&
 				o.Plan.DHCPLast == netip.MustParseAddr("10.77.0.30")
 		}},
 	{"--mtu 65520 -r 3 --enable-ipv6 --userns-path=/proc/self/ns/user --netns-type=path /proc/self/ns/net tap0",
@@ -31,7 +34,8 @@ var calls = []struct {
 	{"-c --outbound-addr=lo --outbound-addr6=::1 1 tap0", func(o *Options) bool {
 		return o.Outbound4 == netip.MustParseAddr("127.0.0.1") && o.Outbound6 == netip.IPv6Loopback()
 	}},
-	{"-c --macaddress 02:00:00:00:00:01 1 tap0", func(o *Options) bool { return o.MAC.String() == "02:00:00:00:00:01" }},
+	{"-c --macaddress 02:00:00:00:00:01 1 tap0",
+		func(o *Options) bool { return o.MAC.String() == "02:00:00:00:00:01" }},
 	{"-ce3 -r4 -6m 1400 1 tap0", func(o *Options) bool {
 		return o.Configure && o.ExitFD == 3 && o.ReadyFD == 4 && o.IPv6 && o.MTU == 1400
 	}},
@@ -39,7 +43,8 @@ var calls = []struct {
 	{"--no-host-loopback --create-sandbox 1 tap0", func(o *Options) bool {
 		return o.DisableHostLoopback && o.Sandbox && len(o.Warnings) == 2
 	}},
-	{"--target-type=bess /tmp/bess.sock", func(o *Options) bool { return o.TargetType == targetBESS && o.Target == "/tmp/bess.sock" }},
+	{"--target-type=bess /tmp/bess.sock",
+		func(o *Options) bool { return o.TargetType == targetBESS && o.Target == "/tmp/bess.sock" }},
 	{"--netns-type=tapfd 5", func(o *Options) bool { return o.Target == "5" && o.TAP == "" }},
 	{"-h", func(o *Options) bool { return o.Help }},
 	{"--version", func(o *Options) bool { return o.Version }},
@@ -111,8 +116,10 @@ func TestBadCommandLinesAreRefusedInSlirp4netnsWords(t *testing.T) {
 func TestHelpNamesWhatRuntimesLookFor(t *testing.T) {
 	text := Usage("slirp4netns")
 	for _, word := range []string{
-		"--disable-host-loopback", "--mtu", "--enable-sandbox", "--enable-seccomp", "--cidr", "--outbound-addr", "--enable-ipv6",
-		"--netns-type", "--api-socket", "--userns-path", "--macaddress", "--target-type", "--disable-dns", "--exit-fd", "--ready-fd",
+		"--disable-host-loopback", "--mtu", "--enable-sandbox", "--enable-seccomp", "--cidr", "--outbound-addr",
+		"--enable-ipv6",
+		"--netns-type", "--api-socket", "--userns-path", "--macaddress", "--target-type", "--disable-dns", "--exit-fd",
+		"--ready-fd",
 	} {
 		if !strings.Contains(text, word) {
 			t.Errorf("--help lacks %s:\n%s", word, text)
@@ -129,7 +136,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, args string) {
 		o, err := Parse(strings.Fields(args))
-		if err == nil && !o.Help && !o.Version && (o.MTU < 1 || o.MTU > maxMTU || !o.Plan.Network.Contains(o.Plan.Guest)) {
+		if err == nil && !o.Help && !o.Version &&
+			(o.MTU < 1 || o.MTU > maxMTU || !o.Plan.Network.Contains(o.Plan.Guest)) {
 			t.Errorf("accepted %+v", o)
 		}
 	})

@@ -31,7 +31,8 @@ func startBESS(t *testing.T, args ...string) *net.UnixConn {
 	go func() { ended <- Run(ctx, o, nil, io.Discard, slog.New(slog.DiscardHandler)) }()
 	var c *net.UnixConn
 	for deadline := time.Now().Add(30 * time.Second); c == nil; time.Sleep(5 * time.Millisecond) {
-		if c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"}); err != nil && time.Now().After(deadline) {
+		if c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"}); err != nil &&
+			time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +64,8 @@ func receive(t *testing.T, c net.Conn, wanted func([]byte) bool) []byte {
 	}
 }
 
-// TestFramesOverASocket: the gateway and the name server answer ARP, and the DHCP server gives the first of its addresses.
+// TestFramesOverASocket: the gateway and the name server answer ARP, and the DHCP server gives the first of its
+// addresses.
 func TestFramesOverASocket(t *testing.T) {
 	c := startBESS(t, "--cidr=10.9.0.0/24")
 	for _, last := range []byte{2, 3} {
@@ -74,7 +76,10 @@ func TestFramesOverASocket(t *testing.T) {
 		if _, err := c.Write(request); err != nil {
 			t.Fatal(err)
 		}
-		reply := receive(t, c, func(f []byte) bool { return len(f) >= 42 && f[12] == 0x08 && f[13] == 0x06 && f[21] == 2 })
+		reply := receive(t, c, func(f []byte) bool {
+			return len(f) >= 42 && f[12] == 0x08 && f[13] == 0x06 && f[21] ==
+				2
+		})
 		if !bytes.Equal(reply[28:32], []byte{10, 9, 0, last}) {
 			t.Errorf("asked for .%d, answered for %v", last, net.IP(reply[28:32]))
 		}
@@ -97,7 +102,10 @@ func TestFramesOverASocket(t *testing.T) {
 	if _, err := c.Write(append(frame, payload...)); err != nil {
 		t.Fatal(err)
 	}
-	offer := receive(t, c, func(f []byte) bool { return len(f) > 42 && f[12] == 0x08 && f[13] == 0 && f[23] == 17 && f[37] == 68 })
+	offer := receive(t, c, func(f []byte) bool {
+		return len(f) > 42 && f[12] == 0x08 && f[13] == 0 && f[23] == 17 &&
+			f[37] == 68
+	})
 	m, err := dhcpv4.FromBytes(offer[42:])
 	if err != nil || m.YourIPAddr.String() != "10.9.0.15" || len(m.DNS()) != 1 || m.DNS()[0].String() != "10.9.0.3" {
 		t.Errorf("offered %v, %v", m, err)
@@ -121,7 +129,8 @@ func TestReadyAndExitDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = readyEnd.Close()
-	o, err := Parse([]string{"--target-type=bess", "-r", strconv.Itoa(own), "-e", strconv.Itoa(int(exitEnd.Fd())), path})
+	o, err := Parse([]string{"--target-type=bess", "-r", strconv.Itoa(own), "-e", strconv.Itoa(int(exitEnd.Fd())),
+		path})
 	if err != nil {
 		t.Fatal(err)
 	}

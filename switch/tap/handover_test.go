@@ -14,7 +14,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// TestTAPIsHandedOver has one device after the other serve a TAP that is never closed: what is sent while none reads waits.
+// TestTAPIsHandedOver has one device after the other serve a TAP that is never closed: what is sent while none reads
+// waits.
 func TestTAPIsHandedOver(t *testing.T) {
 	for kind, opts := range kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -77,7 +78,8 @@ func (s *station) hasCarrier() (yes bool) {
 
 // TestStopEndsAFlood stops a device whose TAP has always one frame more.
 func TestStopEndsAFlood(t *testing.T) {
-	for name, end := range map[string]func(*Device){"Stop": (*Device).Stop, "Close": func(d *Device) { _ = d.Close() }} {
+	for name, end := range map[string]func(*Device){"Stop": (*Device).Stop,
+		"Close": func(d *Device) { _ = d.Close() }} {
 		t.Run(name, func(t *testing.T) {
 			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
@@ -104,7 +106,8 @@ func TestStopEndsAFlood(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway}, &flood{more: more, left: 1 << 30}); err != nil {
+			if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway},
+				&flood{more: more, left: 1 << 30}); err != nil {
 				t.Fatal(err)
 			}
 			served := make(chan error, 1)
@@ -135,7 +138,8 @@ func TestStopBeforeServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
-	port, err := newSwitch(t).Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Learning}, dev)
+	port, err := newSwitch(t).Connect(
+		vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Learning}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +207,8 @@ func TestCheckRefusesWhatIsNoTAPOfOurs(t *testing.T) {
 		"not open any more": {1 << 20, "check8", "descriptor of TAP check8"},
 	} {
 		err := Check(test.fd, test.as)
-		if test.refused == "" && err != nil || test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)) {
+		if test.refused == "" && err != nil || test.refused != "" &&
+			(err == nil || !strings.Contains(err.Error(), test.refused)) {
 			t.Errorf("%s: %v, want %q", name, err, test.refused)
 		}
 	}

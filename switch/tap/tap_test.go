@@ -260,7 +260,9 @@ func TestForwardingBetweenDescriptorsAllocatesNothing(t *testing.T) {
 	for i := range ports {
 		devs[i], ends[i] = pair()
 		mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
-		if ports[i], err = sw.Connect(vswitch.PortConfig{MAC: mac, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}}, devs[i]); err != nil {
+		if ports[i], err = sw.Connect(
+			vswitch.PortConfig{MAC: mac, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}},
+			devs[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -288,7 +290,8 @@ func TestForwardingBetweenDescriptorsAllocatesNothing(t *testing.T) {
 	}
 }
 
-// flood is a device that has a frame more for the reader as long as it gets one, and counts how many it may keep at a time.
+// flood is a device that has a frame more for the reader as long as it gets one, and counts how many it may keep at a
+// time.
 type flood struct {
 	more       func()
 	left       int
@@ -330,7 +333,8 @@ func TestFloodDoesNotKeepOthersWaiting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway}, f); err != nil {
+	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway},
+		f); err != nil {
 		t.Fatal(err)
 	}
 	send()
@@ -376,7 +380,8 @@ func TestVethPairsOfOthersAreLeftAlone(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = f.Close() })
 	link, err = netlink.LinkByName("ours0")
-	if err != nil || !IsLink(link) || link.Attrs().MTU != 1400 || link.Attrs().HardwareAddr.String() != "02:00:00:00:00:09" {
+	if err != nil || !IsLink(link) || link.Attrs().MTU != 1400 || link.Attrs().HardwareAddr.String() !=
+		"02:00:00:00:00:09" {
 		t.Errorf("made %+v (%v)", link.Attrs(), err)
 	}
 }

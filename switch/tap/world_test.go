@@ -96,7 +96,8 @@ func (s *station) configure(name string) error {
 		return err
 	}
 	for i, bits := range []int{24, 64} {
-		a := &netlink.Addr{IPNet: &net.IPNet{IP: s.addrs[i].AsSlice(), Mask: net.CIDRMask(bits, s.addrs[i].BitLen())}, Flags: unix.IFA_F_NODAD}
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: s.addrs[i].AsSlice(), Mask: net.CIDRMask(bits, s.addrs[i].BitLen())},
+			Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrAdd(link, a); err != nil {
 			return fmt.Errorf("address %v: %w", a, err)
 		}
@@ -111,7 +112,8 @@ func (s *station) plug(sw *vswitch.Switch, f *os.File, opts Options) {
 	if s.dev, err = Open(f, !opts.Offload); err != nil {
 		s.t.Fatal(err)
 	}
-	if s.port, err = sw.Connect(vswitch.PortConfig{Name: s.addrs[0].String(), MAC: s.mac, Addrs: s.addrs}, s.dev); err != nil {
+	if s.port, err = sw.Connect(vswitch.PortConfig{Name: s.addrs[0].String(), MAC: s.mac, Addrs: s.addrs},
+		s.dev); err != nil {
 		s.t.Fatal(err)
 	}
 	served := make(chan error, 1)

@@ -67,7 +67,8 @@ func TestBusyReaderLetsOthersHaveTheirTurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway}, e); err != nil {
+	if _, err := sw.Connect(vswitch.PortConfig{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Role: vswitch.Gateway},
+		e); err != nil {
 		t.Fatal(err)
 	}
 	woken := make(chan int64, 1)

@@ -39,7 +39,8 @@ func sample() *report {
 
 func TestReportComparesWithTheBestPeer(t *testing.T) {
 	r, dir := sample(), t.TempDir()
-	o := options{others: 100, json: filepath.Join(dir, "j"), svg: filepath.Join(dir, "s"), report: filepath.Join(dir, "m")}
+	o := options{others: 100, json: filepath.Join(dir, "j"), svg: filepath.Join(dir, "s"),
+		report: filepath.Join(dir, "m")}
 	var out strings.Builder
 	if err := r.write(&out, o); err != nil {
 		t.Fatal(err)
@@ -54,7 +55,8 @@ func TestReportComparesWithTheBestPeer(t *testing.T) {
 	if err != nil || json.Unmarshal(text, &back) != nil || len(back.Results) != 8 {
 		t.Errorf("%v: %s", err, text)
 	}
-	if text, err = os.ReadFile(o.svg); err != nil || xml.Unmarshal(text, new(struct{})) != nil || !strings.Contains(string(text), "36.0") {
+	if text, err = os.ReadFile(o.svg); err != nil || xml.Unmarshal(text, new(struct{})) != nil || !strings.Contains(
+		string(text), "36.0") {
 		t.Errorf("%v: %s", err, text)
 	}
 }
@@ -63,7 +65,8 @@ func TestNoTablesOfABusyMachine(t *testing.T) {
 	r := sample()
 	r.Others = 0.31
 	var out strings.Builder
-	if err := r.write(&out, options{others: 10}); err == nil || !strings.Contains(err.Error(), "31 %") || out.Len() > 0 {
+	if err := r.write(&out, options{others: 10}); err == nil || !strings.Contains(err.Error(), "31 %") ||
+		out.Len() > 0 {
 		t.Errorf("%v, and printed %q", err, &out)
 	}
 }
@@ -89,7 +92,8 @@ func TestOwnProcessorTime(t *testing.T) {
 		t.Error("a line without all fields is read")
 	}
 	processes := map[int]stat{
-		1: {"bench", 0, 1000, 0}, 2: {"usernet", 1, 10, 5}, 3: {"usernet", 2, 7, 0}, 4: {"iperf3", 3, 500, 500}, 5: {"bench", 3, 600, 0}, 6: {"pasta", 1, 80, 0},
+		1: {"bench", 0, 1000, 0}, 2: {"usernet", 1, 10, 5}, 3: {"usernet", 2, 7, 0}, 4: {"iperf3", 3, 500, 500},
+		5: {"bench", 3, 600, 0}, 6: {"pasta", 1, 80, 0},
 	}
 	if got := sumOwn(processes, 2, "bench"); got != 22 {
 		t.Errorf("the sum is %d, want 22", got)

@@ -178,73 +178,15 @@ func (r *report) write(out io.Writer, o options) error {
 	return os.WriteFile(o.json, append(b, '\n'), 0o644)
 }
 
+// tables prints all that was measured, and how.
 func (r *report) tables(w io.Writer) {
-	number := func(v float64) string {
-		switch {
-		case v == 0:
-			return "–"
-		case v >= 100:
-			return fmt.Sprintf("%.0f", v)
-		case v >= 10:
-			return fmt.Sprintf("%.1f", v)
-		}
-		return fmt.Sprintf("%.2f", v)
-	}
-	value := func(tool string, c cell) string {
-		text := number(r.value(tool, c))
-		if s := r.samples[key{tool, c.group, c.name, c.mtu}]; len(s) > 1 {
-			text += fmt.Sprintf(" ±%.0f %%", spread(s)*100)
-		}
-		return text
-	}
 	for _, group := range []string{groupTCP, groupCPU, groupOther} {
-		lines := r.group(group)
-		if len(lines) == 0 {
-			continue
-		}
-		fmt.Fprintf(
-			w,
-			"### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | RootlessKit | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|---|\n",
-			group,
-		)
-		for _, c := range lines {
-			ratio := "–"
-			if v := r.ratio(c); v > 0 {
-				ratio = fmt.Sprintf("%.2f×", v)
-			}
-			fmt.Fprintf(
-				w,
-				"| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n",
-				c.name,
-				c.unit,
-				c.mtu,
-				value("usernet", c),
-				value("slirp4netns", c),
-				value("pasta", c),
-				value("rootlesskit", c),
-				ratio,
-				value(kernel, c),
-			)
-		}
-		fmt.Fprintln(w)
-		r.pairTable(w, group, value)
+		r.compared(w, group)
+		r.pairTable(w, group, r.measured)
 	}
-	r.pairTable(w, groupStart, value)
+	r.pairTable(w, groupStart, r.measured)
 	for _, group := range []string{groupDNS, groupScale} {
-		lines := r.group(group)
-		if len(lines) == 0 {
-			continue
-		}
-		fmt.Fprintf(w, "### %s\n\n| | unit | usernet |\n|---|---|---|\n", group)
-		for _, c := range lines {
-			v := r.value("usernet", c)
-			text := number(v)
-			if v == 0 {
-				text = "0"
-			}
-			fmt.Fprintf(w, "| %s | %s | %s |\n", c.name, c.unit, text)
-		}
-		fmt.Fprintln(w)
+		r.alone(w, group)
 	}
 	fmt.Fprintf(
 		w,
@@ -266,6 +208,69 @@ func (r *report) tables(w io.Writer) {
 		"Versions: %s. Published ports are measured from the host's loopback, where pasta splices.\n",
 		strings.Join(versions, "; "),
 	)
+}
+
+// number is a value as tables have it.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return "–"
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// measured is a tool's number with half of its range.
+func (r *report) measured(tool string, c cell) string {
+	text := number(r.value(tool, c))
+	if s := r.samples[key{tool, c.group, c.name, c.mtu}]; len(s) > 1 {
+		text += fmt.Sprintf(" ±%.0f %%", spread(s)*100)
+	}
+	return text
+}
+
+// compared prints the table of a group in which usernet is beside other tools.
+func (r *report) compared(w io.Writer, group string) {
+	lines := r.group(group)
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintf(
+		w,
+		"### %s\n\n| | unit | MTU | usernet | slirp4netns | pasta | RootlessKit | usernet / best peer | kernel |\n|---|---|---|---|---|---|---|---|---|\n",
+		group,
+	)
+	for _, c := range lines {
+		ratio := "–"
+		if v := r.ratio(c); v > 0 {
+			ratio = fmt.Sprintf("%.2f×", v)
+		}
+		fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n", c.name, c.unit, c.mtu,
+			r.measured("usernet", c), r.measured("slirp4netns", c), r.measured("pasta", c),
+			r.measured("rootlesskit", c), ratio, r.measured(kernel, c))
+	}
+	fmt.Fprintln(w)
+}
+
+// alone prints the table of a group that only usernet was measured for.
+func (r *report) alone(w io.Writer, group string) {
+	lines := r.group(group)
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "### %s\n\n| | unit | usernet |\n|---|---|---|\n", group)
+	for _, c := range lines {
+		v := r.value("usernet", c)
+		text := number(v)
+		if v == 0 {
+			text = "0"
+		}
+		fmt.Fprintf(w, "| %s | %s | %s |\n", c.name, c.unit, text)
+	}
+	fmt.Fprintln(w)
 }
 
 // group is the lines of one table.

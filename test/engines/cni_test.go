@@ -22,7 +22,8 @@ func (u *user) daemon() (log string, end func(syscall.Signal)) {
 	return log, end
 }
 
-// TestPodmanOverCNI has Podman's CNI backend call the plugin: names, addresses, ports, several networks, and a daemon's end.
+// TestPodmanOverCNI has Podman's CNI backend call the plugin: names, addresses, ports, several networks, and a daemon's
+// end.
 func TestPodmanOverCNI(t *testing.T) {
 	p := newPodman(t, "crun")
 	_, end := p.daemon()
@@ -52,16 +53,19 @@ func TestPodmanOverCNI(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p.ok("podman", "run", "-d", "--name", "web", "--network", "un1", "--network-alias", "shop", "-p", "18490:80", "bb:1",
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "un1", "--network-alias", "shop", "-p", "18490:80",
+		"bb:1",
 		"httpd", "-f", "-p", "80", "-h", "/var/www")
-	if out := p.run("--network", "un1", "bb:1", "wget", "-qO-", "http://web/", "http://shop/"); out != "container\ncontainer" {
+	if out := p.run("--network", "un1", "bb:1", "wget", "-qO-", "http://web/", "http://shop/"); out !=
+		"container\ncontainer" {
 		t.Errorf("by name: %q", out)
 	}
 	if out := p.run("--network", "un1", "bb:1", "wget", "-qO-", "http://192.0.2.1:8000/"); out != "outside" {
 		t.Errorf("out: %q", out)
 	}
 	eventually(t, func() error { return says("http://127.0.0.1:18490/", "container\n") })
-	if out := p.run("--network", "un1", "--network", "un2", "bb:1", "ip", "-o", "addr"); !strings.Contains(out, "eth0") || !strings.Contains(out, "eth1") {
+	if out := p.run("--network", "un1", "--network", "un2", "bb:1", "ip", "-o", "addr"); !strings.Contains(out,
+		"eth0") || !strings.Contains(out, "eth1") {
 		t.Errorf("two networks:\n%s", out)
 	}
 	if out := p.ok(usernet, "ps", "--format", "{{.Names}}"); out != "web" {

@@ -58,8 +58,10 @@ func TestRootlessDocker(t *testing.T) {
 		}
 	}
 	u.ok(docker, "network", "create", "lan")
-	u.ok(docker, "run", "-d", "--name", "web", "--network", "lan", "-p", "18701:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www")
-	if out := u.ok(docker, "run", "--rm", "--network", "lan", "bb:1", "wget", "-qO-", "http://web/"); out != "container" {
+	u.ok(docker, "run", "-d", "--name", "web", "--network", "lan", "-p", "18701:80", "bb:1", "httpd", "-f", "-v", "-p",
+		"80", "-h", "/var/www")
+	if out := u.ok(docker, "run", "--rm", "--network", "lan", "bb:1", "wget", "-qO-", "http://web/"); out !=
+		"container" {
 		t.Errorf("by name: %q", out)
 	}
 	for _, url := range []string{"http://127.0.0.1:18701/", "http://192.0.2.2:18701/"} {
@@ -77,7 +79,8 @@ func TestRootlessDocker(t *testing.T) {
 		for _, kit := range []string{"0", "1"} { // BuildKit is in the daemon, and so in RootlessKit's namespace
 			v := *u
 			v.environ = append(v.environ, "DOCKER_BUILDKIT="+kit)
-			if r := v.try(docker, "build", "--progress=plain", "--no-cache", dir); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "outside") {
+			if r := v.try(docker, "build", "--progress=plain", "--no-cache", dir); r.code != 0 || !strings.Contains(
+				r.stdout+r.stderr, "outside") {
 				t.Errorf("with DOCKER_BUILDKIT=%s, the build's network step: %v", kit, r)
 			}
 		}
@@ -117,7 +120,8 @@ func composes(t *testing.T, u *user) {
 // TestRootlessDockerKeepsSources: where RootlessKit leaves ports to slirp4netns's place, containers see who asks.
 func TestRootlessDockerKeepsSources(t *testing.T) {
 	u := dockerd(t, "DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=slirp4netns")
-	u.ok(docker, "run", "-d", "--name", "web", "-p", "18721:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www")
+	u.ok(docker, "run", "-d", "--name", "web", "-p", "18721:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h",
+		"/var/www")
 	u.seesClient("web", "192.0.2.2:18721")
 }
 
@@ -140,15 +144,19 @@ func TestRootlessDockerJoinsNetworks(t *testing.T) {
 			u := newUser(t)
 			u.serve()
 			u.ok(usernet, "network", "create", "--subnet", "10.50.0.0/24", "mynet")
-			u.ok(usernet, "run", "-d", "--name", "web", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc/default")
-			u.dockerd("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="+driver, "USERNET_NETWORK=mynet", "USERNET_NAME=docker")
+			u.ok(usernet, "run", "-d", "--name", "web", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p",
+				"80", "-h", "/etc/default")
+			u.dockerd("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="+driver, "USERNET_NETWORK=mynet",
+				"USERNET_NAME=docker")
 			if out := u.ok(docker, "run", "--rm", "bb:1", "nslookup", "web"); !strings.Contains(out, "10.50.0.2") {
 				t.Errorf("a container asks for its host's neighbour: %s", out)
 			}
-			if out := u.ok(docker, "run", "--rm", "bb:1", "wget", "-qO-", "http://outside.example:8000/"); out != "outside" {
+			if out := u.ok(docker, "run", "--rm", "bb:1", "wget", "-qO-", "http://outside.example:8000/"); out !=
+				"outside" {
 				t.Errorf("out: %s", out)
 			}
-			u.ok(docker, "run", "-d", "--name", "app", "-p", "18731:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www")
+			u.ok(docker, "run", "-d", "--name", "app", "-p", "18731:80", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h",
+				"/var/www")
 			eventually(t, func() error { return says("http://127.0.0.1:18731/", "container\n") })
 			if driver == "slirp4netns" {
 				if out := u.ok(usernet, "port", "docker"); !strings.Contains(out, "18731") {

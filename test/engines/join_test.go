@@ -21,12 +21,14 @@ func (u *user) serve() (end func(syscall.Signal)) {
 	return end
 }
 
-// TestPodmanJoinsNetworks has Podman's containers on a network of usernet's daemon, with its own ways of publishing ports.
+// TestPodmanJoinsNetworks has Podman's containers on a network of usernet's daemon, with its own ways of publishing
+// ports.
 func TestPodmanJoinsNetworks(t *testing.T) {
 	p := newPodman(t, "crun")
 	end := p.serve()
 	p.ok(usernet, "network", "create", "mynet")
-	p.ok(usernet, "run", "-d", "--name", "web", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc/default")
+	p.ok(usernet, "run", "-d", "--name", "web", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80", "-h",
+		"/etc/default")
 	p.environ = append(p.environ, "USERNET_NETWORK=mynet")
 	names := 0
 	run := func(args ...string) {
@@ -37,7 +39,8 @@ func TestPodmanJoinsNetworks(t *testing.T) {
 		v.ok("podman", append([]string{"run", "-d", "--name", fmt.Sprint("app", names)}, args...)...)
 	}
 	run("-p", "18501:80", "bb:1", "httpd", "-f", "-p", "80", "-h", "/var/www") // by rootlessport
-	run("-p", "18502:80", "--network", "slirp4netns:port_handler=slirp4netns", "bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www")
+	run("-p", "18502:80", "--network", "slirp4netns:port_handler=slirp4netns", "bb:1", "httpd", "-f", "-v", "-p", "80",
+		"-h", "/var/www")
 	run("--userns=keep-id", "--network", "slirp4netns", "bb:1", "sleep", "600")
 	check := func(when string) {
 		t.Helper()
@@ -97,7 +100,8 @@ func TestPodmanSaysWhyItCannotJoin(t *testing.T) {
 		}
 		v := *p.user
 		v.environ = append(v.environ, "USERNET_NETWORK="+c.network)
-		if r := v.try("podman", "run", "--rm", "--network", "slirp4netns", "bb:1", "true"); r.code == 0 || !strings.Contains(r.stderr, c.words) {
+		if r := v.try("podman", "run", "--rm", "--network", "slirp4netns", "bb:1", "true"); r.code == 0 ||
+			!strings.Contains(r.stderr, c.words) {
 			t.Errorf("want an error with %q: %v", c.words, r)
 		}
 	}

@@ -62,7 +62,8 @@ func build(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("scripts/build.sh: %w\n%s", err, out)
 	}
-	for name, place := range map[string]*string{"slirp4netns": &slirp4netns, "pasta": &pasta, "rootlessport": &rootlessport} {
+	for name, place := range map[string]*string{"slirp4netns": &slirp4netns, "pasta": &pasta,
+		"rootlessport": &rootlessport} {
 		if other := os.Getenv("USERNET_ENGINES_" + strings.ToUpper(name)); other != "" {
 			*place = other
 			continue
@@ -75,7 +76,8 @@ func build(dir string) error {
 	return nil
 }
 
-// makeImage archives a root file system of busybox and the end-to-end tests' helper. No registry can be reached, and none is needed.
+// makeImage archives a root file system of busybox and the end-to-end tests' helper. No registry can be reached, and
+// none is needed.
 func makeImage(dir string) (string, error) {
 	root := filepath.Join(dir, "rootfs")
 	for _, d := range []string{"bin", "etc", "tmp", "var/www"} {
@@ -93,12 +95,14 @@ func makeImage(dir string) (string, error) {
 	if err := copyFile(busybox, filepath.Join(root, "bin/busybox")); err != nil {
 		return "", err
 	}
-	for _, applet := range []string{"sh", "httpd", "wget", "cat", "ip", "ping", "nslookup", "sleep", "nc", "id", "echo", "true", "grep", "udhcpc"} {
+	for _, applet := range []string{"sh", "httpd", "wget", "cat", "ip", "ping", "nslookup", "sleep", "nc", "id", "echo",
+		"true", "grep", "udhcpc"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			return "", err
 		}
 	}
-	for name, text := range map[string]string{"etc/passwd": "root:x:0:0:root:/:/bin/sh\n", "var/www/index.html": "container\n"} {
+	for name, text := range map[string]string{"etc/passwd": "root:x:0:0:root:/:/bin/sh\n",
+		"var/www/index.html": "container\n"} {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			return "", err
 		}
@@ -171,7 +175,8 @@ type result struct {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%s\nexit status %d\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.stdout, r.stderr)
+	return fmt.Sprintf("%s\nexit status %d\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.stdout,
+		r.stderr)
 }
 
 // try runs a command as the user.
@@ -182,7 +187,8 @@ func (u *user) try(name string, args ...string) result {
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr strings.Builder
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = u.environ, u.dir, &stdout, &stderr
-	cmd.WaitDelay = 5 * time.Second // what stays in the background must not hold our pipes; if it does, the test sees it
+	// what stays in the background must not hold our pipes; if it does, the test sees it
+	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	r := result{args: append([]string{name}, args...), stdout: stdout.String(), stderr: stderr.String()}
 	var exit *exec.ExitError

@@ -5,22 +5,28 @@ import (
 	"testing"
 )
 
-// TestPodman5OverNetavarkPlugin has networks of the driver usernet: names, addresses, IPv6, ports, several networks, an internal one.
+// TestPodman5OverNetavarkPlugin has networks of the driver usernet: names, addresses, IPv6, ports, several networks, an
+// internal one.
 func TestPodman5OverNetavarkPlugin(t *testing.T) {
 	p := newPodman5(t)
 	_, end := p.daemon()
 	p.ok(usernet, "integrate", "netavark", "--write")
-	p.ok("podman", "network", "create", "-d", "usernet", "--subnet", "10.88.7.0/24", "--ipv6", "--subnet", "fd00:88::/64", "un1")
+	p.ok("podman", "network", "create", "-d", "usernet", "--subnet", "10.88.7.0/24", "--ipv6", "--subnet",
+		"fd00:88::/64", "un1")
 	p.ok("podman", "network", "create", "-d", "usernet", "--internal", "un2")
-	if out := p.ok(usernet, "network", "inspect", "un1"); !strings.Contains(out, "10.88.7.0/24") || !strings.Contains(out, "fd00:88::/64") {
+	if out := p.ok(usernet, "network", "inspect", "un1"); !strings.Contains(out, "10.88.7.0/24") || !strings.Contains(
+		out, "fd00:88::/64") {
 		t.Errorf("usernet's network:\n%s", out)
 	}
-	p.ok("podman", "run", "-d", "--name", "web", "--network", "un1:ip=10.88.7.9,mac=02:00:00:00:00:09,alias=shop", "-p", "18495:80", "bb:1",
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "un1:ip=10.88.7.9,mac=02:00:00:00:00:09,alias=shop", "-p",
+		"18495:80", "bb:1",
 		"httpd", "-f", "-p", "80", "-h", "/var/www")
 	p.expect([]string{"container\ncontainer\ncontainer\noutside"}, nil, "--network", "un1", "bb:1", "sh", "-c",
 		"wget -qO- http://web/; wget -qO- http://shop/; wget -qO- http://10.88.7.9/; wget -qO- http://192.0.2.1:8000/")
-	p.expect([]string{"eth0", "eth1", "10.88.7.", "fd00:88::"}, nil, "--network", "un1", "--network", "un2", "bb:1", "ip", "-o", "addr")
-	if r := p.try("podman", "run", "--rm", "--network", "un2", "bb:1", "wget", "-T", "5", "-qO-", "http://192.0.2.1:8000/"); r.code == 0 {
+	p.expect([]string{"eth0", "eth1", "10.88.7.", "fd00:88::"}, nil, "--network", "un1", "--network", "un2", "bb:1",
+		"ip", "-o", "addr")
+	if r := p.try("podman", "run", "--rm", "--network", "un2", "bb:1", "wget", "-T", "5", "-qO-",
+		"http://192.0.2.1:8000/"); r.code == 0 {
 		t.Errorf("an internal network leads outside: %v", r)
 	}
 	eventually(t, func() error { return says("http://127.0.0.1:18495/", "container\n") })

@@ -23,7 +23,9 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 			for _, stage := range []string{"createRuntime", "poststop"} {
 				text, err := json.Marshal(map[string]any{
 					"version": "1.0.0", "stages": []string{stage}, "when": map[string]any{"annotations": map[string]string{`^usernet\.network$`: ".*"}},
-					"hook": map[string]any{"path": usernet, "args": []string{"usernet", "oci-hook", "--host", "unix://" + filepath.Join(p.dir, "run/usernet/usernet.sock"), stage}},
+					"hook": map[string]any{"path": usernet,
+						"args": []string{"usernet", "oci-hook", "--host",
+							"unix://" + filepath.Join(p.dir, "run/usernet/usernet.sock"), stage}},
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -33,9 +35,11 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 				}
 			}
 			run := func(args ...string) string {
-				return p.ok("podman", append([]string{"--hooks-dir", hooks, "run", "--network", "none", "--annotation", "usernet.network=mynet"}, args...)...)
+				return p.ok("podman", append([]string{"--hooks-dir", hooks, "run", "--network", "none", "--annotation",
+					"usernet.network=mynet"}, args...)...)
 			}
-			run("-d", "--name", "web", "--annotation", "usernet.name=web", "--annotation", "usernet.publish=18491:80", "--annotation", "usernet.alias=shop", "bb:1",
+			run("-d", "--name", "web", "--annotation", "usernet.name=web", "--annotation", "usernet.publish=18491:80",
+				"--annotation", "usernet.alias=shop", "bb:1",
 				"httpd", "-f", "-p", "80", "-h", "/var/www")
 			eventually(t, func() error { return says("http://127.0.0.1:18491/", "container\n") })
 			if out := run("--rm", "bb:1", "sh", "-c", "wget -qO- http://web/ http://shop/; wget -qO- http://192.0.2.1:8000/; grep nameserver /etc/resolv.conf"); out != "container\ncontainer\noutside\nnameserver 127.0.0.11" {
@@ -50,7 +54,8 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 				}
 				return nil
 			})
-			r := p.try("podman", "--hooks-dir", hooks, "run", "--rm", "--network", "none", "--annotation", "usernet.network=nonesuch", "bb:1", "true")
+			r := p.try("podman", "--hooks-dir", hooks, "run", "--rm", "--network", "none", "--annotation",
+				"usernet.network=nonesuch", "bb:1", "true")
 			said := r.stderr
 			if runtime == "crun" { // it keeps what its hooks say to itself
 				text, err := os.ReadFile(log)
@@ -66,7 +71,8 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 	}
 }
 
-// TestHooksOfPlainRuntimes starts bundles with runc and crun themselves, each in the stage in which it can be looked into.
+// TestHooksOfPlainRuntimes starts bundles with runc and crun themselves, each in the stage in which it can be looked
+// into.
 func TestOCIHooksOfPlainRuntimes(t *testing.T) {
 	for runtime, stage := range map[string]string{"runc": "createRuntime", "crun": "createContainer"} {
 		t.Run(runtime, func(t *testing.T) {
@@ -95,11 +101,14 @@ func TestOCIHooksOfPlainRuntimes(t *testing.T) {
 			}
 			socket := "unix://" + filepath.Join(u.dir, "run/usernet/usernet.sock")
 			hook := func(stage string) []map[string]any {
-				return []map[string]any{{"path": usernet, "args": []string{"usernet", "oci-hook", "--host", socket, stage}}}
+				return []map[string]any{{"path": usernet,
+					"args": []string{"usernet", "oci-hook", "--host", socket, stage}}}
 			}
 			config["hooks"] = map[string]any{stage: hook(stage), "poststop": hook("poststop")}
 			config["annotations"] = map[string]string{"usernet.network": "mynet", "usernet.name": "box"}
-			config["mounts"] = append(config["mounts"].([]any), map[string]any{"destination": "/etc/resolv.conf", "source": resolv, "type": "bind", "options": []string{"bind", "ro"}})
+			config["mounts"] = append(config["mounts"].([]any),
+				map[string]any{"destination": "/etc/resolv.conf", "source": resolv, "type": "bind",
+					"options": []string{"bind", "ro"}})
 			process := config["process"].(map[string]any)
 			process["terminal"], process["args"] = false, []string{"/bin/busybox", "sh", "-c", "/bin/busybox wget -qO- http://192.0.2.1:8000/; /bin/busybox nslookup box; /bin/busybox cat /etc/resolv.conf"}
 			linux := config["linux"].(map[string]any)

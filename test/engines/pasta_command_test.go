@@ -17,9 +17,11 @@ func TestPastaStartsACommand(t *testing.T) {
 	u := newUser(t)
 	pidFile := filepath.Join(u.dir, "pid")
 	script := "id -u; echo $$; ip -br addr show eth0; curl -s -m 10 http://192.0.2.1:8000/; sleep 1 | ncat 192.0.2.1 7000; cat " + pidFile
-	r := u.try(pasta, "--config-net", "--quiet", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-P", pidFile, "sh", "-c", script)
+	r := u.try(pasta, "--config-net", "--quiet", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none",
+		"-P", pidFile, "sh", "-c", script)
 	lines := strings.Split(r.stdout, "\n")
-	if r.code != 0 || len(lines) < 6 || lines[0] != "0" || lines[1] != "1" || !strings.Contains(lines[2], "192.0.2.2/24") ||
+	if r.code != 0 || len(lines) < 6 || lines[0] != "0" || lines[1] != "1" ||
+		!strings.Contains(lines[2], "192.0.2.2/24") ||
 		lines[3] != "outside" || lines[4] != "192.0.2.2" || lines[5] == "" {
 		t.Errorf("%v", r)
 	}
@@ -33,13 +35,15 @@ func TestPastaStartsACommand(t *testing.T) {
 		{[]string{"/nonexistent/program"}, 1, "Failed to start command or shell"},
 		{[]string{"--netns", "/x", "sh"}, 1, "without --netns"},
 	} {
-		if r := u.try(pasta, append([]string{"--quiet"}, c.args...)...); r.code != c.code || !strings.Contains(r.stderr, c.text) {
+		if r := u.try(pasta, append([]string{"--quiet"}, c.args...)...); r.code != c.code || !strings.Contains(r.stderr,
+			c.text) {
 			t.Errorf("want status %d and %q: %v", c.code, c.text, r)
 		}
 	}
 	shell := *u
 	shell.environ = append(shell.environ, "SHELL=/bin/sh", "ENV=")
-	if r := shell.try("sh", "-c", "echo 'echo $0; exit 3' | "+pasta+" --quiet"); r.code != 3 || !strings.HasPrefix(r.stdout, "-sh") {
+	if r := shell.try("sh", "-c", "echo 'echo $0; exit 3' | "+pasta+" --quiet"); r.code != 3 || !strings.HasPrefix(
+		r.stdout, "-sh") {
 		t.Errorf("a login shell: %v", r)
 	}
 }
@@ -97,7 +101,8 @@ func TestPastaSwitchesProtocolsOff(t *testing.T) {
 func TestPastaCaptures(t *testing.T) {
 	u := newUser(t)
 	file := filepath.Join(u.dir, "pcap")
-	u.ok(pasta, "--config-net", "--quiet", "--no-map-gw", "-p", file, "curl", "-s", "-m", "10", "http://192.0.2.1:8000/")
+	u.ok(pasta, "--config-net", "--quiet", "--no-map-gw", "-p", file, "curl", "-s", "-m", "10",
+		"http://192.0.2.1:8000/")
 	b, err := os.ReadFile(file)
 	if err != nil || len(b) < 24 || binary.NativeEndian.Uint32(b) != 0xa1b2c3d4 {
 		t.Fatalf("%d bytes, %v", len(b), err)
@@ -119,9 +124,11 @@ func TestPastaTellsNamesByDHCP(t *testing.T) {
 	if err := os.WriteFile(hook, []byte("#!/bin/sh\n[ \"$1\" != bound ] || env\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	out := u.ok(pasta, "--quiet", "-H", "guest7", "--fqdn", "guest7.example", "--dhcp-dns", "-D", "192.0.2.53", "--dhcp-search", "-S", "a.example b.example",
+	out := u.ok(pasta, "--quiet", "-H", "guest7", "--fqdn", "guest7.example", "--dhcp-dns", "-D", "192.0.2.53",
+		"--dhcp-search", "-S", "a.example b.example",
 		"sh", "-c", "ip link set eth0 up; busybox udhcpc -i eth0 -q -n -f -O hostname -O 81 -s "+hook)
-	for _, want := range []string{"hostname=guest7", "dns=192.0.2.53", "search=a.example b.example", "ip=192.0.2.2", "opt81="} {
+	for _, want := range []string{"hostname=guest7", "dns=192.0.2.53", "search=a.example b.example", "ip=192.0.2.2",
+		"opt81="} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}

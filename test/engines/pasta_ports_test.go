@@ -10,18 +10,21 @@ import (
 	"testing"
 )
 
-// TestPastaLeadsNamespacePortsToTheHost has -T and -U: named, mapped, ranges with exclusions, both families, and only those.
+// TestPastaLeadsNamespacePortsToTheHost has -T and -U: named, mapped, ranges with exclusions, both families, and only
+// those.
 func TestPastaLeadsNamespacePortsToTheHost(t *testing.T) {
 	port := serveHost(t, "127.0.0.1:0", "loopback")
 	port6 := serveHost(t, "[::1]:0", "loopback6")
 	udp := echoHost(t)
 	n := newNamespace(t)
-	n.pasta("--quiet", "-t", "none", "-u", "none", "-T", fmt.Sprintf("18850:%d,18851:%d,18860-18869,~18865", port, port6), "-U", fmt.Sprintf("18852:%d", udp))
+	n.pasta("--quiet", "-t", "none", "-u", "none", "-T",
+		fmt.Sprintf("18850:%d,18851:%d,18860-18869,~18865", port, port6), "-U", fmt.Sprintf("18852:%d", udp))
 	for name, c := range map[string]struct{ command, want string }{
-		"a port":      {"curl -s -m 10 http://127.0.0.1:18850/", "loopback"},
-		"of IPv6":     {"curl -s -m 10 'http://[::1]:18851/'", "loopback6"},
-		"a datagram":  {helper + " udpdial 127.0.0.1:18852", "hello"},
-		"a refusal":   {"curl -s -m 10 http://127.0.0.1:18860/ || echo failed", "failed"}, // accepted, and reset: nobody listens on the host
+		"a port":     {"curl -s -m 10 http://127.0.0.1:18850/", "loopback"},
+		"of IPv6":    {"curl -s -m 10 'http://[::1]:18851/'", "loopback6"},
+		"a datagram": {helper + " udpdial 127.0.0.1:18852", "hello"},
+		// accepted, and reset: nobody listens on the host
+		"a refusal":   {"curl -s -m 10 http://127.0.0.1:18860/ || echo failed", "failed"},
 		"an excluded": {"curl -s -m 10 http://127.0.0.1:18865/; echo $?", "7"},
 		"another":     {fmt.Sprintf("curl -s -m 10 http://127.0.0.1:%d/; echo $?", port), "7"},
 	} {
@@ -34,7 +37,8 @@ func TestPastaLeadsNamespacePortsToTheHost(t *testing.T) {
 	}
 }
 
-// TestPastaFollowsTheHost: by default what begins to listen on the host's loopback is at the namespace's, until it ends.
+// TestPastaFollowsTheHost: by default what begins to listen on the host's loopback is at the namespace's, until it
+// ends.
 func TestPastaFollowsTheHost(t *testing.T) {
 	n := newNamespace(t)
 	n.pasta("--quiet", "-t", "none", "-u", "none")
@@ -81,15 +85,18 @@ func TestPastaDoesNotFollowItself(t *testing.T) {
 	eventually(t, func() error { return refuses("127.0.0.1:18872") })
 }
 
-// TestPastaPublishesWhereItIsTold: at an address, by an interface, at an address that comes later, and without excluded ports.
+// TestPastaPublishesWhereItIsTold: at an address, by an interface, at an address that comes later, and without excluded
+// ports.
 func TestPastaPublishesWhereItIsTold(t *testing.T) {
 	n := newNamespace(t)
 	n.pasta("--quiet", "--freebind", "-u", "none", "-T", "none", "-U", "none",
-		"-t", "192.0.2.2/18880:80", "-t", "%eth0/18881:80", "-t", "198.51.100.7/18882:80", "-t", "18884-18886:80-82,~18885")
+		"-t", "192.0.2.2/18880:80", "-t", "%eth0/18881:80", "-t", "198.51.100.7/18882:80", "-t",
+		"18884-18886:80-82,~18885")
 	n.serve("80", n.dir)
 	n.serve("81", n.dir)
 	for address, want := range map[string]bool{
-		"192.0.2.2:18880": true, "127.0.0.1:18880": false, "127.0.0.1:18881": false, "127.0.0.1:18884": true, "127.0.0.1:18885": false,
+		"192.0.2.2:18880": true, "127.0.0.1:18880": false, "127.0.0.1:18881": false, "127.0.0.1:18884": true,
+		"127.0.0.1:18885": false,
 	} {
 		if want {
 			eventually(t, func() error { return isOpen(address) })

@@ -50,7 +50,8 @@ func (n *namespace) end() {
 // in runs a command in the namespace.
 func (n *namespace) in(args ...string) result {
 	n.t.Helper()
-	return n.try("nsenter", append([]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(n.pid), "--"}, args...)...)
+	return n.try("nsenter", append(
+		[]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(n.pid), "--"}, args...)...)
 }
 
 // pasta connects the namespace, and has the process in the background end with the test.
@@ -58,7 +59,8 @@ func (n *namespace) pasta(args ...string) {
 	n.t.Helper()
 	pidFile := filepath.Join(n.dir, "pasta.pid")
 	began := time.Now()
-	if r := n.try(pasta, append(append([]string{"--config-net", "--pid", pidFile}, args...), strconv.Itoa(n.pid))...); r.code != 0 || r.stdout != "" {
+	if r := n.try(pasta, append(append([]string{"--config-net", "--pid", pidFile}, args...), strconv.Itoa(
+		n.pid))...); r.code != 0 || r.stdout != "" {
 		n.t.Fatalf("after %v: %v", time.Since(began), r)
 	}
 	b, err := os.ReadFile(pidFile)
@@ -83,10 +85,12 @@ func (n *namespace) pasta(args ...string) {
 // TestPastaMakesTheNamespaceLookLikeTheHost has addresses, routes, name, source and what leads to the host.
 func TestPastaMakesTheNamespaceLookLikeTheHost(t *testing.T) {
 	n := newNamespace(t)
-	n.pasta("--dns-forward", "169.254.1.1", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw", "--quiet",
+	n.pasta("--dns-forward", "169.254.1.1", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw",
+		"--quiet",
 		"--map-guest-addr", "169.254.1.2")
 	out := n.in("sh", "-c", "ip addr show eth0; ip route; ip -6 route")
-	for _, want := range []string{"192.0.2.2/24", "2001:db8::2/64", "mtu 65520", "default via 192.0.2.1 dev eth0", "default via 2001:db8::1"} {
+	for _, want := range []string{"192.0.2.2/24", "2001:db8::2/64", "mtu 65520", "default via 192.0.2.1 dev eth0",
+		"default via 2001:db8::1"} {
 		if !strings.Contains(out.stdout, want) {
 			t.Errorf("%q is not in:\n%v", want, out)
 		}
@@ -117,7 +121,8 @@ func TestPastaMakesTheNamespaceLookLikeTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	serveText(t, loopback, "loopback")
-	if r := n.in("curl", "-s", "-m", "5", fmt.Sprintf("http://192.0.2.1:%d/", loopback.Addr().(*net.TCPAddr).Port)); r.code == 0 {
+	if r := n.in("curl", "-s", "-m", "5", fmt.Sprintf("http://192.0.2.1:%d/",
+		loopback.Addr().(*net.TCPAddr).Port)); r.code == 0 {
 		t.Errorf("the gateway leads to the host's loopback in spite of --no-map-gw: %v", r)
 	}
 }
@@ -131,7 +136,8 @@ func TestPastaMapsTheGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	serveText(t, l, "loopback")
-	if r := n.in("curl", "-s", "-m", "10", fmt.Sprintf("http://192.0.2.1:%d/", l.Addr().(*net.TCPAddr).Port)); r.stdout != "loopback" {
+	if r := n.in("curl", "-s", "-m", "10", fmt.Sprintf("http://192.0.2.1:%d/",
+		l.Addr().(*net.TCPAddr).Port)); r.stdout != "loopback" {
 		t.Errorf("the host's loopback: %v", r)
 	}
 }
@@ -140,9 +146,11 @@ func TestPastaMapsTheGateway(t *testing.T) {
 func TestPastaAsRootlessKitCallsIt(t *testing.T) {
 	n := newNamespace(t)
 	n.pasta("--stderr", "--ns-ifname=tap0", "--mtu=1500", "--address=10.0.2.100", "--netmask=24", "--gateway=10.0.2.2",
-		"--dns-forward=10.0.2.3", "--no-map-gw", "--ipv4-only", "--tcp-ports=none", "--udp-ports=none", "--host-lo-to-ns-lo")
+		"--dns-forward=10.0.2.3", "--no-map-gw", "--ipv4-only", "--tcp-ports=none", "--udp-ports=none",
+		"--host-lo-to-ns-lo")
 	r := n.in("sh", "-c", "ip addr show tap0; ip route; curl -s -m 10 http://192.0.2.1:8000/; dig +short +time=5 @10.0.2.3 outside.example")
-	for _, want := range []string{"10.0.2.100/24", "mtu 1500", "default via 10.0.2.2 dev tap0", "outside", "192.0.2.1"} {
+	for _, want := range []string{"10.0.2.100/24", "mtu 1500", "default via 10.0.2.2 dev tap0", "outside",
+		"192.0.2.1"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("%q is not in:\n%v", want, r)
 		}
@@ -194,7 +202,9 @@ func (n *namespace) serve(port, dir string) (stop func()) {
 // background starts a program in the namespace, until stop is called or the test ends.
 func (n *namespace) background(args ...string) (stop func()) {
 	n.t.Helper()
-	cmd := exec.Command("nsenter", append([]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(n.pid), "--"}, args...)...)
+	cmd := exec.Command("nsenter",
+		append([]string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(n.pid), "--"},
+			args...)...)
 	cmd.Env = n.environ
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
@@ -219,8 +229,9 @@ func TestPastaFails(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a port that is taken":     {[]string{"--config-net", "-t", "127.0.0.1/18840", strconv.Itoa(n.pid)}, "Failed to bind port 18840 (Address already in use) for option '-t 18840-18840:18840-18840', exiting"},
-		"an unknown option":        {[]string{"--map-gw-not", strconv.Itoa(n.pid)}, "unrecognized option '--map-gw-not"},
+		"a port that is taken": {[]string{"--config-net", "-t", "127.0.0.1/18840", strconv.Itoa(n.pid)}, "Failed to bind port 18840 (Address already in use) for option '-t 18840-18840:18840-18840', exiting"},
+		"an unknown option": {[]string{"--map-gw-not", strconv.Itoa(n.pid)},
+			"unrecognized option '--map-gw-not"},
 		"a process that is gone":   {[]string{"--config-net", "4194303"}, "namespace"},
 		"a path that is not there": {[]string{"--config-net", "--netns", "/nowhere/ns"}, "namespace"},
 	} {

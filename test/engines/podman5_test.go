@@ -15,7 +15,8 @@ func newPodman5(t testing.TB) *podman {
 	bin := helpers(t, map[string]string{"pasta": pasta})
 	p := configurePodman(t, "crun", fmt.Sprintf("network_cmd_path=%q\nhelper_binaries_dir=[%q, \"/usr/libexec/podman\", \"/usr/lib/podman\", \"/usr/bin\"]\n",
 		slirp4netns, bin))
-	if v := p.ok("podman", "info", "-f", "{{.Host.Pasta.Version}}"); pasta != os.Getenv("USERNET_ENGINES_PASTA") && !strings.Contains(v, "usernet") {
+	if v := p.ok("podman", "info", "-f", "{{.Host.Pasta.Version}}"); pasta != os.Getenv("USERNET_ENGINES_PASTA") &&
+		!strings.Contains(v, "usernet") {
 		t.Fatalf("podman does not call usernet in pasta's place: %s", v)
 	}
 	if v := p.ok("podman", "--version"); !strings.Contains(v, " 5.") {
@@ -72,13 +73,16 @@ func TestPodman5OverPasta(t *testing.T) {
 		{"out by address", "--network pasta", "wget -qO- http://192.0.2.1:8000/; sleep 1 | nc 192.0.2.1 7000", []string{"outside", "192.0.2.2"}, nil},
 		{"out by IPv6", "", "wget -qO- http://[2001:db8::1]:8000/", []string{"outside"}, nil},
 		{"out by name", "", "wget -qO- http://outside.example:8000/", []string{"outside"}, nil},
-		{"keep-id", "--userns keep-id", "ip addr show eth0; wget -qO- http://192.0.2.1:8000/", []string{"192.0.2.2/24", "outside"}, nil},
+		{"keep-id", "--userns keep-id", "ip addr show eth0; wget -qO- http://192.0.2.1:8000/",
+			[]string{"192.0.2.2/24", "outside"}, nil},
 		{"an own plan", "--network pasta:-a,10.0.2.100,-n,24,-g,10.0.2.2,--dns-forward,10.0.2.3,-I,tap7,--ipv4-only,--mtu,1400",
 			"ip addr show tap7; ip route; cat /etc/resolv.conf; wget -qO- http://outside.example:8000/",
-			[]string{"10.0.2.100/24", "default via 10.0.2.2", "mtu 1400", "nameserver 10.0.2.3", "outside"}, []string{"inet6 2001"}},
+			[]string{"10.0.2.100/24", "default via 10.0.2.2", "mtu 1400", "nameserver 10.0.2.3", "outside"},
+			[]string{"inet6 2001"}},
 		{"its MAC address", "--network pasta:--ns-mac-addr,02:00:00:00:77:01,-M,02:00:00:00:77:02", "ip link show eth0; wget -qO- http://192.0.2.1:8000/; ip neigh",
 			[]string{"02:00:00:00:77:01", "outside", "02:00:00:00:77:02"}, nil},
-		{"IPv6 alone", "--network pasta:-6", "ip addr show eth0; wget -qO- http://[2001:db8::1]:8000/", []string{"2001:db8::2/64", "outside"}, []string{"192.0.2.2"}},
+		{"IPv6 alone", "--network pasta:-6", "ip addr show eth0; wget -qO- http://[2001:db8::1]:8000/",
+			[]string{"2001:db8::2/64", "outside"}, []string{"192.0.2.2"}},
 		{"ping", "--cap-add NET_RAW", "ping -c 1 -W 5 192.0.2.1", []string{"1 packets received"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -88,7 +92,8 @@ func TestPodman5OverPasta(t *testing.T) {
 	}
 }
 
-// TestPodman5HostContainersInternal: the name leads to the host at its own address, and with --map-gw the gateway to its loopback.
+// TestPodman5HostContainersInternal: the name leads to the host at its own address, and with --map-gw the gateway to
+// its loopback.
 func TestPodman5HostContainersInternal(t *testing.T) {
 	p := newPodman5(t)
 	l, err := net.Listen("tcp", "192.0.2.2:0")
@@ -114,11 +119,13 @@ func TestPodman5HostContainersInternal(t *testing.T) {
 // TestPodman5Publishes has single ports, ranges, addresses, datagrams, the client's address, restart and migration.
 func TestPodman5Publishes(t *testing.T) {
 	p := newPodman5(t)
-	p.ok("podman", "run", "-d", "--name", "web", "-p", "18480:80", "-p", "127.0.0.1:18481-18482:81-82", "-p", "18483:83/udp", "bb:1",
+	p.ok("podman", "run", "-d", "--name", "web", "-p", "18480:80", "-p", "127.0.0.1:18481-18482:81-82", "-p",
+		"18483:83/udp", "bb:1",
 		"sh", "-c", "httpd -p 81 -h /var/www; httpd -p 82 -h /var/www; helper udpserve :83 & exec httpd -f -v -p 80 -h /var/www")
 	answers := func() {
 		t.Helper()
-		for _, url := range []string{"http://127.0.0.1:18480/", "http://192.0.2.2:18480/", "http://[2001:db8::2]:18480/", "http://127.0.0.1:18481/", "http://127.0.0.1:18482/"} {
+		for _, url := range []string{"http://127.0.0.1:18480/", "http://192.0.2.2:18480/",
+			"http://[2001:db8::2]:18480/", "http://127.0.0.1:18481/", "http://127.0.0.1:18482/"} {
 			eventually(t, func() error { return says(url, "container\n") })
 		}
 	}
@@ -148,23 +155,29 @@ func TestPodman5Publishes(t *testing.T) {
 	}
 	defer l.Close()
 	r := p.try("podman", "run", "--rm", "-p", "127.0.0.1:18485:80", "bb:1", "true")
-	if r.code != 126 || !strings.Contains(r.stderr, "pasta failed with exit code 1:") || !strings.Contains(r.stderr, "Failed to bind port 18485 (Address already in use)") {
+	if r.code != 126 || !strings.Contains(r.stderr, "pasta failed with exit code 1:") ||
+		!strings.Contains(r.stderr, "Failed to bind port 18485 (Address already in use)") {
 		t.Errorf("a port that is taken: %v", r)
 	}
-	if r := p.try("podman", "run", "--rm", "--network", "pasta:--frobnicate", "bb:1", "true"); r.code != 126 || !strings.Contains(r.stderr, "unrecognized option '--frobnicate'") {
+	if r := p.try("podman", "run", "--rm", "--network", "pasta:--frobnicate", "bb:1", "true"); r.code != 126 ||
+		!strings.Contains(r.stderr, "unrecognized option '--frobnicate'") {
 		t.Errorf("an unknown option: %v", r)
 	}
 }
 
-// TestPodman5Bridge: named networks are kernel bridges in a namespace that pasta connects, which lives with the first container.
+// TestPodman5Bridge: named networks are kernel bridges in a namespace that pasta connects, which lives with the first
+// container.
 func TestPodman5Bridge(t *testing.T) {
 	p := newPodman5(t)
 	p.ok("podman", "network", "create", "--ipv6", "lan")
-	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18490:80", "bb:1", "httpd", "-f", "-p", "80", "-h", "/var/www")
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18490:80", "bb:1", "httpd", "-f", "-p",
+		"80", "-h", "/var/www")
 	eventually(t, func() error { return says("http://127.0.0.1:18490/", "container\n") })
 	p.expect([]string{"outside"}, nil, "--network", "lan", "bb:1", "wget", "-T", "10", "-qO-", "http://192.0.2.1:8000/")
-	p.expect([]string{"outside"}, nil, "--network", "lan", "bb:1", "wget", "-T", "10", "-qO-", "http://[2001:db8::1]:8000/")
-	p.expect([]string{"outside"}, nil, "--network", "lan", "bb:1", "wget", "-T", "10", "-qO-", "http://outside.example:8000/")
+	p.expect([]string{"outside"}, nil, "--network", "lan", "bb:1", "wget", "-T", "10", "-qO-",
+		"http://[2001:db8::1]:8000/")
+	p.expect([]string{"outside"}, nil, "--network", "lan", "bb:1", "wget", "-T", "10", "-qO-",
+		"http://outside.example:8000/")
 	p.expect([]string{"container"}, nil, "--network", "lan", "bb:1", "wget", "-T", "10", "-qO-", "http://web/")
 	p.ok("podman", "restart", "--time", "0", "web")
 	eventually(t, func() error { return says("http://127.0.0.1:18490/", "container\n") })

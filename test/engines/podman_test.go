@@ -21,7 +21,8 @@ type podman struct {
 func newPodman(t testing.TB, runtime string) *podman {
 	t.Helper()
 	p := configurePodman(t, runtime, fmt.Sprintf("network_cmd_path=%q\n", slirp4netns))
-	if v := p.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}"); slirp4netns != os.Getenv("USERNET_ENGINES_SLIRP4NETNS") && !strings.Contains(v, "usernet") {
+	if v := p.ok("podman", "info", "-f", "{{.Host.Slirp4NetNS.Version}}"); slirp4netns != os.Getenv(
+		"USERNET_ENGINES_SLIRP4NETNS") && !strings.Contains(v, "usernet") {
 		t.Fatalf("podman does not call usernet in slirp4netns's place: %s", v)
 	}
 	return p
@@ -75,19 +76,24 @@ func TestPodmanOverSlirp4netns(t *testing.T) {
 				without []string
 			}{
 				{"plain", "slirp4netns", "ip addr show tap0; cat /etc/resolv.conf; ip route",
-					[]string{"10.0.2.100/24", "fd00::", "mtu 65520", "nameserver 10.0.2.3", "default via 10.0.2.2"}, nil},
-				{"without IPv6", "slirp4netns:enable_ipv6=false", "ip addr show tap0", []string{"10.0.2.100/24"}, []string{"inet6 fd00:"}},
+					[]string{"10.0.2.100/24", "fd00::", "mtu 65520", "nameserver 10.0.2.3", "default via 10.0.2.2"},
+					nil},
+				{"without IPv6", "slirp4netns:enable_ipv6=false", "ip addr show tap0", []string{"10.0.2.100/24"},
+					[]string{"inet6 fd00:"}},
 				{"another network", "slirp4netns:cidr=10.9.0.0/24", "ip addr show tap0; ip route; cat /etc/resolv.conf",
 					[]string{"10.9.0.100/24", "via 10.9.0.2", "nameserver 10.9.0.3"}, nil},
 				{"another MTU", "slirp4netns:mtu=1400", "ip addr show tap0", []string{"mtu 1400"}, nil},
 				{"out by address", "slirp4netns", "wget -qO- http://192.0.2.1:8000/; sleep 1 | nc 192.0.2.1 7000", []string{"outside", "192.0.2.2"}, nil},
 				{"out by IPv6", "slirp4netns", "wget -qO- http://[2001:db8::1]:8000/", []string{"outside"}, nil},
 				{"out by name", "slirp4netns", "wget -qO- http://outside.example:8000/", []string{"outside"}, nil},
-				{"from an address", "slirp4netns:outbound_addr=192.0.2.2", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
+				{"from an address", "slirp4netns:outbound_addr=192.0.2.2", "sleep 1 | nc 192.0.2.1 7000",
+					[]string{"192.0.2.2"}, nil},
 				{"from an IPv6 address", "slirp4netns:outbound_addr6=2001:db8::2", "sleep 1 | nc 2001:db8::1 7000",
 					[]string{"[2001:0db8:0000:0000:0000:0000:0000:0002]"}, nil},
-				{"from an interface", "slirp4netns:outbound_addr=eth0", "sleep 1 | nc 192.0.2.1 7000", []string{"192.0.2.2"}, nil},
-				{"ping", "slirp4netns", "ping -c 1 -W 5 192.0.2.1; ping -c 1 -W 5 10.0.2.2", []string{"1 packets received"}, nil},
+				{"from an interface", "slirp4netns:outbound_addr=eth0", "sleep 1 | nc 192.0.2.1 7000",
+					[]string{"192.0.2.2"}, nil},
+				{"ping", "slirp4netns", "ping -c 1 -W 5 192.0.2.1; ping -c 1 -W 5 10.0.2.2",
+					[]string{"1 packets received"}, nil},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					q := &podman{&user{t, p.dir, p.environ}, runtime}
@@ -117,10 +123,12 @@ func TestPodmanHostLoopback(t *testing.T) {
 	}
 	serveText(t, l, "loopback")
 	url := fmt.Sprintf("http://10.0.2.2:%d/", l.Addr().(*net.TCPAddr).Port)
-	if out := p.run("--network", "slirp4netns:allow_host_loopback=true", "bb:1", "wget", "-qO-", url); out != "loopback" {
+	if out := p.run("--network", "slirp4netns:allow_host_loopback=true", "bb:1", "wget", "-qO-", url); out !=
+		"loopback" {
 		t.Errorf("the host's loopback says %q", out)
 	}
-	if r := p.try("podman", "run", "--rm", "--network", "slirp4netns", "bb:1", "wget", "-T", "5", "-qO-", url); r.code == 0 {
+	if r := p.try("podman", "run", "--rm", "--network", "slirp4netns", "bb:1", "wget", "-T", "5", "-qO-",
+		url); r.code == 0 {
 		t.Errorf("the host's loopback is reached unasked: %v", r)
 	}
 }
@@ -133,7 +141,8 @@ func TestPodmanPublishes(t *testing.T) {
 			p.ok("podman", "run", "-d", "--name", "web", "--network", "slirp4netns:port_handler="+handler,
 				"-p", "18480:80", "-p", "18481-18482:81-82", "bb:1",
 				"sh", "-c", "httpd -p 81 -h /var/www; exec httpd -f -v -p 80 -h /var/www")
-			for _, url := range []string{"http://127.0.0.1:18480/", "http://192.0.2.2:18480/", "http://192.0.2.2:18481/"} {
+			for _, url := range []string{"http://127.0.0.1:18480/", "http://192.0.2.2:18480/",
+				"http://192.0.2.2:18481/"} {
 				eventually(t, func() error { return says(url, "container\n") })
 			}
 			if seen != "" && slirp4netns != os.Getenv("USERNET_ENGINES_SLIRP4NETNS") { // the original does not keep it
@@ -172,7 +181,8 @@ func fetchFromOutside(t testing.TB, url string) {
 // serveText answers every request on l with a text, until the test ends.
 func serveText(t *testing.T, l net.Listener, text string) {
 	t.Helper()
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })}
+	srv := &http.Server{Handler: http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })}
 	go srv.Serve(l)
 	t.Cleanup(func() { srv.Close() })
 }
@@ -230,11 +240,14 @@ func echoesOver(network, address string) error {
 // TestPodmanUserNamespaces: the network namespace belongs to a user namespace below that of Podman's pause process.
 func TestPodmanUserNamespaces(t *testing.T) {
 	p := newPodman(t, "crun")
-	if r := p.try("podman", "run", "--rm", "--network", "slirp4netns:foo=bar", "bb:1", "true"); r.code != 126 || !strings.Contains(r.stderr, "unknown option") {
+	if r := p.try("podman", "run", "--rm", "--network", "slirp4netns:foo=bar", "bb:1", "true"); r.code != 126 ||
+		!strings.Contains(r.stderr, "unknown option") {
 		t.Errorf("an unknown option: %v", r)
 	}
-	p.ok("podman", "run", "-d", "--name", "web", "--userns", "keep-id", "--network", "slirp4netns:port_handler=slirp4netns", "-p", "18485:8080",
-		"-p", "18486:83/udp", "--user", "0", "bb:1", "sh", "-c", "helper udpserve :83 & exec httpd -f -p 8080 -h /var/www")
+	p.ok("podman", "run", "-d", "--name", "web", "--userns", "keep-id", "--network",
+		"slirp4netns:port_handler=slirp4netns", "-p", "18485:8080",
+		"-p", "18486:83/udp", "--user", "0", "bb:1", "sh", "-c",
+		"helper udpserve :83 & exec httpd -f -p 8080 -h /var/www")
 	eventually(t, func() error { return says("http://127.0.0.1:18485/", "container\n") })
 	eventually(t, func() error { return echoes("127.0.0.1:18486") })
 	p.ok("podman", "system", "migrate") // which ends containers, and what connects them
@@ -243,7 +256,8 @@ func TestPodmanUserNamespaces(t *testing.T) {
 	eventually(t, func() error { return says("http://127.0.0.1:18485/", "container\n") })
 	p.ok("podman", "rm", "--force", "--time", "0", "web") // --userns auto takes ids that no container has
 	for _, mode := range []string{"keep-id", "auto", "nomap"} {
-		out := p.run("--userns", mode, "--network", "slirp4netns", "bb:1", "sh", "-c", "ip addr show tap0; wget -qO- http://192.0.2.1:8000/")
+		out := p.run("--userns", mode, "--network", "slirp4netns", "bb:1", "sh", "-c",
+			"ip addr show tap0; wget -qO- http://192.0.2.1:8000/")
 		if !strings.Contains(out, "10.0.2.100/24") || !strings.Contains(out, "outside") {
 			t.Errorf("--userns %s: %s", mode, out)
 		}
@@ -254,7 +268,8 @@ func TestPodmanUserNamespaces(t *testing.T) {
 func TestPodmanBridge(t *testing.T) {
 	p := newPodman(t, "crun")
 	p.ok("podman", "network", "create", "lan")
-	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18490:80", "bb:1", "httpd", "-f", "-p", "80", "-h", "/var/www")
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18490:80", "bb:1", "httpd", "-f", "-p",
+		"80", "-h", "/var/www")
 	eventually(t, func() error { return says("http://127.0.0.1:18490/", "container\n") })
 	out := p.run("--network", "lan", "bb:1", "sh", "-c", "wget -qO- http://192.0.2.1:8000/")
 	if out != "outside" {
@@ -313,7 +328,8 @@ func integratesPodman(t *testing.T, ask string) {
 		t.Errorf("podman does not call usernet: %s", v)
 	}
 	p.ok("podman", "network", "create", "lan")
-	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18520:80", "bb:1", "helper", "tcpserve", ":80", "addr")
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18520:80", "bb:1", "helper", "tcpserve",
+		":80", "addr")
 	eventually(t, func() error {
 		if seen := fromOutside(t, "tcp", "192.0.2.2:18520"); !strings.HasPrefix(seen, "192.0.2.1:") {
 			return fmt.Errorf("podman does not call usernet in rootlessport's place: the service sees %q", seen)

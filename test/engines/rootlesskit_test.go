@@ -93,9 +93,12 @@ func callsFromRootlessKit(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"plain", []string{"--net=slirp4netns"}, []string{"10.0.2.100/24", "mtu 65520", "outside", "192.0.2.2", "nameserver 10.0.2.3"}},
-		{"all options", []string{"--net=slirp4netns", "--mtu=1500", "--disable-host-loopback", "--slirp4netns-sandbox=auto",
-			"--slirp4netns-seccomp=auto", "--ipv6", "--cidr=10.77.0.0/24"}, []string{"10.77.0.100/24", "mtu 1500", "outside", "192.0.2.2"}},
+		{"plain", []string{"--net=slirp4netns"},
+			[]string{"10.0.2.100/24", "mtu 65520", "outside", "192.0.2.2", "nameserver 10.0.2.3"}},
+		{"all options", []string{"--net=slirp4netns", "--mtu=1500", "--disable-host-loopback",
+			"--slirp4netns-sandbox=auto",
+			"--slirp4netns-seccomp=auto", "--ipv6", "--cidr=10.77.0.0/24"},
+			[]string{"10.77.0.100/24", "mtu 1500", "outside", "192.0.2.2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u := newUser(t)
@@ -121,7 +124,8 @@ func callsFromRootlessKit(t *testing.T) {
 				t.Fatal(err)
 			}
 			state := filepath.Join(u.dir, "state")
-			u.start("rootlesskit", "--state-dir="+state, "--net=slirp4netns", "--slirp4netns-binary="+slirp4netns, "--port-driver="+driver,
+			u.start("rootlesskit", "--state-dir="+state, "--net=slirp4netns", "--slirp4netns-binary="+slirp4netns,
+				"--port-driver="+driver,
 				"--disable-host-loopback", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port), "--copy-up=/etc",
 				"busybox", "httpd", "-f", "-p", "80", "-h", www)
 			eventually(t, func() error { return says(fmt.Sprintf("http://127.0.0.1:%d/", port), "namespace\n") })

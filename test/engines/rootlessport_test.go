@@ -14,14 +14,16 @@ import (
 	"time"
 )
 
-// publishesBridge holds ports of bridge networks: both protocols and families, the client's address, other networks, the end.
+// publishesBridge holds ports of bridge networks: both protocols and families, the client's address, other networks,
+// the end.
 func (p *podman) publishesBridge() {
 	t := p.t
 	t.Helper()
 	original := os.Getenv("USERNET_ENGINES_ROOTLESSPORT") != ""
 	p.ok("podman", "network", "create", "lan")
 	p.ok("podman", "network", "create", "other")
-	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18500:80", "-p", "18501-18502:81-82", "-p", "127.0.0.1:18503:83/udp",
+	p.ok("podman", "run", "-d", "--name", "web", "--network", "lan", "-p", "18500:80", "-p", "18501-18502:81-82", "-p",
+		"127.0.0.1:18503:83/udp",
 		"-p", "18504:84/udp", "bb:1", "sh", "-c", "helper udpserve :83 & helper udpserve :84 addr & helper tcpserve :81 addr & helper tcpserve :82 & exec httpd -f -v -p 80 -h /var/www")
 	for _, url := range []string{"http://127.0.0.1:18500/", "http://192.0.2.2:18500/"} {
 		eventually(t, func() error { return says(url, "container\n") })
@@ -50,10 +52,12 @@ func (p *podman) publishesBridge() {
 	p.ok("podman", "restart", "--time", "0", "web")
 	eventually(t, func() error { return says("http://127.0.0.1:18500/", "container\n") })
 
-	if r := p.try("podman", "run", "--rm", "--network", "lan", "-p", "18500:80", "bb:1", "true"); r.code != 126 || !strings.Contains(r.stderr, "18500: bind: address already in use") {
+	if r := p.try("podman", "run", "--rm", "--network", "lan", "-p", "18500:80", "bb:1", "true"); r.code != 126 ||
+		!strings.Contains(r.stderr, "18500: bind: address already in use") {
 		t.Errorf("a port that is taken: %v", r)
 	}
-	if r := p.try("podman", "run", "--rm", "--network", "lan", "-p", "192.0.2.77:18509:80", "bb:1", "true"); r.code != 126 || !strings.Contains(r.stderr, "192.0.2.77:18509: bind: cannot assign") {
+	if r := p.try("podman", "run", "--rm", "--network", "lan", "-p", "192.0.2.77:18509:80", "bb:1", "true"); r.code !=
+		126 || !strings.Contains(r.stderr, "192.0.2.77:18509: bind: cannot assign") {
 		t.Errorf("an address that is not the host's: %v", r)
 	}
 	p.ok("podman", "rm", "--force", "--time", "0", "web")
@@ -129,12 +133,15 @@ func TestRootlessportBesideSlirp4netns(t *testing.T) {
 	p := newBridgePodman(t)
 	for i, args := range []string{"", "--userns=keep-id --user=0"} {
 		port := 18510 + 2*i
-		all := append([]string{"run", "-d", "--network", "slirp4netns", "-p", fmt.Sprintf("%d:8080", port), "-p", fmt.Sprintf("%d:81/udp", port+1)}, strings.Fields(args)...)
+		all := append([]string{"run", "-d", "--network", "slirp4netns", "-p", fmt.Sprintf("%d:8080", port), "-p",
+			fmt.Sprintf("%d:81/udp", port+1)}, strings.Fields(args)...)
 		id := p.ok("podman", append(all, "bb:1", "sh", "-c", "helper udpserve :81 addr & exec helper tcpserve :8080 addr")...)
-		for network, address := range map[string]string{"tcp": fmt.Sprintf("192.0.2.2:%d", port), "udp": fmt.Sprintf("192.0.2.2:%d", port+1)} {
+		for network, address := range map[string]string{"tcp": fmt.Sprintf("192.0.2.2:%d", port),
+			"udp": fmt.Sprintf("192.0.2.2:%d", port+1)} {
 			eventually(t, func() error {
 				seen := fromOutside(t, network, address)
-				if os.Getenv("USERNET_ENGINES_ROOTLESSPORT") != "" && seen != "" || strings.HasPrefix(seen, "192.0.2.1:") {
+				if os.Getenv("USERNET_ENGINES_ROOTLESSPORT") != "" && seen != "" ||
+					strings.HasPrefix(seen, "192.0.2.1:") {
 					return nil
 				}
 				return fmt.Errorf("%s %s: the service sees %q: %v", args, network, seen, p.try("podman", "logs", id))
@@ -151,14 +158,16 @@ func TestRootlessportFails(t *testing.T) {
 		args   []string
 		want   string
 	}{
-		"an argument":              {nil, []string{"x"}, "too many arguments"},
-		"no JSON":                  {"{", nil, "cannot unmarshal"},
-		"nothing":                  {map[string]any{}, nil, "missing NetNSPath"},
-		"no exit descriptor":       {map[string]any{"NetNSPath": "/x"}, nil, "missing ExitFD"},
-		"closed descriptors":       {map[string]any{"NetNSPath": "/x", "ExitFD": 40, "ReadyFD": 41}, nil, "descriptor 40 is not open"},
-		"a namespace that is gone": {map[string]any{"NetNSPath": "/nowhere/ns", "ExitFD": 1, "ReadyFD": 2}, nil, "no such file"},
-		"a protocol":               {mapping("sctp", 80, 18520), nil, "sctp"},
-		"a port":                   {mapping("tcp", 80, 0), nil, "invalid port mapping"},
+		"an argument":        {nil, []string{"x"}, "too many arguments"},
+		"no JSON":            {"{", nil, "cannot unmarshal"},
+		"nothing":            {map[string]any{}, nil, "missing NetNSPath"},
+		"no exit descriptor": {map[string]any{"NetNSPath": "/x"}, nil, "missing ExitFD"},
+		"closed descriptors": {map[string]any{"NetNSPath": "/x", "ExitFD": 40, "ReadyFD": 41}, nil,
+			"descriptor 40 is not open"},
+		"a namespace that is gone": {map[string]any{"NetNSPath": "/nowhere/ns", "ExitFD": 1, "ReadyFD": 2}, nil,
+			"no such file"},
+		"a protocol": {mapping("sctp", 80, 18520), nil, "sctp"},
+		"a port":     {mapping("tcp", 80, 0), nil, "invalid port mapping"},
 	} {
 		b, err := json.Marshal(c.config)
 		if err != nil {

@@ -24,7 +24,8 @@ func TestStoreAway(t *testing.T) {
 				t.Errorf("while the store is away: %v", err)
 			}
 		}
-		if r := w.hosts[0].fails("cannot be reached", "network", "create", "-d", "overlay", "other"); r.took > 10*time.Second {
+		if r := w.hosts[0].fails("cannot be reached", "network", "create", "-d", "overlay",
+			"other"); r.took > 10*time.Second {
 			t.Errorf("the refusal took %v", r.took)
 		}
 		w.hosts[0].ok("network", "create", "local1") // local networks do not wait
@@ -80,7 +81,8 @@ func TestHostKilled(t *testing.T) {
 // partitionTime is how long hosts are cut off: longer than AliveTTL, the stores' sessions and memberlist's suspicion.
 const partitionTime = 70 * time.Second
 
-// TestPartition cuts a host off for more than a minute. Both sides go on, names stay, and all is as before when the cable is back.
+// TestPartition cuts a host off for more than a minute. Both sides go on, names stay, and all is as before when the
+// cable is back.
 func TestPartition(t *testing.T) {
 	eachStore(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
@@ -113,7 +115,8 @@ func TestPartition(t *testing.T) {
 	})
 }
 
-// TestRestart ends a daemon and starts it again, and then has another one take its place: its networks reach other hosts as before.
+// TestRestart ends a daemon and starts it again, and then has another one take its place: its networks reach other
+// hosts as before.
 func TestRestart(t *testing.T) {
 	eachStore(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 2)

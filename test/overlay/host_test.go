@@ -59,9 +59,11 @@ func (h *host) socket() string { return filepath.Join(h.dir, "run/usernet/userne
 func (h *host) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	id := strconv.Itoa(h.uid())
 	all := []string{
-		"--net=" + h.ns(), "setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--",
+		"--net=" + h.ns(), "setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--inh-caps=-all",
+		"--bounding-set=-all", "--",
 		"env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C",
-		"HOME=" + filepath.Join(h.dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(h.dir, "run"), "XDG_STATE_HOME=" + filepath.Join(h.dir, "state"),
+		"HOME=" + filepath.Join(h.dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(h.dir, "run"),
+		"XDG_STATE_HOME=" + filepath.Join(h.dir, "state"),
 		"DOCKER_HOST=unix://" + h.socket(), name,
 	}
 	cmd := exec.CommandContext(ctx, "nsenter", append(all, args...)...)
@@ -179,7 +181,8 @@ type result struct {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%s\nexit status %d after %v\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.took, r.stdout, r.stderr)
+	return fmt.Sprintf("%s\nexit status %d after %v\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.took,
+		r.stdout, r.stderr)
 }
 
 // run runs any program on the host, as its user.
@@ -192,7 +195,8 @@ func (h *host) run(name string, args ...string) result {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
 	err := cmd.Run()
-	r := result{args: append([]string{fmt.Sprintf("host %d:", h.n), name}, args...), stdout: stdout.String(), stderr: stderr.String(), took: time.Since(began)}
+	r := result{args: append([]string{fmt.Sprintf("host %d:", h.n), name}, args...), stdout: stdout.String(),
+		stderr: stderr.String(), took: time.Since(began)}
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for something that happens at once on a machine with nothing else to do. commandLimit ends a program
-// that waits for ever.
+// patience is how long a test waits for something that happens at once on a machine with nothing else to do.
+// commandLimit ends a program that waits for ever.
 const (
 	patience     = 90 * time.Second
 	commandLimit = 4 * time.Minute
@@ -31,7 +31,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// eventually calls check until it returns nil, and fails the test with its last error when that takes longer than patience.
+// eventually calls check until it returns nil, and fails the test with its last error when that takes longer than
+// patience.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	within(t, patience, check)

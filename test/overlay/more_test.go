@@ -40,7 +40,8 @@ func TestNetworkOptions(t *testing.T) {
 	eachStore(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 2)
 		a, b := w.hosts[0], w.hosts[1]
-		id := a.ok("network", "create", "-d", "overlay", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.254", "--ipv6", "--subnet", "fd77::/64", "--label", "x=y", "wide")
+		id := a.ok("network", "create", "-d", "overlay", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.254",
+			"--ipv6", "--subnet", "fd77::/64", "--label", "x=y", "wide")
 		b.seesNetwork("wide", id)
 		a.idle("t1", "--network", "wide", "--ip", "10.77.0.77", "--ip6", "fd77::77", "--network-alias", "db")
 		b.idle("t2", "--network", "wide", "--ip", "10.77.0.78")
@@ -74,7 +75,8 @@ func TestNetworkOptions(t *testing.T) {
 	})
 }
 
-// TestCopiedStateDirectory starts a second host on a copy of the first one's state: it becomes another host, and both go on.
+// TestCopiedStateDirectory starts a second host on a copy of the first one's state: it becomes another host, and both
+// go on.
 func TestCopiedStateDirectory(t *testing.T) {
 	eachStore(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 1)
@@ -89,7 +91,8 @@ func TestCopiedStateDirectory(t *testing.T) {
 		if err = errors.Join(err, os.WriteFile(filepath.Join(to, "identity.json"), text, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		_ = filepath.WalkDir(filepath.Join(b.dir, "state"), func(path string, _ fs.DirEntry, _ error) error { return os.Chown(path, b.uid(), b.uid()) })
+		_ = filepath.WalkDir(filepath.Join(b.dir, "state"),
+			func(path string, _ fs.DirEntry, _ error) error { return os.Chown(path, b.uid(), b.uid()) })
 		b.start(s.flags(w)...)
 		eventually(t, func() error {
 			if id := b.cluster().Host; id == before {
@@ -142,9 +145,10 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	for words, flags := range map[string][]string{
-		"no store is called":          {"--cluster-store", "redis://192.0.2.4"},
-		"it is no URL":                {"--cluster-store", "192.0.2.4:2379"},
-		"two ways to the same":        {"--cluster-store", "etcd://192.0.2.4", "--cluster-join", "192.0.2.2", "--cluster-key", key},
+		"no store is called": {"--cluster-store", "redis://192.0.2.4"},
+		"it is no URL":       {"--cluster-store", "192.0.2.4:2379"},
+		"two ways to the same": {"--cluster-store", "etcd://192.0.2.4", "--cluster-join", "192.0.2.2",
+			"--cluster-key", key},
 		"needs --cluster-key":         {"--cluster-join", "192.0.2.2"},
 		"32 bytes in base64":          {"--cluster-join", "192.0.2.2", "--cluster-key", key},
 		"needs --cluster-store or":    {"--cluster-advertise", "eth0"},

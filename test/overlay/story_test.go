@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestOverlayNetwork is what people do with it: a network is made on one host by the docker client, is seen on all, and containers on
-// three hosts reach each other by name, and are reached through ports published on each host.
+// TestOverlayNetwork is what people do with it: a network is made on one host by the docker client, is seen on all, and
+// containers on three hosts reach each other by name, and are reached through ports published on each host.
 func TestOverlayNetwork(t *testing.T) {
 	eachStore(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
@@ -16,7 +16,8 @@ func TestOverlayNetwork(t *testing.T) {
 		w.each(func(h *host) { h.seesNetwork("ov_net1", id) })
 		for i, h := range w.hosts {
 			name := fmt.Sprintf("t%d", i+1)
-			h.serve(name, []string{"--network", "ov_net1", "-p", "8080:80", "-p", "8080:80/udp", "--network-alias", "all"},
+			h.serve(name, []string{"--network", "ov_net1", "-p", "8080:80", "-p", "8080:80/udp", "--network-alias",
+				"all"},
 				"sh", "-c", helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
 		}
 		for i, h := range w.hosts {
@@ -66,7 +67,8 @@ func TestOverlayNetwork(t *testing.T) {
 			})
 			w.each(func(h *host) {
 				eventually(t, func() error {
-					if r := h.in(t).run("docker", "network", "ls", "--format", "{{.Name}}"); strings.Contains(r.stdout, "ov_net1") {
+					if r := h.in(t).run("docker", "network", "ls", "--format", "{{.Name}}"); strings.Contains(r.stdout,
+						"ov_net1") {
 						return fmt.Errorf("host %d still has it: %v", h.n, r)
 					}
 					return nil

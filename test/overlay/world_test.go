@@ -27,9 +27,12 @@ type store struct {
 
 // stores are all that the table of tests goes over.
 var stores = []store{
-	{"etcd", func(*world) []string { return []string{"--cluster-store", "etcd://" + storeHost + ":2379"} }, (*world).startEtcd},
-	{"zookeeper", func(*world) []string { return []string{"--cluster-store", "zk://" + storeHost + ":2181"} }, (*world).startZooKeeper},
-	{"consul", func(*world) []string { return []string{"--cluster-store", "consul://" + storeHost + ":8500"} }, (*world).startConsul},
+	{"etcd", func(*world) []string { return []string{"--cluster-store", "etcd://" + storeHost + ":2379"} },
+		(*world).startEtcd},
+	{"zookeeper", func(*world) []string { return []string{"--cluster-store", "zk://" + storeHost + ":2181"} },
+		(*world).startZooKeeper},
+	{"consul", func(*world) []string { return []string{"--cluster-store", "consul://" + storeHost + ":8500"} },
+		(*world).startConsul},
 	{"gossip", (*world).gossipFlags, nil},
 }
 
@@ -151,7 +154,8 @@ func (w *world) answersHTTP(port, path, words string) {
 	eventually(w.t, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		out, err := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/xh-h4", "curl", "-sS", "http://"+net.JoinHostPort(storeHost, port)+path).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/xh-h4", "curl", "-sS",
+			"http://"+net.JoinHostPort(storeHost, port)+path).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), words) {
 			return fmt.Errorf("the store does not answer: %v %s", err, out)
 		}
@@ -162,7 +166,8 @@ func (w *world) answersHTTP(port, path, words string) {
 func (w *world) startEtcd() {
 	w.t.Helper()
 	client, peer := "http://"+storeHost+":2379", "http://"+storeHost+":2380"
-	w.serve("etcd", "--name", "s1", "--data-dir", filepath.Join(w.dir, "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
+	w.serve("etcd", "--name", "s1", "--data-dir", filepath.Join(w.dir, "etcd"), "--listen-client-urls", client,
+		"--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "s1="+peer)
 	w.answersHTTP("2379", "/health", `"true"`)
 }
@@ -172,12 +177,14 @@ func (w *world) startZooKeeper() {
 	conf := filepath.Join(w.dir, "zoo.cfg")
 	text := "tickTime=1000\ndataDir=" + w.dir + "/zk\nclientPort=2181\nclientPortAddress=" + storeHost +
 		"\nadmin.enableServer=false\n4lw.commands.whitelist=ruok,stat\n"
-	if err := errors.Join(os.MkdirAll(filepath.Join(w.dir, "zk"), 0o700), os.WriteFile(conf, []byte(text), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(w.dir, "zk"), 0o700), os.WriteFile(conf, []byte(text),
+		0o600)); err != nil {
 		w.t.Fatal(err)
 	}
 	w.serve("/usr/share/zookeeper/bin/zkServer.sh", "start-foreground", conf)
 	eventually(w.t, func() error {
-		out, err := exec.Command("nsenter", "--net=/run/netns/xh-h4", "bash", "-c", "exec 3<>/dev/tcp/"+storeHost+"/2181; echo ruok >&3; timeout 2 cat <&3").CombinedOutput()
+		out, err := exec.Command("nsenter", "--net=/run/netns/xh-h4", "bash", "-c",
+			"exec 3<>/dev/tcp/"+storeHost+"/2181; echo ruok >&3; timeout 2 cat <&3").CombinedOutput()
 		if !strings.Contains(string(out), "imok") {
 			return fmt.Errorf("ZooKeeper does not answer: %v %s", err, out)
 		}
@@ -191,7 +198,8 @@ func (w *world) startConsul() {
 	if consul == "" {
 		w.t.Fatal("USERNET_CONSUL names no Consul server: make overlay builds one")
 	}
-	w.serve(consul, "agent", "-server", "-bootstrap", "-bind", storeHost, "-client", storeHost, "-data-dir", filepath.Join(w.dir, "consul"), "-log-level", "warn")
+	w.serve(consul, "agent", "-server", "-bootstrap", "-bind", storeHost, "-client", storeHost, "-data-dir",
+		filepath.Join(w.dir, "consul"), "-log-level", "warn")
 	w.answersHTTP("8500", "/v1/status/leader", ":")
 }
 

@@ -20,7 +20,8 @@ func TestProgress(t *testing.T) {
 			`{"Action":"run",` + pkg + `,"Test":"TestA"}`, `{"Action":"output",` + pkg + `,"Test":"TestA","Output":"chatter\n"}`,
 			`{"Action":"pass",` + pkg + `,"Test":"TestA/sub","Elapsed":0.1}`, `{"Action":"pass",` + pkg + `,"Test":"TestA","Elapsed":1.5}`,
 			`{"Action":"output",` + pkg + `,"Output":"PASS\n"}`, `{"Action":"pass",` + pkg + `,"Elapsed":2}`,
-		}, 2, 0, 0, []string{"ok      1.50s  test TestA\n", "2 passed, 0 failed ("}, []string{"chatter", "sub", "skipped"}},
+		}, 2, 0, 0, []string{"ok      1.50s  test TestA\n", "2 passed, 0 failed ("},
+			[]string{"chatter", "sub", "skipped"}},
 		{"a long subtest", false, []string{
 			`{"Action":"pass",` + pkg + `,"Test":"TestA/sub","Elapsed":7}`, `{"Action":"pass",` + pkg + `,"Test":"TestA/other","Elapsed":1}`,
 		}, 2, 0, 0, []string{"ok      7.00s  test TestA/sub\n"}, []string{"other"}},
@@ -55,7 +56,8 @@ func TestProgress(t *testing.T) {
 			}
 			p.summary()
 			if p.passed != test.passed || p.failed != test.failed || p.skipped != test.skipped {
-				t.Errorf("counted %d, %d, %d; want %d, %d, %d", p.passed, p.failed, p.skipped, test.passed, test.failed, test.skipped)
+				t.Errorf("counted %d, %d, %d; want %d, %d, %d", p.passed, p.failed, p.skipped, test.passed, test.failed,
+					test.skipped)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(out.String(), want) {

@@ -27,7 +27,8 @@ func startEtcd(t *testing.T, scheme string, flags ...string) *server {
 	client := fmt.Sprintf("%s://127.0.0.1:%d", scheme, s.port)
 	s.command = func() *exec.Cmd {
 		return exec.Command("etcd", append([]string{
-			"--name", "s1", "--data-dir", filepath.Join(s.dir, "data"), "--listen-client-urls", client, "--advertise-client-urls", client,
+			"--name", "s1", "--data-dir", filepath.Join(s.dir, "data"), "--listen-client-urls", client,
+			"--advertise-client-urls", client,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "s1=" + peer,
 			// A test's disk is shared, and slow.
 			"--heartbeat-interval", "100", "--election-timeout", "1000",

@@ -144,7 +144,8 @@ func refused[E error](t *testing.T, err error, texts ...string) {
 }
 
 func TestUnreachableStores(t *testing.T) {
-	for scheme, open := range map[string]func(kv.Location) (kv.Store, error){"etcd": openEtcd, "consul": openConsul, "zk": openZooKeeper} {
+	for scheme, open := range map[string]func(kv.Location) (kv.Store, error){"etcd": openEtcd, "consul": openConsul,
+		"zk": openZooKeeper} {
 		t.Run(scheme, func(t *testing.T) {
 			url := fmt.Sprintf("%s://127.0.0.1:%d", scheme, freePort(t))
 			refused[*table.UnavailableError](t, attempt(t, open, url, nil), "cannot be reached", "connection refused")
@@ -156,7 +157,8 @@ func TestUnreachableStores(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			refused[*table.UnavailableError](t, attempt(t, open, scheme+"://"+l.Addr().String(), nil), "cannot be reached")
+			refused[*table.UnavailableError](t, attempt(t, open, scheme+"://"+l.Addr().String(), nil),
+				"cannot be reached")
 		})
 	}
 }
@@ -177,18 +179,22 @@ func TestSecureEtcd(t *testing.T) {
 	s.start(t)
 	for _, args := range [][]string{
 		{"user", "add", "root:rootpw"}, {"user", "add", "usernet:sesame"}, {"role", "add", "usernet"},
-		{"role", "grant-permission", "--prefix=true", "usernet", "readwrite", "/usernet/"}, {"user", "grant-role", "usernet", "usernet"},
+		{"role", "grant-permission", "--prefix=true", "usernet", "readwrite", "/usernet/"},
+		{"user", "grant-role", "usernet", "usernet"},
 		{"user", "grant-role", "root", "root"}, {"auth", "enable"},
 	} {
 		if _, err := s.etcdctl(t.Context(), tls, args...); err != nil && !strings.Contains(err.Error(), "root") {
 			t.Fatal(err)
 		}
 	}
-	options := map[string]string{"kv.cacertfile": ca.file("ca"), "kv.certfile": ca.file("client"), "kv.keyfile": ca.file("client-key")}
+	options := map[string]string{"kv.cacertfile": ca.file("ca"), "kv.certfile": ca.file("client"),
+		"kv.keyfile": ca.file("client-key")}
 	at := fmt.Sprintf("127.0.0.1:%d", s.port)
 	eventually(t, openEtcd, "etcds://usernet:sesame@"+at, options)
-	refused[*table.RefusedError](t, attempt(t, openEtcd, "etcds://usernet:open-sesame@"+at, options), "invalid user ID or password")
-	refused[*table.RefusedError](t, attempt(t, openEtcd, "etcds://usernet:sesame@"+at+"/elsewhere", options), "permission denied")
+	refused[*table.RefusedError](t, attempt(t, openEtcd, "etcds://usernet:open-sesame@"+at, options),
+		"invalid user ID or password")
+	refused[*table.RefusedError](t, attempt(t, openEtcd, "etcds://usernet:sesame@"+at+"/elsewhere", options),
+		"permission denied")
 	options["kv.cacertfile"] = ca.file("other")
 	refused[*table.UnavailableError](t, attempt(t, openEtcd, "etcds://usernet:sesame@"+at, options), "certificate")
 	refused[*table.UnavailableError](t, attempt(t, openEtcd, "etcd://"+at, nil), "cannot be reached")
@@ -240,7 +246,8 @@ func TestSecureZooKeeper(t *testing.T) {
 	options := map[string]string{"kv.cacertfile": ca.file("ca")}
 	at := fmt.Sprintf("127.0.0.1:%d", secure)
 	eventually(t, openZooKeeper, "zks://usernet:sesame@"+at, options)
-	refused[*table.RefusedError](t, attempt(t, openZooKeeper, "zks://usernet:open-sesame@"+at, options), "not open to user usernet")
+	refused[*table.RefusedError](t, attempt(t, openZooKeeper, "zks://usernet:open-sesame@"+at, options),
+		"not open to user usernet")
 	refused[*table.RefusedError](t, attempt(t, openZooKeeper, "zks://"+at, options), "not open to everybody")
 	options["kv.cacertfile"] = ca.file("other")
 	refused[*table.UnavailableError](t, attempt(t, openZooKeeper, "zks://"+at, options), "certificate")

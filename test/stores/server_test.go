@@ -200,7 +200,8 @@ func newServer(t *testing.T, name string) *server {
 	return s
 }
 
-// freePort is a port that nobody has. Somebody could take it before the server does; nothing on a test's machine is known to.
+// freePort is a port that nobody has. Somebody could take it before the server does; nothing on a test's machine is
+// known to.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")

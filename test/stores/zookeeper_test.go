@@ -27,7 +27,8 @@ func startZooKeeper(t *testing.T, config ...string) *server {
 	s := newServer(t, "ZooKeeper")
 	file := filepath.Join(s.dir, "zoo.cfg")
 	lines := append([]string{
-		"tickTime=1000", "dataDir=" + filepath.Join(s.dir, "data"), "clientPortAddress=127.0.0.1", fmt.Sprintf("clientPort=%d", s.port),
+		"tickTime=1000", "dataDir=" + filepath.Join(s.dir, "data"), "clientPortAddress=127.0.0.1",
+		fmt.Sprintf("clientPort=%d", s.port),
 		"admin.enableServer=false", "4lw.commands.whitelist=ruok", "",
 	}, config...)
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
@@ -35,9 +36,11 @@ func startZooKeeper(t *testing.T, config ...string) *server {
 	}
 	s.command = func() *exec.Cmd {
 		// Debian's archive names of Netty only what a server without TLS needs.
-		jars := strings.Join([]string{"zookeeper.jar", "netty-codec.jar", "netty-resolver.jar", "netty-tcnative.jar", "slf4j-simple.jar"},
+		jars := strings.Join([]string{"zookeeper.jar", "netty-codec.jar", "netty-resolver.jar", "netty-tcnative.jar",
+			"slf4j-simple.jar"},
 			":/usr/share/java/")
-		return exec.Command("java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", "/usr/share/java/"+jars,
+		return exec.Command("java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp",
+			"/usr/share/java/"+jars,
 			"org.apache.zookeeper.server.quorum.QuorumPeerMain", file)
 	}
 	s.ready = func(ctx context.Context) error {

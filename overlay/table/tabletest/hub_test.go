@@ -65,7 +65,8 @@ func TestHostsSeeEachOthersRows(t *testing.T) {
 	if err := a.Claim(t.Context(), row); err != nil {
 		t.Fatal(err)
 	}
-	until(t, events, "the other's row", func(e any) bool { ev, is := e.(table.Event); return is && ev.Row.Key == row.Key })
+	until(t, events, "the other's row",
+		func(e any) bool { ev, is := e.(table.Event); return is && ev.Row.Key == row.Key })
 	var taken *table.TakenError
 	other := row
 	other.Owner = host2
@@ -78,7 +79,10 @@ func TestHostsSeeEachOthersRows(t *testing.T) {
 		t.Fatalf("a row was deleted that has another version: %v", err)
 	}
 	hub.Away(host2, errors.New("gone"))
-	until(t, events, "the error", func(e any) bool { err, is := e.(error); return is && strings.Contains(err.Error(), "gone") })
+	until(t, events, "the error", func(e any) bool {
+		err, is := e.(error)
+		return is && strings.Contains(err.Error(), "gone")
+	})
 	if err := b.Put(t.Context(), row); err == nil {
 		t.Fatal("a row was put while the hub was away")
 	}

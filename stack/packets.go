@@ -9,91 +9,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/waiter"
 
-	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/internal/packet"
 )
-
-// TCPRequest is a connection that a container wants. Exactly one of its methods is called once.
-type TCPRequest struct {
-	Src, Dst netip.AddrPort
-	// Plain says that the SYN has no data, and no options but those that all kernels know: maximum segment size, window
-	// scale, selective acknowledgements and timestamps (RFC 9293, 3.2; RFC 7323; RFC 2018).
-	Plain bool
-	quote []byte // what an ICMP error repeats of the SYN
-	g     *Gateway
-	r     *tcp.ForwarderRequest
-}
-
-func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
-	id := r.ID()
-	h := g.handler.Load()
-	if h == nil {
-		r.Complete(true)
-		g.syns.remove(id, false)
-		return
-	}
-	s := g.syns.get(id)
-	t := &TCPRequest{
-		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
-		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
-		Plain: s.plain,
-		quote: s.quote,
-		g:     g,
-		r:     r,
-	}
-	if !isolate.Do(
-		g.link.log,
-		"deciding about a connection",
-		func() { (*h).HandleTCP(t) },
-		"from",
-		t.Src,
-		"to",
-		t.Dst,
-	) {
-		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
-	}
-}
-
-// Ends are the container's address and port, and those it wants to reach.
-func (t *TCPRequest) Ends() (src, dst netip.AddrPort) { return t.Src, t.Dst }
-
-// CanBypass is Plain: an end that is not netstack's can answer as netstack would.
-func (t *TCPRequest) CanBypass() bool { return t.Plain }
-
-// Accept completes the handshake.
-func (t *TCPRequest) Accept() (*Conn, error) {
-	var queue waiter.Queue
-	ep, err := t.r.CreateEndpoint(&queue)
-	if err != nil {
-		t.complete(true)
-		return nil, &tcpipError{err}
-	}
-	t.end(false, true)
-	ep.SocketOptions().SetKeepAlive(true)
-	return newConn(&queue, ep), nil
-}
-
-// Unreachable answers with ICMP destination unreachable: the host's, or its network's.
-func (t *TCPRequest) Unreachable(host bool) {
-	problem := packet.NetUnreachable
-	if host {
-		problem = packet.HostUnreachable
-	}
-	t.g.sendError(problem, t.Src.Addr(), t.quote)
-	t.complete(false)
-}
-
-// complete tells netstack the decision, and only then lets another SYN between the same ends through.
-func (t *TCPRequest) complete(reset bool) { t.end(reset, false) }
-
-func (t *TCPRequest) end(reset, connected bool) {
-	id := t.r.ID()
-	t.r.Complete(reset)
-	t.g.syns.remove(id, connected)
-}
 
 // sendError tells a container of a problem with its packet, of which original is the beginning. It may be lost.
 func (g *Gateway) sendError(p packet.Problem, to netip.Addr, original []byte) {
@@ -113,15 +31,6 @@ func (g *Gateway) errorSource(to netip.Addr) netip.Addr {
 type tcpipError struct{ e tcpip.Error }
 
 func (e *tcpipError) Error() string { return e.e.String() }
-
-// Refuse answers with a reset: connection refused.
-func (t *TCPRequest) Refuse() { t.complete(true) }
-
-// Bypassed says that the container has its connection by another way than the gateway.
-func (t *TCPRequest) Bypassed() { t.end(false, true) }
-
-// Drop answers nothing: the container times out, as it would on a real network.
-func (t *TCPRequest) Drop() { t.complete(false) }
 
 func (g *Gateway) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	h := g.handler.Load()
@@ -150,17 +59,15 @@ func packetOf(id stack.TransportEndpointID, pkt *stack.PacketBuffer, payload []b
 		Payload: payload,
 	}
 	nh := pkt.NetworkHeader().Slice()
-	whole := 0 // length in bytes that the IP header tells: of a reassembled packet, that of a fragment
+	whole := 0 // the length in bytes by the IP header; in a reassembled packet it is a fragment's
 	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
 		ip := header.IPv4(nh)
-		p.TTL, p.DontFragment, whole = ip.TTL(), ip.Flags()&header.IPv4FlagDontFragment != 0, int(
-			ip.TotalLength(),
-		)-len(
-			nh,
-		)
+		p.TTL, p.DontFragment = ip.TTL(), ip.Flags()&header.IPv4FlagDontFragment != 0
+		whole = int(ip.TotalLength()) - len(nh)
 	} else {
 		ip := header.IPv6(nh)
-		p.TTL, p.DontFragment, whole = ip.HopLimit(), true, int(ip.PayloadLength())-(len(nh)-header.IPv6MinimumSize)
+		p.TTL, p.DontFragment = ip.HopLimit(), true
+		whole = int(ip.PayloadLength()) - (len(nh) - header.IPv6MinimumSize)
 	}
 	th := pkt.TransportHeader().Slice()
 	p.DontFragment = p.DontFragment && whole == len(th)+pkt.Data().Size()

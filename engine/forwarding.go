@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/stack"
+)
+
+// This file joins a gateway and a forwarder, neither of which knows the other, and answers the forwarder's questions
+// about attachments: where they may connect, and by which sockets.
+
+// insideGateway is netstack's gateway as the forwarder wants one. Neither package knows the other.
+type insideGateway struct{ *stack.Gateway }
+
+var _ forwarder.Gateway = insideGateway{}
+
+// DialTCP implements forwarder.Gateway.
+func (g insideGateway) DialTCP(ctx context.Context, src, dst netip.AddrPort) (forwarder.Conn, error) {
+	c, err := g.Gateway.DialTCP(ctx, src, dst)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// outsideHandler is a forwarder as netstack's gateway wants its handler.
+type outsideHandler struct{ *forwarder.Forwarder }
+
+var _ stack.Handler = outsideHandler{}
+
+// HandleTCP implements stack.Handler.
+func (h outsideHandler) HandleTCP(r *stack.TCPRequest) { h.Forwarder.HandleTCP(insideSYN{r}) }
+
+// insideSYN is a SYN as the forwarder decides about it.
+type insideSYN struct{ *stack.TCPRequest }
+
+// Accept implements forwarder.SYN.
+func (s insideSYN) Accept() (forwarder.Conn, error) {
+	c, err := s.TCPRequest.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// allow says why an inside address may not send to dst; nil where it may. proto is that of the IP header.
+func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) error {
+	p := n.cfg.Policy
+	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
+		p = a.cfg.Policy
+	}
+	if p == nil {
+		return nil
+	}
+	err := p.Decide(proto, dst)
+	if err != nil && n.refusals.next() {
+		_, name := n.Owner(inside)
+		n.log.Info("egress refused",
+			"container", name, "inside", inside, "protocol", proto, "destination", dst, "rule", err)
+	}
+	return err
+}
+
+// mayReachHostLoopback says whether an inside address may reach the host's loopback.
+func (n *Network) mayReachHostLoopback(inside netip.Addr) bool {
+	if n.cfg.HostLoopback {
+		return true
+	}
+	a := n.byAddr(inside)
+	return a != nil && a.cfg.HostLoopback
+}
+
+// socketWait is how long an attachment's first connection waits for sockets of its namespace, which is entered in some
+// 20 ms.
+const socketWait = 200 * time.Millisecond
+
+// bypassSocket returns a socket of the network namespace of the attachment with an address.
+func (n *Network) bypassSocket(
+	ctx context.Context, inside netip.Addr, outside netip.AddrPort, outbound bool,
+) (fd int, err error) {
+	if inside.IsLoopback() && n.cfg.LoopbackSocket != nil {
+		return n.cfg.LoopbackSocket(ctx, inside.Is6())
+	}
+	a := n.byAddr(inside)
+	switch {
+	case a == nil || a.cfg.Sockets == nil:
+		return -1, forwarder.ErrNoBypass
+	case outbound && n.cfg.NoOutboundBypass, !outbound && n.cfg.NoInboundBypass:
+		return -1, forwarder.ErrNoBypass
+	}
+	if ctx.Err() == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, socketWait)
+		defer cancel()
+	}
+	return a.cfg.Sockets.Socket(ctx, outside, outbound, inside.Is6())
+}
+
+// bypassOutcome reports to the source of an outbound socket whether the attachment answered on it. It does not where a
+// filter of its own is in the way, or it has removed the rules.
+func (n *Network) bypassOutcome(inside netip.Addr, outside netip.AddrPort, answered bool) {
+	a := n.byAddr(inside)
+	switch {
+	case a == nil || a.cfg.Sockets == nil:
+	case answered:
+		a.cfg.Sockets.Answered(outside)
+	default:
+		a.cfg.Sockets.Unanswered(outside)
+	}
+}
