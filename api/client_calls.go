@@ -273,7 +273,7 @@ func (c *Client) Flows(ctx context.Context, ref string) (list []Flow, err error)
 	return list, err
 }
 
-// DNSQuery asks the embedded DNS server as a container would, or with an empty ref as nobody.
+// DNSQuery asks the embedded DNS server as a container would, or with an empty ref as the host would.
 func (c *Client) DNSQuery(ctx context.Context, ref, name, qtype string) (a DNSAnswer, err error) {
 	q := url.Values{"name": {name}, "type": {qtype}, "container": {ref}}
 	err = c.Do(ctx, "GET", withQuery("/usernet/dns/query", q), nil, &a)

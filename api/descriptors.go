@@ -30,7 +30,7 @@ func (l fileListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// fileConn is a connection of a client. It closes the descriptors that nobody has taken.
+// fileConn is a connection of a client. It closes the descriptors that no handler has taken.
 type fileConn struct {
 	*net.UnixConn
 	oob []byte // of the Read that is under way

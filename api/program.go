@@ -53,7 +53,7 @@ func (s *Server) serveProgram(w http.ResponseWriter, r *http.Request) {
 	if fc, is := c.(*fileConn); is {
 		_ = fc.SetDeadline(time.Now().Add(programPatience)) // the few bytes fit into the socket
 		answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + programUpgrade + "\r\n\r\n"
-		_, _ = sockio.WriteRights(fc.UnixConn, []byte(answer), int(f.Fd())) // who asked may be gone, and sees the end
+		_, _ = sockio.WriteRights(fc.UnixConn, []byte(answer), int(f.Fd())) // the client may be gone
 	}
 }
 

@@ -146,7 +146,7 @@ func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// unknown answers requests for what Docker has and usernet does not, and for what nobody has.
+// unknown answers requests that usernet does not know: those for other parts of Docker's API, and all others.
 func unknown(w http.ResponseWriter, r *http.Request) {
 	fail(
 		w,

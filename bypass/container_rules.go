@@ -119,7 +119,7 @@ func masquerades(r *nftables.Rule) bool {
 	return changes
 }
 
-// checkQueues looks for queueing disciplines that somebody has set. The kernel's own have no handle.
+// checkQueues looks for queueing disciplines other than the kernel's own, which have no handle.
 func checkQueues() error {
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -14,8 +14,8 @@
 //
 // # Outbound connections
 //
-// The container's own socket has no mark. Its SYN leaves by the TAP, and the gateway answers it by nothing until the
-// daemon has reached the destination. Then a socket of the pool, the proxy, connects to the container in the
+// The container's own socket has no mark. Its SYN leaves by the TAP, and the gateway does not answer it. When the
+// daemon has connected to the destination, a socket of the pool, the proxy, connects to the container in the
 // destination's name. The two SYNs have crossed: a simultaneous open (RFC 9293, 3.5), after which the container takes
 // the proxy for the destination.
 //
@@ -37,8 +37,9 @@
 //	                                   +---------------+ +----- fin_wait <----------+
 //	                                   +-------------------------------- established
 //
-// A proxy's SYN that no socket of the container has asked for is refused: where the container's own rules changed the
-// addresses of its SYN on the way out, or it came from a namespace behind the container.
+// The proxy's SYN is rejected unless the container's SYN for the same connection is in the set syn_sent. It is not in
+// there where the container's own rules changed the addresses of its SYN on the way out, or where the SYN came from a
+// namespace behind the container.
 //
 // For IPv4 (for IPv6 it is the same) these are the rules as nft(8) lists them, but that SELF and PEER stand for the
 // connection, in registers, and flags are written as for a known protocol. A test holds them against what is loaded.
@@ -109,15 +110,15 @@
 //		}
 //	}
 //
-// A container may remove or change these rules. What it sends then leaves by the TAP again, where the gateway resets
-// what it does not know: it has broken its own connections, and reached nothing.
+// A container may remove or change these rules. Its packets then leave by the TAP again, and the gateway resets the
+// connections, which it does not know. So the container has broken its own connections, and reached nothing.
 //
 // # Where it gives way
 //
-// Packets on the loopback interface are not seen by what the container has set up for its interface: packet filters,
-// translation of addresses (service meshes, Docker inside), queues. Where there are any, no sockets are made, and all
-// TCP takes the way through the gateway and the TAP (checkContainerRules). A Watch tells the pool of changes before
-// each connection. Connections that are there already go on.
+// Packets on the loopback interface do not pass what the container has set up for its other interfaces: packet filters,
+// translation of addresses (service meshes, Docker inside), queues. Where a container has any of these, no sockets are
+// made, and all its TCP takes the way through the TAP and the gateway (checkContainerRules). Before each connection the
+// pool asks a Watch whether the rules have changed. Established connections go on.
 //
 // The daemon uses the package; the program of sandboxes plays Role. It never decides who may connect to what.
 package bypass

@@ -23,7 +23,7 @@ const (
 
 func (d Direction) String() string { return [...]string{"inbound", "outbound", "datagram"}[d] }
 
-// kind is a direction and a family: what sockets of a pool are alike in.
+// kind is a direction and an address family. Sockets of one kind are interchangeable.
 type kind int
 
 const kinds = 2 * int(directions)
@@ -42,8 +42,8 @@ func (k kind) ipv6() bool           { return k%2 == 1 }
 const (
 	batchSize     = 64               // sockets made at once; half of it left is little
 	largeBatch    = 240              // the same once they were used up: what one message can carry (SCM_MAX_FD, 253)
-	idleSize      = 16               // what is left of each kind when nobody wants more
-	lowMark       = 4                // below which a factory is started then: not for each connection now and then
+	idleSize      = 16               // how many of each kind an idle pool has
+	lowMark       = 4                // an idle pool with fewer starts a factory: not for each connection now and then
 	idleTimeout   = 5 * time.Second  // how long the factory waits for more to do
 	retryAfter    = 30 * time.Second // when to try again after something went wrong
 	refusedFor    = 10 * time.Minute // and where the sandbox's kernel lacks what is needed
@@ -51,7 +51,7 @@ const (
 	maxUnanswered = 10               // doublings of retryAfter: to eight hours, since each try may cost a connection
 )
 
-// ErrNoSocket says that there is none now. Others may be on their way.
+// ErrNoSocket says that the pool is empty. A factory may be filling it.
 var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
 // ErrContainerRules says that a container has packet filters or queues of its own that a connection past its TAPs would
@@ -108,8 +108,8 @@ type Pool struct {
 	cancel context.CancelFunc
 }
 
-// New returns an empty pool, which start fills with a factory. It costs nothing until Prefill or the first Get. Why
-// there are no sockets, failed is told: once for each time that it is tried.
+// New returns an empty pool. It calls start for a factory when it needs sockets, not before Prefill or the first Get.
+// It calls failed with the reason each time that it gets none.
 func New(start func(context.Context) (Factory, error), failed func(error)) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{start: start, failed: failed, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1)}
@@ -184,8 +184,8 @@ func (p *Pool) get(k kind) (fd int, filled <-chan struct{}) {
 	return -1, filled
 }
 
-// prepareAgain gives up what was made for the sandbox as it was, and what was decided by it: the container has changed
-// its rules. The caller holds mu.
+// prepareAgain closes the sockets in the pool and forgets what was decided by the container's rules, which have
+// changed: the next factory prepares the sandbox again. The caller holds mu.
 func (p *Pool) prepareAgain() {
 	p.renew = p.filling
 	for d := range directions {
@@ -206,7 +206,7 @@ func (p *Pool) discard(k kind) {
 // isLow says whether sockets of a kind are to be made by a factory that runs. The caller holds mu.
 func (p *Pool) isLow(k kind) bool { return len(p.free[k]) < max(p.batch[k], batchSize)/2 }
 
-// suspend makes no sockets of a direction for a while, and closes those that are there. The caller holds mu.
+// suspend makes no sockets of a direction for a while, and closes those in the pool. The caller holds mu.
 func (p *Pool) suspend(d Direction, pause time.Duration) {
 	p.until[d], p.gives[d] = time.Now().Add(pause), false
 	for _, k := range []kind{kindOf(d, false), kindOf(d, true)} {
@@ -226,14 +226,14 @@ func (p *Pool) shrink(k kind, left int) {
 // works says whether sockets of a direction can be had. The caller holds mu.
 func (p *Pool) works(d Direction) bool { return !p.closed && time.Now().After(p.until[d]) }
 
-// fill has the pool filled, by the factory that runs or by a new one. The caller holds mu.
+// fill wakes the factory that runs, or starts one. The caller holds mu.
 func (p *Pool) fill(d Direction) {
 	switch {
 	case !p.works(d):
 	case p.filling:
 		select {
 		case p.wake <- struct{}{}:
-		default: // it has been told
+		default: // it has been woken already
 		}
 	default:
 		p.filling, p.filled = true, make(chan struct{})
@@ -309,7 +309,7 @@ func (p *Pool) produce() error {
 	}
 }
 
-// see has the pool told of changes in the sandbox, before the first socket is made.
+// see opens the watch on the sandbox's rules before the first socket is made, so that no change is missed.
 func (p *Pool) see(factory Factory) error {
 	p.mu.Lock()
 	seen := p.watch != nil
@@ -345,8 +345,8 @@ func (p *Pool) add(k kind, fds []int, refused error) {
 	p.filled = make(chan struct{})
 }
 
-// low is a kind that is wanted and of which few are left, and how many to make, or -1 and how long to wait for that:
-// not at all before the first Get, since most ports of most containers are not in use.
+// low returns a kind of which more sockets are needed and how many to make, or -1 and how long the factory is to wait
+// for that. Before the first Get it does not wait, since most ports of most containers are not in use.
 func (p *Pool) low() (k kind, count int, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

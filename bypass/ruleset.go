@@ -59,10 +59,10 @@ var families = []family{
 	{nftables.TableFamilyIPv6, nftables.TypeIP6Addr, 16, 8, 24}, // RFC 8200, 3
 }
 
-// loadRuleset puts the rules in place in the network namespace that this process is in. Rules that are there stay.
+// loadRuleset adds the rules in the network namespace that this process is in. Rules that exist stay.
 func loadRuleset(ipv6 bool) error { return loadTables(ipv6, family.add) }
 
-// loadTables makes a table of each family in the network namespace that this process is in. One that is there stays.
+// loadTables makes a table of each family in the network namespace that this process is in. A table that exists stays.
 func loadTables(ipv6 bool, add func(family, *nftables.Conn) error) error {
 	c, err := nftables.New()
 	if err != nil {

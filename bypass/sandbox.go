@@ -8,7 +8,7 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// order is what a factory is asked for: sockets, or a watch.
+// order is a request to a factory: for sockets, or for a watch.
 type order struct {
 	Direction Direction
 	IPv6      bool

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seedSYNSent puts those connections into the set syn_sent that sockets of this namespace ask for already: the first of
-// a container is what the rules are made for, and its SYN was sent before them.
+// seedSYNSent adds the connections that sockets of this namespace are opening already to the set syn_sent. The rules
+// are made because of a container's first connection, whose SYN was sent before they existed.
 func seedSYNSent(ipv6 bool) error {
 	protocols := []uint8{unix.AF_INET}
 	if ipv6 {

@@ -12,8 +12,8 @@ import (
 	"github.com/usernet/usernet/switch/tap"
 )
 
-// containerRuntime is what the daemon holds open for one running container. It can be thrown away and made again from
-// the model's record, which is what a restart does.
+// containerRuntime has what the daemon holds open for one running container. All of it can be made again from the
+// model's record, as it is after a restart.
 type containerRuntime struct {
 	id string
 

@@ -288,7 +288,8 @@ func (d *Daemon) resumeFlows(flows []handover.Flow) {
 }
 
 // received holds the descriptors that New got with its Config. New owns them, and closes on every return those that
-// were not taken. Taking a descriptor removes it: the taker owns it then.
+// were not taken. Take removes a descriptor, which is the
+// caller's then.
 type received struct {
 	*handover.Set
 	flows []handover.Flow

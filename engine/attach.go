@@ -38,8 +38,8 @@ type SocketSource interface {
 	Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv6 bool) (fd int, err error)
 	// PrefillInbound makes sockets for connections to the attachment ahead of the first one. It does not wait.
 	PrefillInbound(ipv4, ipv6 bool)
-	// Answered is called where the attachment took part in a connection over such an outbound socket, Unanswered where
-	// it did not.
+	// Answered is called where the attachment answered a connection over an outbound socket, Unanswered where it did
+	// not.
 	Answered(outside netip.AddrPort)
 	Unanswered(outside netip.AddrPort)
 }

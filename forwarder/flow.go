@@ -11,14 +11,14 @@ import (
 	"github.com/usernet/usernet/forwarder/relay"
 )
 
-// flow is one TCP connection from or to a container: what it is of, what it was counted for, and once it has both its
-// ends the session that relays it.
+// flow is one TCP connection from or to a container: its ends, what it is counted for, and once both ends are connected
+// the session that relays it.
 type flow struct {
 	f                         *Forwarder
 	direction                 string
 	inside, outside, hostSide netip.AddrPort
 	created                   time.Time
-	waited                    bool // Close waits for it; guarded by f.mu
+	tracked                   bool // Close waits for it; guarded by f.mu
 	descriptors               claim
 
 	relayed struct {
@@ -29,7 +29,7 @@ type flow struct {
 	}
 }
 
-// errTooMany refuses a flow whose container has too many, or which the forwarder does not take as it ends.
+// errTooMany refuses a flow whose container has too many, or which comes when the forwarder ends.
 var errTooMany = errors.New("too many connections")
 
 // addFlow counts and lists a flow. An error is errTooMany, EMFILE where no share of the descriptors is left for the
@@ -76,7 +76,7 @@ func (f *Forwarder) trackFlow(fl *flow) bool {
 	if f.closed {
 		return false
 	}
-	fl.waited = true
+	fl.tracked = true
 	f.wg.Add(1)
 	return true
 }
@@ -91,9 +91,9 @@ func (f *Forwarder) removeFlow(fl *flow) {
 	}
 	f.releaseUseLocked(fl.inside.Addr(), useTCP)
 	fl.descriptors.release()
-	waited := fl.waited
+	tracked := fl.tracked
 	f.mu.Unlock()
-	if waited {
+	if tracked {
 		f.wg.Done()
 	}
 }
@@ -157,7 +157,7 @@ func (fl *flow) session() (s *relay.Session, bypass bool) {
 	return fl.relayed.session, fl.relayed.bypass
 }
 
-// abort resets both ends: a reset on one side is one on the other. It waits for nobody.
+// abort resets both ends: a reset on one side is passed on to the other. It does not block.
 func (fl *flow) abort() {
 	fl.relayed.Lock()
 	fl.relayed.aborted = true

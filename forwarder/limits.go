@@ -143,8 +143,8 @@ const (
 	buffersTight   = 4 << 10   // stack's minimum
 	buffersSmall   = 16 << 10  // ten full segments at MTU 1500: RFC 6928's initial window
 	buffersUsual   = 64 << 10  // a super-frame
-	buffersLarge   = 512 << 10 // for who has moved largeAfter bytes
-	buffersLargest = 4 << 20   // for who has moved largestAfter
+	buffersLarge   = 512 << 10 // of a connection that has moved largeAfter bytes
+	buffersLargest = 4 << 20   // of one that has moved largestAfter
 
 	largeAfter   = 256 << 10
 	largestAfter = 4 << 20
@@ -161,7 +161,7 @@ const streamChunk = 45 * 1448
 // memoryOf is what a connection with such buffers can hold: both of them full, and what was read for one of them.
 func memoryOf(buffers int64) int64 { return connectionMemory + 2*buffers + min(buffers, streamChunk) }
 
-// claim is what one flow holds of its container's share. It is not for several goroutines at once.
+// claim is the part of a container's share that one flow holds. One goroutine uses it at a time.
 type claim struct {
 	from   *budget.Budget
 	client string
@@ -207,7 +207,7 @@ func (f *Forwarder) claimDescriptors(inside netip.Addr, n int64, fd int) (claim,
 }
 
 // processShort says whether a claim was refused although the container's share has room for n more: the process has
-// many descriptors open that are nobody's share, such as pipes and sockets in stock. That passes.
+// many descriptors open that belong to no container's share, such as pipes and sockets in pools. That passes.
 func (f *Forwarder) processShort(inside netip.Addr, n int64) bool {
 	d := f.cfg.Shared.descriptors
 	return d.Total() > 0 && d.Allows(f.client(inside), n)
@@ -327,8 +327,8 @@ func newDescriptors() *budget.Budget {
 // maxIdlePipes is how many pipes wait for the next flow that splices.
 const maxIdlePipes = 64
 
-// pipeFits says whether a pipe, of which fd was opened last, may be used. Pipes have half of the reserve besides: those
-// who are connected come before those who connect. Without one a connection's bytes are copied.
+// pipeFits says whether a pipe, of which fd was opened last, may be used. Pipes may use half of the reserve as well, as
+// established connections come before new ones. Without a pipe a connection's bytes are copied.
 func pipeFits(fd int) bool {
 	limit := int64(min(sockio.FileLimit(), 1<<31))
 	return limit <= 0 || int64(fd) < limit-reserveOf(limit)/2

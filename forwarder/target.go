@@ -42,7 +42,7 @@ func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) 
 		return dst, ErrUnreachable
 	case a.Is4In6(): // which no packet may carry (RFC 4291, 2.5.5.2), and the host's sockets would take for IPv4
 		return dst, ErrUnreachable
-	case f.cfg.Shared.networks.contain(a): // no other network is reached from here, nor a stranger by its address
+	case f.cfg.Shared.networks.contain(a): // other networks, and hosts outside with such an address, are not reached
 		if proto != unix.IPPROTO_TCP && proto != unix.IPPROTO_UDP || !f.cfg.Shared.networks.isGateway(a) {
 			return dst, ErrUnreachable
 		}

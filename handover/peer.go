@@ -25,7 +25,7 @@ const Path = "/usernet/handover"
 // versionHeader is in the request.
 const versionHeader = "Usernet-Handover"
 
-// patience bounds how long the other daemon may take to read a message.
+// patience is how long the other daemon may take to read a message.
 const patience = 10 * time.Second
 
 // ErrNobody says that no daemon answers at the socket, so that there is nothing to take over.
@@ -194,7 +194,8 @@ func readHead(c *net.UnixConn) error {
 	return fmt.Errorf("the running daemon does not hand over (%s %s): %w", r.Status, m.Message, errStopIt)
 }
 
-// receive fills s with what comes until the end is announced. What it does not know it closes.
+// receive adds the descriptors that come to s, until the end is announced. It closes those of kinds that it does not
+// know.
 func (s *Set) receive(c *net.UnixConn) error {
 	for {
 		m, err := receive(c)
@@ -218,8 +219,8 @@ func (s *Set) receive(c *net.UnixConn) error {
 	}
 }
 
-// receiveFlows returns the connections that come until the other daemon has ended, and with it the lock on the state.
-// What cannot be used is closed: nothing that comes now is needed to take its place.
+// receiveFlows returns the connections that come until the other daemon has ended, which frees the lock on the state.
+// It closes those that it cannot use: a takeover succeeds without them.
 func receiveFlows(c *net.UnixConn) []Flow {
 	var all []Flow
 	for {

@@ -174,7 +174,7 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 	return nil
 }
 
-// interfaceForm is what the kernel takes for a name (dev_valid_name in net/core/dev.c), without colons.
+// interfaceForm is the form of names that the kernel accepts (dev_valid_name in net/core/dev.c), without colons.
 var interfaceForm = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[^/:\s]{1,15}$`)
 })

@@ -41,8 +41,8 @@ type Route struct {
 	Metric    int
 }
 
-// Request is what the agent is to do, in this order: remove, add, routes, sockets. It can be repeated: what is
-// there already is opened again and stays as it is.
+// Request is what the agent is to do, in this order: remove, add, routes, sockets. It can be repeated: interfaces that
+// exist are opened again and stay as they are.
 type Request struct {
 	Add    []Interface
 	Remove []string
@@ -52,8 +52,8 @@ type Request struct {
 	Routes []Route
 	// Local are IPv4 addresses that the loopback interface gets besides its own, and RemoveLocal those that it loses.
 	Local, RemoveLocal []netip.Addr
-	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. What is in use there,
-	// or of a family that the sandbox lacks, is left out.
+	// Listen are the addresses at which to listen for TCP connections that begin in the sandbox. Addresses that are in
+	// use there, or of a family that the sandbox lacks, are left out.
 	Listen []netip.AddrPort
 	// ListenPacket are the addresses at which to receive UDP datagrams, as Listen.
 	ListenPacket []netip.AddrPort
@@ -160,7 +160,7 @@ func (d *Helper) Configure(ctx context.Context, t Target, r Request) (*Reply, er
 
 var errNoAnswer = errors.New("the sandbox could not be entered")
 
-// converse sends r and takes the answer apart.
+// converse sends r, and returns the agent's answer.
 func converse(c *net.UnixConn, r Request) (*Reply, error) {
 	b, err := json.Marshal(r)
 	if err != nil {

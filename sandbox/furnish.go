@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// furniture is what of a new sandbox the process that started it needs.
+// furniture are the parts of a new sandbox that the process which started it needs.
 type furniture struct {
 	etc     []*os.File // files of /etc that it writes
 	master  *os.File   // its end of the terminal; nil: there is none that was made inside
 	console *os.File   // the command's end
 }
 
-// furnish gives the new namespaces their mounts and names. Nobody else is in them yet.
+// furnish gives the new namespaces their mounts and names. No other process is in them yet.
 func furnish(o orders) (f furniture, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return f, fmt.Errorf("making mounts private: %w", err)

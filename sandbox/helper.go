@@ -17,10 +17,10 @@ import (
 	"github.com/usernet/usernet/confine"
 )
 
-// Helper is the privilege-separated helper: a process apart that enters sandboxes for a daemon that has confined itself
-// and can neither see the namespaces of others nor start programs. All that it can be asked for is an agent in a
-// sandbox; what the agent then does is between it and the daemon. It ends when the daemon does. opener.go says how it
-// is confined itself.
+// Helper is the privilege-separated helper: a process that enters sandboxes for a daemon which has confined itself, and
+// so can neither see the namespaces of other processes nor start programs. The only request that the helper accepts is
+// for an agent in a sandbox; the daemon and the agent then speak to each other directly. The helper ends when the
+// daemon does. opener.go says how it is confined itself.
 //
 // A nil Helper works: the process enters sandboxes itself.
 type Helper struct {
@@ -29,7 +29,7 @@ type Helper struct {
 	closed    bool
 }
 
-// agentProcess is an agent on its way.
+// agentProcess is an agent that was started.
 type agentProcess struct {
 	kill func()
 	wait func() (stderr string, err error)
@@ -176,7 +176,7 @@ func reply(c *net.UnixConn) (helperReply, error) {
 	return r, err
 }
 
-// maxStderr bounds what of an agent's complaint is passed on, in bytes.
+// maxStderr bounds the part of an agent's standard error that is passed on, in bytes.
 const maxStderr = 16 << 10
 
 // startAgent starts an agent as a child of this process, and closes the namespaces.
@@ -254,7 +254,7 @@ func runAgentFor(
 	opener *requester, q helperRequest, answer *net.UnixConn, control *os.File,
 ) (stderr string, err error) {
 	open := opener.open
-	if q.Target.File != nil { // it is open: what is left to find needs nobody without Landlock
+	if q.Target.File != nil { // it is open, so the opener is not needed
 		open = Target.open
 	}
 	inside, err := open(q.Target)

@@ -46,7 +46,7 @@ func callersID() idMaps {
 //   - A sandbox with the caller's files is for working with them, so root in it is the caller.
 //   - So is root where the root file system belongs to the caller, since it could not write there otherwise; the other
 //     ids are subordinate, as in rootless Podman.
-//   - Else root is the first subordinate id, which is nobody outside.
+//   - Else root is the first subordinate id, which no user outside has.
 func mapsFor(spec Spec) (idMaps, error) {
 	mode := spec.UserNS
 	if mode == "" {

@@ -87,7 +87,7 @@ func load(filter []byte) error {
 func (l *Limits) limited(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: nobody else may get the thread
+		runtime.LockOSThread() // and never unlocked: no other goroutine may run on the thread
 		err := l.apply()
 		if err == nil {
 			err = f()

@@ -45,7 +45,7 @@ type openReply struct {
 	Missing   bool `json:",omitempty"` // there is nothing at the path
 }
 
-// runOpener opens namespaces until nobody is there who could ask.
+// runOpener opens namespaces on request until the other end of its socket is closed.
 func runOpener() error {
 	c, err := unixConn(controlFD)
 	if err != nil {
@@ -76,7 +76,7 @@ func runOpener() error {
 		if err != nil {
 			r.Error = err.Error()
 		}
-		_ = send(answer, r, fds) // who asked may be gone
+		_ = send(answer, r, fds) // the requester may be gone
 	})
 }
 

@@ -63,7 +63,7 @@ var sealed struct {
 	file *os.File
 }
 
-// sealedProgram is the roles' executable: a file in memory that nobody can write to or change the mode of. A process in
+// sealedProgram is the roles' executable: a file in memory whose content and mode no process can change. A process in
 // a sandbox reaches the executable of the sandbox's init by /proc/1/exe, and root there may be the user itself: what it
 // finds is this copy, and not a file of the host's (CVE-2019-5736).
 func sealedProgram() (*os.File, error) {

@@ -81,7 +81,7 @@ func serveRequests(c *net.UnixConn, serve func(body []byte, answer *net.UnixConn
 		if len(files) == 0 || len(files) > maxRequestFiles {
 			fmt.Fprintf(os.Stderr, "a request came with %d descriptors\n", len(files))
 			closeAll(files)
-			continue // who asked sees the sockets closed
+			continue // the requester sees the sockets closed
 		}
 		answer, err := connOf(files[0])
 		if err != nil {

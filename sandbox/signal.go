@@ -19,7 +19,7 @@ func (p *Process) Signal(sig os.Signal) error {
 	defer p.signals.Unlock()
 	select {
 	case <-p.done:
-		return os.ErrProcessDone // its pid may be somebody else's
+		return os.ErrProcessDone // its pid may be another process's
 	default:
 	}
 	if !p.signals.running && s != syscall.SIGKILL {

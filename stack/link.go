@@ -30,7 +30,7 @@ type linkEndpoint struct {
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil while no NIC is attached
 	port       atomic.Pointer[vswitch.Port]            // nil until connected, and after Close
 	own        atomic.Pointer[ownAddresses]            // what the gateway answers ARP and NDP for
-	datagrams  atomic.Pointer[Gateway]                 // takes datagrams past netstack; nil: nobody does
+	datagrams  atomic.Pointer[Gateway]                 // handles datagrams past netstack; nil: netstack handles them
 
 	proxyAllBut []netip.Addr // see Config; set before connect
 
@@ -77,7 +77,7 @@ func (e *linkEndpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Err
 	if port == nil {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
-	// Netstack calls from goroutines of its own as well, where nobody else could recover.
+	// Netstack also calls from its own goroutines, where a panic could not be recovered elsewhere.
 	isolate.Do(e.log, "sending a gateway's frames", func() {
 		f := framePool.Get().(*outFrame)
 		for _, pkt := range pkts.AsSlice() {
@@ -187,8 +187,8 @@ func (e *linkEndpoint) Flush() {
 	}
 }
 
-// deliver gives a packet to netstack, and v with it. Nobody computes checksums on the way from a TAP, so there is none
-// to verify.
+// deliver passes a packet to netstack, which owns v from then on. Packets from a TAP have no checksum yet, so there is
+// none to verify.
 func deliver(d stack.NetworkDispatcher, proto tcpip.NetworkProtocolNumber, kind tcpip.PacketType, v *buffer.View) {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	pkt.NetworkProtocolNumber = proto

@@ -22,7 +22,7 @@ type ownAddresses struct {
 	others map[netip.Addr]struct{}
 }
 
-// answerAllBut has the gateway stand for everybody beyond the link.
+// answerAllBut has the gateway answer for all addresses but others, which are on the link.
 func (o *ownAddresses) answerAllBut(others []netip.Addr) {
 	o.proxy = true
 	o.others = make(map[netip.Addr]struct{}, len(others))
@@ -39,7 +39,7 @@ func (o *ownAddresses) answers4(target [4]byte) bool {
 	return slices.Contains(o.v4, target)
 }
 
-// answers6 never takes link-local addresses for somebody's beyond the link.
+// answers6 never answers for link-local addresses that are not the gateway's, since they are on the link.
 func (o *ownAddresses) answers6(target [16]byte) bool {
 	if slices.Contains(o.v6, target) {
 		return true
@@ -87,7 +87,7 @@ func (o *ownAddresses) wantsARP(p []byte) bool {
 	if o.answers4([4]byte(a.ProtocolAddressTarget())) {
 		return true
 	}
-	// Replies are for who asked; requests for somebody else teach netstack nothing it needs.
+	// A reply answers a request of netstack's; requests for other stations tell it nothing that it needs.
 	return a.Op() == header.ARPReply
 }
 

@@ -54,7 +54,7 @@ type pendingSYNs struct {
 	limited atomic.Uint64 // SYNs beyond attemptRate
 }
 
-// source is who sends SYNs.
+// source is an address that sends SYNs.
 type source struct {
 	pending  int // how many of byID it has
 	attempts rate.Bucket
@@ -139,7 +139,7 @@ func (p *pendingSYNs) remove(id stack.TransportEndpointID, connected bool) {
 	}
 }
 
-// takeTCP is given the segments of no connection. It has the forwarder decide about a SYN; netstack resets the rest.
+// takeTCP handles segments that belong to no connection. The forwarder decides about a SYN; netstack resets all others.
 func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	th := header.TCP(pkt.TransportHeader().Slice())
 	if len(th) < header.TCPMinimumSize || int(th.DataOffset()) < header.TCPMinimumSize ||

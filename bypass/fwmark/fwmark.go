@@ -16,8 +16,8 @@ import (
 	"github.com/usernet/usernet/switch/tap"
 )
 
-// The marks of sockets, and the routing table and rule of their packets. The numbers mean nothing; each is one that
-// nobody uses by chance.
+// The marks of sockets, and the routing table and rule of their packets. The numbers have no meaning; no other program
+// is likely to use them.
 const (
 	Inbound  = 0x75736e74  // connections to the container
 	Outbound = Inbound | 1 // connections that the container opened

@@ -24,7 +24,7 @@ func NewLoop(r *sockio.Reactor, pipes *Pipes, log *slog.Logger) *Loop {
 	return &Loop{reactor: r, pipes: pipes, log: log}
 }
 
-// Options say what a session is of.
+// Options describe a session.
 type Options struct {
 	// OnEnd is called once, when both ends were closed or detached. It must not block, and may be called before Relay,
 	// RelayConn or Resume returns. Nil: nothing is called.
@@ -33,7 +33,7 @@ type Options struct {
 	Log []any
 }
 
-// ConnOptions say what a session of a Conn is of.
+// ConnOptions describe a session of a Conn.
 type ConnOptions struct {
 	Options
 	Buffers Buffers
@@ -102,8 +102,8 @@ type Session struct {
 
 // carrier is what moves a session's bytes: a pair, splicing or copying.
 type carrier interface {
-	// abort ends it with a reset of both ends. It waits for nobody: the goroutines that carry the session are
-	// interrupted and close its ends.
+	// abort ends it with a reset of both ends. It does not block: the goroutines that carry the session are interrupted
+	// and close its ends.
 	abort()
 	// detach ends it and returns its sockets and what is between them.
 	detach(ctx context.Context) ([2]Direction, error)

@@ -18,7 +18,7 @@
 //     parent, which a pid namespace needs, and which may get further new namespaces. The child's process id is written
 //     to ControlFD, as four bytes in the machine's order. The child dies with its parent (PR_SET_PDEATHSIG).
 //
-// What fails is told to the program, not to anybody else: Result has it.
+// An error is for the program alone: Result returns it.
 //
 // The sandbox package uses it for all its roles. It never decides what is entered.
 package entry

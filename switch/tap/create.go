@@ -16,7 +16,7 @@ const clonePath = "/dev/net/tun"
 type Options struct {
 	// Offload makes a TAP that carries super-frames, if the kernel can; else a plain one.
 	Offload bool
-	// Persist lets the TAP and its configuration outlive its descriptor. Without it a TAP that is there stays as it is.
+	// Persist lets the TAP and its configuration outlive its descriptor. Without it a TAP that exists stays as it is.
 	Persist bool
 	// Veth makes a veth pair with a packet socket, which is otherwise the way only where /dev/net/tun cannot be opened.
 	Veth bool

@@ -90,8 +90,8 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// Stop ends Serve for good, and returns when the port has what was read. What comes from then on waits in the TAP, for
-// another process that has it open. Frames can still be written. Serve's port must not call it.
+// Stop ends Serve for good, and returns when the port has received all frames that were read. Later frames wait in the
+// TAP for another process that has it open. Frames can still be written. Serve's port must not call it.
 func (d *Device) Stop() {
 	d.stopped.Store(true)
 	_ = d.file.SetReadDeadline(time.Unix(1, 0)) // long past; the error of a TAP that is closed is as good

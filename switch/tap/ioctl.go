@@ -16,7 +16,7 @@ import (
 // errNoOffload is returned by a kernel whose TAPs carry no virtio header.
 var errNoOffload = errors.New("kernel has no TAP offloads")
 
-// What the daemon takes from the kernel undone. <linux/if_tun.h> since Linux 2.6.27; the UDP pair since 6.2.
+// The work that the daemon accepts undone from the kernel: <linux/if_tun.h>, since Linux 2.6.27; UDP since 6.2.
 const (
 	offloadTCP = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
 	offloadUDP = 0x20 | 0x40 // TUN_F_USO4, TUN_F_USO6
@@ -51,8 +51,8 @@ func setOffload(fd int) error {
 	return nil
 }
 
-// noOffload takes back what an earlier life of a persistent TAP asked for: without the header to say so, super-frames
-// would come as if they were whole packets.
+// noOffload switches super-frames off, which an earlier process may have switched on for a persistent TAP: without the
+// virtio header they would look like whole packets.
 func noOffload(f *os.File) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -79,7 +79,7 @@ func Check(fd int, name string) error {
 		if !virtio {
 			return fmt.Errorf("descriptor of interface %s: a packet socket without virtio headers", name)
 		}
-		return nil // its name is the sandbox's affair, whose namespace this process is not in
+		return nil // this process is not in the sandbox's namespace, and cannot ask for the name
 	}
 	var ifr unix.Ifreq
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {

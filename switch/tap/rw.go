@@ -42,7 +42,7 @@ func (d *Device) Serve(p *vswitch.Port) error {
 	return translate(r.errno)
 }
 
-// drain reads all frames that are there, and says whether to stop; false waits for more.
+// drain reads all frames in the TAP's queue, and says whether to stop; false waits for more.
 func (r *reader) drain(fd uintptr) bool {
 	header := r.dev.header
 	r.iov[0].Base = &r.frame.Header[header]
@@ -50,7 +50,7 @@ func (r *reader) drain(fd uintptr) bool {
 	r.frame.More = true
 	defer r.port.Flush()
 	for used := 0; ; {
-		if used >= quota { // those who gather let go as well: a lone datagram must not wait for a flood to end
+		if used >= quota { // batches are sent as well: a lone datagram must not wait for a flood to end
 			used = 0
 			r.port.Flush()
 			if pause := r.pace.Round(&r.frame); pause > 0 {

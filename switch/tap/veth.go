@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file makes what serves as a TAP where /dev/net/tun cannot be opened, as in a container of another engine: a veth
-// pair in the sandbox, one end of which is the interface, and on the other end a packet socket (packet(7)). With
-// PACKET_VNET_HDR the socket carries the same virtio header as a TAP, super-frames included, so that everything behind
-// the descriptor is the same. It is slower, since the kernel queues each frame twice, and the sandbox sees the other
+// This file makes a substitute for a TAP where /dev/net/tun cannot be opened, as in a container of another engine: a
+// veth pair in the sandbox. One end is the interface, and a packet socket (packet(7)) is bound to the other end. With
+// PACKET_VNET_HDR the socket carries the same virtio header as a TAP, super-frames included, so the code behind the
+// descriptor is the same. A pair is slower, since the kernel queues each frame twice, and the sandbox sees its other
 // end.
 
 // peerPrefix begins the name of the pair's other end.
@@ -52,7 +52,7 @@ func unusableTUN(err error) bool {
 	return false
 }
 
-// createVeth makes a pair, or opens one that is there already, and returns the packet socket on its other end.
+// createVeth makes a pair, or opens one that exists, and returns the packet socket on its other end.
 func createVeth(name string, mac net.HardwareAddr, mtu int) (*os.File, error) {
 	made, err := addVeth(name, mac, mtu)
 	if err != nil {

@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A reader that always finds frames keeps its processor: Go's scheduler stops a goroutine after 10 ms, and as long as
-// any can run it looks for what has come on other descriptors no more often than that either (runtime: sysmon). On the
-// small machines where the daemon runs on one processor, that is how long a neighbour's frames would wait for a flood,
-// at each turn. So a busy reader parks itself now and then, on an eventfd(2) that is ready at once: to find that out
-// the scheduler has to look at all descriptors, and runs those who wait for them first.
+// A reader that always finds frames holds its processor. Go's scheduler stops a goroutine after 10 ms only, and while
+// goroutines can run it polls other descriptors no more often than that (runtime: sysmon). On a small machine, where
+// the daemon runs on one processor, a neighbour's frames would wait that long behind a flood, each time. So a busy
+// reader parks itself now and then, on an eventfd(2) that is ready at once. To find that out the scheduler polls all
+// descriptors, and it first runs the goroutines that wait for them.
 
-// quota is how much a reader takes before it lets others have their turn: 64 small frames, or some 0.8 MiB of large
-// ones, 0.1 to 0.3 ms of work.
+// quota is how much a reader reads before it yields: 64 small frames, or some 0.8 MiB of large ones, 0.1 to 0.3 ms of
+// work.
 const (
 	quota      = 64
 	quotaBytes = 16 << 10 // of a frame's length that count like a frame
 )
 
-// yielder lets other goroutines run, and such as wait for descriptors. It is for one goroutine.
+// yielder lets other goroutines run, also those that wait for descriptors. One goroutine uses it.
 type yielder struct {
 	file *os.File // an eventfd; nil before the first use
 	raw  syscall.RawConn
