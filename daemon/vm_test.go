@@ -98,13 +98,14 @@ func fetch(address string) string {
 	return string(b)
 }
 
-// TestAVirtualMachineIsAContainer: address, name, published port, flows, and all of them again after its program and the
-// daemon have been started again.
+// TestAVirtualMachineIsAContainer: address, name, published port, flows, and all of them again after its program and
+// the daemon have been started again.
 func TestAVirtualMachineIsAContainer(t *testing.T) {
 	running := leak.Goroutines()
 	t.Cleanup(func() { running.NoneLeft(t) })
 	w := newVMWorld(t, func(_ *network.NetworkSpec, q *api.AttachRequest) {
-		q.Spec.Ports = []network.PortBinding{{Proto: network.TCP, Port: 80, End: 80, HostIP: netip.MustParseAddr("127.0.0.1")}}
+		q.Spec.Ports = []network.PortBinding{{Proto: network.TCP, Port: 80, End: 80,
+			HostIP: netip.MustParseAddr("127.0.0.1")}}
 	})
 	e := w.c.Endpoints[0]
 	for round := range 3 {
@@ -174,7 +175,8 @@ func routerAdvertisement(t *testing.T, g *vmGuest) *ndp.RouterAdvertisement {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frame := append(append([]byte{0x33, 0x33, 0, 0, 0, 2}, g.mac...), 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(body)), 58, 255)
+	frame := append(append([]byte{0x33, 0x33, 0, 0, 0, 2}, g.mac...), 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(body)), 58,
+		255)
 	frame = append(append(append(frame, from.AsSlice()...), to.AsSlice()...), body...)
 	if err := g.send(frame); err != nil {
 		t.Fatal(err)

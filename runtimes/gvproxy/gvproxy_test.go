@@ -80,7 +80,8 @@ func TestForwarderAnswersAsGvproxyDoes(t *testing.T) {
 		b, _ := io.ReadAll(answer.Body)
 		_ = answer.Body.Close()
 		if answer.StatusCode != test.status || !strings.Contains(string(b), test.want) {
-			t.Errorf("%s %s %s: %d %s, want %d %s", test.method, test.path, test.body, answer.StatusCode, b, test.status,
+			t.Errorf("%s %s %s: %d %s, want %d %s", test.method, test.path, test.body, answer.StatusCode, b,
+				test.status,
 				test.want)
 		}
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// daemon starts usernet's daemon as the user whose engine will find it, and returns its log, and what ends it with a signal.
+// daemon starts usernet's daemon as the user whose engine will find it, and returns its log, and what ends it with a
+// signal.
 func (u *user) daemon() (log string, end func(syscall.Signal)) {
 	u.t.Helper()
 	log, end = u.startEnding(usernet, "serve")
