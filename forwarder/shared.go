@@ -23,7 +23,7 @@ type Shared struct {
 
 	limits Limits
 	use    [usageKinds]atomic.Int64
-	// descriptors and memory are divided among containers (budgets.go).
+	// descriptors and memory are divided among containers (limits.go).
 	descriptors, memory *budget.Budget
 
 	host     *hostaddr.Set // the machine's own addresses

@@ -100,7 +100,8 @@ func TestFramesCrossInEachEncapsulation(t *testing.T) {
 			open := func(n *netns, peer string, id byte) *station {
 				var f *Fabric
 				must(t, n.in(func() (err error) {
-					f, err = New(Config{Host: hostA, Listen: netip.AddrPortFrom(netip.Addr{}, encap.Port()), Encap: encap})
+					f, err = New(Config{Host: hostA, Listen: netip.AddrPortFrom(netip.Addr{}, encap.Port()),
+						Encap: encap})
 					return err
 				}))
 				t.Cleanup(func() { must(t, f.Close()) })

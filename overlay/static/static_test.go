@@ -110,7 +110,8 @@ func TestPortsAreShared(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Join(cfg("three", uint32(len("one")+'o')), three); err == nil || !strings.Contains(err.Error(), "in use by network one") {
+	if err := s.Join(cfg("three", uint32(len("one")+'o')), three); err == nil || !strings.Contains(err.Error(),
+		"in use by network one") {
 		t.Errorf("one number for two networks: %v", err)
 	}
 	if s.Drops("one") == nil || s.Drops("three") != nil {
@@ -125,7 +126,8 @@ func TestPortsAreShared(t *testing.T) {
 	if err := s.Probe(fabric.VXLAN, number); err != nil {
 		t.Errorf("a port of the set's: %v", err)
 	}
-	if err := New(slog.Default()).Probe(fabric.VXLAN, number); err == nil || !strings.Contains(err.Error(), "-o usernet.port=") {
+	if err := New(slog.Default()).Probe(fabric.VXLAN, number); err == nil || !strings.Contains(err.Error(),
+		"-o usernet.port=") {
 		t.Errorf("a port that others have: %v", err)
 	}
 	if err := two.Close(); err != nil {

@@ -55,13 +55,15 @@ func reaches(t testing.TB, ns, address string) {
 	})
 }
 
-// TestVXLANDeviceOfAnother joins two daemons that are in no cluster and a kernel's VXLAN device by a network of the driver vxlan.
+// TestVXLANDeviceOfAnother joins two daemons that are in no cluster and a kernel's VXLAN device by a network of the
+// driver vxlan.
 func TestVXLANDeviceOfAnother(t *testing.T) {
 	a, b := newHost(t, 1), newHost(t, 2)
 	a.start()
 	b.start()
 	const kernel = "/run/netns/xh-h3"
-	rootIn(t, kernel, "ip", "link", "add", "vx42", "mtu", "1450", "type", "vxlan", "id", "42", "local", "192.0.2.3", "dstport", "4789")
+	rootIn(t, kernel, "ip", "link", "add", "vx42", "mtu", "1450", "type", "vxlan", "id", "42", "local", "192.0.2.3",
+		"dstport", "4789")
 	t.Cleanup(func() { rootIn(t, kernel, "ip", "link", "del", "vx42") })
 	for _, peer := range []string{"192.0.2.1", "192.0.2.2"} {
 		rootIn(t, kernel, "bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vx42", "dst", peer)
@@ -72,13 +74,16 @@ func TestVXLANDeviceOfAnother(t *testing.T) {
 	digestServer(t, kernel, "10.42.0.193:80")
 
 	create := func(h *host, span, peers string) {
-		h.docker("network", "create", "-d", "vxlan", "--subnet", "10.42.0.0/24", "--ip-range", span, "--gateway", "10.42.0.254",
+		h.docker("network", "create", "-d", "vxlan", "--subnet", "10.42.0.0/24", "--ip-range", span, "--gateway",
+			"10.42.0.254",
 			"--ipv6", "--subnet", "fd42::/64", "-o", "usernet.vni=42", "-o", "usernet.peers="+peers, "v42")
 	}
 	create(a, "10.42.0.0/26", "192.0.2.2,192.0.2.3")
 	create(b, "10.42.0.64/26", "192.0.2.1,192.0.2.3")
-	a.serve("one", []string{"--network", "v42", "--ip", "10.42.0.10", "--ip6", "fd42::10"}, helper, "tcpserve", ":80", "digest")
-	b.serve("two", []string{"--network", "v42", "--ip", "10.42.0.70", "--ip6", "fd42::70"}, helper, "tcpserve", ":80", "digest")
+	a.serve("one", []string{"--network", "v42", "--ip", "10.42.0.10", "--ip6", "fd42::10"}, helper, "tcpserve", ":80",
+		"digest")
+	b.serve("two", []string{"--network", "v42", "--ip", "10.42.0.70", "--ip6", "fd42::70"}, helper, "tcpserve", ":80",
+		"digest")
 	all := func() {
 		t.Helper()
 		for _, address := range []string{"10.42.0.70", "10.42.0.193", "fd42::70", "fd42::c1"} {
@@ -111,9 +116,12 @@ func TestVXLANDeviceOfAnother(t *testing.T) {
 	all()
 
 	// The port and the number are the network's for as long as it is there.
-	a.fails("in use by network v42", "network", "create", "-d", "vxlan", "-o", "usernet.vni=42", "-o", "usernet.peers=192.0.2.4", "again")
-	a.fails("peer 192.0.2.2 has port 4789 for network v42", "network", "create", "-d", "vxlan", "-o", "usernet.vni=43", "-o", "usernet.peers=192.0.2.2:4790", "again")
-	a.ok("network", "create", "-d", "vxlan", "-o", "usernet.vni=42", "-o", "usernet.port=4790", "-o", "usernet.peers=192.0.2.4", "again")
+	a.fails("in use by network v42", "network", "create", "-d", "vxlan", "-o", "usernet.vni=42", "-o",
+		"usernet.peers=192.0.2.4", "again")
+	a.fails("peer 192.0.2.2 has port 4789 for network v42", "network", "create", "-d", "vxlan", "-o", "usernet.vni=43",
+		"-o", "usernet.peers=192.0.2.2:4790", "again")
+	a.ok("network", "create", "-d", "vxlan", "-o", "usernet.vni=42", "-o", "usernet.port=4790", "-o",
+		"usernet.peers=192.0.2.4", "again")
 	a.ok("network", "rm", "again")
 	a.ok("rm", "-f", "one")
 	a.ok("network", "rm", "v42")
@@ -137,10 +145,13 @@ func TestVXLANNetworksThatCannotBe(t *testing.T) {
 		{"-o usernet.peers=", []string{"-o", "usernet.vni=1"}},
 		{"is no peer", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=there"}},
 		{"is in use between usernet's hosts", []string{"-o", "usernet.vni=16777215", "-o", "usernet.peers=192.0.2.2"}},
-		{"GRE needs IP protocol 47", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o", "usernet.encap=gre"}},
-		{"is no encapsulation", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o", "usernet.encap=stt"}},
+		{"GRE needs IP protocol 47", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o",
+			"usernet.encap=gre"}},
+		{"is no encapsulation", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o",
+			"usernet.encap=stt"}},
 		{"is no peer", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=0.0.0.0"}},
-		{"unknown option encrypted", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o", "encrypted"}},
+		{"unknown option encrypted", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o",
+			"encrypted"}},
 	} {
 		h.fails(test.words, append(append([]string{"network", "create", "-d", "vxlan"}, test.args...), "n")...)
 	}
@@ -158,7 +169,8 @@ func TestVXLANNetworksThatCannotBe(t *testing.T) {
 		}
 		return nil
 	})
-	h.fails("-o usernet.port=", "network", "create", "-d", "vxlan", "-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "n")
+	h.fails("-o usernet.port=", "network", "create", "-d", "vxlan", "-o", "usernet.vni=1", "-o",
+		"usernet.peers=192.0.2.2", "n")
 	if out := h.ok("network", "ls", "-q", "-f", "driver=vxlan"); out != "" {
 		t.Errorf("a network that was refused is there: %s", out)
 	}
@@ -191,14 +203,16 @@ func newOpenVSwitch(t testing.TB) *openVSwitch {
 	rootIn(t, ovsNS, "ovsdb-tool", "create", database, "/usr/share/openvswitch/vswitch.ovsschema")
 	o.serve("ovsdb-server", database, "--remote=punix:"+o.socket(), "--unixctl="+filepath.Join(o.dir, "db.ctl"))
 	eventually(t, func() error {
-		out, err := exec.Command("ovs-vsctl", "--db=unix:"+o.socket(), "--no-wait", "--timeout=5", "init").CombinedOutput()
+		out, err := exec.Command("ovs-vsctl", "--db=unix:"+o.socket(), "--no-wait", "--timeout=5",
+			"init").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("the database of Open vSwitch: %v: %s", err, out)
 		}
 		return nil
 	})
 	o.serve("ovs-vswitchd", "unix:"+o.socket(), "--unixctl="+filepath.Join(o.dir, "sw.ctl"))
-	o.configure("add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "--", "add-port", "br-phy", "eth0")
+	o.configure("add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "--", "add-port", "br-phy",
+		"eth0")
 	rootIn(t, ovsNS, "ip", "addr", "add", "192.0.2.5/24", "dev", "br-phy")
 	rootIn(t, ovsNS, "ip", "link", "set", "br-phy", "up")
 	o.configure("add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev")
@@ -239,9 +253,11 @@ func TestOpenVSwitch(t *testing.T) {
 	digestServer(t, ovsNS, "10.43.0.193:80")
 	for _, encap := range []string{"vxlan", "geneve"} {
 		t.Run(encap, func(t *testing.T) {
-			h.docker("network", "create", "-d", "vxlan", "--subnet", "10.43.0.0/24", "--ip-range", "10.43.0.0/25", "--gateway", "10.43.0.254",
+			h.docker("network", "create", "-d", "vxlan", "--subnet", "10.43.0.0/24", "--ip-range", "10.43.0.0/25",
+				"--gateway", "10.43.0.254",
 				"-o", "usernet.encap="+encap, "-o", "usernet.vni=77", "-o", "usernet.peers=192.0.2.5", "lan")
-			o.configure("add-port", "br-int", "t0", "--", "set", "interface", "t0", "type="+encap, "options:remote_ip=192.0.2.1", "options:key=77")
+			o.configure("add-port", "br-int", "t0", "--", "set", "interface", "t0", "type="+encap,
+				"options:remote_ip=192.0.2.1", "options:key=77")
 			h.serve("box", []string{"--network", "lan", "--ip", "10.43.0.10"}, helper, "tcpserve", ":80", "digest")
 			h.pings("box", "10.43.0.193")
 			reaches(t, ovsNS, "10.43.0.10")
