@@ -1,7 +1,7 @@
 package bypass
 
-// All tests here run in bubbles of testing/synctest: time.Sleep there waits in the bubble's own clock, which moves on once
-// nothing else can run, and so takes no time and waits for nothing real.
+// All tests here run in bubbles of testing/synctest: time.Sleep there waits in the bubble's own clock, which moves on
+// once nothing else can run, and so takes no time and waits for nothing real.
 
 import (
 	"context"

@@ -16,7 +16,8 @@ import (
 // Docker's and of CI runners: the kernel then refuses a fresh /proc.
 func (d daemon) masked() *daemon {
 	script := `mount --bind /dev/null /proc/timer_list && exec "$@"`
-	d.prefix = append([]string{"unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-e", "-c", script, "sh"}, d.prefix...)
+	d.prefix = append([]string{"unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-e", "-c", script, "sh"},
+		d.prefix...)
 	return &d
 }
 
@@ -27,14 +28,16 @@ func attackCallersProc(t *testing.T) {
 	root := d.rootfs()
 	in := d.masked()
 	// The kernel lets nobody mount a fresh one there: else this test would show nothing.
-	if r := in.command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "mount", "-t", "proc", "proc", "/proc"); r.code == 0 {
+	if r := in.command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "mount", "-t", "proc",
+		"proc", "/proc"); r.code == 0 {
 		t.Fatalf("a fresh /proc can be mounted here: %v", r)
 	}
 	r := in.try("run", "--rm", "--network", "none", "--rootfs", root, "--", "/bin/busybox", "ls", "/proc")
 	if r.code != 125 || !strings.Contains(r.stderr, "systempaths=unconfined") {
 		t.Errorf("a /proc of its own is impossible, and this is not said: %v", r)
 	}
-	r = in.try("run", "--rm", "--network", "none", "--security-opt", "proc=none", "--rootfs", root, "--", "/bin/busybox", "ls", "/proc")
+	r = in.try("run", "--rm", "--network", "none", "--security-opt", "proc=none", "--rootfs", root, "--",
+		"/bin/busybox", "ls", "/proc")
 	if r.code != 0 || r.stdout != "" {
 		t.Errorf("/proc is not empty: %v", r)
 	}
@@ -104,8 +107,9 @@ func attackDevices(t *testing.T) {
 	}
 	defer os.Remove(secret)
 	root := d.rootfs()
-	r := d.try("run", "--rm", "--privileged", "--rootfs", root, "--", "busybox", "sh", "-c", "echo injected >"+slave.Name()+
-		"; busybox ls /dev/shm /dev/pts; busybox cat "+secret+"; busybox umount -l /dev/pts; busybox umount -l /dev/shm; busybox umount -l /dev; busybox ls /dev/shm /dev/pts; busybox ls /dev")
+	r := d.try("run", "--rm", "--privileged", "--rootfs", root, "--", "busybox", "sh", "-c",
+		"echo injected >"+slave.Name()+
+			"; busybox ls /dev/shm /dev/pts; busybox cat "+secret+"; busybox umount -l /dev/pts; busybox umount -l /dev/shm; busybox umount -l /dev; busybox ls /dev/shm /dev/pts; busybox ls /dev")
 	for _, bad := range []string{"user-shm-secret", filepath.Base(secret), "tty0", "net\n", "vda", "sda", "kmsg"} {
 		if strings.Contains(r.stdout, bad) {
 			t.Errorf("%q is there: %v", bad, r)
@@ -116,19 +120,25 @@ func attackDevices(t *testing.T) {
 	if got := strings.Fields(names); strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("/dev has %q, want %q", got, want)
 	}
-	if out := d.ok("run", "--rm", "-t", "--rootfs", root, "--", "busybox", "sh", "-c", "tty; ls /dev/pts"); !strings.Contains(out, "/dev/pts/0") || strings.Contains(out, "1") {
+	if out := d.ok("run", "--rm", "-t", "--rootfs", root, "--", "busybox", "sh", "-c",
+		"tty; ls /dev/pts"); !strings.Contains(out, "/dev/pts/0") || strings.Contains(out, "1") {
 		t.Errorf("the terminal is not one of the sandbox's own: %q", out)
 	}
 	d.idle("box", "--rootfs", root)
-	if out := d.ok("exec", "-t", "box", "busybox", "sh", "-c", "tty; stty size >/dev/null && echo sized"); !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "sized") {
+	if out := d.ok("exec", "-t", "box", "busybox", "sh", "-c",
+		"tty; stty size >/dev/null && echo sized"); !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out,
+		"sized") {
 		t.Errorf("the terminal of exec is not one of the sandbox's own: %q", out)
 	}
-	d.ok("exec", "box", "busybox", "sh", "-c", "busybox rm /dev/ptmx; busybox mkfifo /dev/ptmx") // what waits for a reader
-	if r := d.try("exec", "-t", "box", "busybox", "true"); r.code != 125 || r.stderr != "usernet: terminal: /dev/ptmx of the sandbox is none\n" {
+	// what waits for a reader
+	d.ok("exec", "box", "busybox", "sh", "-c", "busybox rm /dev/ptmx; busybox mkfifo /dev/ptmx")
+	if r := d.try("exec", "-t", "box", "busybox", "true"); r.code != 125 || r.stderr !=
+		"usernet: terminal: /dev/ptmx of the sandbox is none\n" {
 		t.Errorf("a FIFO for a terminal: %v", r)
 	}
 	d.ok("run", "--rm", "--rootfs", root, "--", "busybox", "sh", "-c", "echo x >/dev/null && [ $(busybox head -c 9 /dev/zero | busybox wc -c) = 9 ] && echo x >/dev/shm/x && echo text >/dev/stdout")
-	if out := d.ok("run", "--rm", "--device", "/dev/net/tun", "--rootfs", root, "--", "busybox", "ls", "/dev/net"); out != "tun" {
+	if out := d.ok("run", "--rm", "--device", "/dev/net/tun", "--rootfs", root, "--", "busybox", "ls",
+		"/dev/net"); out != "tun" {
 		t.Errorf("--device: %q", out)
 	}
 }
@@ -178,7 +188,8 @@ func attackAPIFromInside(t *testing.T) {
 		curl -sS --unix-socket %[2]s -d '{"Container":"jail"}' http://d/networks/bridge/connect; ls %[1]s %[3]s; ip -br link`,
 		filepath.Dir(d.socket), d.socket, filepath.Join(d.dir, "state"))
 	r := d.try("run", "--rm", "--privileged", "--name", "jail", "--network", "jail", "--", "sh", "-c", script)
-	if strings.Contains(r.stdout, "eth1") || strings.Contains(r.stdout, "usernet.") || strings.Contains(r.stdout, "containers") {
+	if strings.Contains(r.stdout, "eth1") || strings.Contains(r.stdout, "usernet.") ||
+		strings.Contains(r.stdout, "containers") {
 		t.Errorf("%v", r)
 	}
 	r = d.try("run", "--rm", "--share-api", "--", "ls", filepath.Dir(d.socket))
@@ -187,7 +198,8 @@ func attackAPIFromInside(t *testing.T) {
 	}
 	// Where its directory has other things in it, the socket alone is covered, and the state.
 	other := startDaemon(t)
-	r = other.try("run", "--rm", "--", "sh", "-c", "curl -sS --unix-socket "+other.socket+" http://d/version; ls "+filepath.Join(other.dir, "state"))
+	r = other.try("run", "--rm", "--", "sh", "-c",
+		"curl -sS --unix-socket "+other.socket+" http://d/version; ls "+filepath.Join(other.dir, "state"))
 	if r.stdout != "" {
 		t.Errorf("%v", r)
 	}
@@ -224,8 +236,8 @@ func TestSharedDirectoriesStaySeen(t *testing.T) {
 	}
 }
 
-// attackProcOfTheHost looks below the /proc of a container that has the caller's files, and for the processes that enter
-// its namespaces.
+// attackProcOfTheHost looks below the /proc of a container that has the caller's files, and for the processes that
+// enter its namespaces.
 func attackProcOfTheHost(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "second")
@@ -249,7 +261,8 @@ func TestNoServiceOfTheHostIsReached(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sockets []string
-	for _, path := range []string{"/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/dbus/system_bus_socket", "/run/avahi-daemon/socket"} {
+	for _, path := range []string{"/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve",
+		"/run/dbus/system_bus_socket", "/run/avahi-daemon/socket"} {
 		name := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
 		l, err := net.Listen("unix", name)
 		if err != nil {
@@ -261,7 +274,8 @@ func TestNoServiceOfTheHostIsReached(t *testing.T) {
 	asRoot(t, "mount -t tmpfs none /run; for s in "+strings.Join(sockets, " ")+`; do mkdir -p $(dirname ${s#*:}); touch ${s#*:}; mount --bind ${s%%:*} ${s#*:}; done`)
 	t.Cleanup(func() { asRoot(t, "umount -R /run") })
 	look := "for s in /run/*/*socket /run/systemd/resolve/*; do busybox nc -U $s </dev/null && echo $s; socat -u OPEN:/dev/null UNIX-CONNECT:$s && echo reached $s; done 2>/dev/null"
-	if r := d.try("run", "--rm", "--share-services", "--", "sh", "-c", look); strings.Count(r.stdout, "reached") != len(sockets) {
+	if r := d.try("run", "--rm", "--share-services", "--", "sh", "-c", look); strings.Count(r.stdout, "reached") != len(
+		sockets) {
 		t.Errorf("--share-services: %v", r)
 	}
 	if r := d.try("run", "--rm", "--", "sh", "-c", look); strings.Contains(r.stdout, "reached") {
@@ -280,7 +294,8 @@ func TestDockersSysctlsOfTheNetwork(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	r := d.try("run", "--rm", "--user", "1234", "--", "sh", "-c", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; busybox timeout 1 "+helper+" tcpserve 127.0.0.1:80 addr; ping -c 1 -W 5 127.0.0.1")
-	if !strings.HasPrefix(r.stdout, "0\n") || !strings.Contains(r.stdout, "listening") || !strings.Contains(r.stdout, "1 received") {
+	if !strings.HasPrefix(r.stdout, "0\n") || !strings.Contains(r.stdout, "listening") ||
+		!strings.Contains(r.stdout, "1 received") {
 		t.Errorf("not root, and port 80 or ping are refused: %v", r)
 	}
 }
@@ -289,7 +304,8 @@ func TestHostnameIsInEtc(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	for _, flags := range [][]string{{}, {"--rootfs", d.rootfs()}} {
-		args := append(append([]string{"run", "--rm", "--hostname", "chosen"}, flags...), "--", "busybox", "cat", "/etc/hostname")
+		args := append(append([]string{"run", "--rm", "--hostname", "chosen"}, flags...), "--", "busybox", "cat",
+			"/etc/hostname")
 		if out := d.ok(args...); out != "chosen" {
 			t.Errorf("%q: %q", args, out)
 		}
