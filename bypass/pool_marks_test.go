@@ -233,8 +233,8 @@ func TestFailuresPause(t *testing.T) {
 	}
 }
 
-// TestUnansweredBecauseOfRules: the container's rules explain why a connection is not answered, and nothing is left of it
-// once they are gone.
+// TestUnansweredBecauseOfRules: the container's rules explain why a connection is not answered, and nothing is left
+// of it once they are gone.
 func TestUnansweredBecauseOfRules(t *testing.T) {
 	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
 		s.set(func() { s.refuse = ErrContainerRules })
@@ -250,7 +250,8 @@ func TestUnansweredBecauseOfRules(t *testing.T) {
 	})
 }
 
-// TestChangedRulesEndNoSuspension: connections that were not answered before there were rules are not explained by them.
+// TestChangedRulesEndNoSuspension: connections that were not answered before there were rules are not explained by
+// them.
 func TestChangedRulesEndNoSuspension(t *testing.T) {
 	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
 		takes(t, p, Outbound, 1)

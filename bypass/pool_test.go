@@ -144,7 +144,8 @@ func get(t *testing.T, p *Pool, d Direction) error {
 	return err
 }
 
-// silence leaves connections to one destination after the other unanswered, until the pool has no more sockets for them.
+// silence leaves connections to one destination after the other unanswered, until the pool has no more sockets for
+// them.
 func silence(p *Pool) {
 	for i := range unansweredInRow {
 		p.Unanswered(destination(i))

@@ -21,7 +21,8 @@ func TestOneUnansweredDestinationKeepsTheBypass(t *testing.T) {
 			p.Answered(good)
 			time.Sleep(time.Duration(minutes * float64(time.Minute)))
 			if !p.Avoids(bad) || p.Avoids(good) {
-				t.Errorf("%d: within %v minutes: avoids it: %v, the other: %v", i, minutes, p.Avoids(bad), p.Avoids(good))
+				t.Errorf("%d: within %v minutes: avoids it: %v, the other: %v", i, minutes, p.Avoids(bad),
+					p.Avoids(good))
 			}
 			time.Sleep(time.Nanosecond)
 		}

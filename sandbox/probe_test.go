@@ -34,11 +34,13 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 		needed bool
 		says   []string
 	}{
-		"no namespaces":  {checkUserNS(probed{}, unix.EPERM), true, []string{"cannot be made", "seccomp=unconfined"}},
-		"too many":       {checkUserNS(probed{}, unix.ENOSPC), true, []string{"too many"}},
-		"no mounts":      {checkUserNS(probed{Mount: "refused"}, nil), true, []string{"refused", "usernet integrate nesting"}},
-		"no host names":  {checkHostname(probed{Hostname: "refused"}), false, []string{"refused", "--hostname"}},
-		"a covered proc": {checkProc(probed{Proc: "refused"}), false, []string{"systempaths=unconfined", "unmask=ALL", "proc=none"}},
+		"no namespaces": {checkUserNS(probed{}, unix.EPERM), true, []string{"cannot be made", "seccomp=unconfined"}},
+		"too many":      {checkUserNS(probed{}, unix.ENOSPC), true, []string{"too many"}},
+		"no mounts": {checkUserNS(probed{Mount: "refused"}, nil), true,
+			[]string{"refused", "usernet integrate nesting"}},
+		"no host names": {checkHostname(probed{Hostname: "refused"}), false, []string{"refused", "--hostname"}},
+		"a covered proc": {checkProc(probed{Proc: "refused"}), false,
+			[]string{"systempaths=unconfined", "unmask=ALL", "proc=none"}},
 	} {
 		if c.r.OK || c.r.Needed != c.needed {
 			t.Errorf("%s: %+v", name, c.r)

@@ -10,8 +10,8 @@ import (
 	"github.com/usernet/usernet/internal/leak"
 )
 
-// TestLimiter has frames of a super-frame's size and small ones wait so that the rate and one burst are never exceeded,
-// but for one frame.
+// TestLimiter has frames of a super-frame's size and small ones wait so that the rate and one burst are never
+// exceeded, but for one frame.
 func TestLimiter(t *testing.T) {
 	for _, size := range []int{60, 1514, 65000} {
 		now := time.Unix(1000, 0)
@@ -59,8 +59,8 @@ func (s *slowSink) WriteFrame(f *Frame) error {
 	return nil
 }
 
-// TestLimitedPort floods a port that has a bound: in the time that it takes, no more goes than the bound lets, what its
-// queue has no room for counts as dropped, and closing it in the midst leaves nothing.
+// TestLimitedPort floods a port that has a bound: in the time that it takes, no more goes than the bound lets, what
+// its queue has no room for counts as dropped, and closing it in the midst leaves nothing.
 func TestLimitedPort(t *testing.T) {
 	goroutines := leak.Goroutines()
 	sw := New(Config{})
@@ -72,7 +72,8 @@ func TestLimitedPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, err := sw.Connect(PortConfig{Name: "gateway", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Role: Gateway}, &slowSink{})
+	from, err := sw.Connect(PortConfig{Name: "gateway", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Role: Gateway},
+		&slowSink{})
 	if err != nil {
 		t.Fatal(err)
 	}

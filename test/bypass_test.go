@@ -172,7 +172,8 @@ func TestBypassGivesWay(t *testing.T) {
 		other := freePort()
 		listen(t, fmt.Sprintf("%s:%d", host4, other), func(c *net.TCPConn) { c.Close() })
 		many := `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do "$0" tcpdial "$1" 2s minttl=255 & done; wait`
-		d.says("timeout", "near", "sh", "-c", many, helper, fmt.Sprintf("%s:%d", host4, other)) // near as the gateway is
+		// near as the gateway is
+		d.says("timeout", "near", "sh", "-c", many, helper, fmt.Sprintf("%s:%d", host4, other))
 		d.isBypassed(1, func() { dials(d, "near") })
 	})
 	t.Run("a service of the container at the same port", func(t *testing.T) {

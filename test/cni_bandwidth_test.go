@@ -22,7 +22,8 @@ func TestCNIBandwidth(t *testing.T) {
 	port := freePort()
 	const egress, ingress, burst = 1 << 20, 2 << 20, 64 << 10 // bytes, and bytes a second
 	c.add(c.attachment(slow, "slow", "eth0", map[string]any{
-		"bandwidth":    map[string]int{"ingressRate": 8 * ingress, "ingressBurst": 8 * burst, "egressRate": 8 * egress, "egressBurst": 8 * burst},
+		"bandwidth": map[string]int{"ingressRate": 8 * ingress, "ingressBurst": 8 * burst, "egressRate": 8 * egress,
+			"egressBurst": 8 * burst},
 		"portMappings": []map[string]any{{"hostPort": port, "containerPort": 80, "protocol": "tcp"}},
 	}))
 	there := c.add(c.attachment(other, "other", "eth0", nil)).IPs[0].Address.IP.String()
@@ -40,7 +41,8 @@ func TestCNIBandwidth(t *testing.T) {
 	}{
 		"to a neighbour":   {3 << 20, egress, func(n int) result { return slow.run(send(n, there+":80")...) }},
 		"from a neighbour": {5 << 20, ingress, func(n int) result { return other.run(send(n, here+":80")...) }},
-		"from the host":    {5 << 20, ingress, func(n int) result { return d.command("sh", send(n, "127.0.0.1:"+strconv.Itoa(port))[1:]...) }},
+		"from the host": {5 << 20, ingress,
+			func(n int) result { return d.command("sh", send(n, "127.0.0.1:"+strconv.Itoa(port))[1:]...) }},
 	} {
 		begin := time.Now()
 		r := x.run(x.bytes)
@@ -52,8 +54,10 @@ func TestCNIBandwidth(t *testing.T) {
 			t.Errorf("%s: %d bytes in %s, at most %.0f", name, x.bytes, took, most)
 		}
 	}
-	for _, bad := range []map[string]int{{"ingressRate": 8}, {"egressBurst": 8}, {"egressRate": 8, "egressBurst": 1 << 40}} {
-		_, err := c.AddNetworkList(t.Context(), c.list, c.attachment(other, "bad", "eth1", map[string]any{"bandwidth": bad}))
+	for _, bad := range []map[string]int{{"ingressRate": 8}, {"egressBurst": 8},
+		{"egressRate": 8, "egressBurst": 1 << 40}} {
+		_, err := c.AddNetworkList(t.Context(), c.list,
+			c.attachment(other, "bad", "eth1", map[string]any{"bandwidth": bad}))
 		wantCode(t, err, types.ErrInvalidNetworkConfig, "bandwidth")
 	}
 }

@@ -33,7 +33,8 @@ func (p *hostProcess) awaitPath(t testing.TB, want Path) {
 	})
 }
 
-// TestUDPBlocked drops all UDP between two hosts: what containers send goes by TCP, and by UDP again when that gets through.
+// TestUDPBlocked drops all UDP between two hosts: what containers send goes by TCP, and by UDP again when that gets
+// through.
 func TestUDPBlocked(t *testing.T) {
 	t.Parallel()
 	h := startHosts(t, 1500, true)

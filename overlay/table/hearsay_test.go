@@ -111,12 +111,14 @@ func TestHearsayIsOfItsOwner(t *testing.T) {
 	a.put(endpoint(hostA, "10.0.0.4", "t4"))
 	b.put(endpoint(hostB, "10.0.0.5", "t5"))
 	for name, row := range map[string]table.Row{
-		"another host's row":           {Key: key, Value: value, Owner: hostB, Version: 9},
-		"another host's endpoint":      {Key: other, Value: otherValue, Owner: hostA, Version: 9},
-		"a network":                    {Key: network, Value: networkValue, Owner: hostA, Version: 9},
-		"the removal of a network":     {Key: network, Owner: hostA, Version: 9, Deleted: true},
-		"nonsense":                     {Key: key, Value: []byte("{"), Owner: hostA, Version: 9},
-		"an unknown network's":         {Key: strings.Replace(key, netID, strings.Repeat("cd", 32), 1), Value: []byte(strings.ReplaceAll(string(value), netID, strings.Repeat("cd", 32))), Owner: hostA, Version: 9},
+		"another host's row":       {Key: key, Value: value, Owner: hostB, Version: 9},
+		"another host's endpoint":  {Key: other, Value: otherValue, Owner: hostA, Version: 9},
+		"a network":                {Key: network, Value: networkValue, Owner: hostA, Version: 9},
+		"the removal of a network": {Key: network, Owner: hostA, Version: 9, Deleted: true},
+		"nonsense":                 {Key: key, Value: []byte("{"), Owner: hostA, Version: 9},
+		"an unknown network's": {Key: strings.Replace(key, netID, strings.Repeat("cd", 32), 1),
+			Value: []byte(strings.ReplaceAll(string(value), netID, strings.Repeat("cd", 32))), Owner: hostA,
+			Version: 9},
 		"no key":                       {Key: "x", Owner: hostA},
 		"a block":                      {Key: "blocks/x", Owner: hostA},
 		"the receiver's own endpoints": {Key: other, Value: otherValue, Owner: hostB, Version: 9},
@@ -126,7 +128,8 @@ func TestHearsayIsOfItsOwner(t *testing.T) {
 		}
 	}
 	mine, mineValue := endpoint(hostA, "10.0.0.5", "t6") // an address that b's container has
-	if err := b.Hear(hostA, table.Row{Key: mine, Value: mineValue, Owner: hostA, Incarnation: 9, Version: 9}); err != nil {
+	if err := b.Hear(hostA, table.Row{Key: mine, Value: mineValue, Owner: hostA, Incarnation: 9, Version: 9}); err !=
+		nil {
 		t.Error(err)
 	}
 	b.sees("t5=10.0.0.5 down=false")

@@ -42,7 +42,8 @@ func (f *fakeDaemon) Network(_ context.Context, ref string) (dockernet.Inspect, 
 	n := dockernet.Inspect{Network: dockernet.Network{ID: ref, Name: ref, Driver: spec.Driver, Internal: spec.Internal}}
 	n.Containers = map[string]dockernet.EndpointResource{}
 	for _, p := range spec.Pools {
-		n.IPAM.Config = append(n.IPAM.Config, dockernet.IPAMConfig{Subnet: p.Subnet, Gateway: p.Gateway, IPRange: p.Range})
+		n.IPAM.Config = append(n.IPAM.Config,
+			dockernet.IPAMConfig{Subnet: p.Subnet, Gateway: p.Gateway, IPRange: p.Range})
 	}
 	for _, c := range f.attached {
 		if e := c.Endpoints[0]; e.NetworkID == ref {
@@ -96,14 +97,16 @@ func (f *fakeDaemon) Attach(_ context.Context, q api.AttachRequest, netns *os.Fi
 	}
 	want := q.Spec.Networks[0]
 	n := f.networks[want.Network]
-	e := &network.Endpoint{NetworkID: want.Network, Interface: want.Interface, Key: q.Key, MAC: network.MAC{2, 0, 0, 0, 0, 7}}
+	e := &network.Endpoint{NetworkID: want.Network, Interface: want.Interface, Key: q.Key,
+		MAC: network.MAC{2, 0, 0, 0, 0, 7}}
 	if want.IPv4.IsValid() {
 		e.IPv4 = netip.PrefixFrom(want.IPv4, n.Pools[0].Subnet.Bits())
 	}
 	if !n.Internal {
 		e.Gateway4 = n.Pools[0].Gateway
 	}
-	c := network.Container{ID: "id-of-" + q.Spec.Name, Name: q.Spec.Name, Labels: q.Spec.Labels, Endpoints: []*network.Endpoint{e}}
+	c := network.Container{ID: "id-of-" + q.Spec.Name, Name: q.Spec.Name, Labels: q.Spec.Labels,
+		Endpoints: []*network.Endpoint{e}}
 	f.attached[q.Key] = c
 	return api.AttachReply{Container: c}, nil
 }
@@ -158,7 +161,8 @@ func (f *fakeDaemon) PortsRemove(_ context.Context, ref string, ports []network.
 	defer f.mu.Unlock()
 	for k, c := range f.attached {
 		if c.ID == ref {
-			c.Ports = slices.DeleteFunc(slices.Clone(c.Ports), func(b network.PortBinding) bool { return slices.Contains(ports, b) })
+			c.Ports = slices.DeleteFunc(slices.Clone(c.Ports),
+				func(b network.PortBinding) bool { return slices.Contains(ports, b) })
 			f.attached[k] = c
 		}
 	}
@@ -204,9 +208,10 @@ func plugged(t *testing.T, d *fakeDaemon, dir, driver string) *docker {
 // call sends a call as dockerd does, and returns the answer, without spaces.
 func (d *docker) call(name, body string) string {
 	d.t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", d.socket)
-	}}}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return net.Dial("unix", d.socket)
+		}}}
 	r, err := c.Post("http://plugin/"+name, "", strings.NewReader(body))
 	if err != nil {
 		d.t.Fatal(err)
@@ -296,7 +301,8 @@ func TestNetworkOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestNamedNetworkIsShared has Docker use a network that is there, also after the plugin was started anew, and leave it.
+// TestNamedNetworkIsShared has Docker use a network that is there, also after the plugin was started anew, and leave
+// it.
 func TestNamedNetworkIsShared(t *testing.T) {
 	f, dir := newFake(), t.TempDir()
 	f.networks["mynet"] = network.NetworkSpec{Name: "mynet", Driver: "bridge", Pools: []network.Pool{
@@ -389,7 +395,8 @@ func TestAddressesAreChosen(t *testing.T) {
 func TestNamesComeFromDocker(t *testing.T) {
 	dir, f := t.TempDir(), newFake()
 	key := "docker/" + networkID + "/" + endpointID
-	f.attached[key] = network.Container{ID: "one", Name: "docker-" + endpointID[:12], Labels: map[string]string{labelEndpoint: endpointID},
+	f.attached[key] = network.Container{ID: "one", Name: "docker-" + endpointID[:12],
+		Labels:    map[string]string{labelEndpoint: endpointID},
 		Endpoints: []*network.Endpoint{{Key: key}}}
 	socket := filepath.Join(dir, "docker.sock")
 	l, err := net.Listen("unix", socket)
@@ -411,7 +418,8 @@ func TestNamesComeFromDocker(t *testing.T) {
 		}
 		_, _ = w.Write([]byte("[" + container + "]"))
 	})
-	m.HandleFunc("/containers/c1/json", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(container)) })
+	m.HandleFunc("/containers/c1/json",
+		func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(container)) })
 	server := &http.Server{Handler: m}
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(l) })

@@ -77,16 +77,21 @@ func TestDockerPlugin(t *testing.T) {
 
 	// A network that others are on as well: names both ways, by each one's own name server.
 	u.ok(usernet, "network", "create", "--subnet", "10.77.0.0/24", "mynet")
-	u.ok(usernet, "run", "-d", "--name", "neighbour", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc/default")
-	u.ok(docker, "network", "create", "-d", "usernet", "--ipam-driver", "usernet", "--ipam-opt", "network=mynet", "--subnet", "10.77.0.0/24", "shared")
-	u.ok(docker, append([]string{"run", "-d", "--name", "app", "--network", "shared", "--network-alias", "shop", "--ip", "10.77.0.200"}, httpd...)...)
+	u.ok(usernet, "run", "-d", "--name", "neighbour", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p", "80",
+		"-h", "/etc/default")
+	u.ok(docker, "network", "create", "-d", "usernet", "--ipam-driver", "usernet", "--ipam-opt", "network=mynet",
+		"--subnet", "10.77.0.0/24", "shared")
+	u.ok(docker, append([]string{"run", "-d", "--name", "app", "--network", "shared", "--network-alias", "shop", "--ip",
+		"10.77.0.200"}, httpd...)...)
 	if out := u.ok(docker, "exec", "app", "nslookup", "neighbour"); !strings.Contains(out, "10.77.0.2") {
 		t.Errorf("Docker's container asks for its neighbour: %s", out)
 	}
 	for _, name := range []string{"app", "shop"} {
-		u.answers("container", usernet, "run", "--rm", "--network", "mynet", "--", "busybox", "wget", "-qO-", "http://"+name+"/")
+		u.answers("container", usernet, "run", "--rm", "--network", "mynet", "--", "busybox", "wget", "-qO-",
+			"http://"+name+"/")
 	}
-	if out := u.ok(usernet, "ps", "--format", "{{.Names}}"); !strings.Contains(out, "app") || !strings.Contains(out, "web") {
+	if out := u.ok(usernet, "ps", "--format", "{{.Names}}"); !strings.Contains(out, "app") || !strings.Contains(out,
+		"web") {
 		t.Errorf("usernet sees %q", out)
 	}
 
@@ -105,11 +110,13 @@ func TestDockerPlugin(t *testing.T) {
 	t.Run("the daemon is killed", func(t *testing.T) {
 		daemon(syscall.SIGKILL)
 		u.daemonEnding()
-		u.answers("container", docker, "run", "--rm", "--network", "shared", "bb:1", "wget", "-qO-", "http://10.77.0.200/")
+		u.answers("container", docker, "run", "--rm", "--network", "shared", "bb:1", "wget", "-qO-",
+			"http://10.77.0.200/")
 		u.answers("outside", docker, "exec", "web", "wget", "-qO-", "http://192.0.2.1:8000/")
 		eventually(t, func() error { return says("http://127.0.0.1:18741/", "container\n") })
 		u.answers("app", usernet, "ps", "--format", "{{.Names}}")
-		u.answers("container", usernet, "run", "--rm", "--network", "mynet", "--", "busybox", "wget", "-qO-", "http://shop/")
+		u.answers("container", usernet, "run", "--rm", "--network", "mynet", "--", "busybox", "wget", "-qO-",
+			"http://shop/")
 	})
 
 	u.ok(usernet, "rm", "-f", "neighbour")
@@ -118,7 +125,8 @@ func TestDockerPlugin(t *testing.T) {
 		t.Errorf("left after docker rm: %q", out)
 	}
 	u.ok(docker, "network", "rm", "lan", "shared")
-	if out := u.ok(usernet, "network", "ls", "--format", "{{.Name}}"); strings.Contains(out, "docker-") || !strings.Contains(out, "mynet") {
+	if out := u.ok(usernet, "network", "ls", "--format", "{{.Name}}"); strings.Contains(out, "docker-") ||
+		!strings.Contains(out, "mynet") {
 		t.Errorf("left after docker network rm: %q", out)
 	}
 }

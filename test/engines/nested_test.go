@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// nestedScript is run in a container of another engine: it has usernet's own containers there, of which one serves a page
-// and others fetch it by name, the outside's by name, and the published port's.
+// nestedScript is run in a container of another engine: it has usernet's own containers there, of which one serves a
+// page and others fetch it by name, the outside's by name, and the published port's.
 const nestedScript = `
 export HOME=/tmp/home XDG_RUNTIME_DIR=/tmp/run PATH=/bin
 busybox mkdir -p -m 700 $HOME $XDG_RUNTIME_DIR
@@ -24,9 +24,11 @@ echo "out: $(usernet run --rm --network mynet -- wget -qO- http://outside.exampl
 echo "port: $(wget -qO- http://127.0.0.1:18080/)"
 `
 
-// nestedWorks are lines that nestedScript prints where everything works: by veth pairs, since there is no /dev/net/tun.
+// nestedWorks are lines that nestedScript prints where everything works: by veth pairs, since there is no
+// /dev/net/tun.
 var nestedWorks = []string{
-	"ok       user namespaces", "veth pairs with packet sockets", "eth0@un-eth0", "by name: container", "out: outside", "port: container",
+	"ok       user namespaces", "veth pairs with packet sockets", "eth0@un-eth0", "by name: container", "out: outside",
+	"port: container",
 }
 
 // nests runs nestedScript by a command that gets the script's text as its last argument.
@@ -53,28 +55,34 @@ func (u *user) filter() string {
 	return filepath.Join(u.dir, "home/.config/usernet/nesting.json")
 }
 
-// TestUsernetInDocker runs usernet in containers of rootless Docker, which have neither privileges nor /dev/net/tun. Docker's
-// own filter refuses to make namespaces, which `usernet check` says.
+// TestUsernetInDocker runs usernet in containers of rootless Docker, which have neither privileges nor /dev/net/tun.
+// Docker's own filter refuses to make namespaces, which `usernet check` says.
 func TestUsernetInDocker(t *testing.T) {
 	u := dockerd(t)
 	run := []string{docker, "run", "--rm", "--privileged=false", "--volume=" + usernet + ":/bin/usernet:ro"}
 	u.nests([]string{"MISSING  user namespaces", "usernet integrate nesting"}, 3, append(run, "bb:1")...)
 	filter := "--security-opt=seccomp=" + u.filter()
-	u.nests(append(nestedWorks, "limited  a /proc", "--security-opt systempaths=unconfined"), 0, append(run, filter, "bb:1")...)
-	u.nests(append(nestedWorks, "ok       a /proc", "ok       ping"), 0, append(run, filter, "--security-opt=systempaths=unconfined",
-		"--user=1000", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--sysctl=net.ipv4.ping_group_range=0 65535", "bb:1")...)
+	u.nests(append(nestedWorks, "limited  a /proc", "--security-opt systempaths=unconfined"), 0,
+		append(run, filter, "bb:1")...)
+	u.nests(append(nestedWorks, "ok       a /proc", "ok       ping"), 0,
+		append(run, filter, "--security-opt=systempaths=unconfined",
+			"--user=1000", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+			"--sysctl=net.ipv4.ping_group_range=0 65535", "bb:1")...)
 }
 
 // TestUsernetInPodman runs usernet in containers of Podman, whose filter allows namespaces but no host names.
 func TestUsernetInPodman(t *testing.T) {
 	p := newPodman(t, "crun")
-	run := []string{"podman", "run", "--rm", "--privileged=false", "--network=slirp4netns", "--volume=" + usernet + ":/bin/usernet:ro"}
-	p.nests(append(nestedWorks, "limited  host names", "limited  a /proc", "--security-opt unmask=ALL"), 0, append(run, "bb:1")...)
+	run := []string{"podman", "run", "--rm", "--privileged=false", "--network=slirp4netns",
+		"--volume=" + usernet + ":/bin/usernet:ro"}
+	p.nests(append(nestedWorks, "limited  host names", "limited  a /proc", "--security-opt unmask=ALL"), 0,
+		append(run, "bb:1")...)
 	p.nests(append(nestedWorks, "ok       host names", "ok       a /proc"), 0,
 		append(run, "--security-opt=seccomp="+p.filter(), "--security-opt=unmask=ALL", "bb:1")...)
 }
 
-// TestUsernetInUsernet runs usernet in its own containers, with a root file system of their own, whose /dev has no net/tun.
+// TestUsernetInUsernet runs usernet in its own containers, with a root file system of their own, whose /dev has no
+// net/tun.
 func TestUsernetInUsernet(t *testing.T) {
 	u := newUser(t)
 	u.serve()
@@ -95,8 +103,8 @@ func TestUsernetInUsernet(t *testing.T) {
 	u.nests(append(nestedWorks, "ok       a /proc"), 0, append(run, "--privileged")...)
 }
 
-// innerScript is run in a container of Podman by Podman; %[1]s is its --network, %[2]s what publishes ports there, and %[3]s an
-// image.
+// innerScript is run in a container of Podman by Podman; %[1]s is its --network, %[2]s what publishes ports there,
+// and %[3]s an image.
 const innerScript = `
 set -e
 export PATH=/usr/bin:/usr/sbin XDG_RUNTIME_DIR=/tmp/run
@@ -109,14 +117,15 @@ echo "port: $page"
 podman rm --force --time 0 web
 `
 
-// runsPodman has Podman run containers in a container of Podman, over usernet in both, without /dev/net/tun inside. The one
-// outside shows its whole /proc (--security-opt unmask=ALL), without which the kernel allows no second one.
+// runsPodman has Podman run containers in a container of Podman, over usernet in both, without /dev/net/tun inside.
+// The one outside shows its whole /proc (--security-opt unmask=ALL), without which the kernel allows no second one.
 func (p *podman) runsPodman(network, inner, publishing, device string) {
 	p.t.Helper()
 	p.ok("podman", "import", nestedPodman(p.t), "nested:1")
 	dir := filepath.Dir(usernet)
 	out := p.ok("podman", "run", "--rm", "--privileged=false", "--security-opt=unmask=ALL", "--network="+network,
-		"--volume=/usr:/usr:ro", "--volume="+dir+":"+dir+":ro", "nested:1", "sh", "-c", fmt.Sprintf(innerScript, inner, publishing, image))
+		"--volume=/usr:/usr:ro", "--volume="+dir+":"+dir+":ro", "nested:1", "sh", "-c",
+		fmt.Sprintf(innerScript, inner, publishing, image))
 	for _, w := range []string{device, "out: outside", "port: container"} {
 		if !strings.Contains(out, w) {
 			p.t.Errorf("%q is not in:\n%s", w, out)
@@ -124,8 +133,9 @@ func (p *podman) runsPodman(network, inner, publishing, device string) {
 	}
 }
 
-// nestedPodman archives a root file system in which this machine's Podman runs: it has this machine's programs, by a volume at
-// /usr. It is configured as Podman's own image for that is: without cgroups and host names, which it may not set there.
+// nestedPodman archives a root file system in which this machine's Podman runs: it has this machine's programs, by a
+// volume at /usr. It is configured as Podman's own image for that is: without cgroups and host names, which it may
+// not set there.
 func nestedPodman(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -140,7 +150,8 @@ func nestedPodman(t testing.TB) string {
 		}
 	}
 	for name, text := range map[string]string{
-		"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n", "subuid": "root:2000:30000\n", "subgid": "root:2000:30000\n",
+		"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n", "subuid": "root:2000:30000\n",
+		"subgid":                  "root:2000:30000\n",
 		"containers/policy.json":  `{"default": [{"type": "insecureAcceptAnything"}]}`,
 		"containers/storage.conf": "[storage]\ndriver=\"vfs\"\nrunroot=\"/run/storage\"\ngraphroot=\"/var/storage\"\n",
 		"containers/containers.conf": fmt.Sprintf("[containers]\ncgroups=\"disabled\"\nutsns=\"host\"\n[engine]\nruntime=\"crun\"\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n"+
@@ -152,7 +163,8 @@ func nestedPodman(t testing.TB) string {
 		}
 	}
 	archive := filepath.Join(t.TempDir(), "nested.tar")
-	if out, err := exec.Command("tar", "-C", dir, "--owner=0", "--group=0", "-cf", archive, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("tar", "-C", dir, "--owner=0", "--group=0", "-cf", archive,
+		".").CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v\n%s", err, out)
 	}
 	return archive
@@ -160,7 +172,8 @@ func nestedPodman(t testing.TB) string {
 
 // TestPodmanInPodman: in slirp4netns's place.
 func TestPodmanInPodman(t *testing.T) {
-	newPodman(t, "crun").runsPodman("slirp4netns", "slirp4netns", "slirp4netns:port_handler=slirp4netns", "tap0@un-tap0")
+	newPodman(t, "crun").runsPodman("slirp4netns", "slirp4netns", "slirp4netns:port_handler=slirp4netns",
+		"tap0@un-tap0")
 }
 
 // TestPodman5InPodman: in pasta's place.

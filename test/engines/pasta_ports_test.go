@@ -85,8 +85,8 @@ func TestPastaDoesNotFollowItself(t *testing.T) {
 	eventually(t, func() error { return refuses("127.0.0.1:18872") })
 }
 
-// TestPastaPublishesWhereItIsTold: at an address, by an interface, at an address that comes later, and without excluded
-// ports.
+// TestPastaPublishesWhereItIsTold: at an address, by an interface, at an address that comes later, and without
+// excluded ports.
 func TestPastaPublishesWhereItIsTold(t *testing.T) {
 	n := newNamespace(t)
 	n.pasta("--quiet", "--freebind", "-u", "none", "-T", "none", "-U", "none",
@@ -207,7 +207,8 @@ func fetchFrom(t *testing.T, url, word string) {
 	}
 }
 
-// TestPastaJoinsLoopbacks: with --host-lo-to-ns-lo the host's loopback leads to the namespace's, and other clients do not.
+// TestPastaJoinsLoopbacks: with --host-lo-to-ns-lo the host's loopback leads to the namespace's, and other clients do
+// not.
 func TestPastaJoinsLoopbacks(t *testing.T) {
 	n := newNamespace(t)
 	n.pasta("-t", "18825:80,18826:81", "-u", "none", "--host-lo-to-ns-lo")

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// start starts a program that lives until the test ends, which it asks it to do with SIGTERM. Its output is in the log
-// that is returned.
+// start starts a program that lives until the test ends, which it asks it to do with SIGTERM. Its output is in the
+// log that is returned.
 func (u *user) start(name string, args ...string) (log string) {
 	u.t.Helper()
 	log, _ = u.startEnding(name, args...)
@@ -57,15 +57,17 @@ func (u *user) path(dirs ...string) {
 // TestRootlessKit calls it with each of its network options and port drivers.
 func TestRootlessKit(t *testing.T) { callsFromRootlessKit(t) }
 
-// TestDebian13RootlessKit is the same with RootlessKit 2, and with what it has besides: the namespace detached, and pasta.
+// TestDebian13RootlessKit is the same with RootlessKit 2, and with what it has besides: the namespace detached, and
+// pasta.
 func TestDebian13RootlessKit(t *testing.T) {
 	if v := newUser(t).ok("rootlesskit", "--version"); !strings.Contains(v, "version 2.") {
 		t.Fatalf("this test needs RootlessKit 2, as in Debian 13: %s", v)
 	}
 	callsFromRootlessKit(t)
 	for name, args := range map[string][]string{
-		"detached": {"--net=slirp4netns", "--slirp4netns-binary=" + slirp4netns, "--detach-netns", "--port-driver=builtin", "-p", "127.0.0.1:18640:80/tcp"},
-		"pasta":    {"--net=pasta", "--port-driver=implicit"},
+		"detached": {"--net=slirp4netns", "--slirp4netns-binary=" + slirp4netns, "--detach-netns",
+			"--port-driver=builtin", "-p", "127.0.0.1:18640:80/tcp"},
+		"pasta": {"--net=pasta", "--port-driver=implicit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newUser(t)
@@ -80,7 +82,8 @@ func TestDebian13RootlessKit(t *testing.T) {
 			// Detached, the command is in the host's network namespace, and the other is a file.
 			script := "port=18640; [ ! -e $ROOTLESSKIT_STATE_DIR/netns ] || { port=80; enter=\"nsenter --net=$ROOTLESSKIT_STATE_DIR/netns\"; }\n" +
 				"exec $enter busybox httpd -f -p $port -h " + www
-			args := append([]string{"--state-dir=" + filepath.Join(u.dir, "state"), "--disable-host-loopback", "--copy-up=/etc"}, args...)
+			args := append([]string{"--state-dir=" + filepath.Join(u.dir, "state"), "--disable-host-loopback",
+				"--copy-up=/etc"}, args...)
 			u.start("rootlesskit", append(args, "sh", "-c", script)...)
 			eventually(t, func() error { return says("http://127.0.0.1:18640/", "namespace\n") })
 		})

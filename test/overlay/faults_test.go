@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestStoreAway kills the store under traffic: what runs goes on, containers start and are reached from other hosts, a new network is refused
-// with the reason, and all heals when the store is back.
+// TestStoreAway kills the store under traffic: what runs goes on, containers start and are reached from other hosts,
+// a new network is refused with the reason, and all heals when the store is back.
 func TestStoreAway(t *testing.T) {
 	eachServer(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)

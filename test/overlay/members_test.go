@@ -43,8 +43,8 @@ func (h *host) resolves(container, name string) []string {
 	return list
 }
 
-// TestDeadHostsComeLast kills one of two hosts whose containers have the same name: it is answered all the same, behind that of the living one,
-// until the host is taken out of the cluster.
+// TestDeadHostsComeLast kills one of two hosts whose containers have the same name: it is answered all the same,
+// behind that of the living one, until the host is taken out of the cluster.
 func TestDeadHostsComeLast(t *testing.T) {
 	ofStores(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
@@ -140,12 +140,14 @@ func TestAnotherKey(t *testing.T) {
 	a.sees(map[*host]string{b: "up"})
 }
 
-// TestLinksAndEgress: a link leads to another host's container, and what a network's containers may reach is the same on each host.
+// TestLinksAndEgress: a link leads to another host's container, and what a network's containers may reach is the same
+// on each host.
 func TestLinksAndEgress(t *testing.T) {
 	ofStores(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
 		a, b, c := w.hosts[0], w.hosts[1], w.hosts[2]
-		id := a.ok("network", "create", "-d", "overlay", "--egress", "deny", "--allow-egress", c.addr()+":8080", "closed")
+		id := a.ok("network", "create", "-d", "overlay", "--egress", "deny", "--allow-egress", c.addr()+":8080",
+			"closed")
 		b.seesNetwork("closed", id)
 		c.serve("web", []string{"-p", "8080:80", "-p", "8081:80"}, helper, "tcpserve", ":80", "addr")
 		a.idle("t1", "--network", "closed")

@@ -111,7 +111,8 @@ func TestStoreCompacted(t *testing.T) {
 	w.hosts[0].pings("t1", "t4")
 	etcdctl := func(args ...string) string {
 		t.Helper()
-		cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/xh-h4", "etcdctl", "--endpoints", storeHost + ":2379"}, args...)...)
+		cmd := exec.Command("nsenter",
+			append([]string{"--net=/run/netns/xh-h4", "etcdctl", "--endpoints", storeHost + ":2379"}, args...)...)
 		cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
 		out, err := cmd.CombinedOutput()
 		if err != nil {

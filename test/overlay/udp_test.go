@@ -31,7 +31,8 @@ func (h *host) goesBy(path string, to *host) {
 	h.t.Helper()
 	eventually(h.t, func() error {
 		for _, o := range h.cluster().Hosts {
-			if o.Path == path && o.Answers && slices.ContainsFunc(o.Addrs, func(a string) bool { return strings.HasPrefix(a, to.addr()+":") }) {
+			if o.Path == path && o.Answers &&
+				slices.ContainsFunc(o.Addrs, func(a string) bool { return strings.HasPrefix(a, to.addr()+":") }) {
 				return nil
 			}
 		}
@@ -39,8 +40,8 @@ func (h *host) goesBy(path string, to *host) {
 	})
 }
 
-// TestUDPBlocked drops all UDP between two hosts of three: everything between their containers goes by TCP, and by UDP again when that
-// gets through.
+// TestUDPBlocked drops all UDP between two hosts of three: everything between their containers goes by TCP, and by
+// UDP again when that gets through.
 func TestUDPBlocked(t *testing.T) {
 	ofStores(t, func(t *testing.T, s store) {
 		w := newWorld(t, s, 3)
@@ -50,7 +51,8 @@ func TestUDPBlocked(t *testing.T) {
 		w.each(func(h *host) { h.seesNetwork("sealed", sealed); h.seesNetwork("plain", plain) })
 		for _, network := range []string{"sealed", "plain"} {
 			a.idle("a-"+network, "--network", network)
-			b.serve("b-"+network, []string{"--network", network}, "sh", "-c", helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
+			b.serve("b-"+network, []string{"--network", network}, "sh", "-c",
+				helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
 			a.pings("a-"+network, "b-"+network)
 		}
 		c.idle("c-sealed", "--network", "sealed")

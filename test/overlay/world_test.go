@@ -90,7 +90,8 @@ func eachStore(t *testing.T, f func(t *testing.T, s store)) {
 	}
 }
 
-// ofStores runs a test with some of the stores: with one that has a server and with gossip, where stores among each other make no difference.
+// ofStores runs a test with some of the stores: with one that has a server and with gossip, where stores among each
+// other make no difference.
 func ofStores(t *testing.T, f func(t *testing.T, s store), names ...string) {
 	for _, s := range stores {
 		if slices.Contains(names, s.name) {
