@@ -34,6 +34,8 @@ func (s *Server) serveProgram(w http.ResponseWriter, r *http.Request) {
 		fail(w, errdefs.NotImplemented("this is for usernet's own commands"))
 		return
 	}
+	s.passing.RLock()
+	defer s.passing.RUnlock()
 	f, err := s.program()
 	if err != nil {
 		fail(w, err)

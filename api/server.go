@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
@@ -27,6 +28,7 @@ type Server struct {
 	http     *http.Server
 	handover func(*handover.Peer) // nil: not possible
 	program  func() (*os.File, error)
+	passing  sync.RWMutex // read-locked while the program is passed on, on a connection that http has given away
 
 	checkPeer func(pid int) error // nil: each process of this user may ask
 }
@@ -79,8 +81,13 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Close ends all connections.
-func (s *Server) Close() error { return s.http.Close() }
+// Close ends all connections. Afterwards nothing uses the file that OnProgram's function gave.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	s.passing.Lock()
+	defer s.passing.Unlock() // locked to wait, not to hold
+	return err
+}
 
 // crossOrigin refuses what a browser sends for a page from elsewhere, by the headers Sec-Fetch-Site and Origin. The
 // socket may be reachable by one where the user has put a proxy before it.

@@ -75,10 +75,17 @@ func TestTwoNetworksFindEachOther(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := pipes[0].Send(ctx, request(2, 3)); err != nil {
-				t.Fatal(err)
-			}
+			go func() { // what comes before the other end is ready is lost
+				for again := time.NewTicker(50 * time.Millisecond); ctx.Err() == nil; {
+					_ = pipes[0].Send(ctx, request(2, 3))
+					select {
+					case <-again.C:
+					case <-ctx.Done():
+					}
+				}
+			}()
 			frame, err := pipes[1].Receive(ctx)
+			cancel()
 			if err != nil || string(frame) != string(request(2, 3)) {
 				t.Errorf("% x, %v", frame, err)
 			}
