@@ -29,7 +29,6 @@ type fakeDaemon struct {
 	mu       sync.Mutex
 	networks map[string]network.NetworkSpec // by name, which is the id as well
 	attached map[string]network.Container   // by key
-	calls    []string
 }
 
 func (f *fakeDaemon) Network(_ context.Context, ref string) (dockernet.Inspect, error) {

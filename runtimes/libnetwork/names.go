@@ -241,7 +241,7 @@ func (n *namer) get(ctx context.Context, path string, into any) error {
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("Docker's API: GET %s: %s", path, answer.Status)
+		return fmt.Errorf("the API of Docker: GET %s: %s", path, answer.Status)
 	}
 	return json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(into)
 }

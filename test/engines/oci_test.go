@@ -14,7 +14,7 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 	for _, runtime := range []string{"crun", "runc"} {
 		t.Run(runtime, func(t *testing.T) {
 			p := newPodman(t, runtime)
-			log, end := p.daemon()
+			_, end := p.daemon()
 			p.ok(usernet, "network", "create", "mynet")
 			hooks := filepath.Join(p.dir, "hooks")
 			if err := os.Mkdir(hooks, 0o755); err != nil {
@@ -46,7 +46,7 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 				t.Errorf("inside: %q", out)
 			}
 			run("-d", "--name", "app", "bb:1", "sleep", "1000")
-			log = talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
+			log := talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
 			p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", "web", "app")
 			eventually(t, func() error {
 				if out := p.ok(usernet, "ps", "-aq"); out != "" {
