@@ -10,7 +10,10 @@ import (
 	"testing"
 )
 
-const needsPodman = "needs Podman; make engines runs such containers"
+const (
+	needsPodman = "needs Podman; make engines runs such containers"
+	needsDocker = "needs rootless Docker; make engines runs such commands"
+)
 
 // notRun are blocks of commands in the documentation that this test does not run, by page and first line, with the
 // reason.
@@ -25,6 +28,9 @@ var notRun = map[string]string{
 	"docs/runtimes.md: usernet integrate cni --write":      needsPodman,
 	"docs/runtimes.md: usernet integrate netavark --write": needsPodman,
 	"docs/runtimes.md: usernet integrate oci --write":      needsPodman,
+
+	"docs/runtimes.md: usernet integrate docker --write && systemctl --user daemon-reload && systemctl --user restart docker": needsDocker,
+	"docs/runtimes.md: docker network create -d usernet --ipam-driver usernet --ipam-opt network=mynet mynet":                 needsDocker,
 
 	"docs/performance.md: make bench BENCHFLAGS=\"--seconds 1 --markdown tables.md --svg docs/performance.svg \\": "takes an hour",
 }

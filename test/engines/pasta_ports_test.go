@@ -217,7 +217,7 @@ func TestPastaJoinsLoopbacks(t *testing.T) {
 	}
 	for at, sees := range map[string]string{"127.0.0.1:18825": "127.0.0.1:", "[::1]:18825": "[::1]:"} {
 		eventually(t, func() error {
-			if r := n.try(helper, "tcpdial", at); !strings.Contains(r.stdout, sees) {
+			if r := n.try(helper, "tcpdial", at); !strings.Contains(r.stdout, "\n"+sees) {
 				return fmt.Errorf("the service at the loopback does not see %s: %v", sees, r)
 			}
 			return nil
@@ -230,11 +230,11 @@ func TestPastaJoinsLoopbacks(t *testing.T) {
 		return nil
 	})
 	for range 80 { // more than one batch of sockets
-		if r := n.try(helper, "tcpdial", "127.0.0.1:18825"); !strings.Contains(r.stdout, "127.0.0.1:") {
+		if r := n.try(helper, "tcpdial", "127.0.0.1:18825"); !strings.Contains(r.stdout, "\n127.0.0.1:") {
 			t.Fatal(r)
 		}
 	}
-	if r := n.try(helper, "tcpdial", "127.0.0.1:18826"); strings.Contains(r.stdout, "127.0.0.1:") {
+	if r := n.try(helper, "tcpdial", "127.0.0.1:18826"); strings.Contains(r.stdout, "\n127.0.0.1:") {
 		t.Errorf("a port at which nobody listens: %v", r)
 	}
 }
