@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
 
@@ -74,14 +75,37 @@ func peerCredentials(c *net.UnixConn) (cred *unix.Ucred, err error) {
 	return cred, errors.Join(closed, err)
 }
 
-// checkProcess calls check with the pid of the process that has connected. A pid can be another process's by the time
+// Without descriptors nobody can be looked at. Requests wait for some, since connections give theirs back.
+const (
+	descriptorPatience = 5 * time.Second
+	descriptorAgain    = 20 * time.Millisecond
+)
+
+// checkProcess is tryProcess, again for as long as this process or the machine has no descriptors left.
+func checkProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
+	for deadline := time.Now().Add(descriptorPatience); ; time.Sleep(descriptorAgain) {
+		err := tryProcess(c, pid, check)
+		switch {
+		case !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
+			return err
+		case time.Now().After(deadline):
+			return errdefs.Unavailable("the daemon has no file descriptors left to see who asks (%w): try again, or start it "+
+				"with a higher limit (ulimit -n)", err)
+		}
+	}
+}
+
+// tryProcess calls check with the pid of the process that has connected. A pid can be another process's by the time
 // that it is looked at, so the process has to be alive afterwards: it is held by SO_PEERPIDFD where the kernel has that
 // (Linux 6.5).
-func checkProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
+func tryProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
 	ended := errdefs.Forbidden("the process that has connected has ended, so that nobody knows who asks")
 	pidfd, err := peerPidfd(c)
 	if errors.Is(err, unix.ENOPROTOOPT) {
 		return check(pid)
+	}
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return err
 	}
 	if err != nil || pid <= 0 {
 		return ended
