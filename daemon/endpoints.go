@@ -22,12 +22,9 @@ import (
 
 // Connect gives a container an interface on one more network, at once where it runs.
 func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, spec network.EndpointSpec) error {
-	c, err := d.model.Container(containerRef)
+	c, err := d.connectable(containerRef)
 	if err != nil {
 		return err
-	}
-	if c.Moves {
-		return errMoves(c)
 	}
 	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
@@ -53,14 +50,23 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 	return nil
 }
 
-// Disconnect takes a container's interface on a network away.
-func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string, force bool) error {
-	c, err := d.model.Container(containerRef)
+// connectable returns a container whose interfaces are this daemon's to make and remove.
+func (d *Daemon) connectable(ref string) (*network.Container, error) {
+	c, err := d.model.Container(ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c.Moves {
-		return errMoves(c)
+		return nil, errMoves(c)
+	}
+	return c, nil
+}
+
+// Disconnect takes a container's interface on a network away.
+func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string, force bool) error {
+	c, err := d.connectable(containerRef)
+	if err != nil {
+		return err
 	}
 	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
@@ -207,7 +213,7 @@ func (d *Daemon) attachTAP(
 	if err != nil {
 		return nil, err
 	}
-	// The namespace of whoever moves it is not the one to make sockets in, and what bypasses the TAP has no bound.
+	// Sockets would be made in the namespace that the interface leaves, and bytes past the TAP would have no limit.
 	if !c.Moves && e.Bandwidth == (network.Bandwidth{}) {
 		cfg.Sockets = d.socketsOf(s, c)
 	}

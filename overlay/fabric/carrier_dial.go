@@ -52,7 +52,7 @@ func (p *peer) hold(message []byte) {
 	switch message[0] {
 	case sealInitiation:
 		h.initiation = slices.Clone(message)
-	case sealResponse: // whoever answers has given its own question up
+	case sealResponse: // a host that answers has given its own question up
 		h.response, h.initiation = slices.Clone(message), nil
 	default:
 		return

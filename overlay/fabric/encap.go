@@ -52,8 +52,8 @@ const (
 	// geneveControl marks packets that are for the tunnel's end, geneveCritical options that have to be understood.
 	geneveControl, geneveCritical = 0x80, 0x40
 
-	// greKey marks the key (RFC 2890, section 2). With checksum or sequence number the header would be longer: nobody
-	// sends them unasked, and such packets are dropped.
+	// greKey marks the key (RFC 2890, section 2). Packets with a checksum or a sequence number, whose header is
+	// longer, are dropped: peers send them only where they are told to.
 	greKey = 0x2000
 )
 

@@ -6,7 +6,7 @@
 //	docker network create -d usernet-overlay --ipam-driver usernet-overlay --ipam-opt network=wide wide
 //
 // The one idea: an endpoint of Docker's is an attachment of the user's daemon, with the ids of Docker's network and
-// endpoint as its key. The daemon makes the interface in the network namespace of whoever calls the plugin, which is
+// endpoint as its key. The daemon makes the interface in the network namespace of the plugin's caller, which is
 // dockerd in RootlessKit's; dockerd moves it on to the container. Frames go to the daemon by the interface's descriptor
 // from the beginning, so the plugin sees none, and the daemon binds published ports on the host itself.
 //

@@ -9,7 +9,7 @@ import (
 
 // nestingCalls are what usernet calls to make sandboxes, and what Docker's default profile allows with CAP_SYS_ADMIN
 // alone. The kernel asks for that capability all the same, in the user namespace that the sandbox has then. clone3(2)
-// stays refused: whoever calls it falls back on clone(2).
+// stays refused: programs that call it fall back on clone(2).
 var nestingCalls = []string{
 	"clone", "mount", "move_mount", "open_tree", "pivot_root", "setdomainname", "sethostname", "setns", "umount2",
 	"unshare",
