@@ -71,17 +71,11 @@ func main() {
 	if *quick {
 		o.seconds, o.runs, o.idle = 1, 1, 2*time.Second
 	}
-	var err error
-	if os.Getenv(insideVariable) == "" {
-		err = outside(o)
-	} else {
-		err = inside(o)
+	stage := outside
+	if os.Getenv(insideVariable) != "" {
+		stage = inside
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // the inner stage has said why
-	}
-	if err != nil {
+	if err := stage(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -147,7 +141,13 @@ func outside(o options) error {
 	cmd.Env = append(os.Environ(), insideVariable+"="+dir, "USERNET_BENCH_BINARY="+binary)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	return cmd.Run()
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		os.RemoveAll(dir)
+		os.Exit(exit.ExitCode()) // the inner stage has said why
+	}
+	return err
 }
 
 // inside measures and reports.
@@ -156,15 +156,7 @@ func inside(o options) error {
 		return err
 	}
 	if o.peers != "" {
-		dir, err := filepath.Abs(o.peers)
-		if err != nil {
-			return err
-		}
-		path := dir
-		for _, sub := range []string{"bin", "usr/bin", "sbin", "usr/sbin"} { // as in an unpacked package
-			path += ":" + filepath.Join(dir, sub)
-		}
-		if err := os.Setenv("PATH", path+":"+os.Getenv("PATH")); err != nil {
+		if err := preferPeers(o.peers, filepath.Join(os.Getenv(insideVariable), "peers")); err != nil {
 			return err
 		}
 	}
