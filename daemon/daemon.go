@@ -20,6 +20,7 @@ import (
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/network/boltstore"
 	"github.com/usernet/usernet/overlay/cluster"
+	"github.com/usernet/usernet/overlay/flannel"
 	"github.com/usernet/usernet/overlay/static"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -60,6 +61,8 @@ type Config struct {
 	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event
 	// are the daemon's to set.
 	Cluster *cluster.Config
+	// Flannel is how this host is a node of a flannel network; nil: it is none. Dir and Logger are the daemon's to set.
+	Flannel *flannel.Options
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
 	Watchdog watchdog.Config
 }
@@ -86,6 +89,7 @@ type Daemon struct {
 	drivers   []Driver
 	cluster   *cluster.Cluster // nil: this host is in none
 	static    *static.Set      // networks with static peers
+	flannel   *flannel.Node    // nil: this host is none
 	importing sync.Mutex       // held while the model's networks are made equal to the cluster's
 
 	ctx    context.Context // ends when Close begins
@@ -133,14 +137,17 @@ func New(cfg Config) (*Daemon, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	d.static = static.New(d.log)
-	d.drivers = drivers(d.cluster, d.static, func() []*network.Network { return d.model.Networks() })
+	if d.flannel, err = d.openFlannel(); err != nil {
+		return nil, errors.Join(err, d.closeCluster(), store.Close())
+	}
+	d.drivers = drivers(d.cluster, d.static, d.flannel, func() []*network.Network { return d.model.Networks() })
 	d.model, err = network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,
 		Allocators:  allocators(d.drivers),
 	})
 	if err != nil {
-		return nil, errors.Join(err, d.closeCluster(), store.Close())
+		return nil, errors.Join(err, d.closeCluster(), d.closeFlannel(), store.Close())
 	}
 	if err := store.SaveCopy(); err != nil {
 		cfg.Logger.Warn("if the state is damaged it cannot be put back", "error", err)
@@ -154,7 +161,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
 		d.cancel()
-		return nil, errors.Join(err, d.shared.Close(), d.closeCluster(), d.model.Close())
+		return nil, errors.Join(err, d.shared.Close(), d.closeCluster(), d.closeFlannel(), d.model.Close())
 	}
 	d.cfg.Watchdog.Logger = d.log
 	d.startWatchdog()
@@ -219,7 +226,7 @@ func (d *Daemon) Close() error {
 		d.teardown(s)
 		s.mu.Unlock()
 	}
-	errs := append(d.closeBridges(), d.closeCluster())
+	errs := append(d.closeBridges(), d.closeCluster(), d.closeFlannel())
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())

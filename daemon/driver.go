@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/cluster"
+	"github.com/usernet/usernet/overlay/flannel"
 	"github.com/usernet/usernet/overlay/static"
 )
 
@@ -27,6 +28,12 @@ type Driver interface {
 	Open(ctx context.Context, n *network.Network, env Env) (*engine.Network, error)
 }
 
+// Subnetter is a driver whose networks have subnets that others decide; users give none.
+type Subnetter interface {
+	// Pools are those of a new network that Validate has let pass.
+	Pools(ctx context.Context) ([]network.Pool, error)
+}
+
 // Env is what a driver needs of the daemon.
 type Env struct {
 	Shared *forwarder.Shared // host ports, and limits over all networks
@@ -38,14 +45,18 @@ type Env struct {
 	Logger                            *slog.Logger
 }
 
-// drivers are those of a daemon; member is nil where it is in no cluster, and others are the model's networks.
-func drivers(member *cluster.Cluster, peers *static.Set, others func() []*network.Network) []Driver {
+// drivers are those of a daemon; member is nil where it is in no cluster, node where it is none of flannel's, and
+// others are the model's networks.
+func drivers(
+	member *cluster.Cluster, peers *static.Set, node *flannel.Node, others func() []*network.Network,
+) []Driver {
 	return []Driver{
 		bridgeDriver{},
 		noDriver(network.DriverHost),
 		noDriver(network.DriverNull),
 		overlayDriver{member},
 		vxlanDriver{peers, others},
+		flannelDriver{node, others},
 	}
 }
 

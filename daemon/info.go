@@ -16,6 +16,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/flannel"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -41,6 +42,9 @@ func (d *Daemon) Info() api.Info {
 	info.Budgets = d.budgets()
 	info.Networks = len(d.model.Networks())
 	info.Confined, info.Warnings = d.confined.report()
+	if d.flannel != nil {
+		info.Warnings = append(info.Warnings, d.flannel.Warnings()...)
+	}
 	if !d.ping4 {
 		info.Warnings = append(info.Warnings, pingHint)
 	}
@@ -84,6 +88,8 @@ type networkDetails struct {
 	Counters map[string]uint64 // of the forwarder
 	// Fabric is what was dropped on the way to and from other hosts, by reason.
 	Fabric map[string]uint64 `json:",omitempty"`
+	// Flannel is the node whose network it is.
+	Flannel *flannel.Status `json:",omitempty"`
 }
 
 // portDetails is a switch port with its counters and drops by reason. MAC addresses are texts: package json would write
@@ -123,6 +129,9 @@ func (d *Daemon) NetworkDetails(ref string) (any, error) {
 	details := networkDetails{Ports: newPortDetails(stats.Ports), Counters: stats.Counters}
 	if details.Fabric = d.static.Drops(n.ID); d.cluster != nil && details.Fabric == nil {
 		details.Fabric = d.cluster.LinkDrops(n.ID)
+	}
+	if d.flannel != nil && details.Fabric == nil {
+		details.Fabric, details.Flannel = d.flannel.Drops(n.ID), d.flannel.Status(n.ID)
 	}
 	return details, nil
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 )
 
@@ -49,6 +51,14 @@ func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*
 		}
 		if err := driver.Validate(n); err != nil {
 			return nil, "", err
+		}
+		if s, is := driver.(Subnetter); is && !spec.ConfigOnly {
+			if slices.ContainsFunc(spec.Pools, func(p network.Pool) bool { return p.Subnet.IsValid() }) {
+				return nil, "", errdefs.Invalid("the subnet of a %s network is that of its lease: give none", driver.Name())
+			}
+			if spec.Pools, err = s.Pools(ctx); err != nil {
+				return nil, "", err
+			}
 		}
 	}
 	if driver, known := network.DriverOf(spec.Driver); known && driver.Scope == network.ScopeGlobal &&

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/usernet/usernet/internal/isolate"
@@ -53,6 +54,9 @@ func (t *Trunk) Detach() {
 		t.reader.Wait()
 	})
 }
+
+// Find returns the MAC of the attachment of this machine that has an address. It neither waits nor allocates.
+func (n *Network) Find(a netip.Addr) (mac [6]byte, ok bool) { return n.sw.Find(a) }
 
 // GatewayMAC is that of the network's gateway.
 func (n *Network) GatewayMAC() net.HardwareAddr { return n.cfg.MAC }

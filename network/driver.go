@@ -22,6 +22,8 @@ type Driver struct {
 	Interfaces bool
 	// HostNamespace: its endpoints are the host's own network namespace.
 	HostNamespace bool
+	// RangeOnly: addresses of a pool outside its range are other hosts', and no endpoint here can have one.
+	RangeOnly bool
 	// Options are those that its networks can have.
 	Options []Option
 	// pools are the subnets that its networks are given where none is asked for, in order; nil means Docker's.
@@ -44,6 +46,7 @@ var Drivers = []Driver{
 	{Name: DriverNull, Scope: ScopeLocal, Predefined: NoneName, Single: true},
 	{Name: DriverOverlay, Scope: ScopeGlobal, Interfaces: true, Options: OverlayOptions, pools: overlayPools},
 	{Name: DriverVXLAN, Scope: ScopeLocal, Interfaces: true, Options: VXLANOptions},
+	{Name: DriverFlannel, Scope: ScopeLocal, Interfaces: true, RangeOnly: true, Options: FlannelOptions},
 }
 
 // DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.

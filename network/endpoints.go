@@ -345,6 +345,9 @@ func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool, runtime boo
 		configured = configured || p.Configured
 		if p.Subnet.Contains(a) {
 			inside = true
+			if n.driver().RangeOnly && p.Range.IsValid() && !p.Range.Contains(a) {
+				return errdefs.Invalid("%s is of another host: this one has the addresses of %s", a, p.Range)
+			}
 			if used[a] || p.Reserved(a) {
 				return errdefs.Forbidden("Address already in use")
 			}

@@ -164,6 +164,9 @@ var VXLANOptions = switchOptions([]Option{
 	},
 }...)
 
+// FlannelOptions are the options of the network of flannel's nodes.
+var FlannelOptions = switchOptions()
+
 // EndpointOptions are the options of endpoints.
 var EndpointOptions = []Option{
 	{

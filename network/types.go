@@ -18,6 +18,7 @@ const (
 	DriverNull    = "null"    // what Docker calls the driver of the network "none"
 	DriverOverlay = "overlay" // networks that span hosts
 	DriverVXLAN   = "vxlan"   // networks that lead to VXLAN devices of others
+	DriverFlannel = "flannel" // the network of flannel's nodes
 )
 
 // Network is a named layer-2 segment with at most one gateway per address family.

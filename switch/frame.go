@@ -125,6 +125,11 @@ func keyOf(mac []byte) macKey {
 	return macKey(mac[0])<<40 | macKey(mac[1])<<32 | macKey(binary.BigEndian.Uint32(mac[2:6]))
 }
 
+// mac is the address that a key was made of.
+func (k macKey) mac() [6]byte {
+	return [6]byte{byte(k >> 40), byte(k >> 32), byte(k >> 24), byte(k >> 16), byte(k >> 8), byte(k)}
+}
+
 const groupBit macKey = 1 << 40 // the I/G bit: multicast and broadcast
 
 func (f *Frame) dst() macKey { return keyOf(f.Header[VirtioHeaderLen:]) }

@@ -91,6 +91,8 @@ type table struct {
 	learning []*Port // those that learn, and so may have any MAC behind them
 	// static has MACs behind ports that SetStatic was told of; none is in byMAC.
 	static map[macKey]*Port
+	// byAddr has the MACs of ports that are told their addresses (PortConfig.Addrs).
+	byAddr map[netip.Addr]macKey
 	flush  []Flusher
 }
 
@@ -148,10 +150,17 @@ func (s *Switch) checkMACFree(mac macKey, p *Port) error {
 
 // rebuild stores a new table of the given ports. The caller holds mu.
 func (s *Switch) rebuild(ports []*Port) {
-	t := &table{ports: ports, byMAC: make(map[macKey]*Port, len(ports))}
+	t := &table{
+		ports:  ports,
+		byMAC:  make(map[macKey]*Port, len(ports)),
+		byAddr: make(map[netip.Addr]macKey, len(ports)),
+	}
 	for _, p := range ports {
 		r := p.state.Load()
 		t.byMAC[r.mac] = p
+		for _, a := range r.cfg.Addrs {
+			t.byAddr[a.Unmap()] = r.mac
+		}
 		if r.learns() {
 			t.learning = append(t.learning, p)
 		}
@@ -203,6 +212,12 @@ func (s *Switch) Ports() []PortInfo {
 		})
 	}
 	return list
+}
+
+// Find returns the MAC of the port that may send from an address (PortConfig.Addrs).
+func (s *Switch) Find(a netip.Addr) (mac [6]byte, ok bool) {
+	key, ok := s.table.Load().byAddr[a]
+	return key.mac(), ok
 }
 
 // DropCount is how many frames were dropped, with labels: of which network and container, and why.

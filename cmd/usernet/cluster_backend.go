@@ -44,13 +44,9 @@ func (o *clusterOptions) config(log *slog.Logger) (*cluster.Config, error) {
 
 // keyValue joins by a key-value store.
 func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*cluster.Config, error) {
-	options := map[string]string{}
-	for _, s := range o.storeOpts {
-		k, v, ok := strings.Cut(s, "=")
-		if !ok || k == "" {
-			return nil, fmt.Errorf("--cluster-store-opt %q: give KEY=VALUE", s)
-		}
-		options[k] = v
+	options, err := storeOptions("cluster-store-opt", o.storeOpts)
+	if err != nil {
+		return nil, err
 	}
 	location, err := kv.Parse(o.store, options)
 	if err != nil {

@@ -37,6 +37,7 @@ type serveOptions struct {
 	perContainer, total             forwarder.Limits
 	peerTimeout                     time.Duration
 	cluster                         clusterOptions
+	flannel                         flannelOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -50,6 +51,7 @@ func serveCommand() *cobra.Command {
 	o.add(c.Flags())
 	o.addLimits(c.Flags())
 	o.cluster.flags(c)
+	o.flannel.flags(c.Flags())
 	return c
 }
 
@@ -275,6 +277,10 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 	if err != nil {
 		return cfg, err
 	}
+	node, err := o.flannel.config()
+	if err != nil {
+		return cfg, err
+	}
 	return daemon.Config{
 		Socket:           o.socket,
 		StateDir:         o.state,
@@ -282,6 +288,7 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 		Version:          version,
 		Helper:           helper,
 		Cluster:          member,
+		Flannel:          node,
 		ExitWhenIdle:     o.idle,
 		DNS:              o.dns,
 		DNSSplit:         split,

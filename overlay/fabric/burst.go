@@ -99,7 +99,7 @@ func (b *burst) send(l *Link, p *peer) {
 	errno := b.transmit(l, p)
 	switch {
 	case errno == 0:
-		p.out.add(b.n, b.total-b.n*vxlanHeaderLen)
+		p.out.add(b.n, b.total-b.n*min(l.overhead, vxlanHeaderLen))
 	case errno == unix.EMSGSIZE || errno == unix.EINVAL:
 		// The route's MTU became smaller; EINVAL is from Linux before 5.15.
 		p.refreshMTU()
@@ -150,6 +150,9 @@ func (b *burst) seal(f *Fabric, p *peer) syscall.Errno {
 // start writes the headers of the encapsulation and Ethernet for the next datagram and returns the room behind them.
 func (b *burst) start(l *Link, f *vswitch.Frame) []byte {
 	h := b.header()
+	if l.overhead == 0 {
+		return h
+	}
 	l.f.cfg.Encap.put(h, l.cfg.VNI)
 	copy(h[vxlanHeaderLen:encapLen], f.Ethernet())
 	return h[encapLen:]

@@ -44,11 +44,11 @@ func (l *Link) sendSuper(p *peer, f *vswitch.Frame, h *inner, payload []byte, v 
 	c := newCutter(h, payload)
 	for at := 0; at < len(c.body); at += size {
 		data := c.body[at:min(at+size, len(c.body))]
-		if !b.fits(encapLen + h.data + len(data)) {
+		if !b.fits(l.overhead + h.data + len(data)) {
 			b.send(l, p)
 		}
 		c.header(b.start(l, f), data, at)
-		b.add(encapLen+h.data, data)
+		b.add(l.overhead+h.data, data)
 	}
 	b.send(l, p)
 	b.release()

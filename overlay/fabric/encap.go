@@ -7,7 +7,7 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// Encap is how a fabric's frames are carried in UDP. All headers have the length of VXLAN's.
+// Encap is how a fabric's frames are carried in UDP. All headers have the length of VXLAN's, but BareIP has none.
 type Encap uint8
 
 // The encapsulations. Hosts of a cluster speak VXLAN; the others are for foreign peers only.
@@ -17,15 +17,21 @@ const (
 	// GREInUDP is GRE (RFC 2784) in UDP (RFC 8086), with the network's number as the key (RFC 2890). GRE without UDP is
 	// an IP protocol of its own, which takes a raw socket.
 	GREInUDP
+	// BareIP has neither a header nor an Ethernet frame: the datagram is the IPv4 packet. It is for one routed network
+	// (NetworkConfig.Routed), such as flannel's with the backend udp.
+	BareIP
 )
 
-var encapNames = [...]string{VXLAN: "vxlan", Geneve: "geneve", GREInUDP: "gre-in-udp"}
+// bareVNI is the number that the one network of a BareIP fabric is opened with; it is not on the wire.
+const bareVNI = 1
+
+var encapNames = [...]string{VXLAN: "vxlan", Geneve: "geneve", GREInUDP: "gre-in-udp", BareIP: "bare IP packets"}
 
 func (e Encap) String() string { return encapNames[e] }
 
-// ParseEncap returns the encapsulation with a name.
+// ParseEncap returns the encapsulation of Ethernet frames with a name.
 func ParseEncap(name string) (Encap, error) {
-	for e, n := range encapNames {
+	for e, n := range encapNames[:BareIP] {
 		if n == name {
 			return Encap(e), nil
 		}
@@ -37,8 +43,21 @@ func ParseEncap(name string) (Encap, error) {
 	return 0, fmt.Errorf("%q is no encapsulation: give vxlan, geneve or gre-in-udp", name)
 }
 
-// Port is the encapsulation's UDP port (IANA).
-func (e Encap) Port() uint16 { return [...]uint16{VXLAN: DefaultPort, Geneve: 6081, GREInUDP: 4754}[e] }
+// Port is the encapsulation's UDP port (IANA; BareIP: flannel's default).
+func (e Encap) Port() uint16 {
+	return [...]uint16{VXLAN: DefaultPort, Geneve: 6081, GREInUDP: 4754, BareIP: 8285}[e]
+}
+
+// overhead is what the encapsulation adds to a packet inside UDP, in bytes.
+func (e Encap) overhead() int {
+	if e == BareIP {
+		return 0
+	}
+	return encapLen
+}
+
+// InnerMTU is how large a packet of a container may be on a path where IP packets of mtu bytes get through.
+func (e Encap) InnerMTU(mtu int, v6 bool) int { return mtu - outerHeaders(v6) - e.overhead() }
 
 const (
 	// transEtherBridging is the protocol type of Ethernet frames (RFC 1701; Linux: ETH_P_TEB).
@@ -71,8 +90,8 @@ func (e Encap) put(b []byte, vni uint32) {
 	}
 }
 
-// parse returns the VNI and the frame behind the header. It is false for what is of another kind, and where there is no
-// whole Ethernet header.
+// parse returns the VNI and the frame behind the header, which BareIP has not: there it is the packet. It is false for
+// what is of another kind, and where there is no whole Ethernet header.
 func (e Encap) parse(b []byte) (vni uint32, frame []byte, ok bool) {
 	switch e {
 	case Geneve:
@@ -82,6 +101,8 @@ func (e Encap) parse(b []byte) (vni uint32, frame []byte, ok bool) {
 			return 0, nil, false
 		}
 		return binary.BigEndian.Uint32(b[4:]), b[vxlanHeaderLen:], true
+	case BareIP:
+		return bareVNI, b, len(b) > 0 && b[0]>>4 == 4
 	}
 	return parseVXLAN(b)
 }

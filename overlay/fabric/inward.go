@@ -149,7 +149,7 @@ func (r *reader) addSealed(b []byte) {
 // device on the same machine has not cut: then the size that the kernel tells is that of the inner segments.
 func (e Encap) tunnelled(b []byte, size int) bool {
 	_, frame, ok := e.parse(b)
-	if !ok {
+	if !ok || e == BareIP {
 		return false
 	}
 	h, ok := parseInner(binary.BigEndian.Uint16(frame[12:]), frame[vswitch.EthernetHeaderLen:])
@@ -182,6 +182,10 @@ func (r *reader) datagram(b []byte, segment int) {
 		l.drop(DropPlain)
 		return
 	}
+	if l.cfg.Routed != nil {
+		r.join.deliverRouted(l, m.peer, frame, segment)
+		return
+	}
 	r.join.deliver(l, m.peer, frame, segment)
 }
 
@@ -202,15 +206,20 @@ func (j *joiner) deliver(l *Link, p *peer, frame []byte, segment int) {
 		l.drop(why)
 		return
 	}
+	j.take(l, port, frame, &h, payload, segment)
+}
+
+// take takes a frame that has passed the checks; add has what the others are.
+func (j *joiner) take(l *Link, port *vswitch.Port, frame []byte, h *inner, payload []byte, segment int) {
 	// A kernel's VXLAN device on the same machine does not cut super-frames of TCP either, and says nothing of it.
 	if segment == 0 && h.length > l.cfg.MTU && h.transport() && h.proto == packet.ProtoTCP {
 		segment = l.cfg.MTU - h.data
 	}
-	if segment < 0 || segment > 0 && (!h.transport() || h.length == h.data || !intact(&h, payload[:h.length])) {
+	if segment < 0 || segment > 0 && (!h.transport() || h.length == h.data || !intact(h, payload[:h.length])) {
 		l.drop(DropMalformed)
 		return
 	}
-	j.add(port, frame, &h, payload, segment)
+	j.add(port, frame, h, payload, segment)
 }
 
 // check is all that a frame of a peer must pass; it parses the packet in it into h. A frame counts only from an

@@ -29,6 +29,9 @@ type NetworkConfig struct {
 	// Foreign are VXLAN devices of others, with their port; 0: the encapsulation's. MACs behind them are learned, and
 	// frames to all go to them. A sealed network has none.
 	Foreign []netip.AddrPort
+	// Routed makes the link a router among others; nil: it is a bridge. A routed network is plain, and has no Foreign:
+	// Link.SetRoutes says who the others are.
+	Routed *Routed
 }
 
 // Entry is an endpoint on another host.
@@ -45,6 +48,8 @@ type Link struct {
 	cfg  NetworkConfig
 	mac  overlay.MAC // the port's own, which frames have that the link makes itself
 	gate overlay.MAC // of the gateway; zero: none
+	// overhead is Encap.overhead of the fabric's.
+	overhead int
 
 	port  atomic.Pointer[vswitch.Port] // nil until Serve, and after Stop
 	stop  chan struct{}
@@ -66,7 +71,8 @@ type table struct {
 	byMAC   map[overlay.MAC]*place
 	byAddr  map[netip.Addr]*place
 	members []*peer // the hosts that frames to groups go to
-	foreign []*peer
+	foreign []*peer // of a routed network those that routes lead to
+	routes  routes
 }
 
 // place is an Entry, with the host's peer.
@@ -95,6 +101,10 @@ func (f *Fabric) Open(cfg NetworkConfig) (*Link, error) {
 		return fail("VNI %d is not from 1 to %d", cfg.VNI, MaxVNI)
 	case cfg.Sealed && len(cfg.Foreign) > 0:
 		return fail("it is sealed, and foreign peers take plain VXLAN only: make it with -o encrypted=false")
+	case cfg.Routed != nil && (cfg.Sealed || len(cfg.Foreign) > 0):
+		return fail("it is routed, and so neither sealed nor with foreign peers")
+	case cfg.Routed == nil && f.cfg.Encap == BareIP:
+		return fail("%v have no Ethernet header, which only a routed network does without", f.cfg.Encap)
 	case len(cfg.Foreign) > maxForeign:
 		return fail("%d foreign peers, and there may be %d", len(cfg.Foreign), maxForeign)
 	case len(cfg.GatewayMAC) != 0 && len(cfg.GatewayMAC) != 6:
@@ -114,7 +124,8 @@ func (f *Fabric) Open(cfg NetworkConfig) (*Link, error) {
 			byte(cfg.VNI >> 8),
 			byte(cfg.VNI),
 		}, // locally administered
-		stop: make(chan struct{}),
+		overhead: f.cfg.Encap.overhead(),
+		stop:     make(chan struct{}),
 	}
 	copy(l.gate[:], cfg.GatewayMAC)
 	l.limits.flood.PerSecond, l.limits.flood.Burst = floodRate, floodBurst

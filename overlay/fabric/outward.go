@@ -27,6 +27,10 @@ func (l *Link) WriteFrame(f *vswitch.Frame) error {
 		payload = f.Payload[0]
 	}
 	t := l.table.Load()
+	if l.cfg.Routed != nil {
+		l.writeRouted(t, f, payload)
+		return nil
+	}
 	var h inner
 	switch et := f.EtherType(); et {
 	case vswitch.EtherTypeARP:
@@ -162,7 +166,7 @@ func (l *Link) sendSmall(p *peer, f *vswitch.Frame, payload []byte, v vswitch.Vi
 		b.release()
 		return
 	}
-	n := encapLen + len(payload)
+	n := l.overhead + len(payload)
 	p.pending.Lock()
 	b := p.pending.burst
 	if b != nil && (p.pending.link != l || !b.fits(n)) {
@@ -196,7 +200,7 @@ func (l *Link) load(b *burst, f *vswitch.Frame, payload []byte, v vswitch.Virtio
 	if keep {
 		data = b.copied(data)
 	}
-	b.add(encapLen+head, data)
+	b.add(l.overhead+head, data)
 	return true
 }
 

@@ -141,6 +141,9 @@ func (p *peer) innerMTU(sealed bool) int {
 	if via := p.via.Load(); via != nil && sealed {
 		return seal.Room(relayRoom(via)) - encapLen
 	}
+	if !sealed {
+		return p.f.cfg.Encap.InnerMTU(int(p.pathMTU.Load()), d.sock.v6)
+	}
 	return InnerMTU(int(p.pathMTU.Load()), d.sock.v6, sealed)
 }
 

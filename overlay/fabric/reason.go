@@ -21,6 +21,7 @@ const (
 	DropTooBig        // larger than the path, and the sender is told
 	DropNoPeer        // to a host that has no address yet, or a MAC that nobody has
 	DropKnown         // ARP or neighbour discovery that the entries answer
+	DropNoRoute       // of a routed network: to a subnet that no peer has
 	DropRate          // more frames to groups than a network may send to peers
 	DropSlow          // the TCP connection that carries frames does not get done with them
 	DropNoSeal        // there is no session with the peer yet, or its queue is full
@@ -44,6 +45,7 @@ var reasonNames = [numReasons]string{
 	DropTooBig:        "too-big",
 	DropNoPeer:        "no-peer",
 	DropKnown:         "answered-here",
+	DropNoRoute:       "no-route",
 	DropSlow:          "tcp-too-slow",
 	DropRate:          "flood-rate", DropNoSeal: "no-seal", DropSend: "send",
 }

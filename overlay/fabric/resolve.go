@@ -40,7 +40,7 @@ func (l *Link) outwardARP(t *table, f *vswitch.Frame, p []byte) error {
 	target := netip.AddrFrom4([4]byte(p[24:28]))
 	if binary.BigEndian.Uint16(p[6:]) == arpRequest {
 		if e := t.byAddr[target]; e != nil {
-			l.answerARP(e, p, target)
+			l.answerARP(e.MAC, p, target)
 			l.drop(DropKnown)
 			return nil
 		}
@@ -53,16 +53,16 @@ func (l *Link) outwardARP(t *table, f *vswitch.Frame, p []byte) error {
 	return nil
 }
 
-// answerARP answers a request in the name of an endpoint.
-func (l *Link) answerARP(e *place, request []byte, target netip.Addr) {
+// answerARP answers a request in the name of who has a MAC.
+func (l *Link) answerARP(mac overlay.MAC, request []byte, target netip.Addr) {
 	reply := make([]byte, arpLen)
 	copy(reply, arpWords[:])
 	binary.BigEndian.PutUint16(reply[6:], arpReply)
-	copy(reply[8:14], e.MAC[:])
+	copy(reply[8:14], mac[:])
 	ip := target.As4()
 	copy(reply[14:18], ip[:])
 	copy(reply[18:28], request[8:18])
-	l.receiveOwn(overlay.MAC(request[8:14]), e.MAC, vswitch.EtherTypeARP, reply)
+	l.receiveOwn(overlay.MAC(request[8:14]), mac, vswitch.EtherTypeARP, reply)
 }
 
 func (l *Link) isGateway(a netip.Addr) bool {

@@ -25,6 +25,11 @@ const (
 // would.
 func (l *Link) tooBig(f *vswitch.Frame, h *inner, payload []byte, mtu int) {
 	l.drop(DropTooBig)
+	l.tell(f, h, payload, packet.TooBig, mtu)
+}
+
+// tell tells the sender of a packet of a problem with it, as a router would.
+func (l *Link) tell(f *vswitch.Frame, h *inner, payload []byte, what packet.Problem, mtu int) {
 	l.limits.Lock()
 	ok := l.limits.icmp.Allow(time.Now(), 1)
 	l.limits.Unlock()
@@ -38,7 +43,13 @@ func (l *Link) tooBig(f *vswitch.Frame, h *inner, payload []byte, mtu int) {
 			from = g
 		}
 	}
-	l.inject(overlay.MAC(f.Ethernet()[6:12]), from, src, packet.TooBig, mtu, payload[:h.length])
+	to := overlay.MAC(f.Ethernet()[6:12])
+	if r := l.cfg.Routed; r != nil { // the frame is from this host's router by now
+		if to, ok = r.Find(src); !ok {
+			return
+		}
+	}
+	l.inject(to, from, src, what, mtu, payload[:h.length])
 }
 
 // ends are the addresses of a packet.
@@ -124,7 +135,7 @@ func (l *Link) sendFragments(p *peer, f *vswitch.Frame, h *inner, payload []byte
 	body := whole[h.l4:]
 	for at := 0; at < len(body); at += n {
 		data := body[at:min(at+n, len(body))]
-		if !b.fits(encapLen + h.l4 + len(data)) {
+		if !b.fits(l.overhead + h.l4 + len(data)) {
 			b.send(l, p)
 		}
 		to := b.start(l, f)
@@ -135,7 +146,7 @@ func (l *Link) sendFragments(p *peer, f *vswitch.Frame, h *inner, payload []byte
 		}
 		binary.BigEndian.PutUint16(to[6:], flags)
 		h.setLength(to, h.l4+len(data))
-		b.add(encapLen+h.l4, data)
+		b.add(l.overhead+h.l4, data)
 	}
 	b.send(l, p)
 	b.release()
