@@ -118,8 +118,8 @@ func (d *Daemon) dropBridge(networkID string) {
 	if s.bridge == nil {
 		return
 	}
-	if d.cluster != nil {
-		d.cluster.Unjoin(networkID)
+	if d.member != nil {
+		d.member.Unjoin(networkID)
 	}
 	if err := s.bridge.close(); err != nil {
 		d.log.Warn("network did not end cleanly", "network", s.bridge.record.Name, "error", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -13,62 +12,13 @@ import (
 	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay"
-	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// openCluster becomes a member, where the daemon is to be in a cluster. Nothing is told to others before startCluster.
-func (d *Daemon) openCluster() (*cluster.Cluster, error) {
-	if d.cfg.Cluster == nil {
-		return nil, nil
-	}
-	cfg := *d.cfg.Cluster
-	cfg.Dir, cfg.Logger, cfg.Version = filepath.Join(d.cfg.StateDir, "cluster"), d.log, d.cfg.Version
-	cfg.Changed = d.clusterChanged
-	cfg.Event = func(action string, attributes map[string]string) { d.events.add("cluster", action, "", attributes) }
-	return cluster.Open(cfg)
-}
-
-// closeCluster ends the membership of this life.
-func (d *Daemon) closeCluster() error {
-	if d.cluster == nil {
-		return nil
-	}
-	return d.cluster.Close()
-}
-
-// adoptAddresses tells the cluster which addresses endpoints of this host have.
-func (d *Daemon) adoptAddresses() {
-	if d.cluster == nil {
-		return
-	}
-	for _, c := range d.model.Containers() {
-		for _, e := range c.Endpoints {
-			if n := d.networkByID(e.NetworkID); n != nil && n.Driver == network.DriverOverlay {
-				for _, a := range endpointAddrs(e) {
-					d.cluster.Adopt(n.ID, a, e.ID)
-				}
-			}
-		}
-	}
-}
-
-// startCluster begins to follow the others, once what ran before is known again.
-func (d *Daemon) startCluster() {
-	if d.cluster == nil {
-		return
-	}
-	d.importNetworks(false)
-	for _, n := range d.model.Networks() {
-		d.nameElsewhere(n.ID)
-	}
-	d.cluster.Start()
-}
-
-// clusterChanged brings the model and the names in line with what other hosts say.
-func (d *Daemon) clusterChanged(c table.Changes) {
+// membersChanged brings the model and the names in line with what other hosts say.
+func (d *Daemon) membersChanged(c table.Changes) {
 	if len(c.Networks) > 0 || c.Synced {
-		d.importNetworks(c.Synced || d.cluster.Table().Status().Synced)
+		d.importNetworks(c.Synced || d.member.Synced())
 		for id := range c.Networks {
 			c.Endpoints[id] = true
 		}
@@ -84,9 +34,8 @@ func (d *Daemon) importNetworks(whole bool) {
 	d.importing.Lock()
 	defer d.importing.Unlock()
 	have := map[string]bool{}
-	for _, r := range d.cluster.Table().Networks() {
-		have[r.ID] = true
-		n := cluster.NetworkOf(r)
+	for _, n := range d.member.Networks() {
+		have[n.ID] = true
 		old := d.networkByID(n.ID)
 		if old != nil && old.VNI == n.VNI && old.Name == n.Name {
 			continue
@@ -115,7 +64,7 @@ func (d *Daemon) importNetworks(whole bool) {
 				"network",
 				n.Name,
 			)
-			if err := d.cluster.PutAgain(n); err != nil {
+			if err := d.member.PutAgain(n); err != nil {
 				d.log.Error("the network is not known to other hosts", "network", n.Name, "error", err)
 			}
 			continue
@@ -162,14 +111,14 @@ const maxPoolTries = 8
 // createGlobal makes a network that all hosts of the cluster see. Without an answer of the cluster's store it is not
 // made.
 func (d *Daemon) createGlobal(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
-	spec.Avoid = append(spec.Avoid, d.cluster.Pools()...)
+	spec.Avoid = append(spec.Avoid, d.member.Pools()...)
 	for try := 0; ; try++ {
 		n, warning, err := d.model.PrepareNetwork(spec)
 		if err != nil {
 			return nil, "", err
 		}
-		err = d.cluster.CreateNetwork(ctx, n)
-		if errors.Is(err, cluster.ErrPoolTaken) && try < maxPoolTries &&
+		err = d.member.CreateNetwork(ctx, n)
+		if errors.Is(err, overlay.ErrPoolTaken) && try < maxPoolTries &&
 			!slices.ContainsFunc(n.Pools, func(p network.Pool) bool { return p.Configured }) {
 			for _, p := range n.Pools {
 				spec.Avoid = append(spec.Avoid, p.Subnet)
@@ -191,22 +140,20 @@ const elsewhereMark = "@"
 // nameElsewhere has the table of names know the containers that other hosts have on a network.
 func (d *Daemon) nameElsewhere(id string) {
 	n := d.networkByID(id)
-	if d.cluster == nil || n == nil || n.Driver != network.DriverOverlay {
+	if d.member == nil || n == nil || n.Driver != network.DriverOverlay {
 		return
 	}
 	d.namesMu.Lock()
 	defer d.namesMu.Unlock()
-	self := d.cluster.Identity().ID
 	stays := map[string]bool{}
-	for _, e := range d.cluster.Table().Endpoints(id) {
-		if e.Host == self || !e.Running {
+	for _, e := range d.member.Elsewhere(id) {
+		if !e.Running {
 			continue
 		}
 		key := e.Container + elsewhereMark + id
 		stays[key] = true
-		all := append([]string{e.Name, e.Container[:12]}, e.Names...)
 		d.names.SetContainer(names.Container{ID: key, Endpoints: []names.Endpoint{{
-			Network: id, Suffix: n.Name, Names: all, Addrs: e.Addrs, Down: e.Down && !d.cluster.Reaches(e.Host),
+			Network: id, Suffix: n.Name, Names: e.DNSNames, Addrs: e.Addrs, Down: e.Down,
 		}}})
 	}
 	for _, key := range d.names.OfNetwork(id) {
@@ -216,14 +163,14 @@ func (d *Daemon) nameElsewhere(id string) {
 	}
 }
 
-// tellCluster has other hosts know what they have to of a container.
-func (d *Daemon) tellCluster(id string) {
-	if d.cluster == nil {
+// tellMembers has other hosts know what they have to of a container.
+func (d *Daemon) tellMembers(id string) {
+	if d.member == nil {
 		return
 	}
 	c, err := d.model.Container(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
-		d.cluster.SetContainer(id, nil)
+		d.member.SetContainer(id, nil)
 		return
 	}
 	var list []overlay.Endpoint
@@ -248,23 +195,22 @@ func (d *Daemon) tellCluster(id string) {
 			Running:    true,
 		})
 	}
-	d.cluster.SetContainer(id, list)
+	d.member.SetContainer(id, list)
 }
 
 // ContainersElsewhere implements api.Backend: the containers that other hosts have on a network, with that endpoint
 // only.
 func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
-	if d.cluster == nil {
+	if d.member == nil {
 		return nil
 	}
 	n := d.networkByID(networkID)
 	if n == nil || n.Driver != network.DriverOverlay {
 		return nil
 	}
-	self := d.cluster.Identity().ID
 	var list []*network.Container
-	for _, e := range d.cluster.Table().Endpoints(networkID) {
-		if e.Host == self || e.Name == "" {
+	for _, e := range d.member.Elsewhere(networkID) {
+		if e.Name == "" {
 			continue
 		}
 		one := &network.Endpoint{

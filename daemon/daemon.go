@@ -21,6 +21,7 @@ import (
 	"github.com/usernet/usernet/network/boltstore"
 	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/overlay/flannel"
+	"github.com/usernet/usernet/overlay/libnetwork"
 	"github.com/usernet/usernet/overlay/static"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -63,6 +64,9 @@ type Config struct {
 	Cluster *cluster.Config
 	// Flannel is how this host is a node of a flannel network; nil: it is none. Dir and Logger are the daemon's to set.
 	Flannel *flannel.Options
+	// Docker is how this host is beside Docker's daemons with a key-value store, where Cluster is nil; nil: it is not.
+	// Dir, Logger and Changed are the daemon's to set.
+	Docker *libnetwork.Config
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
 	Watchdog watchdog.Config
 }
@@ -87,10 +91,11 @@ type Daemon struct {
 	sandboxes sandboxes // cfg.Helper
 	attaching turns
 	drivers   []Driver
-	cluster   *cluster.Cluster // nil: this host is in none
+	member    membership       // nil: this host is alone
+	cluster   *cluster.Cluster // member, where that is a cluster
 	static    *static.Set      // networks with static peers
 	flannel   *flannel.Node    // nil: this host is none
-	importing sync.Mutex       // held while the model's networks are made equal to the cluster's
+	importing sync.Mutex       // held while the model's networks are made equal to the members'
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
@@ -133,21 +138,21 @@ func New(cfg Config) (*Daemon, error) {
 		sandboxes: cfg.Helper,
 		done:      make(chan struct{}),
 	}
-	if d.cluster, err = d.openCluster(); err != nil {
+	if err = d.openMember(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	d.static = static.New(d.log)
 	if d.flannel, err = d.openFlannel(); err != nil {
-		return nil, errors.Join(err, d.closeCluster(), store.Close())
+		return nil, errors.Join(err, d.closeMember(), store.Close())
 	}
-	d.drivers = drivers(d.cluster, d.static, d.flannel, func() []*network.Network { return d.model.Networks() })
+	d.drivers = drivers(d.member, d.static, d.flannel, func() []*network.Network { return d.model.Networks() })
 	d.model, err = network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,
 		Allocators:  allocators(d.drivers),
 	})
 	if err != nil {
-		return nil, errors.Join(err, d.closeCluster(), d.closeFlannel(), store.Close())
+		return nil, errors.Join(err, d.closeMember(), d.closeFlannel(), store.Close())
 	}
 	if err := store.SaveCopy(); err != nil {
 		cfg.Logger.Warn("if the state is damaged it cannot be put back", "error", err)
@@ -161,7 +166,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
 		d.cancel()
-		return nil, errors.Join(err, d.shared.Close(), d.closeCluster(), d.closeFlannel(), d.model.Close())
+		return nil, errors.Join(err, d.shared.Close(), d.closeMember(), d.closeFlannel(), d.model.Close())
 	}
 	d.cfg.Watchdog.Logger = d.log
 	d.startWatchdog()
@@ -172,7 +177,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.restore(received)
 	d.resumeFlows(received.takeFlows())
 	d.shared.CloseAdopted()
-	d.startCluster()
+	d.startMember()
 	return d, nil
 }
 
@@ -226,7 +231,7 @@ func (d *Daemon) Close() error {
 		d.teardown(s)
 		s.mu.Unlock()
 	}
-	errs := append(d.closeBridges(), d.closeCluster(), d.closeFlannel())
+	errs := append(d.closeBridges(), d.closeMember(), d.closeFlannel())
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())

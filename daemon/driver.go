@@ -12,7 +12,6 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/overlay/flannel"
 	"github.com/usernet/usernet/overlay/static"
 )
@@ -45,10 +44,10 @@ type Env struct {
 	Logger                            *slog.Logger
 }
 
-// drivers are those of a daemon; member is nil where it is in no cluster, node where it is none of flannel's, and
-// others are the model's networks.
+// drivers are those of a daemon; member is nil where it is alone, node where it is none of flannel's, and others are
+// the model's networks.
 func drivers(
-	member *cluster.Cluster, peers *static.Set, node *flannel.Node, others func() []*network.Network,
+	member membership, peers *static.Set, node *flannel.Node, others func() []*network.Network,
 ) []Driver {
 	return []Driver{
 		bridgeDriver{},

@@ -127,8 +127,8 @@ func (d *Daemon) NetworkDetails(ref string) (any, error) {
 	}
 	stats := b.Stats()
 	details := networkDetails{Ports: newPortDetails(stats.Ports), Counters: stats.Counters}
-	if details.Fabric = d.static.Drops(n.ID); d.cluster != nil && details.Fabric == nil {
-		details.Fabric = d.cluster.LinkDrops(n.ID)
+	if details.Fabric = d.static.Drops(n.ID); d.member != nil && details.Fabric == nil {
+		details.Fabric = d.member.LinkDrops(n.ID)
 	}
 	if d.flannel != nil && details.Fabric == nil {
 		details.Fabric, details.Flannel = d.flannel.Drops(n.ID), d.flannel.Status(n.ID)

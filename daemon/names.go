@@ -21,7 +21,7 @@ func (d *Daemon) updateNames(id string) {
 	for _, on := range d.nameContainer(id) {
 		d.updateLinks(on)
 	}
-	d.tellCluster(id)
+	d.tellMembers(id)
 }
 
 // updateAllNames does so for all containers and networks.
@@ -33,7 +33,7 @@ func (d *Daemon) updateAllNames() {
 	}
 	for _, c := range d.model.Containers() {
 		d.nameContainer(c.ID)
-		d.tellCluster(c.ID)
+		d.tellMembers(c.ID)
 	}
 	for _, b := range d.bridgeList() {
 		d.updateLinks(b.record.ID)

@@ -62,7 +62,7 @@ func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*
 		}
 	}
 	if driver, known := network.DriverOf(spec.Driver); known && driver.Scope == network.ScopeGlobal &&
-		!spec.ConfigOnly && d.cluster != nil {
+		!spec.ConfigOnly && d.member != nil {
 		return d.createGlobal(ctx, spec)
 	}
 	n, warning, err := d.model.CreateNetwork(spec)
@@ -81,11 +81,11 @@ func (d *Daemon) RemoveNetwork(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	if n.Scope == network.ScopeGlobal && d.cluster != nil {
+	if n.Scope == network.ScopeGlobal && d.member != nil {
 		d.importing.Lock() // until the model agrees with the cluster again
 		defer d.importing.Unlock()
 		if !n.InUse(d.model.Containers()) { // else the model says so
-			if err := d.cluster.RemoveNetwork(ctx, n.ID); err != nil {
+			if err := d.member.RemoveNetwork(ctx, n.ID); err != nil {
 				return err
 			}
 		}

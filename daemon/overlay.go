@@ -7,21 +7,19 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/overlay/cluster"
 )
 
-// overlayDriver is a switch with a gateway on each host of a cluster, and a port to the other hosts.
+// overlayDriver is a switch with a gateway on each of several hosts, and a port to the others.
 type overlayDriver struct {
-	cluster *cluster.Cluster // nil: this daemon is in none
+	member membership // nil: this host is alone
 }
 
 var _ network.Allocator = overlayDriver{}
 
 // errNoCluster is for networks that span hosts, on a host that is alone.
 func errNoCluster() error {
-	return errdefs.Forbidden(
-		"a network that spans hosts needs a cluster: start the daemon with --cluster-store or --cluster-join (docs/overlay.md)",
-	)
+	return errdefs.Forbidden("a network that spans hosts needs a cluster: start the daemon with --cluster-store or " +
+		"--cluster-join (docs/overlay.md), or beside Docker's daemons with --docker-store (docs/neighbours.md)")
 }
 
 // Name implements Driver.
@@ -29,21 +27,18 @@ func (overlayDriver) Name() string { return network.DriverOverlay }
 
 // Validate implements Driver.
 func (d overlayDriver) Validate(n *network.Network) error {
-	if d.cluster == nil {
+	if d.member == nil {
 		return errNoCluster()
 	}
-	s := n.Settings()
-	if s.Encrypted && len(s.Peers) > 0 {
-		return errdefs.Invalid(
-			"peers that are no hosts of the cluster take frames as they are: give encrypted=false with usernet.peers",
-		)
+	if err := d.member.Validate(n); err != nil {
+		return err
 	}
 	return bridgeDriver{}.Validate(n)
 }
 
 // Open implements Driver.
 func (d overlayDriver) Open(_ context.Context, n *network.Network, env Env) (*engine.Network, error) {
-	if d.cluster == nil {
+	if d.member == nil {
 		return nil, errNoCluster()
 	}
 	cfg, err := engineConfig(n, env)
@@ -51,13 +46,13 @@ func (d overlayDriver) Open(_ context.Context, n *network.Network, env Env) (*en
 		return nil, err
 	}
 	if cfg.MTU == 0 {
-		cfg.MTU = cluster.DefaultMTU(n)
+		cfg.MTU = d.member.DefaultMTU(n)
 	}
 	e, err := engine.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.cluster.Join(n, e); err != nil {
+	if err := d.member.Join(n, e); err != nil {
 		_ = e.Close()
 		return nil, err
 	}
@@ -72,15 +67,15 @@ func (d overlayDriver) Reserve(
 	want netip.Addr,
 	owner string,
 ) (netip.Addr, error) {
-	if d.cluster == nil {
+	if d.member == nil {
 		return netip.Addr{}, errNoCluster()
 	}
-	return d.cluster.Reserve(ctx, n, p, want, owner)
+	return d.member.Reserve(ctx, n, p, want, owner)
 }
 
 // Release implements network.Allocator.
 func (d overlayDriver) Release(n *network.Network, a netip.Addr, owner string) {
-	if d.cluster != nil {
-		d.cluster.Release(n, a, owner)
+	if d.member != nil {
+		d.member.Release(n, a, owner)
 	}
 }

@@ -50,7 +50,7 @@ func TestNetworksThatSpanHostsNeedACluster(t *testing.T) {
 		t.Errorf("there are containers elsewhere: %v", list)
 	}
 	allocators(d.drivers)[network.DriverOverlay].Release(n, netip.MustParseAddr("10.0.0.2"), "e")
-	if len(d.Networks()) != 3 || len(actions(t, d)) != 0 || d.closeCluster() != nil {
+	if len(d.Networks()) != 3 || len(actions(t, d)) != 0 || d.closeMember() != nil {
 		t.Error("a network is there, or was told of")
 	}
 }

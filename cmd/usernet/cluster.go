@@ -186,6 +186,7 @@ type clusterOptions struct {
 	join      []string
 	key       string
 	advertise string
+	docker    string
 }
 
 func (o *clusterOptions) flags(c *cobra.Command) {
@@ -210,6 +211,12 @@ func (o *clusterOptions) flags(c *cobra.Command) {
 		"",
 		"where other hosts reach this one: ADDRESS or INTERFACE, with :PORT for the fabric's",
 	)
+	f.StringVar(
+		&o.docker,
+		"docker-store",
+		"",
+		"be a host beside Docker's daemons with this --cluster-store: etcd://HOST[:PORT][,HOST...][/PREFIX], zk://",
+	)
 }
 
 // check refuses combinations that make no sense.
@@ -217,16 +224,18 @@ func (o *clusterOptions) check() error {
 	switch {
 	case o.store != "" && len(o.join) > 0:
 		return errors.New("--cluster-store and --cluster-join are two ways to the same: give one")
+	case o.docker != "" && (o.store != "" || len(o.join) > 0):
+		return errors.New("--docker-store is for a host that is in no cluster: leave out --cluster-store and --cluster-join")
 	case len(o.join) > 0 && o.key == "":
 		return errors.New(
 			"--cluster-join needs --cluster-key FILE, with the same key on all hosts: usernet cluster key makes one",
 		)
-	case o.store == "" && len(o.storeOpts) > 0:
-		return errors.New("--cluster-store-opt needs --cluster-store")
+	case o.store == "" && o.docker == "" && len(o.storeOpts) > 0:
+		return errors.New("--cluster-store-opt needs --cluster-store or --docker-store")
 	case len(o.join) == 0 && o.key != "":
 		return errors.New("--cluster-key needs --cluster-join")
-	case o.store == "" && len(o.join) == 0 && o.advertise != "":
-		return errors.New("--cluster-advertise needs --cluster-store or --cluster-join")
+	case o.store == "" && len(o.join) == 0 && o.docker == "" && o.advertise != "":
+		return errors.New("--cluster-advertise needs --cluster-store or --cluster-join, or --docker-store")
 	}
 	return nil
 }

@@ -174,7 +174,8 @@ there again. Without one, run starts a daemon in the background, which ends five
 usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug
 usernet serve --cluster-store etcd://192.0.2.4:2379
 usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key
-usernet serve --flannel etcd://192.0.2.4:2379`,
+usernet serve --flannel etcd://192.0.2.4:2379
+usernet serve --docker-store etcd://192.0.2.4:2379 --cluster-advertise 192.0.2.3`,
 		flags: map[string]completer{
 			"socket":      files,
 			"state-dir":   files,

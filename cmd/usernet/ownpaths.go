@@ -10,7 +10,8 @@ import (
 // stateFiles are the names in a state directory that are usernet's. They are the daemon's, but for the log of one that
 // a command has started, and for the store that a user put aside as the message about a damaged one says.
 var stateFiles = []string{
-	"usernet.db", "usernet.db.good", "usernet.db.new", "usernet.db.damaged", "containers", "cluster", "vm",
+	"usernet.db", "usernet.db.good", "usernet.db.new", "usernet.db.damaged", "containers", "cluster",
+	"docker-store", "vm",
 	socketFile, socketFile + ".new", daemonLog, daemonLog + ".1",
 }
 

@@ -281,7 +281,12 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 	if err != nil {
 		return cfg, err
 	}
+	docker, err := o.cluster.dockerConfig()
+	if err != nil {
+		return cfg, err
+	}
 	return daemon.Config{
+		Docker:           docker,
 		Socket:           o.socket,
 		StateDir:         o.state,
 		Logger:           log,

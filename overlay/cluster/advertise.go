@@ -55,6 +55,9 @@ func checkAdvertised(a Advertised, s string) (Advertised, error) {
 	return a, nil
 }
 
+// Port is the one that was given; 0: none.
+func (a Advertised) Port() uint16 { return a.port }
+
 // Resolve returns the addresses at which this host is reached now, the best first. towards are the addresses that lead
 // to the others, such as the store's: without an address or interface, the source address of the route to the first
 // that has one counts.

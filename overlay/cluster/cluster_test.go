@@ -71,7 +71,7 @@ func TestNetworksAreClaimed(t *testing.T) {
 		t.Errorf("a second network of that name: %v", err)
 	}
 	subnet := aNetwork("third", "10.0.0.0/24")
-	if err := b.CreateNetwork(t.Context(), subnet); !errors.Is(err, ErrPoolTaken) {
+	if err := b.CreateNetwork(t.Context(), subnet); !errors.Is(err, overlay.ErrPoolTaken) {
 		t.Errorf("a second network with that subnet: %v", err)
 	}
 	if _, taken := b.Table().Claimed(overlay.NameKey("third")); taken {

@@ -127,7 +127,7 @@ const (
 )
 
 // DefaultMTU is that of a network's interfaces where none was asked for. TCP does not depend on it.
-func DefaultMTU(n *network.Network) int {
+func (*Cluster) DefaultMTU(n *network.Network) int {
 	if n.Settings().Encrypted {
 		return sealedMTU
 	}

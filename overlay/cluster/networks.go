@@ -20,9 +20,6 @@ import (
 // firstVNI is the lowest number of a network that is drawn: those below are left to people, as Docker's swarms do.
 const firstVNI = 4096
 
-// ErrPoolTaken says that another network has a subnet. A drawn one is drawn anew.
-var ErrPoolTaken = errors.New("another network of the cluster has this subnet")
-
 // CreateNetwork has all hosts know a network: its name, subnets and number are claimed first. Where the backend cannot
 // be reached it fails within table.CallTimeout, with the reason.
 func (c *Cluster) CreateNetwork(ctx context.Context, n *network.Network) error {
@@ -56,7 +53,7 @@ func (c *Cluster) CreateNetwork(ctx context.Context, n *network.Network) error {
 		case overlay.KindPool:
 			return errdefs.Forbidden(
 				"invalid pool request: Pool overlaps with other one on this address space: %w",
-				ErrPoolTaken,
+				overlay.ErrPoolTaken,
 			)
 		}
 		if !drawn || try == 3 {

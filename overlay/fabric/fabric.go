@@ -33,6 +33,9 @@ type Config struct {
 	Encap Encap
 	// Key is this host's; zero: it takes part in no sealed network.
 	Key seal.PrivateKey
+	// Devices says that the other hosts are VXLAN devices of others, as Docker's are: they send from any port
+	// (RFC 7348, section 5), and answer no probes. There is no Key then.
+	Devices bool
 	// Pins has the keys that hosts had when they were first seen; nil: they are remembered for the fabric's life.
 	Pins *seal.Pins
 	// Refused is told of a host whose key does not count: it has changed, or cannot be remembered. It is called with a
@@ -74,6 +77,7 @@ type state struct {
 	byVNI  map[uint32]*Link
 	byAddr map[netip.AddrPort]*peer // hosts of the cluster, by all their addresses
 	byIP   map[netip.Addr]*peer     // foreign peers: VXLAN devices send from any port (RFC 7348, section 5)
+	byVTEP map[netip.Addr]*peer     // hosts that are VXLAN devices of others, by their addresses
 	byHost map[overlay.HostID]*peer // hosts of the cluster
 	bySeal map[netip.Addr]*peer     // hosts whose keys count, by their addresses inside the tunnel
 

@@ -126,7 +126,9 @@ func (r *reader) begin(i int) {
 	m.from = r.batch.addrs[i].addrPort()
 	m.st = r.f.state.Load()
 	if m.peer = m.st.byAddr[m.from]; m.peer == nil {
-		m.peer = m.st.byIP[m.from.Addr()]
+		if m.peer = m.st.byIP[m.from.Addr()]; m.peer == nil {
+			m.peer = m.st.byVTEP[m.from.Addr()]
+		}
 	}
 }
 
@@ -169,7 +171,7 @@ func (r *reader) datagram(b []byte, segment int) {
 		r.f.drops[DropUnknownPeer].Add(1)
 		return
 	}
-	if vni == controlVNI && r.f.cfg.Encap == VXLAN {
+	if vni == controlVNI && r.f.cfg.Encap == VXLAN && !r.f.cfg.Devices {
 		r.f.control(m.peer, frame, false, m.from)
 		return
 	}

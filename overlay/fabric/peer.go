@@ -185,6 +185,7 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 	}
 	byAddr := make(map[netip.AddrPort]*peer, len(peers))
 	byHost := make(map[overlay.HostID]*peer, len(peers))
+	byVTEP := map[netip.Addr]*peer{}
 	endpoints := make(map[netip.AddrPort]*addrEndpoint, len(peers))
 	keys := make(map[overlay.HostID]overlay.Key, len(peers))
 	named := make(map[overlay.HostID]bool, len(peers))
@@ -212,6 +213,9 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 			if byAddr[a] == nil { // the first that claims an address has it
 				byAddr[a], endpoints[a] = p, e
 			}
+			if f.cfg.Devices && byVTEP[a.Addr()] == nil {
+				byVTEP[a.Addr()] = p
+			}
 		}
 		p.setCandidates(usable)
 		p.setTCP(c.TCP)
@@ -224,7 +228,9 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 	}
 	bySeal := f.setKeys(keys)
 	f.forgetHosts(named)
-	f.change(func(s *state) { s.byAddr, s.byHost, s.bySeal, s.endpoints = byAddr, byHost, bySeal, endpoints })
+	f.change(func(s *state) {
+		s.byAddr, s.byHost, s.byVTEP, s.bySeal, s.endpoints = byAddr, byHost, byVTEP, bySeal, endpoints
+	})
 	if t := f.tunnel.Load(); t != nil {
 		if err := t.SetPeers(f.countingKeys()); err != nil {
 			return fmt.Errorf("fabric: %w", err)

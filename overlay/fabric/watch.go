@@ -23,7 +23,7 @@ func (f *Fabric) watch() {
 		}
 		settled = !f.hasStrangers()
 		for _, p := range hosts {
-			if p.dest.Load() == nil {
+			if p.dest.Load() == nil || f.cfg.Devices {
 				continue
 			}
 			now := time.Now()

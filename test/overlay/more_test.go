@@ -152,6 +152,8 @@ func TestBadInput(t *testing.T) {
 		"needs --cluster-key":         {"--cluster-join", "192.0.2.2"},
 		"32 bytes in base64":          {"--cluster-join", "192.0.2.2", "--cluster-key", key},
 		"needs --cluster-store or":    {"--cluster-advertise", "eth0"},
+		"is in no cluster":            {"--docker-store", "etcd://192.0.2.4", "--cluster-store", "etcd://192.0.2.4"},
+		"by etcd:// and zk://":        {"--docker-store", "consul://192.0.2.4"},
 		"interface nosuch":            {"--cluster-store", "etcd://192.0.2.4", "--cluster-advertise", "nosuch"},
 		"give ADDRESS or INTERFACE":   {"--cluster-store", "etcd://192.0.2.4", "--cluster-advertise", "eth0:x"},
 		"other hosts cannot send to ": {"--cluster-store", "etcd://192.0.2.4", "--cluster-advertise", "0.0.0.0"},

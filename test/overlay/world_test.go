@@ -164,12 +164,15 @@ func (w *world) answersHTTP(port, path, words string) {
 	})
 }
 
-func (w *world) startEtcd() {
+func (w *world) startEtcd() { w.etcd() }
+
+// etcd starts etcd, with more flags.
+func (w *world) etcd(flags ...string) {
 	w.t.Helper()
 	client, peer := "http://"+storeHost+":2379", "http://"+storeHost+":2380"
-	w.serve("etcd", "--name", "s1", "--data-dir", filepath.Join(w.dir, "etcd"), "--listen-client-urls", client,
-		"--advertise-client-urls", client,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "s1="+peer)
+	w.serve("etcd", append([]string{"--name", "s1", "--data-dir", filepath.Join(w.dir, "etcd"), "--listen-client-urls",
+		client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+		"--initial-cluster", "s1=" + peer}, flags...)...)
 	w.answersHTTP("2379", "/health", `"true"`)
 }
 
