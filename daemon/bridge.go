@@ -140,14 +140,3 @@ func (d *Daemon) closeBridges() (errs []error) {
 	}
 	return errs
 }
-
-// gatewayAddrs are the addresses the gateway answers at, each with its subnet's length.
-func gatewayAddrs(n *network.Network) []netip.Prefix {
-	var list []netip.Prefix
-	for _, p := range n.Pools {
-		if p.Gateway.IsValid() {
-			list = append(list, netip.PrefixFrom(p.Gateway, p.Subnet.Bits()))
-		}
-	}
-	return list
-}

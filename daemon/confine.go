@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/usernet/usernet/confine"
+	"github.com/usernet/usernet/overlay/uplink"
 )
 
 // confinement is what the process has given up.
@@ -40,7 +41,9 @@ func (d *Daemon) Confine(measures []confine.Measure) {
 	if d.cfg.Socket != "" {
 		write = append(write, filepath.Dir(d.cfg.Socket))
 	}
-	inForce, warnings := confine.Daemon.With(measures).Apply(confine.Paths{Write: write, Read: read})
+	inForce, warnings := confine.Daemon.With(measures).Apply(confine.Paths{
+		Write: write, Read: read, Devices: uplink.Nodes(),
+	})
 	d.confined.mu.Lock()
 	defer d.confined.mu.Unlock()
 	d.confined.inForce = confine.Names(inForce)

@@ -23,6 +23,8 @@ import (
 	"github.com/usernet/usernet/overlay/flannel"
 	"github.com/usernet/usernet/overlay/libnetwork"
 	"github.com/usernet/usernet/overlay/static"
+	"github.com/usernet/usernet/overlay/uplink"
+	"github.com/usernet/usernet/overlay/uplink/dhcp"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -95,6 +97,7 @@ type Daemon struct {
 	cluster   *cluster.Cluster // member, where that is a cluster
 	static    *static.Set      // networks with static peers
 	flannel   *flannel.Node    // nil: this host is none
+	uplinks   *uplink.Set      // physical networks
 	importing sync.Mutex       // held while the model's networks are made equal to the members'
 
 	ctx    context.Context // ends when Close begins
@@ -141,11 +144,15 @@ func New(cfg Config) (*Daemon, error) {
 	if err = d.openMember(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	d.static = static.New(d.log)
+	d.static, d.uplinks = static.New(d.log), uplink.NewSet(d.log)
 	if d.flannel, err = d.openFlannel(); err != nil {
 		return nil, errors.Join(err, d.closeMember(), store.Close())
 	}
-	d.drivers = drivers(d.member, d.static, d.flannel, func() []*network.Network { return d.model.Networks() })
+	d.drivers = drivers(d.member, d.static, d.flannel, d.uplinks,
+		func() []*network.Network { return d.model.Networks() },
+		func(endpoint string, l dhcp.Lease) { // not here: whose goroutine it is may be waited for
+			d.wg.Go(func() { d.renumber(endpoint, l) })
+		})
 	d.model, err = network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,
@@ -161,6 +168,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.names, d.shared = names.NewTable(), forwarder.NewShared(cfg.Limits, cfg.PerContainer)
 	d.bridges, d.runtimes = map[string]*bridgeSlot{}, map[string]*containerRuntime{}
 	d.adoptAddresses()
+	d.resumeLeases()
 	d.tellSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)
 	d.addReceivedPorts(received)
@@ -232,6 +240,7 @@ func (d *Daemon) Close() error {
 		s.mu.Unlock()
 	}
 	errs := append(d.closeBridges(), d.closeMember(), d.closeFlannel())
+	d.uplinks.Close()
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())

@@ -14,6 +14,8 @@ import (
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/flannel"
 	"github.com/usernet/usernet/overlay/static"
+	"github.com/usernet/usernet/overlay/uplink"
+	"github.com/usernet/usernet/overlay/uplink/dhcp"
 )
 
 // Driver makes the networks of one kind run. What the model has to know of it, such as its scope, is in
@@ -33,6 +35,26 @@ type Subnetter interface {
 	Pools(ctx context.Context) ([]network.Pool, error)
 }
 
+// preparer is a Driver that completes what is asked for, before it is validated: with what only the machine knows.
+type preparer interface {
+	Prepare(ctx context.Context, spec *network.NetworkSpec) error
+}
+
+// vlanJoiner is a Driver whose networks are on a device with VLANs: JoinVLAN has those endpoints of a network reach one
+// that are in it. It may be called again.
+type vlanJoiner interface {
+	JoinVLAN(n *network.Network, e *engine.Network, vlan uint16) error
+}
+
+// joinVLAN has a network reach a VLAN outside, where its driver can; elsewhere a VLAN is the switch's own.
+func (d *Daemon) joinVLAN(b *bridge, vlan uint16) error {
+	driver, err := d.driverOf(b.record.Driver)
+	if j, is := driver.(vlanJoiner); err == nil && is && vlan != 0 {
+		return j.JoinVLAN(b.record, b.Network, vlan)
+	}
+	return err
+}
+
 // Env is what a driver needs of the daemon.
 type Env struct {
 	Shared *forwarder.Shared // host ports, and limits over all networks
@@ -44,10 +66,11 @@ type Env struct {
 	Logger                            *slog.Logger
 }
 
-// drivers are those of a daemon; member is nil where it is alone, node where it is none of flannel's, and others are
-// the model's networks.
+// drivers are those of a daemon; member is nil where it is alone, node where it is none of flannel's, others are the
+// model's networks, and changed is told of endpoints with another address than they had.
 func drivers(
-	member membership, peers *static.Set, node *flannel.Node, others func() []*network.Network,
+	member membership, peers *static.Set, node *flannel.Node, uplinks *uplink.Set,
+	others func() []*network.Network, changed func(endpoint string, l dhcp.Lease),
 ) []Driver {
 	return []Driver{
 		bridgeDriver{},
@@ -56,6 +79,7 @@ func drivers(
 		overlayDriver{member},
 		vxlanDriver{peers, others},
 		flannelDriver{node, others},
+		&macvlanDriver{uplinks, others, changed},
 	}
 }
 
@@ -136,11 +160,12 @@ func engineConfig(n *network.Network, env Env) (engine.Config, error) {
 	s := n.Settings()
 	cfg := engine.Config{
 		Name:         n.Name,
-		Gateways:     gatewayAddrs(n),
+		Gateways:     n.HostAddrs(),
 		MTU:          s.MTU,
 		Internal:     n.Internal || !s.Masquerade,
 		Isolated:     !s.ICC,
 		HostLoopback: s.HostLoopback,
+		HideClients:  n.IsDirect(),
 		Outbound: engine.Outbound{
 			Addr4:      s.Outbound4,
 			Addr6:      s.Outbound6,

@@ -155,17 +155,18 @@ func (d *Daemon) attachEndpoints(
 	}
 	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c), Local: localAddrs(c)}
 	bridges := make([]*bridge, len(add))
-	for i, e := range add {
+	for at, e := range add {
 		n, err := d.model.Network(e.NetworkID)
 		if err != nil {
 			return err
 		}
-		if bridges[i], err = d.bridgeFor(n); err != nil {
+		if bridges[at], err = d.bridgeFor(n); err != nil {
 			return err
 		}
-		i := interfaceOf(e, bridges[i].MTU())
+		i := interfaceOf(e, bridges[at].MTU())
 		i.Given, i.Persistent = c.Moves, c.Moves
 		req.Add = append(req.Add, i)
+		req.Routes = append(req.Routes, routesOf(e, bridges[at])...)
 	}
 	if s.stub == nil && len(c.Endpoints) > 0 && !c.Moves {
 		req.DNSStub = stubAddrOf(c)
@@ -219,6 +220,9 @@ func (d *Daemon) attachTAP(
 	}
 	cfg.From = limitOf(e.Bandwidth.EgressRate, e.Bandwidth.EgressBurst)
 	cfg.To = limitOf(e.Bandwidth.IngressRate, e.Bandwidth.IngressBurst)
+	if err := d.joinVLAN(b, e.VLAN); err != nil {
+		return nil, err
+	}
 	port, err := b.Attach(cfg, dev)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
@@ -238,6 +242,7 @@ func attachConfig(c *network.Container, e *network.Endpoint, b *bridge) (engine.
 		MAC:          net.HardwareAddr(e.MAC[:]),
 		Addrs:        append(endpointAddrs(e), e.LinkLocal...),
 		Unguarded:    !e.Settings().PortGuard,
+		VLAN:         e.VLAN,
 		HostLoopback: c.HostLoopback,
 		Policy:       policy,
 		Paused:       true,
@@ -300,6 +305,28 @@ func interfaceOf(e *network.Endpoint, mtu int) sandbox.Interface {
 		}
 	}
 	return i
+}
+
+// routesOf are the endpoint's own routes, and those to addresses of its network's gateway that are in none of its
+// subnets.
+func routesOf(e *network.Endpoint, b *bridge) (routes []sandbox.Route) {
+	if e.Unconfigured {
+		return nil
+	}
+	for _, r := range e.Routes {
+		routes = append(routes, sandbox.Route{Dst: r.Dst, Via: r.Via, Interface: e.Interface})
+	}
+	for _, g := range b.Gateways() {
+		own := e.IPv4
+		if g.Addr().Is6() {
+			own = e.IPv6
+		}
+		if own.IsValid() && !own.Contains(g.Addr()) {
+			to := netip.PrefixFrom(g.Addr(), g.Addr().BitLen())
+			routes = append(routes, sandbox.Route{Dst: to, Interface: e.Interface})
+		}
+	}
+	return routes
 }
 
 // defaultRoutes are the default routes of c, one for each family at most, by Docker's rule.

@@ -146,10 +146,23 @@ func hostGateways(c *network.Container, nets map[string]*network.Network) []neti
 	e4, e6 := network.DefaultRouteEndpoint(c, func(id string) *network.Network { return nets[id] })
 	var list []netip.Addr
 	if e4 != nil && e4.Gateway4.IsValid() {
-		list = append(list, e4.Gateway4)
+		list = append(list, hostFrom(e4.Gateway4, nets[e4.NetworkID])...)
 	}
 	if e6 != nil && e6.Gateway6.IsValid() {
-		list = append(list, e6.Gateway6)
+		list = append(list, hostFrom(e6.Gateway6, nets[e6.NetworkID])...)
+	}
+	return list
+}
+
+// hostFrom is the host where a network leads outside by a gateway: on a physical network that is another machine.
+func hostFrom(gateway netip.Addr, n *network.Network) (list []netip.Addr) {
+	if n == nil || !n.IsDirect() {
+		return []netip.Addr{gateway}
+	}
+	for _, p := range n.HostAddrs() {
+		if p.Addr().Is4() == gateway.Is4() {
+			list = append(list, p.Addr())
+		}
 	}
 	return list
 }

@@ -24,10 +24,9 @@ func (d *Daemon) tellSubnets() {
 			if n.ConfigOnly {
 				continue
 			}
+			list = append(list, n.HostAddrs()...)
 			for _, s := range n.Pools {
-				if s.Gateway.IsValid() {
-					list = append(list, netip.PrefixFrom(s.Gateway, s.Subnet.Bits()))
-				} else {
+				if !s.Gateway.IsValid() && !n.IsDirect() {
 					list = append(list, s.Subnet)
 				}
 			}
@@ -43,6 +42,11 @@ func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.
 func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
 	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil {
 		// else the model has Docker's text
+		if p, is := driver.(preparer); is {
+			if err := p.Prepare(ctx, &spec); err != nil {
+				return nil, "", err
+			}
+		}
 		n := &network.Network{
 			Name: spec.Name, Driver: driver.Name(), Internal: spec.Internal, Options: spec.Options,
 		}

@@ -150,6 +150,9 @@ func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *brid
 	if cfg.Autoconf, err = d.vmAutoconf(c, e, b); err != nil {
 		return nil, err
 	}
+	if err := d.joinVLAN(b, e.VLAN); err != nil {
+		return nil, err
+	}
 	at := vmlink.Config{
 		Kind:    vmlink.Kind(c.VM.Kind),
 		Path:    c.VM.Socket,
@@ -215,7 +218,9 @@ func (d *Daemon) vmAutoconf(c *network.Container, e *network.Endpoint, b *bridge
 		default:
 			continue
 		}
-		cfg.DNS = append(cfg.DNS, p.Gateway)
+		if !b.record.IsDirect() { // there the gateway is somebody else's
+			cfg.DNS = append(cfg.DNS, p.Gateway)
+		}
 	}
 	return cfg, nil
 }

@@ -54,6 +54,8 @@ type AttachConfig struct {
 	Addrs []netip.Addr
 	// Unguarded lets it send from other MACs and addresses too: a bridge or a virtual machine is behind it.
 	Unguarded bool
+	// VLAN keeps it apart from attachments in another one and in none; 0: none.
+	VLAN uint16
 	// HostLoopback lets it reach services on the host's loopback at the gateway's address.
 	HostLoopback bool
 	// Policy is where it may connect to; nil: the network's.
@@ -128,6 +130,7 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 		Addrs:    cfg.Addrs,
 		Role:     role,
 		Isolated: n.cfg.Isolated,
+		VLAN:     cfg.VLAN,
 		Filter:   cfg.Filter,
 		Answer:   answer,
 		From:     cfg.From,

@@ -48,6 +48,9 @@ func (s insideSYN) Accept() (forwarder.Conn, error) {
 
 // allow says why an inside address may not send to dst; nil where it may. proto is that of the IP header.
 func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) error {
+	if n.cfg.HideClients && n.gw.Owns(dst.Addr()) {
+		return nil // a link-local address that is the host's alone: rules are about others
+	}
 	p := n.cfg.Policy
 	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
 		p = a.cfg.Policy

@@ -50,6 +50,10 @@ type Config struct {
 	// HostLoopback lets all attachments reach services on the host's loopback at the gateway's address.
 	HostLoopback bool
 
+	// HideClients has clients of published ports come from the gateway's address: attachments have another way to
+	// theirs.
+	HideClients bool
+
 	Outbound Outbound
 	Limits   forwarder.Limits // of each inside address; the zero value means forwarder.DefaultLimits
 	// Shared is what several networks have in common: host ports, limits in total. Its owner closes it, after the
@@ -185,6 +189,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Inside:             insideGateway{n.gw},
 		Logger:             n.log,
 		Internal:           n.cfg.Internal,
+		HideClients:        n.cfg.HideClients,
 		HostLoopback:       n.mayReachHostLoopback,
 		Translate:          n.cfg.Translate,
 		Refuse:             n.cfg.Refuse,
@@ -255,6 +260,9 @@ func (n *Network) closeShared() error {
 
 // Name is the network's, from its Config.
 func (n *Network) Name() string { return n.cfg.Name }
+
+// Gateways are the gateway's addresses, each with the length of its subnet.
+func (n *Network) Gateways() []netip.Prefix { return slices.Clone(n.cfg.Gateways) }
 
 // MTU is that of the network's links, in bytes of layer 3.
 func (n *Network) MTU() int { return n.cfg.MTU }

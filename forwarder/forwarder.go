@@ -24,6 +24,7 @@ type Config struct {
 	Logger             *slog.Logger
 	Gateway4, Gateway6 netip.Addr
 	Internal           bool       // nothing goes out
+	HideClients        bool       // clients of published ports come from the gateway's address
 	OutboundAddr4      netip.Addr // the source of connections to the outside; zero: the kernel's choice
 	OutboundAddr6      netip.Addr
 	OutboundInterface4 string // the interface that they leave by; empty: the routing table's choice

@@ -15,7 +15,7 @@ import (
 func (f *Forwarder) insideFor(p *publish.Port, client netip.AddrPort) (src, dst netip.AddrPort) {
 	a := client.Addr().Unmap().WithZone("")
 	dst = p.Inside(a.Is6())
-	if a.Is4() != dst.Addr().Is4() || f.cfg.Inside.Contains(a) || f.cfg.Shared.host.Has(a) {
+	if f.cfg.HideClients || a.Is4() != dst.Addr().Is4() || f.cfg.Inside.Contains(a) || f.cfg.Shared.host.Has(a) {
 		a = f.gateway(dst.Addr())
 	}
 	return netip.AddrPortFrom(a, client.Port()), dst

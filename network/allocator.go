@@ -2,9 +2,12 @@ package network
 
 import (
 	"context"
+	"encoding/hex"
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Allocator reserves addresses of endpoints where others hand out addresses of the same pools too, as on a network that
@@ -22,6 +25,25 @@ type Allocator interface {
 	Release(n *Network, a netip.Addr, owner string)
 }
 
+// Leaser is an Allocator that does not serve all networks of its driver, and where an address is reserved for a
+// station: a DHCP server's client.
+type Leaser interface {
+	Allocator
+	// Leases says whether it reserves the addresses of all endpoints of a network; else of those that want it.
+	Leases(n *Network) bool
+	// Lease is Reserve for a station with a MAC address and a name.
+	Lease(ctx context.Context, n *Network, p Pool, c Claim) (netip.Addr, error)
+}
+
+// Claim is what a Leaser is asked for.
+type Claim struct {
+	Owner    string     // the id of the endpoint that is about to be made
+	Want     netip.Addr // invalid: any
+	MAC      MAC
+	Hostname string
+	VLAN     uint16 // of the endpoint; 0: its network's
+}
+
 // reserveTimeout bounds how long Allocators may take for one endpoint.
 const reserveTimeout = 10 * time.Second
 
@@ -30,7 +52,11 @@ type reservation struct {
 	network   *Network
 	endpoint  string // its id
 	addresses []netip.Addr
+	mac       MAC // that the addresses are for; zero: for any
 }
+
+// leased says whether the addresses are for one MAC address.
+func (r *reservation) leased() bool { return r != nil && r.mac != (MAC{}) }
 
 // in is the reserved address of a pool; invalid where there is none.
 func (r *reservation) in(p *Pool) netip.Addr {
@@ -44,18 +70,43 @@ func (r *reservation) in(p *Pool) netip.Addr {
 	return netip.Addr{}
 }
 
-// allocator is that of a network, nil where the model chooses addresses itself.
-func (m *Model) allocator(n *Network) Allocator { return m.opts.Allocators[n.Driver] }
+// allocator is that of a network, nil where the model chooses addresses itself. lease: an endpoint wants a lease.
+func (m *Model) allocator(n *Network, lease bool) Allocator {
+	a := m.opts.Allocators[n.Driver]
+	if l, is := a.(Leaser); is && !lease && !l.Leases(n) {
+		return nil
+	}
+	return a
+}
+
+// macOf is the MAC address of an endpoint that has to have one before it has addresses: locally administered, and of
+// the random bytes of its id.
+func (r *reservation) macOf(n *Network, want MAC) MAC {
+	if one := n.Settings().OneMAC; one != (MAC{}) {
+		return one
+	}
+	if want != (MAC{}) {
+		return want
+	}
+	m := MAC{0x02}
+	_, _ = hex.Decode(m[1:], []byte(r.endpoint[:10]))
+	return m
+}
 
 // reserve reserves the addresses of an endpoint that is about to be made, where the network's driver has an Allocator,
 // and notes them in spec. What is wrong with spec otherwise is found when the endpoint is made. The caller holds no
 // lock.
 func (m *Model) reserve(networkRef string, spec *EndpointSpec) error {
 	n, err := m.Network(networkRef)
-	if err != nil || m.allocator(n) == nil || !n.HasInterfaces() {
+	if err == nil && spec.DHCP {
+		if _, is := m.opts.Allocators[n.Driver].(Leaser); !is {
+			return errdefs.Invalid("network %s has no DHCP server: its addresses are usernet's to give", n.Name)
+		}
+	}
+	if err != nil || m.allocator(n, spec.DHCP) == nil || !n.HasInterfaces() {
 		return nil // a network that is not there is refused when the endpoint is made
 	}
-	a := m.allocator(n)
+	a := m.allocator(n, spec.DHCP)
 	ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
 	defer cancel()
 	r := &reservation{network: n, endpoint: newID()}
@@ -66,10 +117,14 @@ func (m *Model) reserve(networkRef string, spec *EndpointSpec) error {
 		if p.Subnet.Addr().Is6() {
 			want, have = spec.IPv6, &v6
 		}
+		_, leases := a.(Leaser)
+		if leases && p.Subnet.Addr().Is6() {
+			continue
+		}
 		if *have || want.IsValid() && (!p.Subnet.Contains(want) || p.Reserved(want)) {
 			continue
 		}
-		addr, err := a.Reserve(ctx, n, *p, want, r.endpoint)
+		addr, err := r.reserve(ctx, a, *p, want, spec)
 		if err != nil {
 			m.release(r)
 			return err
@@ -77,6 +132,29 @@ func (m *Model) reserve(networkRef string, spec *EndpointSpec) error {
 		r.addresses, *have = append(r.addresses, addr), true
 	}
 	return nil
+}
+
+// reserve reserves one address.
+func (r *reservation) reserve(
+	ctx context.Context, a Allocator, p Pool, want netip.Addr, spec *EndpointSpec,
+) (netip.Addr, error) {
+	l, is := a.(Leaser)
+	if !is {
+		return a.Reserve(ctx, r.network, p, want, r.endpoint)
+	}
+	r.mac = r.macOf(r.network, spec.MAC)
+	return l.Lease(ctx, r.network, p, Claim{r.endpoint, want, r.mac, spec.hostname, spec.VLAN})
+}
+
+// NameOutside is what the container is called where others ask for its name: the hostname that somebody gave it, else
+// its name.
+func (c *Container) NameOutside() string { return nameOutside(c.Hostname, c.Name, c.ID) }
+
+func nameOutside(hostname, name, id string) string {
+	if hostname != "" && !strings.HasPrefix(id, hostname) { // not one that was drawn
+		return hostname
+	}
+	return strings.TrimPrefix(name, "/")
 }
 
 // reserveAll does the same for all endpoints of a new container; on an error nothing stays reserved.
@@ -89,6 +167,7 @@ func (m *Model) reserveAll(spec *ContainerSpec) error {
 		spec.Networks = []NamedEndpointSpec{{Network: mode}}
 	}
 	for i := range spec.Networks {
+		spec.Networks[i].hostname = nameOutside(spec.Hostname, spec.Name, "")
 		if err := m.reserve(spec.Networks[i].Network, &spec.Networks[i].EndpointSpec); err != nil {
 			m.releaseAll(spec)
 			return err
@@ -103,7 +182,7 @@ func (m *Model) release(r *reservation) {
 		return
 	}
 	for _, a := range r.addresses {
-		m.allocator(r.network).Release(r.network, a, r.endpoint)
+		m.allocator(r.network, r.leased()).Release(r.network, a, r.endpoint)
 	}
 }
 
@@ -120,7 +199,7 @@ func (m *Model) releaseEndpoints(endpoints ...*Endpoint) {
 		if err != nil {
 			continue // gone with all its addresses
 		}
-		a := m.allocator(n)
+		a := m.allocator(n, e.DHCP)
 		for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
 			if a != nil && p.IsValid() {
 				a.Release(n, p.Addr(), e.ID)

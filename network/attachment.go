@@ -11,7 +11,7 @@ import (
 )
 
 // ParseAttachment reads a value of --network: a name, or name=NAME,alias=...,ip=...,ip6=...,mac-address=...,
-// link-local-ip=...,driver-opt=KEY=VALUE,gw-priority=N.
+// link-local-ip=...,driver-opt=KEY=VALUE,gw-priority=N,interface=NAME,route=CIDR[=GATEWAY],vlan=N,dhcp=true.
 func ParseAttachment(spec string) (NamedEndpointSpec, error) {
 	var a NamedEndpointSpec
 	if !strings.Contains(spec, "=") {
@@ -66,6 +66,18 @@ func (a *NamedEndpointSpec) set(key, value string) (err error) {
 			a.DriverOpts = map[string]string{}
 		}
 		a.DriverOpts[strings.TrimSpace(k)] = strings.TrimSpace(v)
+	case "interface":
+		a.Interface = value
+	case "route":
+		var r Route
+		r, err = ParseRoute(value)
+		a.Routes = append(a.Routes, r)
+	case "vlan":
+		a.VLAN, err = ParseVLAN(value)
+	case "dhcp":
+		if a.DHCP, err = strconv.ParseBool(value); err != nil {
+			return errdefs.Invalid("invalid dhcp (%s): give true or false", value)
+		}
 	case "gw-priority":
 		if a.GwPriority, err = strconv.Atoi(value); err != nil {
 			return errdefs.Invalid("invalid gw-priority (%s): give a whole number", value)

@@ -43,6 +43,6 @@ func (c *Container) clone() *Container {
 func (e *Endpoint) clone() *Endpoint {
 	c := *e
 	c.LinkLocal, c.Aliases, c.Links = slices.Clone(e.LinkLocal), slices.Clone(e.Aliases), slices.Clone(e.Links)
-	c.DriverOpts = maps.Clone(e.DriverOpts)
+	c.DriverOpts, c.Routes = maps.Clone(e.DriverOpts), slices.Clone(e.Routes)
 	return &c
 }

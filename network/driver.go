@@ -24,6 +24,9 @@ type Driver struct {
 	HostNamespace bool
 	// RangeOnly: addresses of a pool outside its range are other hosts', and no endpoint here can have one.
 	RangeOnly bool
+	// Direct: its endpoints are stations of a physical network, which they reach without the gateway. That of the
+	// network stands for the host alone, at addresses of its own (Network.HostAddrs).
+	Direct bool
 	// Options are those that its networks can have.
 	Options []Option
 	// pools are the subnets that its networks are given where none is asked for, in order; nil means Docker's.
@@ -47,6 +50,7 @@ var Drivers = []Driver{
 	{Name: DriverOverlay, Scope: ScopeGlobal, Interfaces: true, Options: OverlayOptions, pools: overlayPools},
 	{Name: DriverVXLAN, Scope: ScopeLocal, Interfaces: true, Options: VXLANOptions},
 	{Name: DriverFlannel, Scope: ScopeLocal, Interfaces: true, RangeOnly: true, Options: FlannelOptions},
+	{Name: DriverMacvlan, Scope: ScopeLocal, Interfaces: true, Direct: true, Options: MacvlanOptions},
 }
 
 // DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.
@@ -69,6 +73,9 @@ func (n *Network) driver() Driver {
 
 // HasInterfaces says whether endpoints of the network are interfaces with addresses.
 func (n *Network) HasInterfaces() bool { return n.driver().Interfaces }
+
+// IsDirect says whether endpoints of the network are stations of a physical network.
+func (n *Network) IsDirect() bool { return n.driver().Direct }
 
 // IsHost says whether the network is the host's own network namespace.
 func (n *Network) IsHost() bool { return n.driver().HostNamespace }

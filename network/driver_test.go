@@ -26,8 +26,8 @@ func TestDriversAreSound(t *testing.T) {
 	if d, ok := DriverOf(NoneName); !ok || d.Name != DriverNull {
 		t.Errorf("none is %+v", d)
 	}
-	if d, ok := DriverOf("macvlan"); ok {
-		t.Errorf("macvlan is %+v", d)
+	if d, ok := DriverOf("ipvlan"); ok {
+		t.Errorf("ipvlan is %+v", d)
 	}
 }
 

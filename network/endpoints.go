@@ -1,19 +1,20 @@
 package network
 
 import (
+	"cmp"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Connect gives a container an endpoint on one more network.
 func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (c *Container, e *Endpoint, err error) {
+	if c, err := m.Container(containerRef); err == nil { // else it is said below
+		spec.hostname = c.NameOutside()
+	}
 	if err := m.reserve(networkRef, &spec); err != nil {
 		return nil, nil, err
 	}
@@ -131,6 +132,12 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		WantIPv6:      spec.IPv6,
 		WantMAC:       spec.MAC,
 		Bandwidth:     spec.Bandwidth,
+		Routes:        spec.Routes,
+		VLAN:          spec.VLAN,
+		DHCP:          spec.reserved.leased(),
+	}
+	if err := checkRouting(&spec); err != nil {
+		return nil, err
 	}
 	if spec.reserved != nil {
 		if spec.reserved.network.ID != n.ID {
@@ -142,7 +149,7 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		if err := m.address(n, e, spec.reserved); err != nil {
 			return nil, err
 		}
-		if e.Interface, err = interfaceName(c, n, spec.Interface); err != nil {
+		if e.Interface, err = interfaceName(c, n, cmp.Or(spec.Interface, e.Settings().Interface)); err != nil {
 			return nil, err
 		}
 	}
@@ -165,6 +172,10 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 		return errdefs.Invalid("a virtual machine's socket is for one network that has interfaces: attach another " +
 			"socket, under another name, for each other network")
 	}
+	if n.IsDirect() && (c.Egress != "" || len(c.AllowEgress) > 0) {
+		return errdefs.Invalid("container %s has rules about where it may connect to, and on network %s nobody would "+
+			"hold them: its containers reach the physical network directly", c.Name, n.Name)
+	}
 	for _, e := range c.Endpoints {
 		if o := m.networks[e.NetworkID]; o != nil && !(o.HasInterfaces() && n.HasInterfaces()) {
 			return errdefs.Invalid(
@@ -172,35 +183,6 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 		}
 	}
 	return nil
-}
-
-// interfaceForm is the form of names that the kernel accepts (dev_valid_name in net/core/dev.c), without colons.
-var interfaceForm = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^[^/:\s]{1,15}$`)
-})
-
-// interfaceName is the name of a new interface in c: the one that was asked for, or a free one.
-func interfaceName(c *Container, n *Network, want string) (string, error) {
-	switch {
-	case want == "":
-		return freeInterface(c, n), nil
-	case !interfaceForm().MatchString(want) || want == "." || want == ".." || want == "lo":
-		return "", errdefs.Invalid(
-			"invalid interface name %q: give up to 15 characters without spaces, slashes and colons", want)
-	case slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == want }):
-		return "", errdefs.Conflict("container %s has an interface %s already", c.Name, want)
-	}
-	return want, nil
-}
-
-func freeInterface(c *Container, n *Network) string {
-	prefix := n.Settings().InterfacePrefix
-	for i := 0; ; i++ {
-		name := fmt.Sprintf("%s%d", prefix, i)
-		if !slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.Interface == name }) {
-			return name
-		}
-	}
 }
 
 // address chooses the endpoint's addresses and MAC. Where an Allocator has reserved addresses, only those count.
@@ -234,6 +216,9 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 	if n.Internal {
 		e.Gateway4, e.Gateway6 = netip.Addr{}, netip.Addr{}
 	}
+	if r.leased() {
+		e.MAC = r.mac
+	}
 	return e.chooseMAC(n, macs)
 }
 
@@ -248,7 +233,7 @@ func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation
 	if v4 && e.IPv4.IsValid() || !v4 && e.IPv6.IsValid() || addr.IsValid() && !p.Subnet.Contains(addr) {
 		return
 	}
-	if r != nil {
+	if r != nil && !(r.leased() && !v4) { // what a DHCP server gives is IPv4
 		if addr = r.in(p); !addr.IsValid() {
 			return
 		}
@@ -294,7 +279,15 @@ func (e *Endpoint) ownAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
 // chooseMAC gives the endpoint the MAC address that was asked for, or one that follows from its addresses and is not in
 // use on the network.
 func (e *Endpoint) chooseMAC(n *Network, inUse map[MAC]bool) error {
-	e.MAC = e.WantMAC
+	if e.WantMAC != (MAC{}) {
+		e.MAC = e.WantMAC
+	}
+	if one := n.Settings().OneMAC; one != (MAC{}) {
+		if err := onlyMAC(n, e.WantMAC, one, inUse); err != nil {
+			return err
+		}
+		e.MAC = one
+	}
 	if e.MAC == (MAC{}) {
 		e.MAC = macFor(e.IPv4.Addr(), e.IPv6.Addr())
 		for inUse[e.MAC] {
@@ -303,6 +296,19 @@ func (e *Endpoint) chooseMAC(n *Network, inUse map[MAC]bool) error {
 	}
 	if inUse[e.MAC] {
 		return errdefs.Forbidden("MAC address %s is already in use on network %s", e.MAC, n.Name)
+	}
+	return nil
+}
+
+// onlyMAC refuses a second container where the device of a network takes one MAC address.
+func onlyMAC(n *Network, want, one MAC, inUse map[MAC]bool) error {
+	const many = "a macvtap in mode passthru, or a TAP in a bridge, takes many"
+	switch {
+	case want != (MAC{}) && want != one:
+		return errdefs.Invalid("network %s is on a device that takes the MAC address %s alone: %s", n.Name, one, many)
+	case inUse[one]:
+		return errdefs.Forbidden("network %s is on a device that takes one MAC address, which a container has: %s",
+			n.Name, many)
 	}
 	return nil
 }

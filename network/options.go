@@ -167,8 +167,37 @@ var VXLANOptions = switchOptions([]Option{
 // FlannelOptions are the options of the network of flannel's nodes.
 var FlannelOptions = switchOptions()
 
+// MacvlanOptions are the options of physical networks. What a gateway does for containers is not among them: they do
+// not go through it.
+var MacvlanOptions = append([]Option{
+	{
+		"parent", "device that the administrator has given, and a VLAN: DEVICE[.VLAN]", nil,
+		func(s *Settings, v string) error { s.Parent = v; return nil }, // the driver's to check
+	},
+	{
+		"macvlan_mode", "bridge is the only value", []string{"bridge"},
+		func(_ *Settings, v string) error { return setMode(v) },
+	},
+	{
+		"usernet.dhcp", "true: a DHCP server there gives addresses; without --subnet it is asked for them", truth,
+		func(s *Settings, v string) error { return setBool(&s.DHCP, v) },
+	},
+	{
+		"usernet.mac", "the only MAC address that the device takes; it is asked", nil,
+		func(s *Settings, v string) error { return setMAC(&s.OneMAC, v) },
+	},
+}, slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
+	return !slices.Contains([]string{"com.docker.network.driver.mtu", "com.docker.network.container_iface_prefix",
+		"com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6", "usernet.dns",
+		"usernet.host_loopback"}, o.Name)
+})...)
+
 // EndpointOptions are the options of endpoints.
 var EndpointOptions = []Option{
+	{
+		"com.docker.network.endpoint.ifname", "the interface's name, as --interface", nil,
+		func(s *Settings, v string) error { s.Interface = v; return checkInterface(v) },
+	},
 	{
 		"usernet.port_guard", "false: a nested bridge or VM may send from other addresses", truth,
 		func(s *Settings, v string) error { return setBool(&s.PortGuard, v) },
@@ -185,8 +214,6 @@ var impossible = map[string]string{
 	"com.docker.network.bridge.default_bridge": "the default bridge is always the network \"bridge\"",
 	"com.docker.network.bridge.trusted_host_interfaces": "no interface of the host leads to containers except by " +
 		"published ports",
-	"com.docker.network.endpoint.ifname": "interfaces are named by " +
-		"com.docker.network.container_iface_prefix of their network",
 	"com.docker.network.endpoint.sysctls": "set them in the container, which owns its network namespace",
 }
 

@@ -37,8 +37,14 @@ type Settings struct {
 	Encap string // how frames are carried; "": VXLAN
 	Port  uint16 // that frames come in at; 0: the encapsulation's
 
-	PortGuard bool // of an endpoint; true by default
-	Offload   bool // likewise
+	// Of physical networks.
+	Parent string // DEVICE[.VLAN]
+	DHCP   bool   // addresses are those that a server there gives
+	OneMAC MAC    // the only one that the device takes; zero: it takes many
+
+	PortGuard bool   // of an endpoint; true by default
+	Offload   bool   // likewise
+	Interface string // likewise; "": chosen
 
 	hostIPv4, hostIPv6 netip.Addr // Docker's names for the outbound addresses
 	isolated           bool
@@ -167,6 +173,19 @@ func setPort(to *uint16, v string) error {
 		return errdefs.Invalid("give one UDP port from 1 to 65535")
 	}
 	*to = uint16(n)
+	return nil
+}
+
+func setMAC(to *MAC, v string) (err error) {
+	*to, err = ParseMAC(v)
+	return err
+}
+
+// setMode knows Docker's modes of macvlan: only one of them is what a switch does.
+func setMode(v string) error {
+	if v != "" && v != "bridge" {
+		return errdefs.Invalid("containers of the network reach each other, which is mode bridge")
+	}
 	return nil
 }
 

@@ -36,12 +36,16 @@ type EndpointSpec struct {
 	GwPriority int
 	// Interface is the interface's name in the sandbox; "" chooses one.
 	Interface    string
-	Unconfigured bool   // no addresses and routes on the interface: the caller sets those that are reserved
-	Key          string // the caller's, to find the endpoint again
+	Routes       []Route // besides that to the network's subnets
+	VLAN         uint16  // as in Endpoint
+	DHCP         bool    // a DHCP server on the network gives the IPv4 address
+	Unconfigured bool    // no addresses and routes on the interface: the caller sets those that are reserved
+	Key          string  // the caller's, to find the endpoint again
 	Bandwidth    Bandwidth
 
 	SelfAddressed bool // as in Endpoint
 
+	hostname string       // of the container, for a DHCP server; "": none is told
 	reserved *reservation // what the network's Allocator has reserved; nil: the model chooses the addresses
 }
 

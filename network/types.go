@@ -19,6 +19,7 @@ const (
 	DriverOverlay = "overlay" // networks that span hosts
 	DriverVXLAN   = "vxlan"   // networks that lead to VXLAN devices of others
 	DriverFlannel = "flannel" // the network of flannel's nodes
+	DriverMacvlan = "macvlan" // physical networks
 )
 
 // Network is a named layer-2 segment with at most one gateway per address family.
@@ -171,6 +172,13 @@ type Endpoint struct {
 	Links      []string          `json:"links,omitempty"` // NAME:ALIAS, seen by this endpoint's container only
 	DriverOpts map[string]string `json:"driver_opts,omitempty"`
 	GwPriority int               `json:"gw_priority,omitempty"`
+	// Routes lead to destinations by the interface, besides the network's subnets.
+	Routes []Route `json:"routes,omitempty"`
+	// VLAN keeps the endpoint apart from those of its network that are in another one or in none; on a physical network
+	// it is that of the frames there. 0: none.
+	VLAN uint16 `json:"vlan,omitempty"`
+	// DHCP: a DHCP server gave the IPv4 address.
+	DHCP bool `json:"dhcp,omitempty"`
 	// Key is the caller's, by which an attachment is found again.
 	Key string `json:"key,omitempty"`
 	// Bandwidth bounds what the container sends and receives on the network.
@@ -185,6 +193,12 @@ type Endpoint struct {
 	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`
 	WantIPv6 netip.Addr `json:"want_ipv6,omitzero"`
 	WantMAC  MAC        `json:"want_mac,omitzero"`
+}
+
+// Route leads to a destination by an endpoint's interface.
+type Route struct {
+	Dst netip.Prefix `json:"dst"`
+	Via netip.Addr   `json:"via,omitzero"` // invalid: the destination is on the link
 }
 
 // VMSocket is a Unix socket by which a virtual machine's frames come.

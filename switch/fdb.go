@@ -55,8 +55,9 @@ func (s *Switch) SetStatic(p *Port, macs []net.HardwareAddr) {
 	s.table.Store(&nt)
 }
 
-// find is the port that a MAC is behind; nil where none is known.
-func (t *table) find(s *Switch, mac macKey) *Port {
+// find is the port that a MAC is behind, for a frame from a port r; nil where none is known. A router has one MAC in
+// all VLANs.
+func (t *table) find(s *Switch, r *portState, mac macKey) *Port {
 	if q := t.byMAC[mac]; q != nil {
 		return q
 	}
@@ -64,7 +65,7 @@ func (t *table) find(s *Switch, mac macKey) *Port {
 		return q
 	}
 	for _, q := range t.learning {
-		if l := (*q.learned.Load())[mac]; l != nil && !q.aged(s, l) {
+		if l := (*q.learned.Load())[mac]; l != nil && !q.aged(s, l) && r.sameVLAN(q) {
 			return q
 		}
 	}
@@ -115,7 +116,7 @@ func (p *Port) learn(t *table, r *portState, mac macKey) {
 		}
 	}
 	for _, q := range t.learning {
-		if q != p {
+		if q != p && r.cfg.VLAN == q.state.Load().cfg.VLAN {
 			q.forget(func(k macKey, _ *learnedMAC) bool { return k == mac })
 		}
 	}

@@ -26,6 +26,17 @@ type modelPort struct {
 // model is a switch without isolation or guard: which ports a frame is written to.
 type model struct{ ports []*modelPort }
 
+// sameVLAN says whether frames between two ports stay in a VLAN; the gateway is in all of them.
+func sameVLAN(p, q *modelPort) bool {
+	return p.cfg.VLAN == q.cfg.VLAN || p.cfg.Role == Gateway || q.cfg.Role == Gateway
+}
+
+// reaches says whether one port may send to another.
+func reaches(p, q *modelPort) bool {
+	outside := p.cfg.Role == Uplink && q.cfg.Role == Gateway || p.cfg.Role == Gateway && q.cfg.Role == Uplink
+	return sameVLAN(p, q) && !outside
+}
+
 func (m *model) owner(k macKey) *modelPort {
 	for _, p := range m.ports {
 		if keyOf(p.cfg.MAC) == k {
@@ -79,7 +90,9 @@ func (m *model) send(p *modelPort, dst, src macKey, now time.Duration) (to []*mo
 		}
 		if len(p.seen) < p.cfg.learnLimit() {
 			for _, q := range m.ports {
-				delete(q.seen, src)
+				if q.cfg.VLAN == p.cfg.VLAN {
+					delete(q.seen, src)
+				}
 			}
 			p.seen[src] = now
 		}
@@ -87,7 +100,7 @@ func (m *model) send(p *modelPort, dst, src macKey, now time.Duration) (to []*mo
 	flood := func(unknown bool) {
 		for _, q := range m.ports {
 			split := p.cfg.FloodGroup != 0 && p.cfg.FloodGroup == q.cfg.FloodGroup
-			if q != p && !split && (!unknown || q.cfg.learnLimit() > 0) {
+			if q != p && !split && reaches(p, q) && (!unknown || q.cfg.learnLimit() > 0) {
 				to = append(to, q)
 			}
 		}
@@ -98,14 +111,14 @@ func (m *model) send(p *modelPort, dst, src macKey, now time.Duration) (to []*mo
 	}
 	q := m.owner(dst)
 	for _, each := range m.ports {
-		if q == nil && fresh(each, dst) {
+		if q == nil && fresh(each, dst) && sameVLAN(p, each) {
 			q = each
 		}
 	}
 	switch {
 	case q == nil:
 		flood(true)
-	case q != p:
+	case q != p && reaches(p, q):
 		to = append(to, q)
 	}
 	return to, true
@@ -119,6 +132,7 @@ func TestForwardingTableAgainstModel(t *testing.T) {
 		{Role: Learning, LearnLimit: 3, Age: 10 * time.Second},
 		{Role: Fabric, FloodGroup: 1}, {Role: Fabric, FloodGroup: 1, LearnLimit: 2}, {Role: Uplink},
 		{Role: Uplink, LearnLimit: NoLearning, FloodGroup: 2},
+		{Role: Guest, VLAN: 20}, {Role: Learning, VLAN: 20}, {Role: Uplink, VLAN: 20},
 	}
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 7))

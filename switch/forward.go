@@ -38,7 +38,7 @@ func (p *Port) Receive(f *Frame) {
 		p.flood(t.ports, r, f)
 		return
 	}
-	q := t.find(p.sw, dst)
+	q := t.find(p.sw, r, dst)
 	if q == nil {
 		p.unknown(t, r, f)
 		return
@@ -133,9 +133,23 @@ func (r *portState) sameGroup(q *Port) bool {
 	return r.cfg.FloodGroup != 0 && r.cfg.FloodGroup == q.state.Load().cfg.FloodGroup
 }
 
-// mayReach is the rule of isolated ports: they talk to the gateway, and to each other as links allow.
+// sameVLAN says whether q is in the same VLAN; the gateway is in all of them.
+func (r *portState) sameVLAN(q *Port) bool {
+	rq := q.state.Load()
+	return r.cfg.VLAN == rq.cfg.VLAN || r.cfg.Role == Gateway || rq.cfg.Role == Gateway
+}
+
+// mayReach is the rule of isolated ports: they talk to the gateway, and to each other as links allow. A physical
+// network and the gateway do not reach each other: nobody there is let out by it, and it is no station of theirs. VLANs
+// reach the gateway alone.
 func (p *Port) mayReach(r *portState, q *Port, f *Frame) bool {
 	rq := q.state.Load()
+	if r.cfg.Role == Uplink && rq.cfg.Role == Gateway || r.cfg.Role == Gateway && rq.cfg.Role == Uplink {
+		return false
+	}
+	if !r.sameVLAN(q) {
+		return false
+	}
 	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Role == Gateway || rq.cfg.Role == Gateway ||
 		p.linked(r, q, rq, f)
 }

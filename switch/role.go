@@ -10,7 +10,7 @@ import "time"
 //	Learning    yes      nobody else's MAC    64             by links
 //	Gateway     no       no                   none           yes
 //	Fabric      yes      nobody else's MAC    none           by links
-//	Uplink      yes      nobody else's MAC    4096, 5 min    by links
+//	Uplink      yes      nobody else's MAC    4096, 5 min    by links; never by the gateway, nor reaches it
 //
 // A frame to a MAC that no port is known to have goes to the ports that learn, and to no others.
 type Role uint8

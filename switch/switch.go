@@ -56,6 +56,9 @@ type PortConfig struct {
 	Role Role
 	// Isolated lets the port talk to the gateway only, and to others as Switch.SetLinks says.
 	Isolated bool
+	// VLAN, if not 0, keeps the port apart from ports of another VLAN and of none, but for the gateway. It is a number
+	// of the switch's own: frames have no tags.
+	VLAN uint16
 	// FloodGroup, if not 0, keeps frames to groups and to unknown MACs from ports of the same group.
 	FloodGroup uint8
 	// LearnLimit is how many MACs are learned behind the port; 0: what its role has, NoLearning: none.

@@ -50,6 +50,7 @@ func makers() map[string]func() *cobra.Command {
 			return placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns")
 		},
 		"stop":    stopCommand,
+		"uplink":  uplinkCommand,
 		"version": versionCommand,
 		"wait":    waitCommand,
 	}

@@ -124,7 +124,7 @@ usernet network create --egress deny --allow-egress '*.debian.org:443' build
 usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet network create --config-from settings made`,
 		args: []completer{nothing},
 		flags: map[string]completer{
-			"driver":      words("bridge", "overlay"),
+			"driver":      words("bridge", "macvlan", "overlay", "vxlan"),
 			"scope":       words("local", "global"),
 			"config-from": networks,
 			"opt":         options,
@@ -142,7 +142,8 @@ usernet network inspect --verbose mynet    # switch ports, and what was dropped 
 		flags:    map[string]completer{"filter": filterKeys("label", "until")},
 	},
 	"network connect": {examples: `usernet network connect --alias db mynet web
-usernet network connect --ip 10.7.0.9 --gw-priority 1 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
+usernet network connect --ip 10.7.0.9 --gw-priority 1 office web
+usernet network connect --interface lan0 --route 10.1.0.0/16=10.7.0.254 --vlan 20 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
 	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
 	"network events": {
 		examples: "usernet network events --since 10m --until 0s",
@@ -164,6 +165,16 @@ without one by each other: usernet serve --cluster-store, or --cluster-join. Net
 		args:     []completer{hosts},
 	},
 	"cluster key": {examples: "usernet cluster key > cluster.key"},
+	"uplink": {
+		group: groupNetworks,
+		long: `See which devices of physical networks this user may use: a macvtap, or a TAP in a bridge or with routes of the host's, that an
+administrator has made for the user. Networks made with --driver macvlan -o parent=DEVICE[.VLAN] put containers there, with addresses of their own.`,
+	},
+	"uplink check": {
+		examples: "usernet uplink check\nusernet uplink check macvtap0",
+		args:     []completer{nothing},
+		more:     true,
+	},
 	"events": {group: groupDaemon, examples: `usernet events --filter type=network
 usernet events --since 10m --until 0s --format json`, flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network", "scope", "type")}},
 	"serve": {

@@ -25,7 +25,7 @@ func (n *netFlags) add(f *pflag.FlagSet) {
 		&n.networks,
 		"network",
 		nil,
-		"network to connect to, repeatable: NAME, or name=NAME,ip=...,alias=...",
+		"network to connect to, repeatable: NAME, or name=NAME,ip=...,alias=...,interface=...,route=...,vlan=...",
 	)
 	f.StringArrayVar(&n.networks, "net", nil, "")
 	_ = f.MarkHidden("net")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -200,8 +201,10 @@ func networkRm() *cobra.Command {
 func networkConnect() *cobra.Command {
 	var e network.EndpointSpec
 	var ip, ip6, mac string
-	var links, linkLocal, aliases, driverOpts []string
-	var priority int
+	var links, linkLocal, aliases, driverOpts, routes []string
+	var priority, vlan int
+	var iface string
+	var dhcp bool
 	c := &cobra.Command{
 		Use:   "connect [flags] NETWORK CONTAINER",
 		Short: "Connect a container to a network",
@@ -210,7 +213,19 @@ func networkConnect() *cobra.Command {
 			if e, err = parseEndpoint(ip, ip6, mac, linkLocal, links); err != nil {
 				return err
 			}
-			e.Aliases, e.GwPriority = aliases, priority
+			e.Aliases, e.GwPriority, e.Interface, e.DHCP = aliases, priority, iface, dhcp
+			for _, s := range routes {
+				r, err := network.ParseRoute(s)
+				if err != nil {
+					return err
+				}
+				e.Routes = append(e.Routes, r)
+			}
+			if c.Flags().Changed("vlan") {
+				if e.VLAN, err = network.ParseVLAN(strconv.Itoa(vlan)); err != nil {
+					return err
+				}
+			}
 			for _, o := range driverOpts {
 				if k, _, ok := strings.Cut(o, "="); !ok || k == "" {
 					return errors.New("invalid key/value pair format in driver options")
@@ -232,6 +247,10 @@ func networkConnect() *cobra.Command {
 	f.StringArrayVar(&links, "link", nil, "add a link to another container: NAME[:ALIAS]")
 	f.StringSliceVar(&driverOpts, "driver-opt", nil, "option of the interface: KEY=VALUE")
 	f.IntVar(&priority, "gw-priority", 0, "the network with the highest has the default route")
+	f.StringVar(&iface, "interface", "", "the interface's name in the container")
+	f.StringArrayVar(&routes, "route", nil, "further route by the interface, repeatable: CIDR[=GATEWAY]")
+	f.IntVar(&vlan, "vlan", 0, "reach only those of the network that are in this VLAN, and the gateway")
+	f.BoolVar(&dhcp, "dhcp", false, "the address is that of a DHCP server on the physical network")
 	return c
 }
 

@@ -1,0 +1,259 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/uplink"
+	"github.com/usernet/usernet/overlay/uplink/dhcp"
+)
+
+// macvlanDriver is a switch with a port to a physical network, on which its containers are stations of their own. The
+// gateway stands for the host alone. Addresses are of the subnet that was given, or a DHCP server's.
+type macvlanDriver struct {
+	uplinks *uplink.Set
+	others  func() []*network.Network // all networks of the model
+	// changed is told of endpoints to which the DHCP server gives another address than they had.
+	changed func(endpoint string, l dhcp.Lease)
+}
+
+var (
+	_ network.Leaser = (*macvlanDriver)(nil)
+	_ preparer       = (*macvlanDriver)(nil)
+)
+
+// Name implements Driver.
+func (*macvlanDriver) Name() string { return network.DriverMacvlan }
+
+// place is where on which device a network is.
+func place(s network.Settings) (uplink.Config, error) {
+	device, vlan, err := uplink.Parse(s.Parent)
+	if err != nil {
+		return uplink.Config{}, errdefs.Invalid("parent: %w", err)
+	}
+	return uplink.Config{Device: device, VLAN: vlan}, nil
+}
+
+// placeOf is that of an endpoint in a VLAN; 0: in its network's.
+func placeOf(n *network.Network, vlan uint16) (uplink.Config, error) {
+	at, err := place(n.Settings())
+	if vlan != 0 {
+		at.VLAN = vlan
+	}
+	return at, err
+}
+
+// JoinVLAN implements vlanJoiner.
+func (d *macvlanDriver) JoinVLAN(n *network.Network, e *engine.Network, vlan uint16) error {
+	at, err := placeOf(n, vlan)
+	if err != nil {
+		return err
+	}
+	if own, err := place(n.Settings()); err != nil || own == at {
+		return errdefs.Invalid("network %s is on VLAN %d itself: connect to it without --vlan", n.Name, vlan)
+	}
+	at.Apart = true
+	return d.uplinks.Join(at, e)
+}
+
+// found returns the device of a network.
+func found(at uplink.Config) (uplink.Info, error) {
+	info, err := uplink.Find(at.Device)
+	if err != nil {
+		return info, errdefs.Invalid("parent %s: %w: `usernet uplink check %s` says what the administrator has to do",
+			at.Device, err, at.Device)
+	}
+	return info, nil
+}
+
+// Prepare implements preparer: a network that has no subnet gets that of the device, where the host has an address on
+// it, or the one that a DHCP server is on.
+func (d *macvlanDriver) Prepare(ctx context.Context, spec *network.NetworkSpec) error {
+	n := &network.Network{Driver: d.Name(), Options: spec.Options}
+	if n.CheckOptions() != nil || n.Settings().Parent == "" || spec.ConfigFrom != "" {
+		return nil // Validate says what is wrong; settings that are taken from another network are complete
+	}
+	at, err := place(n.Settings())
+	if err != nil {
+		return err
+	}
+	info, err := found(at)
+	if err != nil {
+		return err
+	}
+	spec.Options = maps.Clone(spec.Options)
+	mac := network.MAC(info.MAC)
+	if !info.ManyMACs() {
+		spec.Options["usernet.mac"] = mac.String()
+	}
+	has := func(v6 bool) bool {
+		return slices.ContainsFunc(spec.Pools, func(p network.Pool) bool {
+			return p.Subnet.IsValid() && p.Subnet.Addr().Is6() == v6
+		})
+	}
+	for _, a := range info.Addrs {
+		if at.VLAN == 0 && !n.Settings().DHCP && !has(a.Addr().Is6()) { // the host routes to it
+			spec.Pools = append(spec.Pools, network.Pool{Subnet: a.Masked(), Gateway: a.Addr()})
+		}
+	}
+	if spec.EnableIPv6 == nil || !*spec.EnableIPv6 {
+		off := false
+		spec.EnableIPv6 = &off
+	} else if !has(true) {
+		return errdefs.Invalid("a physical network's IPv6 prefix is not asked for: give it with --subnet")
+	}
+	if has(false) || spec.EnableIPv4 != nil && !*spec.EnableIPv4 {
+		return nil
+	}
+	return d.askPool(ctx, spec, at, mac)
+}
+
+// askPool asks a DHCP server which subnet is there.
+func (d *macvlanDriver) askPool(
+	ctx context.Context, spec *network.NetworkSpec, at uplink.Config, mac network.MAC,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	offer, err := d.uplinks.Discover(ctx, at, net.HardwareAddr(mac[:]))
+	if errors.Is(err, dhcp.ErrNoAnswer) {
+		return errdefs.Unavailable("parent %s: %w: where there is none, give the network's --subnet and --gateway",
+			spec.Options["parent"], err)
+	}
+	if err != nil {
+		return errdefs.Unavailable("parent %s: %w", spec.Options["parent"], err)
+	}
+	spec.Options["usernet.dhcp"] = strconv.FormatBool(true)
+	pool := network.Pool{Subnet: offer.Addr.Masked(), Gateway: offer.Router}
+	if !pool.Gateway.IsValid() && offer.Addr.Contains(offer.Server) {
+		pool.Gateway = offer.Server // there is no router: what is not on the link is nowhere
+	}
+	spec.Pools = append(spec.Pools, pool)
+	return nil
+}
+
+// Validate implements Driver.
+func (d *macvlanDriver) Validate(n *network.Network) error {
+	if err := n.CheckOptions(); err != nil {
+		return err
+	}
+	s := n.Settings()
+	if s.Parent == "" {
+		return errdefs.Invalid("a macvlan network is on a device: give -o parent=DEVICE[.VLAN]; `usernet uplink check` " +
+			"shows those that there are")
+	}
+	at, err := place(s)
+	if err != nil {
+		return err
+	}
+	for _, o := range d.others() {
+		if other, err := place(o.Settings()); err == nil && o.IsDirect() && !o.ConfigOnly && o.Name != n.Name &&
+			other == at {
+			// Docker's text.
+			return errdefs.Conflict("network %s is already using parent interface %s", o.Name, s.Parent)
+		}
+	}
+	if _, err := found(at); err != nil {
+		return err
+	}
+	if err := d.uplinks.Probe(at.Device); err != nil {
+		return errdefs.Unavailable("%w", err)
+	}
+	return checkServers(s.DNS)
+}
+
+// Open implements Driver.
+func (d *macvlanDriver) Open(_ context.Context, n *network.Network, env Env) (*engine.Network, error) {
+	at, err := place(n.Settings())
+	if err != nil {
+		return nil, err
+	}
+	info, err := found(at)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := engineConfig(n, env)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.MTU == 0 {
+		cfg.MTU = info.MTU
+	}
+	e, err := engine.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.uplinks.Join(at, e); err != nil {
+		_ = e.Close()
+		return nil, errdefs.Unavailable("network %s: %w", n.Name, err)
+	}
+	return e, nil
+}
+
+// Leases implements network.Leaser.
+func (*macvlanDriver) Leases(n *network.Network) bool { return n.Settings().DHCP }
+
+// Reserve implements network.Allocator. It is not called: Lease is.
+func (d *macvlanDriver) Reserve(
+	ctx context.Context, n *network.Network, p network.Pool, want netip.Addr, owner string,
+) (netip.Addr, error) {
+	return netip.Addr{}, errdefs.Internal("network %s: an address was asked for without a MAC address", n.Name)
+}
+
+// Lease implements network.Leaser.
+func (d *macvlanDriver) Lease(
+	ctx context.Context, n *network.Network, p network.Pool, c network.Claim,
+) (netip.Addr, error) {
+	at, err := placeOf(n, c.VLAN)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	got, err := d.uplinks.Lease(ctx, c.Owner, at, d.config(c))
+	if err != nil {
+		return netip.Addr{}, errdefs.Unavailable("network %s: %w", n.Name, err)
+	}
+	a := got.Addr.Addr()
+	switch {
+	case !p.Subnet.Contains(a):
+		err = errdefs.Unavailable("network %s: the DHCP server gives %s, and the network was made for %s: make it anew",
+			n.Name, got.Addr, p.Subnet)
+	case c.Want.IsValid() && a != c.Want:
+		err = errdefs.Forbidden("network %s: the DHCP server gives %s instead of %s", n.Name, a, c.Want)
+	default:
+		return a, nil
+	}
+	d.uplinks.Release(c.Owner)
+	return netip.Addr{}, err
+}
+
+func (d *macvlanDriver) config(c network.Claim) dhcp.Config {
+	return dhcp.Config{
+		MAC:      net.HardwareAddr(c.MAC[:]),
+		Hostname: c.Hostname,
+		Want:     c.Want,
+		Changed:  func(l dhcp.Lease) { d.changed(c.Owner, l) },
+	}
+}
+
+// Release implements network.Allocator.
+func (d *macvlanDriver) Release(_ *network.Network, a netip.Addr, owner string) {
+	if a.Is4() {
+		d.uplinks.Release(owner)
+	}
+}
+
+// Resume has the address renewed that an endpoint has from an earlier daemon.
+func (d *macvlanDriver) Resume(n *network.Network, c network.Claim) error {
+	at, err := placeOf(n, c.VLAN)
+	if err == nil {
+		err = d.uplinks.Resume(c.Owner, at, d.config(c))
+	}
+	return err
+}

@@ -1,0 +1,242 @@
+package uplink
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/overlay/uplink/dhcp"
+	vswitch "github.com/usernet/usernet/switch"
+	"github.com/usernet/usernet/switch/tap"
+)
+
+// lookEvery is how often a device is looked at, whether it is still there, or there again.
+const lookEvery = time.Second
+
+// device is an uplink that is open, for all networks and leases on it.
+type device struct {
+	name string
+	log  *slog.Logger
+	uses int // of networks and leases; guarded by Set.mu
+
+	open atomic.Pointer[tap.Device] // nil while the device is gone
+
+	mu      sync.Mutex // guards changes of the maps, which are copied
+	links   atomic.Pointer[map[uint16]*Link]
+	clients atomic.Pointer[map[clientKey]*dhcp.Client]
+	badTags atomic.Uint64
+
+	cancel context.CancelFunc
+	runs   sync.WaitGroup
+}
+
+// clientKey is what a DHCP client's answers are known by.
+type clientKey struct {
+	vlan uint16
+	mac  [6]byte
+}
+
+// openDevice opens a device. One that another process has open is waited for: the daemon before may end soon.
+func openDevice(name string, log *slog.Logger) (*device, error) {
+	d := &device{name: name, log: log.With("uplink", name)}
+	d.links.Store(&map[uint16]*Link{})
+	d.clients.Store(&map[clientKey]*dhcp.Client{})
+	dev, err := openNow(name)
+	switch {
+	case IsBusy(err):
+		d.log.Warn("another process has the uplink open, which is waited for", "error", err)
+	case err != nil:
+		return nil, err
+	default:
+		d.open.Store(dev)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.cancel = cancel
+	d.runs.Go(func() { d.run(ctx) })
+	return d, nil
+}
+
+func openNow(name string) (*tap.Device, error) {
+	info, err := Find(name)
+	if err != nil {
+		return nil, fmt.Errorf("uplink %s: %w", name, err)
+	}
+	f, err := info.open()
+	if err != nil {
+		return nil, fmt.Errorf("uplink %s: %w: `usernet uplink check %s` says what to do", name, err, name)
+	}
+	return tap.Open(f, false)
+}
+
+// close ends the device, and waits for its goroutines.
+func (d *device) close() {
+	d.cancel()
+	if dev := d.open.Load(); dev != nil {
+		dev.Stop()
+	}
+	d.runs.Wait()
+	if dev := d.open.Swap(nil); dev != nil { // nobody had begun to read it
+		_ = dev.Close()
+	}
+}
+
+// run reads the device until ctx ends, and opens it again where it was gone.
+func (d *device) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		dev := d.open.Load()
+		if dev == nil {
+			if dev = d.reopen(ctx); dev == nil {
+				return
+			}
+		}
+		looking, enough := context.WithCancel(ctx)
+		var looks sync.WaitGroup
+		looks.Go(func() { stopWhenGone(looking, dev) })
+		err := isolate.Call(d.log, "reading frames", func() error { return dev.Frames(d.receive, d.flush) })
+		d.open.Store(nil)
+		enough()
+		looks.Wait()
+		_ = dev.Close() // it is gone, or nobody's any more
+		if ctx.Err() == nil {
+			d.log.Error("the uplink is gone: its networks reach nobody outside until it is there again", "error", err)
+		}
+	}
+}
+
+// stopWhenGone ends the reading of a device that is gone without saying so.
+func stopWhenGone(ctx context.Context, dev *tap.Device) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			dev.Stop()
+			return
+		case <-tick.C:
+			if dev.Gone() != nil {
+				dev.Stop()
+				return
+			}
+		}
+	}
+}
+
+// reopen waits until the device is there; nil: until ctx has ended.
+func (d *device) reopen(ctx context.Context) *tap.Device {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		dev, err := openNow(d.name)
+		if err == nil {
+			d.open.Store(dev)
+			d.log.Info("the uplink is there again")
+			return dev
+		}
+		if text := err.Error(); text != said { // once for each reason
+			d.log.Warn("the uplink cannot be opened", "error", err)
+			said = text
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// receive gives a frame to the network of its VLAN, or to the DHCP client that it answers.
+func (d *device) receive(f *vswitch.Frame) {
+	vlan, ok := untag(f)
+	if !ok {
+		d.badTags.Add(1)
+		return
+	}
+	if clients := *d.clients.Load(); len(clients) > 0 {
+		if m := dhcp.Parse(f); m != nil {
+			if c := clients[clientKey{vlan, m.MAC}]; c != nil {
+				c.Take(m)
+				return
+			}
+		}
+	}
+	if l := (*d.links.Load())[vlan]; l != nil {
+		if p := l.port.Load(); p != nil {
+			p.Receive(f)
+		}
+	}
+}
+
+func (d *device) flush() {
+	for _, l := range *d.links.Load() {
+		if p := l.port.Load(); p != nil {
+			p.Flush()
+		}
+	}
+}
+
+// write sends a frame to the outside.
+func (d *device) write(vlan uint16, f *vswitch.Frame) error {
+	dev := d.open.Load()
+	if dev == nil {
+		return tap.ErrGone
+	}
+	if vlan == 0 {
+		return dev.WriteFrame(f)
+	}
+	return writeTagged(dev, vlan, f)
+}
+
+// send sends a packet of a DHCP client's.
+func (d *device) send(vlan uint16, src, dst net.HardwareAddr, packet []byte) error {
+	var f vswitch.Frame
+	eth := f.Ethernet()
+	copy(eth, dst)
+	copy(eth[6:], src)
+	eth[macsLen], eth[macsLen+1] = vswitch.EtherTypeIPv4>>8, vswitch.EtherTypeIPv4&0xff
+	f.Payload = [][]byte{packet}
+	if err := d.write(vlan, &f); err != nil {
+		return fmt.Errorf("uplink %s: %w", d.name, err)
+	}
+	return nil
+}
+
+// addLink has frames of a VLAN go to a network, unless they go to one, which is returned.
+func (d *device) addLink(l *Link) (have *Link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if have = (*d.links.Load())[l.vlan]; have == nil {
+		next := maps.Clone(*d.links.Load())
+		next[l.vlan] = l
+		d.links.Store(&next)
+	}
+	return have
+}
+
+// removeLink has them go to none, unless they go to another.
+func (d *device) removeLink(l *Link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if (*d.links.Load())[l.vlan] == l {
+		next := maps.Clone(*d.links.Load())
+		delete(next, l.vlan)
+		d.links.Store(&next)
+	}
+}
+
+// setClient has answers to a MAC go to a DHCP client; nil: to the network.
+func (d *device) setClient(k clientKey, c *dhcp.Client) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := maps.Clone(*d.clients.Load())
+	if next[k] = c; c == nil {
+		delete(next, k)
+	}
+	d.clients.Store(&next)
+}

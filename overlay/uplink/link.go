@@ -1,0 +1,97 @@
+package uplink
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/usernet/usernet/engine"
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// Link is a network's place on a device: one VLAN, or what has no tag. It is the engine's, which closes it with the
+// network.
+type Link struct {
+	set    *Set
+	device *device
+	vlan   uint16
+	engine *engine.Network
+	port   atomic.Pointer[vswitch.Port] // nil before Serve
+
+	stopped chan struct{}
+	stop    sync.Once
+	closed  sync.Once
+}
+
+var _ engine.Link = (*Link)(nil)
+
+// Config is a network's place.
+type Config struct {
+	Device string
+	VLAN   uint16 // 0: frames without a tag
+	// Apart has the VLAN reach those attachments of the network alone that are in it (vswitch.PortConfig.VLAN).
+	Apart bool
+}
+
+// errTaken is for a VLAN of a device on which another network is.
+var errTaken = errors.New("another network is on this VLAN of the device")
+
+// Join connects a network that runs to a device, until the engine closes it. Joining the same VLAN again does nothing.
+func (s *Set) Join(cfg Config, e *engine.Network) error {
+	d, err := s.use(cfg.Device)
+	if err != nil {
+		return err
+	}
+	l := &Link{set: s, device: d, vlan: cfg.VLAN, engine: e, stopped: make(chan struct{})}
+	if have := d.addLink(l); have != nil {
+		s.release(d)
+		if have.engine == e {
+			return nil
+		}
+		return fmt.Errorf("uplink %s, VLAN %d: %w", cfg.Device, cfg.VLAN, errTaken)
+	}
+	mac := net.HardwareAddr(make([]byte, 6)) // a port has one; frames with it come from nobody
+	_, _ = rand.Read(mac)
+	mac[0] = mac[0]&^1 | 2
+	name := "uplink " + cfg.Device
+	if cfg.VLAN != 0 {
+		name = fmt.Sprintf("%s.%d", name, cfg.VLAN)
+	}
+	port := vswitch.PortConfig{Name: name, MAC: mac, Role: vswitch.Uplink}
+	if cfg.Apart {
+		port.VLAN = cfg.VLAN
+	}
+	if _, err := e.AttachTrunk(port, l); err != nil {
+		_ = l.Close()
+		return err
+	}
+	return nil
+}
+
+// WriteFrame implements vswitch.Device.
+func (l *Link) WriteFrame(f *vswitch.Frame) error { return l.device.write(l.vlan, f) }
+
+// Serve implements engine.Link.
+func (l *Link) Serve(p *vswitch.Port) error {
+	l.port.Store(p)
+	<-l.stopped
+	return net.ErrClosed
+}
+
+// Stop implements engine.Link. A frame that is being received then finds a port that is closed.
+func (l *Link) Stop() {
+	l.stop.Do(func() {
+		l.device.removeLink(l)
+		close(l.stopped)
+	})
+}
+
+// Close implements engine.Link.
+func (l *Link) Close() error {
+	l.Stop()
+	l.closed.Do(func() { l.set.release(l.device) })
+	return nil
+}
