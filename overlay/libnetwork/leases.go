@@ -169,6 +169,18 @@ func (l *leases) leaving() map[place]lease {
 	return list
 }
 
+// on are the addresses that this host has on a network.
+func (l *leases) on(network string) (list []netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.mu.taken {
+		if p.network == network {
+			list = append(list, p.addr)
+		}
+	}
+	return list
+}
+
 // forgetNetworks forgets the addresses of networks that are gone: their bitmaps went with them.
 func (l *leases) forgetNetworks(there func(id string) bool) error {
 	l.mu.Lock()

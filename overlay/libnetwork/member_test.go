@@ -2,6 +2,7 @@ package libnetwork
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -285,5 +286,32 @@ func TestNetworksAreMade(t *testing.T) {
 	}
 	if after := fmt.Sprint(len(s.pairs), s.text(keyPools), s.text(keyVNIs)); after != before {
 		t.Errorf("a network that was removed has left %s; before: %s", after, before)
+	}
+}
+
+// TestAStoreThatHasLostItsData is given a network again, with the number and the addresses that are in use here.
+func TestAStoreThatHasLostItsData(t *testing.T) {
+	s := dockers(t)
+	m := newTestMember(t, s, t.TempDir(), "10.99.0.3")
+	n := m.round(t).networks[dockersID].network
+	have, err := m.Reserve(t.Context(), n, n.Pools[0], netip.Addr{}, "e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.store = newMemory()
+	m.round(t)
+	if err := m.PutAgain(n); err != nil {
+		t.Fatal(err)
+	}
+	other := newTestMember(t, m.store, t.TempDir(), "10.99.0.4")
+	again := other.round(t).networks[dockersID]
+	if again == nil || again.network.VNI != n.VNI || again.network.Name != n.Name {
+		t.Fatalf("another host sees %+v", again)
+	}
+	for range 4 {
+		a, err := other.Reserve(t.Context(), again.network, again.network.Pools[0], netip.Addr{}, rand.Text())
+		if err != nil || a == have {
+			t.Errorf("another host gets %v, %v; %v is in use", a, err, have)
+		}
 	}
 }

@@ -341,7 +341,8 @@ func (m *Member) dropCount(ctx context.Context, p Pair) error {
 	return m.store.Delete(ctx, p.Key, p.Index)
 }
 
-// PutAgain has others know a network that they removed while a container of this host was on it.
+// PutAgain has others know a network that they removed while a container of this host was on it, as after the store has
+// lost its data. The addresses that this host's endpoints have are taken in its new bitmap.
 func (m *Member) PutAgain(n *network.Network) error {
 	ctx, cancel := context.WithTimeout(m.ctx, syncTimeout)
 	defer cancel()
@@ -350,7 +351,15 @@ func (m *Member) PutAgain(n *network.Network) error {
 	for name, v := range n.Options {
 		again.Options[name] = v
 	}
-	return m.CreateNetwork(ctx, &again)
+	if err := m.CreateNetwork(ctx, &again); err != nil {
+		return err
+	}
+	return m.changeBits(ctx, addressesKey(n.Pools[0].Subnet), func(b *bitmap) error {
+		for _, a := range m.leases.on(n.ID) {
+			b.set(ordinal(n.Pools[0].Subnet, a), true)
+		}
+		return nil
+	})
 }
 
 // Pools are the subnets of all networks.
