@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/usernet/usernet/internal/openmetrics"
 	"github.com/usernet/usernet/internal/ports"
 	"github.com/usernet/usernet/network"
 )
@@ -60,6 +61,11 @@ type Backend interface {
 	Published(ref string) ([]Published, error)
 
 	Flows(ref string) ([]Flow, error) // of all containers where ref is ""
+	// Capture begins to record frames; the stream has to be run.
+	Capture(q CaptureRequest) (*CaptureStream, error)
+	Captures() []Capture
+	// EndCapture has a capture's Run write what waits, and return.
+	EndCapture(id string) error
 	// QueryDNS answers as the embedded server would answer that container.
 	QueryDNS(ctx context.Context, container, name, qtype string) (DNSAnswer, error)
 
@@ -75,6 +81,8 @@ type Backend interface {
 	// where send fails or the daemon ends.
 	Events(ctx context.Context, since time.Time, until time.Time, send func(Event) error) error
 	Info() Info
+	// Metrics are the daemon's, as they are now.
+	Metrics() []openmetrics.Family
 	// Shutdown asks the daemon to end, as SIGTERM does.
 	Shutdown()
 }

@@ -229,7 +229,10 @@ func (o *openAPI) operation(r route) object {
 		op["requestBody"] = object{"required": true, "content": content(o.schema(r.in, true))}
 	}
 	responses := op["responses"].(object)
-	if r.out == reflect.TypeFor[none]() {
+	if r.stream != "" {
+		binary := object{"schema": object{"type": "string", "format": "binary"}}
+		responses["200"] = object{"description": "as it happens", "content": object{r.stream: binary}}
+	} else if r.out == reflect.TypeFor[none]() {
 		responses["204"] = object{"description": "done"}
 	} else {
 		responses["200"] = object{"description": "done", "content": content(o.schema(r.out, false))}

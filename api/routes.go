@@ -17,6 +17,7 @@ type route struct {
 	summary      string
 	query        []parameter
 	in, out      reflect.Type // of the bodies; none where there is no body
+	stream       string       // type of an answer that is no JSON and has no end of its own; "": it is none
 	handle       http.HandlerFunc
 }
 
@@ -56,7 +57,7 @@ func ref(r *http.Request) string { return r.PathValue("ref") }
 // usernetRoutes are the paths under /usernet/.
 func (s *Server) usernetRoutes() []route {
 	return slices.Concat(s.daemonRoutes(), s.clusterRoutes(), s.networkRoutes(), s.containerRoutes(),
-		s.attachmentRoutes(), s.processRoutes(), s.portRoutes())
+		s.attachmentRoutes(), s.processRoutes(), s.portRoutes(), s.captureRoutes())
 }
 
 func (s *Server) daemonRoutes() []route {

@@ -121,6 +121,7 @@ func (s *Server) routes() http.Handler {
 		w.Header().Set("Pragma", "no-cache")
 		_, _ = io.WriteString(w, "OK")
 	}))
+	m.HandleFunc("GET /metrics", checkQuery(nil, s.serveMetrics))
 	for _, r := range s.dockerRoutes() {
 		m.HandleFunc(r.pattern, checkQuery(r.query, checkFilters(r.filters, r.handle)))
 	}

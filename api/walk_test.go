@@ -124,6 +124,9 @@ var anyText = map[string]string{
 	"GET /usernet/dns/query type":                "the daemon refuses unknown types",
 	"GET /usernet/dns/query container":           "404",
 	"GET /usernet/flows container":               "404",
+	"GET /usernet/capture container":             "404",
+	"GET /usernet/capture network":               "404",
+	"GET /usernet/capture filter":                "the daemon refuses what is no expression",
 	"GET /usernet/attachments prefix":            "keys are of the client's choice",
 }
 

@@ -12,6 +12,7 @@ type bridge struct {
 	*engine.Network
 	record  *network.Network
 	unwatch func() // its locks are not watched any more
+	leave   func() // no capture is shown its frames any more
 }
 
 // slirpDNS is where slirp4netns answers names, and what the resolv.conf of those who come from there says
@@ -31,10 +32,13 @@ func (d *Daemon) newBridge(n *network.Network) (*bridge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bridge{Network: e, record: n, unwatch: d.watchdog.Watch(e.Locks()...)}, nil
+	b := &bridge{Network: e, record: n, unwatch: d.watchdog.Watch(e.Locks()...)}
+	b.leave = d.captures.join(b)
+	return b, nil
 }
 
 func (b *bridge) close() error {
+	b.leave()
 	err := b.Close()
 	b.unwatch()
 	return err

@@ -14,6 +14,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/openmetrics"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
 	"github.com/usernet/usernet/names"
@@ -99,6 +100,8 @@ type Daemon struct {
 	flannel   *flannel.Node    // nil: this host is none
 	uplinks   *uplink.Set      // physical networks
 	importing sync.Mutex       // held while the model's networks are made equal to the members'
+	captures  captures
+	starts    openmetrics.Histogram // how long containers' starts took
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc

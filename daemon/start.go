@@ -30,6 +30,7 @@ func (d *Daemon) removeUnstarted(id string) {
 
 // StartContainer sets up the sandbox of a created container. On an error the container stays created.
 func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) (api.StartReply, error) {
+	began := time.Now()
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return api.StartReply{}, err
@@ -58,6 +59,7 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 		d.endpointEvent("connect", c, e)
 	}
 	d.containerEvent("start", c, nil)
+	d.starts.Observe(time.Since(began))
 	d.log.Info("container started", "container", c.Name, "id", c.ID[:12], "pid", c.Pid)
 	return d.startReply(c), nil
 }

@@ -137,7 +137,10 @@ func (s *Server) resolve(ctx context.Context, c Client, m *dns.Msg) (r *dns.Msg,
 			if faults.Enabled {
 				faults.Check(faults.Forward, []byte(name))
 			}
-			if found.msg, found.from, err = s.ask(s.ctx, servers, query); err == nil && shareable {
+			began := time.Now()
+			found.msg, found.from, err = s.ask(s.ctx, servers, query)
+			s.asking.Observe(time.Since(began))
+			if err == nil && shareable {
 				s.cache.put(c.ID, key, found.msg)
 			}
 			return err

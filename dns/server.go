@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/internal/budget"
+	"github.com/usernet/usernet/internal/openmetrics"
 )
 
 // Directory knows the names of containers, as each client may see them. Client is a container's id.
@@ -80,6 +81,7 @@ type Server struct {
 	health    health
 	transport *transport
 	counters  counters
+	asking    openmetrics.Histogram // how long answers from outside took
 
 	questions   *budget.Budget // being asked outside
 	connections *budget.Budget // TCP, of clients
@@ -151,6 +153,9 @@ func (s *Server) Close() error {
 	s.transport.close()
 	return nil
 }
+
+// Durations are how long questions took that were asked outside, those included that nobody answered.
+func (s *Server) Durations() openmetrics.Durations { return s.asking.Load() }
 
 // Counters returns what was counted since the start.
 func (s *Server) Counters() map[string]uint64 {

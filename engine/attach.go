@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/internal/isolate"
@@ -78,7 +79,8 @@ type AttachConfig struct {
 // Attachment is something on a network. It ends with Detach, or with the network.
 type Attachment struct {
 	n    *Network
-	cfg  AttachConfig // Name is guarded by n.attached
+	cfg  AttachConfig
+	name atomic.Pointer[string] // cfg.Name, or what Rename has made of it
 	link Link
 	port *vswitch.Port
 
@@ -98,6 +100,7 @@ var (
 // Attach connects a link to the network, which owns it from then on. Where it fails the link stays the caller's.
 func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 	a := &Attachment{n: n, cfg: cfg, link: link}
+	a.name.Store(&cfg.Name)
 	fail := func(err error) (*Attachment, error) {
 		return nil, fmt.Errorf("attaching %s to network %s: %w", cfg.Name, n.cfg.Name, err)
 	}
@@ -133,6 +136,7 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 		VLAN:     cfg.VLAN,
 		Filter:   cfg.Filter,
 		Answer:   answer,
+		Owner:    a,
 		From:     cfg.From,
 		To:       cfg.To,
 	}, link)
@@ -223,18 +227,10 @@ func (a *Attachment) ID() string { return a.cfg.ID }
 func (a *Attachment) Network() *Network { return a.n }
 
 // Name is what people call it.
-func (a *Attachment) Name() string {
-	a.n.attached.RLock()
-	defer a.n.attached.RUnlock()
-	return a.cfg.Name
-}
+func (a *Attachment) Name() string { return *a.name.Load() }
 
 // Rename gives it another name, for flows and logs.
-func (a *Attachment) Rename(name string) {
-	a.n.attached.Lock()
-	defer a.n.attached.Unlock()
-	a.cfg.Name = name
-}
+func (a *Attachment) Rename(name string) { a.name.Store(&name) }
 
 // Has says whether addr is one of the attachment's addresses.
 func (a *Attachment) Has(addr netip.Addr) bool {
@@ -265,7 +261,7 @@ func (n *Network) Owner(addr netip.Addr) (id, name string) {
 	n.attached.RLock()
 	defer n.attached.RUnlock()
 	if a := n.attached.byAddr[addr]; a != nil {
-		return a.cfg.ID, a.cfg.Name
+		return a.cfg.ID, a.Name()
 	}
 	return "", ""
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/internal/openmetrics"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -35,6 +36,9 @@ func (n *Network) ResumeFlow(st *forwarder.State) error {
 	}
 	return n.fwd.ResumeFlow(st)
 }
+
+// Dials are how long destinations outside took to answer connections, by result.
+func (n *Network) Dials() map[string]*openmetrics.Histogram { return n.fwd.Dials() }
 
 // Stats are a network's counters.
 type Stats struct {

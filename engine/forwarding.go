@@ -91,7 +91,7 @@ func (n *Network) bypassSocket(
 	switch {
 	case a == nil || a.cfg.Sockets == nil:
 		return -1, forwarder.ErrNoBypass
-	case outbound && n.cfg.NoOutboundBypass, !outbound && n.cfg.NoInboundBypass:
+	case outbound && n.cfg.NoOutboundBypass, !outbound && n.cfg.NoInboundBypass, n.captured(a):
 		return -1, forwarder.ErrNoBypass
 	}
 	if ctx.Err() == nil {

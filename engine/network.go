@@ -113,6 +113,8 @@ type Network struct {
 
 	stopAutoconf context.CancelFunc // nil without it
 
+	capturing captures
+
 	attached struct {
 		sync.RWMutex
 		byID   map[string]*Attachment

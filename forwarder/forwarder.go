@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/forwarder/mapping"
 	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/forwarder/relay"
+	"github.com/usernet/usernet/internal/openmetrics"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
 )
@@ -88,6 +89,7 @@ type Forwarder struct {
 	detached bool // to another process
 
 	counters [counterKinds]atomic.Uint64
+	dials    [dialResults]openmetrics.Histogram
 }
 
 type counter int

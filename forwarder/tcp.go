@@ -42,7 +42,9 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	began := time.Now()
 	host, err := f.dialHost(ctx, src.Addr(), target)
+	f.dials[dialResultOf(err)].Observe(time.Since(began))
 	cancel()
 	f.releaseUse(src.Addr(), useDialling)
 	if err != nil {

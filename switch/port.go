@@ -16,6 +16,7 @@ import (
 type Port struct {
 	sw      *Switch
 	dev     Device
+	owner   any
 	state   atomic.Pointer[portState]
 	learned atomic.Pointer[learnedMACs]
 	links   atomic.Pointer[map[*Port]access] // what it may send to ports that it is kept apart from
@@ -141,6 +142,9 @@ func (p *Port) Update(cfg PortConfig) error {
 	p.sw.rebuild(slices.Clone(p.sw.table.Load().ports))
 	return nil
 }
+
+// Owner is PortConfig.Owner.
+func (p *Port) Owner() any { return p.owner }
 
 // Stats counts what passed a port. In is from the device into the switch, out is from the switch to the device.
 type Stats struct {

@@ -52,6 +52,8 @@ type PortConfig struct {
 	// Addrs are the addresses the port may send from. The IPv6 link-local address that follows from the MAC
 	// (EUI-64, RFC 4291 appendix A) is allowed without being named.
 	Addrs []netip.Addr
+	// Owner is returned by Port.Owner, for who is shown a port's frames. Port.Update does not change it.
+	Owner any
 	// Role is what is behind the port. Ports of all roles but Gateway are not trusted.
 	Role Role
 	// Isolated lets the port talk to the gateway only, and to others as Switch.SetLinks says.
@@ -118,7 +120,7 @@ func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Port{sw: s, dev: dev}
+	p := &Port{sw: s, dev: dev, owner: cfg.Owner}
 	p.floods.PerSecond, p.floods.Burst = floodRate, floodBurst
 	p.state.Store(state)
 	p.learned.Store(&learnedMACs{})

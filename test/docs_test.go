@@ -41,6 +41,7 @@ var before = map[string]string{
 	"docs/dns.md":      "usernet network create mynet; usernet run -d --name web --network mynet -- sleep 1000; usernet run -d --name db --network mynet -- sleep 1000",
 	"docs/egress.md":   "printf 'all:\\n\\ttrue\\n' >Makefile",
 	"docs/networks.md": "usernet run -d --name web -- sleep 1000",
+	"docs/observe.md":  "usernet network create mynet; usernet run -d --name web --network mynet -- sleep 1000; usernet run -d --name db --network mynet -- sleep 1000",
 	"docs/run.md":      "usernet network create mynet; usernet run -d --name web --network mynet -- sleep 1000",
 }
 

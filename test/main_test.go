@@ -17,7 +17,8 @@ var needed = []struct{ program, pkg string }{
 	{"ip", "iproute2"}, {"git", "git"}, {"make", "make"},
 	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"},
 	{"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
-	{"newuidmap", "uidmap"},
+	{"newuidmap", "uidmap"}, {"tshark", "tshark"}, {"capinfos", "wireshark-common"}, {"tcpdump", "tcpdump"},
+	{"promtool", "prometheus"},
 }
 
 // Set in TestMain for all tests.

@@ -6,6 +6,7 @@ import "github.com/spf13/cobra"
 func makers() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
 		"attach":        attachCommand,
+		"capture":       captureCommand,
 		"check":         checkCommand,
 		"cluster":       clusterCommand,
 		"detach":        detachCommand,
@@ -13,6 +14,7 @@ func makers() map[string]func() *cobra.Command {
 		"docker-plugin": dockerPluginCommand,
 		"events":        func() *cobra.Command { return eventsCommand("") },
 		"exec":          execCommand,
+		"extcap":        extcapCommand,
 		"flows":         flowsCommand,
 		"gvproxy": func() *cobra.Command {
 			return placeCommand("gvproxy", "[OPTION]...", "Take the place of gvproxy: a virtual machine on a network")

@@ -112,8 +112,19 @@ usernet port web 80/tcp
 usernet port add web 8443:443`, args: []completer{running}},
 	"port add": {examples: "usernet port add web 8443:443", args: []completer{running, nothing}, more: true},
 	"port rm":  {examples: "usernet port rm web 8443:443", args: []completer{running, nothing}, more: true},
-	"flows":    {group: groupNetworks, args: []completer{running}},
-	"dns":      {group: groupNetworks},
+	"capture": {
+		group: groupNetworks,
+		long: `Record the packets of a container's interfaces, of those on a network, or of all, as pcapng, in which each interface has
+its container's name. FILTER is an expression of pcap-filter(7), in which containers' names are hosts. It ends by Ctrl-C, or
+by one of the limits. While it runs, connections that begin do not bypass the interfaces. Live: usernet capture --all -w - | wireshark -k -i -`,
+		examples: `usernet capture web -w web.pcapng
+usernet capture mynet -w db.pcapng -c 1000 tcp port 5432 and host db
+usernet capture --all -w all.pcapng --rotate-size 100m --files 5`,
+		args:  []completer{anything, nothing},
+		flags: map[string]completer{"write": files},
+	},
+	"flows": {group: groupNetworks, args: []completer{running}},
+	"dns":   {group: groupNetworks},
 	"dns query": {examples: `usernet dns query --as web db
 usernet dns query --as web example.com AAAA`, args: []completer{nothing, words("A", "AAAA", "PTR", "SRV", "MX", "TXT", "NS")}, flags: map[string]completer{"as": running}},
 	"network": {group: groupNetworks},
@@ -191,8 +202,10 @@ usernet serve --docker-store etcd://192.0.2.4:2379 --cluster-advertise 192.0.2.3
 			"socket":      files,
 			"state-dir":   files,
 			"cluster-key": files,
-			"log-level":   words("debug", "info", "warn", "error"),
-			"log-format":  words("text", "json"),
+
+			"metrics-token-file": files,
+			"log-level":          words("debug", "info", "warn", "error"),
+			"log-format":         words("text", "json"),
 		},
 	},
 	"info":     {group: groupDaemon, examples: "usernet info --json"},

@@ -38,6 +38,7 @@ func (p integrationPaths) integrations() map[string]integration {
 		"nesting":     p.nesting(),
 		"oci":         p.oci(),
 		"rootlesskit": p.rootlesskit(),
+		"wireshark":   p.wireshark(),
 	}
 }
 
@@ -93,6 +94,21 @@ func (p integrationPaths) netavark() integration {
 				"exec " + quoted + " netavark \"$@\"\n",
 		},
 		after: "podman network create -d usernet mynet; `usernet serve` has to run.",
+	}
+}
+
+// wireshark has it call usernet as a source of packets, from the user's folder of such programs: that of Wireshark 4.0
+// and older, and that of later ones.
+func (p integrationPaths) wireshark() integration {
+	script := "#!/bin/sh\n# Written by `usernet integrate wireshark --write`; `--undo` removes it.\n" +
+		"exec '" + strings.ReplaceAll(p.binary, "'", `'\''`) + "' extcap \"$@\"\n"
+	return integration{
+		short: "Wireshark and tshark list containers and networks among their interfaces",
+		files: map[string]string{
+			filepath.Join(p.config, "wireshark/extcap/usernet"):        script,
+			filepath.Join(userLib(p.data), "wireshark/extcap/usernet"): script,
+		},
+		after: "Start Wireshark again, or: tshark -D; `usernet serve` has to run.",
 	}
 }
 

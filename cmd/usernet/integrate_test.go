@@ -8,7 +8,8 @@ import (
 
 // TestIntegrationsAreWrittenAndUndone has each one written twice, undone twice, and kept from files of others.
 func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
-	for _, name := range []string{"podman", "docker", "rootlesskit", "cni", "netavark", "oci", "nesting"} {
+	for _, name := range []string{"podman", "docker", "rootlesskit", "cni", "netavark", "oci", "nesting",
+		"wireshark"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			t.Setenv("HOME", dir)
@@ -34,7 +35,8 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 			for path, text := range i.files {
 				b, err := os.ReadFile(path)
 				if err != nil || string(b) != text || !strings.HasPrefix(path, dir+"/.config/") &&
-					!strings.HasPrefix(path, dir+"/.local/lib/docker/plugins/") {
+					!strings.HasPrefix(path, dir+"/.local/lib/docker/plugins/") &&
+					!strings.HasPrefix(path, dir+"/.local/lib/wireshark/extcap/") {
 					t.Errorf("%s: %q, %v", path, b, err)
 				}
 				if !strings.Contains(shown.String(), text) {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/logevents"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -38,6 +38,7 @@ type serveOptions struct {
 	peerTimeout                     time.Duration
 	cluster                         clusterOptions
 	flannel                         flannelOptions
+	metrics                         metricsOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -52,6 +53,7 @@ func serveCommand() *cobra.Command {
 	o.addLimits(c.Flags())
 	o.cluster.flags(c)
 	o.flannel.flags(c.Flags())
+	o.metrics.add(c.Flags())
 	return c
 }
 
@@ -148,34 +150,11 @@ func logger(level, format string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+		return slog.New(logevents.New(slog.NewTextHandler(os.Stderr, opts))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+		return slog.New(logevents.New(slog.NewJSONHandler(os.Stderr, opts))), nil
 	}
 	return nil, fmt.Errorf("log format %q: give text or json", format)
-}
-
-// sharedProcessors is up to how many processors half of them are left to those who send and receive. It was measured on
-// two: with one for the daemon instead of both, host to container went from 6.2 to 10.7 Gbit/s, container to host from
-// 7.8 to 9.4, and requests of one byte from 4.0 to 4.6 thousand a second, since a frame is handed on within a thread
-// and nobody is woken on another processor that has work already. Machines with more than four have processors to
-// spare, and nothing was measured there.
-const sharedProcessors = 4
-
-// shareProcessors leaves half of a small machine to those who send and receive. The variable GOMAXPROCS overrides it.
-func shareProcessors() {
-	if n := processorsFor(runtime.GOMAXPROCS(0), os.Getenv("GOMAXPROCS")); n > 0 {
-		runtime.GOMAXPROCS(n)
-	}
-}
-
-// processorsFor is how many processors the daemon runs on where Go's runtime would take n; 0 leaves it to the runtime,
-// which also follows changes of a cgroup's limit.
-func processorsFor(n int, variable string) int {
-	if variable != "" || n > sharedProcessors {
-		return 0
-	}
-	return max(1, n/2)
 }
 
 // serve runs the daemon until it is told to end, or another daemon has taken its place.
@@ -187,7 +166,7 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := o.resolvePaths(); err != nil {
+	if err := errors.Join(o.resolvePaths(), o.metrics.check()); err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 2)
@@ -238,6 +217,11 @@ func serve(o serveOptions) error {
 	if err := noteSocket(o.state, l.Addr().String()); err != nil {
 		log.Warn("commands with another XDG_RUNTIME_DIR will not find this daemon", "error", err)
 	}
+	m, err := o.metrics.serve(d, log, o.takeover)
+	if err != nil {
+		return errors.Join(err, l.Close(), d.Close())
+	}
+	defer m.close()
 	d.Confine(measures)
 	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
 	return serveAPI(d, l, log, signals)

@@ -29,8 +29,10 @@ var layers = []struct {
 	// A program in the place of another puts an engine, interfaces and a sandbox together itself, without the daemon.
 	{"runtimes", []string{"engine", "api", "network", "sandbox", "bypass", "autoconf", "forwarder", "dns", "policy",
 		"confine", "stack", "switch"}},
+	{"observe/capture", nil}, // below the daemon, which records, and the commands, which write files
 	{"observe", []string{"api", "network", "switch"}},
-	{"daemon", []string{"api", "overlay", "engine", "autoconf", "names", "network", "sandbox", "bypass", "handover",
+	{"daemon", []string{"observe/capture",
+		"api", "overlay", "engine", "autoconf", "names", "network", "sandbox", "bypass", "handover",
 		"forwarder", "stack", "dns", "policy", "confine", "switch"}},
 	{"api", []string{"network", "handover"}},
 	{"overlay", []string{"engine", "network", "switch"}},
