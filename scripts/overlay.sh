@@ -24,9 +24,11 @@ if [[ ${1:-} != --inside ]]; then
 	build='scripts/build.sh "$0/usernet" && CGO_ENABLED=0 go build -o "$0/progress" ./test/progress &&
 		CGO_ENABLED=0 go build -o "$0/helper" ./test/helper && CGO_ENABLED=0 go test -c -o "$0/overlay.test" ./test/overlay'
 	scripts/unprivileged.sh bash -c "$build" "$bin"
-	# A Consul server takes minutes to build where it is not in the user's cache; USERNET_CONSUL names one that is there.
+	# A Consul server and flanneld take minutes to build where they are not in the user's cache; USERNET_CONSUL and
+	# USERNET_FLANNELD name those that are there.
 	[[ -n ${USERNET_CONSUL:-} ]] || USERNET_CONSUL=$(scripts/unprivileged.sh test/tools/consul.sh)
-	export USERNET_CONSUL
+	[[ -n ${USERNET_FLANNELD:-} ]] || USERNET_FLANNELD=$(scripts/unprivileged.sh test/tools/flanneld.sh)
+	export USERNET_CONSUL USERNET_FLANNELD
 	chmod 0755 "$bin"
 	unshare --mount --net --propagation private "$0" --inside "$bin" "$@"
 	exit

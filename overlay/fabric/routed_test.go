@@ -82,6 +82,10 @@ func TestRoutedNetworks(t *testing.T) {
 			if !bytes.Equal(stream, data) {
 				t.Error("the super-frame's data came changed")
 			}
+			one := frame(a.link.mac, a.guest.mac, vswitch.EtherTypeIPv4, bytes.Clone(small))
+			if n := testing.AllocsPerRun(100, func() { _ = a.link.WriteFrame(one) }); n > 0 && !raceEnabled {
+				t.Errorf("sending a packet allocates %v times", n)
+			}
 			// A packet to a subnet that nobody has is refused.
 			a.routes(t)
 			a.guest.port.Receive(frame(a.link.mac, a.guest.mac, vswitch.EtherTypeIPv4, bytes.Clone(small)))

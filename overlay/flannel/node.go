@@ -161,25 +161,27 @@ func (n *Node) snapshot() state {
 }
 
 // Lease returns the network's configuration and this host's subnet. Where there is none yet it waits until ctx is done,
-// and then says why.
+// and then says why; it does not wait for another configuration.
 func (n *Node) Lease(ctx context.Context) (Config, netip.Prefix, error) {
 	for {
 		n.mu.Lock()
-		config, subnet, changed := n.mu.config, n.mu.own.subnet, n.mu.changed
-		err := errors.Join(n.mu.configErr, n.mu.storeErr, n.mu.leaseErr)
+		config, subnet, changed, refused := n.mu.config, n.mu.own.subnet, n.mu.changed, n.mu.configErr
+		err := errors.Join(refused, n.mu.storeErr, n.mu.leaseErr)
 		n.mu.Unlock()
 		if subnet.IsValid() {
 			return config, subnet, nil
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			if err == nil {
-				err = errors.New("the store has not answered yet")
+		if refused == nil {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
 			}
-			return Config{}, netip.Prefix{}, fmt.Errorf("this host has no lease of flannel's from %s: %w",
-				n.opts.URL, err)
 		}
+		if err == nil {
+			err = errors.New("the store has not answered yet")
+		}
+		return Config{}, netip.Prefix{}, fmt.Errorf("this host has no lease of flannel's from %s: %w", n.opts.URL, err)
 	}
 }
 
