@@ -214,7 +214,7 @@ func (d *dockerd) sees(network string, endpoints ...string) {
 // TestBesideDockersDaemons has a usernet daemon as the third host of Docker's own overlay networks.
 func TestBesideDockersDaemons(t *testing.T) {
 	const url = "etcd://" + storeHost + ":2379"
-	newStore(t, store{name: "etcd", start: (*world).startEtcd2})
+	w := newStore(t, store{name: "etcd", start: (*world).startEtcd2})
 	a, b := newDockerd(t, 1, url), newDockerd(t, 2, url)
 	c := newHost(t, 3)
 	c.start("--docker-store", url, "--cluster-advertise", c.addr())
@@ -308,6 +308,13 @@ func TestBesideDockersDaemons(t *testing.T) {
 		}
 		return nil
 	})
+	// Without the store, what was known stays, and nothing new is made.
+	w.kill()
+	c.pings("u4", "d1")
+	a.pings("d1", c.address("u4", "eth0").String())
+	c.fails("no address was taken", "run", "--rm", "--network", "ov_net1", "--", "true")
+	w.restart()
+
 	c.ok("rm", "-f", "u4")
 	a.docker("rm", "-f", "d1")
 	b.docker("rm", "-f", "d2", "d3")
