@@ -36,6 +36,13 @@ type Backend interface {
 	StartContainer(ctx context.Context, ref string, p Started) (StartReply, error)
 	// ContainerExited records the exit status, and removes the container where AutoRemove is set.
 	ContainerExited(ctx context.Context, ref string, code int) error
+	// ProcessExited is ContainerExited where pid is the container's first process; 0 stands for any.
+	ProcessExited(ctx context.Context, ref string, pid, code int) error
+	// StartAgain runs a container that has ended once more. It says whether it was to be started: false is one that
+	// runs.
+	StartAgain(ctx context.Context, ref string) (bool, error)
+	// RestartContainer ends a container as StopContainer does, where it runs, and runs it again.
+	RestartContainer(ctx context.Context, ref string, signal string, timeout *time.Duration) error
 	// Attach gives a network namespace that the client has opened an interface on each network that q names; traffic
 	// flows when it returns. It owns netns, which is nil where none came. The same key for the same namespace gives the
 	// same answer.
@@ -44,13 +51,32 @@ type Backend interface {
 	Detach(ctx context.Context, key string) error
 	// ContainerFiles are the texts that a container's resolv.conf and hosts have to have now.
 	ContainerFiles(ref string) (StartReply, error)
-	// StopContainer asks the container to end, and kills it after the timeout; never where that is negative.
-	StopContainer(ctx context.Context, ref string, signal string, timeout time.Duration) error
+	// StopContainer asks the container to end, and kills it after the timeout; never where that is negative. Signal ""
+	// and timeout nil are the container's own.
+	StopContainer(ctx context.Context, ref string, signal string, timeout *time.Duration) error
 	KillContainer(ctx context.Context, ref string, signal string) error
 	RemoveContainer(ctx context.Context, ref string, force bool) error
 	RenameContainer(ctx context.Context, ref, name string) error
 	// WaitContainer returns the exit status once the condition is met. It fails where the daemon ends first.
 	WaitContainer(ctx context.Context, ref string, condition WaitCondition) (int, error)
+	// ReportHealth takes what a container's health check says, where pid is still its first process.
+	ReportHealth(ctx context.Context, ref string, pid int, h network.Health) error
+	// Health is how a container is; nil where it has no check, or does not run.
+	Health(c *network.Container) *network.Health
+	// CreateExec notes one more command for a running container, and returns its id.
+	CreateExec(ctx context.Context, ref string, q Exec) (string, error)
+	Exec(id string) (Exec, error)
+	// StartExec starts it and returns once it runs. Its streams are files in the order stdin, stdout, stderr: those
+	// that it was made with; none where it is detached. They stay the caller's.
+	StartExec(ctx context.Context, id string, detached bool, files []*os.File) error
+	// WaitExec returns once it has ended, or the daemon ends.
+	WaitExec(id string)
+	// ResizeExec gives its terminal a size, once it runs.
+	ResizeExec(ctx context.Context, id string, rows, cols uint16) error
+	// Processes lists the processes of a running container, the first one first.
+	Processes(ref string) ([]Process, error)
+	// Traffic counts what passed a container's interfaces, by their names.
+	Traffic(ref string) (map[string]Traffic, error)
 	// LogPath is the file that holds the container's output (docker's json-file lines), or "".
 	LogPath(ref string) (string, error)
 
@@ -93,6 +119,36 @@ type Started struct {
 	Monitor int `json:"monitor"` // the process that waits for it
 	// Holder is a process outside the sandbox with whose end an attachment ends; 0: there is none.
 	Holder int `json:"holder,omitempty"`
+}
+
+// Exec is one more command in a container, and what has become of it.
+type Exec struct {
+	ID, Container         string
+	Command, Env          []string
+	WorkingDir, User      string // "" is the container's
+	TTY                   bool
+	Stdin, Stdout, Stderr bool // which streams it has; the others are /dev/null
+	Running               bool
+	Pid                   int
+	ExitCode              *int // nil: it has not ended
+}
+
+// Process is a process of a container.
+type Process struct {
+	Pid, Parent  int
+	UID          string
+	Terminal     string        // such as pts/0; "?" is none
+	User, System time.Duration // processor time
+	Waited       time.Duration // processor time of children that have ended
+	Started      time.Duration // since the machine's start
+	Threads      int
+	Memory       uint64 // bytes that are no other process's
+	Command      string // with its arguments, or its name in brackets
+}
+
+// Traffic counts what passed an interface.
+type Traffic struct {
+	ReceivedBytes, ReceivedPackets, SentBytes, SentPackets, SentDropped uint64
 }
 
 // AttachRequest asks for interfaces in a network namespace, whose descriptor comes with the request, or with Spec.VM

@@ -190,15 +190,41 @@ func (c *Client) Detach(ctx context.Context, key string) error {
 	return c.Do(ctx, "DELETE", path("/usernet/attachments", key), nil, nil)
 }
 
-// ContainerExited reports a container's exit status.
-func (c *Client) ContainerExited(ctx context.Context, ref string, code int) error {
-	return c.Do(ctx, "POST", path("/usernet/containers", ref, "exit")+"?code="+strconv.Itoa(code), nil, nil)
+// ContainerExited reports the exit status of a container whose first process is pid.
+func (c *Client) ContainerExited(ctx context.Context, ref string, pid, code int) error {
+	q := url.Values{"code": {strconv.Itoa(code)}, "pid": {strconv.Itoa(pid)}}
+	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "exit"), q), nil, nil)
 }
 
-// ContainerStop sends signal ("" means TERM), and KILL after the timeout; it returns once the container has ended.
-func (c *Client) ContainerStop(ctx context.Context, ref, signal string, timeout time.Duration) error {
-	q := url.Values{"t": {strconv.Itoa(int(timeout / time.Second))}, "signal": {signal}}
-	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "stop"), q), nil, nil)
+// ContainerHealth reports what the health check says of a container whose first process is pid.
+func (c *Client) ContainerHealth(ctx context.Context, ref string, pid int, h network.Health) error {
+	return c.Do(ctx, "POST", path("/usernet/containers", ref, "health")+"?pid="+strconv.Itoa(pid), h, nil)
+}
+
+// stopQuery has what stop and restart are asked with: a signal and a time ("" and nil: the container's own).
+func stopQuery(signal string, timeout *time.Duration) url.Values {
+	q := url.Values{"signal": {signal}}
+	if timeout != nil {
+		q.Set("t", strconv.Itoa(int(*timeout/time.Second)))
+	}
+	return q
+}
+
+// ContainerStop sends signal, and KILL after the timeout ("" and nil: the container's own); it returns once the
+// container has ended.
+func (c *Client) ContainerStop(ctx context.Context, ref, signal string, timeout *time.Duration) error {
+	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "stop"), stopQuery(signal, timeout)), nil, nil)
+}
+
+// ContainerRestart does the same where the container runs, and then runs it again.
+func (c *Client) ContainerRestart(ctx context.Context, ref, signal string, timeout *time.Duration) error {
+	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "restart"), stopQuery(signal, timeout)), nil,
+		nil)
+}
+
+// ContainerStartAgain runs a container that has ended once more; it returns once its command runs.
+func (c *Client) ContainerStartAgain(ctx context.Context, ref string) error {
+	return c.Do(ctx, "POST", path("/usernet/containers", ref, "again"), nil, nil)
 }
 
 // ContainerKill sends a signal ("" means KILL).

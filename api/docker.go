@@ -19,7 +19,8 @@ type dockerRoute struct {
 // dockerRoutes are the requests of Docker's Engine API that are answered. Parameters and filters that are not named
 // here are refused: none is accepted and ignored.
 func (s *Server) dockerRoutes() []dockerRoute {
-	return slices.Concat(s.dockerSystemRoutes(), s.dockerNetworkRoutes(), s.dockerContainerRoutes(), missingRoutes())
+	return slices.Concat(s.dockerSystemRoutes(), s.dockerNetworkRoutes(), s.dockerContainerRoutes(),
+		s.dockerExecRoutes(), missingRoutes())
 }
 
 // kind makes parameters of a kind.

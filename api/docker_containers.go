@@ -27,6 +27,16 @@ func (s *Server) dockerContainerRoutes() []dockerRoute {
 		{"GET /containers/{ref}/json", kind("boolean", "size"), nil, get(s.inspectContainer)},
 		{"POST /containers/{ref}/stop", append(kind("integer", "t"), kind("string", "signal")...), nil,
 			s.stopContainer},
+		{"GET /containers/{ref}/logs", slices.Concat(
+			kind("boolean", "follow", "stdout", "stderr", "timestamps", "details"),
+			kind("string", "since", "until", "tail")), nil, s.containerLogs},
+		{"GET /containers/{ref}/top", kind("string", "ps_args"), nil, get(s.containerTop)},
+		{"GET /containers/{ref}/stats", kind("boolean", "stream", "one-shot"), nil, s.containerStats},
+		{"POST /containers/{ref}/start", nil, nil, s.startContainer},
+		{"POST /containers/{ref}/restart", append(kind("integer", "t"), kind("string", "signal")...), nil,
+			empty(http.StatusNoContent, func(r *http.Request) error {
+				return s.b.RestartContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
+			})},
 		{"POST /containers/{ref}/kill", kind("string", "signal"), nil, empty(http.StatusNoContent,
 			func(r *http.Request) error {
 				return s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))
@@ -59,7 +69,8 @@ func (s *Server) listContainers(r *http.Request) (any, error) {
 	}
 	list := []container.Summary{}
 	for _, c := range containers {
-		if c.Status != network.Running && !ended || !f.matchContainer(c) {
+		health := s.b.Health(c)
+		if !c.InLife() && !ended || !f.matchContainer(c) || !f.matchHealth(health) {
 			continue
 		}
 		if limit > 0 && len(list) == limit {
@@ -69,7 +80,7 @@ func (s *Server) listContainers(r *http.Request) (any, error) {
 		if err != nil {
 			continue // it is gone
 		}
-		list = append(list, dockerSummary(c, bound))
+		list = append(list, dockerSummary(c, bound, health))
 	}
 	slices.SortStableFunc(list, func(a, b container.Summary) int { return cmp.Compare(b.Created, a.Created) })
 	return list, nil
@@ -86,6 +97,7 @@ func (s *Server) inspectContainer(r *http.Request) (any, error) {
 	}
 	path, _ := s.b.LogPath(c.ID) // fails where the container is gone, as the line before would
 	inspect := dockerInspect(c, bound, path)
+	addHealth(&inspect, c, s.b.Health(c))
 	if boolParam(r, "size") {
 		inspect.SizeRw, inspect.SizeRootFs = new(int64), new(int64)
 	}
@@ -95,6 +107,19 @@ func (s *Server) inspectContainer(r *http.Request) (any, error) {
 	return inspect, nil
 }
 
+// startContainer answers 304 where the container runs.
+func (s *Server) startContainer(w http.ResponseWriter, r *http.Request) {
+	started, err := s.b.StartAgain(r.Context(), ref(r))
+	switch {
+	case err != nil:
+		fail(w, err)
+	case started:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		w.WriteHeader(http.StatusNotModified)
+	}
+}
+
 // stopContainer answers 304 where the container does not run.
 func (s *Server) stopContainer(w http.ResponseWriter, r *http.Request) {
 	c, err := s.b.Container(ref(r))
@@ -102,7 +127,7 @@ func (s *Server) stopContainer(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	if c.Status != network.Running {
+	if c.Status != network.Running && c.Status != network.Restarting {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/network"
@@ -20,7 +22,7 @@ import (
 const imageName = "-"
 
 // dockerSummary is a line of GET /containers/json.
-func dockerSummary(c *network.Container, bound []Published) container.Summary {
+func dockerSummary(c *network.Container, bound []Published, health *network.Health) container.Summary {
 	s := container.Summary{
 		ID:              c.ID,
 		Names:           []string{"/" + c.Name},
@@ -29,12 +31,19 @@ func dockerSummary(c *network.Container, bound []Published) container.Summary {
 		Created:         c.Created.Unix(),
 		Labels:          nonNil(c.Labels),
 		State:           container.ContainerState(c.Status),
-		Status:          StatusText(c),
+		Status:          StatusText(c) + healthText(health),
 		Ports:           []container.PortSummary{},
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: dockerEndpoints(c)},
-		Mounts:          []container.MountPoint{},
+		Mounts:          dockerMounts(c),
 	}
 	s.HostConfig.NetworkMode = c.NetworkMode
+	s.Health = &container.HealthSummary{Status: container.NoHealthcheck}
+	if health != nil {
+		s.Health = &container.HealthSummary{
+			Status:        container.HealthStatus(health.Status),
+			FailingStreak: health.FailingStreak,
+		}
+	}
 	published := map[network.PortProto]bool{}
 	for _, b := range bound {
 		published[network.PortProto{Port: b.Port, Proto: b.Proto}] = true
@@ -61,10 +70,51 @@ func StatusText(c *network.Container) string {
 	switch c.Status {
 	case network.Running:
 		return "Up " + units.HumanDuration(time.Since(c.Started))
+	case network.Restarting:
+		return fmt.Sprintf("Restarting (%d) %s ago", c.ExitCode, units.HumanDuration(time.Since(c.Finished)))
 	case network.Exited:
 		return fmt.Sprintf("Exited (%d) %s ago", c.ExitCode, units.HumanDuration(time.Since(c.Finished)))
 	}
 	return "Created"
+}
+
+// healthText is what the STATUS column adds.
+func healthText(h *network.Health) string {
+	switch {
+	case h == nil:
+		return ""
+	case h.Status == network.HealthStarting:
+		return " (health: starting)"
+	}
+	return " (" + string(h.Status) + ")"
+}
+
+// addHealth adds c's health check, and what it says.
+func addHealth(r *container.InspectResponse, c *network.Container, h *network.Health) {
+	if c.Health.Command == "" {
+		return
+	}
+	r.Config.Healthcheck = &container.HealthConfig{
+		Test:          []string{"CMD-SHELL", c.Health.Command},
+		Interval:      c.Health.Interval,
+		Timeout:       c.Health.Timeout,
+		StartPeriod:   c.Health.StartPeriod,
+		StartInterval: c.Health.StartInterval,
+		Retries:       c.Health.Retries,
+	}
+	if h == nil {
+		return
+	}
+	r.State.Health = &container.Health{
+		Status:        container.HealthStatus(h.Status),
+		FailingStreak: h.FailingStreak,
+		Log:           []*container.HealthcheckResult{},
+	}
+	for _, one := range h.Log {
+		r.State.Health.Log = append(r.State.Health.Log, &container.HealthcheckResult{
+			Start: one.Start, End: one.End, ExitCode: one.ExitCode, Output: one.Output,
+		})
+	}
 }
 
 // dockerInspect is GET /containers/ID/json.
@@ -77,11 +127,14 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 		Driver:   "usernet",
 		Platform: "linux",
 		LogPath:  logPath,
-		Args:     []string{},
-		Mounts:   []container.MountPoint{},
+
+		RestartCount: c.RestartCount,
+		Args:         []string{},
+		Mounts:       []container.MountPoint{},
 		State: &container.State{
 			Status:     container.ContainerState(c.Status),
-			Running:    c.Status == network.Running,
+			Running:    c.InLife(),
+			Restarting: c.Status == network.Restarting,
 			Pid:        c.Pid,
 			ExitCode:   c.ExitCode,
 			Error:      c.Error,
@@ -100,11 +153,17 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 			WorkingDir:   c.WorkingDir,
 			Labels:       nonNil(c.Labels),
 			ExposedPorts: dockernet.PortSet{},
+			StopSignal:   c.StopSignal,
+			StopTimeout:  c.StopTimeout,
 		},
 		HostConfig: &container.HostConfig{
-			NetworkMode:     container.NetworkMode(c.NetworkMode),
-			PortBindings:    dockernet.PortMap{},
-			AutoRemove:      c.AutoRemove,
+			NetworkMode:  container.NetworkMode(c.NetworkMode),
+			PortBindings: dockernet.PortMap{},
+			AutoRemove:   c.AutoRemove,
+			RestartPolicy: container.RestartPolicy{
+				Name:              container.RestartPolicyMode(cmp.Or(c.Restart.Mode, network.RestartNo)),
+				MaximumRetryCount: c.Restart.Max,
+			},
 			PublishAllPorts: c.PublishAll,
 			DNSOptions:      c.DNSOptions,
 			DNSSearch:       c.DNSSearch,
@@ -127,7 +186,50 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 		}
 	}
 	addPorts(&r, c, bound)
+	addMounts(&r, c)
 	return r
+}
+
+// addMounts adds what c has of files besides its root.
+func addMounts(r *container.InspectResponse, c *network.Container) {
+	r.HostConfig.ReadonlyRootfs = c.ReadOnly
+	if c.Init {
+		r.HostConfig.Init = &c.Init
+	}
+	r.Mounts = dockerMounts(c)
+	for _, m := range c.Mounts {
+		if m.Tmpfs {
+			if r.HostConfig.Tmpfs == nil {
+				r.HostConfig.Tmpfs = map[string]string{}
+			}
+			r.HostConfig.Tmpfs[m.Target] = m.Options
+			continue
+		}
+		bind := m.Source + ":" + m.Target
+		if m.ReadOnly {
+			bind += ":ro"
+		}
+		r.HostConfig.Binds = append(r.HostConfig.Binds, bind)
+	}
+}
+
+// dockerMounts are c's volumes; Docker does not list what --tmpfs makes.
+func dockerMounts(c *network.Container) []container.MountPoint {
+	list := []container.MountPoint{}
+	for _, m := range c.Mounts {
+		if m.Tmpfs {
+			continue
+		}
+		mode := ""
+		if m.ReadOnly {
+			mode = "ro"
+		}
+		list = append(list, container.MountPoint{
+			Type: mount.TypeBind, Source: m.Source, Destination: m.Target, Mode: mode, RW: !m.ReadOnly,
+			Propagation: mount.PropagationRPrivate,
+		})
+	}
+	return list
 }
 
 // addPorts adds the ports that c exposes, and those that are published.

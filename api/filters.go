@@ -134,7 +134,6 @@ func (f filters) matchContainer(c *network.Container) bool {
 		f.any("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
 		f.any("status", func(v string) bool { return string(c.Status) == v }) &&
 		f.any("ancestor", never) && f.any("volume", never) && f.any("isolation", never) &&
-		f.any("health", func(v string) bool { return v == "none" }) &&
 		f.any("is-task", func(v string) bool { return v == "false" || v == "0" }) &&
 		f.any("exited", func(v string) bool { return c.Status == network.Exited && fmt.Sprint(c.ExitCode) == v }) &&
 		f.any("network", func(v string) bool {
@@ -148,6 +147,15 @@ func (f filters) matchContainer(c *network.Container) bool {
 				return portIs(v)(network.PortProto{Port: b.Port, Proto: b.Proto})
 			})
 		}) && f.matchLabels(c.Labels)
+}
+
+// matchHealth compares what a health check says; nil is none.
+func (f filters) matchHealth(h *network.Health) bool {
+	status := "none"
+	if h != nil {
+		status = string(h.Status)
+	}
+	return f.any("health", func(v string) bool { return v == status })
 }
 
 // matches takes a filter's value as a regular expression, as Docker does for names and ids.

@@ -57,7 +57,7 @@ func TestContainerFilters(t *testing.T) {
 		{"network", "mynet", true}, {"network", "cdcd", true}, {"network", "other", false},
 		{"expose", "80", true}, {"expose", "53", false}, {"expose", "53/udp", true}, {"publish", "80/tcp", true},
 		{"publish", "53/udp", false},
-		{"ancestor", "busybox", false}, {"volume", "v", false}, {"health", "none", true}, {"health", "healthy", false},
+		{"ancestor", "busybox", false}, {"volume", "v", false},
 		{"is-task", "true", false},
 	} {
 		if got := (filters{test.key: {test.value}}).matchContainer(c); got != test.want {
@@ -139,6 +139,24 @@ func TestVersions(t *testing.T) {
 		{"1.100", "1.52", false}} {
 		if older(test.a, test.b) != test.older {
 			t.Errorf("%s is older than %s: %v", test.a, test.b, !test.older)
+		}
+	}
+}
+
+func TestFilterByHealth(t *testing.T) {
+	for _, test := range []struct {
+		health *network.Health
+		want   string
+	}{
+		{nil, "none"},
+		{&network.Health{Status: network.HealthStarting}, "starting"},
+		{&network.Health{Status: network.HealthHealthy}, "healthy"},
+		{&network.Health{Status: network.HealthUnhealthy}, "unhealthy"},
+	} {
+		for _, v := range []string{"none", "starting", "healthy", "unhealthy"} {
+			if got := (filters{"health": {v}}).matchHealth(test.health); got != (v == test.want) {
+				t.Errorf("health=%s, where it is %s: %t", v, test.want, got)
+			}
 		}
 	}
 }

@@ -176,6 +176,8 @@ func (b modelOnly) Networks() []*network.Network                     { return b.
 func (b modelOnly) Containers() []*network.Container                 { return b.m.Containers() }
 func (modelOnly) ContainersElsewhere(string) []*network.Container    { return nil }
 
+func (modelOnly) Health(*network.Container) *network.Health { return nil }
+
 func (b modelOnly) CreateNetwork(_ context.Context, s network.NetworkSpec) (*network.Network, string, error) {
 	n, warning, err := b.m.CreateNetwork(s)
 	if err == nil {

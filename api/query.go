@@ -99,14 +99,11 @@ func intParam(r *http.Request, name string, otherwise int) int {
 	return n
 }
 
-// stopSeconds is how long a container may take to end before it is killed, unless a request says otherwise. Docker's
-// default.
-const stopSeconds = 10
-
-// stopTimeout reads parameter t in seconds. A negative one means no limit, as in Docker.
-func stopTimeout(r *http.Request) time.Duration {
-	if n := intParam(r, "t", stopSeconds); n >= 0 {
-		return time.Duration(n) * time.Second
+// stopTimeout reads parameter t in seconds; nil where there is none. A negative one means no limit, as in Docker.
+func stopTimeout(r *http.Request) *time.Duration {
+	if !r.URL.Query().Has("t") {
+		return nil
 	}
-	return -1
+	wait := time.Duration(max(intParam(r, "t", 0), -1)) * time.Second
+	return &wait
 }

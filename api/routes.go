@@ -193,13 +193,25 @@ func (s *Server) processRoutes() []route {
 			}),
 		on("POST", "/usernet/containers/{ref}/exit", "Report that a container ended",
 			func(r *http.Request, _ none) (none, error) {
-				return none{}, s.b.ContainerExited(r.Context(), ref(r), intParam(r, "code", 0))
-			}, parameter{"code", "integer", "exit status", true}),
+				return none{}, s.b.ProcessExited(r.Context(), ref(r), intParam(r, "pid", 0), intParam(r, "code", 0))
+			}, parameter{"code", "integer", "exit status", true},
+			parameter{"pid", "integer", "of the process that ended; a report about one of an earlier run is dropped", false}),
+		on("POST", "/usernet/containers/{ref}/health", "Report what a container's health check says",
+			func(r *http.Request, h network.Health) (none, error) {
+				return none{}, s.b.ReportHealth(r.Context(), ref(r), intParam(r, "pid", 0), h)
+			}, parameter{"pid", "integer", "the container's first process", true}),
+		on("POST", "/usernet/containers/{ref}/again",
+			"Run a container that has ended once more, with its addresses where they are free; false: it runs",
+			func(r *http.Request, _ none) (bool, error) { return s.b.StartAgain(r.Context(), ref(r)) }),
+		on("POST", "/usernet/containers/{ref}/restart", "Stop a container where it runs, and run it again",
+			func(r *http.Request, _ none) (none, error) {
+				return none{}, s.b.RestartContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
+			}, parameter{"t", "integer", "as for stop", false}, signal("the container's own")),
 		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
-			}, parameter{"t", "integer", "seconds until KILL; 10 where there is none, and without end where it is " +
-				"negative", false}, signal("TERM")),
+			}, parameter{"t", "integer", "seconds until KILL; the container's own where there is none, and without end where " +
+				"it is negative", false}, signal("the container's own")),
 		on("POST", "/usernet/containers/{ref}/kill", "Send a signal to a container's first process",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.KillContainer(r.Context(), ref(r), r.URL.Query().Get("signal"))

@@ -115,19 +115,21 @@ func answer(s *Server, method, path string, query url.Values) (int, string) {
 
 // anyText are the parameters that take any text, with what becomes of a text that nothing is called.
 var anyText = map[string]string{
-	"POST /containers/{ref}/stop signal":         "the daemon refuses unknown signals",
-	"POST /containers/{ref}/kill signal":         "the daemon refuses unknown signals",
-	"POST /usernet/containers/{ref}/stop signal": "the daemon refuses unknown signals",
-	"POST /usernet/containers/{ref}/kill signal": "the daemon refuses unknown signals",
-	"POST /containers/{ref}/rename name":         "the store refuses what is no name",
-	"GET /usernet/dns/query name":                "it is asked for",
-	"GET /usernet/dns/query type":                "the daemon refuses unknown types",
-	"GET /usernet/dns/query container":           "404",
-	"GET /usernet/flows container":               "404",
-	"GET /usernet/capture container":             "404",
-	"GET /usernet/capture network":               "404",
-	"GET /usernet/capture filter":                "the daemon refuses what is no expression",
-	"GET /usernet/attachments prefix":            "keys are of the client's choice",
+	"POST /containers/{ref}/restart signal":         "the daemon refuses unknown signals",
+	"POST /usernet/containers/{ref}/restart signal": "the daemon refuses unknown signals",
+	"POST /containers/{ref}/stop signal":            "the daemon refuses unknown signals",
+	"POST /containers/{ref}/kill signal":            "the daemon refuses unknown signals",
+	"POST /usernet/containers/{ref}/stop signal":    "the daemon refuses unknown signals",
+	"POST /usernet/containers/{ref}/kill signal":    "the daemon refuses unknown signals",
+	"POST /containers/{ref}/rename name":            "the store refuses what is no name",
+	"GET /usernet/dns/query name":                   "it is asked for",
+	"GET /usernet/dns/query type":                   "the daemon refuses unknown types",
+	"GET /usernet/dns/query container":              "404",
+	"GET /usernet/flows container":                  "404",
+	"GET /usernet/capture container":                "404",
+	"GET /usernet/capture network":                  "404",
+	"GET /usernet/capture filter":                   "the daemon refuses what is no expression",
+	"GET /usernet/attachments prefix":               "keys are of the client's choice",
 }
 
 // TestEveryParameterIsActedOnOrRefused walks all requests: an unknown parameter, a second value, and a value that is

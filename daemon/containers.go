@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path/filepath"
 	"time"
@@ -23,6 +24,14 @@ func (d *Daemon) CreateContainer(_ context.Context, spec network.ContainerSpec) 
 	}
 	if err := checkServers(spec.DNS); err != nil {
 		return nil, nil, err
+	}
+	if err := errors.Join(spec.Restart.Check(), spec.Health.Check()); err != nil {
+		return nil, nil, err
+	}
+	if spec.StopSignal != "" {
+		if _, err := parseSignal(spec.StopSignal); err != nil {
+			return nil, nil, err
+		}
 	}
 	c, warnings, err := d.model.CreateContainer(spec)
 	if err != nil {

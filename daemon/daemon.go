@@ -38,14 +38,16 @@ type Config struct {
 	Logger   *slog.Logger
 	Version  string
 	// ExitWhenIdle closes Done after this long without a running container. Zero: never.
-	ExitWhenIdle     time.Duration
-	DNS              []string         // upstream servers instead of the host's own
-	ResolvConf       string           // "" means /etc/resolv.conf
-	DNSCache         int              // answers from outside that are kept; 0: none
-	DNSQuestions     int              // being asked outside, of each container; 0 means dns.DefaultQuestions
-	DNSSearch        []string         // search domains instead of the host's
-	DNSSplit         []dns.Split      // the servers of some domains
-	IPv6             bool             // new networks have IPv6 unless they say otherwise
+	ExitWhenIdle time.Duration
+	DNS          []string    // upstream servers instead of the host's own
+	ResolvConf   string      // "" means /etc/resolv.conf
+	DNSCache     int         // answers from outside that are kept; 0: none
+	DNSQuestions int         // being asked outside, of each container; 0 means dns.DefaultQuestions
+	DNSSearch    []string    // search domains instead of the host's
+	DNSSplit     []dns.Split // the servers of some domains
+	IPv6         bool        // new networks have IPv6 unless they say otherwise
+	// NetworkOptions are options that new networks get unless they have them, or take all from another network.
+	NetworkOptions   map[string]string
 	NoInboundBypass  bool             // connections to published ports go through the gateways always
 	NoOutboundBypass bool             // so do those that containers open
 	Limits           forwarder.Limits // on all containers together; 0 does not limit
@@ -62,6 +64,8 @@ type Config struct {
 	// Helper enters sandboxes for a daemon that will confine itself; nil: the daemon does it itself. Its owner closes
 	// it.
 	Helper *sandbox.Helper
+	// Starter starts containers again; nil: none is. Its owner closes it.
+	Starter Starter
 	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event
 	// are the daemon's to set.
 	Cluster *cluster.Config
@@ -93,6 +97,7 @@ type Daemon struct {
 
 	sandboxes sandboxes // cfg.Helper
 	attaching turns
+	execs     execs
 	drivers   []Driver
 	member    membership       // nil: this host is alone
 	cluster   *cluster.Cluster // member, where that is a cluster
@@ -106,8 +111,11 @@ type Daemon struct {
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
 	done   chan struct{} // closed when an end was asked for
-	ask    sync.Once
-	wg     sync.WaitGroup // watches and TAP readers
+
+	serving chan struct{} // closed by StartByPolicy: the API answers
+
+	ask sync.Once
+	wg  sync.WaitGroup // watches and TAP readers
 
 	mu       sync.Mutex
 	bridges  map[string]*bridgeSlot // by network id
@@ -143,6 +151,8 @@ func New(cfg Config) (*Daemon, error) {
 		started:   time.Now(),
 		sandboxes: cfg.Helper,
 		done:      make(chan struct{}),
+		serving:   make(chan struct{}),
+		execs:     execs{byID: map[string]*execution{}},
 	}
 	if err = d.openMember(); err != nil {
 		return nil, errors.Join(err, store.Close())

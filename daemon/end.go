@@ -17,9 +17,15 @@ import (
 // reportGrace is how long after its process a container's monitor may take to report the exit status.
 const reportGrace = 10 * time.Second
 
-// ContainerExited records that a container ended, releases what it held, and removes it where that was asked for.
-// Of several reports the first counts.
-func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error {
+// ContainerExited records that a container ended, releases what it held, and removes it where that was asked for, or
+// has it run again where its policy says so. Of several reports the first counts.
+func (d *Daemon) ContainerExited(ctx context.Context, ref string, code int) error {
+	return d.ProcessExited(ctx, ref, 0, code)
+}
+
+// ProcessExited is ContainerExited where the container's first process is pid. A report about an earlier process counts
+// for nothing.
+func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) error {
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return err
@@ -27,10 +33,11 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 	s := d.runtime(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.ended:
+	if c, err = d.model.Container(c.ID); err != nil {
+		return err
+	}
+	if c.Status == network.Exited || c.Status == network.Restarting || pid != 0 && c.Pid != 0 && pid != c.Pid {
 		return nil
-	default:
 	}
 	if s.stop != nil {
 		s.stop()
@@ -42,19 +49,14 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 		defer s.dropNamespace()
 	}
 	endpoints := c.Endpoints
-	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = network.Exited, code, time.Now(), 0, 0, 0
-		return nil
-	})
-	if err == nil {
-		err = d.model.ReleaseEndpoints(c.ID)
-	}
+	c, runsAgain, err := d.recordEnd(s, c, code)
 	if err != nil {
 		d.log.Error("end of container not stored", "container", ref, "error", err)
 		return err
 	}
-	s.code = code
-	close(s.ended)
+	ended := s.life.Swap(newLife())
+	ended.code = code
+	close(ended.ended)
 	d.updateNames(c.ID)
 	d.removeSharedInterfaces(c.ID, endpoints)
 	d.refreshLinkedHosts(c.Name)
@@ -70,11 +72,37 @@ func (d *Daemon) ContainerExited(_ context.Context, ref string, code int) error 
 		d.endpointEvent("disconnect", c, e)
 	}
 	d.log.Info("container ended", "container", c.Name, "id", c.ID[:12], "code", code)
-	if c.AutoRemove || c.Attached {
+	switch {
+	case runsAgain:
+		d.runLater(s, c)
+	case c.AutoRemove && c.Status == network.Exited || c.Attached:
 		err = d.remove(s, c)
 	}
 	d.updateIdleTimer()
 	return err
+}
+
+// recordEnd stores that c has ended. One that runs again keeps its addresses until then: by its policy, of which
+// runsAgain tells, or since a user restarts it. The caller holds s.mu.
+func (d *Daemon) recordEnd(
+	s *containerRuntime, c *network.Container, code int,
+) (ended *network.Container, runsAgain bool, err error) {
+	runsAgain = c.RunsAgain(code) && !s.again.byUser && d.cfg.Starter != nil
+	status := network.Exited
+	if runsAgain || s.again.byUser {
+		status = network.Restarting
+	}
+	ended, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = status, code, time.Now(), 0, 0, 0
+		if status == network.Restarting {
+			c.UserNSID = network.NamespaceID{} // it is gone, and its number may be another's soon
+		}
+		return nil
+	})
+	if err == nil && status == network.Exited {
+		err = d.model.ReleaseEndpoints(c.ID)
+	}
+	return ended, runsAgain, err
 }
 
 // removeSharedInterfaces removes the interfaces of an ended container from its network namespace where other containers
@@ -113,7 +141,13 @@ func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
 	s.unwatch()
 	d.mu.Unlock()
 	close(s.removed)
+	if s.again.cancel != nil {
+		s.again.cancel()
+	}
 	d.containerEvent("destroy", c, nil)
+	if d.cfg.Starter != nil {
+		d.cfg.Starter.Forget(c.ID)
+	}
 	d.removeVMFiles(c)
 	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {
 		d.log.Warn("files of container left behind", "container", c.Name, "error", err)
@@ -126,6 +160,13 @@ func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
 func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) error {
 	c, err := d.model.Container(ref)
 	if err != nil {
+		return err
+	}
+	if c.Status == network.Restarting && !force {
+		return errdefs.Conflict("cannot remove container %q: container is restarting: stop the container before "+
+			"removing or force remove", "/"+c.Name)
+	}
+	if c, err = d.stopRestarting(ctx, c); err != nil {
 		return err
 	}
 	switch {
@@ -141,6 +182,9 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 			"cannot remove container %q: container is running: stop the container before removing or force remove",
 			"/"+c.Name)
 	case c.Status == network.Running:
+		if c, err = d.noteStopped(c); err != nil {
+			return err
+		}
 		if err := d.kill(c, syscall.SIGKILL); err != nil {
 			return err
 		}

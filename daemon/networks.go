@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -40,6 +41,11 @@ func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.
 
 // CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
 func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
+	if spec.ConfigFrom == "" && len(d.cfg.NetworkOptions) > 0 {
+		options := maps.Clone(d.cfg.NetworkOptions)
+		maps.Copy(options, spec.Options)
+		spec.Options = options
+	}
 	if driver, err := d.driverOf(cmp.Or(spec.Driver, network.Drivers[0].Name)); err == nil {
 		// else the model has Docker's text
 		if p, is := driver.(preparer); is {

@@ -38,7 +38,7 @@ func (d *Daemon) restore(r *received) {
 				d.log.Warn("container not forgotten", "container", c.Name, "error", err)
 			}
 		case c.Status == network.Running && !lives[c.ID]:
-			if err := d.ContainerExited(d.ctx, c.ID, d.exitStatus(c)); err != nil {
+			if err := d.ProcessExited(d.ctx, c.ID, c.Pid, d.exitStatus(c)); err != nil {
 				d.log.Warn("container's end not recorded", "container", c.Name, "error", err)
 			}
 		case c.Status == network.Running:
@@ -104,6 +104,9 @@ func (d *Daemon) restoreContainer(c *network.Container) {
 
 // removeOrphanFiles deletes files of containers that no longer exist.
 func (d *Daemon) removeOrphanFiles() {
+	if d.cfg.Starter != nil {
+		d.removeOrphanJobs()
+	}
 	dirs, err := os.ReadDir(filepath.Join(d.cfg.StateDir, "containers"))
 	if err != nil {
 		return // none yet
@@ -112,6 +115,22 @@ func (d *Daemon) removeOrphanFiles() {
 		if c, err := d.model.Container(e.Name()); err != nil || c.ID != e.Name() {
 			if err := os.RemoveAll(d.containerDir(e.Name())); err != nil {
 				d.log.Warn("files left behind", "path", d.containerDir(e.Name()), "error", err)
+			}
+		}
+	}
+}
+
+// removeOrphanJobs deletes what was written down about how containers run that no longer exist. It is called before the
+// daemon confines itself.
+func (d *Daemon) removeOrphanJobs() {
+	jobs, err := os.ReadDir(JobsDir(d.cfg.StateDir))
+	if err != nil {
+		return // none yet
+	}
+	for _, e := range jobs {
+		if c, err := d.model.Container(e.Name()); err != nil || c.ID != e.Name() {
+			if err := os.Remove(filepath.Join(JobsDir(d.cfg.StateDir), e.Name())); err != nil {
+				d.log.Warn("file left behind", "path", e.Name(), "error", err)
 			}
 		}
 	}

@@ -31,10 +31,22 @@ type containerRuntime struct {
 	sockets     *bypass.Pool       // of the bypass; nil before the first endpoint
 	stop        context.CancelFunc // ends the watch; nil before it starts
 	unwatch     func()             // ends the watchdog's watch of mu
-	code        int                // exit status; set before ended is closed
-	ended       chan struct{}      // closed when the container has ended
 	removed     chan struct{}      // closed when the container has been removed
+	again       restarting
+
+	health atomic.Pointer[network.Health] // nil: nothing was reported since it was started
+
+	// life is the one from now to the container's next end; each end begins another.
+	life atomic.Pointer[life]
 }
+
+// life is a container's time up to one end of it.
+type life struct {
+	code  int           // exit status; set before ended is closed
+	ended chan struct{} // closed when the container has ended
+}
+
+func newLife() *life { return &life{ended: make(chan struct{})} }
 
 // attachment connects one endpoint to its network: a TAP in the sandbox, or a virtual machine's socket, and the switch
 // port that it is read into.
@@ -56,9 +68,9 @@ func (d *Daemon) runtime(id string) *containerRuntime {
 		s = &containerRuntime{
 			id:          id,
 			attachments: map[string]*attachment{},
-			ended:       make(chan struct{}),
 			removed:     make(chan struct{}),
 		}
+		s.life.Store(newLife())
 		s.unwatch = d.watchContainer(s)
 		d.runtimes[id] = s
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,43 +19,46 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
-// WaitContainer returns the exit status once the condition is met. A container that has ended does not start again, so
-// its next exit never comes, and its removal ends that wait.
+// WaitContainer returns the exit status once the condition is met. The removal of a container ends each wait.
 func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.WaitCondition) (int, error) {
-	c, err := d.model.Container(ref)
+	was, err := d.model.Container(ref)
 	if err != nil {
 		return 0, err
 	}
-	if c.Status == network.Exited && condition == api.WaitNotRunning {
+	s := d.runtime(was.ID)
+	now := s.life.Load() // before its status is looked at, so that no end is missed
+	c, err := d.model.Container(was.ID)
+	if err == nil && c.Status == network.Exited && condition == api.WaitNotRunning {
 		return c.ExitCode, nil
 	}
-	s := d.runtime(c.ID)
-	if _, err := d.model.Container(c.ID); err != nil { // removed meanwhile, perhaps before s was made
+	if err != nil { // removed meanwhile, perhaps before s was made
 		d.mu.Lock()
-		delete(d.runtimes, c.ID)
+		delete(d.runtimes, s.id)
 		s.unwatch()
 		d.mu.Unlock()
-		return c.ExitCode, nil
+		return was.ExitCode, nil
 	}
-	until := s.ended
-	if c.Status == network.Exited || condition == api.WaitRemoved {
+	until := now.ended
+	if condition == api.WaitRemoved {
 		until = s.removed
 	}
 	select {
 	case <-until:
+		if condition != api.WaitRemoved {
+			return now.code, nil
+		}
 	case <-s.removed: // without having started
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-d.ctx.Done():
 		return 0, errdefs.Unavailable("the daemon ends; container %s goes on", c.Name)
 	}
-	if c.Status == network.Exited {
-		return c.ExitCode, nil
+	select {
+	case <-now.ended:
+		return now.code, nil
+	default:
+		return was.ExitCode, nil // it had ended before
 	}
-	if after, err := d.model.Container(c.ID); err == nil {
-		return after.ExitCode, nil
-	}
-	return s.code, nil
 }
 
 // KillContainer sends a signal ("" means SIGKILL) to the container's first process.
@@ -66,6 +70,12 @@ func (d *Daemon) KillContainer(_ context.Context, ref string, signal string) err
 	sig := syscall.SIGKILL
 	if signal != "" {
 		if sig, err = parseSignal(signal); err != nil {
+			return err
+		}
+	}
+	stop, err := stopSignal(c, "")
+	if c.Status == network.Running && (sig == syscall.SIGKILL || err == nil && sig == stop) {
+		if c, err = d.noteStopped(c); err != nil {
 			return err
 		}
 	}
@@ -89,40 +99,93 @@ func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
 	return nil
 }
 
-// StopContainer sends signal ("" means SIGTERM), and SIGKILL after the timeout; never where that is
-// negative.
-func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout time.Duration) error {
+// noteStopped notes that a user ends c, so that its policy leaves it alone.
+func (d *Daemon) noteStopped(c *network.Container) (*network.Container, error) {
+	if c.Attached {
+		return c, nil
+	}
+	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Stopped = true
+		return nil
+	})
+}
+
+// stopSignal is the signal that asks c to end: the one that was given, else the container's own, else SIGTERM.
+func stopSignal(c *network.Container, given string) (syscall.Signal, error) {
+	return parseSignal(cmp.Or(given, c.StopSignal, "TERM"))
+}
+
+// defaultStopTimeout is how long a container may take to end when it is asked to, as in Docker.
+const defaultStopTimeout = 10 * time.Second
+
+// stopTimeout is how long c may take to end: the time that was given, else the container's own.
+func stopTimeout(c *network.Container, given *time.Duration) time.Duration {
+	switch {
+	case given != nil:
+		return *given
+	case c.StopTimeout != nil:
+		return time.Duration(*c.StopTimeout) * time.Second
+	}
+	return defaultStopTimeout
+}
+
+// StopContainer sends signal ("" means the container's own), and SIGKILL after the timeout (nil: the container's own);
+// never where that is negative. One that is about to run again stays ended.
+func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout *time.Duration) error {
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return err
 	}
-	if c.Status != network.Running {
-		return nil
-	}
-	if signal == "" {
-		signal = "TERM"
-	}
-	if err := d.KillContainer(ctx, c.ID, signal); err != nil {
+	if _, err := stopSignal(c, signal); err != nil {
 		return err
 	}
-	wait, cancel := ctx, context.CancelFunc(func() {})
-	if timeout >= 0 {
-		wait, cancel = context.WithTimeout(ctx, timeout)
+	if c, err = d.stopRestarting(ctx, c); err != nil || c.Status != network.Running {
+		return err
 	}
-	defer cancel()
-	if _, err := d.WaitContainer(wait, c.ID, api.WaitNotRunning); err != nil {
-		if wait.Err() == nil || ctx.Err() != nil {
-			return err
-		}
-		if err := d.kill(c, syscall.SIGKILL); err != nil {
-			return err
-		}
-		if _, err := d.WaitContainer(ctx, c.ID, api.WaitNotRunning); err != nil {
-			return err
-		}
+	if c, err = d.noteStopped(c); err != nil {
+		return err
+	}
+	if err := d.endProcess(ctx, c, signal, stopTimeout(c, timeout)); err != nil {
+		return err
 	}
 	d.containerEvent("stop", c, nil)
 	return nil
+}
+
+// endProcess ends a running container's process, and returns once the container has ended.
+func (d *Daemon) endProcess(ctx context.Context, c *network.Container, signal string, timeout time.Duration) error {
+	sig, err := stopSignal(c, signal)
+	if err != nil {
+		return err
+	}
+	ended := d.runtime(c.ID).life.Load().ended
+	if now, err := d.model.Container(c.ID); err != nil || now.Status != network.Running {
+		return nil // meanwhile
+	}
+	if err := d.kill(c, sig); err != nil {
+		return err
+	}
+	var late <-chan time.Time
+	if timeout >= 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for {
+		select {
+		case <-ended:
+			return nil
+		case <-late:
+			late = nil
+			if err := d.kill(c, syscall.SIGKILL); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.ctx.Done():
+			return errdefs.Unavailable("the daemon ends; container %s goes on", c.Name)
+		}
+	}
 }
 
 // parseSignal reads a number or a name, with or without SIG.

@@ -40,10 +40,10 @@ func TestSignalsAreForRunningContainersOfOurOwn(t *testing.T) {
 	if len(got) != 1 || got[0].Action != "kill" || got[0].ID != own.ID || got[0].Attributes["signal"] != "18" {
 		t.Errorf("events: %v", got)
 	}
-	if err := d.StopContainer(t.Context(), "created", "", 0); err != nil {
+	if err := d.StopContainer(t.Context(), "created", "", new(time.Duration)); err != nil {
 		t.Errorf("stopping what does not run: %v", err)
 	}
-	if err := d.StopContainer(t.Context(), "own", "", -1); err != nil { // SIGTERM ends it
+	if err := d.StopContainer(t.Context(), "own", "", duration(-1)); err != nil { // SIGTERM ends it
 		t.Error(err)
 	}
 	if sandbox.Alive(process.Process.Pid, own.PidStart) {
@@ -59,7 +59,7 @@ func TestStopKillsWhatGoesOn(t *testing.T) {
 	d, f := newFakeDaemon(t)
 	c, _ := ran(t, d, f, network.ContainerSpec{Name: "c1"})
 	since := time.Now()
-	if err := d.StopContainer(t.Context(), "c1", "CONT", time.Millisecond); err != nil {
+	if err := d.StopContainer(t.Context(), "c1", "CONT", duration(time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	if now, err := d.Container(c.ID); err != nil || now.Status != network.Exited {
@@ -75,3 +75,5 @@ func TestStopKillsWhatGoesOn(t *testing.T) {
 		t.Errorf("events: %v, want %v", got, want)
 	}
 }
+
+func duration(d time.Duration) *time.Duration { return &d }

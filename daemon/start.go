@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -28,7 +30,7 @@ func (d *Daemon) removeUnstarted(id string) {
 	}
 }
 
-// StartContainer sets up the sandbox of a created container. On an error the container stays created.
+// StartContainer sets up the sandbox of a container that was created, or runs again. On an error it stays what it is.
 func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) (api.StartReply, error) {
 	began := time.Now()
 	c, err := d.model.Container(ref)
@@ -41,11 +43,17 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	if c, err = d.identify(c, p); err != nil {
 		return api.StartReply{}, err
 	}
+	s.health.Store(nil)
+	// What the container's last end has left there would be taken for the next one.
+	if err := os.Remove(d.exitFile(c.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return api.StartReply{}, err
+	}
 	if err := d.setup(ctx, s, c); err != nil {
 		return api.StartReply{}, err
 	}
 	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
 		c.Status, c.Started, c.Error, c.Bound = network.Running, time.Now(), "", hostPortsOf(s)
+		c.ExitCode = 0
 		return nil
 	})
 	if err != nil {
@@ -125,7 +133,7 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 		}
 	}
 	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		if c.Status != network.Created {
+		if c.Status != network.Created && c.Status != network.Restarting {
 			return errdefs.Conflict("container %s was started before", c.Name)
 		}
 		c.Pid, c.PidStart, c.UserNSID = p.Pid, start, userns

@@ -29,7 +29,9 @@ func (d *Daemon) watch(s *containerRuntime, c *network.Container) {
 			}
 		}
 		s.mu.Lock()
-		d.teardown(s) // its addresses answer nobody from here on
+		if ctx.Err() == nil { // else its monitor has told of the end, and it may run again
+			d.teardown(s) // its addresses answer nobody from here on
+		}
 		s.mu.Unlock()
 		if c.Monitor != 0 {
 			grace, stop := context.WithTimeout(ctx, reportGrace)
@@ -37,7 +39,7 @@ func (d *Daemon) watch(s *containerRuntime, c *network.Container) {
 			stop()
 		}
 		if ctx.Err() == nil {
-			_ = d.ContainerExited(d.ctx, c.ID, d.exitStatus(c))
+			_ = d.ProcessExited(d.ctx, c.ID, c.Pid, d.exitStatus(c))
 		}
 	})
 }
@@ -104,9 +106,12 @@ func (d *Daemon) waitPath(ctx context.Context, c *network.Container, seen bool) 
 	}
 }
 
+// exitFile is where a container's monitor leaves the exit status.
+func (d *Daemon) exitFile(id string) string { return filepath.Join(d.containerDir(id), "exit") }
+
 // exitStatus reads what the monitor left for a daemon that was not there; 137 (killed) where it left nothing.
 func (d *Daemon) exitStatus(c *network.Container) int {
-	b, err := os.ReadFile(filepath.Join(d.containerDir(c.ID), "exit"))
+	b, err := os.ReadFile(d.exitFile(c.ID))
 	if err == nil {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
 			return n

@@ -210,6 +210,9 @@ func (a *Attachment) Detach() error {
 	return a.err
 }
 
+// Stats are the counters of the attachment's switch port.
+func (a *Attachment) Stats() vswitch.Stats { return a.port.Stats() }
+
 // Mirror shows f the attachment's frames until stop is called: in is true for those that it sends. f must not block, or
 // change or keep the frame.
 func (a *Attachment) Mirror(f func(in bool, frame *vswitch.Frame)) (stop func()) {

@@ -97,6 +97,11 @@ func (r *reservation) macOf(n *Network, want MAC) MAC {
 // and notes them in spec. What is wrong with spec otherwise is found when the endpoint is made. The caller holds no
 // lock.
 func (m *Model) reserve(networkRef string, spec *EndpointSpec) error {
+	return m.reserveFor(networkRef, spec, newID())
+}
+
+// reserveFor does the same for an endpoint whose id is known.
+func (m *Model) reserveFor(networkRef string, spec *EndpointSpec, endpoint string) error {
 	n, err := m.Network(networkRef)
 	if err == nil && spec.DHCP {
 		if _, is := m.opts.Allocators[n.Driver].(Leaser); !is {
@@ -109,7 +114,7 @@ func (m *Model) reserve(networkRef string, spec *EndpointSpec) error {
 	a := m.allocator(n, spec.DHCP)
 	ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
 	defer cancel()
-	r := &reservation{network: n, endpoint: newID()}
+	r := &reservation{network: n, endpoint: endpoint}
 	spec.reserved = r
 	var v4, v6 bool
 	for i := range n.Pools {

@@ -161,6 +161,13 @@ func containerOf(spec *ContainerSpec, id, name string) *Container {
 		TTY:          spec.TTY,
 		OpenStdin:    spec.OpenStdin,
 		AutoRemove:   spec.AutoRemove,
+		Mounts:       slices.Clone(spec.Mounts),
+		ReadOnly:     spec.ReadOnly,
+		Init:         spec.Init,
+		Restart:      spec.Restart,
+		Health:       spec.Health,
+		StopSignal:   spec.StopSignal,
+		StopTimeout:  clonePointer(spec.StopTimeout),
 		Attached:     spec.Attached,
 		NetNS:        spec.NetNS,
 		NetNSID:      spec.NetNSID,
@@ -254,12 +261,16 @@ func (m *Model) RenameContainer(ref, name string) (*Container, error) {
 	})
 }
 
-// ReleaseEndpoints gives the addresses of an ended container back. The endpoints stay, without addresses.
+// ReleaseEndpoints gives the addresses of an ended container back. The endpoints stay, without addresses, and know
+// which they had.
 func (m *Model) ReleaseEndpoints(ref string) error {
 	var had []*Endpoint
 	_, err := m.UpdateContainer(ref, func(c *Container) error {
 		had = c.clone().Endpoints
 		for _, e := range c.Endpoints {
+			if e.IPv4.IsValid() || e.IPv6.IsValid() {
+				e.LastIPv4, e.LastIPv6 = e.IPv4.Addr(), e.IPv6.Addr()
+			}
 			e.IPv4, e.IPv6, e.MAC, e.Gateway4, e.Gateway6 = netip.Prefix{}, netip.Prefix{}, MAC{}, netip.Addr{},
 				netip.Addr{}
 		}

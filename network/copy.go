@@ -30,7 +30,8 @@ func (c *Container) clone() *Container {
 	} {
 		*list = slices.Clone(*list)
 	}
-	o.LocalAddrs = slices.Clone(c.LocalAddrs)
+	o.LocalAddrs, o.StopTimeout = slices.Clone(c.LocalAddrs), clonePointer(c.StopTimeout)
+	o.Mounts = slices.Clone(c.Mounts)
 	o.Ports, o.Exposed, o.Bound = slices.Clone(c.Ports), slices.Clone(c.Exposed), slices.Clone(c.Bound)
 	o.Endpoints = slices.Clone(c.Endpoints)
 	for i, e := range o.Endpoints {
@@ -45,4 +46,13 @@ func (e *Endpoint) clone() *Endpoint {
 	c.LinkLocal, c.Aliases, c.Links = slices.Clone(e.LinkLocal), slices.Clone(e.Aliases), slices.Clone(e.Links)
 	c.DriverOpts, c.Routes = maps.Clone(e.DriverOpts), slices.Clone(e.Routes)
 	return &c
+}
+
+// clonePointer returns a pointer to a copy of what p points to.
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }

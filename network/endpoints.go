@@ -239,6 +239,9 @@ func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation
 		}
 	}
 	if !addr.IsValid() {
+		addr = e.lastAddress(p, used)
+	}
+	if !addr.IsValid() {
 		addr = e.ownAddress(p, used)
 	}
 	if !addr.IsValid() {
@@ -252,6 +255,19 @@ func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation
 	} else {
 		e.IPv6, e.Gateway6 = netip.PrefixFrom(addr, p.Subnet.Bits()), p.Gateway
 	}
+}
+
+// lastAddress is the address in a pool that the endpoint had when its container ran last; invalid: it had none there,
+// or it is another's now.
+func (e *Endpoint) lastAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
+	last := e.LastIPv4
+	if p.Subnet.Addr().Is6() {
+		last = e.LastIPv6
+	}
+	if !last.IsValid() || !p.Subnet.Contains(last) || used[last] || p.Reserved(last) {
+		return netip.Addr{}
+	}
+	return last
 }
 
 // ownAddress is the IPv6 address in a pool that an endpoint which makes its own has; invalid: it makes none, or another

@@ -66,6 +66,13 @@ type ContainerSpec struct {
 	TTY          bool
 	OpenStdin    bool
 	AutoRemove   bool
+	Mounts       []Mount
+	ReadOnly     bool
+	Init         bool
+	Restart      RestartPolicy
+	Health       HealthCheck
+	StopSignal   string
+	StopTimeout  *int
 	Attached     bool
 	NetNS        string
 	NetNSID      NamespaceID

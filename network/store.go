@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 )
 
@@ -82,7 +83,7 @@ func (c *Container) check(id string) error {
 		return fmt.Errorf("id %q", c.ID)
 	case !nameForm().MatchString(c.Name):
 		return fmt.Errorf("name %q", c.Name)
-	case c.Status != Created && c.Status != Running && c.Status != Exited:
+	case !slices.Contains([]Status{Created, Running, Restarting, Exited}, c.Status):
 		return fmt.Errorf("status %q", c.Status)
 	}
 	for _, e := range c.Endpoints {

@@ -59,9 +59,10 @@ type Status string
 
 // The states a container goes through, in Docker's words.
 const (
-	Created Status = "created"
-	Running Status = "running"
-	Exited  Status = "exited"
+	Created    Status = "created"
+	Running    Status = "running"
+	Restarting Status = "restarting" // it has ended, keeps its addresses, and is about to run again
+	Exited     Status = "exited"
 )
 
 // Container is a sandbox that usernet made (run) or joined (attach), and everything asked for it.
@@ -91,8 +92,22 @@ type Container struct {
 	CapDrop     []string `json:"cap_drop,omitempty"`
 	SecurityOpt []string `json:"security_opt,omitempty"` // a seccomp profile is here in full
 
+	// What of files it has besides its root; who starts it mounts them.
+	Mounts   []Mount `json:"mounts,omitempty"`
+	ReadOnly bool    `json:"read_only,omitempty"` // the root
+	Init     bool    `json:"init,omitempty"`      // asked for; there always is one
+
 	OpenStdin  bool `json:"open_stdin,omitempty"`
 	AutoRemove bool `json:"auto_remove,omitempty"`
+
+	// Restart says whether it runs again after its end; RestartCount is how often it did, by this policy.
+	Restart      RestartPolicy `json:"restart,omitzero"`
+	RestartCount int           `json:"restart_count,omitempty"`
+	// Stopped says that a user has stopped it since it was started last; the policy then leaves it alone.
+	Stopped     bool        `json:"stopped,omitempty"`
+	Health      HealthCheck `json:"health,omitzero"`
+	StopSignal  string      `json:"stop_signal,omitempty"`  // asks it to end; "" is TERM
+	StopTimeout *int        `json:"stop_timeout,omitempty"` // seconds from it to KILL; nil: 10, negative: without end
 
 	// Attached marks a sandbox that something else started; usernet never signals or ends it.
 	Attached bool   `json:"attached,omitempty"`
@@ -189,6 +204,9 @@ type Endpoint struct {
 	// SelfAddressed has IPv6 be the address that follows from the MAC (RFC 4291 appendix A), where the prefix is long
 	// enough: what is there makes it by itself, from a router advertisement.
 	SelfAddressed bool `json:"self_addressed,omitempty"`
+	// LastIPv4 and LastIPv6 are the addresses that an ended container had; it gets them again where they are free.
+	LastIPv4 netip.Addr `json:"last_ipv4,omitzero"`
+	LastIPv6 netip.Addr `json:"last_ipv6,omitzero"`
 	// What the user asked for, apart from what was chosen.
 	WantIPv4 netip.Addr `json:"want_ipv4,omitzero"`
 	WantIPv6 netip.Addr `json:"want_ipv6,omitzero"`
@@ -199,6 +217,15 @@ type Endpoint struct {
 type Route struct {
 	Dst netip.Prefix `json:"dst"`
 	Via netip.Addr   `json:"via,omitzero"` // invalid: the destination is on the link
+}
+
+// Mount is a file or directory of the caller's, or an empty file system in memory, at a place in a container.
+type Mount struct {
+	Source   string `json:"source,omitempty"` // "": a tmpfs
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+	Tmpfs    bool   `json:"tmpfs,omitempty"`
+	Options  string `json:"options,omitempty"` // of a tmpfs, as they were given
 }
 
 // VMSocket is a Unix socket by which a virtual machine's frames come.

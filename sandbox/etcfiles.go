@@ -159,10 +159,11 @@ func ListenFiles(dir string) (*FileUpdates, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the container's directory: %w", err)
 	}
-	d, path, err := socketPath(dir)
+	d, path, err := socketPath(dir, updatesSocket)
 	if err != nil {
 		return nil, err
 	}
+	_ = os.Remove(path) // of an earlier run that was killed
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		_ = d.Close()
@@ -171,14 +172,14 @@ func ListenFiles(dir string) (*FileUpdates, error) {
 	return &FileUpdates{listener: l, dir: d}, nil
 }
 
-// socketPath names the socket in dir in few bytes, as a socket's path may have 108 (unix(7)), by the descriptor of dir,
+// socketPath names a socket in dir in few bytes, as a socket's path may have 108 (unix(7)), by the descriptor of dir,
 // which the caller closes after use.
-func socketPath(dir string) (*os.File, string, error) {
+func socketPath(dir, name string) (*os.File, string, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, "", fmt.Errorf("the container's directory %s: %w", dir, err)
 	}
-	return os.NewFile(uintptr(fd), dir), fmt.Sprintf("/proc/self/fd/%d/%s", fd, updatesSocket), nil
+	return os.NewFile(uintptr(fd), dir), fmt.Sprintf("/proc/self/fd/%d/%s", fd, name), nil
 }
 
 // Serve calls apply with each update until Close.
@@ -219,7 +220,7 @@ func SendFiles(ctx context.Context, dir string, f Files) error {
 	if len(b) > maxUpdate {
 		return fmt.Errorf("hosts and resolv.conf have %d bytes; %d are possible", len(b), maxUpdate)
 	}
-	d, path, err := socketPath(dir)
+	d, path, err := socketPath(dir, updatesSocket)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,19 @@ func furnishCallers(o orders) (f furniture, err error) {
 	if err := hideAll(o.Spec.Hidden, "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"); err != nil {
 		return f, err
 	}
+	layers, err := openLayers(o.Spec)
+	if err != nil {
+		return f, err
+	}
+	defer closeLayers(layers)
+	if o.Spec.ReadOnly {
+		if err := callersReadOnly(); err != nil {
+			return f, err
+		}
+	}
+	if err := mountLayers(layers, false, isEtc); err != nil {
+		return f, err
+	}
 	f.etc, err = stageEtc(o.Etc, new(etcOverlay).mount)
 	if err != nil {
 		return f, err
@@ -60,7 +73,32 @@ func furnishCallers(o orders) (f furniture, err error) {
 	if !o.Spec.HostNetwork {
 		mountSys()
 	}
-	return f, nil
+	return f, mountLayers(layers, false, isNotEtc)
+}
+
+// isEtc says whether something is mounted over /etc as a whole, and so before single files in it.
+func isEtc(target string) bool { return target == "/etc" }
+
+func isNotEtc(target string) bool { return !isEtc(target) }
+
+// callersReadOnly makes all of the caller's files read-only. Shared memory, which programs make files in, is the
+// sandbox's own instead.
+func callersReadOnly() error {
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := makeReadOnly(fd, unix.AT_RECURSIVE); err != nil {
+		return err
+	}
+	if _, err := os.Stat("/dev/shm"); err != nil {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", "/dev/shm", "tmpfs", mountFlags, "mode=1777,size=64m"); err != nil { // Docker's size
+		return fmt.Errorf("/dev/shm: %w", err)
+	}
+	return nil
 }
 
 // furnishRoot makes the spec's directory the root file system, and all else of it the sandbox's own. The directory is
@@ -75,6 +113,14 @@ func furnishRoot(o orders) (f furniture, err error) {
 		return f, err
 	}
 	defer closeTrees(opened)
+	if err := hideAll(o.Spec.Hidden); err != nil { // else a volume could show it
+		return f, err
+	}
+	layers, err := openLayers(o.Spec)
+	if err != nil {
+		return f, err
+	}
+	defer closeLayers(layers)
 	if err := bind(dir, dir); err != nil {
 		return f, fmt.Errorf("root file system: %w", err)
 	}
@@ -90,30 +136,64 @@ func furnishRoot(o orders) (f furniture, err error) {
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return f, fmt.Errorf("pivot_root to %s: %w", dir, err)
 	}
-	if f.etc, err = furnishNewRoot(o, opened); err != nil {
+	if err := mountSystem(o.Spec); err != nil {
 		return f, err
 	}
+	// Before anything is looked for behind links: while the old root is on top, "/.." leads there.
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return f, fmt.Errorf("leaving the old root: %w", err)
 	}
 	if err := os.Chdir("/"); err != nil {
 		return f, err
 	}
-	if o.Spec.TTY {
-		f.master, f.console, err = console()
+	if f.etc, err = furnishNewRoot(o, opened, layers); err != nil {
+		return f, err
 	}
-	return f, err
-}
-
-// furnishNewRoot mounts what a root file system needs.
-func furnishNewRoot(o orders, opened map[string]tree) (etc []*os.File, err error) {
-	for _, path := range []string{"/proc", "/sys", "/tmp", "/etc"} {
-		if err := directory(path); err != nil {
-			return nil, err
+	if o.Spec.TTY {
+		if f.master, f.console, err = console(); err != nil {
+			return f, err
 		}
 	}
+	if !o.Spec.ReadOnly {
+		return f, nil
+	}
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return f, err
+	}
+	defer unix.Close(root)
+	return f, makeReadOnly(root, 0)
+}
+
+// mountSystem mounts /proc and /sys in a root file system. The directories on which something is mounted there are no
+// links.
+func mountSystem(s Spec) error {
+	for _, path := range []string{"/proc", "/sys", "/tmp", "/etc"} {
+		if err := directory(path); err != nil {
+			return err
+		}
+	}
+	if err := mountProc(); err != nil && !s.NoProc {
+		return fmt.Errorf(
+			"%w; is this itself a container, with a /proc of which parts are masked? Start that one with "+
+				"--security-opt systempaths=unconfined, or this one with --security-opt proc=none, which leaves "+
+				"/proc empty",
+			err,
+		)
+	}
+	if !s.HostNetwork {
+		mountSys() // else it has none
+	}
+	return nil
+}
+
+// furnishNewRoot mounts what a root file system needs besides.
+func furnishNewRoot(o orders, opened map[string]tree, layers []layer) (etc []*os.File, err error) {
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return nil, fmt.Errorf("/tmp: %w", err)
+	}
+	if err := mountLayers(layers, true, isEtc); err != nil {
+		return nil, err
 	}
 	etc, err = stageEtc(o.Etc, func(path, name string) error {
 		at, err := mountPoint("/etc/" + name)
@@ -125,18 +205,10 @@ func furnishNewRoot(o orders, opened map[string]tree) (etc []*os.File, err error
 	if err != nil {
 		return nil, err
 	}
-	if err := mountProc(); err != nil && !o.Spec.NoProc {
-		return nil, fmt.Errorf(
-			"%w; is this itself a container, with a /proc of which parts are masked? Start that one with "+
-				"--security-opt systempaths=unconfined, or this one with --security-opt proc=none, which leaves "+
-				"/proc empty",
-			err,
-		)
+	if err := mountDev(opened); err != nil {
+		return etc, err
 	}
-	if !o.Spec.HostNetwork {
-		mountSys() // else it has none
-	}
-	return etc, mountDev(opened)
+	return etc, mountLayers(layers, true, isNotEtc)
 }
 
 // setNames gives the sandbox its host and domain name. A host name that nobody asked for is not worth a failure: the

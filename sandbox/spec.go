@@ -29,8 +29,14 @@ type Spec struct {
 	NoProc bool
 	// Devices are further devices of the host's that a sandbox with a Rootfs has.
 	Devices []string
-	// Hidden are files and directories that a sandbox without Rootfs finds empty.
+	// Hidden are files and directories of the caller's that a sandbox finds empty: one without Rootfs, or by a volume.
 	Hidden []string
+	// Volumes and Tmpfs are mounted besides. Without Rootfs, their places have to be there already.
+	Volumes []Volume
+	Tmpfs   []Tmpfs
+	// ReadOnly makes the root file system read-only: what is mounted in the sandbox besides it is not. Without Rootfs
+	// it is all of the caller's files.
+	ReadOnly bool
 
 	Stdin  *os.File // nil is /dev/null
 	Stdout *os.File

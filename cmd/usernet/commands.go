@@ -9,6 +9,7 @@ func makers() map[string]func() *cobra.Command {
 		"capture":       captureCommand,
 		"check":         checkCommand,
 		"cluster":       clusterCommand,
+		"config":        configCommand,
 		"detach":        detachCommand,
 		"dns":           dnsCommand,
 		"docker-plugin": dockerPluginCommand,
@@ -45,12 +46,15 @@ func makers() map[string]func() *cobra.Command {
 		"rootlessport": func() *cobra.Command {
 			return placeCommand("rootlessport", "< CONFIG", "Take the place of Podman's rootlessport")
 		},
+		"restart":  restartCommand,
 		"run":      runCommand,
 		"serve":    serveCommand,
 		"shutdown": shutdownCommand,
 		"slirp4netns": func() *cobra.Command {
 			return placeCommand("slirp4netns", "[OPTION]... PID|PATH|FD [TAPNAME]", "Take the place of slirp4netns")
 		},
+		"start":   startCommand,
+		"starter": starterCommand,
 		"stop":    stopCommand,
 		"uplink":  uplinkCommand,
 		"version": versionCommand,

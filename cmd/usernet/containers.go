@@ -52,13 +52,11 @@ func each(use, short string, do func(c *cobra.Command, cl *api.Client, ref strin
 }
 
 func stopCommand() *cobra.Command {
-	var wait int
-	var sig string
+	var o stopOptions
 	c := each("stop CONTAINER...", "Stop containers", func(c *cobra.Command, cl *api.Client, ref string) error {
-		return cl.ContainerStop(c.Context(), ref, sig, time.Duration(wait)*time.Second)
+		return cl.ContainerStop(c.Context(), ref, o.signal, o.timeout(c.Flags()))
 	})
-	c.Flags().IntVarP(&wait, "time", "t", 10, "seconds to wait before killing")
-	c.Flags().StringVarP(&sig, "signal", "s", "", "signal to send (TERM)")
+	o.add(c.Flags())
 	return c
 }
 

@@ -24,6 +24,7 @@ type guardFlags struct {
 	devices       []string
 	shareAPI      bool
 	shareServices bool
+	shareExec     bool
 	userns        string
 
 	limits *sandbox.Limits // what record made of them
@@ -47,6 +48,8 @@ func (g *guardFlags) add(f *pflag.FlagSet) {
 		false,
 		"let the container use usernet's API: show its socket and state to a command with the caller's files, and answer it",
 	)
+	f.BoolVar(&g.shareExec, "share-exec", false,
+		"let docker exec run commands in it, which with the caller's files are the caller")
 	f.BoolVar(&g.shareServices, "share-services", false, "show it the host's D-Bus, resolvers and container engines")
 	f.StringVar(&g.userns, "userns", sandbox.UserNSAuto,
 		"who root in the sandbox is: auto, host (the caller) or range (a subordinate id)")

@@ -41,6 +41,7 @@ usernet run --rm --network mynet --network name=second,ip=10.7.0.9 -- ip addr
 usernet run --rm --egress deny --allow-egress 10.1.0.0/16 --allow-egress dns -- make
 usernet run --rm --network container:web -- curl localhost
 usernet run --rm -it --rootfs ./alpine -- sh
+usernet run -d --restart on-failure:3 -- ./job
 usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 50ms`,
 		flags: map[string]completer{
 			"network":      networkModes,
@@ -54,6 +55,9 @@ usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 5
 			"cap-add":      words(append([]string{"ALL"}, profile.All.Names()...)...),
 			"cap-drop":     words(append([]string{"ALL"}, profile.All.Names()...)...),
 			"security-opt": words("seccomp=unconfined", optNoNewPrivs, optSystemPaths, optNoProc),
+			"volume":       files,
+			"restart":      words("no", "on-failure", "always", "unless-stopped"),
+			"stop-signal":  signals,
 			"userns":       words(sandbox.UserNSAuto, sandbox.UserNSHost, sandbox.UserNSRange),
 		},
 	},
@@ -85,6 +89,14 @@ usernet ps --filter network=mynet --format '{{.Names}}: {{.Ports}}'`, flags: map
 usernet logs --since 10m --timestamps web`, args: []completer{containers}},
 	"inspect": {group: groupContainers, examples: `usernet inspect web
 usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: []completer{anything}, more: true, flags: map[string]completer{"type": words("container", "network")}},
+	"start": {group: groupContainers, examples: "usernet start web", args: []completer{containers}, more: true},
+	"restart": {
+		group:    groupContainers,
+		examples: "usernet restart -t 2 web",
+		args:     []completer{containers},
+		more:     true,
+		flags:    map[string]completer{"signal": signals},
+	},
 	"stop": {
 		group:    groupContainers,
 		examples: "usernet stop -t 2 web",
@@ -199,6 +211,7 @@ usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key
 usernet serve --flannel etcd://192.0.2.4:2379
 usernet serve --docker-store etcd://192.0.2.4:2379 --cluster-advertise 192.0.2.3`,
 		flags: map[string]completer{
+			"config":      files,
 			"socket":      files,
 			"state-dir":   files,
 			"cluster-key": files,
@@ -207,6 +220,15 @@ usernet serve --docker-store etcd://192.0.2.4:2379 --cluster-advertise 192.0.2.3
 			"log-level":          words("debug", "info", "warn", "error"),
 			"log-format":         words("text", "json"),
 		},
+	},
+	"config": {
+		group: groupDaemon,
+		long: `Check the configuration of the daemon: a file with flags of serve, options of new networks, and networks to make. Flags go before
+variables of the environment (USERNET_LOG_LEVEL for --log-level), these before the file, and it before what usernet takes by itself.`,
+	},
+	"config check": {
+		examples: "usernet config check\nusernet config check ./config.toml",
+		args:     []completer{files},
 	},
 	"info":     {group: groupDaemon, examples: "usernet info --json"},
 	"check":    {group: groupDaemon, examples: "usernet check --json"},

@@ -102,7 +102,6 @@ func TestFlagErrorsAreForUsers(t *testing.T) {
 		{[]string{"flows", "--interval", "5"}, "give a duration"},
 		{[]string{"flows", "--interval", "soon"}, "give a duration"},
 		{[]string{"pull", "busybox"}, "usernet has no command pull: there are no images"},
-		{[]string{"start", "--attach", "x"}, "a container does not start again"},
 		{[]string{"pul"}, `unknown command "pul" for "usernet"`},
 		{[]string{"netwrk"}, "network"},
 	} {

@@ -1,20 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/joblog"
 	"github.com/usernet/usernet/network"
 )
 
@@ -73,19 +71,12 @@ func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string)
 			return err
 		}
 	}
-	old, now := logReader{path: path + ".1"}, logReader{path: path}
-	defer old.close()
-	defer now.close()
-	lines, err := old.read()
-	if err == nil {
-		var more []logLine
-		more, err = now.read()
-		lines = append(lines, more...)
-	}
+	lines, now, err := joblog.All(path)
 	if err != nil {
 		return err
 	}
-	if lines, err = o.last(lines); err != nil {
+	defer now.Close()
+	if lines, err = joblog.Last(lines, o.tail); err != nil {
 		return err
 	}
 	o.print(lines)
@@ -97,7 +88,7 @@ func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string)
 		}
 		var gone error
 		running, gone = o.running(ctx, cl, id)
-		lines, err := now.read()
+		lines, err := now.Read()
 		if err != nil {
 			return err
 		}
@@ -125,78 +116,10 @@ func (o *logsOptions) running(ctx context.Context, cl *api.Client, id string) (b
 	return false, fmt.Errorf("the log is followed no further: %w", err)
 }
 
-// logReader reads a log file that grows, and may be turned over meanwhile.
-type logReader struct {
-	path string
-	file *os.File
-	part []byte // of a line that is not whole yet
-}
-
-// read returns the lines that came since the last call; a file that is not there (yet) has none.
-func (r *logReader) read() ([]logLine, error) {
-	var lines []logLine
-	for {
-		if r.file == nil {
-			f, err := os.Open(r.path)
-			if errors.Is(err, os.ErrNotExist) {
-				return lines, nil
-			}
-			if err != nil {
-				return lines, err
-			}
-			r.file = f
-		}
-		at, errAt := r.file.Stat()
-		now, errNow := os.Stat(r.path) // before reading: what is turned over after this has been read to its end
-		b, err := io.ReadAll(r.file)
-		if err != nil {
-			return lines, err
-		}
-		r.part = append(r.part, b...)
-		for {
-			line, rest, whole := bytes.Cut(r.part, []byte{'\n'})
-			if !whole {
-				break
-			}
-			var l logLine
-			if json.Unmarshal(line, &l) == nil {
-				lines = append(lines, l)
-			}
-			r.part = rest
-		}
-		if errAt != nil || errNow != nil || os.SameFile(at, now) {
-			return lines, nil
-		}
-		r.close()
-	}
-}
-
-func (r *logReader) close() {
-	if r.file != nil {
-		_ = r.file.Close() // it was only read
-		r.file = nil
-	}
-}
-
-// last applies --tail.
-func (o *logsOptions) last(lines []logLine) ([]logLine, error) {
-	if o.tail == "all" || o.tail == "" {
-		return lines, nil
-	}
-	n, err := strconv.Atoi(o.tail)
-	if err != nil {
-		return nil, fmt.Errorf("invalid value %q for --tail: give a number, or all", o.tail)
-	}
-	if n < 0 {
-		return lines, nil // as Docker: everything
-	}
-	return lines[max(0, len(lines)-n):], nil
-}
-
 // logTime is RFC 3339 with all nine digits, so that columns stand under each other.
 const logTime = "2006-01-02T15:04:05.000000000Z07:00"
 
-func (o *logsOptions) print(lines []logLine) {
+func (o *logsOptions) print(lines []joblog.Line) {
 	for _, l := range lines {
 		if l.Time.Before(o.sinceTime) || !o.endsTime.IsZero() && l.Time.After(o.endsTime) {
 			continue

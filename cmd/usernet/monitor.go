@@ -6,12 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/joblog"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -63,13 +63,20 @@ func monitorCommand() *cobra.Command {
 					os.Stdout = null
 				}
 			}
+			client := api.NewClient(j.Socket)
+			if j.Again {
+				if err := j.mode(c.Context(), client); err != nil {
+					report(monitorReport{err.Error(), 125})
+					return err
+				}
+			}
 			ended, err := j.log(nil, nil)
 			if err != nil {
 				report(monitorReport{err.Error(), 125})
 				return err
 			}
 			stdout := os.Stdout
-			code, err := j.run(c.Context(), api.NewClient(j.Socket), func() {
+			code, err := j.run(c.Context(), client, func() {
 				report(monitorReport{})
 				_ = stdout.Close()
 				_ = os.Stdin.Close()
@@ -96,25 +103,22 @@ type logFile struct {
 	size int64
 }
 
-type logLine struct {
-	Log    string    `json:"log"`
-	Stream string    `json:"stream"`
-	Time   time.Time `json:"time"`
-}
-
-func (l *logFile) write(line logLine) {
+func (l *logFile) write(line joblog.Line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil || l.size > maxLog {
 		if l.file != nil {
 			_ = l.file.Close()
-			_ = os.Rename(l.path, l.path+".1")
+			_ = os.Rename(l.path, joblog.Older(l.path))
 		}
 		f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return
 		}
 		l.file, l.size = f, 0
+		if info, err := f.Stat(); err == nil {
+			l.size = info.Size() // of earlier runs
+		}
 	}
 	b, err := json.Marshal(line)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/joblog"
 )
 
 // outputChunk is how much is read of a stream at a time, in bytes: what a pipe holds (pipe(7)).
@@ -96,7 +98,7 @@ func (o *output) copy(l *logFile, chunk []byte) {
 		if i == 0 {
 			break
 		}
-		l.write(logLine{string(o.part[:i]), o.name, now})
+		l.write(joblog.Line{Log: string(o.part[:i]), Stream: o.name, Time: now})
 		o.part = o.part[i:]
 	}
 	if n <= 0 {

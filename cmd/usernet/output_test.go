@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/usernet/usernet/internal/joblog"
 )
 
 // logged are the lines of a log as STREAM:TEXT.
@@ -18,7 +20,7 @@ func logged(t *testing.T, path string) []string {
 	}
 	var list []string
 	for line := range strings.Lines(string(b)) {
-		var l logLine
+		var l joblog.Line
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}

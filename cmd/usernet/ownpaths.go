@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/usernet/usernet/daemon"
 )
 
 // stateFiles are the names in a state directory that are usernet's. They are the daemon's, but for the log of one that
@@ -19,6 +21,10 @@ var stateFiles = []string{
 // directory is hidden whole where it is usernet's alone, which also hides what is made in it later. Of one that may
 // hold other things, as where --socket or --state-dir names it, only usernet's files are hidden.
 func apiPaths(socket, stateDir string) []string {
+	return append(statePaths(socket, stateDir), daemon.JobsDir(stateDir))
+}
+
+func statePaths(socket, stateDir string) []string {
 	dir, name := filepath.Dir(socket), filepath.Base(socket)
 	if dir == stateDir {
 		files := append([]string{name}, stateFiles...)

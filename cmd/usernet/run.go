@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,8 @@ type runOptions struct {
 	env, envFiles                                    []string
 	detach, rm, interactive, tty                     bool
 	guard                                            guardFlags
+	life                                             lifeFlags
+	mounts                                           mountFlags
 }
 
 func runCommand() *cobra.Command {
@@ -53,6 +56,8 @@ func runCommand() *cobra.Command {
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "keep standard input open")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
 	o.guard.add(f)
+	o.life.add(f)
+	o.mounts.add(f)
 	f.Bool("help", false, "help for run")
 	return c
 }
@@ -85,7 +90,9 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		User:       o.usr,
 		Command:    args, Env: o.env, TTY: o.tty, OpenStdin: o.interactive, AutoRemove: o.rm,
 	}
-	if err := errors.Join(o.net.apply(&spec), o.guard.record(&spec)); err != nil {
+	var files sandbox.Spec
+	err = errors.Join(o.net.apply(&spec), o.guard.record(&spec), o.life.record(&spec), o.mounts.apply(&files, &spec))
+	if err != nil {
 		return runError{err}
 	}
 	if o.workdir == "" && o.rootfs == "" {
@@ -107,7 +114,8 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	if err != nil {
 		return runError{err}
 	}
-	job := job{Socket: api.Socket, Container: made.Container, ShareAPI: o.guard.shareAPI, Sandbox: sandbox.Spec{
+	job := job{Socket: api.Socket, Container: made.Container, ShareAPI: o.guard.shareAPI}
+	job.ShareExec, job.Sandbox = o.guard.shareExec, sandbox.Spec{
 		Command:    args,
 		Env:        lastOfEach(append(made.Env, environment(o)...)),
 		WorkingDir: o.workdir,
@@ -115,12 +123,15 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		Domainname: o.domainname,
 		User:       o.usr,
 		TTY:        o.tty,
-	}}
+		Volumes:    files.Volumes,
+		Tmpfs:      files.Tmpfs,
+		ReadOnly:   files.ReadOnly,
+	}
 	if err := o.guard.apply(&job.Sandbox); err != nil {
 		job.forget(api)
 		return runError{err}
 	}
-	if err := job.mode(ctx, api); err != nil {
+	if err := job.prepare(ctx, api); err != nil {
 		job.forget(api)
 		return runError{err}
 	}
@@ -166,15 +177,26 @@ type job struct {
 	Container *network.Container
 	Sandbox   sandbox.Spec
 	ShareAPI  bool
+	ShareExec bool // the daemon may have commands run in it, also where it has the caller's files
+	Again     bool // it ran before; the daemon has asked for this run
 }
 
-// mode makes the sandbox fit the container's network mode.
-func (j *job) mode(ctx context.Context, c *api.Client) error {
+// prepare writes the job down, so that the container can be started again, and makes it fit what there is now.
+func (j *job) prepare(ctx context.Context, c *api.Client) error {
 	info, err := c.Info(ctx)
 	if err != nil {
 		return err
 	}
 	j.StateDir = info.StateDir
+	// Where it cannot be written down, the container runs all the same, once.
+	if err := j.save(); err != nil && !j.Container.Restart.IsNone() {
+		return fmt.Errorf("--restart: %w", err)
+	}
+	return j.mode(ctx, c)
+}
+
+// mode makes the sandbox fit the container's network mode.
+func (j *job) mode(ctx context.Context, c *api.Client) error {
 	if !j.ShareAPI {
 		j.Sandbox.Hidden = append(j.Sandbox.Hidden, apiPaths(j.Socket, j.StateDir)...)
 	}
@@ -190,12 +212,19 @@ func (j *job) mode(ctx context.Context, c *api.Client) error {
 			j.Sandbox.HostNetwork = true
 			return nil
 		}
+		if o.Pid == 0 {
+			return fmt.Errorf("cannot join network of a non running container: %s", o.ID)
+		}
 		j.Sandbox.JoinNet = &sandbox.Target{Pid: o.Pid, NetNS: o.NetNS, UserNS: o.UserNS}
 	}
 	return nil
 }
 
+// forget removes the container, whose first start has failed. Of one that ran before the daemon knows what to do.
 func (j *job) forget(c *api.Client) {
+	if j.Again {
+		return
+	}
 	_ = c.ContainerRemove(context.Background(), j.Container.ID, true)
 }
 
@@ -230,7 +259,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		if err != nil {
 			p.Kill()
 			// The daemon lets go of a container that has started when it hears of its end from here.
-			_ = c.ContainerExited(context.Background(), j.Container.ID, 125)
+			_ = c.ContainerExited(context.Background(), j.Container.ID, p.Pid(), 125)
 		}
 	}
 	if err != nil {
@@ -239,15 +268,27 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		return 0, runError{err}
 	}
 	updates.Serve(p.WriteFiles) // those that came since the start wait in the socket
+	execs, err := j.serveExec(p)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "usernet:", err) // the container runs all the same
+	} else {
+		defer execs.Close()
+	}
 	started()
+	stopHealth := j.startHealth(ctx, c, p)
 	code, err := p.Wait()
+	stopHealth()
+	if execs != nil {
+		execs.Close()
+	}
+	updates.Close() // before anybody is told: the container's next run listens there
 	ended()
 	if err != nil {
 		return 0, runError{err}
 	}
 	// For a daemon that is not there now: it finds the status when it comes back.
 	_ = os.WriteFile(filepath.Join(j.StateDir, "containers", j.Container.ID, "exit"), []byte(strconv.Itoa(code)), 0o600)
-	err = c.ContainerExited(context.WithoutCancel(ctx), j.Container.ID, code)
+	err = c.ContainerExited(context.WithoutCancel(ctx), j.Container.ID, p.Pid(), code)
 	if err != nil && !errors.Is(err, api.ErrNoDaemon) && !errdefs.IsNotFound(err) {
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 	}
@@ -256,24 +297,33 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 
 // detach hands the job to a monitor in the background, and prints the container's id once its command runs.
 func (j *job) detach(ctx context.Context, c *api.Client) error {
-	self, err := os.Executable()
+	_, err := j.startMonitor(ctx)
+	if e := new(sandbox.ExitError); errors.As(err, &e) {
+		return e
+	}
 	if err != nil {
+		j.forget(c)
 		return runError{err}
 	}
+	fmt.Println(j.Container.ID)
+	return nil
+}
+
+// startMonitor starts the job's monitor, and returns once the container's command runs, or with an *sandbox.ExitError.
+func (j *job) startMonitor(ctx context.Context) (*exec.Cmd, error) {
 	b, err := json.Marshal(j)
 	if err != nil {
-		return runError{err}
+		return nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, "monitor")
-	cmd.Stdin = strings.NewReader(string(b))
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", "monitor")
+	cmd.Args[0], cmd.Stdin = "usernet", bytes.NewReader(b)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return runError{err}
+		return nil, err
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		j.forget(c)
-		return runError{err}
+		return nil, err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	var m monitorReport
@@ -281,12 +331,10 @@ func (j *job) detach(ctx context.Context, c *api.Client) error {
 		err = json.Unmarshal([]byte(line), &m)
 	}
 	if err != nil {
-		j.forget(c)
-		return runError{fmt.Errorf("the container's monitor ended: %w", err)}
+		return cmd, fmt.Errorf("the container's monitor ended: %w", err)
 	}
 	if m.Error != "" {
-		return &sandbox.ExitError{Code: m.Code, Msg: m.Error}
+		return cmd, &sandbox.ExitError{Code: m.Code, Msg: m.Error}
 	}
-	fmt.Println(j.Container.ID)
-	return nil
+	return cmd, nil
 }

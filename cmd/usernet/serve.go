@@ -21,7 +21,6 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
-	"github.com/usernet/usernet/internal/logevents"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -39,6 +38,11 @@ type serveOptions struct {
 	cluster                         clusterOptions
 	flannel                         flannelOptions
 	metrics                         metricsOptions
+	configFile                      string
+
+	// Of the configuration's file.
+	networkOptions map[string]string
+	networks       []networkFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -47,18 +51,30 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the daemon in the foreground",
 		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return serve(o) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.configure(c.Flags()); err != nil {
+				return err
+			}
+			return serve(o)
+		},
 	}
+	o.flags(c)
+	return c
+}
+
+// flags defines all flags.
+func (o *serveOptions) flags(c *cobra.Command) *pflag.FlagSet {
 	o.add(c.Flags())
 	o.addLimits(c.Flags())
 	o.cluster.flags(c)
 	o.flannel.flags(c.Flags())
 	o.metrics.add(c.Flags())
-	return c
+	return c.Flags()
 }
 
 // add defines the flags but those of limits and of a cluster.
 func (o *serveOptions) add(f *pflag.FlagSet) {
+	f.StringVar(&o.configFile, "config", "", "configuration to read ($XDG_CONFIG_HOME/usernet/config.toml)")
 	f.StringVar(&o.socket, "socket", "", "where the API listens ($XDG_RUNTIME_DIR/usernet/usernet.sock)")
 	f.StringVar(&o.state, "state-dir", "", "where the state is kept ($XDG_STATE_HOME/usernet)")
 	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
@@ -142,21 +158,6 @@ func (o *serveOptions) addLimits(f *pflag.FlagSet) {
 	}
 }
 
-func logger(level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: give debug, info, warn or error", level)
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	switch format {
-	case "text":
-		return slog.New(logevents.New(slog.NewTextHandler(os.Stderr, opts))), nil
-	case "json":
-		return slog.New(logevents.New(slog.NewJSONHandler(os.Stderr, opts))), nil
-	}
-	return nil, fmt.Errorf("log format %q: give text or json", format)
-}
-
 // serve runs the daemon until it is told to end, or another daemon has taken its place.
 func serve(o serveOptions) error {
 	shareProcessors()
@@ -192,6 +193,12 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	starter, err := startStarter(r.socket(o.socket), o.state)
+	if err != nil {
+		return err
+	}
+	defer starter.Close()
+	cfg.Starter = starter
 	if o.takeover && r.listener == nil {
 		if err := r.takeOver(o.socket, log); err != nil {
 			return err
@@ -208,6 +215,9 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	// Now, so that it is hidden in the first container already; `usernet run` says what is wrong with it.
+	_ = os.Mkdir(daemon.JobsDir(o.state), 0o700)
+	o.makeNetworks(d, log)
 	l := r.listener
 	if l == nil {
 		if l, err = listen(o.socket); err != nil {
@@ -223,6 +233,7 @@ func serve(o serveOptions) error {
 	}
 	defer m.close()
 	d.Confine(measures)
+	d.StartByPolicy()
 	log.Info("usernet is listening", "socket", o.socket, "state", o.state, "version", version, "pid", os.Getpid())
 	return serveAPI(d, l, log, signals)
 }
@@ -290,6 +301,7 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 		PeerTimeout:      o.peerTimeout,
 		NoInboundBypass:  o.noInbound,
 		NoOutboundBypass: o.noOutbound,
+		NetworkOptions:   o.networkOptions,
 	}, nil
 }
 
@@ -374,11 +386,4 @@ func listen(path string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), l.Close())
 	}
 	return l, nil
-}
-
-// notify tells the service manager how far the daemon is (sd_notify(3)).
-func notify(log *slog.Logger, state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
-		log.Warn("the service manager does not listen", "error", err)
-	}
 }

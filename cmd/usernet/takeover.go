@@ -21,6 +21,14 @@ type received struct {
 	stored   []handover.ID // in the service manager's store
 }
 
+// socket is where the API listens: at the path of what was received, else where it is about to.
+func (r *received) socket(otherwise string) string {
+	if r.listener == nil {
+		return otherwise
+	}
+	return r.listener.Addr().String()
+}
+
 // fromManager takes what the service manager passes. It comes before any program is started, which would inherit it.
 func fromManager() (r received, err error) {
 	if r.set, r.stored, err = handover.FromManager(); err != nil {

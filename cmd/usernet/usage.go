@@ -21,8 +21,6 @@ var dockerOnly = map[string]string{
 	"pause":   "`usernet kill -s STOP` stops the first process",
 	"pull":    "there are no images: run programs of this machine, or a directory with --rootfs",
 	"push":    "there are no images",
-	"restart": "a container does not start again: `usernet run` makes a new one",
-	"start":   "a container does not start again: `usernet run` makes a new one",
 	"unpause": "`usernet kill -s CONT` lets the first process go on",
 	"volume":  "there are no volumes: a container's files are the caller's, or the directory given with --rootfs",
 }
@@ -71,6 +69,8 @@ var valueNames = map[string]string{
 	"link":          "NAME[:ALIAS]",
 	"link-local-ip": "ADDRESS",
 	"network":       "NETWORK",
+	"tmpfs":         "TARGET[:OPTIONS]",
+	"volume":        "SOURCE:TARGET",
 	"network-alias": "NAME", "opt": "KEY=VALUE", "publish": "PORTS", "security-opt": "OPTION", "subnet": "CIDR",
 }
 
@@ -104,11 +104,16 @@ var goTexts = []struct {
 
 // flagError says what is wrong with a flag in the user's words.
 func flagError(c *cobra.Command, err error) error {
-	text := err.Error()
+	text := plainTexts(err.Error())
+	return runError{fmt.Errorf("%s\nSee '%s --help'", text, c.CommandPath())} // status 125, as docker's
+}
+
+// plainTexts replaces Go's texts about values of flags.
+func plainTexts(text string) string {
 	for _, g := range goTexts {
 		text = regexp.MustCompile(g.form).ReplaceAllString(text, g.text)
 	}
-	return runError{fmt.Errorf("%s\nSee '%s --help'", text, c.CommandPath())} // status 125, as docker's
+	return text
 }
 
 // withoutDashes takes the two dashes away that may stand between the first n arguments and a command, as `run` takes

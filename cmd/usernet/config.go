@@ -1,0 +1,193 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/usernet/usernet/confine"
+	"github.com/usernet/usernet/daemon"
+)
+
+// What serve does is said by its flags, by the environment, by the configuration's file, and by what usernet takes
+// where nothing is said: the first of them counts.
+
+// flagOnly are flags of serve that are for one start, and so for no file.
+var flagOnly = map[string]string{
+	"takeover": "takeover is for one start of the daemon: give it as a flag",
+	"config":   "a configuration cannot name another one",
+}
+
+// flagVariable is the environment variable of a flag of serve.
+func flagVariable(flag string) string {
+	return "USERNET_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// configure sets the flags of serve that were not given from the environment and from the configuration's file.
+func (o *serveOptions) configure(f *pflag.FlagSet) error {
+	if err := fromEnvironment(f); err != nil {
+		return err
+	}
+	name := o.configFile
+	if name == "" {
+		var err error
+		if name, err = configPath(); err != nil {
+			return nil // without a home there is no such file
+		}
+	}
+	c, err := readConfig(name)
+	if errors.Is(err, os.ErrNotExist) && o.configFile == "" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	return o.applyConfig(c, f)
+}
+
+// applyConfig takes what a configuration's file says.
+func (o *serveOptions) applyConfig(c *configFile, f *pflag.FlagSet) error {
+	table, err := c.part(partServe)
+	err = errors.Join(c.checkParts(), err)
+	if table != nil {
+		err = errors.Join(err, c.apply(f, "usernet serve", table, flagOnly, partServe))
+	}
+	options, optErr := c.options()
+	networks, netErr := c.networks()
+	o.networkOptions, o.networks = options, networks
+	return errors.Join(err, optErr, netErr)
+}
+
+// fromEnvironment sets the flags that were not given and whose variables are set. A flag that may be repeated has its
+// values separated by blanks, or by commas where the flag takes them.
+func fromEnvironment(f *pflag.FlagSet) error {
+	var errs []error
+	f.VisitAll(func(f2 *pflag.Flag) {
+		v, ok := os.LookupEnv(flagVariable(f2.Name))
+		if !ok || f2.Changed || f2.Name == "help" || f2.Name == "host" {
+			return
+		}
+		values := []string{v}
+		if isList(f2) {
+			values = strings.Fields(v)
+		}
+		for _, v := range values {
+			if err := f.Set(f2.Name, v); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s", flagVariable(f2.Name), plainTexts(err.Error())))
+				return
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// check finds mistakes in what was given that no flag finds by itself.
+func (o *serveOptions) check() error {
+	_, logErr := logger(o.level, o.format)
+	_, confineErr := confine.Parse(o.confine)
+	_, dnsErr := o.resolvers()
+	return errors.Join(logErr, confineErr, dnsErr, o.cluster.check())
+}
+
+// networksTimeout bounds how long the networks of a configuration may delay the daemon's start: those that span hosts
+// wait for their store.
+const networksTimeout = 10 * time.Second
+
+// makeNetworks makes the networks of the configuration that are not there yet. One that cannot be made is no reason to
+// leave all containers without a network.
+func (o *serveOptions) makeNetworks(d *daemon.Daemon, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), networksTimeout)
+	defer cancel()
+	for _, n := range o.networks {
+		if _, err := d.Network(n.spec.Name); err == nil {
+			continue
+		}
+		if _, warning, err := d.CreateNetwork(ctx, n.spec); err != nil {
+			log.Error("network of the configuration is not made", "network", n.spec.Name, "error", err)
+		} else if warning != "" {
+			log.Warn(warning, "network", n.spec.Name)
+		}
+	}
+}
+
+func configCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "config",
+		Short: "Check the configuration of the daemon",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(&cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Find mistakes in a configuration",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			return checkConfig(name)
+		},
+	})
+	return c
+}
+
+// mistakes are those with a place that err is made of.
+func mistakes(err error) []*configError {
+	var list []*configError
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			list = append(list, mistakes(e)...)
+		}
+		return list
+	}
+	var one *configError
+	if errors.As(err, &one) {
+		list = append(list, one)
+	}
+	return list
+}
+
+// checkConfig prints the mistakes in a configuration, the default one with "", and fails where there are some.
+func checkConfig(name string) (err error) {
+	if name == "" {
+		if name, err = configPath(); err != nil {
+			return err
+		}
+	}
+	c, err := readConfig(name)
+	if err == nil {
+		var o serveOptions
+		f := o.flags(new(cobra.Command))
+		if err = o.applyConfig(c, f); err == nil {
+			err = o.check()
+			if err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	if err != nil {
+		list := mistakes(err)
+		slices.SortStableFunc(list, func(a, b *configError) int {
+			return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
+		})
+		for _, one := range list {
+			fmt.Fprintln(os.Stderr, one)
+		}
+		if len(list) == 0 {
+			fmt.Fprintln(os.Stderr, "usernet:", err)
+		}
+		return exitCode(1)
+	}
+	fmt.Printf("%s: no mistakes\n", name)
+	return nil
+}

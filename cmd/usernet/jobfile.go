@@ -1,0 +1,72 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"syscall"
+
+	"github.com/usernet/usernet/daemon"
+)
+
+// A job that is written down has all that a container needs to run again: its command, the environment, what it is
+// limited to. The file is private to the user, lies where a confined daemon cannot write, and goes with the container.
+
+// maxJob bounds a job's file, in bytes: a command and an environment have 2 MiB at most in Linux (MAX_ARG_STRLEN and
+// ARG_MAX), JSON may make six bytes of one, and a profile of system calls comes with it.
+const maxJob = 32 << 20
+
+// save writes the job down.
+func (j *job) save() error {
+	dir := daemon.JobsDir(j.StateDir)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("how the container runs cannot be written down: %w", err)
+	}
+	if !private(dir) {
+		return fmt.Errorf("%s is not private to this user: what is in it would be run", dir)
+	}
+	b, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, j.Container.ID), b, 0o600)
+}
+
+// idForm are the ids of containers: nothing else leads to a job's file.
+var idForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
+
+// loadJob reads the job of a container.
+func loadJob(stateDir, id string) (*job, error) {
+	if !idForm().MatchString(id) {
+		return nil, fmt.Errorf("%.64q is no container's id", id)
+	}
+	dir := daemon.JobsDir(stateDir)
+	if !private(dir) {
+		return nil, fmt.Errorf("%s is not private to this user: nothing in it is run", dir)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, id), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errors.New("how the container was run is not known any more: `usernet run` makes a new one")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxJob))
+	if err != nil {
+		return nil, err
+	}
+	j := new(job)
+	if err := json.Unmarshal(b, j); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if j.Container == nil || j.Container.ID != id {
+		return nil, fmt.Errorf("%s is about another container", f.Name())
+	}
+	return j, nil
+}

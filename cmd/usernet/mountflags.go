@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
+)
+
+// mountFlags are the flags of run about files.
+type mountFlags struct {
+	volumes, tmpfs []string
+	readOnly       bool
+	init           bool // which there always is
+}
+
+func (m *mountFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVarP(&m.volumes, "volume", "v", nil, "show a file or directory at a further place: SOURCE:TARGET[:ro]")
+	f.StringArrayVar(&m.tmpfs, "tmpfs", nil, "empty file system in memory: TARGET[:size=64m,mode=1777,exec,ro]")
+	f.BoolVar(&m.readOnly, "read-only", false,
+		"make the root file system read-only, or without --rootfs all of the caller's files")
+	f.BoolVar(&m.init, "init", false, "an init as first process, which there always is: as with docker")
+}
+
+// apply makes a spec and the container's record fit the flags.
+func (m *mountFlags) apply(s *sandbox.Spec, c *network.ContainerSpec) error {
+	s.ReadOnly, c.ReadOnly, c.Init = m.readOnly, m.readOnly, m.init
+	for _, text := range m.volumes {
+		v, err := parseVolume(text)
+		if err != nil {
+			return err
+		}
+		s.Volumes = append(s.Volumes, v)
+		c.Mounts = append(c.Mounts, network.Mount{Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly})
+	}
+	for _, text := range m.tmpfs {
+		t, err := parseTmpfs(text)
+		if err != nil {
+			return err
+		}
+		s.Tmpfs = append(s.Tmpfs, t)
+		_, options, _ := strings.Cut(text, ":")
+		c.Mounts = append(c.Mounts, network.Mount{
+			Target: t.Target, ReadOnly: t.ReadOnly, Tmpfs: true, Options: options,
+		})
+	}
+	seen := map[string]bool{}
+	for _, mount := range c.Mounts {
+		if seen[mount.Target] {
+			return fmt.Errorf("duplicate mount point: %s", mount.Target)
+		}
+		seen[mount.Target] = true
+	}
+	return nil
+}
+
+// checkTarget returns a place in the sandbox, where something can be mounted.
+func checkTarget(target string) (string, error) {
+	if !path.IsAbs(target) {
+		return "", fmt.Errorf("invalid mount path: '%s' mount path must be absolute", target)
+	}
+	target = path.Clean(target)
+	if target == "/" {
+		return "", errors.New("invalid mount path: destination can't be '/'")
+	}
+	if target == "/proc" || strings.HasPrefix(target, "/proc/") {
+		return "", fmt.Errorf("%q cannot be mounted because it is inside /proc", target)
+	}
+	return target, nil
+}
+
+// parseVolume reads SOURCE:TARGET[:ro|rw].
+func parseVolume(text string) (v sandbox.Volume, err error) {
+	fields := strings.Split(text, ":")
+	if len(fields) < 2 || len(fields) > 3 || fields[0] == "" {
+		return v, fmt.Errorf("volume %q: give SOURCE:TARGET, or SOURCE:TARGET:ro", text)
+	}
+	if !strings.ContainsRune(fields[0], '/') && fields[0] != "." && fields[0] != ".." {
+		return v, fmt.Errorf("volume %q: there are no named volumes: give a path, such as ./%s", text, fields[0])
+	}
+	if v.Source, err = filepath.Abs(fields[0]); err != nil {
+		return v, err
+	}
+	if v.Target, err = checkTarget(fields[1]); err != nil || len(fields) == 2 {
+		return v, err
+	}
+	for _, mode := range strings.Split(fields[2], ",") {
+		switch mode {
+		case "ro":
+			v.ReadOnly = true
+		case "rw", "rbind", "rprivate", "private": // as it is anyway
+		default:
+			return v, fmt.Errorf("volume %q: mode %q: there are ro and rw", text, mode)
+		}
+	}
+	return v, nil
+}
+
+// tmpfsParameters are the options of tmpfs(5) that have a value.
+var tmpfsParameters = []string{"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"}
+
+// parseTmpfs reads TARGET[:OPTION,...].
+func parseTmpfs(text string) (t sandbox.Tmpfs, err error) {
+	target, options, _ := strings.Cut(text, ":")
+	if t.Target, err = checkTarget(target); err != nil || options == "" {
+		return t, err
+	}
+	t.Parameters = map[string]string{}
+	for _, o := range strings.Split(options, ",") {
+		key, value, valued := strings.Cut(o, "=")
+		switch {
+		case valued && slices.Contains(tmpfsParameters, key):
+			t.Parameters[key] = value
+		case o == "exec":
+			t.Exec = true
+		case o == "suid":
+			t.Suid = true
+		case o == "ro":
+			t.ReadOnly = true
+		case slices.Contains([]string{"rw", "noexec", "nosuid", "nodev"}, o): // as it is anyway
+		default:
+			return t, fmt.Errorf("tmpfs %s: option %q: there are ro, exec, suid, and %s with a value", target, o,
+				strings.Join(tmpfsParameters, ", "))
+		}
+	}
+	return t, nil
+}
