@@ -76,6 +76,10 @@ func outside() (int, error) {
 	if err := buildWhole(filepath.Join(dir, "usernet")); err != nil {
 		return 1, err
 	}
+	// Here, since modules cannot be downloaded from within the network of the tests.
+	if err := buildCNITools(dir); err != nil {
+		return 1, err
+	}
 	// Faults can be injected into the daemon, where USERNET_FAULTS says so (package internal/faults).
 	if race {
 		err = build(filepath.Join(dir, "daemon"), "./cmd/usernet", true, "-tags", "faults")
@@ -110,6 +114,16 @@ func buildWhole(path string, flags ...string) error {
 	if out, err := exec.Command("../scripts/build.sh", append([]string{path}, flags...)...).CombinedOutput(); err !=
 		nil {
 		return fmt.Errorf("scripts/build.sh: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// buildCNITools makes the programs of the module tools/cni.
+func buildCNITools(dir string) error {
+	cmd := exec.Command("go", "build", "-o", dir, "github.com/containernetworking/cni/cnitool", "./plugintest")
+	cmd.Dir, cmd.Env = "tools/cni", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build in tools/cni: %w\n%s", err, out)
 	}
 	return nil
 }
