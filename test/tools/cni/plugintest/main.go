@@ -1,5 +1,5 @@
-// Command plugintest calls a CNI plugin by the test helpers of the plugins' project (pkg/testutils), as that project's own
-// tests call theirs: ADD, whose result has to be of the configuration's version, CHECK, DEL, and STATUS.
+// Command plugintest calls a CNI plugin by the test helpers of the plugins' project (pkg/testutils), as that project's
+// own tests call theirs: ADD, whose result has to be of the configuration's version, STATUS, CHECK and DEL.
 //
 //	plugintest PLUGIN NETNS CONTAINER-ID <CONFIGURATION
 //
