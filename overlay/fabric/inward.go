@@ -225,8 +225,8 @@ func (j *joiner) take(l *Link, port *vswitch.Port, frame []byte, h *inner, paylo
 }
 
 // check is all that a frame of a peer must pass; it parses the packet in it into h. A frame counts only from an
-// endpoint that the entries say is at that host. Of what is behind foreign peers nothing is known but that it is nobody
-// else's.
+// endpoint that the entries say is at that host. Of what is behind foreign peers it is known that it is nobody else's,
+// and of some where it is (SetForeign).
 func (l *Link) check(t *table, p *peer, dst, src overlay.MAC, etherType uint16, payload []byte, h *inner) Reason {
 	switch {
 	case src == l.gate || dst == l.gate || src == l.mac:
@@ -236,7 +236,7 @@ func (l *Link) check(t *table, p *peer, dst, src overlay.MAC, etherType uint16, 
 	}
 	e := t.byMAC[src]
 	if p.foreign {
-		if e != nil || !slices.Contains(t.foreign, p) {
+		if e != nil && e.peer != p || e == nil && !slices.Contains(t.foreign, p) {
 			return DropSourceMAC
 		}
 	} else if e == nil || e.peer != p {
@@ -248,7 +248,7 @@ func (l *Link) check(t *table, p *peer, dst, src overlay.MAC, etherType uint16, 
 	if dst[0]&1 != 0 && h.length > 0 && !l.isToGroup(h, payload) {
 		return DropGateway
 	}
-	if p.foreign {
+	if p.foreign && e == nil {
 		l.learned.saw(src, p)
 	}
 	return pass
@@ -320,7 +320,7 @@ func (l *Link) checkSource(t *table, e *place, a netip.Addr) Reason {
 		return DropGateway
 	case e != nil && (e.has(a) || a == vswitch.LinkLocal(e.MAC[:])):
 		return pass
-	case e == nil && t.byAddr[a] == nil:
+	case (e == nil || e.peer.foreign) && t.byAddr[a] == nil: // a foreign endpoint has addresses that nobody tells of
 		return pass
 	}
 	return DropSourceAddr

@@ -1,6 +1,8 @@
 package fabric
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,4 +59,11 @@ func (t *learnedMACs) saw(mac overlay.MAC, p *peer) {
 		}
 	}
 	t.at[mac] = learnedMAC{peer: p, seen: now}
+}
+
+// keep forgets the MACs that were seen behind other peers.
+func (t *learnedMACs) keep(peers []*peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.at, func(_ overlay.MAC, l learnedMAC) bool { return !slices.Contains(peers, l.peer) })
 }

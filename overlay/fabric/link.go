@@ -32,6 +32,8 @@ type NetworkConfig struct {
 	// Routed makes the link a router among others; nil: it is a bridge. A routed network is plain, and has no Foreign:
 	// Link.SetRoutes says who the others are.
 	Routed *Routed
+	// Told says that SetForeign will be called: there may be foreign peers besides Foreign.
+	Told bool
 }
 
 // Entry is an endpoint on another host.
@@ -71,7 +73,8 @@ type table struct {
 	byMAC   map[overlay.MAC]*place
 	byAddr  map[netip.Addr]*place
 	members []*peer // the hosts that frames to groups go to
-	foreign []*peer // of a routed network those that routes lead to
+	foreign []*peer // likewise the foreign peers; of a routed network those that routes lead to
+	behind  []*peer // foreign peers that entries name and that get no frames to groups
 	routes  routes
 }
 
@@ -99,9 +102,9 @@ func (f *Fabric) Open(cfg NetworkConfig) (*Link, error) {
 	switch {
 	case cfg.VNI == 0 || cfg.VNI > MaxVNI:
 		return fail("VNI %d is not from 1 to %d", cfg.VNI, MaxVNI)
-	case cfg.Sealed && len(cfg.Foreign) > 0:
+	case cfg.Sealed && (len(cfg.Foreign) > 0 || cfg.Told):
 		return fail("it is sealed, and foreign peers take plain VXLAN only: make it with -o encrypted=false")
-	case cfg.Routed != nil && (cfg.Sealed || len(cfg.Foreign) > 0):
+	case cfg.Routed != nil && (cfg.Sealed || len(cfg.Foreign) > 0 || cfg.Told):
 		return fail("it is routed, and so neither sealed nor with foreign peers")
 	case cfg.Routed == nil && f.cfg.Encap == BareIP:
 		return fail("%v have no Ethernet header, which only a routed network does without", f.cfg.Encap)
@@ -164,7 +167,8 @@ func (f *Fabric) setLinks(edit func(map[uint32]*Link)) {
 	edit(byVNI)
 	byIP := map[netip.Addr]*peer{}
 	for _, l := range byVNI {
-		for _, p := range l.table.Load().foreign {
+		t := l.table.Load()
+		for _, p := range slices.Concat(t.foreign, t.behind) {
 			byIP[p.dest.Load().addr.Addr()] = p
 		}
 	}
@@ -202,7 +206,7 @@ func (l *Link) PortConfig() vswitch.PortConfig {
 		Role:       vswitch.Fabric,
 		FloodGroup: floodGroup,
 	}
-	if len(l.cfg.Foreign) > 0 {
+	if len(l.cfg.Foreign) > 0 || l.cfg.Told {
 		cfg.LearnLimit, cfg.Age = maxLearned, learnedAge
 	}
 	return cfg

@@ -43,10 +43,12 @@ type shared struct {
 // member is one network's link. The engine closes it with the network.
 type member struct {
 	*fabric.Link
-	set  *Set
-	id   string
-	at   port
-	once sync.Once
+	set   *Set
+	id    string
+	at    port
+	trunk *engine.Trunk
+	leave func() // ends Follow; nil: there is nothing to end
+	once  sync.Once
 }
 
 // Config is a network with static peers.
@@ -62,15 +64,23 @@ type Config struct {
 	// Gateways and Subnets are those of the network.
 	Gateways []netip.Addr
 	Subnets  []netip.Prefix
+	// Follow, where it is not nil, is given what a control plane tells of more peers with, until leave is called, which
+	// does not wait for it.
+	Follow func(tell Tell) (leave func())
 }
+
+// Tell says which more peers frames to all go to and what is behind which peer, in the place of what was said before
+// (fabric.Link.SetForeign). A port of 0 is that of the network.
+type Tell func(peers []netip.AddrPort, entries []fabric.ForeignEntry) error
 
 // New returns an empty Set.
 func New(log *slog.Logger) *Set {
 	return &Set{log: log, ports: map[port]*shared{}, members: map[string]*member{}}
 }
 
-// MTU is what is left for packets of containers on a path of 1500 bytes to these peers, which is Ethernet's.
-func MTU(peers []netip.AddrPort) int {
+// MTU is what is left for packets of containers on a path of 1500 bytes to these peers, which is Ethernet's. An invalid
+// one is none.
+func MTU(peers ...netip.AddrPort) int {
 	const ethernet = 1500
 	for _, p := range peers {
 		if p.Addr().Unmap().Is6() {
@@ -95,13 +105,17 @@ func (s *Set) Join(cfg Config, e *engine.Network) error {
 		Gateways:   cfg.Gateways,
 		Subnets:    cfg.Subnets,
 		Foreign:    withPorts(cfg.Peers, cfg.Port),
+		Told:       cfg.Follow != nil,
 	})
 	if err != nil {
 		return errors.Join(err, s.release(at))
 	}
 	m := &member{Link: link, set: s, id: cfg.ID, at: at}
-	if _, err := e.AttachTrunk(link.PortConfig(), m); err != nil {
+	if m.trunk, err = e.AttachTrunk(link.PortConfig(), m); err != nil {
 		return errors.Join(err, m.Close())
+	}
+	if cfg.Follow != nil {
+		m.follow(cfg.Follow)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,15 +123,34 @@ func (s *Set) Join(cfg Config, e *engine.Network) error {
 	return nil
 }
 
+// follow has a control plane tell of the network's peers.
+func (m *member) follow(f func(Tell) func()) {
+	leave := f(func(peers []netip.AddrPort, entries []fabric.ForeignEntry) error {
+		for i := range entries {
+			entries[i].Peer = withPort(entries[i].Peer, m.at.number)
+		}
+		macs, err := m.Link.SetForeign(withPorts(peers, m.at.number), entries)
+		m.trunk.SetStatic(macs)
+		return err
+	})
+	m.set.mu.Lock()
+	defer m.set.mu.Unlock()
+	m.leave = leave
+}
+
 func withPorts(peers []netip.AddrPort, number uint16) []netip.AddrPort {
 	list := make([]netip.AddrPort, 0, len(peers))
 	for _, p := range peers {
-		if p.Port() == 0 {
-			p = netip.AddrPortFrom(p.Addr(), number)
-		}
-		list = append(list, p)
+		list = append(list, withPort(p, number))
 	}
 	return list
+}
+
+func withPort(p netip.AddrPort, number uint16) netip.AddrPort {
+	if p.Port() == 0 {
+		p = netip.AddrPortFrom(p.Addr(), number)
+	}
+	return p
 }
 
 // open returns the fabric of a port, for one network more.
@@ -168,6 +201,12 @@ func (s *Set) release(at port) error {
 func (m *member) Close() error {
 	var err error
 	m.once.Do(func() {
+		m.set.mu.Lock()
+		leave := m.leave
+		m.set.mu.Unlock()
+		if leave != nil {
+			leave()
+		}
 		err = errors.Join(m.Link.Close(), m.set.release(m.at))
 		m.set.mu.Lock()
 		defer m.set.mu.Unlock()

@@ -155,10 +155,10 @@ func TestMTULeavesRoom(t *testing.T) {
 		}
 		return all
 	}
-	if got := MTU(peers("192.0.2.1", "192.0.2.2")); got != 1450 {
+	if got := MTU(peers("192.0.2.1", "192.0.2.2")...); got != 1450 {
 		t.Errorf("over IPv4 %d", got)
 	}
-	if got := MTU(peers("192.0.2.1", "2001:db8::1")); got != 1430 {
+	if got := MTU(peers("192.0.2.1", "2001:db8::1")...); got != 1430 {
 		t.Errorf("over IPv6 %d", got)
 	}
 }
