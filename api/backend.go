@@ -236,6 +236,21 @@ type Info struct {
 	Warnings                    []string // what the machine lacks, e.g. ping sockets
 	Counters                    map[string]json.Number
 	Budgets                     Budgets
+	BGP                         []BGPNeighbor `json:",omitempty"` // routers that the daemon speaks to
+}
+
+// BGPNeighbor is a router that the daemon speaks BGP to.
+type BGPNeighbor struct {
+	Addr        string // with the port
+	ASN         uint32
+	Established bool
+	Since       time.Time // of being as it is
+	Error       string    `json:",omitempty"` // why the last session or attempt ended
+	Families    []string  `json:",omitempty"` // that both speak
+	Learned     int       // routes that are kept, also of a session that was lost lately
+	Announced   int       // routes that it was told
+	Ignored     uint64    // routes of kinds that are not used, or above the limit
+	Malformed   uint64    // messages whose routes count as withdrawn (RFC 7606)
 }
 
 // Budgets are how descriptors and memory are divided among containers. No container gets more than leaves as much free.

@@ -20,6 +20,7 @@ import (
 	"github.com/usernet/usernet/names"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/network/boltstore"
+	"github.com/usernet/usernet/overlay/bgp"
 	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/overlay/flannel"
 	"github.com/usernet/usernet/overlay/libnetwork"
@@ -74,6 +75,8 @@ type Config struct {
 	// Docker is how this host is beside Docker's daemons with a key-value store, where Cluster is nil; nil: it is not.
 	// Dir, Logger and Changed are the daemon's to set.
 	Docker *libnetwork.Config
+	// BGP is how routers are spoken to; nil: they are not. Logger and Changed are the daemon's to set.
+	BGP *bgp.Config
 	// Watchdog says who is told that no part of the daemon hangs, and how often. Its Logger is this one's.
 	Watchdog watchdog.Config
 }
@@ -104,6 +107,7 @@ type Daemon struct {
 	static    *static.Set      // networks with static peers
 	flannel   *flannel.Node    // nil: this host is none
 	uplinks   *uplink.Set      // physical networks
+	bgp       *routing         // nil: the daemon speaks to no router
 	importing sync.Mutex       // held while the model's networks are made equal to the members'
 	captures  captures
 	starts    openmetrics.Histogram // how long containers' starts took
@@ -157,11 +161,15 @@ func New(cfg Config) (*Daemon, error) {
 	if err = d.openMember(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	d.static, d.uplinks = static.New(d.log), uplink.NewSet(d.log)
-	if d.flannel, err = d.openFlannel(); err != nil {
+	if d.bgp, err = openRouting(cfg.BGP, d.log); err != nil {
 		return nil, errors.Join(err, d.closeMember(), store.Close())
 	}
-	d.drivers = drivers(d.member, d.static, d.flannel, d.uplinks,
+	d.static, d.uplinks = static.New(d.log), uplink.NewSet(d.log)
+	if d.flannel, err = d.openFlannel(); err != nil {
+		d.bgp.close()
+		return nil, errors.Join(err, d.closeMember(), store.Close())
+	}
+	d.drivers = drivers(d.member, d.bgp, d.static, d.flannel, d.uplinks,
 		func() []*network.Network { return d.model.Networks() },
 		func(endpoint string, l dhcp.Lease) { // not here: whose goroutine it is may be waited for
 			d.wg.Go(func() { d.renumber(endpoint, l) })
@@ -172,6 +180,7 @@ func New(cfg Config) (*Daemon, error) {
 		Allocators:  allocators(d.drivers),
 	})
 	if err != nil {
+		d.bgp.close()
 		return nil, errors.Join(err, d.closeMember(), d.closeFlannel(), store.Close())
 	}
 	if err := store.SaveCopy(); err != nil {
@@ -187,6 +196,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {
 		d.cancel()
+		d.bgp.close()
 		return nil, errors.Join(err, d.shared.Close(), d.closeMember(), d.closeFlannel(), d.model.Close())
 	}
 	d.cfg.Watchdog.Logger = d.log
@@ -254,6 +264,7 @@ func (d *Daemon) Close() error {
 	}
 	errs := append(d.closeBridges(), d.closeMember(), d.closeFlannel())
 	d.uplinks.Close()
+	d.bgp.close()
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())
 	d.wg.Wait()
 	errs = append(errs, d.model.Close())

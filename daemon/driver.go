@@ -66,18 +66,19 @@ type Env struct {
 	Logger                            *slog.Logger
 }
 
-// drivers are those of a daemon; member is nil where it is alone, node where it is none of flannel's, others are the
-// model's networks, and changed is told of endpoints with another address than they had.
+// drivers are those of a daemon; member is nil where it is alone, speaker where it speaks to no router, node where it
+// is none of flannel's, others are the model's networks, and changed is told of endpoints with another address than
+// they had.
 func drivers(
-	member membership, peers *static.Set, node *flannel.Node, uplinks *uplink.Set,
+	member membership, speaker *routing, peers *static.Set, node *flannel.Node, uplinks *uplink.Set,
 	others func() []*network.Network, changed func(endpoint string, l dhcp.Lease),
 ) []Driver {
 	return []Driver{
-		bridgeDriver{},
+		bridgeDriver{speaker},
 		noDriver(network.DriverHost),
 		noDriver(network.DriverNull),
 		overlayDriver{member},
-		vxlanDriver{peers, others},
+		vxlanDriver{peers, speaker, others},
 		flannelDriver{node, others},
 		&macvlanDriver{uplinks, others, changed},
 	}
@@ -129,13 +130,18 @@ func (d *Daemon) env() Env {
 }
 
 // bridgeDriver is a switch with a gateway, on this machine.
-type bridgeDriver struct{}
+type bridgeDriver struct {
+	bgp *routing // nil: the daemon speaks to no router
+}
 
 // Name implements Driver.
 func (bridgeDriver) Name() string { return network.DriverBridge }
 
 // Validate implements Driver.
-func (bridgeDriver) Validate(n *network.Network) error {
+func (d bridgeDriver) Validate(n *network.Network) error {
+	if d.bgp == nil && n.Settings().BGP != "" {
+		return errNoRouter("usernet.bgp")
+	}
 	if _, err := egress(n, "", nil); err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ func (d *Daemon) Info() api.Info {
 		}
 	}
 	info.Budgets = d.budgets()
+	info.BGP = d.bgp.report()
 	info.Networks = len(d.model.Networks())
 	info.Confined, info.Warnings = d.confined.report()
 	if d.flannel != nil {

@@ -22,6 +22,7 @@ func (d *Daemon) updateNames(id string) {
 		d.updateLinks(on)
 	}
 	d.tellMembers(id)
+	d.tellRouters(id)
 }
 
 // updateAllNames does so for all containers and networks.
@@ -34,6 +35,7 @@ func (d *Daemon) updateAllNames() {
 	for _, c := range d.model.Containers() {
 		d.nameContainer(c.ID)
 		d.tellMembers(c.ID)
+		d.tellRouters(c.ID)
 	}
 	for _, b := range d.bridgeList() {
 		d.updateLinks(b.record.ID)

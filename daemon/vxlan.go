@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
@@ -15,6 +16,7 @@ import (
 // vxlanDriver is a switch with a gateway on this machine, and a port to VXLAN devices of others at static addresses.
 type vxlanDriver struct {
 	static *static.Set
+	bgp    *routing                  // nil: the daemon speaks to no router
 	others func() []*network.Network // all networks of the model
 }
 
@@ -32,15 +34,18 @@ func (d vxlanDriver) Validate(n *network.Network) error {
 		return errdefs.Invalid("a vxlan network has a number on the wire: give -o usernet.vni=N, the peers' VNI (or key)")
 	case s.VNI > fabric.MaxVNI:
 		return errdefs.Invalid("usernet.vni %d is in use between usernet's hosts: give 1 to %d", s.VNI, fabric.MaxVNI)
-	case len(s.Peers) == 0:
-		return errdefs.Invalid("a vxlan network leads to peers: give -o usernet.peers=ADDRESS[:PORT],...; " +
-			"without any, a bridge network does")
+	case len(s.Peers) == 0 && !s.EVPN:
+		return errdefs.Invalid("a vxlan network leads to peers: give -o usernet.peers=ADDRESS[:PORT],..., or " +
+			"-o usernet.evpn=true; without any, a bridge network does")
 	}
 	encap, err := encapOf(s)
 	if err != nil {
 		return err
 	}
-	if err = (bridgeDriver{}).Validate(n); err != nil {
+	if err := d.checkEVPN(s, encap); err != nil {
+		return err
+	}
+	if err = (bridgeDriver{d.bgp}).Validate(n); err != nil {
 		return err
 	}
 	for _, o := range d.others() {
@@ -104,7 +109,11 @@ func (d vxlanDriver) Open(_ context.Context, n *network.Network, env Env) (*engi
 		return nil, err
 	}
 	if cfg.MTU == 0 {
-		cfg.MTU = static.MTU(s.Peers)
+		ends := s.Peers
+		if s.EVPN && d.bgp != nil { // VTEPs of a fabric have addresses of one family
+			ends = append(ends, netip.AddrPortFrom(d.bgp.speaker.Addr(), 0))
+		}
+		cfg.MTU = static.MTU(ends...)
 	}
 	e, err := engine.New(cfg)
 	if err != nil {
@@ -116,6 +125,12 @@ func (d vxlanDriver) Open(_ context.Context, n *network.Network, env Env) (*engi
 	for _, p := range n.Pools {
 		if p.Gateway.IsValid() {
 			link.Gateways = append(link.Gateways, p.Gateway)
+		}
+	}
+	if s.EVPN {
+		if link.Follow, err = d.follow(n, s); err != nil {
+			_ = e.Close()
+			return nil, err
 		}
 	}
 	if err := d.static.Join(link, e); err != nil {

@@ -84,6 +84,8 @@ var NetworkOptions = []Option{
 		"usernet.allow_egress", "destinations outside that are allowed, separated by commas", nil,
 		func(s *Settings, v string) error { return setList(&s.AllowEgress, v) }, // each is the driver's to check
 	},
+	routesOption,
+	nextHopOption,
 	{
 		"usernet.bypass_inbound", "false: connections to published ports always pass the gateway", truth,
 		func(s *Settings, v string) error { return setOptional(&s.BypassInbound, v) },
@@ -119,11 +121,30 @@ var NetworkOptions = []Option{
 	},
 }
 
+// Options of networks that routers know routes to: those whose addresses are this host's to announce.
+var (
+	routesOption = Option{
+		"usernet.bgp", "what BGP neighbours of the daemon are told: routes to its containers, or to its subnets",
+		[]string{BGPEndpoints, BGPSubnets},
+		func(s *Settings, v string) error { return setOneOf(&s.BGP, v, BGPEndpoints, BGPSubnets) },
+	}
+	nextHopOption = Option{
+		"usernet.bgp_next_hop", "address that these routes lead to, of each family; the daemon's by default", nil,
+		func(s *Settings, v string) error { return setAddrs(&s.BGPNextHop, v) },
+	}
+)
+
+// Values of usernet.bgp.
+const (
+	BGPEndpoints = "endpoints"
+	BGPSubnets   = "subnets"
+)
+
 // switchOptions are those of all networks with a switch and a gateway: a bridge's, but for its own.
 func switchOptions(more ...Option) []Option {
 	return append(slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
 		return strings.HasPrefix(o.Name, "com.docker.network.bridge.gateway_mode") ||
-			o.Name == "com.docker.network.bridge.inhibit_ipv4"
+			o.Name == "com.docker.network.bridge.inhibit_ipv4" || strings.HasPrefix(o.Name, routesOption.Name)
 	}), more...)
 }
 
@@ -145,9 +166,15 @@ var OverlayOptions = switchOptions([]Option{
 
 // VXLANOptions are the options of networks that lead to VXLAN devices of others.
 var VXLANOptions = switchOptions([]Option{
+	routesOption,
+	nextHopOption,
 	{
 		"usernet.encap", "how frames are carried", []string{"vxlan", "geneve", "gre-in-udp"},
 		func(s *Settings, v string) error { s.Encap = v; return nil }, // the driver's to check
+	},
+	{
+		"usernet.evpn", "whether the other ends, and what is behind them, come from the daemon's BGP neighbours", truth,
+		func(s *Settings, v string) error { return setBool(&s.EVPN, v) },
 	},
 	{
 		"usernet.peers", "the other ends: ADDRESS[:PORT], separated by commas", nil,
@@ -157,6 +184,11 @@ var VXLANOptions = switchOptions([]Option{
 		"usernet.port", "UDP port that frames come in at, and go to where a peer has none; the encapsulation's by default",
 		nil,
 		func(s *Settings, v string) error { return setPort(&s.Port, v) },
+	},
+	{
+		"usernet.route_targets", "of EVPN routes: ASN:NUMBER or ADDRESS:NUMBER, separated by commas; those of the VNI by " +
+			"default", nil,
+		func(s *Settings, v string) error { return setList(&s.RouteTargets, v) }, // each is the driver's to check
 	},
 	{
 		"usernet.vni", "number of the network on the wire, 1 to 16777214", nil,

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,14 @@ type Settings struct {
 	// Of networks that lead to VXLAN devices of others, with VNI and Peers.
 	Encap string // how frames are carried; "": VXLAN
 	Port  uint16 // that frames come in at; 0: the encapsulation's
+	// EVPN says that peers and what is behind them come from BGP; RouteTargets by which routes. None: the VNI's.
+	EVPN         bool
+	RouteTargets []string
+
+	// BGP is what neighbours are told of the network: BGPEndpoints, BGPSubnets, or nothing. The routes lead to
+	// BGPNextHop, one of each family at most; none: to this host.
+	BGP        string
+	BGPNextHop []netip.Addr
 
 	// Of physical networks.
 	Parent string // DEVICE[.VLAN]
@@ -186,6 +195,31 @@ func setMode(v string) error {
 	if v != "" && v != "bridge" {
 		return errdefs.Invalid("containers of the network reach each other, which is mode bridge")
 	}
+	return nil
+}
+
+func setAddrs(to *[]netip.Addr, v string) error {
+	*to = nil
+	for _, s := range strings.Split(v, ",") {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+			return errdefs.Invalid("%q is no address: give one of each family at most, separated by a comma", s)
+		}
+		for _, b := range *to {
+			if a.Is4() == b.Is4() {
+				return errdefs.Invalid("two addresses of one family: give one of each at most")
+			}
+		}
+		*to = append(*to, a)
+	}
+	return nil
+}
+
+func setOneOf(to *string, v string, values ...string) error {
+	if !slices.Contains(values, v) {
+		return errdefs.Invalid("give %s", strings.Join(values, " or "))
+	}
+	*to = v
 	return nil
 }
 

@@ -209,13 +209,15 @@ usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug
 usernet serve --cluster-store etcd://192.0.2.4:2379
 usernet serve --cluster-join 192.0.2.1,192.0.2.2 --cluster-key cluster.key
 usernet serve --flannel etcd://192.0.2.4:2379
-usernet serve --docker-store etcd://192.0.2.4:2379 --cluster-advertise 192.0.2.3`,
+usernet serve --docker-store etcd://192.0.2.4:2379 --cluster-advertise 192.0.2.3
+usernet serve --bgp-asn 65000 --bgp-neighbor 192.0.2.254`,
 		flags: map[string]completer{
 			"config":      files,
 			"socket":      files,
 			"state-dir":   files,
 			"cluster-key": files,
 
+			"bgp-password-file":  files,
 			"metrics-token-file": files,
 			"log-level":          words("debug", "info", "warn", "error"),
 			"log-format":         words("text", "json"),

@@ -51,6 +51,7 @@ func printInfo(i api.Info) {
 	fmt.Printf("Containers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\n",
 		i.Containers, i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
 	printBudgets(i.Budgets)
+	printNeighbors(i.BGP)
 	fmt.Println("Counters:")
 	var names []string
 	for k := range i.Counters {
@@ -62,6 +63,25 @@ func printInfo(i api.Info) {
 	}
 	for _, w := range i.Warnings {
 		fmt.Println("WARNING:", w)
+	}
+}
+
+// printNeighbors shows the routers that the daemon speaks to.
+func printNeighbors(list []api.BGPNeighbor) {
+	for _, n := range list {
+		state := "down"
+		if n.Established {
+			state = "established"
+		}
+		fmt.Printf("BGP neighbour %s AS %d: %s since %s, %d routes learned, %d announced", n.Addr, n.ASN, state,
+			n.Since.Format(time.RFC3339), n.Learned, n.Announced)
+		if n.Ignored+n.Malformed > 0 {
+			fmt.Printf(", %d ignored, %d malformed", n.Ignored, n.Malformed)
+		}
+		if n.Error != "" {
+			fmt.Printf(": %s", n.Error)
+		}
+		fmt.Println()
 	}
 }
 

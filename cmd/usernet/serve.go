@@ -38,6 +38,7 @@ type serveOptions struct {
 	cluster                         clusterOptions
 	flannel                         flannelOptions
 	metrics                         metricsOptions
+	bgp                             bgpOptions
 	configFile                      string
 
 	// Of the configuration's file.
@@ -69,6 +70,7 @@ func (o *serveOptions) flags(c *cobra.Command) *pflag.FlagSet {
 	o.cluster.flags(c)
 	o.flannel.flags(c.Flags())
 	o.metrics.add(c.Flags())
+	o.bgp.flags(c)
 	return c.Flags()
 }
 
@@ -280,6 +282,10 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 	if err != nil {
 		return cfg, err
 	}
+	routers, err := o.bgp.config()
+	if err != nil {
+		return cfg, err
+	}
 	return daemon.Config{
 		Docker:           docker,
 		Socket:           o.socket,
@@ -289,6 +295,7 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 		Helper:           helper,
 		Cluster:          member,
 		Flannel:          node,
+		BGP:              routers,
 		ExitWhenIdle:     o.idle,
 		DNS:              o.dns,
 		DNSSplit:         split,

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usernet/usernet/overlay/bgp"
+)
+
+// bgpOptions are the flags of serve that have to do with routers.
+type bgpOptions struct {
+	neighbors []string
+	asn       uint32
+	routerID  string
+	addrs     []string
+	password  string
+	hold      time.Duration
+}
+
+func (o *bgpOptions) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(
+		&o.neighbors,
+		"bgp-neighbor",
+		nil,
+		"speak BGP to this router: ADDRESS[:PORT][@ASN], in the same AS where none is given (repeatable)",
+	)
+	f.Uint32Var(&o.asn, "bgp-asn", 0, "number of the autonomous system that this host is in")
+	f.StringVar(&o.routerID, "bgp-router-id", "", "router id (the first IPv4 address of --bgp-address)")
+	f.StringSliceVar(
+		&o.addrs,
+		"bgp-address",
+		nil,
+		"addresses of this host that routes lead to, one of each family (the one that leads to the first router)",
+	)
+	f.StringVar(&o.password, "bgp-password-file", "", "file with the password of all sessions (TCP MD5)")
+	f.DurationVar(
+		&o.hold,
+		"bgp-hold-time",
+		bgp.DefaultHold,
+		"how long a router may be silent before its session is lost, in whole seconds",
+	)
+}
+
+// config is how a daemon with these flags speaks to routers; nil: it speaks to none.
+func (o *bgpOptions) config() (*bgp.Config, error) {
+	if len(o.neighbors) == 0 {
+		if o.asn != 0 || o.routerID != "" || len(o.addrs) > 0 || o.password != "" {
+			return nil, errors.New("--bgp-asn, --bgp-router-id, --bgp-address and --bgp-password-file need --bgp-neighbor")
+		}
+		return nil, nil
+	}
+	if o.asn == 0 {
+		return nil, errors.New("--bgp-neighbor needs --bgp-asn")
+	}
+	cfg := &bgp.Config{ASN: o.asn, Hold: o.hold.Truncate(time.Second)}
+	password, err := o.readPassword()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range o.neighbors {
+		n, err := parseNeighbor(s)
+		if err != nil {
+			return nil, err
+		}
+		n.Password = password
+		cfg.Neighbors = append(cfg.Neighbors, n)
+	}
+	if err := o.addresses(cfg); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// parseNeighbor reads ADDRESS[:PORT][@ASN].
+func parseNeighbor(s string) (n bgp.Neighbor, err error) {
+	where, as, other := strings.Cut(s, "@")
+	if n.Addr, err = netip.ParseAddrPort(where); err != nil {
+		var a netip.Addr
+		a, err = netip.ParseAddr(strings.Trim(where, "[]"))
+		n.Addr = netip.AddrPortFrom(a, 0)
+	}
+	if err == nil && other {
+		var asn uint64
+		asn, err = strconv.ParseUint(as, 10, 32)
+		n.ASN = uint32(asn)
+	}
+	if err != nil || n.Addr.Addr().Is4In6() || n.Addr.Addr().IsUnspecified() {
+		return n, fmt.Errorf("--bgp-neighbor %q: give ADDRESS[:PORT][@ASN]", s)
+	}
+	return n, nil
+}
+
+// addresses fills in what routes lead to, and the router id.
+func (o *bgpOptions) addresses(cfg *bgp.Config) error {
+	for _, s := range o.addrs {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return fmt.Errorf("--bgp-address %q is no address", s)
+		}
+		cfg.Addrs = append(cfg.Addrs, a.Unmap())
+	}
+	if len(cfg.Addrs) == 0 {
+		a, err := towards(cfg.Neighbors[0].Addr.Addr())
+		if err != nil {
+			return fmt.Errorf("no address leads to the router %v: %w; give this host's with --bgp-address",
+				cfg.Neighbors[0].Addr.Addr(), err)
+		}
+		cfg.Addrs = []netip.Addr{a}
+	}
+	if o.routerID != "" {
+		id, err := netip.ParseAddr(o.routerID)
+		if err != nil || !id.Is4() {
+			return fmt.Errorf("--bgp-router-id %q: give one that looks like an IPv4 address", o.routerID)
+		}
+		cfg.RouterID = id
+		return nil
+	}
+	for _, a := range cfg.Addrs {
+		if a.Is4() {
+			cfg.RouterID = a
+			return nil
+		}
+	}
+	return errors.New("no address is IPv4: give --bgp-router-id")
+}
+
+// towards is the address of this host from which another is reached. Nothing is sent.
+func towards(to netip.Addr) (netip.Addr, error) {
+	c, err := net.Dial("udp", netip.AddrPortFrom(to, bgp.DefaultPort).String())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""), nil
+}
+
+func (o *bgpOptions) readPassword() (string, error) {
+	if o.password == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(o.password)
+	if err != nil {
+		return "", fmt.Errorf("--bgp-password-file: %w", err)
+	}
+	s := strings.TrimRight(string(b), "\r\n")
+	if s == "" || len(s) > bgp.MaxPassword {
+		return "", fmt.Errorf("--bgp-password-file %s: it has %d bytes, and a password has 1 to %d", o.password, len(s),
+			bgp.MaxPassword)
+	}
+	return s, nil
+}
