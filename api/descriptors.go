@@ -49,7 +49,7 @@ func (c *fileConn) Read(b []byte) (int, error) {
 	if oobn > 0 {
 		c.collect(c.oob[:oobn])
 	}
-	return n, err
+	return max(n, 0), err // -1 is recvmsg(2)'s answer in an error, such as a deadline; no io.Reader says so
 }
 
 // collect keeps the descriptors in a control message. Those for which there is no room are closed by the kernel.

@@ -149,3 +149,27 @@ func TestUnwantedDescriptorsAreClosed(t *testing.T) {
 		before.NoneLeft(t)
 	}
 }
+
+// TestReadAfterADeadlineReadsNothing has a deadline pass while a connection is read from: net/http sets one for idle
+// connections, and bufio panics where a reader says that it has read less than nothing.
+func TestReadAfterADeadlineReadsNothing(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	f := os.NewFile(uintptr(pair[0]), "one end")
+	c, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := &fileConn{UnixConn: c.(*net.UnixConn), oob: make([]byte, 64)}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
