@@ -130,6 +130,9 @@ var anyText = map[string]string{
 	"GET /usernet/capture network":                  "404",
 	"GET /usernet/capture filter":                   "the daemon refuses what is no expression",
 	"GET /usernet/attachments prefix":               "keys are of the client's choice",
+	"DELETE /usernet/flows proto":                   "404",
+	"DELETE /usernet/flows inside":                  "400, once the others are there",
+	"DELETE /usernet/flows outside":                 "400, once the others are there",
 }
 
 // TestEveryParameterIsActedOnOrRefused walks all requests: an unknown parameter, a second value, and a value that is

@@ -161,6 +161,7 @@ func (s *Server) pin(c Client, r *dns.Msg) {
 
 // log writes one line for each query, at the level for those who look for a fault.
 func (s *Server) log(c Client, m, r *dns.Msg, source string, began time.Time) {
+	s.recent.add(c, m, r, source, began)
 	if !s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) || len(m.Question) != 1 {
 		return
 	}

@@ -81,6 +81,7 @@ type Server struct {
 	health    health
 	transport *transport
 	counters  counters
+	recent    recent
 	asking    openmetrics.Histogram // how long answers from outside took
 
 	questions   *budget.Budget // being asked outside

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"net/netip"
+
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/internal/openmetrics"
 	vswitch "github.com/usernet/usernet/switch"
@@ -36,6 +38,15 @@ func (n *Network) ResumeFlow(st *forwarder.State) error {
 	}
 	return n.fwd.ResumeFlow(st)
 }
+
+// CloseFlows ends the flows of a protocol between two ends, with an invalid outside all of the inside one, and says how
+// many there were.
+func (n *Network) CloseFlows(proto string, inside, outside netip.AddrPort) int {
+	return n.fwd.CloseFlows(proto, inside, outside)
+}
+
+// Counts are those of the attachment's switch port: in is what it sends.
+func (a *Attachment) Counts() vswitch.Stats { return a.port.Stats() }
 
 // Dials are how long destinations outside took to answer connections, by result.
 func (n *Network) Dials() map[string]*openmetrics.Histogram { return n.fwd.Dials() }

@@ -18,7 +18,7 @@ var needed = []struct{ program, pkg string }{
 	{"iperf3", "iperf3"}, {"nsenter", "util-linux"}, {"ping", "iputils-ping"}, {"socat", "socat"},
 	{"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
 	{"newuidmap", "uidmap"}, {"tshark", "tshark"}, {"capinfos", "wireshark-common"}, {"tcpdump", "tcpdump"},
-	{"promtool", "prometheus"},
+	{"promtool", "prometheus"}, {"tmux", "tmux"},
 }
 
 // Set in TestMain for all tests.

@@ -57,6 +57,7 @@ func makers() map[string]func() *cobra.Command {
 		"starter": starterCommand,
 		"stop":    stopCommand,
 		"uplink":  uplinkCommand,
+		"top":     topCommand,
 		"version": versionCommand,
 		"wait":    waitCommand,
 	}

@@ -135,6 +135,13 @@ usernet capture --all -w all.pcapng --rotate-size 100m --files 5`,
 		args:  []completer{anything, nothing},
 		flags: map[string]completer{"write": files},
 	},
+	"top": {
+		group: groupNetworks,
+		long: `Watch what containers do on their networks: traffic, flows with names in the place of addresses, DNS questions, frames that
+were dropped, and published ports. ? shows the keys. Without a terminal it prints one sample.`,
+		examples: `usernet top
+usernet top --interval 5s`,
+	},
 	"flows": {group: groupNetworks, args: []completer{running}},
 	"dns":   {group: groupNetworks},
 	"dns query": {examples: `usernet dns query --as web db
