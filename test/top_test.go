@@ -58,7 +58,8 @@ func TestTop(t *testing.T) {
 	d := startDaemon(t)
 	d.ok("network", "create", "mynet")
 	published, port := freePort(), freePort()
-	d.serve("db", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:7", published)}, helper, "tcpserve", ":7", "echo")
+	d.serve("db", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:7", published)},
+		helper, "tcpserve", ":7", "echo")
 	d.idle("web", "--network", "mynet")
 	listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
 	h := d.hold("web", fmt.Sprintf("www.example.test:%d", port))
@@ -108,7 +109,9 @@ func TestTop(t *testing.T) {
 		return nil
 	})
 	out := d.ok("top", "--interval", "200ms")
-	for _, want := range []string{"Containers\n", "Flows\n", "DNS\n", "Drops\n", "Ports\n", "www.example.test", "2 containers"} {
+	for _, want := range []string{
+		"Containers\n", "Flows\n", "DNS\n", "Drops\n", "Ports\n", "www.example.test", "2 containers",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in the plain sample:\n%s", want, out)
 		}
