@@ -87,8 +87,8 @@ type Backend interface {
 	Published(ref string) ([]Published, error)
 
 	Flows(ref string) ([]Flow, error) // of all containers where ref is ""
-	// CloseFlows closes the flows of a protocol between two ends, with an invalid outside all of the inside one, and says
-	// how many there were.
+	// CloseFlows closes the flows of a protocol between two ends, with an invalid outside all of the inside one, and
+	// says how many there were.
 	CloseFlows(proto string, inside, outside netip.AddrPort) int
 	Sample() Sample
 	// Capture begins to record frames; the stream has to be run.

@@ -78,8 +78,8 @@ func (d *Daemon) recentQuestions() []api.DNSQuestion {
 	return list
 }
 
-// CloseFlows closes the flows of a protocol between two ends, with an invalid outside all of the inside one, and says how
-// many there were.
+// CloseFlows closes the flows of a protocol between two ends, with an invalid outside all of the inside one, and says
+// how many there were.
 func (d *Daemon) CloseFlows(proto string, inside, outside netip.AddrPort) int {
 	n := 0
 	for _, b := range d.bridgeList() {

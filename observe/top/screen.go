@@ -24,8 +24,8 @@ var keys = map[tcell.Key]rune{
 	tcell.KeyBacktab: KeyBackTab, tcell.KeyCtrlC: 3,
 }
 
-// Run shows samples on the terminal every so often, until the user or ctx ends it. An error of the first sample ends it;
-// later ones are shown.
+// Run shows samples on the terminal every so often, until the user or ctx ends it. An error of the first sample ends
+// it; later ones are shown.
 func Run(ctx context.Context, src Source, every time.Duration) error {
 	s := New()
 	first, err := src.Sample(ctx)

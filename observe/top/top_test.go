@@ -16,8 +16,10 @@ var start = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // samples are two, a second apart: web receives 2 kB/s by its interface and 1 MB/s past it, db sends what web receives.
 func samples() (before, after *api.Sample) {
-	flow := api.Flow{Container: "web", Network: "n", Proto: "tcp", Direction: "out", State: "established", Path: "bypass",
-		Inside: netip.MustParseAddrPort("10.1.0.2:4000"), Outside: netip.MustParseAddrPort("192.0.2.7:443"), Created: start}
+	flow := api.Flow{Container: "web", Network: "n", Proto: "tcp", Direction: "out", State: "established",
+		Path:   "bypass",
+		Inside: netip.MustParseAddrPort("10.1.0.2:4000"), Outside: netip.MustParseAddrPort("192.0.2.7:443"),
+		Created: start}
 	port := api.ContainerPort{Container: "web", Published: api.Published{
 		Host: netip.MustParseAddrPort("0.0.0.0:8080"), Port: 80, Proto: ports.TCP}}
 	make := func(seconds uint64) *api.Sample {
@@ -26,12 +28,14 @@ func samples() (before, after *api.Sample) {
 		return &api.Sample{
 			Time: start.Add(time.Duration(seconds) * time.Second),
 			Interfaces: []api.InterfaceCounts{
-				{Container: "db", Network: "n", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.3")}, BytesOut: 2000 * seconds},
+				{Container: "db", Network: "n", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.3")},
+					BytesOut: 2000 * seconds},
 				{Container: "web", Network: "n", BytesIn: 2000 * seconds, Drops: map[string]uint64{"mac": 5 * seconds}},
 			},
 			Flows: []api.Flow{f},
-			Questions: []api.DNSQuestion{{Time: start, Container: "web", Name: "example.test.", Type: "A", Rcode: "NOERROR",
-				Source: "cache", Duration: time.Millisecond, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.7")}}},
+			Questions: []api.DNSQuestion{{Time: start, Container: "web", Name: "example.test.", Type: "A",
+				Rcode: "NOERROR", Source: "cache", Duration: time.Millisecond,
+				Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.7")}}},
 			Ports: []api.ContainerPort{port},
 		}
 	}
@@ -129,7 +133,8 @@ func TestLinesFit(t *testing.T) {
 	s := sampled()
 	for i := range 50 {
 		s.now.Questions = append(s.now.Questions, api.DNSQuestion{Container: fmt.Sprint("container-", i),
-			Name: strings.Repeat("long-label.", 20) + "\x1b[2J", Type: "AAAA", Source: "upstream 192.0.2.53", Time: start})
+			Name: strings.Repeat("long-label.", 20) + "\x1b[2J", Type: "AAAA", Source: "upstream 192.0.2.53",
+			Time: start})
 	}
 	for v := range views {
 		for _, width := range []int{1, 59, 60, 61, 80, 132, 300} {
