@@ -16,9 +16,9 @@ import (
 
 // capturing is a `usernet capture` that runs.
 type capturing struct {
-	d              *daemon
-	cmd            *exec.Cmd
-	stdout, stderr *bytes.Buffer
+	d      *daemon
+	cmd    *exec.Cmd
+	stdout *bytes.Buffer
 }
 
 // capture starts one, and waits until it records.

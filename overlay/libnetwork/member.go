@@ -86,14 +86,14 @@ func Open(cfg Config) (*Member, error) {
 		cfg.Logger = slog.Default()
 	}
 	if !canBeHost(cfg.Addr) {
-		return nil, fmt.Errorf("Docker's networks: its hosts reach each other by IPv4, and %v is no such address: "+
+		return nil, fmt.Errorf("networks of Docker's hosts: these reach each other by IPv4, and %v is no such address: "+
 			"give one with --cluster-advertise", cfg.Addr)
 	}
 	m := &Member{cfg: cfg, log: cfg.Logger, woken: make(chan struct{}, 1), published: &view{}}
 	m.mu.view = &view{}
 	m.mu.own, m.mu.joined, m.mu.told = map[string][]overlay.Endpoint{}, map[string]*joined{}, map[string]told{}
 	if err := m.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("Docker's networks: %w", err), m.release())
+		return nil, errors.Join(fmt.Errorf("networks of Docker's hosts: %w", err), m.release())
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m, nil

@@ -20,11 +20,11 @@ func (w *world) startEtcd2() { w.etcd("--enable-v2") }
 // A dockerd is a daemon of Docker 20.10, the last one with a key-value store, as root in a namespace of its own on the
 // hosts' Ethernet. It has an image "busybox", with the helper program in it.
 type dockerd struct {
-	t         testing.TB
-	n         int
-	dir, logs string
-	store     string
-	cmd       *exec.Cmd
+	t     testing.TB
+	n     int
+	dir   string
+	store string
+	cmd   *exec.Cmd
 }
 
 // newDockerd starts one, for the length of a test: number 1 to 9, at 192.0.2.10 to 18.
