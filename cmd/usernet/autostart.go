@@ -120,7 +120,7 @@ func openDaemonLog(state string) (log *os.File, begin int64, err error) {
 			return nil, 0, err
 		}
 	}
-	if log, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600); err != nil {
+	if log, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR|syscall.O_NOFOLLOW, 0o600); err != nil {
 		return nil, 0, err
 	}
 	if begin, err = log.Seek(0, io.SeekEnd); err != nil {
@@ -147,7 +147,7 @@ const socketFile = "socket"
 // noteSocket writes down where the daemon listens, for commands with another XDG_RUNTIME_DIR.
 func noteSocket(state, socket string) error {
 	path := filepath.Join(state, socketFile)
-	if err := os.WriteFile(path+".new", []byte(socket+"\n"), 0o600); err != nil {
+	if err := writeInState(path+".new", []byte(socket+"\n")); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

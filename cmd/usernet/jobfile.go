@@ -24,6 +24,9 @@ const maxJob = 32 << 20
 // save writes the job down.
 func (j *job) save() error {
 	dir := daemon.JobsDir(j.StateDir)
+	if !idForm().MatchString(j.Container.ID) { // it is the daemon's word
+		return fmt.Errorf("how the container runs cannot be written down: %.64q is no container's id", j.Container.ID)
+	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("how the container runs cannot be written down: %w", err)
 	}
@@ -34,7 +37,18 @@ func (j *job) save() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, j.Container.ID), b, 0o600)
+	return writeInState(filepath.Join(dir, j.Container.ID), b)
+}
+
+// writeInState writes a file of the state, of mode 0600. A link is an error: a confined daemon that was taken over can
+// make one to what is closed to it.
+func writeInState(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
 }
 
 // idForm are the ids of containers: nothing else leads to a job's file.

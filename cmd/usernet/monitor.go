@@ -111,7 +111,7 @@ func (l *logFile) write(line joblog.Line) {
 			_ = l.file.Close()
 			_ = os.Rename(l.path, joblog.Older(l.path))
 		}
-		f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NOFOLLOW, 0o600) // as writeInState
 		if err != nil {
 			return
 		}

@@ -164,6 +164,9 @@ func (j *job) runInForeground(ctx context.Context, api *api.Client) error {
 // create makes the container, and shows the daemon's warnings.
 func create(ctx context.Context, c *api.Client, spec network.ContainerSpec) (api.Created, error) {
 	made, err := c.ContainerCreate(ctx, spec)
+	if err == nil && (made.Container == nil || !idForm().MatchString(made.Container.ID)) {
+		err = errors.New("the daemon's answer has no container's id, by which files are named")
+	}
 	for _, w := range made.Warnings {
 		fmt.Fprintln(os.Stderr, "WARNING:", w)
 	}
@@ -287,7 +290,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		return 0, runError{err}
 	}
 	// For a daemon that is not there now: it finds the status when it comes back.
-	_ = os.WriteFile(filepath.Join(j.StateDir, "containers", j.Container.ID, "exit"), []byte(strconv.Itoa(code)), 0o600)
+	_ = writeInState(filepath.Join(j.StateDir, "containers", j.Container.ID, "exit"), []byte(strconv.Itoa(code)))
 	err = c.ContainerExited(context.WithoutCancel(ctx), j.Container.ID, p.Pid(), code)
 	if err != nil && !errors.Is(err, api.ErrNoDaemon) && !errdefs.IsNotFound(err) {
 		fmt.Fprintln(os.Stderr, "usernet:", err)
