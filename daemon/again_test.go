@@ -195,3 +195,40 @@ func TestAFailedStart(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// TestStopMeetsAnEnd has a user stop a container, or two users restart it, while it ends.
+func TestStopMeetsAnEnd(t *testing.T) {
+	s := newFakeStarter(t)
+	d := s.d
+	ran(t, d, s.f, network.ContainerSpec{Name: "c1", Restart: network.RestartPolicy{Mode: network.RestartAlways}})
+	d.StartByPolicy()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	first, err := d.Container("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.RestartContainer(ctx, "c1", "KILL", nil); err != nil {
+		t.Fatal(err)
+	}
+	// Who was about to end the first process must not wait for the end of the next one.
+	if err := d.endProcess(ctx, first, "KILL", time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	becomes(t, d, "c1", "running 0 0")
+	// It ends by itself, and before that is stored a user's stop is noted.
+	c, err := d.Container("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.noteStopped(c); err != nil {
+		t.Fatal(err)
+	}
+	rt := d.runtime(c.ID)
+	rt.mu.Lock()
+	ended, again, err := d.recordEnd(rt, c, 1)
+	rt.mu.Unlock()
+	if err != nil || again || ended.Status != network.Exited {
+		t.Errorf("stopped by a user, it is %s, and runs again: %t, %v", ended.Status, again, err)
+	}
+}

@@ -87,12 +87,14 @@ func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) err
 func (d *Daemon) recordEnd(
 	s *containerRuntime, c *network.Container, code int,
 ) (ended *network.Container, runsAgain bool, err error) {
-	runsAgain = c.RunsAgain(code) && !s.again.byUser && d.cfg.Starter != nil
-	status := network.Exited
-	if runsAgain || s.again.byUser {
-		status = network.Restarting
-	}
+	var status network.Status
 	ended, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		// Here, so that it is known who has noted meanwhile that a user stops it.
+		runsAgain = c.RunsAgain(code) && !s.again.byUser && d.cfg.Starter != nil
+		status = network.Exited
+		if runsAgain || s.again.byUser {
+			status = network.Restarting
+		}
 		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = status, code, time.Now(), 0, 0, 0
 		if status == network.Restarting {
 			c.UserNSID = network.NamespaceID{} // it is gone, and its number may be another's soon

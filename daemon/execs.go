@@ -186,9 +186,10 @@ func (d *Daemon) ResizeExec(ctx context.Context, id string, rows, cols uint16) e
 		return ctx.Err()
 	}
 	d.execs.mu.Lock()
-	defer d.execs.mu.Unlock()
-	if e.run == nil {
+	run := e.run
+	d.execs.mu.Unlock()
+	if run == nil {
 		return errdefs.Conflict("exec process is not started")
 	}
-	return e.run.Resize(rows, cols)
+	return run.Resize(rows, cols) // which waits for a monitor that does not read
 }

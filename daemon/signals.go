@@ -139,11 +139,13 @@ func (d *Daemon) StopContainer(ctx context.Context, ref, signal string, timeout 
 	if _, err := stopSignal(c, signal); err != nil {
 		return err
 	}
-	if c, err = d.stopRestarting(ctx, c); err != nil || c.Status != network.Running {
-		return err
-	}
-	if c, err = d.noteStopped(c); err != nil {
-		return err
+	for noted := false; !noted; noted = c.Status != network.Restarting { // it may end by itself meanwhile
+		if c, err = d.stopRestarting(ctx, c); err != nil || c.Status != network.Running {
+			return err
+		}
+		if c, err = d.noteStopped(c); err != nil {
+			return err
+		}
 	}
 	if err := d.endProcess(ctx, c, signal, stopTimeout(c, timeout)); err != nil {
 		return err
@@ -159,8 +161,8 @@ func (d *Daemon) endProcess(ctx context.Context, c *network.Container, signal st
 		return err
 	}
 	ended := d.runtime(c.ID).life.Load().ended
-	if now, err := d.model.Container(c.ID); err != nil || now.Status != network.Running {
-		return nil // meanwhile
+	if now, err := d.model.Container(c.ID); err != nil || now.Status != network.Running || now.Pid != c.Pid {
+		return nil // meanwhile; it may run again
 	}
 	if err := d.kill(c, sig); err != nil {
 		return err
