@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/usernet/usernet/internal/openmetrics"
@@ -20,6 +22,25 @@ func writeMetrics(b Backend, w http.ResponseWriter, r *http.Request) {
 	_ = openmetrics.Write(w, b.Metrics(), format) // a client that is gone
 }
 
+// maxScrapers is how many connections a MetricsServer holds: who connects need not have the token, and each is one of
+// the daemon's descriptors, which its containers' connections need too.
+const maxScrapers = 16
+
+// fewConnections closes those that begin while a server holds maxScrapers: it is to be its ConnState.
+func fewConnections() func(net.Conn, http.ConnState) {
+	var held atomic.Int64
+	return func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if held.Add(1) > maxScrapers {
+				_ = c.Close() // the server notices at its first read
+			}
+		case http.StateClosed, http.StateHijacked:
+			held.Add(-1)
+		}
+	}
+}
+
 // MetricsServer serves /metrics of b, and nothing else, to who has the token: Authorization: Bearer TOKEN. It is for a
 // TCP listener, on which nobody's user is known. Its owner closes it.
 func MetricsServer(b Backend, token string, log *slog.Logger) *http.Server {
@@ -29,6 +50,7 @@ func MetricsServer(b Backend, token string, log *slog.Logger) *http.Server {
 		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if got := sha256.Sum256([]byte(given)); !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.Header().Set("Connection", "close")
 			http.Error(w, "the token of --metrics-token-file is wanted", http.StatusUnauthorized)
 			return
 		}
@@ -41,6 +63,7 @@ func MetricsServer(b Backend, token string, log *slog.Logger) *http.Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         fewConnections(),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -50,12 +51,32 @@ func (d *Daemon) Processes(ref string) ([]api.Process, error) {
 	for i := 0; i < len(list); i++ {
 		list = append(list, children[list[i].Pid]...)
 	}
+	room := maxCommands
 	for i := range list {
-		if err := describe(&list[i]); err != nil {
+		if err := describe(&list[i], min(room, maxCommand)); err != nil {
 			continue // it has ended meanwhile
 		}
+		room -= len(list[i].Command)
+		room = max(room, 0)
 	}
 	return list, nil
+}
+
+// Bounds of the command lines that are read, in bytes: of one process, and of all of a container. Each may have 6 MiB
+// in Linux (execve(2)), which a process shares with all that it forks.
+const (
+	maxCommand  = 4 << 10
+	maxCommands = 1 << 20
+)
+
+// readStart reads a file's beginning, of n bytes at most.
+func readStart(name string, n int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, int64(n)))
 }
 
 // readProcess reads what proc_pid_stat(5) tells.
@@ -88,10 +109,10 @@ func readProcess(pid int) (p api.Process, err error) {
 	}, nil
 }
 
-// describe adds user, command and memory.
-func describe(p *api.Process) error {
+// describe adds user, command and memory. Of the command's line, room bytes at most are read; with 0 it is the name.
+func describe(p *api.Process, room int) error {
 	dir := fmt.Sprintf("/proc/%d/", p.Pid)
-	if b, err := os.ReadFile(dir + "cmdline"); err == nil && len(b) > 0 {
+	if b, err := readStart(dir+"cmdline", room); err == nil && len(b) > 0 {
 		p.Command = strings.TrimRight(strings.ReplaceAll(string(b), "\x00", " "), " ")
 	}
 	b, err := os.ReadFile(dir + "statm")
