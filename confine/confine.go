@@ -74,6 +74,7 @@ func NeedsHelper(list []Measure) bool {
 type Paths struct {
 	Write    []string // directories, with everything in them
 	Read     []string // files, and directories with everything in them
+	Sockets  []string // directories, in which sockets may be made, and anything may be removed, but no file be written
 	Modify   []string // directories, whose files may be read and written, but neither made nor removed
 	Devices  []string // device files, to be read, written and controlled (ioctl(2))
 	Programs []string // files and directories that may be read and executed

@@ -63,6 +63,7 @@ func attempt(names []string) {
 	inForce, warnings := profile.With(list).Apply(Paths{
 		Write: []string{filepath.Join(dir, "state")}, Read: []string{"/proc", "/etc", filepath.Join(dir, "missing")},
 		Modify: []string{filepath.Join(dir, "settings")}, Devices: []string{"/dev/net/tun"},
+		Sockets: []string{filepath.Join(dir, "run")},
 	})
 	o := outcome{InForce: inForce, Failed: map[string]string{}}
 	for _, w := range warnings {
@@ -138,6 +139,27 @@ var attempts = map[string]func(dir string) error{
 		return os.WriteFile(filepath.Join(dir, "settings", "two"), []byte("1"), 0o600)
 	},
 
+	"make and remove a socket": func(dir string) error {
+		l, err := net.Listen("unix", filepath.Join(dir, "run", "s"))
+		if err == nil {
+			err = l.Close()
+		}
+		return err
+	},
+	"write beside a socket": func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "run", "jobs", "new"), nil, 0o600)
+	},
+	"change what is beside a socket": func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "run", "jobs", "job"), nil, 0o600)
+	},
+	"move state beside a socket": func(dir string) error {
+		path := filepath.Join(dir, "state", "file")
+		return errors.Join(os.WriteFile(path, nil, 0o600), os.Rename(path, filepath.Join(dir, "run", "jobs", "job")))
+	},
+	"link beside a socket": func(dir string) error {
+		return os.Symlink("/", filepath.Join(dir, "run", "jobs", "link"))
+	},
+
 	"read a secret":   func(dir string) error { _, err := os.ReadFile(filepath.Join(dir, "secret")); return err },
 	"write elsewhere": func(dir string) error { return os.WriteFile(filepath.Join(dir, "new"), nil, 0o600) },
 	"list elsewhere":  func(dir string) error { _, err := os.ReadDir(dir); return err },
@@ -159,7 +181,7 @@ var attempts = map[string]func(dir string) error{
 
 // permitted are the attempts that have to succeed whatever the measures.
 var permitted = []string{"write state", "read /etc", "read /proc", "connect", "start a thread",
-	"listen on a unix socket"}
+	"listen on a unix socket", "make and remove a socket"}
 
 func confined(t *testing.T, measures string, profile ...string) outcome {
 	t.Helper()
@@ -167,6 +189,8 @@ func confined(t *testing.T, measures string, profile ...string) outcome {
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700),
 		os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600),
 		os.Mkdir(filepath.Join(dir, "settings"), 0o700),
+		os.MkdirAll(filepath.Join(dir, "run", "jobs"), 0o700),
+		os.WriteFile(filepath.Join(dir, "run", "jobs", "job"), nil, 0o600),
 		os.WriteFile(filepath.Join(dir, "settings", "one"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +221,8 @@ func TestForbiddenThingsFail(t *testing.T) {
 	}{
 		{"no-new-privileges", nil, "NoNewPrivs: 1, Seccomp: 0"},
 		{"landlock", []string{"read a secret", "write elsewhere", "list elsewhere", "read memory", "trace",
-			"run a program"}, "NoNewPrivs: 1, Seccomp: 0"},
+			"run a program", "write beside a socket", "change what is beside a socket", "move state beside a socket",
+			"link beside a socket"}, "NoNewPrivs: 1, Seccomp: 0"},
 		{"seccomp", []string{"run a program", "make a namespace", "capture packets", "trace"},
 			"NoNewPrivs: 1, Seccomp: 2"},
 		{strings.Join(Names(All), ","), []string{

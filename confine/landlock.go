@@ -13,6 +13,8 @@ const (
 	writeRights = readRights | ll.AccessFSWriteFile | ll.AccessFSTruncate |
 		ll.AccessFSRemoveDir | ll.AccessFSRemoveFile |
 		ll.AccessFSMakeDir | ll.AccessFSMakeReg | ll.AccessFSMakeSock | ll.AccessFSMakeSym
+	// Of a directory that a socket is in: the socket can be made and removed, and nothing else is made or written.
+	socketRights  = ll.AccessFSMakeSock | ll.AccessFSRemoveFile
 	fileRights    = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate
 	modifyRights  = fileRights | ll.AccessFSReadDir
 	deviceRights  = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSIoctlDev
@@ -39,7 +41,10 @@ func restrictFiles(p Paths) error {
 	for _, kind := range []struct {
 		paths  []string
 		rights landlock.AccessFSSet
-	}{{p.Read, readRights}, {p.Modify, modifyRights}, {p.Devices, deviceRights}, {p.Programs, programRights}} {
+	}{
+		{p.Read, readRights}, {p.Sockets, socketRights}, {p.Modify, modifyRights}, {p.Devices, deviceRights},
+		{p.Programs, programRights},
+	} {
 		for _, path := range kind.paths {
 			info, err := os.Stat(path)
 			switch {

@@ -37,12 +37,13 @@ func (d *Daemon) Confine(measures []confine.Measure) {
 	if real, err := filepath.EvalSymlinks(d.cfg.ResolvConf); err == nil {
 		read = append(read, filepath.Dir(real))
 	}
-	write := []string{d.cfg.StateDir}
+	// No files are written beside the socket: its directory may have JobsDir in it, and what is in there is run.
+	var sockets []string
 	if d.cfg.Socket != "" {
-		write = append(write, filepath.Dir(d.cfg.Socket))
+		sockets = append(sockets, filepath.Dir(d.cfg.Socket))
 	}
 	inForce, warnings := confine.Daemon.With(measures).Apply(confine.Paths{
-		Write: write, Read: read, Devices: uplink.Nodes(),
+		Write: []string{d.cfg.StateDir}, Sockets: sockets, Read: read, Devices: uplink.Nodes(),
 	})
 	d.confined.mu.Lock()
 	defer d.confined.mu.Unlock()

@@ -80,7 +80,12 @@ func (d *daemon) environ() []string {
 	return append(os.Environ(),
 		"USERNET_HOST=unix://"+d.socket, "DOCKER_HOST=unix://"+d.socket,
 		"XDG_RUNTIME_DIR="+filepath.Join(d.dir, "run"), "XDG_STATE_HOME="+filepath.Join(d.dir, "home"),
-		"GORACE=atexit_sleep_ms=0 log_path="+filepath.Join(d.dir, "race"), "LC_ALL=C")
+		raceLog(d.dir), "LC_ALL=C")
+}
+
+// raceLog has reports of data races written to files in a directory, whose names begin with race.
+func raceLog(dir string) string {
+	return "GORACE=atexit_sleep_ms=0 log_path=" + filepath.Join(dir, "race")
 }
 
 // start starts the daemon and waits until it answers.
@@ -88,7 +93,7 @@ func (d *daemon) start() {
 	d.t.Helper()
 	args := append([]string{"serve", "--socket", d.socket, "--state-dir", filepath.Join(d.dir, "state")}, d.flags...)
 	d.cmd = exec.Command("env", append(append(slices.Clone(d.prefix), daemonProgram), args...)...)
-	d.cmd.Env = d.environ()
+	d.cmd.Env = append(d.environ(), raceLog(filepath.Join(d.dir, "state"))) // where a confined daemon can write
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		d.t.Fatal(err)
@@ -158,7 +163,8 @@ func (d *daemon) end() {
 		d.t.Errorf("the daemon's socket %s is left behind", d.socket)
 	}
 	races, _ := filepath.Glob(filepath.Join(d.dir, "race.*"))
-	for _, file := range races {
+	daemons, _ := filepath.Glob(filepath.Join(d.dir, "state", "race.*"))
+	for _, file := range append(races, daemons...) {
 		text, _ := os.ReadFile(file)
 		d.t.Errorf("data race:\n%s", text)
 	}
