@@ -170,6 +170,10 @@ func starterCommand() *cobra.Command {
 		Args:   cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			unix.CloseOnExec(starterFD)
+			// As the daemon's other processes. It keeps the right to gain privileges, since newuidmap(1) needs it.
+			if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+				return os.NewSyscallError("prctl", err)
+			}
 			c, err := fileConn(starterFD)
 			if err != nil {
 				return fmt.Errorf("starter without a socket: %w", err)
