@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -36,10 +37,24 @@ type capturing struct {
 	rec                *capture.Recorder
 	ctx                context.Context // ends when the capture is to end
 	end                context.CancelFunc
-	endpoints          sync.Map   // *engine.Attachment: *capture.Endpoint
-	adding             sync.Mutex // held while one is added to endpoints
+	endpoints          sync.Map                     // attachmentKey: captured
+	adding             sync.Mutex                   // held while one is added to endpoints and interfaces
+	interfaces         map[string]*capture.Endpoint // by what is written of them
 
 	stops map[*bridge]func() // guarded by captures.mu
+}
+
+// attachmentKey is where a container is attached, in each of its lives.
+type attachmentKey struct {
+	bridge *bridge
+	id     string // the container's
+}
+
+// captured is an attachment as an interface of a capture. One that comes at the same place takes its part, so that a
+// capture does not keep what containers that start again have left.
+type captured struct {
+	attachment *engine.Attachment
+	endpoint   *capture.Endpoint
 }
 
 // join shows a network's frames to the captures that want them, until leave.
@@ -85,24 +100,36 @@ func (c *capturing) wants(a *engine.Attachment) bool {
 	return c.container == "" || c.container == a.ID()
 }
 
-// endpoint is an attachment as an interface of the capture.
+// endpoint is an attachment as an interface of the capture: one that looks the same is the same interface.
 func (c *capturing) endpoint(b *bridge, a *engine.Attachment) *capture.Endpoint {
-	if e, ok := c.endpoints.Load(a); ok {
-		return e.(*capture.Endpoint)
+	key := attachmentKey{b, a.ID()}
+	known := func() *capture.Endpoint {
+		if v, ok := c.endpoints.Load(key); ok && v.(captured).attachment == a {
+			return v.(captured).endpoint
+		}
+		return nil
+	}
+	if e := known(); e != nil {
+		return e
 	}
 	c.adding.Lock()
 	defer c.adding.Unlock()
-	if e, ok := c.endpoints.Load(a); ok {
-		return e.(*capture.Endpoint)
+	if e := known(); e != nil {
+		return e
 	}
-	e := c.rec.Endpoint(capture.Interface{
+	i := capture.Interface{
 		Container: a.Name(),
 		ID:        a.ID(),
 		Network:   b.record.Name,
 		MAC:       a.MAC(),
 		Addrs:     a.Addrs(),
-	})
-	c.endpoints.Store(a, e)
+	}
+	e := c.interfaces[fmt.Sprint(i)]
+	if e == nil {
+		e = c.rec.Endpoint(i)
+		c.interfaces[fmt.Sprint(i)] = e
+	}
+	c.endpoints.Store(key, captured{a, e})
 	return e
 }
 
@@ -134,7 +161,7 @@ func (d *Daemon) Capture(q api.CaptureRequest) (*api.CaptureStream, error) {
 
 // newCapture is a capture as it was asked for, which is shown nothing yet.
 func (d *Daemon) newCapture(q api.CaptureRequest) (*capturing, error) {
-	c := &capturing{stops: map[*bridge]func(){}}
+	c := &capturing{stops: map[*bridge]func(){}, interfaces: map[string]*capture.Endpoint{}}
 	c.Filter, c.Since = q.Filter, time.Now()
 	if q.Snaplen < 0 || q.Count < 0 {
 		return nil, errdefs.Invalid("a capture has no negative numbers of bytes or frames")
