@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/usernet/usernet/daemon"
 )
@@ -38,6 +39,32 @@ func (j *job) save() error {
 		return err
 	}
 	return writeInState(filepath.Join(dir, j.Container.ID), b)
+}
+
+// lockWait is how long a run of a container waits for the one before, which has ended and is about to leave.
+const lockWait = 10 * time.Second
+
+// lock makes this process the only one that runs the container, until unlock. A daemon that dies while a container
+// starts leaves its next one with no sign of that, which has the container started once more: two monitors would then
+// listen at one place. A container that was not written down has nothing that starts it again.
+func (j *job) lock(wait time.Duration) (unlock func(), err error) {
+	path := filepath.Join(daemon.JobsDir(j.StateDir), j.Container.ID)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return func() {}, nil
+	}
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return sync.OnceFunc(func() { _ = f.Close() }), nil
+		case !errors.Is(err, syscall.EWOULDBLOCK): // NFS, where a lock wants more of the file
+			_ = f.Close()
+			return func() {}, nil
+		case time.Since(began) >= wait:
+			return nil, errors.Join(fmt.Errorf("container %s is run by another process", j.Container.Name), f.Close())
+		}
+	}
 }
 
 // writeInState writes a file of the state, of mode 0600. A link is an error: a confined daemon that was taken over can

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/usernet/usernet/internal/joblog"
 	"github.com/usernet/usernet/network"
@@ -75,5 +76,37 @@ func TestLinksInTheStateAreNotFollowed(t *testing.T) {
 		if err := os.WriteFile(target, []byte("as it was"), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestOneProcessRunsAContainer has a second one try, which gets its turn once the first one leaves.
+func TestOneProcessRunsAContainer(t *testing.T) {
+	dir := t.TempDir()
+	j := &job{StateDir: filepath.Join(dir, "state"), Container: &network.Container{ID: strings.Repeat("2", 64)}}
+	unlock, err := j.lock(0)
+	if err != nil {
+		t.Fatal("what was not written down is locked:", err)
+	}
+	unlock()
+	if err := j.save(); err != nil {
+		t.Fatal(err)
+	}
+	if unlock, err = j.lock(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.lock(0); err == nil {
+		t.Error("two processes run it")
+	}
+	next := make(chan error, 1)
+	go func() {
+		unlock, err := j.lock(30 * time.Second)
+		if err == nil {
+			unlock()
+		}
+		next <- err
+	}()
+	unlock()
+	if err := <-next; err != nil {
+		t.Error(err)
 	}
 }

@@ -241,6 +241,11 @@ func shareProgram(ctx context.Context, c *api.Client) {
 // run starts the container, calls started when its command runs and ended when it has ended but before anybody is
 // told, and returns its exit status.
 func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (int, error) {
+	unlock, err := j.lock(lockWait)
+	if err != nil {
+		return 0, runError{err}
+	}
+	defer unlock()
 	shareProgram(ctx, c)
 	p, err := sandbox.Start(ctx, j.Sandbox)
 	if err != nil {
@@ -285,6 +290,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		execs.Close()
 	}
 	updates.Close() // before anybody is told: the container's next run listens there
+	unlock()
 	ended()
 	if err != nil {
 		return 0, runError{err}
