@@ -141,6 +141,13 @@ func (l layer) mount(create bool) error {
 		return fmt.Errorf("mounting at %s: %w", l.target, err)
 	}
 	defer unix.Close(at)
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(at, &fs); err != nil {
+		return fmt.Errorf("mounting at %s: %w", l.target, err)
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC { // by a link of the root file system's
+		return fmt.Errorf("%s cannot be mounted because it leads into /proc, whose parts are masked", l.target)
+	}
 	err = unix.MoveMount(l.tree.fd, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	if err != nil {
 		return fmt.Errorf("mounting at %s: %w", l.target, err)

@@ -35,6 +35,9 @@ func TestVolumes(t *testing.T) {
 	if err := os.Symlink("/../../../../"+shown, filepath.Join(root, "way-out")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink("/proc", filepath.Join(root, "processes")); err != nil {
+		t.Fatal(err)
+	}
 	run := func(flags []string, script string) result {
 		root := []string{"run", "--rm", "--security-opt", "systempaths=unconfined", "--rootfs", root}
 		return d.try(slices.Concat(root, flags, []string{"--", "/busybox", "sh", "-c", script})...)
@@ -55,7 +58,8 @@ func TestVolumes(t *testing.T) {
 			"cat /a/file; echo x 2>/dev/null >/a/x || echo no",
 			"text\nno\n",
 		},
-		"below a link": {[]string{"-v", shown + ":/way-out/in"}, "true", "!mounting at /way-out/in"},
+		"below a link":    {[]string{"-v", shown + ":/way-out/in"}, "true", "!mounting at /way-out/in"},
+		"a link to /proc": {[]string{"-v", shown + ":/processes"}, "true", "!leads into /proc"},
 		"a tmpfs": {
 			[]string{"--tmpfs", "/t:size=64k,mode=0700"},
 			"echo a >/t/f; cat /t/f; grep ' /t ' /proc/mounts | cut -d, -f2-4",
