@@ -48,7 +48,16 @@ func TestDockerLivesWithContainers(t *testing.T) {
 		}
 		d.says("WORD=kept", "web", "env")
 		d.logged("web", "listening")
-		d.says("ok", "client", helper, "tcpdial", "web:80")
+		reaches := func(server string) { // which listens a moment after its container's start
+			eventually(t, func() error {
+				r := d.try("exec", "client", helper, "tcpdial", server)
+				if r.code != 0 || !strings.Contains(r.stdout, "ok") {
+					return fmt.Errorf("%s does not answer: %s%s", server, r.stdout, r.stderr)
+				}
+				return nil
+			})
+		}
+		reaches("web:80")
 		if out := atPeer(t, fmt.Sprintf("%s tcpdial %s:%d", helper, host4, port)); !sourceIs(out, peer4) {
 			t.Errorf("the published port: %s", out)
 		}
@@ -65,7 +74,7 @@ func TestDockerLivesWithContainers(t *testing.T) {
 		d.dockerSays("137", "wait", "web")
 		d.dockerOK("rename", "web", "shop")
 		d.dockerSays("shop", "start", "shop")
-		d.says("ok", "client", helper, "tcpdial", "shop:80")
+		reaches("shop:80")
 		d.container("ended", nil, "true")
 		d.settles("ended", "exited 0 0")
 		d.dockerFails("is not running", "kill", "ended")
