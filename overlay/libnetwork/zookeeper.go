@@ -2,9 +2,7 @@ package libnetwork
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"net"
 	"path"
 	"strings"
 	"sync"
@@ -13,6 +11,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/usernet/usernet/overlay/kv"
+	"github.com/usernet/usernet/overlay/kv/zookeeper"
 )
 
 // zooKeeper is a Store in ZooKeeper. Nodes with data are keys; those above them have none, as libkv makes them.
@@ -37,19 +36,12 @@ const (
 )
 
 func newZooKeeper(l kv.Location) (*zooKeeper, error) {
-	config, err := l.TLSConfig()
+	dial, err := zookeeper.Dialer(l)
 	if err != nil {
 		return nil, err
 	}
 	s := &zooKeeper{root: strings.TrimRight("/"+l.Prefix, "/"), calls: make(chan struct{}, zkCalls),
 		armed: map[string]bool{}}
-	dial := func(network, address string, timeout time.Duration) (net.Conn, error) {
-		d := &net.Dialer{Timeout: timeout}
-		if config == nil {
-			return d.Dial(network, address)
-		}
-		return tls.DialWithDialer(d, network, address, config)
-	}
 	s.conn, _, err = zk.Connect(l.Hosts, zkSession, zk.WithDialer(dial), zk.WithLogger(quiet{}), zk.WithLogInfo(false),
 		zk.WithEventCallback(s.event), zk.WithMaxBufferSize(maxAnswer))
 	if err == nil && l.User != "" {

@@ -2,7 +2,6 @@ package zookeeper
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -105,21 +104,6 @@ type quiet struct{}
 
 // Printf implements zk.Logger.
 func (quiet) Printf(string, ...any) {}
-
-// dialer connects to servers, with TLS where the URL says so.
-func dialer(l kv.Location) (zk.Dialer, error) {
-	config, err := l.TLSConfig()
-	if err != nil {
-		return nil, err
-	}
-	return func(network, address string, timeout time.Duration) (net.Conn, error) {
-		d := &net.Dialer{Timeout: timeout}
-		if config == nil {
-			return d.Dial(network, address)
-		}
-		return tls.DialWithDialer(d, network, address, config)
-	}, nil
-}
 
 // failed notes why there is no server.
 func (c *session) failed(err error) {

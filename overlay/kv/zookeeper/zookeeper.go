@@ -54,7 +54,7 @@ var _ kv.Store = (*Store)(nil)
 
 // New makes a store. It does not connect yet.
 func New(l kv.Location) (*Store, error) {
-	dial, err := dialer(l)
+	dial, err := Dialer(l)
 	if err != nil {
 		return nil, err
 	}
