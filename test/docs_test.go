@@ -32,7 +32,7 @@ var notRun = map[string]string{
 	"docs/runtimes.md: usernet integrate docker --write && systemctl --user daemon-reload && systemctl --user restart docker": needsDocker,
 	"docs/runtimes.md: docker network create -d usernet --ipam-driver usernet --ipam-opt network=mynet mynet":                 needsDocker,
 
-	"docs/performance.md: make bench BENCHFLAGS=\"--seconds 1 --markdown tables.md --svg docs/performance.svg \\": "takes an hour",
+	"docs/performance.md: make bench BENCHFLAGS=\"--seconds 1 --markdown tables.md --svg docs/performance.svg --peers DIR \\": "takes an hour",
 }
 
 // before are the commands that a page takes to have been run.
