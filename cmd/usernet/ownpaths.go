@@ -13,7 +13,7 @@ import (
 // a command has started, and for the store that a user put aside as the message about a damaged one says.
 var stateFiles = []string{
 	"usernet.db", "usernet.db.good", "usernet.db.new", "usernet.db.damaged", "containers", "cluster",
-	"docker-store", "vm",
+	"docker-store", "flannel", "vm",
 	socketFile, socketFile + ".new", daemonLog, daemonLog + ".1",
 }
 
