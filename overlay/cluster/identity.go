@@ -74,17 +74,5 @@ func (i Identity) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".identity-") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), identityPath(dir))
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return overlay.ReplaceFile(identityPath(dir), text)
 }

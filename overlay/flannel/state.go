@@ -68,17 +68,5 @@ func (s state) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".state-") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), statePath(dir))
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return overlay.ReplaceFile(statePath(dir), text)
 }

@@ -92,10 +92,7 @@ func (l *leases) save() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(l.path+".new", text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(l.path+".new", l.path)
+	return overlay.ReplaceFile(l.path, text)
 }
 
 // add notes an address that was taken.

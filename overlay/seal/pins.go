@@ -124,16 +124,7 @@ func (p *Pins) write(keys map[overlay.HostID]overlay.Key) error {
 	if err != nil {
 		return fail(err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(p.path), pinFile+".*")
-	if err != nil {
-		return fail(err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fail(err)
-	}
-	if err := os.Rename(f.Name(), p.path); err != nil {
+	if err := overlay.ReplaceFile(p.path, b); err != nil {
 		return fail(err)
 	}
 	return nil
