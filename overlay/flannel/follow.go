@@ -34,7 +34,7 @@ func (n *Node) follow() {
 		if delay *= 2; heard {
 			delay = retryFirst
 		}
-		pause(n.ctx, min(delay, retryMost))
+		kv.Sleep(n.ctx, min(delay, retryMost))
 	}
 }
 

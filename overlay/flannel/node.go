@@ -145,7 +145,7 @@ func (n *Node) save() {
 		if err := n.snapshot().save(n.opts.Dir); err != nil {
 			n.log.Warn("flannel's state is not saved", "error", err)
 		}
-		pause(n.ctx, saveEvery)
+		kv.Sleep(n.ctx, saveEvery)
 	}
 }
 
@@ -197,17 +197,5 @@ func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
-	}
-}
-
-// pause waits, and says whether ctx still lives.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -44,7 +44,7 @@ func (b *Backend) Watch(ctx context.Context) iter.Seq2[table.Event, error] {
 			if listed {
 				wait = minRetry
 			}
-			if !sleep(ctx, wait*3/4+rand.N(wait/2)) {
+			if !Sleep(ctx, wait*3/4+rand.N(wait/2)) {
 				return
 			}
 			wait = min(2*wait, maxRetry)
@@ -52,8 +52,8 @@ func (b *Backend) Watch(ctx context.Context) iter.Seq2[table.Event, error] {
 	}
 }
 
-// sleep waits, and says whether ctx is not done.
-func sleep(ctx context.Context, d time.Duration) bool {
+// Sleep waits, and says whether ctx is not done.
+func Sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -113,7 +113,7 @@ func (b *Backend) probe(ctx context.Context, cancel context.CancelCauseFunc) {
 			cancel(err)
 			return
 		}
-		if !sleep(ctx, b.config.AliveTTL/3) {
+		if !Sleep(ctx, b.config.AliveTTL/3) {
 			return
 		}
 	}
@@ -192,7 +192,7 @@ func (b *Backend) keepAlive(ctx context.Context) {
 			b.revoke(lease)
 		}
 		if err != nil {
-			sleep(ctx, b.config.AliveTTL/10)
+			Sleep(ctx, b.config.AliveTTL/10)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/kv"
 )
 
 var _ network.Allocator = (*Member)(nil)
@@ -32,7 +33,7 @@ func (m *Member) change(ctx context.Context, key string, edit func(old []byte) (
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
-		rest(ctx, time.Duration(rand.IntN(20))*time.Millisecond) // the hosts do not meet again
+		kv.Sleep(ctx, time.Duration(rand.IntN(20))*time.Millisecond) // the hosts do not meet again
 	}
 	return fmt.Errorf("%s: other hosts write it all the time", key)
 }

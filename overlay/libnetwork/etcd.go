@@ -226,7 +226,7 @@ func (s *etcd) Watch(ctx context.Context, dir string, changed func()) {
 		if next == 0 {
 			a, err := s.position(ctx, dir)
 			if err != nil {
-				rest(ctx, etcdRetry)
+				kv.Sleep(ctx, etcdRetry)
 				continue
 			}
 			next = a + 1
@@ -238,7 +238,7 @@ func (s *etcd) Watch(ctx context.Context, dir string, changed func()) {
 		switch {
 		case err != nil:
 			next = 0 // the events after it may not be kept any more (error 401)
-			rest(ctx, etcdRetry/10)
+			kv.Sleep(ctx, etcdRetry/10)
 		case a.Node.Modified >= next:
 			next = a.Node.Modified + 1
 			changed()
@@ -256,16 +256,6 @@ func (s *etcd) position(ctx context.Context, dir string) (uint64, error) {
 		}
 	}
 	return 0, errors.New("no server of etcd answers")
-}
-
-// rest waits, but not longer than ctx.
-func rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // Close implements Store.

@@ -12,6 +12,7 @@ import (
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/fabric"
+	"github.com/usernet/usernet/overlay/kv"
 	"github.com/usernet/usernet/overlay/table"
 )
 
@@ -171,7 +172,7 @@ func (m *Member) work() {
 		select {
 		case <-m.ctx.Done():
 		case <-m.woken:
-			rest(m.ctx, syncPause)
+			kv.Sleep(m.ctx, syncPause)
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -113,7 +113,7 @@ func do[T any](ctx context.Context, s *zooKeeper, call func(*zk.Conn) (T, error)
 		defer func() { <-s.calls }()
 		v, err := call(s.conn)
 		for errors.Is(err, zk.ErrNoServer) && ctx.Err() == nil { // it was not sent: there may be one in a moment
-			rest(ctx, zkRetry)
+			kv.Sleep(ctx, zkRetry)
 			v, err = call(s.conn)
 		}
 		done <- outcome{v, err}
