@@ -44,7 +44,7 @@ func (d *Daemon) importNetworks(whole bool) {
 			d.log.Warn("a network of the cluster cannot be used here", "network", n.Name, "error", err)
 			continue
 		}
-		d.tellSubnets()
+		d.updateSubnets()
 		d.nameNetwork(n)
 		if old == nil {
 			d.warnOfOverlap(n)
@@ -95,7 +95,7 @@ func (d *Daemon) warnOfOverlap(n *network.Network) {
 // forgetNetwork ends what runs behind a network that the model has no more.
 func (d *Daemon) forgetNetwork(n *network.Network) {
 	d.dropBridge(n.ID)
-	d.tellSubnets()
+	d.updateSubnets()
 	for _, c := range d.names.OfNetwork(n.ID) {
 		if strings.Contains(c, elsewhereMark) {
 			d.names.RemoveContainer(c)

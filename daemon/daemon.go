@@ -191,7 +191,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.bridges, d.runtimes = map[string]*bridgeSlot{}, map[string]*containerRuntime{}
 	d.adoptAddresses()
 	d.resumeLeases()
-	d.tellSubnets()
+	d.updateSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)
 	d.addReceivedPorts(received)
 	if err := d.startDNS(); err != nil {

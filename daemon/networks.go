@@ -18,8 +18,8 @@ const agentTimeout = 10 * time.Second
 // Networks returns all networks.
 func (d *Daemon) Networks() []*network.Network { return d.model.Networks() }
 
-// tellSubnets has the forwarders know the subnets of all networks, which lead nowhere outside.
-func (d *Daemon) tellSubnets() {
+// updateSubnets tells the forwarders the subnets of all networks, which lead nowhere outside.
+func (d *Daemon) updateSubnets() {
 	d.shared.SetNetworks(func() (list []netip.Prefix) {
 		for _, n := range d.model.Networks() {
 			if n.ConfigOnly {
@@ -79,7 +79,7 @@ func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*
 	if err != nil {
 		return nil, "", err
 	}
-	d.tellSubnets()
+	d.updateSubnets()
 	d.nameNetwork(n)
 	d.networkEvent("create", n.ID, n.Name, map[string]string{"type": n.Driver})
 	return n, warning, nil

@@ -12,7 +12,7 @@
 //
 // # A sandbox's first process
 //
-// PID 1 furnishes the sandbox (runInit): mounts, /dev, names, files of /etc. It hands the process that started it what
+// PID 1 sets up the sandbox (runInit): mounts, /dev, names, files of /etc. It hands the process that started it what
 // that one keeps, moves to a copy of its mount namespace in which the mounts are locked (lockMounts), and executes
 // itself again as the parent of the command (runCommand), which it starts from a thread that has the command's Limits.
 // The ids of the user namespace are chosen before all that (mapsFor).

@@ -55,7 +55,7 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 		return nil, err
 	}
 	end, files, err := p.receive()
-	if err == nil && end.Furnished { // with a terminal
+	if err == nil && end.SetUp { // with a terminal
 		if err := p.takeFiles(nil, files); err != nil {
 			p.Kill()
 			return nil, err
@@ -136,7 +136,7 @@ func becomeCommand(c *net.UnixConn, o execOrders) error {
 		if err != nil {
 			return err
 		}
-		if err := (furniture{master: master, console: slave}).handOut(c); err != nil {
+		if err := (setupFiles{master: master, console: slave}).handOut(c); err != nil {
 			return err
 		}
 	}

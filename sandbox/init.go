@@ -18,7 +18,7 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
-// runInit is the first part of a sandbox's PID 1: it furnishes the sandbox, hands out what the process that started it
+// runInit is the first part of a sandbox's PID 1: it sets up the sandbox, hands out what the process that started it
 // needs, locks the mounts, and goes on as runCommand.
 func runInit() error {
 	c, err := unixConn(controlFD)
@@ -36,7 +36,7 @@ func runInit() error {
 	if err != nil {
 		return refuse(c, err)
 	}
-	f, err := furnish(o)
+	f, err := setUpNamespaces(o)
 	if err != nil {
 		return refuse(c, err)
 	}
@@ -117,7 +117,7 @@ func closeStreams() {
 	}
 }
 
-// startCommand starts the command of a sandbox that is furnished.
+// startCommand starts the command of a sandbox that is set up.
 func startCommand(o orders) (pid int, err error) {
 	if o.Spec.WorkingDir != "" {
 		if err := enterDir(o.Spec.WorkingDir); err != nil {
@@ -177,7 +177,7 @@ func startCommand(o orders) (pid int, err error) {
 
 // handOut gives the files of /etc and the terminal to the process that started the sandbox; the terminal's other end
 // becomes the standard streams.
-func (f furniture) handOut(c *net.UnixConn) error {
+func (f setupFiles) handOut(c *net.UnixConn) error {
 	files := f.etc
 	if f.master != nil {
 		files = append(files, f.master)
@@ -193,7 +193,7 @@ func (f furniture) handOut(c *net.UnixConn) error {
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	return send(c, report{Furnished: true}, fds)
+	return send(c, report{SetUp: true}, fds)
 }
 
 // lookPath finds a command through the PATH that it will have.

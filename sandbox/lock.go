@@ -20,7 +20,7 @@ import (
 // it:
 //
 //	user namespace A ---- owns network, pid, IPC, UTS namespaces; init and command run in it
-//	    |                 mount namespace 1, furnished by the init, left and gone
+//	    |                 mount namespace 1, set up by the init, left and gone
 //	    '-- namespace B - owns mount namespace 2, the copy that all processes of the sandbox are in
 //
 // The network namespace thus belongs to the user namespace of the sandbox's processes as it would without the copy.

@@ -94,7 +94,7 @@ func fakeInit(c *net.UnixConn, files []*os.File, answers ...any) <-chan []orders
 
 func TestProceedTakesReportsApart(t *testing.T) {
 	files := Files{Hosts: "h\n", ResolvConf: "r\n", Hostname: "chosen"}
-	ready, furnished := report{Ready: true}, report{Furnished: true}
+	ready, setUp := report{Ready: true}, report{SetUp: true}
 	for _, c := range []struct {
 		name    string
 		files   int // that come with the first report
@@ -104,13 +104,13 @@ func TestProceedTakesReportsApart(t *testing.T) {
 		orders  int
 	}{
 		{"it runs", 0, []any{ready}, "", 0, 1},
-		{"furnished, then it runs", 3, []any{furnished, ready}, "", 0, 2},
+		{"set up, then it runs", 3, []any{setUp, ready}, "", 0, 2},
 		{"it is not found", 0, []any{report{Error: "not found", Code: 127}}, "not found", 127, 1},
-		{"furnished, then not executable", 3, []any{furnished, report{Error: "denied", Code: 126}}, "denied", 126, 2},
-		{"a file is missing", 2, []any{furnished, ready}, "2 files came from the sandbox's init, not 3", 125, 1},
-		{"a file too many", 4, []any{furnished, ready}, "4 files came from the sandbox's init, not 3", 125, 1},
+		{"set up, then not executable", 3, []any{setUp, report{Error: "denied", Code: 126}}, "denied", 126, 2},
+		{"a file is missing", 2, []any{setUp, ready}, "2 files came from the sandbox's init, not 3", 125, 1},
+		{"a file too many", 4, []any{setUp, ready}, "4 files came from the sandbox's init, not 3", 125, 1},
 		{"the init ends", 0, []any{nil}, "ended before the command ran", 0, 1},
-		{"the init ends when it has furnished", 3, []any{furnished, nil}, "ended before the command ran", 0, 2},
+		{"the init ends when it has set up", 3, []any{setUp, nil}, "ended before the command ran", 0, 2},
 		{"nonsense", 1, []any{"text"}, "ended before the command ran", 0, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -15,7 +15,7 @@ func (p *Process) Proceed(files Files) error {
 		return err
 	}
 	r, received, err := p.receive()
-	if err == nil && r.Furnished {
+	if err == nil && r.SetUp {
 		if err := p.takeFiles(o.Etc, received); err != nil {
 			return &ExitError{125, err.Error()}
 		}

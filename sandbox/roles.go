@@ -14,8 +14,8 @@ import (
 // The roles, as first argument of the binary. No command has such a name.
 const (
 	roleAgent   = "__agent"   // configures a network namespace, then ends
-	roleInit    = "__init"    // PID 1 of a sandbox, which furnishes it
-	roleCommand = "__command" // PID 1 of a sandbox that is furnished, parent of the command
+	roleInit    = "__init"    // PID 1 of a sandbox, which sets it up
+	roleCommand = "__command" // PID 1 of a sandbox that is set up, parent of the command
 	roleUser    = "__user"    // becomes a command that has another user's id in a sandbox with one id
 	roleProbe   = "__probe"   // tries in namespaces of its own what an init does, for Check
 	roleHold    = "__hold"    // holds namespaces until it is killed

@@ -136,7 +136,7 @@ func TestTerminalReachesTheCommand(t *testing.T) {
 	}
 }
 
-func TestConfigureFurnishesTheNetwork(t *testing.T) {
+func TestConfigureSetsUpTheNetwork(t *testing.T) {
 	var reply *Reply
 	text, code := output(
 		t,

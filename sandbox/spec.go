@@ -84,8 +84,8 @@ type orders struct {
 type report struct {
 	Error string `json:",omitempty"`
 	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
-	// Furnished: the descriptors of the files in orders.Etc come with it, and that of a terminal; it waits for orders
+	// SetUp: the descriptors of the files in orders.Etc come with it, and that of a terminal; it waits for orders
 	// again.
-	Furnished bool `json:",omitempty"`
-	Ready     bool `json:",omitempty"` // the command runs
+	SetUp bool `json:",omitempty"`
+	Ready bool `json:",omitempty"` // the command runs
 }

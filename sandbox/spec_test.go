@@ -115,7 +115,7 @@ func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 	for _, sent := range []any{
 		&orders{spec, "chosen", []string{"hosts"}},
 		&report{Error: "why", Code: 126},
-		&report{Furnished: true},
+		&report{SetUp: true},
 		&execOrders{Spec: spec, Root: 9, OneID: true},
 		&request,
 		&Request{},

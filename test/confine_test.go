@@ -28,7 +28,7 @@ func TestDaemonIsConfined(t *testing.T) {
 	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", d.cmd.Process.Pid)); err == nil {
 		t.Error("the daemon's environment can be read by its user's other programs")
 	}
-	// Everything that needs more than the daemon has left: entering, leaving and furnishing sandboxes.
+	// Everything that needs more than the daemon has left: entering, leaving and setting up sandboxes.
 	twoOn(d, "mynet")
 	d.idle("one")
 	d.ok("network", "connect", "mynet", "one")

@@ -32,11 +32,25 @@ type values struct {
 	only4, only6                                                bool
 }
 
+// flags are pasta's options, in the order of --help.
 func flags(o *Options, v *values) *pflag.FlagSet {
 	f := pflag.NewFlagSet("pasta", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.SetInterspersed(false) // what follows the command is the command's
 	f.SortFlags = false
+	o.processFlags(f)
+	v.addressFlags(o, f)
+	v.nameServerFlags(o, f)
+	o.protocolFlags(f)
+	v.mappingFlags(o, f)
+	o.portFlags(f)
+	v.namespaceFlags(o, f)
+	refusePasstOnly(f)
+	return f
+}
+
+// processFlags are about the process itself.
+func (o *Options) processFlags(f *pflag.FlagSet) {
 	f.BoolVarP(&o.Debug, "debug", "d", false, "be verbose")
 	f.BoolVar(&o.Trace, "trace", false, "be extra verbose; implies --debug")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "print no informational messages")
@@ -49,6 +63,10 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.BoolVar(&o.Version, "version", false, "show the version")
 	f.StringVarP(&o.PCAP, "pcap", "p", "", "capture the namespace's packets to this file")
 	f.StringVarP(&o.PIDFile, "pid", "P", "", "write the process id to this file")
+}
+
+// addressFlags are about the interface, its addresses and routes.
+func (v *values) addressFlags(o *Options, f *pflag.FlagSet) {
 	f.StringVarP(&v.mtu, "mtu", "m", "", "MTU in bytes; 0 assigns none (default 65520)")
 	f.StringArrayVarP(&v.addrs, "address", "a", nil, "address of the namespace, once for each family")
 	f.StringVarP(&v.netmask, "netmask", "n", "", "IPv4 mask, dotted or as bits")
@@ -64,12 +82,20 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.StringArrayVarP(&v.outbound, "outbound", "o", nil, "source address of connections, once for each family")
 	f.StringVar(&o.OutboundIf[v4], "outbound-if4", "", "the interface that IPv4 leaves by")
 	f.StringVar(&o.OutboundIf[v6], "outbound-if6", "", "the interface that IPv6 leaves by")
+}
+
+// nameServerFlags are about DNS.
+func (v *values) nameServerFlags(o *Options, f *pflag.FlagSet) {
 	f.StringArrayVarP(&v.dns, "dns", "D", nil, "name server that the namespace is told, or none")
 	f.StringArrayVar(&v.dnsForward, "dns-forward", nil, "address whose DNS questions go to the host's name server")
 	f.StringArrayVar(&v.dnsHost, "dns-host", nil, "the name server that --dns-forward leads to")
 	f.StringArrayVarP(&v.search, "search", "S", nil, "search domains that the namespace is told, or none")
 	f.BoolVar(&o.DHCPDNS, "dhcp-dns", false, "tell name servers by DHCP, DHCPv6 and NDP")
 	f.BoolVar(&o.DHCPSearch, "dhcp-search", false, "tell search domains by DHCP, DHCPv6 and NDP")
+}
+
+// protocolFlags leave protocols out.
+func (o *Options) protocolFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.NoTCP, "no-tcp", false, "no TCP")
 	f.BoolVar(&o.NoUDP, "no-udp", false, "no UDP")
 	f.BoolVar(&o.NoICMP, "no-icmp", false, "no ICMP echo")
@@ -78,6 +104,10 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.BoolVar(&o.NoDHCPv6, "no-dhcpv6", false, "no DHCPv6 server")
 	f.BoolVar(&o.NoRA, "no-ra", false, "no router advertisements")
 	f.BoolVar(&o.FreeBind, "freebind", false, "bind to addresses that the host does not have yet")
+}
+
+// mappingFlags are about addresses that lead to the host, address families and names.
+func (v *values) mappingFlags(o *Options, f *pflag.FlagSet) {
 	f.StringArrayVar(&v.mapLoopback, "map-host-loopback", nil, "address that leads to the host's loopback, or none")
 	f.BoolVar(&o.NoMapGateway, "no-map-gw", false, "the gateway's address does not lead to the host")
 	f.StringArrayVar(&v.mapGuest, "map-guest-addr", nil, "address that leads to the host at the address that both have")
@@ -86,6 +116,10 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.StringVarP(&o.Hostname, "hostname", "H", "", "host name that DHCP tells")
 	f.StringVar(&o.FQDN, "fqdn", "", "full name that DHCP tells")
 	f.StringVarP(&o.Interface, "ns-ifname", "I", "", "name of the interface in the namespace")
+}
+
+// portFlags are about forwarded ports.
+func (o *Options) portFlags(f *pflag.FlagSet) {
 	f.VarP(portFlag{&o.TCP}, "tcp-ports", "t", "TCP ports of the host that lead to the namespace")
 	f.VarP(portFlag{&o.UDP}, "udp-ports", "u", "UDP ports of the host that lead to the namespace")
 	f.VarP(portFlag{&o.TCPNS}, "tcp-ns", "T", "TCP ports of the namespace that lead to the host")
@@ -96,6 +130,10 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 		false,
 		"connections of the host's loopback arrive on the namespace's",
 	)
+}
+
+// namespaceFlags are about the namespace that is joined, and how it is set up.
+func (v *values) namespaceFlags(o *Options, f *pflag.FlagSet) {
 	f.StringVar(&o.UserNS, "userns", "", "path of the user namespace to join")
 	f.StringVar(&o.NetNS, "netns", "", "path or name of the network namespace to join")
 	f.BoolVar(&o.NetNSOnly, "netns-only", false, "join no user namespace")
@@ -112,6 +150,10 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 	f.StringVar(&v.name, "usernet-name", "", "the container's name there (or $USERNET_NAME)")
 	f.StringVar(&v.nsMAC, "ns-mac-addr", "", "MAC address of the interface in the namespace")
 	f.BoolVar(&o.NoSplice, "no-splice", false, "all traffic crosses the interface")
+}
+
+// refusePasstOnly defines the options that are passt's alone, so that they are refused by name.
+func refusePasstOnly(f *pflag.FlagSet) {
 	for name, short := range map[string]string{
 		"socket-path":        "s",
 		"socket":             "",
@@ -126,7 +168,6 @@ func flags(o *Options, v *values) *pflag.FlagSet {
 		f.VarPF(refused(name), name, short, "").NoOptDefVal = " "
 		_ = f.MarkHidden(name) // it is defined
 	}
-	return f
 }
 
 // portFlag makes Ports a flag that adds up.

@@ -17,6 +17,7 @@ const maxName = 253
 // minLog is the smallest log file that makes sense, in bytes.
 const minLog = 4096
 
+// resolve checks the flags that have a value.
 func (o *Options) resolve(v *values) (err error) {
 	o.Debug = o.Debug || o.Trace
 	o.Networks, o.Name = joined.Networks(v.networks), joined.Name(v.name)
@@ -30,6 +31,29 @@ func (o *Options) resolve(v *values) (err error) {
 			return fmt.Errorf("invalid MTU: %s: give 68 to 65535 bytes, or 0 to assign none (RFC 791)", v.mtu)
 		}
 	}
+	if err := o.resolveAddresses(v); err != nil {
+		return err
+	}
+	if o.Netmask, err = netmask(v.netmask); err != nil {
+		return err
+	}
+	if o.RouterMAC, err = mac("mac-addr", v.mac); err != nil {
+		return err
+	}
+	if o.MAC, err = mac("ns-mac-addr", v.nsMAC); err != nil {
+		return err
+	}
+	if err := o.resolvePorts(); err != nil {
+		return err
+	}
+	if err := o.checkLengths(); err != nil {
+		return err
+	}
+	return o.resolveNames(v)
+}
+
+// resolveAddresses sorts the addresses of each option by family.
+func (o *Options) resolveAddresses(v *values) error {
 	for _, p := range []struct {
 		name   string
 		values []string
@@ -51,15 +75,11 @@ func (o *Options) resolve(v *values) (err error) {
 	if o.NoMapLoopback {
 		o.NoMapGateway = true
 	}
-	if o.Netmask, err = netmask(v.netmask); err != nil {
-		return err
-	}
-	if o.RouterMAC, err = mac("mac-addr", v.mac); err != nil {
-		return err
-	}
-	if o.MAC, err = mac("ns-mac-addr", v.nsMAC); err != nil {
-		return err
-	}
+	return nil
+}
+
+// resolvePorts gives each direction and protocol its mode, and checks the ports of the namespace.
+func (o *Options) resolvePorts() error {
 	for _, p := range []struct {
 		name  string
 		ports *Ports
@@ -82,6 +102,11 @@ func (o *Options) resolve(v *values) (err error) {
 			}
 		}
 	}
+	return nil
+}
+
+// checkLengths checks what has a length or size that others fix.
+func (o *Options) checkLengths() error {
 	for _, p := range []struct{ name, value string }{{"hostname", o.Hostname}, {"fqdn", o.FQDN}} {
 		if len(p.value) > maxName {
 			return fmt.Errorf("invalid %s: %s: %d characters at most", p.name, p.value, maxName)
@@ -93,7 +118,7 @@ func (o *Options) resolve(v *values) (err error) {
 	if len(o.Interface) > 15 { // IFNAMSIZ in <linux/if.h>
 		return fmt.Errorf("invalid interface name: %s: 15 characters at most", o.Interface)
 	}
-	return o.resolveNames(v)
+	return nil
 }
 
 func (o *Options) resolveNames(v *values) error {

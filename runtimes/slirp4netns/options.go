@@ -143,16 +143,8 @@ func (o *Options) resolve(f *pflag.FlagSet, r *raw) (err error) {
 	}
 	o.DisableHostLoopback = o.DisableHostLoopback || r.oldLoopback
 	o.Sandbox = o.Sandbox || r.oldSandbox
-	for _, d := range []struct {
-		name, value string
-		fd          *int
-	}{{"exit-fd", r.exitFD, &o.ExitFD}, {"ready-fd", r.readyFD, &o.ReadyFD}} {
-		if !f.Changed(d.name) {
-			continue
-		}
-		if *d.fd, err = strconv.Atoi(d.value); err != nil || *d.fd < 0 {
-			return usageErrorf("%s must be a non-negative integer", d.name)
-		}
+	if err := o.resolveDescriptors(f, r); err != nil {
+		return err
 	}
 	o.Networks, o.Name = joined.Networks(r.networks), joined.Name(r.name)
 	if o.MTU, err = strconv.Atoi(r.mtu); err != nil || o.MTU <= 0 || o.MTU > maxMTU {
@@ -166,16 +158,8 @@ func (o *Options) resolve(f *pflag.FlagSet, r *raw) (err error) {
 			return usageErrorf("userns path doesn't exist: %s", o.UserNSPath)
 		}
 	}
-	if r.mac != "" {
-		if !o.Configure {
-			return usageErrorf("--macaddress cannot be specified when --configure or -c is not specified")
-		}
-		if o.MAC, err = net.ParseMAC(r.mac); err != nil || len(o.MAC) != 6 || o.MAC[0]&1 != 0 {
-			return fmt.Errorf(
-				"%q is an invalid MAC address: macaddress has to be 6 hexadecimal bytes separated by ':', of one station",
-				r.mac,
-			)
-		}
+	if err := o.resolveMAC(r); err != nil {
+		return err
 	}
 	if o.Outbound4, err = outbound(r.outbound4, "outbound-addr", "ipv4", netip.Addr.Is4); err != nil {
 		return err
@@ -187,6 +171,38 @@ func (o *Options) resolve(f *pflag.FlagSet, r *raw) (err error) {
 		func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() },
 	)
 	return err
+}
+
+// resolveDescriptors reads the numbers of the descriptors that tell of readiness and of the end.
+func (o *Options) resolveDescriptors(f *pflag.FlagSet, r *raw) (err error) {
+	for _, d := range []struct {
+		name, value string
+		fd          *int
+	}{{"exit-fd", r.exitFD, &o.ExitFD}, {"ready-fd", r.readyFD, &o.ReadyFD}} {
+		if !f.Changed(d.name) {
+			continue
+		}
+		if *d.fd, err = strconv.Atoi(d.value); err != nil || *d.fd < 0 {
+			return usageErrorf("%s must be a non-negative integer", d.name)
+		}
+	}
+	return nil
+}
+
+// resolveMAC reads the MAC address of the interface.
+func (o *Options) resolveMAC(r *raw) (err error) {
+	if r.mac != "" {
+		if !o.Configure {
+			return usageErrorf("--macaddress cannot be specified when --configure or -c is not specified")
+		}
+		if o.MAC, err = net.ParseMAC(r.mac); err != nil || len(o.MAC) != 6 || o.MAC[0]&1 != 0 {
+			return fmt.Errorf(
+				"%q is an invalid MAC address: macaddress has to be 6 hexadecimal bytes separated by ':', of one station",
+				r.mac,
+			)
+		}
+	}
+	return nil
 }
 
 func (o *Options) warn(text string) { o.Warnings = append(o.Warnings, text) }

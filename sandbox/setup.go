@@ -9,23 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// furniture are the parts of a new sandbox that the process which started it needs.
-type furniture struct {
+// setupFiles are the parts of a new sandbox that the process which started it needs.
+type setupFiles struct {
 	etc     []*os.File // files of /etc that it writes
 	master  *os.File   // its end of the terminal; nil: there is none that was made inside
 	console *os.File   // the command's end
 }
 
-// furnish gives the new namespaces their mounts and names. No other process is in them yet.
-func furnish(o orders) (f furniture, err error) {
+// setUpNamespaces gives the new namespaces their mounts and names. No other process is in them yet.
+func setUpNamespaces(o orders) (f setupFiles, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return f, fmt.Errorf("making mounts private: %w", err)
 	}
 	gids := mappedIDs("/proc/self/gid_map")
 	if o.Spec.Rootfs != "" {
-		f, err = furnishRoot(o)
+		f, err = setUpRootfs(o)
 	} else {
-		f, err = furnishCallers(o)
+		f, err = setUpCallersFiles(o)
 	}
 	if err != nil {
 		return f, err
@@ -44,8 +44,8 @@ func furnish(o orders) (f furniture, err error) {
 // ownsNet says whether the sandbox has a network namespace of its own.
 func (s Spec) ownsNet() bool { return !s.HostNetwork && s.JoinNet == nil }
 
-// furnishCallers furnishes a sandbox that has the caller's files.
-func furnishCallers(o orders) (f furniture, err error) {
+// setUpCallersFiles sets up a sandbox that has the caller's files.
+func setUpCallersFiles(o orders) (f setupFiles, err error) {
 	if err := becomeRoot(); err != nil { // in the namespaces of another sandbox, or where it was asked for
 		return f, err
 	}
@@ -101,9 +101,9 @@ func callersReadOnly() error {
 	return nil
 }
 
-// furnishRoot makes the spec's directory the root file system, and all else of it the sandbox's own. The directory is
+// setUpRootfs makes the spec's directory the root file system, and all else of it the sandbox's own. The directory is
 // entered first: links in it, which an earlier container may have made, then lead nowhere outside.
-func furnishRoot(o orders) (f furniture, err error) {
+func setUpRootfs(o orders) (f setupFiles, err error) {
 	dir := o.Spec.Rootfs
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return f, fmt.Errorf("root file system %s: not a directory that can be read", dir)
@@ -146,7 +146,7 @@ func furnishRoot(o orders) (f furniture, err error) {
 	if err := os.Chdir("/"); err != nil {
 		return f, err
 	}
-	if f.etc, err = furnishNewRoot(o, opened, layers); err != nil {
+	if f.etc, err = mountInRootfs(o, opened, layers); err != nil {
 		return f, err
 	}
 	if o.Spec.TTY {
@@ -187,8 +187,8 @@ func mountSystem(s Spec) error {
 	return nil
 }
 
-// furnishNewRoot mounts what a root file system needs besides.
-func furnishNewRoot(o orders, opened map[string]tree, layers []layer) (etc []*os.File, err error) {
+// mountInRootfs mounts what a root file system needs besides.
+func mountInRootfs(o orders, opened map[string]tree, layers []layer) (etc []*os.File, err error) {
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return nil, fmt.Errorf("/tmp: %w", err)
 	}
