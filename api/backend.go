@@ -106,6 +106,9 @@ type Backend interface {
 	// LeaveCluster takes the records of a host (id or name; "": this one) out of the cluster. With force also where it
 	// is heard of, or containers of this one are on networks that span hosts.
 	LeaveCluster(ctx context.Context, host string, force bool) error
+	// ExposeSubnet has containers of other hosts reach a subnet through this host, and UnexposeSubnet ends that.
+	ExposeSubnet(ctx context.Context, subnet string) error
+	UnexposeSubnet(subnet string) error
 
 	// Events calls send for each event from since on. It returns nil where until is reached or ctx ends, and an error
 	// where send fails or the daemon ends.

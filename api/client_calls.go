@@ -59,6 +59,16 @@ func (c *Client) Cluster(ctx context.Context) (v Cluster, err error) {
 	return v, err
 }
 
+// ExposeSubnet has containers of other hosts reach a subnet through this host.
+func (c *Client) ExposeSubnet(ctx context.Context, subnet string) error {
+	return c.Do(ctx, "POST", "/usernet/cluster/expose", ExposeRequest{subnet}, nil)
+}
+
+// UnexposeSubnet ends that.
+func (c *Client) UnexposeSubnet(ctx context.Context, subnet string) error {
+	return c.Do(ctx, "POST", "/usernet/cluster/unexpose", ExposeRequest{subnet}, nil)
+}
+
 // LeaveCluster takes a host's records out of the cluster.
 func (c *Client) LeaveCluster(ctx context.Context, q LeaveRequest) error {
 	return c.Do(ctx, "POST", "/usernet/cluster/leave", q, nil)

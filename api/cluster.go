@@ -16,6 +16,19 @@ type Cluster struct {
 	Notes     []string          `json:",omitempty"` // what people have to know: conflicts, records that make no sense
 	Drops     map[string]uint64 `json:",omitempty"` // datagrams that belong to no network or host, by reason
 	Hosts     []ClusterHost
+	Routes    []ClusterRoute `json:",omitempty"` // subnets that are reached through hosts
+}
+
+// ClusterRoute is a subnet that a host exposes to the others.
+type ClusterRoute struct {
+	Subnet string
+	Host   string // id
+	Unused string `json:",omitempty"` // why the host that is asked does not send there; "": it does, or exposes it itself
+}
+
+// ExposeRequest names a subnet.
+type ExposeRequest struct {
+	Subnet string
 }
 
 // ClusterHost is a host of a cluster.

@@ -101,6 +101,12 @@ func (s *Server) clusterRoutes() []route {
 			func(r *http.Request, q LeaveRequest) (none, error) {
 				return none{}, s.b.LeaveCluster(r.Context(), q.Host, q.Force)
 			}),
+		on("POST", "/usernet/cluster/expose", "Have containers of other hosts reach a subnet through this host",
+			func(r *http.Request, q ExposeRequest) (none, error) {
+				return none{}, s.b.ExposeSubnet(r.Context(), q.Subnet)
+			}),
+		on("POST", "/usernet/cluster/unexpose", "End that a subnet is reached through this host",
+			func(_ *http.Request, q ExposeRequest) (none, error) { return none{}, s.b.UnexposeSubnet(q.Subnet) }),
 	}
 }
 

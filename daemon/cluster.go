@@ -26,6 +26,9 @@ func (d *Daemon) membersChanged(c table.Changes) {
 	for id := range c.Endpoints {
 		d.nameElsewhere(id)
 	}
+	if len(c.Networks) > 0 || c.Synced {
+		d.runExposing()
+	}
 }
 
 // importNetworks makes the model's networks that span hosts equal to the cluster's. Those that the cluster does not
@@ -271,7 +274,70 @@ func (d *Daemon) Cluster() (api.Cluster, error) {
 	for _, h := range s.Hosts {
 		out.Hosts = append(out.Hosts, api.ClusterHost(h))
 	}
+	for _, r := range s.Routes {
+		one := api.ClusterRoute{Subnet: r.Prefix.String(), Host: string(r.Host), Unused: r.Unused}
+		out.Routes = append(out.Routes, one)
+	}
 	return out, nil
+}
+
+// ExposeSubnet implements api.Backend.
+func (d *Daemon) ExposeSubnet(ctx context.Context, subnet string) error {
+	p, err := d.parseExposed(subnet)
+	if err != nil {
+		return err
+	}
+	for _, n := range d.model.Networks() {
+		for _, q := range n.Pools {
+			if q.Subnet.Overlaps(p) && !n.ConfigOnly {
+				return errdefs.Conflict("%s overlaps %s, which is network %s of this host", p, q.Subnet, n.Name)
+			}
+		}
+	}
+	if err := d.cluster.Expose(ctx, p); err != nil {
+		return err
+	}
+	d.runExposing()
+	return nil
+}
+
+// UnexposeSubnet implements api.Backend.
+func (d *Daemon) UnexposeSubnet(subnet string) error {
+	p, err := d.parseExposed(subnet)
+	if err != nil {
+		return err
+	}
+	return d.cluster.Unexpose(p)
+}
+
+func (d *Daemon) parseExposed(subnet string) (netip.Prefix, error) {
+	if d.cluster == nil {
+		return netip.Prefix{}, errNoCluster()
+	}
+	p, err := netip.ParsePrefix(subnet)
+	if err != nil || p != p.Masked() {
+		return netip.Prefix{}, errdefs.Invalid("%q is no subnet: give one such as 10.9.0.0/24", subnet)
+	}
+	if err := overlay.CheckRoute(p); err != nil {
+		return netip.Prefix{}, errdefs.Invalid("%w", err)
+	}
+	return p, nil
+}
+
+// runExposing has all networks that span hosts run here, as the gateway that others reach a subnet through has to be
+// there, also where no container of this host is.
+func (d *Daemon) runExposing() {
+	if d.cluster == nil || len(d.cluster.Exposed()) == 0 {
+		return
+	}
+	for _, n := range d.model.Networks() {
+		if n.Driver != network.DriverOverlay || n.Internal {
+			continue
+		}
+		if _, err := d.bridgeFor(n); err != nil {
+			d.log.Warn("what this host exposes is not reached from a network", "network", n.Name, "error", err)
+		}
+	}
 }
 
 // LeaveCluster implements api.Backend.

@@ -107,4 +107,5 @@ func (d *Daemon) startMember() {
 		d.nameElsewhere(n.ID)
 	}
 	d.member.Start()
+	d.runExposing()
 }

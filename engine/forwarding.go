@@ -7,6 +7,7 @@ import (
 
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/stack"
+	vswitch "github.com/usernet/usernet/switch"
 )
 
 // This file joins a gateway and a forwarder, neither of which knows the other, and answers the forwarder's questions
@@ -113,4 +114,24 @@ func (n *Network) bypassOutcome(inside netip.Addr, outside netip.AddrPort, answe
 	default:
 		a.cfg.Sockets.Unanswered(outside)
 	}
+}
+
+// A Router takes a frame for the gateway to where else its destination is, and says whether it did. It asks allow
+// whether the sender may send there. It must neither wait nor keep the frame.
+type Router func(f *vswitch.Frame, allow func(src netip.Addr, proto uint8, dst netip.AddrPort) bool) bool
+
+// SetRouter has r see what is for the gateway first; nil: nobody does.
+func (n *Network) SetRouter(r Router) {
+	if r == nil {
+		n.gw.SetDetour(nil)
+		return
+	}
+	n.gw.SetDetour(func(f *vswitch.Frame) bool { return r(f, n.mayRoute) })
+}
+
+// mayRoute says whether an attachment may send to an address that is reached by the Router. What it may not, the
+// gateway refuses as it does all else.
+func (n *Network) mayRoute(src netip.Addr, proto uint8, dst netip.AddrPort) bool {
+	a := dst.Addr()
+	return !n.cfg.Internal && !n.gw.Owns(a) && !n.shared.IsInside(a) && n.allow(src, proto, dst) == nil
 }

@@ -75,6 +75,9 @@ func (s *Shared) SetNetworks(list func() []netip.Prefix) {
 // OwnsAddr says whether an address is the machine's.
 func (s *Shared) OwnsAddr(a netip.Addr) bool { return s.host.Has(a) }
 
+// IsInside says whether an address is of one of the networks, or the machine's own.
+func (s *Shared) IsInside(a netip.Addr) bool { return s.networks.contain(a) || s.host.Has(a) }
+
 // maxReactors is how many networks have a reactor of their own, so that one which hangs is one network's. Each waits in
 // a thread: some 20 KiB with its stacks. Networks beyond that share them.
 const maxReactors = 64

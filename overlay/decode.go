@@ -175,6 +175,47 @@ func (b Block) check() error {
 	return err
 }
 
+func (r Route) check() error {
+	if err := CheckRoute(r.Prefix); err != nil {
+		return err
+	}
+	_, err := ParseHostID(string(r.Host))
+	return err
+}
+
+// Shortest prefixes of routes: nothing that draws a large part of all addresses to one host.
+const (
+	minRoute4 = 8
+	minRoute6 = 16
+)
+
+// unroutable are addresses that mean something else on each host, or are no single one's.
+var unroutable = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/3"), netip.MustParsePrefix("::/32"), netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("64:ff9b::/96"),
+}
+
+// CheckRoute says why no host may be the way to a subnet; nil where one may.
+func CheckRoute(p netip.Prefix) error {
+	least := minRoute4
+	if p.Addr().Is6() {
+		least = minRoute6
+	}
+	switch {
+	case !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() || p.Addr().Zone() != "":
+		return fmt.Errorf("%s is no subnet", p)
+	case p.Bits() < least:
+		return fmt.Errorf("%s is too large to be behind one host: /%d and smaller are possible", p, least)
+	}
+	for _, u := range unroutable {
+		if u.Overlaps(p) {
+			return fmt.Errorf("%s has addresses of %s, which mean something else on each host", p, u)
+		}
+	}
+	return nil
+}
+
 func (n Name) check() error {
 	if !isHex(n.Network, idLen) {
 		return fmt.Errorf("network id %.80q", n.Network)

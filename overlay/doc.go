@@ -12,6 +12,7 @@
 //	vnis/<n>                    Name      which network has a number on the wire
 //	blocks/<network>/<prefix>   Block     which host gives out the addresses of a part of a subnet
 //	eps/<network>/<address>     Endpoint  which container has an address, and on which host
+//	routes/<prefix>             Route     a subnet elsewhere that is reached through a host
 //	alive/<id>                  none      a host that is heard of; made by the backend (package table)
 //
 // What comes from other hosts is read strictly: a record with an unknown field, a field out of its bounds, or a key

@@ -21,6 +21,7 @@ const (
 	KindVNI      Kind = "vnis"
 	KindBlock    Kind = "blocks"
 	KindEndpoint Kind = "eps"
+	KindRoute    Kind = "routes"
 )
 
 // MaxKey is the length of the longest key: netnames/ and a name of 255 bytes, each of which may be written as three.
@@ -53,6 +54,9 @@ func BlockKey(network string, p netip.Prefix) string {
 func EndpointKey(network string, a netip.Addr) string {
 	return string(KindEndpoint) + "/" + network + "/" + a.String()
 }
+
+// RouteKey is the key that one host that a subnet is behind can have.
+func RouteKey(p netip.Prefix) string { return string(KindRoute) + "/" + prefixText(p) }
 
 // prefixText writes a prefix without a slash, which separates the parts of a key.
 func prefixText(p netip.Prefix) string { return fmt.Sprintf("%s-%d", p.Addr(), p.Bits()) }
@@ -99,6 +103,10 @@ func ParseKey(key string) (ParsedKey, error) {
 	case KindPool:
 		if k.Prefix, err = parsePrefixText(rest); err == nil {
 			again = PoolKey(k.Prefix)
+		}
+	case KindRoute:
+		if k.Prefix, err = parsePrefixText(rest); err == nil {
+			again = RouteKey(k.Prefix)
 		}
 	case KindVNI:
 		var n uint64

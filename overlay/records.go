@@ -130,13 +130,19 @@ type Block struct {
 	Host    HostID       `json:"host"`
 }
 
+// Route is a subnet outside of the cluster's networks that is reached through a host, which has exposed it.
+type Route struct {
+	Host   HostID       `json:"host"`
+	Prefix netip.Prefix `json:"prefix"`
+}
+
 // Name says which network a name, a subnet or a number on the wire belongs to.
 type Name struct {
 	Network string `json:"network"` // id
 }
 
 // compile-time check that records are records.
-var _ = []record{Host{}, Network{}, Endpoint{}, Block{}, Name{}}
+var _ = []record{Host{}, Network{}, Endpoint{}, Block{}, Name{}, Route{}}
 
 // record is what all of them can do.
 type record interface {

@@ -31,6 +31,7 @@ type linkEndpoint struct {
 	port       atomic.Pointer[vswitch.Port]            // nil until connected, and after Close
 	own        atomic.Pointer[ownAddresses]            // what the gateway answers ARP and NDP for
 	datagrams  atomic.Pointer[Gateway]                 // handles datagrams past netstack; nil: netstack handles them
+	detour     atomic.Pointer[func(*vswitch.Frame) bool]
 
 	proxyAllBut []netip.Addr // see Config; set before connect
 
@@ -156,6 +157,9 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 	}
 	if faults.Enabled && len(f.Payload) > 0 {
 		faults.Check(faults.Gateway, f.Payload[0])
+	}
+	if detour := e.detour.Load(); detour != nil && (*detour)(f) {
+		return nil
 	}
 	wanted, udp := e.own.Load().wants(f)
 	if !wanted {

@@ -26,8 +26,38 @@ func clusterCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(clusterLs(), clusterInspect(), clusterLeave(), clusterKey())
+	c.AddCommand(clusterLs(), clusterInspect(), clusterLeave(), clusterKey(), clusterExpose(), clusterUnexpose())
 	return c
+}
+
+func clusterExpose() *cobra.Command {
+	return &cobra.Command{
+		Use:   "expose SUBNET",
+		Short: "Have containers of other hosts reach a subnet through this host",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			return cl.ExposeSubnet(c.Context(), args[0])
+		},
+	}
+}
+
+func clusterUnexpose() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unexpose SUBNET",
+		Short: "End that a subnet is reached through this host",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := client()
+			if err != nil {
+				return err
+			}
+			return cl.UnexposeSubnet(c.Context(), args[0])
+		},
+	}
 }
 
 func clusterKey() *cobra.Command {
@@ -63,7 +93,7 @@ func clusterLs() *cobra.Command {
 				}
 				return nil
 			}
-			return writeHosts(os.Stdout, v.Hosts)
+			return writeHosts(os.Stdout, v.Hosts, v.Routes)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
@@ -79,10 +109,18 @@ func describeCluster(ctx context.Context) (api.Cluster, error) {
 	return cl.Cluster(ctx)
 }
 
-// writeHosts writes a table of hosts.
-func writeHosts(to io.Writer, hosts []api.ClusterHost) error {
+// writeHosts writes a table of hosts, with the subnets behind them; those that are not used have a mark.
+func writeHosts(to io.Writer, hosts []api.ClusterHost, routes []api.ClusterRoute) error {
+	exposed := map[string][]string{}
+	for _, r := range routes {
+		s := r.Subnet
+		if r.Unused != "" {
+			s += "!"
+		}
+		exposed[r.Host] = append(exposed[r.Host], s)
+	}
 	w := tabwriter.NewWriter(to, 6, 1, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tADDRESS\tSTATE\tPATH\tMTU\tRTT\tIN\tOUT\tINTERFACES")
+	fmt.Fprintln(w, "ID\tNAME\tADDRESS\tSTATE\tPATH\tMTU\tRTT\tIN\tOUT\tINTERFACES\tEXPOSES")
 	for _, h := range hosts {
 		id, address, path, mtu, rtt := h.ID[:min(len(h.ID), 12)], "-", cmp.Or(h.Path, "-"), "-", "-"
 		if h.Self {
@@ -97,8 +135,9 @@ func writeHosts(to io.Writer, hosts []api.ClusterHost) error {
 		if h.RTT > 0 {
 			rtt = h.RTT.Round(10 * time.Microsecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", id, h.Name, address, hostState(h), path, mtu, rtt,
-			units.BytesSize(float64(h.BytesIn)), units.BytesSize(float64(h.BytesOut)), h.Endpoints)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", id, h.Name, address, hostState(h), path, mtu,
+			rtt, units.BytesSize(float64(h.BytesIn)), units.BytesSize(float64(h.BytesOut)), h.Endpoints,
+			cmp.Or(strings.Join(exposed[h.ID], ","), "-"))
 	}
 	return w.Flush()
 }
@@ -187,6 +226,7 @@ type clusterOptions struct {
 	key       string
 	advertise string
 	docker    string
+	accept    []string
 }
 
 func (o *clusterOptions) flags(c *cobra.Command) {
@@ -211,6 +251,12 @@ func (o *clusterOptions) flags(c *cobra.Command) {
 		"",
 		"where other hosts reach this one: ADDRESS or INTERFACE, with :PORT for the fabric's",
 	)
+	f.StringSliceVar(
+		&o.accept,
+		"cluster-accept-routes",
+		nil,
+		"reach subnets within this one through hosts that expose them: SUBNET[@HOST] (repeatable)",
+	)
 	f.StringVar(
 		&o.docker,
 		"docker-store",
@@ -234,6 +280,8 @@ func (o *clusterOptions) check() error {
 		return errors.New("--cluster-store-opt needs --cluster-store or --docker-store")
 	case len(o.join) == 0 && o.key != "":
 		return errors.New("--cluster-key needs --cluster-join")
+	case o.store == "" && len(o.join) == 0 && len(o.accept) > 0:
+		return errors.New("--cluster-accept-routes needs --cluster-store or --cluster-join")
 	case o.store == "" && len(o.join) == 0 && o.docker == "" && o.advertise != "":
 		return errors.New("--cluster-advertise needs --cluster-store or --cluster-join, or --docker-store")
 	}

@@ -36,6 +36,13 @@ func (o *clusterOptions) config(log *slog.Logger) (*cluster.Config, error) {
 		name = ""
 	}
 	cfg := &cluster.Config{Advertise: advertise, Name: name}
+	for _, s := range o.accept {
+		a, err := cluster.ParseAcceptedRoute(s)
+		if err != nil {
+			return nil, err
+		}
+		cfg.AcceptRoutes = append(cfg.AcceptRoutes, a)
+	}
 	if o.store == "" {
 		return o.gossip(cfg, log)
 	}
@@ -55,7 +62,7 @@ func (o *clusterOptions) keyValue(cfg *cluster.Config, log *slog.Logger) (*clust
 	cfg.Towards = location.Hosts
 	shared := &sharedStore{open: func() (kv.Store, error) { return stores.Open(location) }}
 	cfg.Release = shared.release
-	cfg.Backend = func(id cluster.Identity, _ netip.Addr) (records.Backend, error) {
+	cfg.Backend = func(id cluster.Identity, _ netip.Addr, _ gossip.Paths) (records.Backend, error) {
 		store, err := shared.get()
 		if err != nil {
 			return nil, err
@@ -128,7 +135,7 @@ func (o *clusterOptions) gossip(cfg *cluster.Config, log *slog.Logger) (*cluster
 		}
 		cfg.Towards = append(cfg.Towards, h)
 	}
-	cfg.Backend = func(id cluster.Identity, addr netip.Addr) (records.Backend, error) {
+	cfg.Backend = func(id cluster.Identity, addr netip.Addr, paths gossip.Paths) (records.Backend, error) {
 		any := netip.IPv4Unspecified()
 		if addr.Is6() {
 			any = netip.IPv6Unspecified()
@@ -136,6 +143,7 @@ func (o *clusterOptions) gossip(cfg *cluster.Config, log *slog.Logger) (*cluster
 		c := gossip.Config{
 			Host: id.ID, Incarnation: id.Incarnation, Keys: keys, Seeds: cfg.Towards,
 			Bind: netip.AddrPortFrom(any, gossip.DefaultPort), Advertise: netip.AddrPortFrom(addr, 0), Log: log,
+			Paths: paths,
 		}
 		b, err := gossip.New(c)
 		if errors.Is(err, syscall.EADDRINUSE) { // another user's daemon has it; the others learn the port by gossip

@@ -194,7 +194,14 @@ without one by each other: usernet serve --cluster-store, or --cluster-join. Net
 		examples: "usernet cluster leave\nusernet cluster leave beta    # which will not come back",
 		args:     []completer{hosts},
 	},
-	"cluster key": {examples: "usernet cluster key > cluster.key"},
+	"cluster expose": {
+		long: `Have containers of other hosts, on networks that span hosts, reach a subnet through this host: a network behind it, to which its
+gateway connects by the host's own sockets. Other hosts use it where they accept it: usernet serve --cluster-accept-routes.`,
+		examples: "usernet cluster expose 198.51.100.0/24",
+		args:     []completer{nothing},
+	},
+	"cluster unexpose": {examples: "usernet cluster unexpose 198.51.100.0/24", args: []completer{nothing}},
+	"cluster key":      {examples: "usernet cluster key > cluster.key"},
 	"uplink": {
 		group: groupNetworks,
 		long: `See which devices of physical networks this user may use: a macvtap, or a TAP in a bridge or with routes of the host's, that an

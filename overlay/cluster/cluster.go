@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/usernet/usernet/network/boltstore"
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/fabric"
+	"github.com/usernet/usernet/overlay/gossip"
 	"github.com/usernet/usernet/overlay/seal"
 	"github.com/usernet/usernet/overlay/table"
 )
@@ -25,14 +27,17 @@ const DefaultPort = 4789
 // Config says how a host is a member. Dir and Backend have to be given.
 type Config struct {
 	Dir string // has the identity and the replica; made with mode 0700
-	// Backend opens what spreads the records. The identity is this host's; addr is where others reach it.
-	Backend func(id Identity, addr netip.Addr) (table.Backend, error)
+	// Backend opens what spreads the records. The identity is this host's; addr is where others reach it. Where the
+	// hosts themselves spread them (Scattered), paths lead to those that no socket reaches; else it is nil.
+	Backend func(id Identity, addr netip.Addr, paths gossip.Paths) (table.Backend, error)
 	// Release frees what the backends share, after the last one was closed. Nil: they share nothing.
 	Release func() error
 	// Scattered says that the backend has no single place that decides: hosts then begin to claim at different blocks,
 	// so that they seldom claim the same.
 	Scattered bool
 	Advertise Advertised
+	// AcceptRoutes are the subnets that other hosts may say are behind them.
+	AcceptRoutes []AcceptedRoute
 	// Towards are addresses (HOST:PORT) that lead to the other hosts, such as the store's.
 	Towards []string
 	Name    string // the machine's host name
@@ -54,6 +59,9 @@ type Cluster struct {
 	cancel  context.CancelFunc
 	ended   sync.WaitGroup
 	heard   chan heard // what other hosts tell of themselves
+	paths   atomic.Pointer[paths]
+	// exposing is held while what this host exposes is changed.
+	exposing sync.Mutex
 
 	mu struct {
 		sync.Mutex
@@ -66,11 +74,13 @@ type Cluster struct {
 		joined map[string]*joined // by network id
 		leases map[string]*leases // by network id
 		// refused are the hosts that came with another key than before.
-		refused map[overlay.HostID]bool
-		seen    map[overlay.HostID]netip.AddrPort // addresses of others that they do not name
-		reached map[overlay.HostID]bool           // others that answer
-		rates   map[overlay.HostID]*rate
-		left    bool // Leave was called
+		refused  map[overlay.HostID]bool
+		seen     map[overlay.HostID]netip.AddrPort // addresses of others that they do not name
+		reached  map[overlay.HostID]bool           // others that answer
+		rates    map[overlay.HostID]*rate
+		left     bool                 // Leave was called
+		exposed  []netip.Prefix       // subnets that others reach through this host
+		overlaps map[RouteStatus]bool // that were told of
 	}
 }
 
@@ -90,6 +100,9 @@ func Open(cfg Config) (*Cluster, error) {
 	c.mu.id = id
 	c.mu.own, c.mu.joined, c.mu.leases = map[string][]overlay.Endpoint{}, map[string]*joined{}, map[string]*leases{}
 	c.mu.refused, c.mu.rates = map[overlay.HostID]bool{}, map[overlay.HostID]*rate{}
+	if c.mu.exposed, err = loadExposed(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if c.replica, err = boltstore.Open(filepath.Join(cfg.Dir, "overlay.db")); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
@@ -111,7 +124,7 @@ func (c *Cluster) open() error {
 	if err != nil {
 		return err
 	}
-	backend, err := c.cfg.Backend(id, addrs[0])
+	backend, err := c.openBackend(id, addrs[0], f)
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
@@ -125,6 +138,23 @@ func (c *Cluster) open() error {
 	defer c.mu.Unlock()
 	c.mu.id, c.mu.addrs, c.mu.table, c.mu.fabric = id, addrs, t, f
 	return nil
+}
+
+// openBackend opens what spreads the records, which closes the paths that it is given.
+func (c *Cluster) openBackend(id Identity, addr netip.Addr, f *fabric.Fabric) (table.Backend, error) {
+	if !c.cfg.Scattered {
+		return c.cfg.Backend(id, addr, nil)
+	}
+	p, err := c.openPaths(f)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.cfg.Backend(id, addr, p)
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	c.paths.Store(p)
+	return b, nil
 }
 
 // openFabric binds the port that was asked for, or the one that this host had, or VXLAN's, or any.

@@ -12,6 +12,7 @@ import (
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/gossip"
 	"github.com/usernet/usernet/overlay/table"
 	"github.com/usernet/usernet/overlay/table/tabletest"
 )
@@ -25,7 +26,9 @@ func member(t *testing.T, hub *tabletest.Hub, name string) *Cluster {
 	}
 	c, err := Open(Config{
 		Dir: t.TempDir(), Name: name, Advertise: advertise,
-		Backend: func(id Identity, _ netip.Addr) (table.Backend, error) { return hub.Join(id.ID, id.Incarnation), nil },
+		Backend: func(id Identity, _ netip.Addr, _ gossip.Paths) (table.Backend, error) {
+			return hub.Join(id.ID, id.Incarnation), nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -171,6 +171,7 @@ func (c *Cluster) Join(n *network.Network, e *engine.Network) error {
 	c.mu.joined[n.ID] = &joined{network: n, engine: e, link: link, trunk: trunk}
 	c.mu.Unlock()
 	c.setEntries(n.ID)
+	c.applyRoutesTo(n.ID)
 	return nil
 }
 

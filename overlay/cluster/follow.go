@@ -50,6 +50,13 @@ func (c *Cluster) changed(changes table.Changes) {
 	for id := range changes.Endpoints {
 		c.setEntries(id)
 	}
+	if changes.Routes || changes.Hosts || changes.Synced || len(changes.Networks) > 0 {
+		c.applyRoutes()
+		c.tellOverlaps()
+	}
+	if changes.Synced {
+		c.ended.Go(func() { c.exposeAgain(t) })
+	}
 	for id := range changes.Networks {
 		if _, is := t.Network(id); !is {
 			c.networkGone(t, id)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/fabric"
+	"github.com/usernet/usernet/overlay/mesh"
 	"github.com/usernet/usernet/overlay/table"
 )
 
@@ -37,6 +38,12 @@ type heard struct {
 
 // hear takes a message of another host, which WireGuard has authenticated. It does not wait.
 func (c *Cluster) hear(from overlay.HostID, m []byte) {
+	if mesh.IsMessage(m) {
+		if p := c.paths.Load(); p != nil {
+			p.Receive(from, m)
+		}
+		return
+	}
 	select {
 	case c.heard <- heard{from, slices.Clone(m)}:
 	default: // it is told again

@@ -20,6 +20,7 @@ type Status struct {
 	Notes    []string
 	Drops    map[string]uint64 // datagrams that belong to no network or host, by reason
 	Hosts    []HostStatus
+	Routes   []RouteStatus
 }
 
 // HostStatus is a host in it. The fields mean what they mean in package api's ClusterHost.
@@ -77,6 +78,7 @@ func (c *Cluster) Status() Status {
 		s.Notes = append(s.Notes, fmt.Sprintf("%s was claimed by host %s before this one", key, c.hostName(row.Owner)))
 	}
 	slices.Sort(s.Notes)
+	s.Routes = c.routes()
 	peers := map[overlay.HostID]fabric.PeerState{}
 	for _, p := range f.Peers() {
 		peers[p.Host] = p

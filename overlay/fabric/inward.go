@@ -204,7 +204,13 @@ func (j *joiner) deliver(l *Link, p *peer, frame []byte, segment int) {
 	etherType := binary.BigEndian.Uint16(frame[12:])
 	var h inner
 	payload := frame[vswitch.EthernetHeaderLen:]
-	if why := l.check(t, p, dst, src, etherType, payload, &h); why != pass {
+	why := pass
+	if v := l.via.Load(); v != nil && !p.foreign && (src == l.gate) != (dst == l.gate) {
+		why = l.checkVia(v, t, p, frame, etherType, payload, &h)
+	} else {
+		why = l.check(t, p, dst, src, etherType, payload, &h)
+	}
+	if why != pass {
 		l.drop(why)
 		return
 	}

@@ -59,6 +59,7 @@ type Link struct {
 	drops [numReasons]atomic.Uint64
 
 	table   atomic.Pointer[table]
+	via     atomic.Pointer[via] // subnets behind hosts; nil: none
 	learned learnedMACs
 
 	limits struct { // of what frames of containers make the link do

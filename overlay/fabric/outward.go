@@ -15,7 +15,7 @@ var _ vswitch.Flusher = (*Link)(nil)
 func (l *Link) WriteFrame(f *vswitch.Frame) error {
 	eth := f.Ethernet()
 	dst, src := overlay.MAC(eth[:6]), overlay.MAC(eth[6:12])
-	if src == l.gate || dst == l.gate {
+	if dst == l.gate || src == l.gate && l.via.Load() == nil {
 		l.drop(DropGateway)
 		return nil
 	}
@@ -27,6 +27,10 @@ func (l *Link) WriteFrame(f *vswitch.Frame) error {
 		payload = f.Payload[0]
 	}
 	t := l.table.Load()
+	if src == l.gate {
+		l.fromGateway(t, f, payload)
+		return nil
+	}
 	if l.cfg.Routed != nil {
 		l.writeRouted(t, f, payload)
 		return nil

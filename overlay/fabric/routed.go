@@ -55,7 +55,7 @@ func (r *routes) find(a netip.Addr) *hop {
 	for _, n := range r.lengths {
 		p, err := a.Prefix(n)
 		if err != nil {
-			return nil
+			continue // of the other address family
 		}
 		if h := r.bySubnet[p]; h != nil {
 			return h

@@ -3,6 +3,7 @@ package fabric
 import (
 	"time"
 
+	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/seal"
 )
 
@@ -49,4 +50,24 @@ func (f *Fabric) told(p *peer, m []byte) {
 		return
 	}
 	f.cfg.Told(p.host, m)
+}
+
+// TellHost sends a message to one host as Tell does, and says whether it left.
+func (f *Fabric) TellHost(to overlay.HostID, message []byte) bool {
+	p := f.state.Load().byHost[to]
+	if p == nil || p.inside.Load() == nil || len(message) == 0 || len(message) > MaxTold ||
+		len(message)+1 > p.controlRoom() || !p.mayStage(1) {
+		return false
+	}
+	return p.sendControl(append([]byte{controlTell}, message...), nil)
+}
+
+// PathTo is how frames go to a host now. alive says that it answered lately.
+func (f *Fabric) PathTo(host overlay.HostID) (path Path, alive bool) {
+	p := f.state.Load().byHost[host]
+	if p == nil {
+		return Direct, false
+	}
+	s := p.describe()
+	return s.Path, s.Alive
 }

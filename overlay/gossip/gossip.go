@@ -28,6 +28,8 @@ const (
 	objections = 2 * time.Second
 	// alone is how long a host without an answer from any seed waits until it takes itself for the first one.
 	alone = 5 * time.Second
+	// lonely is the longest wait between two times that a host without others joins.
+	lonely = 5 * time.Second
 	// retransmit times the decimal logarithm of the number of hosts is how often each host sends a broadcast: 9 times
 	// among 1,000. A host that no copy reaches has the row after the next comparison.
 	retransmit = 3
@@ -48,6 +50,8 @@ type Config struct {
 	Objections      time.Duration // that a claim waits
 	Alone           time.Duration // until a host that no seed answers goes on without
 	Log             *slog.Logger
+	// Paths are ways to hosts that no socket reaches; nil: there are none. Close closes them.
+	Paths Paths
 	// Transport is for tests; nil: sockets on Bind.
 	Transport memberlist.Transport
 	// tune changes memberlist's settings, for tests.
@@ -115,6 +119,9 @@ func New(config Config) (*Backend, error) {
 	b.queue = &memberlist.TransmitLimitedQueue{NumNodes: b.numMembers, RetransmitMult: retransmit}
 	if b.list, err = memberlist.Create(settings); err != nil {
 		b.stop()
+		if t, is := settings.Transport.(*transport); is {
+			err = errors.Join(err, t.Shutdown())
+		}
 		return nil, fmt.Errorf("cluster: listen on %s: %w", config.Bind, err)
 	}
 	b.all.Go(b.work)
@@ -145,7 +152,12 @@ func (b *Backend) settings() (*memberlist.Config, error) {
 	c.Delegate, c.Events = (*delegate)(b), (*delegate)(b)
 	c.Logger = log.New(b.log, "", 0)
 	c.Transport = b.config.Transport
-	if c.Transport == nil {
+	if c.Transport == nil && b.config.Paths != nil {
+		if c.Transport, err = b.openPaths(c.Logger); err != nil {
+			return nil, err
+		}
+	}
+	if b.config.Transport == nil {
 		c.BindAddr, c.BindPort = b.config.Bind.Addr().String(), int(b.config.Bind.Port())
 		if a := b.config.Advertise; a.IsValid() {
 			c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port())
@@ -160,6 +172,16 @@ func (b *Backend) settings() (*memberlist.Config, error) {
 	return c, nil
 }
 
+// openPaths listens on sockets and paths. The port is what the sockets got.
+func (b *Backend) openPaths(logger *log.Logger) (memberlist.Transport, error) {
+	t, err := newTransport(b.config.Bind, b.config.Paths, logger)
+	if err != nil {
+		return nil, err
+	}
+	b.config.Bind = netip.AddrPortFrom(b.config.Bind.Addr(), uint16(t.GetAutoBindPort()))
+	return t, nil
+}
+
 // join joins the seeds, again and again.
 func (b *Backend) join() {
 	began := time.Now()
@@ -171,10 +193,15 @@ func (b *Backend) join() {
 			b.mu.joinErr = err
 			b.mu.Unlock()
 		}
+		if known := b.known(); len(known) > 0 {
+			if _, err := b.list.Join(known); err != nil {
+				b.config.Log.Debug("cluster: hosts that are reached are not joined", "error", err)
+			}
+		}
 		every := b.config.Rejoin
 		if b.numMembers() < 2 { // nobody is there yet
 			every = min(wait, every)
-			wait *= 2
+			wait = min(2*wait, lonely)
 			if len(b.config.Seeds) == 0 || time.Since(began) >= b.config.Alone {
 				b.mu.Lock()
 				b.mu.alone = true

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/table"
 )
 
@@ -37,7 +38,8 @@ type job struct {
 	want []uint64          // of a need that came
 }
 
-// digest is what push and pull carry: name, then the fingerprints.
+// digest is what push and pull carry: name, the fingerprints, and this host's own record: by it the other one reaches
+// this host where it could not connect to it, as behind a NAT, and all else can follow.
 func (b *Backend) digest() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -46,6 +48,9 @@ func (b *Backend) digest() []byte {
 	out = append(out, b.name...)
 	for _, d := range b.mu.state.digest {
 		out = binary.BigEndian.AppendUint64(out, d)
+	}
+	if row, is := b.mu.state.get(overlay.HostKey(b.config.Host), b.config.Host); is {
+		out = appendRow(out, row)
 	}
 	return out
 }
@@ -102,6 +107,7 @@ func (b *Backend) compareDigest(buf []byte, asked bool) {
 		b.malformed()
 		return
 	}
+	b.rowsCame(&r)
 	if differ && (asked || b.name < name) {
 		b.enqueue(job{to: name, kind: msgSummary, in: &in})
 	}

@@ -5,6 +5,7 @@ type Changes struct {
 	Networks  map[string]bool // ids of networks that came, changed or went
 	Endpoints map[string]bool // ids of networks whose endpoints did
 	Hosts     bool            // hosts came, went, changed, are down or up
+	Routes    bool            // subnets behind hosts did
 	Lost      []Conflict      // claims of this host that others had before
 	Duplicate *Row            // the host row of another daemon with this host's id that was there before
 	Usurped   *Row            // the same of a daemon that came later; it will take another id

@@ -108,6 +108,8 @@ func speaksForItself(k overlay.ParsedKey, row Row) error {
 		host = r.Host
 	case overlay.Block:
 		host = r.Host
+	case overlay.Route:
+		host = r.Host
 	}
 	if host != row.Owner {
 		return fmt.Errorf("host %s wrote a record of host %s", row.Owner.Short(), host.Short())

@@ -13,7 +13,7 @@ import (
 type entry struct {
 	Row
 	key    overlay.ParsedKey
-	record any // overlay.Host, Network, Endpoint, Block or Name
+	record any // overlay.Host, Network, Endpoint, Block, Name or Route
 	// missing is since when a backend that was put back lacks the row; zero: it has it.
 	missing time.Time
 }
@@ -66,6 +66,8 @@ func (t *Table) note(k overlay.ParsedKey) {
 		t.mu.pending.Endpoints[k.Network] = true
 	case overlay.KindHost, overlay.KindAlive:
 		t.mu.pending.Hosts = true
+	case overlay.KindRoute:
+		t.mu.pending.Routes = true
 	default:
 		return
 	}
@@ -93,6 +95,12 @@ func decode(k overlay.ParsedKey, value []byte) (any, error) {
 	case overlay.KindBlock:
 		r, err := overlay.Decode[overlay.Block](value)
 		if err == nil && (r.Network != k.Network || r.Prefix != k.Prefix) {
+			err = bad
+		}
+		return r, err
+	case overlay.KindRoute:
+		r, err := overlay.Decode[overlay.Route](value)
+		if err == nil && r.Prefix != k.Prefix {
 			err = bad
 		}
 		return r, err

@@ -126,6 +126,31 @@ func (t *Table) Blocks(network string) []overlay.Block {
 	return list
 }
 
+// RouteView is a subnet behind a host, with what is known of the host.
+type RouteView struct {
+	overlay.Route
+	Claimed int64 // see Row
+	Down    bool  // the backend does not hear of the host
+}
+
+// Routes are all of them, the one that was claimed first before the others.
+func (t *Table) Routes() []RouteView {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []RouteView
+	for _, e := range t.mu.rows {
+		if r, is := e.record.(overlay.Route); is && r.Host == e.Owner {
+			_, down := t.mu.down[e.Owner]
+			list = append(list, RouteView{Route: r, Claimed: e.Claimed, Down: down})
+		}
+	}
+	slices.SortFunc(list, func(a, b RouteView) int {
+		return cmp.Or(cmp.Compare(a.Claimed, b.Claimed), cmp.Compare(a.Host, b.Host),
+			a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+	})
+	return list
+}
+
 // Claimed says which network has claimed a name, a subnet or a number: the keys of package overlay.
 func (t *Table) Claimed(key string) (network string, ok bool) {
 	t.mu.Lock()

@@ -18,10 +18,10 @@ type cluster struct {
 	Drops map[string]uint64
 	Notes []string
 	Hosts []struct {
-		ID, Name, State, Path string
-		Addrs                 []string
-		PathMTU               int
-		Answers               bool
+		ID, Name, State, Path, Via string
+		Addrs                      []string
+		PathMTU                    int
+		Answers                    bool
 	}
 }
 

@@ -1,0 +1,132 @@
+package overlay
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// behind is where a server is that host 2 alone reaches: on an interface of the host's own.
+const behind, behindNet = "198.51.100.7", "198.51.100.0/24"
+
+// newServerBehind starts a server in a namespace behind a host, which hears of the addresses of its clients.
+func newServerBehind(t testing.TB, h *host) {
+	t.Helper()
+	rootIn(t, h.ns(), "ip", "netns", "add", "xh-b")
+	t.Cleanup(func() { rootIn(t, h.ns(), "ip", "netns", "del", "xh-b") })
+	rootIn(t, h.ns(), "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", "xh-b")
+	rootIn(t, h.ns(), "ip", "addr", "add", "198.51.100.1/24", "dev", "lan0")
+	rootIn(t, h.ns(), "ip", "link", "set", "lan0", "up")
+	rootIn(t, h.ns(), "ip", "-n", "xh-b", "addr", "add", behind+"/24", "dev", "eth0")
+	rootIn(t, h.ns(), "ip", "-n", "xh-b", "link", "set", "eth0", "up")
+	for _, args := range [][]string{{"udpserve", ":80", "addr"}, {"tcpserve", ":80", "addr"}} {
+		cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/xh-b", helper}, args...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
+}
+
+// reachesBehind waits until a container reaches the server by TCP, UDP and ping, from the address of the host that it
+// is behind.
+func (h *host) reachesBehind(name string) {
+	h.t.Helper()
+	for _, dial := range []string{"tcpdial", "udpdial"} {
+		eventually(h.t, func() error {
+			if r := h.exec(name, helper, dial, behind+":80"); !strings.Contains(r.stdout, "198.51.100.1") {
+				return fmt.Errorf("no answer from behind: %v", r)
+			}
+			return nil
+		})
+	}
+	h.pings(name, behind)
+}
+
+// hasNoWay waits until a container does not reach the server.
+func (h *host) hasNoWay(name string) {
+	h.t.Helper()
+	eventually(h.t, func() error {
+		if r := h.exec(name, helper, "tcpdial", behind+":80"); r.code == 0 && strings.Contains(r.stdout, "198.51.100") {
+			return fmt.Errorf("it is reached: %v", r)
+		}
+		return nil
+	})
+}
+
+// TestExpose has containers of other hosts reach a server behind a host: where they accept that, what the policies
+// allow alone, for as long as the host exposes it and is there.
+func TestExpose(t *testing.T) {
+	ofStores(t, func(t *testing.T, s store) {
+		w := newStore(t, s)
+		for n := range 3 {
+			w.hosts = append(w.hosts, newHost(t, n+1))
+		}
+		a, b, c := w.hosts[0], w.hosts[1], w.hosts[2]
+		newServerBehind(t, b)
+		a.launch(append(s.flags(w), "--cluster-accept-routes", "198.51.0.0/16")...)
+		b.launch(s.flags(w)...)
+		c.launch(s.flags(w)...)
+		w.each(func(h *host) { h.answers() })
+		ids := []string{
+			a.ok("network", "create", "-d", "overlay", "ov"),
+			a.ok("network", "create", "-d", "overlay", "--egress", "deny", "--allow-egress", behind+":80/udp",
+				"closed"),
+		}
+		w.each(func(h *host) { h.seesNetwork("ov", ids[0]); h.seesNetwork("closed", ids[1]) })
+		a.idle("t1", "--network", "ov")
+		a.idle("t2", "--network", "closed")
+		c.idle("t3", "--network", "ov")
+		a.hasNoWay("t1")
+
+		b.ok("cluster", "expose", behindNet)
+		a.reachesBehind("t1")
+		c.hasNoWay("t3") // whose host does not accept it
+		if r := a.exec("t2", helper, "tcpdial", behind+":80"); !strings.Contains(r.stdout, "ECONNREFUSED") {
+			t.Errorf("the policy of the container's network is not asked: %v", r)
+		}
+		if r := a.exec("t2", helper, "udpdial", behind+":80"); !strings.Contains(r.stdout, "198.51.100.1") {
+			t.Errorf("what the policy allows is not reached: %v", r)
+		}
+		if ls := a.ok("cluster", "ls"); !strings.Contains(ls, behindNet) || strings.Contains(ls, behindNet+"!") {
+			t.Errorf("cluster ls does not show the route:\n%s", ls)
+		}
+		if ls := c.ok("cluster", "ls"); !strings.Contains(ls, behindNet+"!") {
+			t.Errorf("cluster ls does not show that the route is not accepted:\n%s", ls)
+		}
+
+		c.fails("which host", "cluster", "expose", "198.51.100.128/25")
+		c.fails("too large", "cluster", "expose", "0.0.0.0/0")
+		c.fails("something else on each host", "cluster", "expose", "169.254.0.0/16")
+		c.fails("which is network", "cluster", "expose", "10.0.0.0/8")
+		c.fails("is not exposed", "cluster", "unexpose", behindNet)
+
+		b.ok("cluster", "unexpose", behindNet)
+		a.hasNoWay("t1")
+		b.ok("cluster", "expose", behindNet)
+		a.reachesBehind("t1")
+		b.stop(syscall.SIGTERM)
+		a.hasNoWay("t1")
+		b.again() // and exposes again what it did
+		a.reachesBehind("t1")
+
+		b.stop(syscall.SIGKILL)
+		a.sees(map[*host]string{b: "down"})
+		within(t, 10*time.Second, func() error { // it is told so, and does not wait for an answer
+			if r := a.exec("t1", helper, "tcpdial", behind+":80"); r.took > 5*time.Second ||
+				!slices.ContainsFunc([]string{"ENETUNREACH", "EHOSTUNREACH"}, func(e string) bool {
+					return strings.Contains(r.stdout, e)
+				}) {
+				return fmt.Errorf("a subnet behind a host that is gone: %v", r)
+			}
+			return nil
+		})
+	}, "etcd")
+}

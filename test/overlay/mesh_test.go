@@ -1,0 +1,144 @@
+package overlay
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// What a router does with the port of a datagram that leaves: a cone NAT keeps it for all destinations, so that others
+// can be told of it; a symmetric one draws another for each.
+const (
+	coneNAT      = "masquerade"
+	symmetricNAT = "masquerade fully-random"
+)
+
+// behindNAT puts a router between a host and the Ethernet, for the length of a test: what comes from outside gets in as
+// an answer alone. Both hosts of a test have the same address behind theirs.
+func (h *host) behindNAT(kind string) {
+	h.t.Helper()
+	router, n := fmt.Sprintf("xh-r%d", h.n), fmt.Sprint(h.n)
+	ip := func(args ...string) { h.t.Helper(); rootIn(h.t, h.ns(), append([]string{"ip"}, args...)...) }
+	ip("netns", "add", router)
+	rip := func(args ...string) { h.t.Helper(); ip(append([]string{"-n", router}, args...)...) }
+	ip("link", "set", "eth0", "netns", router)
+	h.t.Cleanup(func() {
+		ip("link", "del", "eth0")
+		rip("link", "set", "eth0", "netns", "xh-h"+n)
+		ip("netns", "del", router)
+		ip("addr", "add", h.addr()+"/24", "dev", "eth0")
+		ip("addr", "add", "2001:db8::"+n+"/64", "dev", "eth0", "nodad")
+		ip("link", "set", "eth0", "up")
+		ip("route", "add", "default", "via", "192.0.2.254")
+	})
+	ip("link", "add", "eth0", "type", "veth", "peer", "name", "in", "netns", router)
+	ip("addr", "add", "192.168.1.2/24", "dev", "eth0")
+	ip("link", "set", "eth0", "up")
+	ip("route", "add", "default", "via", "192.168.1.1")
+	rip("link", "set", "lo", "up")
+	rip("addr", "add", "192.168.1.1/24", "dev", "in")
+	rip("link", "set", "in", "up")
+	rip("addr", "add", h.addr()+"/24", "dev", "eth0")
+	rip("link", "set", "eth0", "up")
+	rip("route", "add", "default", "via", "192.0.2.254")
+	rootIn(h.t, "/run/netns/"+router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	rootIn(h.t, "/run/netns/"+router, "nft", fmt.Sprintf(`table ip t {
+		chain post { type nat hook postrouting priority 100; oifname "eth0" %s; }
+		chain input { type filter hook input priority 0; iifname "eth0" ct state new drop; }
+		chain forward { type filter hook forward priority 0; iifname "eth0" ct state new drop; }
+	}`, kind))
+}
+
+// pathTo is how a host reaches another one, by its id.
+func (h *host) pathTo(id string) (path, via string) {
+	h.t.Helper()
+	for _, o := range h.cluster().Hosts {
+		if o.ID == id && o.Answers {
+			return o.Path, o.Via
+		}
+	}
+	return "", ""
+}
+
+// reachesBy waits until a host reaches another one by a path, and by no other relay than via, if that is given.
+func (h *host) reachesBy(path, id, via string) {
+	h.t.Helper()
+	eventually(h.t, func() error {
+		if p, v := h.pathTo(id); p != path || via != "" && !strings.HasPrefix(via, v) {
+			return fmt.Errorf("host %d goes to %s by %q %q, not %q %q: %s", h.n, id, p, v, path, via,
+				h.try("cluster", "ls"))
+		}
+		return nil
+	})
+}
+
+// TestMeshOverNATs: two hosts behind NATs with one seed in the open, and another host that the seed has introduced.
+// They reach each other by a way that was punched, or through a third one; and go on when the seed has ended, also
+// behind another address, and after a restart.
+func TestMeshOverNATs(t *testing.T) {
+	for name, nat := range map[string]string{"cone": coneNAT, "symmetric": symmetricNAT} {
+		t.Run(name, func(t *testing.T) {
+			w := newStore(t, store{name: "gossip"})
+			key := w.gossipFlags()[2:]
+			for n := range 4 {
+				w.hosts = append(w.hosts, newHost(t, n+1))
+			}
+			a, b, seed, other := w.hosts[0], w.hosts[1], w.hosts[2], w.hosts[3]
+			a.behindNAT(nat)
+			b.behindNAT(nat)
+			flags := append([]string{"--cluster-join", seed.addr()}, key...)
+			for _, h := range []*host{seed, a, b, other} {
+				h.start(flags...)
+			}
+			id := a.ok("network", "create", "-d", "overlay", "ov")
+			w.each(func(h *host) { h.seesNetwork("ov", id) })
+			for _, h := range []*host{a, b, other} {
+				h.idle(fmt.Sprintf("t%d", h.n), "--network", "ov")
+			}
+			path, ids := "punched", [2]string{a.cluster().Host, b.cluster().Host}
+			if nat == symmetricNAT {
+				path = "relayed"
+			}
+			all := func(via string) {
+				t.Helper()
+				a.pings("t1", "t2")
+				b.pings("t2", "t1")
+				other.pings("t4", "t1")
+				other.pings("t4", "t2")
+				a.reachesBy(path, ids[1], via)
+				b.reachesBy(path, ids[0], via)
+			}
+			all("")
+			if ls := a.ok("cluster", "ls"); !strings.Contains(ls, path) {
+				t.Errorf("cluster ls does not show %s:\n%s", path, ls)
+			}
+
+			seed.stop(syscall.SIGKILL)
+			relay := ""
+			if path == "relayed" {
+				relay = other.cluster().Host
+			}
+			all(relay)
+			a.idle("late", "--network", "ov")
+			b.pings("t2", "late")
+			if nat == symmetricNAT {
+				return // the rest has nothing to do with what the router is like
+			}
+
+			// The router gets another address from its provider, and its mappings are gone.
+			rootIn(t, "/run/netns/xh-r2", "ip", "addr", "del", b.addr()+"/24", "dev", "eth0")
+			rootIn(t, "/run/netns/xh-r2", "ip", "addr", "add", "192.0.2.22/24", "dev", "eth0")
+			rootIn(t, "/run/netns/xh-r2", "ip", "route", "add", "default", "via", "192.0.2.254")
+			all(relay)
+
+			// A host that comes back finds the others by what it has on disk.
+			b.stop(syscall.SIGTERM)
+			b.again()
+			b.idle("again", "--network", "ov")
+			a.pings("t1", "again")
+			all(relay)
+			other.sees(map[*host]string{seed: "down"})
+		})
+	}
+}
