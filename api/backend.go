@@ -169,6 +169,9 @@ type AttachRequest struct {
 	// daemon has lost the namespace's descriptor, as after a crash, the holder sends the request once more, with the
 	// same key.
 	Holder int
+	// ParentHolds says that the holder is the parent of the process that sends the request, whose number that process
+	// cannot know where it is in another pid namespace.
+	ParentHolds bool
 	// Moves says that the caller moves the interface, of which there is one, on to another network namespace, and
 	// configures it there, as an engine does for its network plugins. Then each key is a container of its own, whatever
 	// else is attached in the namespace that has come with the request. The same key again, for which no namespace has

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,29 @@ func peerCredentials(c *net.UnixConn) (cred *unix.Ucred, err error) {
 		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	return cred, errors.Join(closed, err)
+}
+
+// peerParent is the parent of the process that has sent a request, which lives, since it waits for the answer.
+func peerParent(ctx context.Context) (pid int, err error) {
+	c, ok := ctx.Value(fileConnKey{}).(*fileConn)
+	if !ok {
+		return 0, errdefs.Invalid("nobody knows who asks, and so neither whose parent holds the attachment")
+	}
+	cred, err := peerCredentials(c.UnixConn)
+	if err != nil {
+		return 0, err
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cred.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("the process that asks: %w", err)
+	}
+	// The second field, the command's name in parentheses, may hold anything (proc_pid_stat(5)).
+	var state string
+	_, err = fmt.Sscan(string(status[bytes.LastIndexByte(status, ')')+1:]), &state, &pid)
+	if err != nil || pid == 0 {
+		return 0, errdefs.Invalid("the daemon does not see the parent of the process that asks")
+	}
+	return pid, nil
 }
 
 // Without descriptors nobody can be looked at. Requests wait for some, since connections give theirs back.

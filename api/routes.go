@@ -251,6 +251,13 @@ func (s *Server) portRoutes() []route {
 
 // attach answers with the texts as well, since a client in the namespace may ask nothing more once it is attached.
 func (s *Server) attach(r *http.Request, q AttachRequest) (AttachReply, error) {
+	if q.ParentHolds {
+		parent, err := peerParent(r.Context())
+		if err != nil {
+			return AttachReply{}, err
+		}
+		q.Holder, q.ParentHolds = parent, false
+	}
 	c, err := s.b.Attach(r.Context(), q, takeFile(r.Context()))
 	if err != nil {
 		return AttachReply{}, err

@@ -4,7 +4,8 @@
 //
 // The one idea: the hook opens the container's network namespace, as a process that may, and sends its descriptor to
 // the user's
-// daemon with the container's id as the key; poststop ends what has that key. Which stage can open it is the runtime's:
+// daemon with the container's id as the key; poststop ends what has that key, and so does the end of the container's
+// first process, since a runtime that is killed calls no poststop. Which stage can open it is the runtime's:
 //
 //	createRuntime    runc, and Podman with either runtime: /proc/PID/ns/net of the state on standard input
 //	createContainer  crun by itself, whose container cannot be looked into from outside: /proc/self/ns/net

@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/runtimes/client"
 )
@@ -53,9 +55,11 @@ func (h Hook) Run(ctx context.Context) error {
 	key := "oci/" + state.ID
 	switch h.Stage {
 	case "createRuntime", "prestart":
-		return attach(ctx, d, key, fmt.Sprintf("/proc/%d/ns/net", state.Pid), state.ID, state.Bundle, state.Annotations)
-	case "createContainer":
-		return attach(ctx, d, key, "/proc/self/ns/net", state.ID, state.Bundle, state.Annotations)
+		q := api.AttachRequest{Key: key, Holder: state.Pid}
+		return attach(ctx, d, q, fmt.Sprintf("/proc/%d/ns/net", state.Pid), state)
+	case "createContainer": // called by the container's first process; its pid here is none of the daemon's
+		q := api.AttachRequest{Key: key, ParentHolds: true}
+		return attach(ctx, d, q, "/proc/self/ns/net", state)
 	case "poststop":
 		return d.Detach(ctx, key)
 	}
@@ -80,13 +84,14 @@ func (h Hook) daemon() (daemon, error) {
 	return client.New(h.Socket, getenv)
 }
 
-// attach connects the namespace at path as annotations say. Nothing is left of it where it fails.
-func attach(ctx context.Context, d daemon, key, path, id, bundle string, annotations map[string]string) error {
-	spec, err := container(id, annotations)
+// attach connects the namespace at path as annotations say, until the container's first process ends: a runtime that is
+// killed calls no poststop. Nothing is left of it where it fails.
+func attach(ctx context.Context, d daemon, q api.AttachRequest, path string, state *specs.State) error {
+	spec, err := container(state.ID, state.Annotations)
 	if err != nil {
 		return err
 	}
-	config, err := readConfig(bundle)
+	config, err := readConfig(state.Bundle)
 	if err != nil {
 		return err
 	}
@@ -102,16 +107,17 @@ func attach(ctx context.Context, d daemon, key, path, id, bundle string, annotat
 		return fmt.Errorf("network namespace: %w", err)
 	}
 	defer netns.Close()
-	made, err := d.Attach(ctx, api.AttachRequest{Key: key, Spec: spec}, netns)
+	q.Spec = spec
+	made, err := d.Attach(ctx, q, netns)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(writeFile(bundle, config, "/etc/resolv.conf", made.Files.ResolvConf),
-		writeFile(bundle, config, "/etc/hosts", made.Files.Hosts))
+	err = errors.Join(writeFile(state.Bundle, config, "/etc/resolv.conf", made.Files.ResolvConf),
+		writeFile(state.Bundle, config, "/etc/hosts", made.Files.Hosts))
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 		defer cancel()
-		return errors.Join(err, d.Detach(undo, key))
+		return errors.Join(err, d.Detach(undo, q.Key))
 	}
 	return nil
 }

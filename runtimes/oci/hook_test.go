@@ -61,6 +61,9 @@ func TestAnnotationsBecomeARequest(t *testing.T) {
 	}
 	q := r.attached[0]
 	s := q.Spec
+	if q.Holder != os.Getpid() || q.ParentHolds {
+		t.Errorf("the attachment is held by %d (its parent: %t), not by the container", q.Holder, q.ParentHolds)
+	}
 	if q.Key != "oci/c1" || s.Name != "web" || s.Hostname != "webhost" || len(s.Networks) != 2 ||
 		s.Networks[1].Network != "two" || len(s.Ports) != 2 {
 		t.Errorf("%+v", q)
@@ -95,16 +98,17 @@ func TestTheImagesEnvironmentIsNotBelieved(t *testing.T) {
 	if err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--host") {
 		t.Errorf("%v", err)
 	}
+	r := &recorder{}
 	h = Hook{Stage: "createContainer", State: strings.NewReader(state), Getenv: func(string) string { return "/evil" },
 		Socket: "/given",
 		open: func(socket string, getenv func(string) string) (daemon, error) {
 			if socket != "/given" || getenv("XDG_RUNTIME_DIR") != "" {
 				t.Errorf("asked at %s, with %q in the environment", socket, getenv("XDG_RUNTIME_DIR"))
 			}
-			return &recorder{}, nil
+			return r, nil
 		}}
-	if err := h.Run(t.Context()); err != nil {
-		t.Error(err)
+	if err := h.Run(t.Context()); err != nil || !r.attached[0].ParentHolds || r.attached[0].Holder != 0 {
+		t.Errorf("%v, %+v", err, r.attached)
 	}
 }
 

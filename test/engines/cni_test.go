@@ -73,7 +73,7 @@ func TestPodmanOverCNI(t *testing.T) {
 		t.Errorf("usernet sees %q", out)
 	}
 	p.ok("podman", "run", "-d", "--name", "app", "--network", "un1", "bb:1", "sleep", "1000")
-	talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18490/")
+	talkers{t: t, u: p.user, exec: podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18490/")
 	p.ok("podman", "rm", "--force", "--time", "0", "web", "app")
 	if out := p.ok(usernet, "ps", "-aq"); out != "" {
 		t.Errorf("left after podman rm: %q", out)

@@ -12,6 +12,17 @@ type talkers struct {
 	t    *testing.T
 	u    *user
 	exec func(container string, command ...string) []string // the engine's command line
+	// detached is exec's that does not wait for processes in the background, where exec does.
+	detached func(container string, command ...string) []string
+}
+
+// background runs a command that leaves a process in a container.
+func (k talkers) background(container string, command ...string) {
+	k.t.Helper()
+	if k.detached != nil {
+		k.exec = k.detached
+	}
+	k.run(container, command...)
 }
 
 // run runs a command in a container.
@@ -24,9 +35,10 @@ func (k talkers) run(container string, command ...string) {
 // connect has container from open a connection to an echo server in container to, and say a line.
 func (k talkers) connect(from, to string) {
 	k.t.Helper()
-	k.run(to, "sh", "-c", "nc -l -p 9000 -e cat </dev/null >/dev/null 2>&1 &")
-	k.run(from, "sh", "-c", "(echo before; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; sleep 1000) | "+
-		"(until nc "+to+" 9000; do sleep 0.1; done) >/tmp/said 2>/dev/null &")
+	k.background(to, "sh", "-c", "nc -l -p 9000 -e cat </dev/null >/dev/null 2>&1 &")
+	k.background(from, "sh", "-c",
+		"(echo before; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; sleep 1000) 2>/dev/null | "+
+			"(until nc "+to+" 9000; do sleep 0.1; done) >/tmp/said 2>/dev/null &")
 	eventually(k.t, func() error { return k.said(from, "before") })
 }
 

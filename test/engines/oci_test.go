@@ -46,7 +46,7 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 				t.Errorf("inside: %q", out)
 			}
 			run("-d", "--name", "app", "bb:1", "sleep", "1000")
-			log := talkers{t, p.user, podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
+			log := talkers{t: t, u: p.user, exec: podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
 			p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", "web", "app")
 			eventually(t, func() error {
 				if out := p.ok(usernet, "ps", "-aq"); out != "" {
@@ -66,67 +66,6 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 			}
 			if r.code == 0 || !strings.Contains(said, "nonesuch") {
 				t.Errorf("a network that is not there: %v; %s", r, said)
-			}
-		})
-	}
-}
-
-// TestHooksOfPlainRuntimes starts bundles with runc and crun themselves, each in the stage in which it can be looked
-// into.
-func TestOCIHooksOfPlainRuntimes(t *testing.T) {
-	for runtime, stage := range map[string]string{"runc": "createRuntime", "crun": "createContainer"} {
-		t.Run(runtime, func(t *testing.T) {
-			u := newUser(t)
-			u.daemon()
-			u.ok(usernet, "network", "create", "mynet")
-			dir := filepath.Join(u.dir, "bundle")
-			if err := os.MkdirAll(filepath.Join(dir, "rootfs"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			u.ok("tar", "-C", filepath.Join(dir, "rootfs"), "-xf", image)
-			v := *u
-			v.dir = dir
-			u.ok("sh", "-c", "cd "+dir+" && "+runtime+" spec --rootless")
-			config := map[string]any{}
-			text, err := os.ReadFile(filepath.Join(dir, "config.json"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := json.Unmarshal(text, &config); err != nil {
-				t.Fatal(err)
-			}
-			resolv := filepath.Join(dir, "resolv.conf")
-			if err := os.WriteFile(resolv, nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			socket := "unix://" + filepath.Join(u.dir, "run/usernet/usernet.sock")
-			hook := func(stage string) []map[string]any {
-				return []map[string]any{{"path": usernet,
-					"args": []string{"usernet", "oci-hook", "--host", socket, stage}}}
-			}
-			config["hooks"] = map[string]any{stage: hook(stage), "poststop": hook("poststop")}
-			config["annotations"] = map[string]string{"usernet.network": "mynet", "usernet.name": "box"}
-			config["mounts"] = append(config["mounts"].([]any),
-				map[string]any{"destination": "/etc/resolv.conf", "source": resolv, "type": "bind",
-					"options": []string{"bind", "ro"}})
-			process := config["process"].(map[string]any)
-			process["terminal"], process["args"] = false, []string{"/bin/busybox", "sh", "-c", "/bin/busybox wget -qO- http://192.0.2.1:8000/; /bin/busybox nslookup box; /bin/busybox cat /etc/resolv.conf"}
-			linux := config["linux"].(map[string]any)
-			linux["namespaces"] = append(linux["namespaces"].([]any), map[string]any{"type": "network"})
-			if text, err = json.Marshal(config); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			out := u.ok(runtime, "--root", filepath.Join(u.dir, "run/oci"), "run", "--bundle", dir, "c1")
-			for _, want := range []string{"outside", "Name:", "172.1", "nameserver 127.0.0.11"} {
-				if !strings.Contains(out, want) {
-					t.Errorf("%q is not in:\n%s", want, out)
-				}
-			}
-			if left := u.ok(usernet, "ps", "-aq"); left != "" {
-				t.Errorf("left after the end: %q", left)
 			}
 		})
 	}
