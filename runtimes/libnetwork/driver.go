@@ -107,7 +107,7 @@ func (q createNetworkRequest) spec(driver string) (spec network.NetworkSpec, nam
 		Name:       "docker-" + short(q.NetworkID),
 		Driver:     driver,
 		Attachable: true,
-		Labels:     map[string]string{"usernet.docker": q.NetworkID},
+		Labels:     map[string]string{labelNetwork: q.NetworkID},
 	}
 	if text, ok := q.Options[optionInternal]; ok {
 		if err := json.Unmarshal(text, &spec.Internal); err != nil {

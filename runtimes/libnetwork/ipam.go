@@ -72,6 +72,7 @@ func (q poolRequest) spec(driver string) (network.NetworkSpec, error) {
 	}
 	if spec.Name == "" {
 		spec.Name = reservation + strings.ToLower(rand.Text()[:12])
+		spec.Labels = map[string]string{labelPool: "1"}
 		spec.EnableIPv4, spec.EnableIPv6 = &yes, &no
 		if q.V6 {
 			spec.EnableIPv4, spec.EnableIPv6 = &no, &yes

@@ -37,8 +37,10 @@ type namer struct {
 	docker *http.Client
 	log    *slog.Logger
 	wake   chan struct{} // has room for one
-	stop   context.CancelFunc
+	ctx    context.Context
+	stop   context.CancelFunc // ends ctx
 	ended  chan struct{}
+	swept  sync.WaitGroup
 
 	mu      sync.Mutex
 	unnamed map[string]unnamed // by endpoint id
@@ -57,13 +59,11 @@ func newNamer(socket string, open func(context.Context) (daemon, error), log *sl
 		daemon: open,
 		docker: &http.Client{Timeout: dockerLimit, Transport: &http.Transport{
 			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, "unix", socket)
-			},
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) },
 		}},
 		log:     log,
 		wake:    make(chan struct{}, 1),
+		ctx:     ctx,
 		stop:    stop,
 		ended:   make(chan struct{}),
 		unnamed: map[string]unnamed{},
@@ -82,6 +82,7 @@ func (n *namer) close() {
 	}
 	n.stop()
 	<-n.ended
+	n.swept.Wait()
 }
 
 // add has an endpoint's container named.
@@ -227,6 +228,32 @@ func (n *namer) name(ctx context.Context, u unnamed, id, net, name string) error
 	q.Spec.Networks = []network.NamedEndpointSpec{{EndpointSpec: network.EndpointSpec{Aliases: aliases}}}
 	_, err = d.Attach(ctx, q, nil)
 	return err
+}
+
+// getOf is get of the dockerd that is a process: another one may answer at the socket by now, or still.
+func (n *namer) getOf(ctx context.Context, dockerd int, path string, into any) error {
+	return n.get(context.WithValue(ctx, dockerdKey{}, dockerd), path, into)
+}
+
+// dockerdKey is under what a request's context has the pid of the dockerd that it is for.
+type dockerdKey struct{}
+
+// dial connects to Docker's API at a socket.
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	want, ok := ctx.Value(dockerdKey{}).(int)
+	if err != nil || !ok {
+		return c, err
+	}
+	cred, err := peer(c.(*net.UnixConn))
+	if err == nil && int(cred.Pid) != want {
+		err = fmt.Errorf("process %d answers at %s, which is not the dockerd that calls, %d", cred.Pid, socket, want)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // get reads one answer of Docker's API.

@@ -32,6 +32,7 @@ const (
 // daemon is what the plugin needs of usernet's; *api.Client has it.
 type daemon interface {
 	Network(ctx context.Context, ref string) (dockernet.Inspect, error)
+	Networks(ctx context.Context, f api.Filters) ([]dockernet.Summary, error)
 	NetworkCreate(ctx context.Context, spec network.NetworkSpec) (api.CreatedNetwork, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error)
@@ -63,6 +64,8 @@ type Plugin struct {
 	namer   *namer  // nil: names are not asked for
 	log     *slog.Logger
 	netns   func(pid int) (*os.File, error)
+
+	greeting sync.Mutex // held while a dockerd is seen for the first time
 
 	servers []*http.Server
 	served  sync.WaitGroup
@@ -162,17 +165,23 @@ func withCaller(ctx context.Context, c net.Conn) context.Context {
 	if !ok {
 		return ctx
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return ctx
-	}
-	var cred *unix.Ucred
-	if closed := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); closed != nil || err != nil || int(cred.Uid) != os.Geteuid() {
+	cred, err := peer(u)
+	if err != nil || int(cred.Uid) != os.Geteuid() {
 		return ctx
 	}
 	return context.WithValue(ctx, callerKey{}, int(cred.Pid))
+}
+
+// peer is who is at the other end, as the kernel says it.
+func peer(c *net.UnixConn) (cred *unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	closed := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(closed, err)
 }
 
 // caller is the pid of the process that has sent a request.
@@ -263,7 +272,8 @@ func (p *Plugin) handler(driver string) http.Handler {
 
 // answer carries out one call.
 func (p *Plugin) answer(w http.ResponseWriter, r *http.Request, f route) (any, error) {
-	if _, ok := caller(r.Context()); !ok {
+	pid, ok := caller(r.Context())
+	if !ok {
 		return nil, errors.New("this plugin belongs to another user")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -272,5 +282,6 @@ func (p *Plugin) answer(w http.ResponseWriter, r *http.Request, f route) (any, e
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callLimit)
 	defer cancel()
+	p.greet(ctx, pid)
 	return f(ctx, body)
 }

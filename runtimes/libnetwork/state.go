@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,6 +23,8 @@ type content struct {
 	Networks map[string]netRef `json:"networks"`
 	// Pools are the daemon's networks, by their subnets: Docker asks for a pool before it makes a network of it.
 	Pools map[string]poolRef `json:"pools"`
+	// Docker is the dockerd that has called last: its pid, and when it started.
+	Docker string `json:"docker,omitempty"`
 }
 
 // netRef is one of the daemon's networks.
@@ -40,7 +43,7 @@ type poolRef struct {
 
 // openState reads the file at path, which need not be there.
 func openState(path string) (*state, error) {
-	s := &state{path: path, content: content{map[string]netRef{}, map[string]poolRef{}}}
+	s := &state{path: path, content: content{Networks: map[string]netRef{}, Pools: map[string]poolRef{}}}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -95,14 +98,14 @@ func (s *state) change(f func(*content)) error {
 }
 
 func (s *state) clone() content {
-	c := content{make(map[string]netRef, len(s.Networks)), make(map[string]poolRef, len(s.Pools))}
-	for k, v := range s.Networks {
-		c.Networks[k] = v
-	}
-	for k, v := range s.Pools {
-		c.Pools[k] = v
-	}
-	return c
+	return content{maps.Clone(s.Networks), maps.Clone(s.Pools), s.Docker}
+}
+
+// copy is what there is now.
+func (s *state) copy() content {
+	s.Lock()
+	defer s.Unlock()
+	return s.clone()
 }
 
 func (s *state) network(id string) (netRef, bool) {

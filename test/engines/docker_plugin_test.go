@@ -2,6 +2,7 @@ package engines
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,23 +10,47 @@ import (
 	"testing"
 )
 
-// pluggedDocker starts usernet's daemon, its Docker plugin, and rootless Docker in whose PATH usernet has dockerd's
-// place. What it returns ends the daemon, or the plugin, with a signal.
-func pluggedDocker(t *testing.T, serve ...string) (u *user, daemon, plugin func(syscall.Signal)) {
+// pluggedDocker is rootless Docker with usernet's daemon and Docker plugin, each with what ends it with a signal and
+// waits for its end.
+type pluggedDocker struct {
+	*user
+	serve                   []string // options of the daemon's
+	dockerd, daemon, plugin func(syscall.Signal)
+}
+
+// newPluggedDocker starts them. Docker 20.10, which looks for plugins nowhere that a user may write, has usernet in
+// dockerd's place before others in PATH. Serve are options of the daemon's.
+func newPluggedDocker(t *testing.T, u *user, serve ...string) *pluggedDocker {
 	t.Helper()
-	u = newUser(t)
-	daemon = u.daemonEnding(serve...)
-	_, plugin = u.startEnding(usernet, "docker-plugin", "--log-level", "debug")
-	places := filepath.Join(u.dir, "places")
-	if err := os.Mkdir(places, 0o755); err != nil {
-		t.Fatal(err)
+	d := &pluggedDocker{user: u, serve: serve, daemon: u.daemonEnding(serve...), plugin: u.startPlugin()}
+	if strings.Contains(u.ok(docker, "--version"), "version 20.") {
+		places := filepath.Join(u.dir, "places")
+		if err := os.Mkdir(places, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(usernet, filepath.Join(places, "dockerd")); err != nil {
+			t.Fatal(err)
+		}
+		u.path(places)
+	} else {
+		u.ok(usernet, "integrate", "docker", "--write")
 	}
-	if err := os.Symlink(usernet, filepath.Join(places, "dockerd")); err != nil {
-		t.Fatal(err)
-	}
-	u.path(places)
-	u.dockerd()
-	return u, daemon, plugin
+	d.dockerd = u.startFirstDockerd()
+	return d
+}
+
+// startPlugin starts usernet's Docker plugin, and returns what ends it.
+func (u *user) startPlugin() (end func(syscall.Signal)) {
+	u.t.Helper()
+	_, end = u.startEnding(usernet, "docker-plugin", "--log-level", "debug")
+	eventually(u.t, func() error {
+		c, err := net.Dial("unix", filepath.Join(u.dir, "run/usernet/docker/usernet-overlay.sock"))
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
+	return end
 }
 
 // daemonEnding starts usernet's daemon and returns what ends it.
@@ -52,9 +77,26 @@ func (u *user) answers(want, name string, args ...string) {
 	})
 }
 
-// TestDockerPlugin has containers of Docker on networks of usernet's daemon: its own and one that is there already.
+// TestDockerPlugin has it with Docker 20.10, of Debian 12.
 func TestDockerPlugin(t *testing.T) {
-	u, daemon, _ := pluggedDocker(t)
+	d := newPluggedDocker(t, newUser(t))
+	d.networks(t)
+	d.survives(t)
+}
+
+// TestDebian13DockerPlugin has it with Docker 26, which finds the plugin by its specification, and whose network
+// namespace RootlessKit 2 has detached.
+func TestDebian13DockerPlugin(t *testing.T) {
+	d := newPluggedDocker(t, newUser(t))
+	if v := d.ok(docker, "--version"); !strings.Contains(v, "version 26.") {
+		t.Fatalf("this test needs Docker 26, as in Debian 13: %s", v)
+	}
+	d.networks(t)
+	d.survives(t)
+}
+
+// networks has containers of Docker on networks of usernet's daemon: its own and one that is there already.
+func (u *pluggedDocker) networks(t *testing.T) {
 	httpd := []string{"bb:1", "httpd", "-f", "-v", "-p", "80", "-h", "/var/www"}
 
 	u.ok(docker, "network", "create", "-d", "usernet", "--ipam-driver", "usernet", "lan")
@@ -108,8 +150,8 @@ func TestDockerPlugin(t *testing.T) {
 	})
 
 	t.Run("the daemon is killed", func(t *testing.T) {
-		daemon(syscall.SIGKILL)
-		u.daemonEnding()
+		u.daemon(syscall.SIGKILL)
+		u.daemon = u.daemonEnding(u.serve...)
 		u.answers("container", docker, "run", "--rm", "--network", "shared", "bb:1", "wget", "-qO-",
 			"http://10.77.0.200/")
 		u.answers("outside", docker, "exec", "web", "wget", "-qO-", "http://192.0.2.1:8000/")

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -14,12 +15,12 @@ import (
 func dockerd(t *testing.T, environ ...string) *user {
 	t.Helper()
 	u := newUser(t)
-	u.dockerd(environ...)
+	u.startFirstDockerd(environ...)
 	return u
 }
 
-// dockerd starts rootless Docker for the user.
-func (u *user) dockerd(environ ...string) {
+// startFirstDockerd starts rootless Docker for the user, with an image, and returns what ends it.
+func (u *user) startFirstDockerd(environ ...string) (end func(syscall.Signal)) {
 	t := u.t
 	t.Helper()
 	bin := filepath.Join(u.dir, "bin")
@@ -32,14 +33,22 @@ func (u *user) dockerd(environ ...string) {
 	u.path(bin)
 	run := filepath.Join(u.dir, "run")
 	u.environ = append(append(u.environ, "DOCKER_HOST=unix://"+filepath.Join(run, "docker.sock")), environ...)
-	u.start("sh", "/usr/share/docker.io/contrib/dockerd-rootless.sh", "--storage-driver=vfs")
-	eventually(t, func() error {
+	end = u.startDockerd()
+	u.ok(docker, "import", "--change", "ENV PATH=/bin", image, "bb:1")
+	return end
+}
+
+// startDockerd starts rootless Docker, the first time or again, and waits until it answers.
+func (u *user) startDockerd() (end func(syscall.Signal)) {
+	u.t.Helper()
+	_, end = u.startEnding("sh", "/usr/share/docker.io/contrib/dockerd-rootless.sh", "--storage-driver=vfs")
+	eventually(u.t, func() error {
 		if r := u.try(docker, "info"); r.code != 0 {
 			return fmt.Errorf("dockerd does not answer: %v", r)
 		}
 		return nil
 	})
-	u.ok(docker, "import", "--change", "ENV PATH=/bin", image, "bb:1")
+	return end
 }
 
 // docker is Debian's own client, which fits its daemon.
@@ -146,7 +155,7 @@ func TestRootlessDockerJoinsNetworks(t *testing.T) {
 			u.ok(usernet, "network", "create", "--subnet", "10.50.0.0/24", "mynet")
 			u.ok(usernet, "run", "-d", "--name", "web", "--network", "mynet", "--", "busybox", "httpd", "-f", "-p",
 				"80", "-h", "/etc/default")
-			u.dockerd("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="+driver, "USERNET_NETWORK=mynet",
+			u.startFirstDockerd("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="+driver, "USERNET_NETWORK=mynet",
 				"USERNET_NAME=docker")
 			if out := u.ok(docker, "run", "--rm", "bb:1", "nslookup", "web"); !strings.Contains(out, "10.50.0.2") {
 				t.Errorf("a container asks for its host's neighbour: %s", out)
