@@ -98,6 +98,9 @@ func TestOwnProcessorTime(t *testing.T) {
 	if got := sumOwn(processes, 2, "bench"); got != 22 {
 		t.Errorf("the sum is %d, want 22", got)
 	}
+	if used, err := processorTime(os.Getpid()); err != nil || used <= 0 || used > time.Hour {
+		t.Errorf("this process has used %v, %v", used, err)
+	}
 	if ownTicks(os.Getpid()) != 0 { // this program is a workload's
 		t.Error("the generator counts as the tool")
 	}

@@ -132,19 +132,25 @@ func (w *world) oneStart(r *report, t tool) error {
 		return err
 	}
 	defer stop()
-	began := time.Now()
+	began, before := time.Now(), childrensTime()
 	pid, end, err := t.start(w, target)
 	took := time.Since(began)
 	if err != nil {
 		return err
 	}
 	defer end()
+	used, err := processorTime(pid)
+	if err != nil {
+		return err
+	}
+	used += childrensTime() - before // of what it was started by, and has ended
 	status := processStatus(pid)
 	for _, c := range []struct {
 		name, unit string
 		value      float64
 	}{
 		{"until it is ready", "ms", float64(took.Microseconds()) / 1000},
+		{"processor time until then", "ms", float64(used.Microseconds()) / 1000},
 		{"resident memory", "MiB", float64(status["VmRSS"]) / 1024},
 		{"of which no file's", "MiB", float64(status["RssAnon"]) / 1024},
 	} {

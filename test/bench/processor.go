@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ticksPerSecond is USER_HZ, on every architecture that Go runs on.
@@ -60,6 +62,28 @@ func cpuTicks(pid int) (int, error) {
 		return 0, fmt.Errorf("/proc/%d/stat: %s", pid, text)
 	}
 	return s.ticks, nil
+}
+
+// processorTime is what a process has used, with its children that have ended, of which only ticks are known.
+func processorTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var t unix.Timespec
+	clock := int32(^pid<<3 | 2) // as clock_getcpuclockid(3) makes it: that of the process, by the scheduler
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
+	}
+	s, _ := parseStat(string(text))
+	return time.Duration(t.Nano()) + time.Duration(s.waited)*time.Second/ticksPerSecond, nil
+}
+
+// childrensTime is the processor time of this process's children that have been waited for.
+func childrensTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_CHILDREN, &u) // it cannot fail
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // ownTicks is the processor time of a tool: of its process and those that it started, which live or have ended, but not
