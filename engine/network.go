@@ -77,6 +77,8 @@ type Config struct {
 	// loopback of the container's namespace: it returns an unconnected, non-blocking socket of that namespace, which is
 	// reset if it is just closed. It may wait until ctx ends.
 	LoopbackSocket func(ctx context.Context, ipv6 bool) (fd int, err error)
+	// LoopbackDatagrams does so for published UDP ports. It does not wait; where it has no socket the datagram is lost.
+	LoopbackDatagrams func(ipv6 bool) (fd int, err error)
 	// NoInboundBypass and NoOutboundBypass carry TCP through the gateway always, whatever sockets attachments offer:
 	// connections to published ports, and those that attachments open.
 	NoInboundBypass, NoOutboundBypass bool
@@ -199,6 +201,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Shared:             n.shared,
 		Socket:             n.bypassSocket,
 		ToLoopback:         n.cfg.LoopbackSocket != nil,
+		LoopbackDatagrams:  n.cfg.LoopbackDatagrams,
 		BypassOutcome:      n.bypassOutcome,
 		Limits:             n.cfg.Limits,
 		OutboundAddr4:      n.cfg.Outbound.Addr4,

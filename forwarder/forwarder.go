@@ -52,6 +52,9 @@ type Config struct {
 	// ToLoopback has the connections of the host's loopback to published TCP ports lead to the loopback of the
 	// container's namespace, by Socket, which is asked for it with the loopback's address.
 	ToLoopback bool
+	// LoopbackDatagrams, where it is not nil, does so for published UDP ports: it returns an unconnected, non-blocking
+	// UDP socket of the container's namespace, without waiting for one.
+	LoopbackDatagrams func(ipv6 bool) (fd int, err error)
 	// BypassOutcome is told whether a container took part in a connection over such a socket with outbound set; nothing
 	// where there was another error.
 	BypassOutcome func(container netip.Addr, outside netip.AddrPort, answered bool)

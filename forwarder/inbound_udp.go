@@ -33,6 +33,11 @@ type inboundUDP struct {
 
 	mu    sync.Mutex // guards batch
 	batch sockio.TXBatch
+
+	direct      bool // its datagrams pass through sock, a socket of the container's namespace, instead of the gateway
+	sock        sockio.Socket
+	descriptors claim
+	whole       struct{ in, out []byte } // of datagrams that came in pieces; used by the reactors' goroutines
 }
 
 // clients are the live inboundUDP by what the host knows of them.
@@ -73,6 +78,10 @@ func (f *Forwarder) HandleDatagram(p *publish.Port, d sockio.Datagram) {
 	in.Used()
 	in.PacketsIn.Add(d.Count())
 	in.BytesIn.Add(uint64(d.Size))
+	if in.direct {
+		in.sendDirect(d)
+		return
+	}
 	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.Payload, d.Segment) // a datagram may be lost
 }
 
@@ -82,7 +91,11 @@ const keyTries = 64
 // newClient makes the mapping of a client; nil: there can be none. The goroutine of the port's reactor alone makes
 // them.
 func (f *Forwarder) newClient(client clientKey) *inboundUDP {
+	direct := f.cfg.LoopbackDatagrams != nil && client.from.Addr().Unmap().IsLoopback()
 	src, dst := f.insideFor(client.port, client.from)
+	if direct {
+		src, dst = loopbackEnds(client)
+	}
 	key := func(in *inboundUDP, try int) (inboundKey, bool) {
 		if try > 0 { // clients that share the gateway's address need ports of their own
 			in.key.client = netip.AddrPortFrom(src.Addr(), uint16(1024+rand.IntN(64512)))
@@ -95,6 +108,12 @@ func (f *Forwarder) newClient(client clientKey) *inboundUDP {
 			key:     inboundKey{dst, src},
 			client:  client,
 			control: sockio.SourceControl(client.local),
+			direct:  direct,
+		}
+		if direct {
+			if err := in.openDirect(); err != nil {
+				return nil, err
+			}
 		}
 		to := client.from
 		if client.port.Dual() { // an IPv6 socket speaks of IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2)
@@ -107,11 +126,19 @@ func (f *Forwarder) newClient(client clientKey) *inboundUDP {
 	if !made {
 		return nil
 	}
+	if direct && in.sock.Use(func(fd int) error { return f.reactor.Add(fd, in) }) != nil {
+		f.inbound.End(in) // or it was ended at once
+		return nil
+	}
 	return in
 }
 
 // Close implements mapping.Entry.
-func (in *inboundUDP) Close() { in.f.clients.remove(in) }
+func (in *inboundUDP) Close() {
+	in.f.clients.remove(in)
+	in.sock.Close(in.f.reactor)
+	in.descriptors.release()
+}
 
 // PortClosed implements publish.Handler: its clients end.
 func (f *Forwarder) PortClosed(p *publish.Port) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -70,4 +71,96 @@ func TestConnectionsOfTheHostsLoopbackArriveAtTheContainers(t *testing.T) {
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("nobody listens there: %v, want a reset", err)
 	}
+}
+
+// TestDatagramsOfTheHostsLoopbackArriveAtTheContainers: each client by a socket of its own, with replies from the port
+// that it has asked; and none where nobody listens, which is no end of the client.
+func TestDatagramsOfTheHostsLoopbackArriveAtTheContainers(t *testing.T) {
+	w := newWorld(t, func(c *Config) {
+		c.LoopbackDatagrams = func(bool) (int, error) {
+			return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		}
+	})
+	service, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := service.LocalAddr().(*net.UDPAddr).AddrPort()
+	bound := w.publish(t, port.Port(), "udp")
+	echo := make(chan netip.AddrPort, 10)
+	go func() {
+		defer close(echo)
+		buf := make([]byte, 2000)
+		for {
+			n, from, err := service.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			echo <- from
+			_, _ = service.WriteToUDPAddrPort(buf[:n], from)
+		}
+	}()
+	var clients [2]*net.UDPConn
+	say := func(c *net.UDPConn, text string) {
+		t.Helper()
+		deadline := time.Now().Add(30 * time.Second)
+		if err := errors.Join(c.SetDeadline(deadline), writeText(c, text)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 2000)
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil || string(buf[:n]) != text || from != bound.Host {
+			t.Errorf("%q from %v, %v; want %q from %v", buf[:n], from, err, text, bound.Host)
+		}
+	}
+	seen := map[netip.AddrPort]bool{}
+	for i := range clients {
+		if clients[i], err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(bound.Host)); err != nil {
+			t.Fatal(err)
+		}
+		defer clients[i].Close()
+		for _, text := range []string{"one", strings.Repeat("x", 1400)} {
+			say(clients[i], text)
+			from := <-echo
+			own := clients[i].LocalAddr().(*net.UDPAddr).AddrPort()
+			if seen[from] = true; !from.Addr().IsLoopback() || from == own {
+				t.Errorf("the service sees %v", from)
+			}
+		}
+	}
+	if len(seen) != len(clients) {
+		t.Errorf("the service sees %v as %d clients", seen, len(clients))
+	}
+
+	// The service ends, and comes back.
+	service.Close()
+	for range echo {
+	}
+	for range 3 {
+		if err := writeText(clients[0], "lost"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if service, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(port)); err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	_ = service.SetDeadline(time.Now().Add(30 * time.Second))
+	for buf := make([]byte, 2000); ; { // a datagram may meet the error of one before it
+		if err := writeText(clients[0], "again"); err != nil {
+			t.Fatal(err)
+		}
+		n, err := service.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(buf[:n]) == "again" {
+			break
+		}
+	}
+}
+
+func writeText(c net.Conn, text string) error {
+	_, err := io.WriteString(c, text)
+	return err
 }

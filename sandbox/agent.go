@@ -168,11 +168,21 @@ func openSockets(r Request) (files []namedFile, err error) {
 		}
 		files = append(files, namedFile{fileSockDiag, os.NewFile(uintptr(fd), fileSockDiag)})
 	}
-	streams, err := streamSockets(r.StreamSockets)
-	if err != nil {
-		return nil, err
+	for _, s := range []struct {
+		count, kind  int
+		name4, name6 string
+	}{
+		{r.StreamSockets, unix.SOCK_STREAM, fileStream4, fileStream6},
+		{r.DatagramSockets, unix.SOCK_DGRAM, fileDatagram4, fileDatagram6},
+	} {
+		for family, name := range map[int]string{unix.AF_INET: s.name4, unix.AF_INET6: s.name6} {
+			made, err := unconnected(s.count, family, s.kind, name)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, made...)
+		}
 	}
-	files = append(files, streams...)
 	for _, at := range r.Listen {
 		f, err := listenTCP(at)
 		if err != nil {
@@ -194,22 +204,20 @@ func openSockets(r Request) (files []namedFile, err error) {
 	return files, nil
 }
 
-// streamSockets makes unconnected TCP sockets, count of each family that there is.
-func streamSockets(count int) (files []namedFile, err error) {
-	for name, family := range map[string]int{fileStream4: unix.AF_INET, fileStream6: unix.AF_INET6} {
-		for range count {
-			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-			if errors.Is(err, unix.EAFNOSUPPORT) {
-				break
-			}
-			if err != nil {
-				for _, f := range files {
-					_ = f.file.Close()
-				}
-				return nil, os.NewSyscallError("socket", err)
-			}
-			files = append(files, namedFile{name, os.NewFile(uintptr(fd), name)})
+// unconnected makes sockets; none where there is no such family.
+func unconnected(count, family, kind int, name string) (files []namedFile, err error) {
+	for range count {
+		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			break
 		}
+		if err != nil {
+			for _, f := range files {
+				_ = f.file.Close()
+			}
+			return nil, os.NewSyscallError("socket", err)
+		}
+		files = append(files, namedFile{name, os.NewFile(uintptr(fd), name)})
 	}
 	return files, nil
 }

@@ -59,6 +59,8 @@ type Request struct {
 	ListenPacket []netip.AddrPort
 	// StreamSockets is how many unconnected TCP sockets of the sandbox to make, of each family that it has.
 	StreamSockets int
+	// DatagramSockets is how many unconnected UDP sockets of the sandbox to make, of each family that it has.
+	DatagramSockets int
 	// SockDiag asks for a socket that tells what listens in the sandbox (sock_diag(7)).
 	SockDiag bool
 	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port
@@ -91,8 +93,10 @@ type Reply struct {
 	// Packets are those of Request.ListenPacket.
 	Packets []net.PacketConn
 	// Streams are those of Request.StreamSockets, by family: IPv4, then IPv6.
-	Streams  [2][]*os.File
-	SockDiag *os.File // nil where it was not asked for
+	Streams [2][]*os.File
+	// Datagrams are those of Request.DatagramSockets, by family.
+	Datagrams [2][]*os.File
+	SockDiag  *os.File // nil where it was not asked for
 }
 
 // answer is what the agent sends: an error, or the names of the descriptors that come with it.
@@ -111,6 +115,8 @@ const (
 	fileSockDiag    = "sock/diag"
 	fileStream4     = "tcp/ipv4"
 	fileStream6     = "tcp/ipv6"
+	fileDatagram4   = "udp/ipv4"
+	fileDatagram6   = "udp/ipv6"
 )
 
 // maxMessage bounds a message between the daemon and the agent, in bytes; maxFiles is the kernel's limit for one
@@ -218,6 +224,10 @@ func sortFiles(names []string, files []*os.File) (*Reply, error) {
 			reply.Streams[0] = append(reply.Streams[0], f)
 		case fileStream6:
 			reply.Streams[1] = append(reply.Streams[1], f)
+		case fileDatagram4:
+			reply.Datagrams[0] = append(reply.Datagrams[0], f)
+		case fileDatagram6:
+			reply.Datagrams[1] = append(reply.Datagrams[1], f)
 		default:
 			reply.TAPs[names[i]] = f
 		}
@@ -245,8 +255,10 @@ func (r *Reply) close() {
 	if r.SockDiag != nil {
 		_ = r.SockDiag.Close()
 	}
-	closeAll(r.Streams[0])
-	closeAll(r.Streams[1])
+	for family := range r.Streams {
+		closeAll(r.Streams[family])
+		closeAll(r.Datagrams[family])
+	}
 	for _, l := range r.Listeners {
 		_ = l.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,103 @@ func (l *loopbackSockets) close() error {
 	l.turn <- struct{}{}
 	defer func() { <-l.turn }()
 	l.ended = true
+	var errs []error
+	for i, files := range l.stock {
+		for _, f := range files {
+			errs = append(errs, f.Close())
+		}
+		l.stock[i] = nil
+	}
+	return errors.Join(errs...)
+}
+
+// datagramBatch is how many UDP sockets of each family are made at once, and datagramsLow how few are left when more
+// are made.
+const (
+	datagramBatch = 64
+	datagramsLow  = 16
+)
+
+// loopbackDatagrams is a stock of unconnected UDP sockets of the namespace, for clients at the host's loopback. Nobody
+// waits for one: it is filled while there are some. Its methods may be called by many goroutines at once.
+type loopbackDatagrams struct {
+	make func(context.Context) (*sandbox.Reply, error) // makes datagramBatch of each family
+	ctx  context.Context
+	stop context.CancelFunc // ends ctx
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	stock   [2][]*os.File // by family; guarded by mu
+	filling bool          // guarded by mu
+}
+
+// newLoopbackDatagrams returns a full stock for the namespace t.
+func newLoopbackDatagrams(ctx context.Context, t sandbox.Target) (*loopbackDatagrams, error) {
+	l := &loopbackDatagrams{make: func(ctx context.Context) (*sandbox.Reply, error) {
+		var none *sandbox.Helper // the process enters the namespace itself
+		return none.Configure(ctx, t, sandbox.Request{DatagramSockets: datagramBatch})
+	}}
+	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := l.fill(ctx); err != nil {
+		l.stop()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *loopbackDatagrams) fill(ctx context.Context) error {
+	reply, err := l.make(ctx)
+	if err != nil {
+		return fmt.Errorf("sockets of the namespace's loopback: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.stock {
+		l.stock[i] = append(l.stock[i], reply.Datagrams[i]...)
+	}
+	return nil
+}
+
+// get returns a socket, which is the caller's.
+func (l *loopbackDatagrams) get(ipv6 bool) (fd int, err error) {
+	family := v4
+	if ipv6 {
+		family = v6
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left := len(l.stock[family])
+	if left <= datagramsLow && !l.filling && l.ctx.Err() == nil {
+		l.filling = true
+		l.wg.Go(func() {
+			_ = l.fill(l.ctx) // the namespace ends, or the next one that asks has it tried again
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.filling = false
+		})
+	}
+	if left == 0 {
+		return -1, unix.EAGAIN
+	}
+	f := l.stock[family][left-1]
+	l.stock[family] = l.stock[family][:left-1]
+	defer f.Close()
+	fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // os.File.Fd has made it blocking
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// close gives what is left back.
+func (l *loopbackDatagrams) close() error {
+	l.stop()
+	l.wg.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var errs []error
 	for i, files := range l.stock {
 		for _, f := range files {

@@ -64,3 +64,43 @@ func TestLoopbackSocketsAreMadeInBatches(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 }
+
+// TestLoopbackDatagramsAreMadeAhead: nobody waits for one, more are made when few are left, and the rest is given back.
+func TestLoopbackDatagramsAreMadeAhead(t *testing.T) {
+	made := make(chan struct{}, 10)
+	l := &loopbackDatagrams{make: func(context.Context) (*sandbox.Reply, error) {
+		made <- struct{}{}
+		return &sandbox.Reply{Datagrams: [2][]*os.File{files(t, datagramsLow+2), nil}}, nil
+	}}
+	l.ctx, l.stop = context.WithCancel(t.Context())
+	if err := l.fill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-made
+	for i := range 3 {
+		fd, err := l.get(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("a socket that blocks: %x, %v", flags, err)
+		}
+		unix.Close(fd)
+		if i < 2 && len(made) != 0 {
+			t.Errorf("more are made with %d left", datagramsLow+1-i)
+		}
+	}
+	<-made // the third one left few
+	if _, err := l.get(true); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("a family that is not there: %v", err)
+	}
+	l.mu.Lock()
+	left := l.stock[v4][0]
+	l.mu.Unlock()
+	if err := l.close(); err != nil {
+		t.Error(err)
+	}
+	if err := left.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a socket is left open: %v", err)
+	}
+}

@@ -98,6 +98,14 @@ func (s *session) start(ctx context.Context) error {
 		sockets := newLoopbackSockets(o.target())
 		cfg.LoopbackSocket = sockets.get
 		s.release = append(s.release, sockets.close)
+		if !o.NoUDP && (o.UDP.Mode == ModeAuto || len(o.UDP.named()) > 0) {
+			datagrams, err := newLoopbackDatagrams(ctx, o.target())
+			if err != nil {
+				return err
+			}
+			cfg.LoopbackDatagrams = datagrams.get
+			s.release = append(s.release, datagrams.close)
+		}
 	}
 	n, err := standalone.Start(cfg, f)
 	if err != nil {

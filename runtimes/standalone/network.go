@@ -44,8 +44,9 @@ type Config struct {
 	// HostLoopback says that the gateway's addresses lead to the host's loopback.
 	HostLoopback bool
 	Outbound     engine.Outbound
-	// LoopbackSocket: see engine.Config.
-	LoopbackSocket func(ctx context.Context, ipv6 bool) (fd int, err error)
+	// LoopbackSocket and LoopbackDatagrams: see engine.Config.
+	LoopbackSocket    func(ctx context.Context, ipv6 bool) (fd int, err error)
+	LoopbackDatagrams func(ipv6 bool) (fd int, err error)
 	// GuestMAC is the MAC address of the interface in the namespace.
 	GuestMAC net.HardwareAddr
 	// GuestAddrs are the addresses that it is known to have there: nobody is asked who has them. While the first
@@ -96,11 +97,12 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 		HostLoopback: cfg.HostLoopback,
 		Outbound:     cfg.Outbound,
 
-		LoopbackSocket: cfg.LoopbackSocket,
-		Autoconf:       cfg.Autoconf,
-		Logger:         cfg.Log,
-		Aliases:        cfg.Silent,
-		Refuse:         cfg.refuse,
+		LoopbackSocket:    cfg.LoopbackSocket,
+		LoopbackDatagrams: cfg.LoopbackDatagrams,
+		Autoconf:          cfg.Autoconf,
+		Logger:            cfg.Log,
+		Aliases:           cfg.Silent,
+		Refuse:            cfg.refuse,
 	}
 	if len(cfg.DNS) > 0 {
 		if err := n.startNames(cfg); err != nil {

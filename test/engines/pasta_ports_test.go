@@ -211,27 +211,34 @@ func fetchFrom(t *testing.T, url, word string) {
 // not.
 func TestPastaJoinsLoopbacks(t *testing.T) {
 	n := newNamespace(t)
-	n.pasta("-t", "18825:80,18826:81", "-u", "none", "--host-lo-to-ns-lo")
+	n.pasta("-t", "18825:80,18826:81", "-u", "18825:80,18826:81", "--host-lo-to-ns-lo")
 	for _, at := range []string{"127.0.0.1:80", "[::1]:80", "192.0.2.2:80"} {
 		n.background(helper, "tcpserve", at, "addr")
+		n.background(helper, "udpserve", at, "addr")
 	}
 	for at, sees := range map[string]string{"127.0.0.1:18825": "127.0.0.1:", "[::1]:18825": "[::1]:"} {
 		eventually(t, func() error {
-			if r := n.try(helper, "tcpdial", at); !strings.Contains(r.stdout, "\n"+sees) {
-				return fmt.Errorf("the service at the loopback does not see %s: %v", sees, r)
+			for _, dial := range []string{"tcpdial", "udpdial"} {
+				if r := n.try(helper, dial, at); !strings.Contains("\n"+r.stdout, "\n"+sees) {
+					return fmt.Errorf("the service at the loopback does not see %s: %v", sees, r)
+				}
 			}
 			return nil
 		})
 	}
 	eventually(t, func() error {
-		if seen := fromOutside(t, "tcp", "192.0.2.2:18825"); !strings.HasPrefix(seen, "192.0.2.1:") {
-			return fmt.Errorf("the service at the interface sees %q", seen)
+		for _, proto := range []string{"tcp", "udp"} {
+			if seen := fromOutside(t, proto, "192.0.2.2:18825"); !strings.HasPrefix(seen, "192.0.2.1:") {
+				return fmt.Errorf("the service at the interface sees %q by %s", seen, proto)
+			}
 		}
 		return nil
 	})
 	for range 80 { // more than one batch of sockets
-		if r := n.try(helper, "tcpdial", "127.0.0.1:18825"); !strings.Contains(r.stdout, "\n127.0.0.1:") {
-			t.Fatal(r)
+		for _, dial := range []string{"tcpdial", "udpdial"} {
+			if r := n.try(helper, dial, "127.0.0.1:18825"); !strings.Contains("\n"+r.stdout, "\n127.0.0.1:") {
+				t.Fatal(r)
+			}
 		}
 	}
 	if r := n.try(helper, "tcpdial", "127.0.0.1:18826"); strings.Contains(r.stdout, "\n127.0.0.1:") {
