@@ -79,8 +79,10 @@ func (u *user) answers(want, name string, args ...string) {
 
 // TestDockerPlugin has it with Docker 20.10, of Debian 12.
 func TestDockerPlugin(t *testing.T) {
-	d := newPluggedDocker(t, newUser(t))
+	u := newUser(t)
+	d := newPluggedDocker(t, u, u.clusterOf(4789)...)
 	d.networks(t)
+	d.spansHosts(t)
 	d.survives(t)
 }
 
