@@ -167,7 +167,7 @@ func TestNetworksWithoutASwitch(t *testing.T) {
 
 // TestEachModelDriverHasOneHere holds the two lists of drivers to each other.
 func TestEachModelDriverHasOneHere(t *testing.T) {
-	d := &Daemon{drivers: drivers(nil, nil, static.New(slog.Default()), nil, nil, nil, nil)}
+	d := &Daemon{drivers: drivers(nil, nil, static.New(slog.Default()), nil, nil, nil, nil, nil)}
 	for _, m := range network.Drivers {
 		if _, err := d.driverOf(m.Name); err != nil {
 			t.Error(err)

@@ -173,7 +173,7 @@ func New(cfg Config) (*Daemon, error) {
 		func() []*network.Network { return d.model.Networks() },
 		func(endpoint string, l dhcp.Lease) { // not here: whose goroutine it is may be waited for
 			d.wg.Go(func() { d.renumber(endpoint, l) })
-		})
+		}, func(networkID string, vlan uint16) { d.wg.Go(func() { d.followRouters(networkID, vlan) }) })
 	d.model, err = network.Open(store, network.Options{
 		HostRoutes:  hostRoutes,
 		DefaultIPv6: cfg.IPv6,

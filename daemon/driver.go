@@ -68,10 +68,11 @@ type Env struct {
 
 // drivers are those of a daemon; member is nil where it is alone, speaker where it speaks to no router, node where it
 // is none of flannel's, others are the model's networks, and changed is told of endpoints with another address than
-// they had.
+// they had, and routed of physical networks whose routers announce something else.
 func drivers(
 	member membership, speaker *routing, peers *static.Set, node *flannel.Node, uplinks *uplink.Set,
 	others func() []*network.Network, changed func(endpoint string, l dhcp.Lease),
+	routed func(networkID string, vlan uint16),
 ) []Driver {
 	return []Driver{
 		bridgeDriver{speaker},
@@ -80,7 +81,7 @@ func drivers(
 		overlayDriver{member},
 		vxlanDriver{peers, speaker, others},
 		flannelDriver{node, others},
-		&macvlanDriver{uplinks, others, changed},
+		&macvlanDriver{uplinks, others, changed, routed},
 	}
 }
 

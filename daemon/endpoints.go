@@ -165,6 +165,7 @@ func (d *Daemon) attachEndpoints(
 		}
 		i := interfaceOf(e, bridges[at].MTU())
 		i.Given, i.Persistent = c.Moves, c.Moves
+		d.autoconfigure(&i, n, e)
 		req.Add = append(req.Add, i)
 		req.Routes = append(req.Routes, routesOf(e, bridges[at])...)
 	}
@@ -201,6 +202,7 @@ func (d *Daemon) attachEndpoints(
 			continue
 		}
 		p.port.Start()
+		d.announce(bridges[i].record, e)
 	}
 	return errors.Join(errs...)
 }
@@ -214,6 +216,7 @@ func (d *Daemon) attachTAP(
 	if err != nil {
 		return nil, err
 	}
+	cfg.Addrs = d.allAddrs(b.record, e)
 	// Sockets would be made in the namespace that the interface leaves, and bytes past the TAP would have no limit.
 	if !c.Moves && e.Bandwidth == (network.Bandwidth{}) {
 		cfg.Sockets = d.socketsOf(s, c)

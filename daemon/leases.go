@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -21,14 +22,20 @@ func (d *Daemon) resumeLeases() {
 	for _, c := range d.model.Containers() {
 		for _, e := range c.Endpoints {
 			n := d.networkByID(e.NetworkID)
-			if n == nil || c.Status != network.Running || !e.IPv4.IsValid() {
+			if n == nil || c.Status != network.Running {
 				continue
 			}
 			driver, err := d.driverOf(n.Driver)
-			if r, is := driver.(resumer); err == nil && is && e.DHCP {
-				err = r.Resume(n, network.Claim{
-					Owner: e.ID, Want: e.IPv4.Addr(), MAC: e.MAC, Hostname: c.NameOutside(), VLAN: e.VLAN,
-				})
+			r, is := driver.(resumer)
+			if err != nil || !is {
+				continue
+			}
+			claim := network.Claim{Owner: e.ID, MAC: e.MAC, Hostname: c.NameOutside(), VLAN: e.VLAN}
+			if claim.Want = e.IPv4.Addr(); e.DHCP && claim.Want.IsValid() {
+				err = r.Resume(n, claim)
+			}
+			if claim.Want = e.IPv6.Addr(); e.Autoconf && claim.Want.IsValid() && !madeOfMAC(e) {
+				err = errors.Join(err, r.Resume(n, claim))
 			}
 			if err != nil {
 				d.log.Error("the address of a container is not renewed", "container", c.Name, "network", n.Name,
@@ -87,9 +94,13 @@ func (d *Daemon) remake(s *containerRuntime, c *network.Container, endpoint stri
 	return nil
 }
 
-// readdress gives an endpoint another IPv4 address of its network.
+// readdress gives an endpoint another address of its network.
 func readdress(n *network.Network, e *network.Endpoint, a netip.Addr) error {
 	for _, p := range n.Pools {
+		if p.Subnet.Contains(a) && a.Is6() { // the gateway is what routers say
+			e.IPv6 = netip.PrefixFrom(a, p.Subnet.Bits())
+			return nil
+		}
 		if p.Subnet.Contains(a) {
 			e.IPv4, e.Gateway4 = netip.PrefixFrom(a, p.Subnet.Bits()), p.Gateway
 			if n.Internal {

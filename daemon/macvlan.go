@@ -23,6 +23,8 @@ type macvlanDriver struct {
 	others  func() []*network.Network // all networks of the model
 	// changed is told of endpoints to which the DHCP server gives another address than they had.
 	changed func(endpoint string, l dhcp.Lease)
+	// routed is told of a network of which the routers on a VLAN announce something else than before; 0: its own VLAN.
+	routed func(networkID string, vlan uint16)
 }
 
 var (
@@ -57,11 +59,11 @@ func (d *macvlanDriver) JoinVLAN(n *network.Network, e *engine.Network, vlan uin
 	if err != nil {
 		return err
 	}
-	if own, err := place(n.Settings()); err != nil || own == at {
+	if own, err := place(n.Settings()); err != nil || own.Device == at.Device && own.VLAN == at.VLAN {
 		return errdefs.Invalid("network %s is on VLAN %d itself: connect to it without --vlan", n.Name, vlan)
 	}
 	at.Apart = true
-	return d.uplinks.Join(at, e)
+	return d.uplinks.Join(d.follow(at, n, vlan), e)
 }
 
 // found returns the device of a network.
@@ -72,6 +74,11 @@ func found(at uplink.Config) (uplink.Info, error) {
 			at.Device, err, at.Device)
 	}
 	return info, nil
+}
+
+func errNoGroups(info uplink.Info) error {
+	return errdefs.Unavailable("parent %s: IPv6 needs frames to groups, which it does not take: the administrator has to "+
+		"run: %s", info.Name, info.GroupsCommand())
 }
 
 // Prepare implements preparer: a network that has no subnet gets that of the device, where the host has an address on
@@ -107,8 +114,12 @@ func (d *macvlanDriver) Prepare(ctx context.Context, spec *network.NetworkSpec) 
 	if spec.EnableIPv6 == nil || !*spec.EnableIPv6 {
 		off := false
 		spec.EnableIPv6 = &off
+	} else if !info.Groups {
+		return errNoGroups(info)
 	} else if !has(true) {
-		return errdefs.Invalid("a physical network's IPv6 prefix is not asked for: give it with --subnet")
+		if err := d.askRouters(ctx, spec, at, mac); err != nil {
+			return err
+		}
 	}
 	if has(false) || spec.EnableIPv4 != nil && !*spec.EnableIPv4 {
 		return nil
@@ -155,13 +166,17 @@ func (d *macvlanDriver) Validate(n *network.Network) error {
 	}
 	for _, o := range d.others() {
 		if other, err := place(o.Settings()); err == nil && o.IsDirect() && !o.ConfigOnly && o.Name != n.Name &&
-			other == at {
+			other.Device == at.Device && other.VLAN == at.VLAN {
 			// Docker's text.
 			return errdefs.Conflict("network %s is already using parent interface %s", o.Name, s.Parent)
 		}
 	}
-	if _, err := found(at); err != nil {
+	info, err := found(at)
+	if err != nil {
 		return err
+	}
+	if n.EnableIPv6 && !info.Groups {
+		return errNoGroups(info)
 	}
 	if err := d.uplinks.Probe(at.Device); err != nil {
 		return errdefs.Unavailable("%w", err)
@@ -190,7 +205,7 @@ func (d *macvlanDriver) Open(_ context.Context, n *network.Network, env Env) (*e
 	if err != nil {
 		return nil, err
 	}
-	if err := d.uplinks.Join(at, e); err != nil {
+	if err := d.uplinks.Join(d.follow(at, n, 0), e); err != nil {
 		_ = e.Close()
 		return nil, errdefs.Unavailable("network %s: %w", n.Name, err)
 	}
@@ -198,7 +213,25 @@ func (d *macvlanDriver) Open(_ context.Context, n *network.Network, env Env) (*e
 }
 
 // Leases implements network.Leaser.
-func (*macvlanDriver) Leases(n *network.Network) bool { return n.Settings().DHCP }
+func (*macvlanDriver) Leases(n *network.Network, ipv6 bool) bool {
+	if ipv6 {
+		return n.Settings().Autoconf
+	}
+	return n.Settings().DHCP
+}
+
+// Taken implements network.Leaser.
+func (d *macvlanDriver) Taken(ctx context.Context, n *network.Network, c network.Claim) (string, error) {
+	at, err := placeOf(n, c.VLAN)
+	if err != nil {
+		return "", err
+	}
+	other, err := d.uplinks.Taken(ctx, at, net.HardwareAddr(c.MAC[:]), c.Want)
+	if err != nil {
+		return "", errdefs.Unavailable("network %s: %w", n.Name, err)
+	}
+	return other.String(), nil
+}
 
 // Reserve implements network.Allocator. It is not called: Lease is.
 func (d *macvlanDriver) Reserve(
@@ -215,7 +248,14 @@ func (d *macvlanDriver) Lease(
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	got, err := d.uplinks.Lease(ctx, c.Owner, at, d.config(c))
+	cfg := d.config(c)
+	if cfg.IPv6 = p.Subnet.Addr().Is6(); cfg.IPv6 {
+		a, managed, err := d.ownAddress(ctx, n, p, c, at)
+		if err != nil || !managed {
+			return a, err
+		}
+	}
+	got, err := d.uplinks.Lease(ctx, c.Owner, at, cfg)
 	if err != nil {
 		return netip.Addr{}, errdefs.Unavailable("network %s: %w", n.Name, err)
 	}
@@ -229,7 +269,7 @@ func (d *macvlanDriver) Lease(
 	default:
 		return a, nil
 	}
-	d.uplinks.Release(c.Owner)
+	d.uplinks.Release(c.Owner, cfg.IPv6)
 	return netip.Addr{}, err
 }
 
@@ -244,16 +284,16 @@ func (d *macvlanDriver) config(c network.Claim) dhcp.Config {
 
 // Release implements network.Allocator.
 func (d *macvlanDriver) Release(_ *network.Network, a netip.Addr, owner string) {
-	if a.Is4() {
-		d.uplinks.Release(owner)
-	}
+	d.uplinks.Release(owner, a.Is6())
 }
 
 // Resume has the address renewed that an endpoint has from an earlier daemon.
 func (d *macvlanDriver) Resume(n *network.Network, c network.Claim) error {
 	at, err := placeOf(n, c.VLAN)
 	if err == nil {
-		err = d.uplinks.Resume(c.Owner, at, d.config(c))
+		cfg := d.config(c)
+		cfg.IPv6 = c.Want.Is6()
+		err = d.uplinks.Resume(c.Owner, at, cfg)
 	}
 	return err
 }

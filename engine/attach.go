@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -81,8 +82,10 @@ type Attachment struct {
 	n    *Network
 	cfg  AttachConfig
 	name atomic.Pointer[string] // cfg.Name, or what Rename has made of it
-	link Link
-	port *vswitch.Port
+	// addrs are cfg.Addrs, or what SetAddrs has made of them; changed under n.attached's lock.
+	addrs atomic.Pointer[[]netip.Addr]
+	link  Link
+	port  *vswitch.Port
 
 	start  sync.Once
 	detach sync.Once
@@ -101,6 +104,7 @@ var (
 func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 	a := &Attachment{n: n, cfg: cfg, link: link}
 	a.name.Store(&cfg.Name)
+	a.addrs.Store(&cfg.Addrs)
 	fail := func(err error) (*Attachment, error) {
 		return nil, fmt.Errorf("attaching %s to network %s: %w", cfg.Name, n.cfg.Name, err)
 	}
@@ -195,19 +199,56 @@ func (a *Attachment) Detach() error {
 		n := a.n
 		n.attached.Lock()
 		delete(n.attached.byID, a.cfg.ID)
-		for _, addr := range a.cfg.Addrs {
-			if n.attached.byAddr[addr] == a {
-				delete(n.attached.byAddr, addr)
-			}
-		}
+		addrs := *a.addrs.Load()
+		n.forget(a, addrs)
 		n.attached.Unlock()
-		for _, addr := range a.cfg.Addrs {
-			n.gw.RemoveNeighbor(addr)
-			n.fwd.AbortContainer(addr)
-		}
+		n.abort(addrs)
 		a.reader.Wait()
 	})
 	return a.err
+}
+
+// forget has addresses be no longer an attachment's. The caller holds the lock of n.attached.
+func (n *Network) forget(a *Attachment, addrs []netip.Addr) {
+	for _, addr := range addrs {
+		if n.attached.byAddr[addr] == a {
+			delete(n.attached.byAddr, addr)
+		}
+	}
+}
+
+// abort ends the flows of addresses that are nobody's any more.
+func (n *Network) abort(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		n.gw.RemoveNeighbor(addr)
+		n.fwd.AbortContainer(addr)
+	}
+}
+
+// SetAddrs changes the addresses that the attachment has (AttachConfig.Addrs). Flows of those that go are ended.
+func (a *Attachment) SetAddrs(addrs []netip.Addr) error {
+	n := a.n
+	n.attached.Lock()
+	before := *a.addrs.Load()
+	gone := slices.DeleteFunc(slices.Clone(before), func(x netip.Addr) bool { return slices.Contains(addrs, x) })
+	if n.attached.byID[a.cfg.ID] != a {
+		n.attached.Unlock()
+		return ErrClosed
+	}
+	if err := a.port.SetAddrs(addrs); err != nil {
+		n.attached.Unlock()
+		return err
+	}
+	addrs = slices.Clone(addrs)
+	a.addrs.Store(&addrs)
+	n.forget(a, gone)
+	for _, addr := range addrs {
+		n.attached.byAddr[addr] = a
+		n.gw.SetNeighbor(addr, a.cfg.MAC)
+	}
+	n.attached.Unlock()
+	n.abort(gone)
+	return nil
 }
 
 // Stats are the counters of the attachment's switch port.
@@ -237,12 +278,7 @@ func (a *Attachment) Rename(name string) { a.name.Store(&name) }
 
 // Has says whether addr is one of the attachment's addresses.
 func (a *Attachment) Has(addr netip.Addr) bool {
-	for _, own := range a.cfg.Addrs {
-		if own == addr {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(*a.addrs.Load(), addr)
 }
 
 // byAddr is the attachment behind an inside address, or nil.

@@ -81,4 +81,4 @@ func (n *Network) Attachments() []*Attachment {
 func (a *Attachment) MAC() net.HardwareAddr { return slices.Clone(a.cfg.MAC) }
 
 // Addrs are the attachment's addresses.
-func (a *Attachment) Addrs() []netip.Addr { return slices.Clone(a.cfg.Addrs) }
+func (a *Attachment) Addrs() []netip.Addr { return slices.Clone(*a.addrs.Load()) }

@@ -37,7 +37,7 @@ func (n *Network) Unpublish(list []publish.Bound) error { return n.fwd.Unpublish
 
 // firstAddrs are the attachment's first address of each family, link-local ones left out.
 func (a *Attachment) firstAddrs() (v4, v6 netip.Addr) {
-	for _, addr := range a.cfg.Addrs {
+	for _, addr := range *a.addrs.Load() {
 		switch {
 		case addr.IsLinkLocalUnicast():
 		case addr.Is4() && !v4.IsValid():

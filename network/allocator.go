@@ -29,8 +29,12 @@ type Allocator interface {
 // station: a DHCP server's client.
 type Leaser interface {
 	Allocator
-	// Leases says whether it reserves the addresses of all endpoints of a network; else of those that want it.
-	Leases(n *Network) bool
+	// Leases says whether it reserves the addresses of a family of all endpoints of a network; else of those that want
+	// it.
+	Leases(n *Network, ipv6 bool) bool
+	// Taken says which station outside has an address that the model would choose, or that was asked for; "": none. It
+	// may wait for as long as ctx lets it.
+	Taken(ctx context.Context, n *Network, c Claim) (string, error)
 	// Lease is Reserve for a station with a MAC address and a name.
 	Lease(ctx context.Context, n *Network, p Pool, c Claim) (netip.Addr, error)
 }
@@ -52,11 +56,38 @@ type reservation struct {
 	network   *Network
 	endpoint  string // its id
 	addresses []netip.Addr
-	mac       MAC // that the addresses are for; zero: for any
+	chosen    []netip.Addr // not reserved, but free when they were looked at
+	mac       MAC          // that the addresses are for; zero: for any
+	// leased are the families whose addresses a Leaser has reserved, IPv4 and IPv6; others are the model's to choose.
+	leased [2]bool
 }
 
-// leased says whether the addresses are for one MAC address.
-func (r *reservation) leased() bool { return r != nil && r.mac != (MAC{}) }
+// leases says whether the address of a family is a Leaser's.
+func (r *reservation) leases(ipv6 bool) bool { return r != nil && r.leased[family(ipv6)] }
+
+// reserves says whether the address of a family is reserved at all: others' are chosen.
+func (r *reservation) reserves(ipv6 bool) bool {
+	return r != nil && (r.leases(ipv6) || r.leased == [2]bool{} && len(r.addresses) > 0)
+}
+
+// choice is the chosen address of a pool, if it is still free.
+func (r *reservation) choice(p *Pool, used map[netip.Addr]bool) netip.Addr {
+	if r != nil {
+		for _, a := range r.chosen {
+			if p.Subnet.Contains(a) && !used[a] {
+				return a
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+func family(ipv6 bool) int {
+	if ipv6 {
+		return 1
+	}
+	return 0
+}
 
 // in is the reserved address of a pool; invalid where there is none.
 func (r *reservation) in(p *Pool) netip.Addr {
@@ -73,7 +104,7 @@ func (r *reservation) in(p *Pool) netip.Addr {
 // allocator is that of a network, nil where the model chooses addresses itself. lease: an endpoint wants a lease.
 func (m *Model) allocator(n *Network, lease bool) Allocator {
 	a := m.opts.Allocators[n.Driver]
-	if l, is := a.(Leaser); is && !lease && !l.Leases(n) {
+	if l, is := a.(Leaser); is && !lease && !l.Leases(n, false) && !l.Leases(n, true) {
 		return nil
 	}
 	return a
@@ -108,35 +139,78 @@ func (m *Model) reserveFor(networkRef string, spec *EndpointSpec, endpoint strin
 			return errdefs.Invalid("network %s has no DHCP server: its addresses are usernet's to give", n.Name)
 		}
 	}
-	if err != nil || m.allocator(n, spec.DHCP) == nil || !n.HasInterfaces() {
+	if err != nil || m.opts.Allocators[n.Driver] == nil || !n.HasInterfaces() {
 		return nil // a network that is not there is refused when the endpoint is made
 	}
-	a := m.allocator(n, spec.DHCP)
+	a := m.opts.Allocators[n.Driver]
+	l, isLeaser := a.(Leaser)
 	ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
 	defer cancel()
 	r := &reservation{network: n, endpoint: endpoint}
-	spec.reserved = r
 	var v4, v6 bool
 	for i := range n.Pools {
 		p, want, have := &n.Pools[i], spec.IPv4, &v4
-		if p.Subnet.Addr().Is6() {
+		ipv6 := p.Subnet.Addr().Is6()
+		if ipv6 {
 			want, have = spec.IPv6, &v6
-		}
-		_, leases := a.(Leaser)
-		if leases && p.Subnet.Addr().Is6() {
-			continue
 		}
 		if *have || want.IsValid() && (!p.Subnet.Contains(want) || p.Reserved(want)) {
 			continue
 		}
-		addr, err := r.reserve(ctx, a, *p, want, spec)
+		var addr netip.Addr
+		if isLeaser && !l.Leases(n, ipv6) && (ipv6 || !spec.DHCP) {
+			if addr, err = m.untaken(ctx, l, r, p, want, spec); addr.IsValid() {
+				r.chosen, *have = append(r.chosen, addr), true
+			}
+		} else {
+			r.leased[family(ipv6)] = isLeaser
+			if addr, err = r.reserve(ctx, a, *p, want, spec); err == nil {
+				r.addresses, *have = append(r.addresses, addr), true
+			}
+		}
 		if err != nil {
 			m.release(r)
 			return err
 		}
-		r.addresses, *have = append(r.addresses, addr), true
 	}
+	spec.reserved = r
 	return nil
+}
+
+// maxTaken is how many addresses in a row may be those of stations that this host knows nothing of.
+const maxTaken = 8
+
+// untaken chooses an address that no station outside has; invalid: the pool has none, which is said later. An address
+// that was asked for is refused where one has it.
+func (m *Model) untaken(
+	ctx context.Context, l Leaser, r *reservation, p *Pool, want netip.Addr, spec *EndpointSpec,
+) (netip.Addr, error) {
+	if spec.SelfAddressed && p.Subnet.Addr().Is6() {
+		return netip.Addr{}, nil
+	}
+	m.mu.RLock()
+	used, _ := m.inUse(r.network.ID)
+	m.mu.RUnlock()
+	for range maxTaken {
+		a := want
+		if ok := a.IsValid(); !ok {
+			if a, ok = p.lowestFree(used); !ok {
+				return a, nil
+			}
+		}
+		station, err := l.Taken(ctx, r.network, Claim{Owner: r.endpoint, Want: a, MAC: r.macOf(r.network, spec.MAC),
+			VLAN: spec.VLAN})
+		switch {
+		case err != nil || station == "":
+			return a, err
+		case want.IsValid():
+			return netip.Addr{}, errdefs.Forbidden("network %s: address %s is that of another station, %s: give another one",
+				r.network.Name, a, station)
+		}
+		used[a] = true
+	}
+	return netip.Addr{}, errdefs.Unavailable("network %s: other stations have the %d lowest addresses that are free "+
+		"here: give the network an --ip-range that nobody else uses", r.network.Name, maxTaken)
 }
 
 // reserve reserves one address.
@@ -187,7 +261,7 @@ func (m *Model) release(r *reservation) {
 		return
 	}
 	for _, a := range r.addresses {
-		m.allocator(r.network, r.leased()).Release(r.network, a, r.endpoint)
+		m.allocator(r.network, r.leased[0] || r.leased[1]).Release(r.network, a, r.endpoint)
 	}
 }
 

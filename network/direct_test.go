@@ -12,10 +12,17 @@ import (
 // fakeLeaser gives the addresses of networks that want a DHCP server's.
 type fakeLeaser struct {
 	fakeAllocator
-	claims []network.Claim
+	claims  []network.Claim
+	outside map[netip.Addr]string // stations that the model does not know of
 }
 
-func (f *fakeLeaser) Leases(n *network.Network) bool { return n.Settings().DHCP }
+func (f *fakeLeaser) Leases(n *network.Network, ipv6 bool) bool {
+	return !ipv6 && n.Settings().DHCP || ipv6 && n.Settings().Autoconf
+}
+
+func (f *fakeLeaser) Taken(_ context.Context, _ *network.Network, c network.Claim) (string, error) {
+	return f.outside[c.Want], nil
+}
 
 func (f *fakeLeaser) Lease(
 	ctx context.Context, n *network.Network, p network.Pool, c network.Claim,
@@ -80,7 +87,7 @@ func TestALeaseIsForAStation(t *testing.T) {
 	if owner := l.held.owners[netip.MustParseAddr("192.0.2.77")]; owner != "" {
 		t.Errorf("the address is still %s's", owner)
 	}
-	if l.Leases(&network.Network{Driver: network.DriverMacvlan}) {
+	if l.Leases(&network.Network{Driver: network.DriverMacvlan}, false) {
 		t.Error("a network of addresses that were given is a DHCP server's")
 	}
 }
@@ -129,5 +136,65 @@ func TestTheHostOnAPhysicalNetwork(t *testing.T) {
 	_, _, err := m.CreateContainer(network.ContainerSpec{Name: "xx", NetworkMode: "lan", Egress: "deny"})
 	if err == nil || !strings.Contains(err.Error(), "rules about where it may connect to") {
 		t.Errorf("a container with egress rules: %v", err)
+	}
+}
+
+// TestAddressesOfOthersOutsideAreNotChosen: the lowest address that nobody outside has is, and one that was asked for is
+// refused where a station has it.
+func TestAddressesOfOthersOutsideAreNotChosen(t *testing.T) {
+	l := &fakeLeaser{outside: map[netip.Addr]string{}}
+	for i := range 3 {
+		l.outside[netip.AddrFrom4([4]byte{192, 0, 2, byte(2 + i)})] = "02:00:00:00:00:09"
+	}
+	m, _ := directModel(t, l, nil)
+	c, _, err := m.CreateContainer(network.ContainerSpec{Name: "web", NetworkMode: "lan"})
+	if err != nil || c.Endpoints[0].IPv4.Addr() != netip.MustParseAddr("192.0.2.5") || c.Endpoints[0].DHCP {
+		t.Errorf("%+v, %v", c.Endpoints[0], err)
+	}
+	ask := func(a string) error {
+		_, _, err := m.CreateContainer(network.ContainerSpec{Name: "x" + a, NetworkMode: "lan",
+			Networks: []network.NamedEndpointSpec{{Network: "lan", EndpointSpec: network.EndpointSpec{
+				IPv4: netip.MustParseAddr(a)}}}})
+		return err
+	}
+	if err := ask("192.0.2.3"); err == nil || !strings.Contains(err.Error(), "02:00:00:00:00:09") {
+		t.Errorf("an address of a station outside: %v", err)
+	}
+	if err := ask("192.0.2.77"); err != nil {
+		t.Error(err)
+	}
+	for i := range 20 {
+		l.outside[netip.AddrFrom4([4]byte{192, 0, 2, byte(6 + i)})] = "02:00:00:00:00:09"
+	}
+	if _, _, err = m.CreateContainer(network.ContainerSpec{Name: "more", NetworkMode: "lan"}); err == nil ||
+		!strings.Contains(err.Error(), "--ip-range") {
+		t.Errorf("all are others': %v", err)
+	}
+}
+
+// TestARouterIsKnownByItsLink: the gateway of a physical network's IPv6 subnet may be link-local.
+func TestARouterIsKnownByItsLink(t *testing.T) {
+	store := network.NewMemoryStore()
+	m, err := network.Open(store, network.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := true
+	pool := network.Pool{Subnet: netip.MustParsePrefix("2001:db8:1::/64"), Gateway: netip.MustParseAddr("fe80::1")}
+	spec := network.NetworkSpec{Name: "lan", Driver: network.DriverMacvlan, EnableIPv6: &on,
+		Options: map[string]string{"parent": "eth9"}, Pools: []network.Pool{pool}}
+	if _, _, err := m.CreateNetwork(spec); err != nil {
+		t.Fatal(err)
+	}
+	spec.Name, spec.Driver, spec.Options = "other", network.DriverBridge, nil
+	spec.Pools[0].Subnet = netip.MustParsePrefix("2001:db8:2::/64")
+	if _, _, err := m.CreateNetwork(spec); err == nil {
+		t.Error("a bridge's gateway is outside of its subnet")
+	}
+	if m, err = network.Open(store, network.Options{}); err != nil {
+		t.Fatalf("what was stored is not read: %v", err)
+	}
+	if n, err := m.Network("lan"); err != nil || n.Pools[1].Gateway != pool.Gateway {
+		t.Errorf("%+v, %v", n, err)
 	}
 }

@@ -134,7 +134,8 @@ func (m *Model) addEndpoint(c *Container, networkRef string, spec EndpointSpec) 
 		Bandwidth:     spec.Bandwidth,
 		Routes:        spec.Routes,
 		VLAN:          spec.VLAN,
-		DHCP:          spec.reserved.leased(),
+		DHCP:          spec.reserved.leases(false),
+		Autoconf:      spec.reserved.leases(true),
 	}
 	if err := checkRouting(&spec); err != nil {
 		return nil, err
@@ -216,7 +217,7 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 	if n.Internal {
 		e.Gateway4, e.Gateway6 = netip.Addr{}, netip.Addr{}
 	}
-	if r.leased() {
+	if r != nil && r.mac != (MAC{}) {
 		e.MAC = r.mac
 	}
 	return e.chooseMAC(n, macs)
@@ -233,10 +234,13 @@ func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation
 	if v4 && e.IPv4.IsValid() || !v4 && e.IPv6.IsValid() || addr.IsValid() && !p.Subnet.Contains(addr) {
 		return
 	}
-	if r != nil && !(r.leased() && !v4) { // what a DHCP server gives is IPv4
+	if r.reserves(!v4) {
 		if addr = r.in(p); !addr.IsValid() {
 			return
 		}
+	}
+	if !addr.IsValid() {
+		addr = r.choice(p, used)
 	}
 	if !addr.IsValid() {
 		addr = e.lastAddress(p, used)

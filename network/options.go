@@ -215,6 +215,11 @@ var MacvlanOptions = append([]Option{
 		func(s *Settings, v string) error { return setBool(&s.DHCP, v) },
 	},
 	{
+		"usernet.autoconf", "true: IPv6 addresses follow from what routers there announce, or are a DHCPv6 server's; " +
+			"without --subnet they are asked for the prefix", truth,
+		func(s *Settings, v string) error { return setBool(&s.Autoconf, v) },
+	},
+	{
 		"usernet.mac", "the only MAC address that the device takes; it is asked", nil,
 		func(s *Settings, v string) error { return setMAC(&s.OneMAC, v) },
 	},

@@ -52,7 +52,7 @@ func (m *Model) addPools(n *Network, spec NetworkSpec) (warning string, err erro
 			warning = fmt.Sprintf("subnet %s is ignored: IPv4 is switched off for the network", p.Subnet)
 			continue
 		}
-		mistakes = append(mistakes, p.mistakes()...)
+		mistakes = append(mistakes, p.mistakes(n.IsDirect())...)
 		p.Configured = true
 		n.Pools = append(n.Pools, p)
 	}
@@ -135,8 +135,14 @@ func (p Pool) unmapped() Pool {
 	return p
 }
 
+// routerByLink says whether the gateway is an IPv6 router known by its link-local address alone, as on a physical
+// network.
+func (p *Pool) routerByLink(direct bool) bool {
+	return direct && p.Subnet.Addr().Is6() && p.Gateway.Is6() && p.Gateway.IsLinkLocalUnicast()
+}
+
 // mistakes is what is wrong with the pool by itself, in Docker's words.
-func (p *Pool) mistakes() []error {
+func (p *Pool) mistakes(direct bool) []error {
 	var list []error
 	mistake := func(format string, args ...any) { list = append(list, fmt.Errorf(format, args...)) }
 	version := 4
@@ -173,7 +179,9 @@ func (p *Pool) mistakes() []error {
 			mistake("invalid %s: parent subnet %s doesn't contain this address", what, p.Subnet)
 		}
 	}
-	address("gateway "+p.Gateway.String(), p.Gateway)
+	if !p.routerByLink(direct) {
+		address("gateway "+p.Gateway.String(), p.Gateway)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Aux)) {
 		address("auxiliary address "+name, p.Aux[name])
 	}

@@ -110,7 +110,9 @@ func (m *Model) reserveAgain(c *Container) (map[string]*reservation, error) {
 		if c.Status != Exited {
 			break
 		}
-		spec := EndpointSpec{IPv4: e.WantIPv4, IPv6: e.WantIPv6}
+		asked := EndpointSpec{IPv4: e.WantIPv4, IPv6: e.WantIPv6, MAC: e.WantMAC, VLAN: e.VLAN, DHCP: e.DHCP,
+			SelfAddressed: e.SelfAddressed, hostname: c.NameOutside()}
+		spec := asked
 		if !spec.IPv4.IsValid() {
 			spec.IPv4 = e.LastIPv4
 		}
@@ -119,7 +121,7 @@ func (m *Model) reserveAgain(c *Container) (map[string]*reservation, error) {
 		}
 		err := m.reserveFor(e.NetworkID, &spec, e.ID)
 		if err != nil && (spec.IPv4 != e.WantIPv4 || spec.IPv6 != e.WantIPv6) {
-			spec = EndpointSpec{IPv4: e.WantIPv4, IPv6: e.WantIPv6}
+			spec = asked
 			err = m.reserveFor(e.NetworkID, &spec, e.ID)
 		}
 		if err != nil {

@@ -49,7 +49,9 @@ type Settings struct {
 	// Of physical networks.
 	Parent string // DEVICE[.VLAN]
 	DHCP   bool   // addresses are those that a server there gives
-	OneMAC MAC    // the only one that the device takes; zero: it takes many
+	// Autoconf: IPv6 addresses follow from what routers there announce, or are a DHCPv6 server's where they say so.
+	Autoconf bool
+	OneMAC   MAC // the only one that the device takes; zero: it takes many
 
 	PortGuard bool   // of an endpoint; true by default
 	Offload   bool   // likewise

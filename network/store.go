@@ -68,7 +68,7 @@ func (n *Network) check(id string) error {
 	}
 	for _, p := range n.Pools {
 		if !p.Subnet.IsValid() || p.Subnet != p.Subnet.Masked() || p.Gateway.IsValid() &&
-			!p.Subnet.Contains(p.Gateway) ||
+			!p.Subnet.Contains(p.Gateway) && !p.routerByLink(n.IsDirect()) ||
 			p.Range.IsValid() && !p.Subnet.Contains(p.Range.Addr()) {
 			return fmt.Errorf("subnet %s, range %s, gateway %s", p.Subnet, p.Range, p.Gateway)
 		}

@@ -194,6 +194,8 @@ type Endpoint struct {
 	VLAN uint16 `json:"vlan,omitempty"`
 	// DHCP: a DHCP server gave the IPv4 address.
 	DHCP bool `json:"dhcp,omitempty"`
+	// Autoconf: the IPv6 address follows from what routers announce, or is a DHCPv6 server's where they say so.
+	Autoconf bool `json:"autoconf,omitempty"`
 	// Key is the caller's, by which an attachment is found again.
 	Key string `json:"key,omitempty"`
 	// Bandwidth bounds what the container sends and receives on the network.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,11 @@ type Interface struct {
 	IPv6      bool // false switches IPv6 off on the interface
 	// Autoconf lets the interface take addresses and routes from router advertisements, beside Addrs.
 	Autoconf bool
+	// OwnRoutes has default routes be those of the request, and not those of router advertisements, and addresses that
+	// the kernel makes be looked for on the link first.
+	OwnRoutes bool
+	// Valid and Preferred are for how long the IPv6 addresses of Addrs are; 0: for good.
+	Valid, Preferred time.Duration
 	// Given leaves the interface as it is, or, where there is none of its name, makes it and leaves all else to others.
 	Given bool
 	// Persistent has a Given one that is made outlive its descriptor, as all others do that are not Temporary.

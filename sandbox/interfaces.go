@@ -73,12 +73,18 @@ func setUp(i Interface) error {
 	}
 	ipv6Sysctls(i)
 	for _, p := range i.Addrs {
-		if err := addAddress(link, p, false); err != nil {
+		a := address(p)
+		if p.Addr().Is6() && i.Valid > 0 {
+			a.ValidLft, a.PreferedLft = int(i.Valid.Seconds()), int(i.Preferred.Seconds())
+		}
+		if err := addAddress(link, a); err != nil {
 			return err
 		}
 	}
 	for _, a := range i.LinkLocal {
-		if err := addAddress(link, netip.PrefixFrom(a, 16), true); err != nil {
+		local := address(netip.PrefixFrom(a, 16))
+		local.Scope = unix.RT_SCOPE_LINK
+		if err := addAddress(link, local); err != nil {
 			return err
 		}
 	}
@@ -97,17 +103,18 @@ func setUp(i Interface) error {
 // isTAP says whether a link may be one of usernet's.
 func isTAP(link netlink.Link) bool { return tap.IsLink(link) }
 
-func addAddress(link netlink.Link, p netip.Prefix, linkScope bool) error {
+func address(p netip.Prefix) *netlink.Addr {
 	bits := p.Addr().BitLen()
 	addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), bits)}}
 	if p.Addr().Is6() {
 		addr.Flags = unix.IFA_F_NODAD // the daemon gives each address once
 	}
-	if linkScope {
-		addr.Scope = unix.RT_SCOPE_LINK
-	}
+	return addr
+}
+
+func addAddress(link netlink.Link, addr *netlink.Addr) error {
 	if err := netlink.AddrReplace(link, addr); err != nil {
-		return fmt.Errorf("address %s: %w", p, err)
+		return fmt.Errorf("address %s: %w", addr.IPNet, err)
 	}
 	return nil
 }
@@ -124,7 +131,10 @@ func ipv6Sysctls(i Interface) {
 		"disable_ipv6":  "0",
 	}
 	if i.Autoconf {
-		values["accept_ra"], values["autoconf"] = "1", "1"
+		values["accept_ra"], values["autoconf"], values["use_tempaddr"] = "1", "1", "0"
+	}
+	if i.OwnRoutes {
+		values["accept_ra_defrtr"], values["accept_dad"] = "0", "1"
 	}
 	if !i.IPv6 {
 		values["disable_ipv6"] = "1"

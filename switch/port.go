@@ -143,6 +143,13 @@ func (p *Port) Update(cfg PortConfig) error {
 	return nil
 }
 
+// SetAddrs changes the addresses that the port may send from (PortConfig.Addrs).
+func (p *Port) SetAddrs(addrs []netip.Addr) error {
+	cfg := p.state.Load().cfg
+	cfg.Addrs = addrs
+	return p.Update(cfg)
+}
+
 // Owner is PortConfig.Owner.
 func (p *Port) Owner() any { return p.owner }
 

@@ -65,6 +65,9 @@ func Advise(name, user string) Advice {
 	if a.Usable = len(todo) == 0; !a.Usable {
 		a.Ways = []Way{{"the administrator has to run", todo}}
 	}
+	if !info.Groups {
+		a.Ways = append(a.Ways, Way{"for IPv6 the administrator has to run", []string{info.GroupsCommand()}})
+	}
 	if info.Kind == TAP && info.Other == "" && len(info.Addrs) == 0 {
 		a.Usable = false
 		a.Ways = append(a.Ways, Way{"to have it in a bridge", []string{"ip link set " + name + " master BRIDGE"}},
@@ -113,7 +116,7 @@ func waysToMake(name, on, user string) []Way {
 	return []Way{
 		{"a macvtap on " + on + ", for one container at a time", []string{
 			fmt.Sprintf("ip link add link %s name %s type macvtap mode bridge", on, name),
-			"ip link set " + name + " up",
+			"ip link set " + name + " up allmulticast on",
 			fmt.Sprintf("chown %s /dev/tap$(cat /sys/class/net/%s/ifindex)", user, name),
 		}},
 		{"or a TAP in a bridge, for any number of containers", []string{

@@ -2,16 +2,19 @@ package uplink
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/overlay/uplink/dhcp"
+	"github.com/usernet/usernet/overlay/uplink/routers"
 	vswitch "github.com/usernet/usernet/switch"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -30,7 +33,10 @@ type device struct {
 	mu      sync.Mutex // guards changes of the maps, which are copied
 	links   atomic.Pointer[map[uint16]*Link]
 	clients atomic.Pointer[map[clientKey]*dhcp.Client]
+	tables  atomic.Pointer[map[uint16]*routers.Table] // of VLANs on which somebody wants to know of routers
 	badTags atomic.Uint64
+	watches watches
+	defence defence
 
 	cancel context.CancelFunc
 	runs   sync.WaitGroup
@@ -40,6 +46,7 @@ type device struct {
 type clientKey struct {
 	vlan uint16
 	mac  [6]byte
+	ipv6 bool
 }
 
 // openDevice opens a device. One that another process has open is waited for: the daemon before may end soon.
@@ -47,6 +54,7 @@ func openDevice(name string, log *slog.Logger) (*device, error) {
 	d := &device{name: name, log: log.With("uplink", name)}
 	d.links.Store(&map[uint16]*Link{})
 	d.clients.Store(&map[clientKey]*dhcp.Client{})
+	d.tables.Store(&map[uint16]*routers.Table{})
 	dev, err := openNow(name)
 	switch {
 	case IsBusy(err):
@@ -158,19 +166,51 @@ func (d *device) receive(f *vswitch.Frame) {
 		d.badTags.Add(1)
 		return
 	}
-	if clients := *d.clients.Load(); len(clients) > 0 {
-		if m := dhcp.Parse(f); m != nil {
-			if c := clients[clientKey{vlan, m.MAC}]; c != nil {
-				c.Take(m)
-				return
-			}
-		}
+	l := (*d.links.Load())[vlan]
+	if d.control(vlan, l, f) {
+		return
 	}
-	if l := (*d.links.Load())[vlan]; l != nil {
+	if l != nil {
 		if p := l.port.Load(); p != nil {
 			p.Receive(f)
 		}
 	}
+}
+
+// control takes note of what concerns the daemon, and is true for what concerns nobody else.
+func (d *device) control(vlan uint16, l *Link, f *vswitch.Frame) bool {
+	if clients := *d.clients.Load(); len(clients) > 0 {
+		if m := dhcp.Parse(f); m != nil {
+			if c := clients[clientKey{vlan, m.MAC, m.IsIPv6()}]; c != nil {
+				c.Take(m)
+				return true
+			}
+		}
+		if target, from, ok := solicited(f); ok {
+			d.answer(vlan, clients, target, from, f)
+		}
+	}
+	if c, ok := claimOf(f); ok {
+		d.heard(vlan, l, c)
+	} else if t := (*d.tables.Load())[vlan]; t != nil {
+		if a := routers.Parse(f); a != nil {
+			t.Take(a)
+		}
+	}
+	return false
+}
+
+// answer answers a DHCPv6 server that looks for a client whose container is not there yet.
+func (d *device) answer(
+	vlan uint16, clients map[clientKey]*dhcp.Client, target, from netip.Addr, f *vswitch.Frame,
+) {
+	a := target.As16() // the MAC follows from a link-local address, RFC 4291 appendix A
+	mac := [6]byte{a[8] ^ 2, a[9], a[10], a[13], a[14], a[15]}
+	if a[11] != 0xff || a[12] != 0xfe || clients[clientKey{vlan, mac, true}] == nil {
+		return
+	}
+	dst := append(net.HardwareAddr(nil), f.Ethernet()[6:macsLen]...)
+	_ = d.transmit(vlan, mac[:], advertisement(mac[:], dst, target, from, true)) // it asks again
 }
 
 func (d *device) flush() {
@@ -195,16 +235,38 @@ func (d *device) write(vlan uint16, f *vswitch.Frame) error {
 
 // send sends a packet of a DHCP client's.
 func (d *device) send(vlan uint16, src, dst net.HardwareAddr, packet []byte) error {
+	t := uint16(vswitch.EtherTypeIPv4)
+	if packet[0]>>4 == 6 {
+		t = vswitch.EtherTypeIPv6
+	}
+	return d.transmit(vlan, src, wire{t, dst, packet})
+}
+
+// transmit sends a packet in a container's name.
+func (d *device) transmit(vlan uint16, src net.HardwareAddr, w wire) error {
 	var f vswitch.Frame
 	eth := f.Ethernet()
-	copy(eth, dst)
+	copy(eth, w.dst)
 	copy(eth[6:], src)
-	eth[macsLen], eth[macsLen+1] = vswitch.EtherTypeIPv4>>8, vswitch.EtherTypeIPv4&0xff
-	f.Payload = [][]byte{packet}
+	binary.BigEndian.PutUint16(eth[macsLen:], w.etherType)
+	f.Payload = [][]byte{w.packet}
 	if err := d.write(vlan, &f); err != nil {
 		return fmt.Errorf("uplink %s: %w", d.name, err)
 	}
 	return nil
+}
+
+// table is what is known of a VLAN's routers, from now on.
+func (d *device) table(vlan uint16) *routers.Table {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := (*d.tables.Load())[vlan]; t != nil {
+		return t
+	}
+	next := maps.Clone(*d.tables.Load())
+	next[vlan] = new(routers.Table)
+	d.tables.Store(&next)
+	return next[vlan]
 }
 
 // addLink has frames of a VLAN go to a network, unless they go to one, which is returned.

@@ -48,6 +48,9 @@ type Info struct {
 	// Addrs are the host's own on the device: a TAP that the host routes to has some.
 	Addrs []netip.Prefix
 	Up    bool
+	// Groups: frames to all groups come in. A macvtap takes those of groups alone that its own interface is in, unless
+	// it is told to take all (drivers/net/macvlan.c, macvlan_compute_filter), and IPv6 asks a group who has an address.
+	Groups bool
 }
 
 // Parse takes DEVICE[.VLAN] apart: the VLAN is 0 where there is none. An interface whose own name ends in such a number
@@ -108,11 +111,12 @@ func describe(link netlink.Link) (Info, bool) {
 	switch l := link.(type) {
 	case *netlink.Macvtap:
 		info.Kind, info.Mode, other = Macvtap, modes[l.Mode], a.ParentIndex
+		info.Groups = a.RawFlags&(unix.IFF_ALLMULTI|unix.IFF_PROMISC) != 0
 	case *netlink.Tuntap:
 		if l.Mode != netlink.TUNTAP_MODE_TAP {
 			return info, false
 		}
-		info.Kind, other = TAP, a.MasterIndex
+		info.Kind, other, info.Groups = TAP, a.MasterIndex, true
 	default:
 		return info, false
 	}
@@ -147,6 +151,9 @@ func (i *Info) Node() string {
 // ManyMACs says whether frames to other MACs than the device's own come in. A macvtap gets those to its own MAC and to
 // groups, unless it is the only one on its interface (mode passthru; macvlan_handle_frame in drivers/net/macvlan.c).
 func (i *Info) ManyMACs() bool { return i.Kind == TAP || i.Mode == "passthru" }
+
+// GroupsCommand is what the administrator has to run where Groups is false.
+func (i *Info) GroupsCommand() string { return "ip link set " + i.Name + " allmulticast on" }
 
 // open opens the device.
 func (i *Info) open() (*os.File, error) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/overlay/uplink/routers"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -24,6 +25,7 @@ type Link struct {
 	stopped chan struct{}
 	stop    sync.Once
 	closed  sync.Once
+	follow  sync.WaitGroup
 }
 
 var _ engine.Link = (*Link)(nil)
@@ -34,6 +36,9 @@ type Config struct {
 	VLAN   uint16 // 0: frames without a tag
 	// Apart has the VLAN reach those attachments of the network alone that are in it (vswitch.PortConfig.VLAN).
 	Apart bool
+	// Routers is told what the routers of the VLAN announce, each time that it is something else; nil: nobody is. It
+	// is called by one goroutine at a time, and the network's end waits for it.
+	Routers func(routers.View)
 }
 
 // errTaken is for a VLAN of a device on which another network is.
@@ -68,6 +73,9 @@ func (s *Set) Join(cfg Config, e *engine.Network) error {
 		_ = l.Close()
 		return err
 	}
+	if cfg.Routers != nil {
+		l.follow.Go(func() { l.followRouters(cfg.Routers) })
+	}
 	return nil
 }
 
@@ -92,6 +100,7 @@ func (l *Link) Stop() {
 // Close implements engine.Link.
 func (l *Link) Close() error {
 	l.Stop()
+	l.follow.Wait()
 	l.closed.Do(func() { l.set.release(l.device) })
 	return nil
 }

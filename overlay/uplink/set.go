@@ -5,10 +5,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/usernet/usernet/overlay/uplink/dhcp"
 )
+
+// leaseKey is an owner's address of one family.
+type leaseKey struct {
+	owner string
+	ipv6  bool
+}
 
 // Set is the devices of a daemon that are in use, and the leases on them. Make it with NewSet, end it with Close. Its
 // methods may be called at the same time.
@@ -17,7 +24,7 @@ type Set struct {
 
 	mu      sync.Mutex // guards the rest
 	devices map[string]*device
-	leases  map[string]*lease // by owner
+	leases  map[leaseKey]*lease
 }
 
 // lease is an address that a DHCP server gave to an owner.
@@ -29,7 +36,7 @@ type lease struct {
 
 // NewSet returns an empty Set.
 func NewSet(log *slog.Logger) *Set {
-	return &Set{log: log, devices: map[string]*device{}, leases: map[string]*lease{}}
+	return &Set{log: log, devices: map[string]*device{}, leases: map[leaseKey]*lease{}}
 }
 
 // use returns a device for one use more.
@@ -94,7 +101,7 @@ func (s *Set) Lease(ctx context.Context, owner string, at Config, cfg dhcp.Confi
 			s.end(l, false)
 			return err
 		}
-		s.keep(owner, l)
+		s.keep(leaseKey{owner, cfg.IPv6}, l)
 		return nil
 	})
 	return got, err
@@ -104,7 +111,7 @@ func (s *Set) Lease(ctx context.Context, owner string, at Config, cfg dhcp.Confi
 func (s *Set) Resume(owner string, at Config, cfg dhcp.Config) error {
 	return s.client(at, cfg, func(l *lease) error {
 		l.client.Resume()
-		s.keep(owner, l)
+		s.keep(leaseKey{owner, cfg.IPv6}, l)
 		return nil
 	})
 }
@@ -115,19 +122,22 @@ func (s *Set) client(at Config, cfg dhcp.Config, do func(*lease) error) error {
 	if err != nil {
 		return err
 	}
-	l := &lease{device: d, key: clientKey{at.VLAN, [6]byte(cfg.MAC)}}
+	l := &lease{device: d, key: clientKey{at.VLAN, [6]byte(cfg.MAC), cfg.IPv6}}
 	cfg.Logger = d.log
 	cfg.Send = func(dst net.HardwareAddr, packet []byte) error { return d.send(at.VLAN, cfg.MAC, dst, packet) }
+	cfg.Taken = func(ctx context.Context, a netip.Addr) (net.HardwareAddr, error) {
+		return d.taken(ctx, at.VLAN, cfg.MAC, a)
+	}
 	l.client = dhcp.New(cfg)
 	d.setClient(l.key, l.client)
 	return do(l)
 }
 
 // keep notes an owner's lease. One that the owner had goes.
-func (s *Set) keep(owner string, l *lease) {
+func (s *Set) keep(k leaseKey, l *lease) {
 	s.mu.Lock()
-	old := s.leases[owner]
-	s.leases[owner] = l
+	old := s.leases[k]
+	s.leases[k] = l
 	s.mu.Unlock()
 	if old != nil {
 		s.end(old, false)
@@ -135,10 +145,11 @@ func (s *Set) keep(owner string, l *lease) {
 }
 
 // Release gives the address of an owner back, in the background: nobody waits for a device.
-func (s *Set) Release(owner string) {
+func (s *Set) Release(owner string, ipv6 bool) {
+	k := leaseKey{owner, ipv6}
 	s.mu.Lock()
-	l := s.leases[owner]
-	delete(s.leases, owner)
+	l := s.leases[k]
+	delete(s.leases, k)
 	s.mu.Unlock()
 	if l != nil {
 		s.end(l, true)
@@ -158,7 +169,7 @@ func (s *Set) end(l *lease, release bool) {
 func (s *Set) Close() {
 	s.mu.Lock()
 	all := s.leases
-	s.leases = map[string]*lease{}
+	s.leases = map[leaseKey]*lease{}
 	s.mu.Unlock()
 	for _, l := range all {
 		s.end(l, false)

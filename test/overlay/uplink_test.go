@@ -35,17 +35,47 @@ func newLAN(t testing.TB, h *host) *lan {
 	rootIn(t, lanNS, "ip", "addr", "add", "2001:db8:51::1/64", "dev", "lan0", "nodad")
 	rootIn(t, lanNS, "ip", "link", "set", "lan0", "up")
 	rootIn(t, h.ns(), "ip", "link", "set", "p0", "up")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the DHCP server's log:\n%s", tail(l.read("log"), 60))
+		}
+	})
 	return l
 }
 
-// serveDHCP starts dnsmasq. Leases are of two minutes, its shortest, and are to be renewed after seconds.
-func (l *lan) serveDHCP(first, last string) {
+// station puts one more station on the network, with addresses, for the length of a test.
+func (l *lan) station(addrs ...string) {
 	l.t.Helper()
-	l.server = exec.Command("nsenter", "--net="+lanNS, "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0",
+	const ns = "/run/netns/xh-station"
+	rootIn(l.t, lanNS, "ip", "netns", "add", "xh-station")
+	l.t.Cleanup(func() { rootIn(l.t, lanNS, "ip", "netns", "del", "xh-station") })
+	rootIn(l.t, lanNS, "ip", "link", "add", "link", "lan0", "name", "st0", "netns", "xh-station", "type", "macvlan",
+		"mode", "bridge")
+	for _, a := range addrs {
+		args := []string{"ip", "addr", "add", a, "dev", "st0"}
+		if strings.Contains(a, ":") {
+			args = append(args, "nodad")
+		}
+		rootIn(l.t, ns, args...)
+	}
+	rootIn(l.t, ns, "ip", "link", "set", "st0", "up")
+}
+
+// serveDHCP starts dnsmasq. Leases are of two minutes, its shortest, and are to be renewed after seconds.
+func (l *lan) serveDHCP(first, last string, more ...string) {
+	l.t.Helper()
+	l.serve(append(more, "--dhcp-range="+first+","+last+",255.255.255.0,2m")...)
+}
+
+// serve starts dnsmasq, which gives addresses and advertises itself as a router as its arguments say.
+func (l *lan) serve(more ...string) {
+	l.t.Helper()
+	l.server = exec.Command("nsenter", append([]string{"--net=" + lanNS, "dnsmasq", "--no-daemon",
+		"--conf-file=/dev/null", "--port=0",
 		"--interface=lan0", "--bind-interfaces", "--dhcp-authoritative", "--log-dhcp", "--no-ping", "--user=root",
-		"--dhcp-range="+first+","+last+",255.255.255.0,2m", "--dhcp-leasefile="+filepath.Join(l.dir, "leases"),
-		"--dhcp-option=58,3", "--dhcp-option=59,60", "--pid-file="+filepath.Join(l.dir, "pid"),
-		"--log-facility="+filepath.Join(l.dir, "log"))
+		"--dhcp-leasefile=" + filepath.Join(l.dir, "leases"),
+		"--dhcp-option=58,3", "--dhcp-option=59,60", "--pid-file=" + filepath.Join(l.dir, "pid"),
+		"--log-facility=" + filepath.Join(l.dir, "log")}, more...)...)
 	if err := l.server.Start(); err != nil {
 		l.t.Fatal(err)
 	}
@@ -106,7 +136,7 @@ func (h *host) macvtap(name, mode string, number int) {
 	h.t.Helper()
 	rootIn(h.t, h.ns(), "ip", "link", "add", "link", "p0", "name", name, "index", strconv.Itoa(number), "type",
 		"macvtap", "mode", mode)
-	rootIn(h.t, h.ns(), "ip", "link", "set", name, "up")
+	rootIn(h.t, h.ns(), "ip", "link", "set", name, "up", "allmulticast", "on")
 	node := "/dev/tap" + strconv.Itoa(number)
 	if _, err := os.Stat(node); err != nil { // /dev of a container is no devtmpfs
 		script := `m=$(mktemp -d) && mount -t sysfs sysfs "$m" && tr : ' ' <"$m/class/macvtap/` + filepath.Base(node) +
@@ -241,6 +271,7 @@ func TestMacvtapOfOneMAC(t *testing.T) {
 	digestServer(t, lanNS, "198.51.100.1:80")
 	h.serve("web", []string{"--network", "one", "--ip", "198.51.100.9", "-p", "8080:80", "--ip6", "2001:db8:51::9"},
 		helper, "tcpserve", ":80", "digest")
+	reaches(t, lanNS, "2001:db8:51::9") // before anything of it was seen there
 	h.pings("web", "198.51.100.1")
 	h.pings("web", "2001:db8:51::1")
 	reaches(t, lanNS, "198.51.100.9")

@@ -214,7 +214,7 @@ func FuzzParse(f *testing.F) {
 		fr.Ethernet()[12], fr.Ethernet()[13] = 8, 0
 		fr.Payload = [][]byte{b}
 		if got := Parse(&fr); got != nil {
-			_, _ = leaseOf(got.body, time.Now())
+			_, _ = leaseOf(got.v4, time.Now())
 		}
 	})
 }
