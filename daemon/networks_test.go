@@ -110,7 +110,7 @@ func TestFailedConnectionLeavesNothing(t *testing.T) {
 			if got := eventsSince(t, d, since); len(got) != 0 {
 				t.Errorf("events: %v", got)
 			}
-			d.drivers, f.lose = drivers(nil, nil, static.New(slog.Default()), nil, nil, nil, nil), false
+			d.drivers, f.lose = drivers(nil, nil, static.New(slog.Default()), nil, nil, nil, nil, nil), false
 			if err := d.Connect(t.Context(), "two", "c1", network.EndpointSpec{}); err != nil {
 				t.Fatal(err)
 			}

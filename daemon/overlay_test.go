@@ -80,7 +80,7 @@ func TestOptionsOfNetworksThatSpanHosts(t *testing.T) {
 
 // TestEachDriverThatReservesAddressesIsAsked is about the model's allocators: the other drivers leave that to it.
 func TestEachDriverThatReservesAddressesIsAsked(t *testing.T) {
-	found := allocators(drivers(nil, nil, static.New(slog.Default()), nil, nil, nil, nil))
+	found := allocators(drivers(nil, nil, static.New(slog.Default()), nil, nil, nil, nil, nil))
 	if len(found) != 2 || found[network.DriverOverlay] == nil || found[network.DriverMacvlan] == nil {
 		t.Errorf("%v", found)
 	}

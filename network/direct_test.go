@@ -139,8 +139,8 @@ func TestTheHostOnAPhysicalNetwork(t *testing.T) {
 	}
 }
 
-// TestAddressesOfOthersOutsideAreNotChosen: the lowest address that nobody outside has is, and one that was asked for is
-// refused where a station has it.
+// TestAddressesOfOthersOutsideAreNotChosen: the lowest address that nobody outside has is, and one that was asked for
+// is refused where a station has it.
 func TestAddressesOfOthersOutsideAreNotChosen(t *testing.T) {
 	l := &fakeLeaser{outside: map[netip.Addr]string{}}
 	for i := range 3 {

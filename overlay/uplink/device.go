@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/overlay/uplink/dhcp"
@@ -76,6 +79,10 @@ func openNow(name string) (*tap.Device, error) {
 		return nil, fmt.Errorf("uplink %s: %w", name, err)
 	}
 	f, err := info.open()
+	if err != nil && info.Kind == Macvtap && errors.Is(err, unix.EACCES) && info.Usable() == nil {
+		return nil, fmt.Errorf("uplink %s: it was made after this daemon had given up all files that it did not need, and "+
+			"%s is one: `usernet serve --takeover` takes this daemon's place, and connections go on", name, info.Node())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("uplink %s: %w: `usernet uplink check %s` says what to do", name, err, name)
 	}

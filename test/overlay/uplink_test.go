@@ -137,17 +137,24 @@ func (h *host) macvtap(name, mode string, number int) {
 	rootIn(h.t, h.ns(), "ip", "link", "add", "link", "p0", "name", name, "index", strconv.Itoa(number), "type",
 		"macvtap", "mode", mode)
 	rootIn(h.t, h.ns(), "ip", "link", "set", name, "up", "allmulticast", "on")
+	node := h.tapNode(number)
+	if err := os.Chown(node, h.uid(), h.uid()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// tapNode is the file of a macvtap, which is made where /dev is no devtmpfs, as in a container.
+func (h *host) tapNode(number int) string {
+	h.t.Helper()
 	node := "/dev/tap" + strconv.Itoa(number)
-	if _, err := os.Stat(node); err != nil { // /dev of a container is no devtmpfs
+	if _, err := os.Stat(node); err != nil {
 		script := `m=$(mktemp -d) && mount -t sysfs sysfs "$m" && tr : ' ' <"$m/class/macvtap/` + filepath.Base(node) +
 			`/dev"; umount "$m"; rmdir "$m"`
 		numbers := strings.Fields(rootIn(h.t, h.ns(), "bash", "-c", script))
 		rootIn(h.t, h.ns(), append([]string{"mknod", node, "c"}, numbers...)...)
 		h.t.Cleanup(func() { _ = os.Remove(node) })
 	}
-	if err := os.Chown(node, h.uid(), h.uid()); err != nil {
-		h.t.Fatal(err)
-	}
+	return node
 }
 
 // tap gives host h's user a TAP.

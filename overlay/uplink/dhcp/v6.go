@@ -14,8 +14,8 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
-// v6 is DHCPv6, RFC 8415, for one address (IA_NA). The client is known by its MAC address (DUID-LL), which the container
-// keeps over restarts, and so by the same DUID and IAID.
+// v6 is DHCPv6, RFC 8415, for one address (IA_NA). The client is known by its MAC address (DUID-LL), which the
+// container keeps over restarts, and so by the same DUID and IAID.
 type v6 struct {
 	exchange
 	cfg Config
@@ -41,10 +41,11 @@ func (c *v6) discover(ctx context.Context) (Lease, error) { return c.solicit(ctx
 // would have to be waited for (RFC 8415 section 18.2.1), and with them the container's start.
 func (c *v6) solicit(ctx context.Context, want netip.Addr) (Lease, error) {
 	var why error
-	l, err := c.exchange6(ctx, dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeAdvertise, want, nil, 0, func(err error) bool {
-		why = err // other servers may have addresses: it is asked on
+	goOn := func(err error) bool {
+		why = err // other servers may have addresses
 		return false
-	})
+	}
+	l, err := c.exchange6(ctx, dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeAdvertise, want, nil, 0, goOn)
 	if err != nil && why != nil {
 		return l, fmt.Errorf("%w: %w", err, why)
 	}
@@ -63,7 +64,7 @@ func (c *v6) acquire(ctx context.Context) (Lease, error) {
 		if err == nil || ctx.Err() != nil {
 			return l, err
 		}
-		// NotOnLink, NoAddrsAvail, or the server is gone: all are asked anew, for any address (RFC 8415 section 18.2.10.1).
+		// NotOnLink, NoAddrsAvail, or the server is gone: all are asked anew, for any address (RFC 8415, 18.2.10.1).
 		want = netip.Addr{}
 		if !pause(ctx, firstWait) {
 			return l, err
