@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-neighbour demo demo-engines clean
+.PHONY: help build install man test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-syscalls bench-neighbour demo demo-engines clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ vuln: ## look for known vulnerabilities in what is called, with the database at 
 
 bench: ## measure throughput with iperf3 beside slirp4netns and pasta, as an ordinary user (BENCHFLAGS='--json FILE')
 	@$(AS_USER) go run ./test/bench $(BENCHFLAGS)
+
+bench-syscalls: ## count the system calls for each connection, request and datagram, beside slirp4netns and pasta, as an ordinary user
+	@$(AS_USER) go run ./test/bench --syscalls --runs 1 --seconds 2 \
+		--only '(requests of one byte|connections opened).*MTU 1500|datagrams of 1400 bytes that' $(BENCHFLAGS)
 
 bench-neighbour: ## measure what a neighbour notices of floods: times of its requests beside those at rest, as an ordinary user
 	@USERNET_NEIGHBOUR=7 $(AS_USER) go test -count=1 -timeout 20m -run '^TestNeighboursOfFloods$$' -v ./test

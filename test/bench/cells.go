@@ -43,6 +43,11 @@ func (c cell) cost() cell {
 	return cell{group: groupCPU, name: c.name, unit: costs[c.per].unit, mtu: c.mtu, lower: true}
 }
 
+// calls is the cell of the system calls beside c.
+func (c cell) calls() cell {
+	return cell{group: groupCalls, name: c.name, unit: "per " + c.per, mtu: c.mtu, lower: true}
+}
+
 func (c cell) key() string { return fmt.Sprintf("%s: %s, MTU %d", c.group, c.name, c.mtu) }
 
 // hostServers are the ports of the servers on the host.
@@ -52,6 +57,7 @@ const (
 	groupTCP   = "TCP"
 	groupOther = "Requests, connections, datagrams, pings"
 	groupCPU   = "Processor time of the tool's own processes, user and system"
+	groupCalls = "System calls of the tool's own processes"
 )
 
 // cells are all that every tool is measured in.

@@ -28,6 +28,8 @@ type options struct {
 	tools   string        // names, separated by commas; all where empty
 	peers   string        // directory with binaries of the peers
 	others  float64       // percentage of the processors that others may use
+
+	syscalls bool // count system calls instead of measuring rates
 }
 
 func main() {
@@ -57,6 +59,12 @@ func main() {
 		"others",
 		10,
 		"print no table where other programs used more than this `PERCENTAGE` of the processors",
+	)
+	flag.BoolVar(
+		&o.syscalls,
+		"syscalls",
+		false,
+		"count each tool's system calls by strace, for what the cells' processor time is counted for; a busy machine does not matter",
 	)
 	quick := flag.Bool("quick", false, "one run of a second each")
 	flag.StringVar(&o.usernet, "usernet", "", "measure this `BINARY` instead of building one")
@@ -97,8 +105,11 @@ ip addr add 2001:db8:1::2/64 dev ext0 nodad
 ip link set ext0 up
 ip route add default via 198.51.100.1 dev ext0
 ip route add default via 2001:db8:1::1 dev ext0
-exec unshare --user --map-user=1000 --map-group=1000 "$@"
+exec unshare --user --map-user=1000 --map-group=1000 $KEEP "$@"
 `
+
+// keepTracing lets strace look into tools that are not dumpable, as usernet's daemon is.
+const keepTracing = "--keep-caps setpriv --inh-caps=-all,+sys_ptrace --ambient-caps=-all,+sys_ptrace"
 
 // outside checks the machine, builds usernet and starts the bench again in its own network.
 func outside(o options) error {
@@ -139,6 +150,9 @@ func outside(o options) error {
 	signal.Ignore(os.Interrupt) // the inner stage ends, then we
 	cmd := exec.Command("unshare", append([]string{"-Urn", "sh", "-c", worldScript, "sh", self}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), insideVariable+"="+dir, "USERNET_BENCH_BINARY="+binary)
+	if o.syscalls {
+		cmd.Env = append(cmd.Env, "KEEP="+keepTracing)
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	err = cmd.Run()

@@ -61,8 +61,10 @@ func (w *world) compare(r *report, wanted []cell, all []tool) error {
 		return err
 	}
 	for run := range w.options.runs {
-		if err := w.kernel(r, servers, wanted); err != nil {
-			return err
+		if !w.options.syscalls {
+			if err := w.kernel(r, servers, wanted); err != nil {
+				return err
+			}
 		}
 		for _, mtu := range []int{1500, 65520} {
 			for _, t := range all {
@@ -81,7 +83,9 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 	if !slices.ContainsFunc(wanted, func(c cell) bool { return c.mtu == mtu && t.can(c) }) {
 		return nil
 	}
-	r.noteOthers()
+	if !w.options.syscalls { // which others do not change
+		r.noteOthers()
+	}
 	s, err := t.connect(w, mtu)
 	if err != nil {
 		return err
@@ -95,6 +99,12 @@ func (w *world) tool(r *report, t tool, mtu int, servers hostServers, wanted []c
 	}
 	for _, c := range wanted {
 		if c.mtu != mtu || !t.can(c) {
+			continue
+		}
+		if w.options.syscalls {
+			if err := w.countCalls(r, t, c, s, servers); err != nil {
+				return err
+			}
 			continue
 		}
 		before := ownTicks(s.process)

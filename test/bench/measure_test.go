@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -95,8 +96,9 @@ func TestOwnProcessorTime(t *testing.T) {
 		1: {"bench", 0, 1000, 0}, 2: {"usernet", 1, 10, 5}, 3: {"usernet", 2, 7, 0}, 4: {"iperf3", 3, 500, 500},
 		5: {"bench", 3, 600, 0}, 6: {"pasta", 1, 80, 0},
 	}
-	if got := sumOwn(processes, 2, "bench"); got != 22 {
-		t.Errorf("the sum is %d, want 22", got)
+	want := map[int]stat{2: processes[2], 3: processes[3]}
+	if got := ownProcesses(processes, 2, "bench"); !reflect.DeepEqual(got, want) {
+		t.Errorf("its processes are %v, want %v", got, want)
 	}
 	if used, err := processorTime(os.Getpid()); err != nil || used <= 0 || used > time.Hour {
 		t.Errorf("this process has used %v, %v", used, err)

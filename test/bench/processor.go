@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -88,7 +89,15 @@ func childrensTime() time.Duration {
 
 // ownTicks is the processor time of a tool: of its process and those that it started, which live or have ended, but not
 // of what it runs for others.
-func ownTicks(root int) int {
+func ownTicks(root int) (sum int) {
+	for _, s := range ownProcesses(processTable(), root, filepath.Base(self())) {
+		sum += s.ticks + s.waited
+	}
+	return sum
+}
+
+// processTable is all of /proc, by process id.
+func processTable() map[int]stat {
 	processes := map[int]stat{}
 	names, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range names {
@@ -98,21 +107,23 @@ func ownTicks(root int) int {
 			processes[pid] = s
 		}
 	}
-	return sumOwn(processes, root, filepath.Base(self()))
+	return processes
 }
 
-func sumOwn(processes map[int]stat, root int, generator string) int {
+// ownProcesses are root and the processes below it that are the tool's: those below a workload are not.
+func ownProcesses(processes map[int]stat, root int, generator string) map[int]stat {
+	own := map[int]stat{}
 	s, ok := processes[root]
 	if !ok || workloads[s.comm] || strings.HasPrefix(generator, s.comm) { // the kernel cuts comm to 15 bytes
-		return 0
+		return own
 	}
-	sum := s.ticks + s.waited
+	own[root] = s
 	for pid, child := range processes {
 		if child.parent == root {
-			sum += sumOwn(processes, pid, generator)
+			maps.Copy(own, ownProcesses(processes, pid, generator))
 		}
 	}
-	return sum
+	return own
 }
 
 // othersSample is how long others are watched.

@@ -180,7 +180,7 @@ func (r *report) write(out io.Writer, o options) error {
 
 // tables prints all that was measured, and how.
 func (r *report) tables(w io.Writer) {
-	for _, group := range []string{groupTCP, groupCPU, groupOther} {
+	for _, group := range []string{groupTCP, groupCPU, groupOther, groupCalls} {
 		r.compared(w, group)
 		r.pairTable(w, group, r.measured)
 	}
