@@ -164,8 +164,8 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 	}
 	if local := f.outbound(to.Addr()); local.IsValid() {
 		// The port is chosen when it is known where to, which leaves more of them (ip(7)).
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-		if err := unix.Bind(fd, sockio.Sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+		_ = sockio.SetOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		if err := sockio.Bind(fd, netip.AddrPortFrom(local, 0)); err != nil {
 			return fd, err
 		}
 	}
@@ -186,10 +186,10 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 
 // connect connects a socket. Within one machine that is over at once; otherwise it is waited for until ctx ends.
 func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) error {
-	if err := unix.Connect(fd, sockio.Sockaddr(to)); err == nil || !errors.Is(err, unix.EINPROGRESS) {
+	if err := sockio.Connect(fd, to); err == nil || !errors.Is(err, unix.EINPROGRESS) {
 		return err
 	}
-	if _, err := unix.Getpeername(fd); err == nil {
+	if sockio.IsConnected(fd) {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -213,7 +213,7 @@ func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPo
 	}
 	if f.cfg.connect != nil {
 		err = f.cfg.connect(fd)
-	} else if err = unix.Bind(fd, sockio.Sockaddr(outside)); err == nil {
+	} else if err = sockio.Bind(fd, outside); err == nil {
 		err = f.connect(ctx, fd, inside)
 	}
 	if err != nil {

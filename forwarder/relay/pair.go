@@ -87,7 +87,7 @@ func (e *pairEnd) copyTo(to *pairEnd, from, dst int) (what outcome, rest []byte)
 		return broken, nil // only errors and hang-ups are reported then (epoll_ctl(2))
 	}
 	buf := s.loop.reactor.Buffer()
-	n, err := unix.Read(from, buf)
+	n, err := sockio.Read(from, buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return goesOn, nil
@@ -103,12 +103,12 @@ func (e *pairEnd) copyTo(to *pairEnd, from, dst int) (what outcome, rest []byte)
 	if to == &e.p.ends[0] {
 		moved = &s.bytesIn
 	}
-	m, err := unix.Write(dst, buf[:n])
+	m, err := sockio.Write(dst, buf[:n])
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 		return broken, nil
 	}
-	moved.Add(uint64(max(m, 0)))
-	if rest = buf[max(m, 0):n]; len(rest) > 0 || n == len(buf) {
+	moved.Add(uint64(m))
+	if rest = buf[m:n]; len(rest) > 0 || n == len(buf) {
 		return tooMuch, rest
 	}
 	return goesOn, nil
@@ -122,7 +122,7 @@ func (e *pairEnd) endHalf(to *pairEnd, from, dst int) outcome {
 		return ended
 	}
 	e.p.s.loop.reactor.Change(from, 0)
-	if unix.Shutdown(dst, unix.SHUT_WR) != nil {
+	if sockio.CloseWrite(dst) != nil {
 		return broken
 	}
 	return goesOn

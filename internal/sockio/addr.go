@@ -36,15 +36,6 @@ func AddrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// LocalAddr is where a socket is bound; the zero AddrPort where that cannot be said.
-func LocalAddr(fd int) netip.AddrPort {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return AddrPort(sa)
-}
-
 // RawAddr is a socket address as the kernel takes it, kept where the sender is, so that sending allocates nothing.
 type RawAddr struct {
 	space unix.RawSockaddrInet6 // struct sockaddr_in (ip(7)) fits as well

@@ -145,7 +145,7 @@ func (r *Reactor) WaitConnected(ctx context.Context, fd int) error {
 		if code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || code != 0 {
 			return errors.Join(err, unix.Errno(code))
 		}
-		if _, err := unix.Getpeername(fd); err == nil {
+		if IsConnected(fd) {
 			return nil
 		}
 		r.Change(fd, unix.EPOLLOUT|unix.EPOLLONESHOT)

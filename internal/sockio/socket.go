@@ -37,7 +37,7 @@ func (s *Socket) Use(f func(fd int) error) error {
 // Close takes the socket off r and closes it. Closing it again does nothing.
 func (s *Socket) Close(r *Reactor) {
 	if fd := s.Release(r); fd >= 0 {
-		_ = unix.Close(fd)
+		_ = CloseSocket(fd)
 	}
 }
 

@@ -44,7 +44,7 @@ func SetTCP(fd int, keepAlive net.KeepAliveConfig) error {
 			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count})
 	}
 	for _, o := range options {
-		err := unix.SetsockoptInt(fd, o[0], o[1], o[2])
+		err := SetOption(fd, o[0], o[1], o[2])
 		if errors.Is(err, unix.EOPNOTSUPP) && o[1] == unix.SO_OOBINLINE {
 			continue // an inherited socket of multipath TCP, which knows no urgent data
 		}
