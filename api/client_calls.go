@@ -80,6 +80,12 @@ func (c *Client) Networks(ctx context.Context, f Filters) (list []dockernet.Summ
 	return list, err
 }
 
+// NetworkRecords lists networks as usernet keeps them, by name.
+func (c *Client) NetworkRecords(ctx context.Context) (list []*network.Network, err error) {
+	err = c.Do(ctx, "GET", "/usernet/networks", nil, &list)
+	return list, err
+}
+
 // Network returns one network in Docker's form, with its running containers.
 func (c *Client) Network(ctx context.Context, ref string) (n dockernet.Inspect, err error) {
 	err = c.Do(ctx, "GET", path("/networks", ref), nil, &n)
@@ -139,6 +145,12 @@ func (c *Client) Containers(ctx context.Context, o ContainerList) (list []contai
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	err = c.Do(ctx, "GET", withQuery("/containers/json", q), nil, &list)
+	return list, err
+}
+
+// ContainerRecords lists containers as usernet keeps them, ended ones included, the newest first.
+func (c *Client) ContainerRecords(ctx context.Context) (list []*network.Container, err error) {
+	err = c.Do(ctx, "GET", "/usernet/containers", nil, &list)
 	return list, err
 }
 

@@ -16,6 +16,7 @@ type Sample struct {
 	Interfaces []InterfaceCounts `json:"interfaces"`
 	Flows      []Flow            `json:"flows"`
 	Questions  []DNSQuestion     `json:"questions"` // the latest ones, oldest first
+	Refusals   []Refusal         `json:"refusals"`  // the latest ones, oldest first
 	Ports      []ContainerPort   `json:"ports"`
 }
 
@@ -43,6 +44,19 @@ type DNSQuestion struct {
 	Addrs     []netip.Addr  `json:"addrs"`
 }
 
+// Refusal is a destination, or a question for a name, that a container was refused.
+type Refusal struct {
+	Time        time.Time      `json:"time"`  // of the latest attempt
+	Count       uint64         `json:"count"` // of attempts
+	Container   string         `json:"container"`
+	Network     string         `json:"network"`
+	Proto       string         `json:"proto"` // tcp, udp, icmp; dns for a question
+	Destination netip.AddrPort `json:"destination,omitzero"`
+	Name        string         `json:"name,omitempty"` // that was asked for, or that had led to the destination
+	Rule        string         `json:"rule"`           // that refused it
+	Flag        string         `json:"flag"`           // of usernet run or network create, that would allow it
+}
+
 // ContainerPort is a published port and whose it is.
 type ContainerPort struct {
 	Container string `json:"container"`
@@ -51,7 +65,7 @@ type ContainerPort struct {
 
 func (s *Server) sampleRoutes() []route {
 	return []route{
-		on("GET", "/usernet/sample", "Counts of interfaces, flows, the latest DNS questions and published ports at one time",
+		on("GET", "/usernet/sample", "Counts of interfaces, flows, the latest DNS questions and refusals, and published ports at one time",
 			func(*http.Request, none) (Sample, error) { return s.b.Sample(), nil }),
 		on("DELETE", "/usernet/flows", "Close the flows between two ends; a TCP connection is reset at both",
 			s.closeFlows,

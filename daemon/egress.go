@@ -86,7 +86,7 @@ func (d *Daemon) allowQuery(c *network.Container, nets map[string]*network.Netwo
 			}
 		}
 		if refuses != nil {
-			refuses.LogRefusedQuery(c.ID, name, err)
+			refuses.RefusedQuery(c.ID, name, err)
 		}
 		return err
 	}

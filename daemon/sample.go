@@ -14,6 +14,7 @@ import (
 // Sample is what happens on the networks now.
 func (d *Daemon) Sample() api.Sample {
 	s := api.Sample{Time: time.Now(), Interfaces: d.interfaceCounts(), Questions: d.recentQuestions()}
+	s.Refusals = d.recentRefusals(s.Questions)
 	s.Flows, _ = d.Flows("") // of all: there is no container that could be missing
 	s.Ports = []api.ContainerPort{}
 	for _, c := range d.model.Containers() {

@@ -42,15 +42,24 @@ func (n *Network) AllowAnswer(id, name string, addr netip.Addr) error {
 		return nil
 	}
 	err := a.cfg.Policy.AllowAnswer(name, addr, n.shared.OwnsAddr)
-	if err != nil && n.refusals.next() {
+	if err == nil {
+		return nil
+	}
+	n.refusals.add(id, Refusal{Container: a.Name(), Destination: netip.AddrPortFrom(addr, 0), Name: name, Why: err})
+	if n.refusalLog.next() {
 		n.log.Info("egress refused", "container", a.Name(), "name", name, "answer", addr, "rule", err)
 	}
 	return err
 }
 
-// LogRefusedQuery writes down that an attachment was refused a name.
-func (n *Network) LogRefusedQuery(id, name string, rule error) {
-	if a := n.byID(id); a != nil && n.refusals.next() {
+// RefusedQuery notes that an attachment was refused a name.
+func (n *Network) RefusedQuery(id, name string, rule error) {
+	a := n.byID(id)
+	if a == nil {
+		return
+	}
+	n.refusals.add(id, Refusal{Container: a.Name(), Name: name, Why: rule})
+	if n.refusalLog.next() {
 		n.log.Info("egress refused", "container", a.Name(), "name", name, "rule", rule)
 	}
 }

@@ -2,10 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/usernet/usernet/forwarder"
+	"github.com/usernet/usernet/policy"
 	"github.com/usernet/usernet/stack"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -59,13 +61,27 @@ func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) erro
 	if p == nil {
 		return nil
 	}
-	err := p.Decide(proto, dst)
-	if err != nil && n.refusals.next() {
-		_, name := n.Owner(inside)
-		n.log.Info("egress refused",
-			"container", name, "inside", inside, "protocol", proto, "destination", dst, "rule", err)
+	return p.Decide(proto, dst)
+}
+
+// refused notes what an inside address was refused. Addresses that lead nowhere on any network, such as groups, are
+// left out: nobody waits for an answer from there.
+func (n *Network) refused(inside netip.Addr, proto uint8, dst netip.AddrPort, why error) {
+	var rule *policy.Refusal
+	switch {
+	case errors.As(why, &rule):
+		why = rule
+	case errors.Is(why, forwarder.ErrInternal) && dst.Addr().IsGlobalUnicast(),
+		errors.Is(why, forwarder.ErrOtherNetwork), errors.Is(why, forwarder.ErrLoopbackClosed):
+	default:
+		return
 	}
-	return err
+	id, name := n.Owner(inside)
+	n.refusals.add(id, Refusal{Container: name, Proto: proto, Destination: dst, Why: why})
+	if rule != nil && n.refusalLog.next() {
+		n.log.Info("egress refused",
+			"container", name, "inside", inside, "protocol", proto, "destination", dst, "rule", rule)
+	}
 }
 
 // mayReachHostLoopback says whether an inside address may reach the host's loopback.

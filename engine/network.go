@@ -103,15 +103,16 @@ type Names interface {
 // Network is a running network. Make it with New, end it with Close. Its methods may be called by many goroutines at
 // once.
 type Network struct {
-	cfg      Config
-	log      *slog.Logger
-	sw       *vswitch.Switch
-	gw       *stack.Gateway
-	fwd      *forwarder.Forwarder
-	shared   *forwarder.Shared
-	alone    bool // shared is this network's own
-	refusals refusalLog
-	serves   sync.WaitGroup // name service at the gateway's addresses, and autoconf
+	cfg        Config
+	log        *slog.Logger
+	sw         *vswitch.Switch
+	gw         *stack.Gateway
+	fwd        *forwarder.Forwarder
+	shared     *forwarder.Shared
+	alone      bool // shared is this network's own
+	refusals   refusals
+	refusalLog refusalLog
+	serves     sync.WaitGroup // name service at the gateway's addresses, and autoconf
 
 	stopAutoconf context.CancelFunc // nil without it
 
@@ -198,6 +199,7 @@ func (n *Network) forwarderConfig() forwarder.Config {
 		Translate:          n.cfg.Translate,
 		Refuse:             n.cfg.Refuse,
 		Allow:              n.allow,
+		Refused:            n.refused,
 		Shared:             n.shared,
 		Socket:             n.bypassSocket,
 		ToLoopback:         n.cfg.LoopbackSocket != nil,

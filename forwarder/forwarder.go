@@ -42,6 +42,9 @@ type Config struct {
 	Refuse func(dst netip.Addr) error
 	// Allow refuses destinations of a container by returning an error; nil allows all. proto is that of the IP header.
 	Allow func(container netip.Addr, proto uint8, dst netip.AddrPort) error
+	// Refused is told of what was refused, and why: an error of Allow is in why. It is called for each packet. Nil:
+	// nobody is.
+	Refused func(container netip.Addr, proto uint8, dst netip.AddrPort, why error)
 	// Owner names the container at an address: what is divided among containers is so by this name. "": by address.
 	Owner func(netip.Addr) string
 	// Socket returns an unconnected, non-blocking socket for a connection past the gateway: one of the network

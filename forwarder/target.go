@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -16,11 +17,25 @@ var (
 	ErrUnreachable = errors.New("network is unreachable") // it is told so
 	ErrNoAnswer    = errors.New("nobody answers")         // it is told nothing
 	errProhibited  = errors.New("prohibited by the egress policy")
+
+	// Reasons that somebody who wants it otherwise can do something about; Config.Refused is told of them.
+	ErrInternal     = fmt.Errorf("%w: the network is internal, and has no way out", ErrUnreachable)
+	ErrOtherNetwork = fmt.Errorf("%w: networks do not reach each other", ErrUnreachable)
+	// ErrLoopbackClosed is told for a connection that the host has refused at its own address.
+	ErrLoopbackClosed = errors.New("nothing listens on the host's own addresses, and its loopback is closed to the container")
 )
 
 // hostTarget decides where on the host a container's destination is: itself, or for a gateway's address, which stands
 // for the host, one of the host's.
 func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
+	target, err := f.findTarget(src, proto, dst)
+	if err != nil && f.cfg.Refused != nil {
+		f.cfg.Refused(src, proto, dst, err)
+	}
+	return target, err
+}
+
+func (f *Forwarder) findTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
 	a := dst.Addr()
 	if f.cfg.Refuse != nil {
 		if err := f.cfg.Refuse(a); err != nil {
@@ -35,7 +50,7 @@ func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) 
 	}
 	switch {
 	case f.cfg.Internal:
-		return dst, ErrUnreachable
+		return dst, ErrInternal
 	case f.cfg.Inside.Owns(a):
 		return f.hostItself(src, proto, dst)
 	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || f.cfg.Inside.Contains(a):
@@ -44,7 +59,7 @@ func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) 
 		return dst, ErrUnreachable
 	case f.cfg.Shared.networks.contain(a): // other networks, and hosts outside with such an address, are not reached
 		if proto != unix.IPPROTO_TCP && proto != unix.IPPROTO_UDP || !f.cfg.Shared.networks.isGateway(a) {
-			return dst, ErrUnreachable
+			return dst, ErrOtherNetwork
 		}
 		return f.hostItself(src, proto, dst) // as with Docker, where each bridge's address is the host
 	}

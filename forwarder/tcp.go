@@ -48,6 +48,7 @@ func (f *Forwarder) HandleTCP(r SYN) {
 	cancel()
 	f.releaseUse(src.Addr(), useDialling)
 	if err != nil {
+		f.tellLoopbackClosed(src.Addr(), dst, target, err)
 		f.answerNoHost(r, err)
 		return
 	}
@@ -77,6 +78,14 @@ func (f *Forwarder) answerNoTarget(r SYN, err error) {
 	default:
 		f.counters[countTCPRefused].Add(1)
 		r.Unreachable(false)
+	}
+}
+
+// tellLoopbackClosed tells of a connection to a gateway's address, which stands for the host, that has found nobody at
+// the address by which the host is reached without Config.HostLoopback.
+func (f *Forwarder) tellLoopbackClosed(src netip.Addr, dst, target netip.AddrPort, err error) {
+	if f.cfg.Refused != nil && errors.Is(err, unix.ECONNREFUSED) && target != dst && !target.Addr().IsLoopback() {
+		f.cfg.Refused(src, unix.IPPROTO_TCP, dst, ErrLoopbackClosed)
 	}
 }
 

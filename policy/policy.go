@@ -106,7 +106,7 @@ func (p *Policy) Pin(name string, addrs []netip.Addr, ttl time.Duration) {
 			continue
 		}
 		for _, a := range addrs {
-			if a = a.Unmap(); !isSpecial(a) && !a.IsLoopback() {
+			if a = a.Unmap(); !Special(a) && !a.IsLoopback() {
 				p.add(a, i, until, now)
 			}
 		}
@@ -150,7 +150,7 @@ func (p *pin) end() int64 { return max(p.last, p.flow.Load()) }
 // port means nothing. It allocates nothing.
 func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
 	a := dst.Addr().Unmap()
-	out := isSpecial(a)
+	out := Special(a)
 	if p == nil {
 		if out {
 			return refusedSpecial
@@ -215,7 +215,8 @@ func (p *Policy) isPinned(a netip.Addr, proto uint8, port uint16) bool {
 	return false
 }
 
-func isSpecial(a netip.Addr) bool {
+// Special says whether an address stands for the machine or its cloud: names do not open it.
+func Special(a netip.Addr) bool {
 	for _, s := range special {
 		if s.Contains(a) {
 			return true
