@@ -19,6 +19,7 @@ var needed = []struct{ program, pkg string }{
 	{"traceroute", "traceroute"}, {"dnsmasq", "dnsmasq-base"}, {"musl-gcc", "musl-tools"},
 	{"newuidmap", "uidmap"}, {"tshark", "tshark"}, {"capinfos", "wireshark-common"}, {"tcpdump", "tcpdump"},
 	{"promtool", "prometheus"}, {"tmux", "tmux"},
+	{"chromium", "chromium"}, {"chromedriver", "chromium-driver"}, {"setpriv", "util-linux"},
 }
 
 // Set in TestMain for all tests.

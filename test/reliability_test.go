@@ -20,6 +20,7 @@ type held struct {
 	name  string
 	in    io.WriteCloser
 	lines chan string
+	cmd   *exec.Cmd
 }
 
 // hold has a container connect to address and keep the connection until the test ends.
@@ -67,7 +68,7 @@ func (d *daemon) startTalk(name string, command ...string) *held {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	h := &held{t: d.t, name: name, in: in, lines: make(chan string, 100)}
+	h := &held{t: d.t, name: name, in: in, lines: make(chan string, 100), cmd: cmd}
 	go func() {
 		for s := bufio.NewScanner(out); s.Scan(); {
 			h.lines <- s.Text()

@@ -10,6 +10,7 @@ func makers() map[string]func() *cobra.Command {
 		"check":         checkCommand,
 		"cluster":       clusterCommand,
 		"config":        configCommand,
+		"dashboard":     dashboardCommand,
 		"detach":        detachCommand,
 		"dns":           dnsCommand,
 		"docker-plugin": dockerPluginCommand,

@@ -142,6 +142,14 @@ were dropped, and published ports. ? shows the keys. Without a terminal it print
 		examples: `usernet top
 usernet top --interval 5s`,
 	},
+	"dashboard": {
+		group: groupNetworks,
+		long: `Serve a page to your browser on this machine's loopback, until Ctrl-C: networks and containers as a graph, live rates, flows, names
+asked for, what was refused by which rule, and published ports. Containers can be connected and disconnected there, ports published
+and unpublished, flows closed. The link that it prints is good once, for five minutes; Enter prints another one.`,
+		examples: `usernet dashboard
+usernet dashboard --listen 127.0.0.1:8090`,
+	},
 	"flows": {group: groupNetworks, args: []completer{running}},
 	"dns":   {group: groupNetworks},
 	"dns query": {examples: `usernet dns query --as web db

@@ -1,40 +1,45 @@
-package top
+// Package rates makes rates of two samples of the daemon, and gives addresses names. Views call it: the terminal's
+// (observe/top) and the page's (observe/dashboard). It asks nobody for anything.
+package rates
 
 import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/usernet/usernet/api"
 )
 
-// traffic is bytes a second, as the container sees them.
-type traffic struct{ in, out float64 }
+// Traffic is bytes a second, as the container sees them.
+type Traffic struct{ In, Out float64 }
 
-func (t *traffic) add(o traffic) { t.in, t.out = t.in+o.in, t.out+o.out }
+func (t *Traffic) add(o Traffic) { t.In, t.Out = t.In+o.In, t.Out+o.Out }
 
-// flowKey tells flows apart.
-type flowKey struct {
+// FlowKey tells flows apart.
+type FlowKey struct {
 	container, network, proto, direction string
 	inside, outside                      netip.AddrPort
 	created                              int64
 }
 
-func keyOf(f *api.Flow) flowKey {
-	return flowKey{f.Container, f.Network, f.Proto, f.Direction, f.Inside, f.Outside, f.Created.UnixNano()}
+// KeyOf is a flow's.
+func KeyOf(f *api.Flow) FlowKey {
+	return FlowKey{f.Container, f.Network, f.Proto, f.Direction, f.Inside, f.Outside, f.Created.UnixNano()}
 }
 
-// rates are what happened between two samples.
-type rates struct {
-	containers map[string]traffic
-	flows      map[flowKey]traffic
-	drops      map[[3]string]float64 // by container, network and reason
+// Rates are what happened between two samples.
+type Rates struct {
+	Containers map[string]Traffic
+	Interfaces map[[2]string]Traffic // by container and network
+	Flows      map[FlowKey]Traffic
+	Drops      map[[3]string]float64 // by container, network and reason
 }
 
-// ratesOf compares two samples. What is in the later one only began at zero; a counter that has become less did so as
+// Of compares two samples. What is in the later one only began at zero; a counter that has become less did so as
 // well.
-func ratesOf(before, now *api.Sample) rates {
-	r := rates{map[string]traffic{}, map[flowKey]traffic{}, map[[3]string]float64{}}
+func Of(before, now *api.Sample) Rates {
+	r := Rates{map[string]Traffic{}, map[[2]string]Traffic{}, map[FlowKey]Traffic{}, map[[3]string]float64{}}
 	seconds := interval(before, now).Seconds()
 	if seconds <= 0 {
 		return r
@@ -54,41 +59,54 @@ func ratesOf(before, now *api.Sample) rates {
 		if !known {
 			old = i // it is new to us, whatever it counted before
 		}
-		t := r.containers[i.Container]
-		t.add(traffic{per(old.BytesIn, i.BytesIn), per(old.BytesOut, i.BytesOut)})
-		r.containers[i.Container] = t
+		r.count(i.Container, i.Network, Traffic{per(old.BytesIn, i.BytesIn), per(old.BytesOut, i.BytesOut)})
 		for reason, n := range i.Drops {
-			r.drops[[3]string{i.Container, i.Network, reason}] = per(old.Drops[reason], n)
+			r.Drops[[3]string{i.Container, i.Network, reason}] = per(old.Drops[reason], n)
 		}
 	}
-	flows := map[flowKey]*api.Flow{}
+	flows := map[FlowKey]*api.Flow{}
 	for i := range before.Flows {
-		flows[keyOf(&before.Flows[i])] = &before.Flows[i]
+		flows[KeyOf(&before.Flows[i])] = &before.Flows[i]
 	}
 	for i := range now.Flows {
 		f := &now.Flows[i]
-		old := flows[keyOf(f)]
+		old := flows[KeyOf(f)]
 		if old == nil {
 			old = &api.Flow{}
 		}
-		t := traffic{per(old.BytesIn, f.BytesIn), per(old.BytesOut, f.BytesOut)}
-		r.flows[keyOf(f)] = t
+		t := Traffic{per(old.BytesIn, f.BytesIn), per(old.BytesOut, f.BytesOut)}
+		r.Flows[KeyOf(f)] = t
 		if f.Path == "bypass" { // which does not pass the interface
-			sum := r.containers[f.Container]
-			sum.add(t)
-			r.containers[f.Container] = sum
+			r.count(f.Container, f.Network, t)
 		}
 	}
 	return r
 }
 
-// names are what addresses are called: containers, and what containers have asked for.
-type names struct{ byAddr map[netip.Addr]string }
+// count adds to what a container has on a network.
+func (r *Rates) count(container, network string, t Traffic) {
+	sum, one := r.Containers[container], r.Interfaces[[2]string{container, network}]
+	sum.add(t)
+	one.add(t)
+	r.Containers[container], r.Interfaces[[2]string{container, network}] = sum, one
+}
+
+// interval is the time between the samples.
+func interval(before, now *api.Sample) time.Duration {
+	if before == nil || now == nil {
+		return 0
+	}
+	return now.Time.Sub(before.Time)
+}
+
+// Names are what addresses are called: containers, and what containers have asked for. The zero value knows none.
+type Names struct{ byAddr map[netip.Addr]string }
 
 // maxNames bounds them.
 const maxNames = 10000
 
-func (n *names) learn(s *api.Sample) {
+// Learn notes the names in a sample.
+func (n *Names) Learn(s *api.Sample) {
 	if n.byAddr == nil || len(n.byAddr) > maxNames {
 		n.byAddr = map[netip.Addr]string{}
 	}
@@ -104,8 +122,8 @@ func (n *names) learn(s *api.Sample) {
 	}
 }
 
-// of is an address and port with its name where it has one.
-func (n *names) of(a netip.AddrPort) string {
+// Of is an address and port with its name where it has one.
+func (n *Names) Of(a netip.AddrPort) string {
 	switch name := n.byAddr[a.Addr().Unmap()]; {
 	case !a.IsValid():
 		return "-"
@@ -116,18 +134,4 @@ func (n *names) of(a netip.AddrPort) string {
 	default:
 		return fmt.Sprintf("%s:%d", name, a.Port())
 	}
-}
-
-// amount is a number of at most five characters: 999, 1.5k, 20M.
-func amount(n float64) string {
-	for _, unit := range []string{"", "k", "M", "G", "T"} {
-		switch {
-		case n < 10 && unit != "":
-			return fmt.Sprintf("%.1f%s", n, unit)
-		case n < 999.5:
-			return fmt.Sprintf("%.0f%s", n, unit)
-		}
-		n /= 1000
-	}
-	return ">1P"
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/usernet/usernet/observe/rates"
 )
 
 // Style is how a line looks. What it says is never in the style alone.
@@ -54,16 +56,16 @@ func (s *State) summary(width int) string {
 	if s.now == nil {
 		return clip("usernet", width)
 	}
-	var all traffic
-	for _, t := range s.rates.containers {
-		all.add(t)
+	var all rates.Traffic
+	for _, t := range s.rates.Containers {
+		all.In, all.Out = all.In+t.In, all.Out+t.Out
 	}
 	containers := map[string]bool{}
 	for _, i := range s.now.Interfaces {
 		containers[i.Container] = true
 	}
 	text := fmt.Sprintf("usernet %s  %d containers  %d flows  in %sB/s  out %sB/s", s.now.Time.Format("15:04:05"),
-		len(containers), len(s.now.Flows), amount(all.in), amount(all.out))
+		len(containers), len(s.now.Flows), amount(all.In), amount(all.Out))
 	if s.paused {
 		text += "  PAUSED"
 	}
@@ -90,7 +92,7 @@ func (s *State) footer(width int) Line {
 	switch {
 	case s.closing != nil:
 		return Line{clip(fmt.Sprintf("close the connection of %s to %s? y/n", s.closing.Container,
-			s.names.of(s.closing.Outside)), width), Alarm}
+			s.names.Of(s.closing.Outside)), width), Alarm}
 	case s.typing:
 		return Line{clip("filter: "+printable(s.filter)+"_", width), Heading}
 	case s.message != "":

@@ -3,9 +3,9 @@ package top
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/observe/rates"
 )
 
 // View is one of the tables.
@@ -41,8 +41,8 @@ type State struct {
 	message   string    // about what was done last
 
 	now, before *api.Sample // nil: there is none yet
-	rates       rates
-	names       names
+	rates       rates.Rates
+	names       rates.Names
 }
 
 // New returns a state without samples, which shows containers.
@@ -60,8 +60,8 @@ func (s *State) Update(n *api.Sample) {
 		return
 	}
 	s.before, s.now = s.now, n
-	s.rates = ratesOf(s.before, s.now)
-	s.names.learn(n)
+	s.rates = rates.Of(s.before, s.now)
+	s.names.Learn(n)
 	s.message = ""
 }
 
@@ -261,12 +261,4 @@ func (s *State) rows() []row {
 		return n
 	})
 	return rows
-}
-
-// interval is the time between the samples.
-func interval(before, now *api.Sample) time.Duration {
-	if before == nil || now == nil {
-		return 0
-	}
-	return now.Time.Sub(before.Time)
 }

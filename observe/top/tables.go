@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/observe/rates"
 )
 
 // column is one of a table.
@@ -113,9 +114,9 @@ func containerRows(s *State) []row {
 	}
 	var rows []row
 	for _, name := range order {
-		n, t := by[name], s.rates.containers[name]
+		n, t := by[name], s.rates.Containers[name]
 		rows = append(rows, row{container: name, cells: []cell{text(name), text(strings.Join(n.networks, ",")),
-			count(t.in), count(t.out), count(n.tcp), count(n.udp), count(n.drops)}})
+			count(t.In), count(t.Out), count(n.tcp), count(n.udp), count(n.drops)}})
 	}
 	return rows
 }
@@ -124,9 +125,9 @@ func flowRows(s *State) []row {
 	var rows []row
 	for i := range s.now.Flows {
 		f := &s.now.Flows[i]
-		t := s.rates.flows[keyOf(f)]
+		t := s.rates.Flows[rates.KeyOf(f)]
 		rows = append(rows, row{container: f.Container, flow: f, cells: []cell{text(f.Container), text(f.Proto),
-			text(f.Direction), text(s.names.of(f.Outside)), text(f.State), text(f.Path), count(t.in), count(t.out),
+			text(f.Direction), text(s.names.Of(f.Outside)), text(f.State), text(f.Path), count(t.In), count(t.Out),
 			count(float64(f.BytesIn)), count(float64(f.BytesOut)), age(f.Created, s.now.Time)}})
 	}
 	return rows
@@ -149,7 +150,7 @@ func dropRows(s *State) []row {
 	for _, i := range s.now.Interfaces {
 		for reason, n := range i.Drops {
 			rows = append(rows, row{container: i.Container, cells: []cell{text(i.Container), text(i.Network),
-				text(reason), count(s.rates.drops[[3]string{i.Container, i.Network, reason}]), count(float64(n))}})
+				text(reason), count(s.rates.Drops[[3]string{i.Container, i.Network, reason}]), count(float64(n))}})
 		}
 	}
 	return rows
