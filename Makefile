@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-syscalls bench-neighbour demo demo-engines clean
+.PHONY: help build install man packages packages-test test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-syscalls bench-neighbour demo demo-engines clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ install: build man ## install it below $(PREFIX) (~/.local by default): binary, 
 
 man: build ## write the manual pages to man/
 	bin/usernet man man
+
+packages: ## make deb and rpm packages for amd64 and arm64 in packages/, with their SBOMs
+	@scripts/packages.sh packages
+
+packages-test: ## install, use, upgrade and remove the packages in an overlay of this machine's root file system, which root makes
+	@scripts/packages-test.sh
 
 test: ## run every test with the race detector, as an ordinary user
 	@$(AS_USER) scripts/test.sh $(TESTFLAGS)
@@ -63,9 +69,8 @@ fuzz: ## run each fuzz target for $(FUZZTIME)
 soak: ## mixed load over 50 containers with faults for SOAK (1h), as an ordinary user
 	@USERNET_SOAK=$(or $(SOAK),1h) $(AS_USER) scripts/soak.sh
 
-vm: ## a virtual machine whose clock is set and that is suspended, and one as a guest (scripts/vm.sh says what it needs)
-	@scripts/vm.sh
-	@scripts/vm-guests.sh
+vm: ## virtual machines: its clock is set and it is suspended; of arm64; as a guest (scripts/vm.sh says what they need)
+	@scripts/vm.sh arm64 & arm64=$$!; result=0; scripts/vm.sh && scripts/vm-guests.sh || result=1; wait $$arm64 && exit $$result
 
 vuln: ## look for known vulnerabilities in what is called, with the database at VULNDB (vuln.go.dev; file:///DIR)
 	@VULNDB="$(VULNDB)" scripts/vuln.sh
@@ -87,4 +92,4 @@ demo-engines: ## see containers of Podman, Docker, CNI, crun, a virtual machine 
 	@scripts/demo-engines.sh
 
 clean: ## remove what was built
-	rm -rf bin man
+	rm -rf bin man packages

@@ -1,19 +1,20 @@
 #!/bin/bash
 # Installs what `make build man` has made below $DESTDIR$PREFIX (make install). The directories are those in which bash, zsh, fish, man
-# and systemd look for the files of a prefix.
+# and systemd look for the files of a prefix. USERNET and MAN: another binary, and another directory of manual pages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 prefix=${PREFIX:-$HOME/.local}
 to=${DESTDIR:-}$prefix
+usernet=${USERNET:-bin/usernet}
 
-install -D -m 0755 bin/usernet "$to/bin/usernet"
-for page in man/*.1; do
+install -D -m 0755 "$usernet" "$to/bin/usernet"
+for page in "${MAN:-man}"/*.1; do
 	install -D -m 0644 "$page" "$to/share/man/man1/$(basename "$page")"
 done
 completion() { # SHELL FILE
 	install -d "$to/$(dirname "$2")"
-	bin/usernet completion "$1" >"$to/$2"
+	"$usernet" completion "$1" >"$to/$2"
 }
 completion bash share/bash-completion/completions/usernet
 completion zsh share/zsh/site-functions/_usernet
