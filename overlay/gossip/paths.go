@@ -173,9 +173,9 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 
 // Shutdown implements memberlist.Transport.
 func (t *transport) Shutdown() error {
+	err := t.NetTransport.Shutdown() // waits for its readers, and they for who takes what they have read
 	close(t.stop)
 	_ = t.paths.Close() // it has no error that anybody could do something about
-	err := t.NetTransport.Shutdown()
 	t.ended.Wait()
 	return err
 }
