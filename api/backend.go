@@ -96,6 +96,8 @@ type Backend interface {
 	Captures() []Capture
 	// EndCapture has a capture's Run write what waits, and return.
 	EndCapture(id string) error
+	// Trace says what becomes of a container's packets to a destination, and tries it.
+	Trace(ctx context.Context, q TraceRequest) (Trace, error)
 	// QueryDNS answers as the embedded server would answer that container.
 	QueryDNS(ctx context.Context, container, name, qtype string) (DNSAnswer, error)
 

@@ -39,6 +39,7 @@ func NewClient(socket string) *Client {
 type Error struct {
 	Status int // HTTP status
 	Msg    string
+	Topic  errdefs.Topic // "" of a daemon that names none
 }
 
 // Error is the daemon's text.
@@ -52,6 +53,14 @@ func (e *Error) Unwrap() error {
 		}
 	}
 	return errdefs.ErrInternal
+}
+
+// TopicOf is the topic of the error, or that of its class.
+func (e *Error) TopicOf() errdefs.Topic {
+	if e.Topic != "" {
+		return e.Topic
+	}
+	return errdefs.TopicOf(e.Unwrap())
 }
 
 // ErrNoDaemon says that nothing answers at the socket.
@@ -120,7 +129,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	if err := json.NewDecoder(res.Body).Decode(&m); err != nil || m.Message == "" {
 		m.Message = res.Status
 	}
-	return nil, &Error{res.StatusCode, m.Message}
+	return nil, &Error{res.StatusCode, m.Message, errdefs.Topic(res.Header.Get(topicHeader))}
 }
 
 // path joins segments, each escaped, behind prefix.

@@ -294,6 +294,12 @@ func (c *Client) ContainerLog(ctx context.Context, ref string) (file string, err
 	return file, err
 }
 
+// ContainerStats measures a container once. One that does not run has nothing but its name.
+func (c *Client) ContainerStats(ctx context.Context, ref string) (v container.StatsResponse, err error) {
+	err = c.Do(ctx, "GET", path("/containers", ref, "stats")+"?stream=false&one-shot=true", nil, &v)
+	return v, err
+}
+
 // Ports lists a container's published ports as they are bound now.
 func (c *Client) Ports(ctx context.Context, ref string) (list []Published, err error) {
 	err = c.Do(ctx, "GET", path("/usernet/containers", ref, "ports"), nil, &list)

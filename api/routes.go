@@ -57,7 +57,7 @@ func ref(r *http.Request) string { return r.PathValue("ref") }
 // usernetRoutes are the paths under /usernet/.
 func (s *Server) usernetRoutes() []route {
 	return slices.Concat(s.daemonRoutes(), s.clusterRoutes(), s.networkRoutes(), s.containerRoutes(),
-		s.attachmentRoutes(), s.processRoutes(), s.portRoutes(), s.captureRoutes(), s.sampleRoutes())
+		s.attachmentRoutes(), s.processRoutes(), s.portRoutes(), s.captureRoutes(), s.sampleRoutes(), s.traceRoutes())
 }
 
 func (s *Server) daemonRoutes() []route {

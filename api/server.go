@@ -189,9 +189,13 @@ var statusOf = map[error]int{
 	errdefs.ErrUnavailable:    http.StatusServiceUnavailable,
 }
 
+// topicHeader has the topic of an error: the anchor of its section in docs/troubleshooting.md.
+const topicHeader = "Usernet-Topic"
+
 func fail(w http.ResponseWriter, err error) {
 	status := cmp.Or(statusOf[errdefs.Class(err)], http.StatusInternalServerError)
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(topicHeader, string(errdefs.TopicOf(err)))
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
 }

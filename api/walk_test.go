@@ -133,6 +133,8 @@ var anyText = map[string]string{
 	"DELETE /usernet/flows proto":                   "404",
 	"DELETE /usernet/flows inside":                  "400, once the others are there",
 	"DELETE /usernet/flows outside":                 "400, once the others are there",
+	"POST /usernet/containers/{ref}/trace to":       "the daemon refuses what is no destination",
+	"POST /usernet/containers/{ref}/trace timeout":  "400, once the others are there",
 }
 
 // TestEveryParameterIsActedOnOrRefused walks all requests: an unknown parameter, a second value, and a value that is

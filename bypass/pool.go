@@ -156,6 +156,25 @@ func (p *Pool) Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv
 	return p.Get(ctx, Outbound, ipv6)
 }
 
+// Refuses says why a connection that the container opens to outside gets no socket; nil: it may get one.
+func (p *Pool) Refuses(outside netip.AddrPort) error {
+	if p.Avoids(outside) {
+		return errors.New("the container has not answered on a socket to this destination before")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watch != nil && p.watch.Changed() {
+		p.prepareAgain()
+	}
+	switch {
+	case p.gives[Outbound]:
+		return ErrContainerRules
+	case !p.works(Outbound):
+		return errors.New("no sockets of its namespace can be made for the moment")
+	}
+	return nil
+}
+
 // PrefillInbound is Prefill for TCP connections to the container.
 func (p *Pool) PrefillInbound(ipv4, ipv6 bool) { p.Prefill(Inbound, ipv4, ipv6) }
 

@@ -251,9 +251,9 @@ func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
 // Cluster implements api.Backend.
 func (d *Daemon) Cluster() (api.Cluster, error) {
 	if d.cluster == nil {
-		return api.Cluster{}, errdefs.Unavailable(
+		return api.Cluster{}, errdefs.About(errdefs.TopicCluster, errdefs.Unavailable(
 			"this daemon is in no cluster: start it with --cluster-store or --cluster-join (docs/overlay.md)",
-		)
+		))
 	}
 	s := d.cluster.Status()
 	out := api.Cluster{

@@ -14,6 +14,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/internal/openmetrics"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/watchdog"
@@ -145,8 +146,11 @@ func New(cfg Config) (*Daemon, error) {
 		cfg.Logger.Warn("limit on open files not raised", "error", err)
 	}
 	store, err := boltstore.Open(filepath.Join(cfg.StateDir, "usernet.db"))
-	if err != nil {
+	if errors.Is(err, network.ErrLocked) {
 		return nil, err
+	}
+	if err != nil {
+		return nil, errdefs.About(errdefs.TopicState, err)
 	}
 	d := &Daemon{
 		cfg:       cfg,

@@ -139,7 +139,7 @@ func (d *macvlanDriver) askPool(
 			spec.Options["parent"], err)
 	}
 	if err != nil {
-		return errdefs.Unavailable("parent %s: %w", spec.Options["parent"], err)
+		return errdefs.About(errdefs.TopicUplink, errdefs.Unavailable("parent %s: %w", spec.Options["parent"], err))
 	}
 	spec.Options["usernet.dhcp"] = strconv.FormatBool(true)
 	pool := network.Pool{Subnet: offer.Addr.Masked(), Gateway: offer.Router}

@@ -18,8 +18,8 @@ var _ network.Allocator = overlayDriver{}
 
 // errNoCluster is for networks that span hosts, on a host that is alone.
 func errNoCluster() error {
-	return errdefs.Forbidden("a network that spans hosts needs a cluster: start the daemon with --cluster-store or " +
-		"--cluster-join (docs/overlay.md), or beside Docker's daemons with --docker-store (docs/neighbours.md)")
+	return errdefs.About(errdefs.TopicCluster, errdefs.Forbidden("a network that spans hosts needs a cluster: start the daemon with --cluster-store or "+
+		"--cluster-join (docs/overlay.md), or beside Docker's daemons with --docker-store (docs/neighbours.md)"))
 }
 
 // Name implements Driver.

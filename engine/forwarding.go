@@ -51,17 +51,22 @@ func (s insideSYN) Accept() (forwarder.Conn, error) {
 
 // allow says why an inside address may not send to dst; nil where it may. proto is that of the IP header.
 func (n *Network) allow(inside netip.Addr, proto uint8, dst netip.AddrPort) error {
-	if n.cfg.HideClients && n.gw.Owns(dst.Addr()) {
-		return nil // a link-local address that is the host's alone: rules are about others
-	}
-	p := n.cfg.Policy
-	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
-		p = a.cfg.Policy
-	}
+	p := n.policyOf(inside, dst.Addr())
 	if p == nil {
 		return nil
 	}
 	return p.Decide(proto, dst)
+}
+
+// policyOf is the policy for what an inside address sends to dst; nil: all of it may.
+func (n *Network) policyOf(inside, dst netip.Addr) *policy.Policy {
+	if n.cfg.HideClients && n.gw.Owns(dst) {
+		return nil // a link-local address that is the host's alone: rules are about others
+	}
+	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
+		return a.cfg.Policy
+	}
+	return n.cfg.Policy
 }
 
 // refused notes what an inside address was refused. Addresses that lead nowhere on any network, such as groups, are
@@ -105,10 +110,7 @@ func (n *Network) bypassSocket(
 		return n.cfg.LoopbackSocket(ctx, inside.Is6())
 	}
 	a := n.byAddr(inside)
-	switch {
-	case a == nil || a.cfg.Sockets == nil:
-		return -1, forwarder.ErrNoBypass
-	case outbound && n.cfg.NoOutboundBypass, !outbound && n.cfg.NoInboundBypass, n.captured(a):
+	if n.bypassBar(a, outbound) != "" {
 		return -1, forwarder.ErrNoBypass
 	}
 	if ctx.Err() == nil {
@@ -117,6 +119,21 @@ func (n *Network) bypassSocket(
 		defer cancel()
 	}
 	return a.cfg.Sockets.Socket(ctx, outside, outbound, inside.Is6())
+}
+
+// bypassBar says why no connection of an attachment, which may be nil, bypasses its link; "": they may.
+func (n *Network) bypassBar(a *Attachment, outbound bool) string {
+	switch {
+	case a == nil:
+		return "no container has the address"
+	case a.cfg.Sockets == nil:
+		return "there are no sockets of its namespace: it is a virtual machine, its interface is elsewhere, or has a bandwidth limit"
+	case outbound && n.cfg.NoOutboundBypass, !outbound && n.cfg.NoInboundBypass:
+		return "the bypass is switched off on this network"
+	case n.captured(a):
+		return "a capture of its packets runs"
+	}
+	return ""
 }
 
 // bypassOutcome reports to the source of an outbound socket whether the attachment answered on it. It does not where a

@@ -62,7 +62,7 @@ func (f *Forwarder) acquireUseLocked(inside netip.Addr, kind usageKind) bool {
 		return false
 	}
 	u := f.use[inside]
-	if limit := f.cfg.Limits.of(kind); limit > 0 && u[kind] >= limit {
+	if f.atLimit(u, kind) {
 		f.counters[limitCounters[kind]].Add(1)
 		return false
 	}
@@ -75,6 +75,12 @@ func (f *Forwarder) acquireUseLocked(inside netip.Addr, kind usageKind) bool {
 	u[kind]++
 	f.use[inside] = u
 	return true
+}
+
+// atLimit says whether a container that uses u may have no more of a kind.
+func (f *Forwarder) atLimit(u usage, kind usageKind) bool {
+	limit := f.cfg.Limits.of(kind)
+	return limit > 0 && u[kind] >= limit
 }
 
 // releaseUse takes a use back.

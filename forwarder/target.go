@@ -25,67 +25,110 @@ var (
 	ErrLoopbackClosed = errors.New("nothing listens on the host's own addresses, and its loopback is closed to the container")
 )
 
+// Way is how a destination of a container's leads somewhere, or why it does not.
+type Way int
+
+// The ways.
+const (
+	ToDestination   Way = iota // the destination itself
+	ToTranslated               // where Config.Translate says
+	ToHostLoopback             // the host's loopback, at a gateway's address
+	ToPublished                // a published port, at a gateway's address
+	ToHost                     // the host's own address, at a gateway's address
+	NowhereRefused             // Config.Refuse
+	NowhereInternal            // the network is internal
+	NowhereOnPath              // no packet may have it as destination, or it is a neighbour's
+	NowhereNetwork             // in another network of the daemon
+	NowhereNoHost              // the host has no address of that family
+)
+
+var wayTexts = map[Way]string{
+	ToDestination:   "it is outside of all networks: the host connects there",
+	ToTranslated:    "the address stands for one of the host's",
+	ToHostLoopback:  "a gateway's address stands for the host, and --host-loopback opens the host's loopback there",
+	ToPublished:     "a gateway's address stands for the host, where a container has published this port",
+	ToHost:          "a gateway's address stands for the host: its own address, not its loopback",
+	NowhereRefused:  "nobody is to be reached at this address",
+	NowhereInternal: "the network is internal (--internal): nothing goes out",
+	NowhereOnPath:   "no packet to this address goes through a gateway: a loopback, group or unspecified address, or one of the network's own",
+	NowhereNetwork:  "the address is in another network: `usernet network connect` joins it, or publish a port",
+	NowhereNoHost:   "the host has no address of this family",
+}
+
+func (w Way) String() string { return wayTexts[w] }
+
+// allowFunc is the form of Config.Allow.
+type allowFunc func(container netip.Addr, proto uint8, dst netip.AddrPort) error
+
 // hostTarget decides where on the host a container's destination is: itself, or for a gateway's address, which stands
 // for the host, one of the host's.
 func (f *Forwarder) hostTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
-	target, err := f.findTarget(src, proto, dst)
+	target, _, err := f.decide(src, proto, dst, f.cfg.Allow)
+	if errors.Is(err, errProhibited) {
+		f.counters[countProhibited].Add(1)
+	}
 	if err != nil && f.cfg.Refused != nil {
 		f.cfg.Refused(src, proto, dst, err)
 	}
 	return target, err
 }
 
-func (f *Forwarder) findTarget(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
+// decide is hostTarget without a trace: nothing is counted or told by it. allow is the egress policy; nil allows all.
+func (f *Forwarder) decide(
+	src netip.Addr, proto uint8, dst netip.AddrPort, allow allowFunc,
+) (target netip.AddrPort, way Way, err error) {
 	a := dst.Addr()
 	if f.cfg.Refuse != nil {
 		if err := f.cfg.Refuse(a); err != nil {
-			return dst, err
+			return dst, NowhereRefused, err
 		}
 	}
 	if f.cfg.Translate != nil && !f.cfg.Internal {
 		if to := f.cfg.Translate(a); to.IsValid() {
 			target := netip.AddrPortFrom(to, dst.Port())
-			return target, f.allowed(src, proto, dst, target)
+			return target, ToTranslated, allowed(allow, src, proto, dst, target)
 		}
 	}
 	switch {
 	case f.cfg.Internal:
-		return dst, ErrInternal
+		return dst, NowhereInternal, ErrInternal
 	case f.cfg.Inside.Owns(a):
-		return f.hostItself(src, proto, dst)
+		return f.hostItself(src, proto, dst, allow)
 	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || f.cfg.Inside.Contains(a):
-		return dst, ErrUnreachable
+		return dst, NowhereOnPath, ErrUnreachable
 	case a.Is4In6(): // which no packet may carry (RFC 4291, 2.5.5.2), and the host's sockets would take for IPv4
-		return dst, ErrUnreachable
+		return dst, NowhereOnPath, ErrUnreachable
 	case f.cfg.Shared.networks.contain(a): // other networks, and hosts outside with such an address, are not reached
 		if proto != unix.IPPROTO_TCP && proto != unix.IPPROTO_UDP || !f.cfg.Shared.networks.isGateway(a) {
-			return dst, ErrOtherNetwork
+			return dst, NowhereNetwork, ErrOtherNetwork
 		}
-		return f.hostItself(src, proto, dst) // as with Docker, where each bridge's address is the host
+		return f.hostItself(src, proto, dst, allow) // as with Docker, where each bridge's address is the host
 	}
-	return dst, f.allowed(src, proto, dst, netip.AddrPort{})
+	return dst, ToDestination, allowed(allow, src, proto, dst, netip.AddrPort{})
 }
 
 // hostItself decides where on the host a gateway's address leads. Where the container may reach the host's loopback,
 // that is there. Else it leads to what the host's other addresses lead to as well: published ports, and services that
 // listen on all of the host's addresses. The policy may allow it by either address.
-func (f *Forwarder) hostItself(src netip.Addr, proto uint8, dst netip.AddrPort) (netip.AddrPort, error) {
+func (f *Forwarder) hostItself(
+	src netip.Addr, proto uint8, dst netip.AddrPort, allow allowFunc,
+) (target netip.AddrPort, way Way, err error) {
 	atLoopback := netip.AddrPortFrom(loopback(dst.Addr()), dst.Port())
 	if f.cfg.HostLoopback(src) {
-		return atLoopback, nil
+		return atLoopback, ToHostLoopback, nil
 	}
 	own := f.cfg.Shared.host.Global(dst.Addr().Is6())
-	target := netip.AddrPortFrom(own, dst.Port())
+	target, way = netip.AddrPortFrom(own, dst.Port()), ToHost
 	switch {
 	case f.published(dst, proto):
-		target = atLoopback
+		target, way = atLoopback, ToPublished
 	case !own.IsValid():
-		return dst, ErrUnreachable
+		return dst, NowhereNoHost, ErrUnreachable
 	}
-	if err := f.allowed(src, proto, dst, netip.AddrPortFrom(own, dst.Port())); err != nil {
-		return dst, err
+	if err := allowed(allow, src, proto, dst, netip.AddrPortFrom(own, dst.Port())); err != nil {
+		return dst, way, err
 	}
-	return target, nil
+	return target, way, nil
 }
 
 // published says whether some container has a port at all of the host's addresses of a family: those that the gateway's
@@ -102,16 +145,15 @@ func (f *Forwarder) published(dst netip.AddrPort, protocol uint8) bool {
 }
 
 // allowed asks the egress policy about a destination, which may have a second address.
-func (f *Forwarder) allowed(src netip.Addr, proto uint8, dst, second netip.AddrPort) error {
-	if f.cfg.Allow == nil {
+func allowed(allow allowFunc, src netip.Addr, proto uint8, dst, second netip.AddrPort) error {
+	if allow == nil {
 		return nil
 	}
-	err := f.cfg.Allow(src, proto, dst)
-	if err != nil && second.Addr().IsValid() && f.cfg.Allow(src, proto, second) == nil {
+	err := allow(src, proto, dst)
+	if err != nil && second.Addr().IsValid() && allow(src, proto, second) == nil {
 		err = nil
 	}
 	if err != nil {
-		f.counters[countProhibited].Add(1)
 		return errors.Join(errProhibited, err)
 	}
 	return nil

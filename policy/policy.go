@@ -149,31 +149,48 @@ func (p *pin) end() int64 { return max(p.last, p.flow.Load()) }
 // Decide returns nil where the container may send to dst, else a *Refusal. proto is that of the IP header; for ICMP the
 // port means nothing. It allocates nothing.
 func (p *Policy) Decide(proto uint8, dst netip.AddrPort) error {
+	if v := p.judge(proto, dst, ""); v.Refusal != nil {
+		return v.Refusal
+	} else if v.pinned && proto != unix.IPPROTO_TCP {
+		p.keepOpen(dst.Addr().Unmap())
+	}
+	return nil
+}
+
+// judge decides. A destination that was not pinned counts as pinned for name, unless that is empty.
+func (p *Policy) judge(proto uint8, dst netip.AddrPort, name string) Verdict {
 	a := dst.Addr().Unmap()
 	out := Special(a)
 	if p == nil {
 		if out {
-			return refusedSpecial
+			return Verdict{Refusal: refusedSpecial}
 		}
-		return nil
+		return Verdict{}
 	}
 	if !out && !p.mode.Denies() {
-		return nil
+		return Verdict{}
 	}
 	for i := range p.rules {
 		r := &p.rules[i]
 		if r.prefix.IsValid() && r.prefix.Contains(a) && r.carries(proto, dst.Port()) &&
 			(!out || isSpecialPrefix(r.prefix)) {
-			return nil
+			return Verdict{Rule: r}
 		}
 	}
 	if out {
-		return refusedSpecial
+		return Verdict{Refusal: refusedSpecial}
 	}
-	if p.named && p.isPinned(a, proto, dst.Port()) {
-		return nil
+	if p.named {
+		if r := p.pinnedRule(a, proto, dst.Port()); r != nil {
+			return Verdict{Rule: r, pinned: true}
+		}
+		for i := range p.rules {
+			if r := &p.rules[i]; name != "" && r.names(name) && r.carries(proto, dst.Port()) && !a.IsLoopback() {
+				return Verdict{Rule: r}
+			}
+		}
 	}
-	return refusedDenied
+	return Verdict{Refusal: refusedDenied}
 }
 
 // AllowQuery returns nil where the container may ask servers outside for name, which is in lower case and has no dot
@@ -192,27 +209,32 @@ func (p *Policy) AllowQuery(name string, addr netip.Addr) error {
 	return refusedName
 }
 
-// isPinned says whether the container got a as the address of a name that a rule allows, and the answer is still valid.
-func (p *Policy) isPinned(a netip.Addr, proto uint8, port uint16) bool {
+// pinnedRule returns the rule for a name of which the container got a as the address, where the answer is still valid;
+// nil: there is none.
+func (p *Policy) pinnedRule(a netip.Addr, proto uint8, port uint16) *Rule {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	one := p.pinned[a]
 	if one == nil {
-		return false
+		return nil
 	}
 	now := p.clock()
-	datagram := proto != unix.IPPROTO_TCP
-	going := datagram && one.flow.Load() >= now
+	going := proto != unix.IPPROTO_TCP && one.flow.Load() >= now
 	for i := range p.rules {
-		if until := one.rules[i]; until == 0 || until < now && !going || !p.rules[i].carries(proto, port) {
-			continue
+		if until := one.rules[i]; until != 0 && (until >= now || going) && p.rules[i].carries(proto, port) {
+			return &p.rules[i]
 		}
-		if datagram {
-			one.flow.Store(now + int64(flowIdle))
-		}
-		return true
 	}
-	return false
+	return nil
+}
+
+// keepOpen keeps the way open for the datagrams that follow one to a.
+func (p *Policy) keepOpen(a netip.Addr) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if one := p.pinned[a]; one != nil {
+		one.flow.Store(p.clock() + int64(flowIdle))
+	}
 }
 
 // Special says whether an address stands for the machine or its cloud: names do not open it.

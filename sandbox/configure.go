@@ -72,6 +72,8 @@ type Request struct {
 	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port
 	// where the kernel's packet filter can lead to them.
 	DNSStub netip.AddrPort
+	// Try are ways to be tried. Where there are some, nothing else is done.
+	Try []Trial
 	// NoDNSStub takes away what leads to a stub, whose sockets the caller closes.
 	NoDNSStub bool
 }
@@ -103,12 +105,14 @@ type Reply struct {
 	// Datagrams are those of Request.DatagramSockets, by family.
 	Datagrams [2][]*os.File
 	SockDiag  *os.File // nil where it was not asked for
+	Tried     []Tried  // what came of Request.Try
 }
 
 // answer is what the agent sends: an error, or the names of the descriptors that come with it.
 type answer struct {
 	Error string
 	Files []string
+	Tried []Tried
 }
 
 // Names of what is no interface in an answer; no interface has a name with a slash.
@@ -195,7 +199,9 @@ func converse(c *net.UnixConn, r Request) (*Reply, error) {
 		closeAll(files)
 		return nil, errors.New(a.Error)
 	}
-	return sortFiles(a.Files, files)
+	reply, err := sortFiles(a.Files, files)
+	reply.Tried = a.Tried
+	return reply, err
 }
 
 func sortFiles(names []string, files []*os.File) (*Reply, error) {

@@ -12,7 +12,7 @@ import (
 // its network programs. That saves a program's start, most of what such a call takes. did is false where it cannot be
 // done so; nothing has been done then.
 func configureHere(t Target, r Request) (reply *Reply, did bool, err error) {
-	if r.DNSStub.IsValid() || r.NoDNSStub || len(r.Listen) > 0 {
+	if r.DNSStub.IsValid() || r.NoDNSStub || len(r.Listen) > 0 || len(r.Try) > 0 {
 		return nil, false, nil // these ask /proc/self what is in their namespace, which is that of the process
 	}
 	namespaces, err := t.open()

@@ -15,6 +15,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // Process is a sandbox's init, and through it the command.
@@ -172,11 +174,12 @@ func startError(err error) error {
 		errors.Is(err, syscall.EACCES) {
 		for _, r := range Check() {
 			if !r.OK && r.Needed {
-				return fmt.Errorf("namespaces cannot be made: %s; %s", r.Detail, r.Fix)
+				return errdefs.About(errdefs.TopicNamespaces, fmt.Errorf("namespaces cannot be made: %s; %s",
+					r.Detail, r.Fix))
 			}
 		}
 	}
-	return fmt.Errorf("namespaces cannot be made: %w", err)
+	return errdefs.About(errdefs.TopicNamespaces, fmt.Errorf("namespaces cannot be made: %w", err))
 }
 
 // Pid is the init's process id, as the caller's pid namespace sees it.

@@ -56,6 +56,27 @@ func (p *Port) Receive(f *Frame) {
 	}
 }
 
+// Judge says what Receive would do with a frame to one station, and does nothing: which port gets it, or why none does.
+func (p *Port) Judge(f *Frame) (to *Port, why Reason, ok bool) {
+	r, t := p.state.Load(), p.sw.table.Load()
+	if r.cfg.Role != Gateway {
+		if why := p.check(t, r, f); why != verdictPass {
+			return nil, why, false
+		}
+	}
+	if r.cfg.Filter != nil && !r.cfg.Filter(f) {
+		return nil, DropFilter, false
+	}
+	q := t.find(p.sw, r, f.dst())
+	switch {
+	case q == nil:
+		return nil, DropUnknown, false
+	case q != p && !p.mayReach(r, q, f):
+		return nil, DropIsolated, false
+	}
+	return q, 0, true
+}
+
 // Flush is called by a reader of frames with More set, once no more are there to be read.
 func (p *Port) Flush() {
 	for _, f := range p.sw.table.Load().flush {

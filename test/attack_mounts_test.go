@@ -133,7 +133,7 @@ func attackDevices(t *testing.T) {
 	// what waits for a reader
 	d.ok("exec", "box", "busybox", "sh", "-c", "busybox rm /dev/ptmx; busybox mkfifo /dev/ptmx")
 	if r := d.try("exec", "-t", "box", "busybox", "true"); r.code != 125 || r.stderr !=
-		"usernet: terminal: /dev/ptmx of the sandbox is none\n" {
+		"usernet: terminal: /dev/ptmx of the sandbox is none\nSee: usernet explain something-failed-on-this-machine\n" {
 		t.Errorf("a FIFO for a terminal: %v", r)
 	}
 	d.ok("run", "--rm", "--rootfs", root, "--", "busybox", "sh", "-c", "echo x >/dev/null && [ $(busybox head -c 9 /dev/zero | busybox wc -c) = 9 ] && echo x >/dev/shm/x && echo text >/dev/stdout")

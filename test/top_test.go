@@ -52,6 +52,17 @@ func (s *screen) shows(patterns ...string) {
 	})
 }
 
+// ends waits until the command has ended.
+func (s *screen) ends() {
+	s.d.t.Helper()
+	eventually(s.d.t, func() error {
+		if r := s.d.command("tmux", "-S", s.socket, "has-session"); r.code == 0 {
+			return fmt.Errorf("it does not end:\n%s", s.tmux("capture-pane", "-p"))
+		}
+		return nil
+	})
+}
+
 // TestTop drives usernet top in a terminal.
 func TestTop(t *testing.T) {
 	t.Parallel()
@@ -68,7 +79,8 @@ func TestTop(t *testing.T) {
 
 	s := d.screen("NO_COLOR=1", 60, 20, "top", "--interval", "200ms")
 	s.shows(`\[1 Containers\]`, `(?m)^web .* 1 `, `(?m)^db `, `2 containers +1 flows`)
-	if text := s.tmux("capture-pane", "-p", "-e"); regexp.MustCompile(`\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])[;m]`).MatchString(text) {
+	if text := s.tmux("capture-pane", "-p",
+		"-e"); regexp.MustCompile(`\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])[;m]`).MatchString(text) {
 		t.Errorf("there are colours without any being wanted: %q", text)
 	}
 	s.keys("2")
@@ -102,12 +114,7 @@ func TestTop(t *testing.T) {
 	s.keys("?")
 	s.shows("close the selected flow")
 	s.keys("q", "q")
-	eventually(t, func() error {
-		if r := d.command("tmux", "-S", s.socket, "has-session"); r.code == 0 {
-			return fmt.Errorf("q does not end it")
-		}
-		return nil
-	})
+	s.ends()
 	out := d.ok("top", "--interval", "200ms")
 	for _, want := range []string{
 		"Containers\n", "Flows\n", "DNS\n", "Drops\n", "Ports\n", "www.example.test", "2 containers",

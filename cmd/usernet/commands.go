@@ -13,9 +13,11 @@ func makers() map[string]func() *cobra.Command {
 		"dashboard":     dashboardCommand,
 		"detach":        detachCommand,
 		"dns":           dnsCommand,
+		"doctor":        doctorCommand,
 		"docker-plugin": dockerPluginCommand,
 		"events":        func() *cobra.Command { return eventsCommand("") },
 		"exec":          execCommand,
+		"explain":       explainCommand,
 		"extcap":        extcapCommand,
 		"flows":         flowsCommand,
 		"gvproxy": func() *cobra.Command {
@@ -56,9 +58,11 @@ func makers() map[string]func() *cobra.Command {
 		},
 		"start":   startCommand,
 		"starter": starterCommand,
+		"stats":   statsCommand,
 		"stop":    stopCommand,
 		"uplink":  uplinkCommand,
 		"top":     topCommand,
+		"trace":   traceCommand,
 		"version": versionCommand,
 		"wait":    waitCommand,
 	}

@@ -177,14 +177,14 @@ func checkConfig(name string) (err error) {
 	}
 	if err != nil {
 		list := mistakes(err)
+		if len(list) == 0 {
+			return err
+		}
 		slices.SortStableFunc(list, func(a, b *configError) int {
 			return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
 		})
 		for _, one := range list {
 			fmt.Fprintln(os.Stderr, one)
-		}
-		if len(list) == 0 {
-			fmt.Fprintln(os.Stderr, "usernet:", err)
 		}
 		return exitCode(1)
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/spf13/pflag"
+
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // The configuration's file has three parts, in TOML:
@@ -59,6 +61,11 @@ func configPath() (string, error) {
 
 // readConfig reads a configuration's file.
 func readConfig(name string) (*configFile, error) {
+	c, err := openConfig(name)
+	return c, errdefs.About(errdefs.TopicConfiguration, err)
+}
+
+func openConfig(name string) (*configFile, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err

@@ -308,7 +308,7 @@ func find(ctx context.Context, cl *api.Client, ref, kind string) (any, error) {
 	}
 	n, err := cl.Network(ctx, ref)
 	if kind == "" && errdefs.IsNotFound(err) {
-		return nil, fmt.Errorf("no such object: %s", ref)
+		return nil, noSuchObject(ref)
 	}
 	return n, err
 }

@@ -150,6 +150,28 @@ and unpublished, flows closed. The link that it prints is good once, for five mi
 		examples: `usernet dashboard
 usernet dashboard --listen 127.0.0.1:8090`,
 	},
+	"stats": {
+		group: groupContainers,
+		long: `Show how much processor time and memory the processes of containers use, and their traffic, as docker stats does; again and
+again until interrupted. Without names it shows all that run. usernet does not measure block I/O.`,
+		examples: `usernet stats
+usernet stats --no-stream --format '{{.Name}}: {{.CPUPerc}} {{.MemUsage}}' web`,
+		args: []completer{containers},
+		more: true,
+	},
+	"trace": {
+		group: groupNetworks,
+		long: `Say step by step what becomes of a container's packets to a destination: name, route, switch, policy with the flag that would
+change it, the host's socket, the path. Then try it from the container's own namespace, and say whether that agrees. Without a port an echo
+request is sent. The exit status is 0 where it got through, 2 where the destination refused, 3 where a policy did, 4 where there is no way,
+5 without an answer, 6 where the name has no address, 7 where nothing can be tried, 8 where something else happened than was
+predicted, and 1 for errors.`,
+		examples: `usernet trace web example.com:443
+usernet trace web db
+usernet trace --udp --json web 192.0.2.53:53
+usernet trace --dry-run web 169.254.169.254:80`,
+		args: []completer{running, nothing},
+	},
 	"flows": {group: groupNetworks, args: []completer{running}},
 	"dns":   {group: groupNetworks},
 	"dns query": {examples: `usernet dns query --as web db
@@ -253,6 +275,21 @@ variables of the environment (USERNET_LOG_LEVEL for --log-level), these before t
 	"config check": {
 		examples: "usernet config check\nusernet config check ./config.toml",
 		args:     []completer{files},
+	},
+	"doctor": {
+		group: groupDaemon,
+		long: `Look for known problems, and gather one report: versions, the machine, usernet check, the configuration, networks,
+containers, counters, drops, limits, cluster, uplinks, the store and the end of the log. Values of the environment and labels of containers, command
+lines, passwords in URLs, tokens and keys are left out. It works without a daemon, and with one that hangs.`,
+		examples: "usernet doctor\nusernet doctor -o report.tar.gz",
+		flags:    map[string]completer{"output": files, "log": files},
+	},
+	"explain": {
+		group: groupDaemon,
+		long: `Show what an error means and what to do about it: errors end with the name of their topic. It is a section of
+docs/troubleshooting.md, which is part of the program. Without a topic it lists all.`,
+		examples: "usernet explain\nusernet explain port-is-already-allocated",
+		args:     []completer{topics},
 	},
 	"info":     {group: groupDaemon, examples: "usernet info --json"},
 	"check":    {group: groupDaemon, examples: "usernet check --json"},

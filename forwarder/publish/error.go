@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"syscall"
 
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/internal/ports"
 	"github.com/usernet/usernet/internal/sockio"
 )
@@ -39,6 +40,19 @@ func (e *BindError) Error() string {
 		return text + "the machine has no more open files: raise the sysctl fs.file-max"
 	}
 	return text + e.Err.Error()
+}
+
+// TopicOf is the topic of the error (package errdefs).
+func (e *BindError) TopicOf() errdefs.Topic {
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return errdefs.TopicPortTaken
+	case errors.Is(e.Err, syscall.EACCES):
+		return errdefs.TopicPortLow
+	case errors.Is(e.Err, syscall.EMFILE), errors.Is(e.Err, syscall.ENFILE):
+		return errdefs.TopicFiles
+	}
+	return errdefs.TopicPortBind
 }
 
 // Unwrap is the cause.

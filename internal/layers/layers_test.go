@@ -50,6 +50,7 @@ var layers = []struct {
 	{"stack", []string{"switch"}},
 	{"dns", nil},
 	{"policy", nil},
+	{"docs", nil},
 	{"confine", nil},
 	{"switch", nil},
 	{"tools", nil},
