@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	mdns "github.com/miekg/dns"
 
@@ -35,8 +34,8 @@ type trace struct {
 	question uint16
 	answered []netip.Addr // what it is predicted to be answered with
 	route    *sandbox.TriedRoute
-	host     netip.AddrPort // where the host is to connect to; invalid: it does not
-	from     func(context.Context) error
+	// from connects from the host to where the destination leads; nil: the host has no part in it.
+	from func(context.Context) error
 }
 
 // Trace implements api.Backend.
@@ -63,7 +62,7 @@ func (d *Daemon) Trace(ctx context.Context, q api.TraceRequest) (api.Trace, erro
 		t.end("network", api.TracePasses, "it uses the host's network (--network host): usernet decides nothing there", "")
 		return t.out, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout+2*q.Timeout+2*q.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout+4*q.Timeout)
 	defer cancel()
 	if t.resolve(ctx) {
 		if err := t.predict(ctx); err != nil {
@@ -302,6 +301,3 @@ func (t *trace) publishedAt(at netip.AddrPort) *network.Container {
 	}
 	return nil
 }
-
-// probeWait is how long an attempt waits for an answer.
-func (t *trace) probeWait() time.Duration { return t.q.Timeout }

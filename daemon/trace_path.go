@@ -205,7 +205,6 @@ func (t *trace) byHost(a *engine.Attachment, x engine.Explanation) {
 	default:
 		t.step("path", "the container's interface and the gateway's TCP, not the bypass: "+x.Through)
 	}
-	t.host = x.Target
 	t.from = func(ctx context.Context) error { return a.Network().DialHost(ctx, t.route.Source, x.Target) }
 	t.out.Predicted = api.TraceOutcome{Kind: api.TracePasses,
 		Text: "usernet lets it through; the rest is the destination's"}

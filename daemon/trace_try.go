@@ -30,7 +30,7 @@ func (t *trace) try(ctx context.Context) error {
 			return err
 		}
 	}
-	w := sandbox.Trial{Network: t.out.Proto, Dst: t.dst, Wait: t.probeWait()}
+	w := sandbox.Trial{Network: t.out.Proto, Dst: t.dst, Wait: t.q.Timeout}
 	if t.out.Proto == "udp" {
 		w.Payload = []byte("\n")
 		if t.dst.Port() == 53 {
@@ -62,7 +62,7 @@ func (t *trace) tryName(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	tried, err := t.enter(ctx, sandbox.Trial{Network: "udp", Dst: server, Payload: payload, Wait: t.probeWait()})
+	tried, err := t.enter(ctx, sandbox.Trial{Network: "udp", Dst: server, Payload: payload, Wait: t.q.Timeout})
 	if err != nil {
 		return false, err
 	}
@@ -149,7 +149,7 @@ func (t *trace) comparePassed(ctx context.Context, actual api.TraceOutcome, verd
 	case actual.Kind == api.TraceReached:
 		verdict("yes", "it got through")
 	case t.from != nil && t.out.Proto == "tcp":
-		ctx, cancel := context.WithTimeout(ctx, t.probeWait())
+		ctx, cancel := context.WithTimeout(ctx, t.q.Timeout)
 		defer cancel()
 		err := t.from(ctx)
 		errno := syscall.Errno(0)

@@ -20,14 +20,6 @@ func (p *Policy) Explain(proto uint8, dst netip.AddrPort, name string) Verdict {
 	return p.judge(proto, dst, name)
 }
 
-// Mode is the mode in the words of --egress: what happens to destinations that no rule is about.
-func (p *Policy) Mode() Mode {
-	if p == nil || p.mode == "" {
-		return Allow
-	}
-	return p.mode
-}
-
 // String says what is decided, and by which flag.
 func (v Verdict) String() string {
 	switch {
