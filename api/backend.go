@@ -103,6 +103,8 @@ type Backend interface {
 
 	// ContainersElsewhere are the containers that other hosts have on a network, with their endpoint on it.
 	ContainersElsewhere(networkID string) []*network.Container
+	// SetNetworkPolicy changes which containers of a network reach each other; "": all do.
+	SetNetworkPolicy(ctx context.Context, ref, rules string) error
 	// Cluster describes the cluster that the host is in.
 	Cluster() (Cluster, error)
 	// LeaveCluster takes the records of a host (id or name; "": this one) out of the cluster. With force also where it

@@ -53,6 +53,11 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	return c.Do(ctx, "POST", "/usernet/shutdown", nil, nil)
 }
 
+// SetNetworkPolicy changes which containers of a network reach each other; "": all do.
+func (c *Client) SetNetworkPolicy(ctx context.Context, ref, rules string) error {
+	return c.Do(ctx, "POST", path("/usernet/networks", ref, "policy"), PolicyRequest{rules}, nil)
+}
+
 // Cluster describes the cluster that the host is in.
 func (c *Client) Cluster(ctx context.Context) (v Cluster, err error) {
 	err = c.Do(ctx, "GET", "/usernet/cluster", nil, &v)

@@ -26,6 +26,11 @@ type ClusterRoute struct {
 	Unused string `json:",omitempty"` // why the host that is asked does not send there; "": it does, or exposes it itself
 }
 
+// PolicyRequest has rules of which containers of a network reach each other, with ; between; "": all do.
+type PolicyRequest struct {
+	Policy string
+}
+
 // ExposeRequest names a subnet.
 type ExposeRequest struct {
 	Subnet string

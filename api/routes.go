@@ -143,6 +143,10 @@ func (s *Server) networkRoutes() []route {
 				return none{}, s.b.Connect(r.Context(), ref(r), a.Container, a.Endpoint)
 			},
 		),
+		on("POST", "/usernet/networks/{ref}/policy", "Change which containers of the network reach each other",
+			func(r *http.Request, q PolicyRequest) (none, error) {
+				return none{}, s.b.SetNetworkPolicy(r.Context(), ref(r), q.Policy)
+			}),
 		on("POST", "/usernet/networks/{ref}/disconnect", "Take a container's interface on the network away",
 			func(r *http.Request, a Attachment) (none, error) {
 				return none{}, s.b.Disconnect(r.Context(), ref(r), a.Container, a.Force)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func (d *Daemon) importNetworks(whole bool) {
 	for _, n := range d.member.Networks() {
 		have[n.ID] = true
 		old := d.networkByID(n.ID)
-		if old != nil && old.VNI == n.VNI && old.Name == n.Name {
+		if old != nil && old.VNI == n.VNI && old.Name == n.Name && maps.Equal(old.Options, n.Options) {
 			continue
 		}
 		if err := d.model.ImportNetwork(n); err != nil {
@@ -49,6 +50,9 @@ func (d *Daemon) importNetworks(whole bool) {
 		}
 		d.updateSubnets()
 		d.nameNetwork(n)
+		if old != nil && old.Options[policyOption] != n.Options[policyOption] {
+			d.policyChanged(n.ID)
+		}
 		if old == nil {
 			d.warnOfOverlap(n)
 			d.networkEvent("create", n.ID, n.Name, map[string]string{"type": n.Driver})
@@ -146,6 +150,9 @@ func (d *Daemon) nameElsewhere(id string) {
 	if d.member == nil || n == nil || n.Driver != network.DriverOverlay {
 		return
 	}
+	if b := d.bridge(id); b != nil {
+		d.updatePolicy(b)
+	}
 	d.namesMu.Lock()
 	defer d.namesMu.Unlock()
 	stays := map[string]bool{}
@@ -195,6 +202,7 @@ func (d *Daemon) tellMembers(id string) {
 			Container:  c.ID,
 			Name:       c.Name,
 			Names:      others,
+			Tags:       d.tagsOf(c, n),
 			Running:    true,
 		})
 	}

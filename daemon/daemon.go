@@ -90,6 +90,7 @@ type Daemon struct {
 	dns      *dns.Server
 	upstream *dns.Upstreams
 	names    *names.Table
+	policyMu sync.Mutex // held from reading records to changing what decides about neighbours
 	namesMu  sync.Mutex // held from reading a record to changing names, so that what is stored last is the latest
 	events   *eventLog
 	watchdog *watchdog.Watchdog

@@ -146,6 +146,9 @@ func (d bridgeDriver) Validate(n *network.Network) error {
 	if _, err := egress(n, "", nil); err != nil {
 		return err
 	}
+	if _, err := neighbourRules(n); err != nil {
+		return err
+	}
 	return checkServers(n.Settings().DNS)
 }
 

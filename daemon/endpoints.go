@@ -168,6 +168,7 @@ func (d *Daemon) attachEndpoints(
 		d.autoconfigure(&i, n, e)
 		req.Add = append(req.Add, i)
 		req.Routes = append(req.Routes, routesOf(e, bridges[at])...)
+		d.updatePolicy(bridges[at])
 	}
 	if s.stub == nil && len(c.Endpoints) > 0 && !c.Moves {
 		req.DNSStub = stubAddrOf(c)

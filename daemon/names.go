@@ -21,6 +21,7 @@ func (d *Daemon) updateNames(id string) {
 	for _, on := range d.nameContainer(id) {
 		d.updateLinks(on)
 	}
+	d.updatePolicies()
 	d.tellMembers(id)
 	d.tellRouters(id)
 }
@@ -39,6 +40,7 @@ func (d *Daemon) updateAllNames() {
 	}
 	for _, b := range d.bridgeList() {
 		d.updateLinks(b.record.ID)
+		d.updatePolicy(b)
 	}
 }
 

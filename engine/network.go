@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/dns"
@@ -112,6 +113,8 @@ type Network struct {
 	alone      bool // shared is this network's own
 	refusals   refusals
 	refusalLog refusalLog
+	// neighbours decides which attachments reach each other; nil: all do.
+	neighbours atomic.Pointer[policy.Neighbours]
 	serves     sync.WaitGroup // name service at the gateway's addresses, and autoconf
 
 	stopAutoconf context.CancelFunc // nil without it

@@ -108,6 +108,10 @@ var NetworkOptions = []Option{
 		func(s *Settings, v string) error { return setBool(&s.HostLoopback, v) },
 	},
 	{
+		"usernet.policy", "which of its containers reach each other (docs/policy.md); by default all do", nil,
+		func(s *Settings, v string) error { s.Policy = v; return nil }, // the driver's to check
+	},
+	{
 		"usernet.outbound_addr", "host address that IPv4 connections to the outside come from", nil,
 		func(s *Settings, v string) error { return setIPv4(&s.Outbound4, v) },
 	},

@@ -15,7 +15,7 @@ func TestNoOptionIsIgnored(t *testing.T) {
 	defer m.Close()
 	// Package daemon checks them.
 	byDaemon := map[string]bool{"usernet.allow_egress": true, "usernet.dns": true, "usernet.egress": true,
-		"usernet.outbound_interface": true} // an interface may appear later
+		"usernet.policy": true, "usernet.outbound_interface": true} // an interface may appear later
 	create := func(options map[string]string) error {
 		n, _, err := m.CreateNetwork(NetworkSpec{Name: "x", Options: options})
 		if err == nil {

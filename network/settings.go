@@ -25,6 +25,7 @@ type Settings struct {
 
 	Egress      string
 	AllowEgress []string
+	Policy      string // which containers of the network reach each other; "": all do
 	DNS         []string
 
 	BypassInbound, BypassOutbound *bool // nil: as the daemon does

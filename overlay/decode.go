@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 )
@@ -24,6 +25,7 @@ const (
 	maxAddrs = 8   // addresses of a host for each transport
 	maxSeen  = 8   // hosts that a host reports the address of
 	maxNames = 32  // further names of an endpoint
+	maxTags  = 16  // of an endpoint
 	maxPairs = 32  // options, labels, auxiliary addresses
 	idLen    = 64  // digits of the ids of networks, endpoints and containers
 )
@@ -153,6 +155,8 @@ func (e Endpoint) check() error {
 		return fmt.Errorf("endpoint %.12s has the addresses %v", e.EndpointID, e.Addrs)
 	case e.MAC[0]&1 != 0 || e.MAC == (MAC{}):
 		return fmt.Errorf("endpoint %.12s has the MAC address %s", e.EndpointID, e.MAC)
+	case len(e.Tags) > maxTags:
+		return fmt.Errorf("endpoint %.12s has %d tags: %d are possible", e.EndpointID, len(e.Tags), maxTags)
 	case len(e.Names) > maxNames:
 		return fmt.Errorf("endpoint %.12s has %d names: %d are possible", e.EndpointID, len(e.Names), maxNames)
 	}
@@ -164,7 +168,7 @@ func (e Endpoint) check() error {
 	if _, err := ParseHostID(string(e.Host)); err != nil {
 		return err
 	}
-	return checkTexts(append([]string{e.Name}, e.Names...)...)
+	return checkTexts(slices.Concat([]string{e.Name}, e.Names, e.Tags)...)
 }
 
 func (b Block) check() error {

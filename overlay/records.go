@@ -119,6 +119,8 @@ type Endpoint struct {
 	Name        string       `json:"name"`        // of the container
 	// Names are the other names that it has on the network: aliases and the host name, without Name and the short id.
 	Names []string `json:"names,omitempty"`
+	// Tags are what holds for the container of what the network's policy asks for, such as app=web.
+	Tags []string `json:"tags,omitempty"`
 	// Running says that the container runs: its names are answered only then.
 	Running bool `json:"running,omitempty"`
 }

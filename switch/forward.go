@@ -34,11 +34,23 @@ func (p *Port) Receive(f *Frame) {
 		return
 	}
 	dst := f.dst()
+	policy := p.sw.policy.Load()
+	if r.cfg.Role == Gateway {
+		policy = nil
+	}
 	if dst&groupBit != 0 {
+		if policy != nil && !(*policy)(f) {
+			p.drops[DropPolicy].Add(1)
+			return
+		}
 		p.flood(t.ports, r, f)
 		return
 	}
 	q := t.find(p.sw, r, dst)
+	if policy != nil && (q == nil || q.state.Load().cfg.Role != Gateway) && !(*policy)(f) {
+		p.drops[DropPolicy].Add(1)
+		return
+	}
 	if q == nil {
 		p.unknown(t, r, f)
 		return

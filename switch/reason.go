@@ -26,6 +26,7 @@ const (
 	DropUnknown                 // to a MAC that no port has
 	DropRate                    // more frames to groups, or to MACs that no port has, than a port may send
 	DropFilter                  // PortConfig.Filter does not let it pass
+	DropPolicy                  // Switch.SetPolicy's does not let it pass
 	DropDevice                  // the receiving device did not take it
 	numReasons
 )
@@ -40,7 +41,7 @@ var reasonNames = [numReasons]string{
 	DropRedirect:  "redirect",
 	DropDHCP:      "dhcp-server",
 	DropIsolated:  "isolated", DropUnknown: "unknown-destination",
-	DropRate: "flood-rate", DropFilter: "filter", DropDevice: "device",
+	DropRate: "flood-rate", DropFilter: "filter", DropPolicy: "policy", DropDevice: "device",
 }
 
 func (r Reason) String() string {

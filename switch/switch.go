@@ -87,6 +87,7 @@ type Switch struct {
 	mirror atomic.Pointer[mirrors] // nil: nobody is shown frames
 	clock  func() time.Duration    // since the switch was made
 	table  atomic.Pointer[table]
+	policy atomic.Pointer[func(*Frame) bool] // nil: all may go on
 }
 
 // table is what forwarding needs; it never changes once it is stored.
@@ -99,6 +100,16 @@ type table struct {
 	// byAddr has the MACs of ports that are told their addresses (PortConfig.Addrs).
 	byAddr map[netip.Addr]macKey
 	flush  []Flusher
+}
+
+// SetPolicy has f say of each frame that is not the gateway's, nor for it, whether it may go on; nil: all may. It must
+// not block or change the frame.
+func (s *Switch) SetPolicy(f func(*Frame) bool) {
+	if f == nil {
+		s.policy.Store(nil)
+		return
+	}
+	s.policy.Store(&f)
 }
 
 // New returns a switch without ports.

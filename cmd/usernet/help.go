@@ -204,6 +204,15 @@ usernet network inspect --verbose mynet    # switch ports, and what was dropped 
 	"network connect": {examples: `usernet network connect --alias db mynet web
 usernet network connect --ip 10.7.0.9 --gw-priority 1 office web
 usernet network connect --interface lan0 --route 10.1.0.0/16=10.7.0.254 --vlan 20 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
+	"network policy": {
+		long: `Show or change which containers of a network reach each other, by their labels, names and networks, on one host or many. The first
+rule that is about a packet decides; docs/policy.md has them all.`,
+		examples: `usernet network policy shop --file policy.txt
+usernet network policy shop`,
+		args:  []completer{networks},
+		more:  true,
+		flags: map[string]completer{"file": files},
+	},
 	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
 	"network events": {
 		examples: "usernet network events --since 10m --until 0s",

@@ -30,6 +30,7 @@ func networkCommand() *cobra.Command {
 		networkPrune(),
 		networkConnect(),
 		networkDisconnect(),
+		networkPolicy(),
 		eventsCommand("network"),
 	)
 	return c

@@ -157,6 +157,25 @@ func (c *Cluster) PutAgain(n *network.Network) error {
 	return errors.Join(errs...)
 }
 
+// UpdateNetwork has all hosts know a network's options as they are now. The host that has made it does so.
+func (c *Cluster) UpdateNetwork(n *network.Network) error {
+	t := c.Table()
+	r, is := t.Network(n.ID)
+	switch {
+	case !is:
+		return errdefs.NotFound("network %s is not known in the cluster", n.Name)
+	case r.Creator != c.Identity().ID:
+		return errdefs.Forbidden("network %s is changed on the host that has made it: %s", n.Name,
+			c.hostName(r.Creator))
+	}
+	r.Options = maps.Clone(n.Options)
+	value, err := overlay.Encode(r)
+	if err != nil {
+		return errdefs.Invalid("network %s: %w", n.Name, err)
+	}
+	return t.Put(overlay.NetworkKey(n.ID), value)
+}
+
 // hostName is what people call a host.
 func (c *Cluster) hostName(id overlay.HostID) string {
 	for _, h := range c.Table().Hosts() {

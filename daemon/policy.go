@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+
+	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/policy"
+	vswitch "github.com/usernet/usernet/switch"
+)
+
+// neighbourRules are a network's rules about which of its containers reach each other; nil: all do.
+func neighbourRules(n *network.Network) (*policy.NeighbourRules, error) {
+	text := n.Settings().Policy
+	if text == "" {
+		return nil, nil
+	}
+	r, err := policy.ParseNeighbourRules(text)
+	if err != nil {
+		return nil, errdefs.Invalid("%w", err)
+	}
+	return r, nil
+}
+
+// holdsFor are the terms that hold for a container: of its labels, its name and its networks.
+func (d *Daemon) holdsFor(c *network.Container) []string {
+	list := []string{"name=" + c.Name}
+	for k, v := range c.Labels {
+		list = append(list, k+"="+v)
+	}
+	for _, e := range c.Endpoints {
+		if n := d.networkByID(e.NetworkID); n != nil {
+			list = append(list, "network="+n.Name)
+		}
+	}
+	return list
+}
+
+// maxTags is how many terms other hosts are told of a container.
+const maxTags = 16
+
+// tagsOf are the terms that hold for a container and that a network's rules ask for.
+func (d *Daemon) tagsOf(c *network.Container, n *network.Network) []string {
+	rules, err := neighbourRules(n)
+	if rules == nil || err != nil {
+		return nil
+	}
+	tags := rules.Terms(d.holdsFor(c))
+	return tags[:min(len(tags), maxTags)]
+}
+
+// updatePolicies brings what decides about containers of all networks in line with the model, before a container is
+// attached and after each change.
+func (d *Daemon) updatePolicies() {
+	for _, b := range d.bridgeList() {
+		d.updatePolicy(b)
+	}
+}
+
+// updatePolicy does so for one network.
+func (d *Daemon) updatePolicy(b *bridge) {
+	n := d.networkByID(b.record.ID)
+	if n == nil {
+		return
+	}
+	d.policyMu.Lock()
+	defer d.policyMu.Unlock()
+	rules, err := neighbourRules(n)
+	if err != nil { // of a newer usernet's, on another host: nobody passes
+		d.log.Warn("a network's policy makes no sense: its containers do not reach each other", "network", n.Name,
+			"error", err)
+		rules, _ = policy.ParseNeighbourRules("default deny")
+	}
+	if rules == nil {
+		if b.Neighbours() != nil {
+			b.SetNeighbours(nil)
+		}
+		return
+	}
+	next := b.Neighbours()
+	if next == nil || next.Rules().String() != rules.String() {
+		next = policy.NewNeighbours(rules)
+	}
+	next.SetMembers(d.membersOf(n))
+	if next != b.Neighbours() {
+		b.SetNeighbours(next)
+	}
+}
+
+// membersOf says what holds for who has which address on a network, on all hosts.
+func (d *Daemon) membersOf(n *network.Network) map[netip.Addr][]string {
+	members := map[netip.Addr][]string{}
+	if d.member != nil && n.Driver == network.DriverOverlay {
+		for _, e := range d.member.Elsewhere(n.ID) {
+			holds := append([]string{"name=" + e.Name}, e.Tags...)
+			for _, a := range append(e.Addrs, vswitch.LinkLocal(e.MAC[:])) {
+				members[a] = holds
+			}
+		}
+	}
+	for _, c := range d.model.Containers() {
+		for _, e := range c.Endpoints {
+			if e.NetworkID != n.ID {
+				continue
+			}
+			holds := d.holdsFor(c)
+			for _, a := range append(endpointAddrs(e), vswitch.LinkLocal(e.MAC[:])) {
+				members[a] = holds
+			}
+		}
+	}
+	return members
+}
+
+// policyUpdater is a membership whose networks can be changed.
+type policyUpdater interface {
+	UpdateNetwork(n *network.Network) error
+}
+
+// SetNetworkPolicy implements api.Backend.
+func (d *Daemon) SetNetworkPolicy(_ context.Context, ref, text string) error {
+	n, err := d.model.Network(ref)
+	if err != nil {
+		return err
+	}
+	rules, err := policy.ParseNeighbourRules(text)
+	if err != nil {
+		return errdefs.Invalid("%w", err)
+	}
+	changed := *n
+	if changed.Options = maps.Clone(n.Options); changed.Options == nil {
+		changed.Options = map[string]string{}
+	}
+	if changed.Options[policyOption] = rules.String(); rules.String() == "" {
+		delete(changed.Options, policyOption)
+	}
+	if err := changed.CheckOptions(); err != nil {
+		return err
+	}
+	if n.Driver == network.DriverOverlay {
+		u, is := d.member.(policyUpdater)
+		if !is {
+			return errdefs.Forbidden("the policy of network %s is not this host's to change", n.Name)
+		}
+		if err := u.UpdateNetwork(&changed); err != nil {
+			return err
+		}
+	}
+	if err := d.model.ImportNetwork(&changed); err != nil {
+		return err
+	}
+	d.policyChanged(n.ID)
+	return nil
+}
+
+const policyOption = "usernet.policy"
+
+// policyChanged has a network decide by what its record says now, and other hosts know what they need for that.
+func (d *Daemon) policyChanged(id string) {
+	if b := d.bridge(id); b != nil {
+		d.updatePolicy(b)
+	}
+	for _, c := range d.model.Containers() {
+		for _, e := range c.Endpoints {
+			if e.NetworkID == id {
+				d.tellMembers(c.ID)
+			}
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+func neighbours(t testing.TB, text string) *Neighbours {
+	t.Helper()
+	r, err := ParseNeighbourRules(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := NewNeighbours(r)
+	n.SetMembers(map[netip.Addr][]string{
+		netip.MustParseAddr("10.0.0.2"):    {"app=frontend", "tier=1", "name=web"},
+		netip.MustParseAddr("10.0.0.3"):    {"app=backend", "name=db", "network=lab"},
+		netip.MustParseAddr("10.0.0.4"):    {"app=other"},
+		netip.MustParseAddr("2001:db8::2"): {"app=frontend", "tier=1"},
+		netip.MustParseAddr("2001:db8::3"): {"app=backend"},
+	})
+	return n
+}
+
+func TestWhoReachesWhom(t *testing.T) {
+	for _, test := range []struct {
+		rules    string
+		proto    uint8
+		src, dst string
+		ok       bool
+	}{
+		{"", tcp, "10.0.0.2:1", "10.0.0.3:80", true},
+		{"default deny", tcp, "10.0.0.2:1", "10.0.0.3:80", false},
+		{"default deny; allow app=frontend -> app=backend", tcp, "10.0.0.2:1", "10.0.0.3:80", true},
+		{"default deny; allow app=frontend -> app=backend", tcp, "10.0.0.3:1", "10.0.0.2:80", false},
+		{"default deny; allow app=frontend -> app=backend", tcp, "10.0.0.4:1", "10.0.0.3:80", false},
+		{"default deny; allow app=frontend -> app=backend", icmp, "10.0.0.2:7", "10.0.0.3:7", true},
+		{"default deny\nallow app=frontend -> app=backend", icmp6, "[2001:db8::2]:7", "[2001:db8::3]:7", true},
+		{"default deny; allow app=frontend,tier=1 -> *", udp, "10.0.0.2:1", "10.0.0.4:53", true},
+		{"default deny; allow app=frontend,tier=2 -> *", udp, "10.0.0.2:1", "10.0.0.4:53", false},
+		{"default deny; allow name=web -> name=db:5432", tcp, "10.0.0.2:1", "10.0.0.3:5432", true},
+		{"default deny; allow name=web -> name=db:5432", tcp, "10.0.0.2:1", "10.0.0.3:5433", false},
+		{"default deny; allow name=web -> name=db:5432", icmp, "10.0.0.2:7", "10.0.0.3:7", false},
+		{"default deny; allow * -> name=db:80-90/udp", udp, "10.0.0.4:1", "10.0.0.3:85", true},
+		{"default deny; allow * -> name=db:80-90/udp", tcp, "10.0.0.4:1", "10.0.0.3:85", false},
+		{"default deny; allow network=lab -> */icmp", icmp, "10.0.0.3:7", "10.0.0.2:7", true},
+		{"default deny; allow network=lab -> */icmp", tcp, "10.0.0.3:7", "10.0.0.2:7", false},
+		{"deny app=other -> *", tcp, "10.0.0.4:1", "10.0.0.3:80", false},
+		{"deny app=other -> *", tcp, "10.0.0.2:1", "10.0.0.3:80", true},
+		{"allow app=other -> name=db:80; deny app=other -> *", tcp, "10.0.0.4:1", "10.0.0.3:80", true},
+		{"allow app=other -> name=db:80; deny app=other -> *", tcp, "10.0.0.4:1", "10.0.0.3:81", false},
+		{"default deny; allow * -> *", tcp, "10.0.0.99:1", "10.0.0.3:81", true}, // somebody unknown
+		{"default deny; allow app=frontend -> *", tcp, "10.0.0.99:1", "10.0.0.3:81", false},
+	} {
+		n := neighbours(t, test.rules)
+		p := Packet{Src: netip.MustParseAddrPort(test.src), Dst: netip.MustParseAddrPort(test.dst), Proto: test.proto,
+			Opens: true}
+		if err := n.Decide(&p); (err == nil) != test.ok {
+			t.Errorf("%q, protocol %d, %s to %s: %v", test.rules, test.proto, test.src, test.dst, err)
+		}
+	}
+}
+
+func TestAnswersPassAndNothingElseDoes(t *testing.T) {
+	n := neighbours(t, "default deny; allow app=frontend -> app=backend:53; allow app=frontend -> app=backend/icmp")
+	now := time.Unix(1e9, 0)
+	n.now = func() time.Time { return now }
+	web, db := netip.MustParseAddrPort("10.0.0.2:4000"), netip.MustParseAddrPort("10.0.0.3:53")
+	passes := func(want bool, proto uint8, src, dst netip.AddrPort, opens bool) {
+		t.Helper()
+		if err := n.Decide(&Packet{Src: src, Dst: dst, Proto: proto, Opens: opens}); (err == nil) != want {
+			t.Errorf("protocol %d, %s to %s, opens %v: %v", proto, src, dst, opens, err)
+		}
+	}
+	passes(false, tcp, db, web, true)
+	passes(true, tcp, db, web, false)
+	passes(false, udp, db, web, true) // unasked, from the allowed port
+	passes(true, udp, web, db, true)
+	passes(true, udp, db, web, true)
+	passes(false, udp, db, netip.AddrPortFrom(web.Addr(), 4001), true)
+	ask, answer := netip.AddrPortFrom(web.Addr(), 9), netip.AddrPortFrom(db.Addr(), 9)
+	passes(false, icmp, answer, ask, false)
+	passes(true, icmp, ask, answer, true)
+	passes(true, icmp, answer, ask, false)
+	passes(false, icmp, answer, ask, true)
+	now = now.Add(flowFor + time.Second)
+	passes(false, udp, db, web, true)
+	for i := range 3 * maxFlows {
+		passes(true, udp, netip.AddrPortFrom(web.Addr(), uint16(i)), netip.AddrPortFrom(db.Addr(), 53), true)
+	}
+	if len(n.flows) > maxFlows {
+		t.Errorf("%d flows are kept", len(n.flows))
+	}
+}
+
+func TestTermsAreThoseThatRulesAskFor(t *testing.T) {
+	r, err := ParseNeighbourRules("default deny\n# the web\nallow  app=web -> name=db:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(r.Terms([]string{"x=y", "name=db", "app=web", "app=web", "name=other"}))
+	if got != "[app=web name=db]" {
+		t.Error(got)
+	}
+	if r.String() != "default deny; allow app=web -> name=db:1" {
+		t.Error(r)
+	}
+}
+
+func TestNeighbourRulesThatAreNone(t *testing.T) {
+	for _, s := range []string{
+		"default maybe", "permit * -> *", "allow *", "allow * *", "allow a -> b", "allow * -> b=c:0",
+		"allow * -> b=c:9-8", "allow * -> */sctp", "allow * -> *:1/icmp", "allow =x -> *", "allow * -> *:x",
+		strings.Repeat("allow * -> *;", maxNeighbourRules+1), "allow a=b,a=b,a=b,a=b,a=b,a=b,a=b,a=b,a=b -> *"} {
+		if r, err := ParseNeighbourRules(s); err == nil {
+			t.Errorf("%q is read as %q", s, r)
+		}
+	}
+}
+
+func FuzzParseNeighbourRules(f *testing.F) {
+	f.Add("default deny; allow app=web -> name=db:1-2/tcp")
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseNeighbourRules(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseNeighbourRules(r.String()); err != nil || again.String() != r.String() {
+			t.Errorf("%q is %q, and read again %q, %v", s, r, again, err)
+		}
+	})
+}
+
+func TestDecidingAboutNeighboursAllocatesNothing(t *testing.T) {
+	n := neighbours(t, "default deny; allow app=frontend -> app=backend:53")
+	p := Packet{Src: netip.MustParseAddrPort("10.0.0.2:4000"), Dst: netip.MustParseAddrPort("10.0.0.3:53"), Proto: udp,
+		Opens: true}
+	_ = n.Decide(&p)
+	for _, proto := range []uint8{udp, tcp, icmp} {
+		p.Proto = proto
+		if a := testing.AllocsPerRun(100, func() { _ = n.Decide(&p) }); a != 0 {
+			t.Errorf("protocol %d: %v allocations", proto, a)
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package overlay
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// reachesAll waits until a container reaches another one by TCP, UDP and ping, or is refused all of that.
+func (h *host) reachesAll(name, target string, want bool) {
+	h.t.Helper()
+	for _, command := range [][]string{
+		{"timeout", "3", helper, "tcpdial", target + ":80"},
+		{"timeout", "3", helper, "udpdial", target + ":80"},
+		{"ping", "-c", "1", "-W", "2", target},
+	} {
+		eventually(h.t, func() error {
+			if r := h.exec(name, command...); (r.code == 0 && !strings.Contains(r.stdout, "ETIMEDOUT")) != want {
+				return fmt.Errorf("want %v: %v", want, r)
+			}
+			return nil
+		})
+	}
+}
+
+// TestPolicy is Calico's basic demonstration, with a frontend on another host than the backend and than on it: nobody
+// reaches the backend, then the frontend does by its label, then who is on a network besides.
+func TestPolicy(t *testing.T) {
+	ofStores(t, func(t *testing.T, s store) {
+		w := newWorld(t, s, 2)
+		a, b := w.hosts[0], w.hosts[1]
+		id := a.ok("network", "create", "-d", "overlay", "shop")
+		b.seesNetwork("shop", id)
+		b.ok("network", "create", "lab")
+		a.serve("backend", []string{"--network", "shop", "--label", "app=backend"}, "sh", "-c",
+			helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
+		target := a.address("backend", "eth0").String()
+		a.idle("near", "--network", "shop", "--label", "app=frontend")
+		b.idle("far", "--network", "shop", "--label", "app=frontend")
+		b.idle("other", "--network", "shop", "--network", "lab")
+		each := func(near, far, other bool) {
+			t.Helper()
+			a.reachesAll("near", target, near)
+			b.reachesAll("far", target, far)
+			b.reachesAll("other", target, other)
+		}
+		each(true, true, true)
+		a.ok("network", "policy", "shop", "default deny")
+		each(false, false, false)
+		a.ok("network", "policy", "shop", "default deny", "allow app=frontend -> app=backend")
+		each(true, true, false)
+		a.ok("network", "policy", "shop", "default deny", "allow network=lab -> name=backend")
+		each(false, false, true)
+		a.ok("network", "policy", "shop", "deny name=far -> *")
+		each(true, false, true)
+		b.fails("host that has made it", "network", "policy", "shop", "--clear")
+		a.fails("policy rule", "network", "policy", "shop", "permit all")
+		eventually(t, func() error {
+			log := b.logText()
+			if !strings.Contains(log, "neighbour refused") || !strings.Contains(log, "deny name=far -> *") {
+				return fmt.Errorf("the refusal is not logged with its rule")
+			}
+			return nil
+		})
+		a.ok("network", "policy", "shop", "--clear")
+		each(true, true, true)
+	}, "etcd")
+}
