@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -19,13 +23,14 @@ import (
 //
 // It waits in epoll_wait(2) itself. In the Go runtime's poller, which could watch its epoll descriptor, a wake-up takes
 // three such calls and two more threads (the one that polls, and sysmon): requests through a published port went from
-// 5100 a second to 8000 without it. It takes one thread and, while it waits for less than 10 ms, one of GOMAXPROCS.
+// 5100 a second to 8000 without it. It takes one thread and, for the first millisecond of a wait, one of GOMAXPROCS.
 type Reactor struct {
 	fd   int // of epoll
 	wake int // an eventfd that ends it
 	done chan struct{}
 
-	buf []byte // of its goroutine; nil before the first use
+	buf    []byte // of its goroutine; nil before the first use
+	events [128]unix.EpollEvent
 
 	dispatchMu sync.Mutex // held while a handler runs
 
@@ -192,9 +197,8 @@ func (r *Reactor) Locks() []watchdog.Lock {
 
 func (r *Reactor) run() {
 	defer close(r.done)
-	var events [128]unix.EpollEvent
 	for {
-		n, err := unix.EpollWait(r.fd, events[:], -1)
+		n, err := r.wait()
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -204,7 +208,7 @@ func (r *Reactor) run() {
 		if closed || err != nil {
 			return
 		}
-		for _, e := range events[:max(n, 0)] {
+		for _, e := range r.events[:max(n, 0)] {
 			r.dispatchMu.Lock()
 			r.watched.RLock()
 			h := r.watched.handlers[e.Fd]
@@ -215,6 +219,47 @@ func (r *Reactor) run() {
 			r.dispatchMu.Unlock()
 		}
 	}
+}
+
+// keepFor is for how long a reactor that waits keeps its processor of the Go scheduler, in milliseconds.
+const keepFor = 1
+
+// keepers are the reactors that wait and keep a processor. One processor at least is left to all other goroutines.
+var keepers struct {
+	now   atomic.Int32
+	limit func() int32
+}
+
+func init() {
+	keepers.limit = sync.OnceValue(func() int32 { return int32(runtime.GOMAXPROCS(0) - 1) })
+}
+
+// wait waits for events, and says how many there are.
+//
+// In traffic the next one comes within a millisecond. For that long the scheduler is not told of the wait, where it has
+// another processor for the other goroutines. Told, it would have its monitor thread look every 20 µs whether the wait
+// takes long, take the processor away and wake a thread to give it to. Of the processor time of a connection that was a
+// third.
+func (r *Reactor) wait() (int, error) {
+	if n, err := r.waitKeeping(); n > 0 || err != nil {
+		return n, err
+	}
+	return unix.EpollWait(r.fd, r.events[:], -1)
+}
+
+// waitKeeping is wait for keepFor, with the processor, if it may be kept. EINTR: the scheduler wants it, as for a
+// garbage collection.
+func (r *Reactor) waitKeeping() (int, error) {
+	defer keepers.now.Add(-1)
+	if keepers.now.Add(1) > keepers.limit() {
+		return 0, nil
+	}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(r.fd), uintptr(unsafe.Pointer(&r.events)),
+		uintptr(len(r.events)), keepFor, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // dispatch has h handle its events.

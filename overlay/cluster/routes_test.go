@@ -48,9 +48,11 @@ func TestRoutesAreClaimedAndTakenByConsent(t *testing.T) {
 	if err := c.Expose(t.Context(), inside); errdefs.Class(err) != errdefs.ErrConflict {
 		t.Errorf("a second host has a part of it: %v", err)
 	}
-	if err := a.CreateNetwork(t.Context(), aNetwork("ov", "10.0.0.0/24")); err != nil {
+	ov := aNetwork("ov", "10.0.0.0/24")
+	if err := a.CreateNetwork(t.Context(), ov); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "b knows the network", func() bool { _, is := b.Table().Network(ov.ID); return is })
 	if err := b.Expose(t.Context(), netip.MustParsePrefix("10.0.0.0/16")); errdefs.Class(err) != errdefs.ErrConflict {
 		t.Errorf("it draws a network of the cluster to itself: %v", err)
 	}
