@@ -41,8 +41,8 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		q.until, err = logTime(r, "until")
 	}
-	tail := r.URL.Query().Get("tail")
-	if _, wrong := joblog.Last(nil, tail); err == nil && wrong != nil {
+	tail, wrong := joblog.ParseTail(r.URL.Query().Get("tail"))
+	if err == nil && wrong != nil {
 		err = errdefs.Invalid("%w", wrong)
 	}
 	if err == nil && !q.stdout && !q.stderr {
@@ -57,15 +57,12 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	running := c.InLife() // before the log is read: what was written before its end is then in the log
-	lines, log, err := joblog.All(path)
-	if err == nil {
-		defer log.Close()
-		lines, err = joblog.Last(lines, tail)
-	}
+	log, err := joblog.Open(path, tail)
 	if err != nil {
 		fail(w, errdefs.Invalid("%w", err))
 		return
 	}
+	defer log.Close()
 	out := logWriter{w: w, logQuery: q, raw: c.TTY}
 	kind := "application/vnd.docker.multiplexed-stream"
 	if c.TTY || before(r, "1.42") {
@@ -74,14 +71,11 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(http.StatusOK)
 	for {
-		if out.write(lines) != nil || !running || !boolParam(r, "follow") {
+		if log.Each(out.write) != nil || !running || !boolParam(r, "follow") {
 			return
 		}
 		_ = http.NewResponseController(w).Flush() // a client that is gone is noticed by the request's context
 		if running = s.logGrows(r.Context(), c.ID); r.Context().Err() != nil {
-			return
-		}
-		if lines, err = log.Read(); err != nil {
 			return
 		}
 	}
@@ -107,7 +101,7 @@ func (s *Server) logGrows(ctx context.Context, id string) bool {
 	return err == nil && c.Status != network.Exited
 }
 
-// logWriter writes lines of a log as Docker's clients take them.
+// logWriter writes a line of a log as Docker's clients take them.
 type logWriter struct {
 	logQuery
 	w   io.Writer
@@ -117,27 +111,23 @@ type logWriter struct {
 // logTimeForm is RFC 3339 with all nine digits, as Docker has it in logs.
 const logTimeForm = "2006-01-02T15:04:05.000000000Z07:00"
 
-func (l *logWriter) write(lines []joblog.Line) error {
-	for _, line := range lines {
-		stream, wanted := byte(streamStdout), l.stdout
-		if line.Stream == "stderr" {
-			stream, wanted = streamStderr, l.stderr
-		}
-		if !wanted || line.Time.Before(l.since) || !l.until.IsZero() && line.Time.After(l.until) {
-			continue
-		}
-		text := line.Log
-		if l.timestamps {
-			text = line.Time.UTC().Format(logTimeForm) + " " + text
-		}
-		part := []byte(text)
-		if !l.raw {
-			header := binary.BigEndian.AppendUint32([]byte{stream, 0, 0, 0}, uint32(len(text)))
-			part = append(header, text...)
-		}
-		if _, err := l.w.Write(part); err != nil {
-			return err
-		}
+func (l *logWriter) write(line joblog.Line) error {
+	stream, wanted := byte(streamStdout), l.stdout
+	if line.Stream == "stderr" {
+		stream, wanted = streamStderr, l.stderr
 	}
-	return nil
+	if !wanted || line.Time.Before(l.since) || !l.until.IsZero() && line.Time.After(l.until) {
+		return nil
+	}
+	text := line.Log
+	if l.timestamps {
+		text = line.Time.UTC().Format(logTimeForm) + " " + text
+	}
+	part := []byte(text)
+	if !l.raw {
+		header := binary.BigEndian.AppendUint32([]byte{stream, 0, 0, 0}, uint32(len(text)))
+		part = append(header, text...)
+	}
+	_, err := l.w.Write(part)
+	return err
 }

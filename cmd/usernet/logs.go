@@ -71,15 +71,18 @@ func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string)
 			return err
 		}
 	}
-	lines, now, err := joblog.All(path)
+	tail, err := joblog.ParseTail(o.tail)
 	if err != nil {
 		return err
 	}
-	defer now.Close()
-	if lines, err = joblog.Last(lines, o.tail); err != nil {
+	log, err := joblog.Open(path, tail)
+	if err != nil {
 		return err
 	}
-	o.print(lines)
+	defer log.Close()
+	if err := log.Each(o.print); err != nil {
+		return err
+	}
 	for running {
 		select {
 		case <-ctx.Done():
@@ -88,11 +91,9 @@ func (o *logsOptions) show(ctx context.Context, cl *api.Client, id, path string)
 		}
 		var gone error
 		running, gone = o.running(ctx, cl, id)
-		lines, err := now.Read()
-		if err != nil {
+		if err := log.Each(o.print); err != nil {
 			return err
 		}
-		o.print(lines)
 		if gone != nil {
 			return gone
 		}
@@ -119,18 +120,19 @@ func (o *logsOptions) running(ctx context.Context, cl *api.Client, id string) (b
 // logTime is RFC 3339 with all nine digits, so that columns stand under each other.
 const logTime = "2006-01-02T15:04:05.000000000Z07:00"
 
-func (o *logsOptions) print(lines []joblog.Line) {
-	for _, l := range lines {
-		if l.Time.Before(o.sinceTime) || !o.endsTime.IsZero() && l.Time.After(o.endsTime) {
-			continue
-		}
-		var out io.Writer = os.Stdout
-		if l.Stream == "stderr" {
-			out = os.Stderr
-		}
-		if o.timestamps {
-			fmt.Fprint(out, l.Time.UTC().Format(logTime), " ")
-		}
-		fmt.Fprint(out, l.Log)
+func (o *logsOptions) print(l joblog.Line) error {
+	if l.Time.Before(o.sinceTime) || !o.endsTime.IsZero() && l.Time.After(o.endsTime) {
+		return nil
 	}
+	var out io.Writer = os.Stdout
+	if l.Stream == "stderr" {
+		out = os.Stderr
+	}
+	if o.timestamps {
+		if _, err := fmt.Fprint(out, l.Time.UTC().Format(logTime), " "); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprint(out, l.Log)
+	return err
 }
