@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +16,6 @@ import (
 const (
 	maxNeighbourRules = 64 // one bit each in an identity's masks
 	maxTerms          = 8  // of one selector
-	maxFlows          = 1 << 14
-	// flowFor is how long answers to a datagram or ping may come (RFC 4787 REQ-5).
-	flowFor = 2 * time.Minute
 )
 
 // Selector names containers of a network by what holds for them: all of its terms. A term is KEY=VALUE of a label,
@@ -209,19 +205,12 @@ type Neighbours struct {
 	who   atomic.Pointer[map[netip.Addr]identity]
 	other identity // of addresses that nobody is known to have
 
-	mu    sync.Mutex // guards flows
-	flows map[flowID]time.Time
-}
-
-// flowID is datagrams between two containers, as the first one sent them. For pings the ports are their number.
-type flowID struct {
-	src, dst netip.AddrPort
-	proto    uint8
+	flows flows
 }
 
 // NewNeighbours makes one for a network on which nobody is yet.
 func NewNeighbours(rules *NeighbourRules) *Neighbours {
-	n := &Neighbours{rules: rules, now: time.Now, flows: map[flowID]time.Time{}}
+	n := &Neighbours{rules: rules, now: time.Now}
 	n.other = n.identify(nil)
 	n.who.Store(&map[netip.Addr]identity{})
 	return n
@@ -287,10 +276,10 @@ func (n *Neighbours) Decide(p *Packet) error {
 		}
 		return err
 	case err == nil && (p.Opens || p.Proto == unix.IPPROTO_UDP):
-		n.note(flowID{p.Src, p.Dst, p.Proto})
+		n.flows.note(flowID{p.Src, p.Dst, p.Proto}, n.now())
 		return nil
 	case (!p.Opens || p.Proto == unix.IPPROTO_UDP) && n.decide(dst, src, p.Proto, p.Src.Port()) == nil &&
-		n.noted(flowID{p.Dst, p.Src, p.Proto}):
+		n.flows.noted(flowID{p.Dst, p.Src, p.Proto}, n.now()):
 		return nil
 	}
 	if err == nil {
@@ -331,26 +320,4 @@ func (n *Neighbours) anything(a, b identity) error {
 		}
 	}
 	return refusedNeighbour
-}
-
-// note remembers that answers may come.
-func (n *Neighbours) note(id flowID) {
-	now := n.now()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.flows) >= maxFlows {
-		for f, until := range n.flows {
-			if until.Before(now) || len(n.flows) >= maxFlows-maxFlows/8 { // any of them make room
-				delete(n.flows, f)
-			}
-		}
-	}
-	n.flows[id] = now.Add(flowFor)
-}
-
-func (n *Neighbours) noted(id flowID) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	until, is := n.flows[id]
-	return is && !n.now().After(until)
 }

@@ -88,11 +88,41 @@ func TestAnswersPassAndNothingElseDoes(t *testing.T) {
 	passes(false, icmp, answer, ask, true)
 	now = now.Add(flowFor + time.Second)
 	passes(false, udp, db, web, true)
-	for i := range 3 * maxFlows {
-		passes(true, udp, netip.AddrPortFrom(web.Addr(), uint16(i)), netip.AddrPortFrom(db.Addr(), 53), true)
+}
+
+// TestAFloodOfDatagramsLeavesOthersTheirAnswers: what is remembered is bounded, and who sends most loses most.
+func TestAFloodOfDatagramsLeavesOthersTheirAnswers(t *testing.T) {
+	var f flows
+	now := time.Now()
+	server := netip.MustParseAddrPort("10.0.0.3:53")
+	from := func(last byte, port int) flowID {
+		return flowID{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, last}), uint16(port)), server, udp}
 	}
-	if len(n.flows) > maxFlows {
-		t.Errorf("%d flows are kept", len(n.flows))
+	for port := range 100 {
+		f.note(from(4, port), now)
+	}
+	for port := range 3 * maxFlows {
+		f.note(from(2, port), now)
+		if !f.noted(from(2, port), now) {
+			t.Fatalf("the flow from port %d is forgotten at once", port)
+		}
+	}
+	kept := 0
+	for _, list := range f.of {
+		kept += len(list)
+	}
+	if kept != f.total || kept > maxFlows {
+		t.Errorf("%d flows are kept, and %d are counted", kept, f.total)
+	}
+	for port := range 100 {
+		if !f.noted(from(4, port), now) {
+			t.Fatalf("the flow from port %d of another container is forgotten", port)
+		}
+	}
+	now = now.Add(flowFor + time.Second)
+	f.makeRoom(now)
+	if f.total != 0 || len(f.of) != 0 {
+		t.Errorf("%d flows of %d containers stay for ever", f.total, len(f.of))
 	}
 }
 
