@@ -205,5 +205,5 @@ rooted -i "$package" || fail "rpm -i: $(cat "$work/said")"
 rooted -V usernet || fail "what was unpacked is not what was packed"
 cmp "$work/rpm/usr/bin/usernet" <(dpkg-deb --fsys-tarfile "$first" | tar -xO ./usr/bin/usernet) || fail "RPM and deb have different binaries"
 rooted -e usernet
-[[ -z $(find "$work/rpm/usr" -path '*usernet*' 2>/dev/null) ]] || fail "the RPM leaves files behind"
+[[ -z $(cd "$work/rpm" && find usr -path "*usernet*" 2>/dev/null) ]] || fail "the RPM leaves files behind"
 ok "RPM"
