@@ -63,7 +63,7 @@ func (f *Forwarder) sourceFor(to netip.AddrPort) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	defer unix.Close(fd)
-	if err := unix.Connect(fd, sockio.Sockaddr(to)); err != nil {
+	if err := sockio.Connect(fd, to); err != nil {
 		return netip.Addr{}, err
 	}
 	return sockio.LocalAddr(fd).Addr(), nil

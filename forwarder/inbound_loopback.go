@@ -24,7 +24,7 @@ func (in *inboundUDP) openDirect() error {
 		in.f.cfg.Logger.Debug("datagrams to a container's loopback", "error", err)
 		return err
 	}
-	if err := unix.Connect(fd, sockio.Sockaddr(in.key.inside)); err != nil {
+	if err := sockio.Connect(fd, in.key.inside); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
 	sockio.MergeDatagrams(fd)

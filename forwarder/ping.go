@@ -126,7 +126,7 @@ func (f *Forwarder) openPing(to netip.Addr) (int, error) {
 		return -1, err
 	}
 	if out := f.outbound(to); out.IsValid() {
-		err = unix.Bind(fd, sockio.Sockaddr(netip.AddrPortFrom(out, 0)))
+		err = sockio.Bind(fd, netip.AddrPortFrom(out, 0))
 	}
 	if ifc := f.outboundInterface(to); err == nil && ifc != "" {
 		err = unix.BindToDevice(fd, ifc)

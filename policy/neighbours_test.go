@@ -77,7 +77,7 @@ func TestAnswersPassAndNothingElseDoes(t *testing.T) {
 	}
 	passes(false, tcp, db, web, true)
 	passes(true, tcp, db, web, false)
-	passes(false, udp, db, web, true) // unasked, from the allowed port
+	passes(false, udp, db, web, true) // an answer to nothing, from the allowed port
 	passes(true, udp, web, db, true)
 	passes(true, udp, db, web, true)
 	passes(false, udp, db, netip.AddrPortFrom(web.Addr(), 4001), true)

@@ -238,8 +238,8 @@ func init() {
 //
 // In traffic the next one comes within a millisecond. For that long the scheduler is not told of the wait, where it has
 // another processor for the other goroutines. Told, it would have its monitor thread look every 20 µs whether the wait
-// takes long, take the processor away and wake a thread to give it to. Of the processor time of a connection that was a
-// third.
+// takes long, take the processor away and wake a thread to give it to. With
+// two processors of the scheduler that was a third of the processor time of an outbound connection.
 func (r *Reactor) wait() (int, error) {
 	if n, err := r.waitKeeping(); n > 0 || err != nil {
 		return n, err
