@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/usernet/usernet/api"
 )
@@ -19,9 +20,13 @@ func TestLongCommandLinesAreCut(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	p := api.Process{Pid: cmd.Process.Pid, Command: "[sleep]"}
-	if err := describe(&p, maxCommand); err != nil {
-		t.Fatal(err)
+	var p api.Process
+	// execve(2) lets its caller go on before the new command line can be read.
+	for end := time.Now().Add(10 * time.Second); p.Command == "" && time.Now().Before(end); {
+		p = api.Process{Pid: cmd.Process.Pid}
+		if err := describe(&p, maxCommand); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if !strings.HasPrefix(p.Command, "sleep 1000000 0") || len(p.Command) > maxCommand {
 		t.Errorf("%d bytes of a command line: %.40s", len(p.Command), p.Command)

@@ -1,7 +1,9 @@
 #!/bin/bash
 # Runs the tests of networks that span hosts (test/overlay): hosts are network namespaces on one Ethernet.
 #
-#   scripts/overlay.sh [go test flags]
+#   scripts/overlay.sh [--half 1|2] [go test flags]
+#
+# With --half it runs every other test, for a machine that runs both halves side by side: each has a world of its own.
 #
 # It is started as root, which is needed for the world alone: namespaces xh-h1 to xh-h4 as hosts, with the addresses 192.0.2.1 to 192.0.2.4
 # and 2001:db8::1 to 2001:db8::4 on eth0, and xh-sw with the bridge br0 between them (its ports are named e1 to e4). Stores run in xh-h4. The tests
@@ -14,6 +16,13 @@ say() { echo "overlay: $*" >&2; }
 if [[ $(id -u) -ne 0 ]]; then
 	say "the hosts are made as root: sudo $0"
 	exit 1
+fi
+
+half=
+if [[ ${1:-} == --half ]]; then
+	half=$2
+	shift 2
+	[[ $half == [12] ]] || { say "there are halves 1 and 2"; exit 1; }
 fi
 
 if [[ ${1:-} != --inside ]]; then
@@ -30,7 +39,7 @@ if [[ ${1:-} != --inside ]]; then
 	[[ -n ${USERNET_FLANNELD:-} ]] || USERNET_FLANNELD=$(scripts/unprivileged.sh test/tools/flanneld.sh)
 	export USERNET_CONSUL USERNET_FLANNELD
 	chmod 0755 "$bin"
-	unshare --mount --net --propagation private "$0" --inside "$bin" "$@"
+	unshare --mount --net --propagation private "$0" ${half:+--half "$half"} --inside "$bin" "$@"
 	exit
 fi
 bin=$2
@@ -74,6 +83,10 @@ for f in "$@"; do
 	*) flags+=("$f") ;;
 	esac
 done
+if [[ -n $half ]]; then
+	mapfile -t tests < <(USERNET_OVERLAY=$bin "$bin/overlay.test" -test.list . | awk -v half="$half" '/^Test/ && ++n % 2 == half - 1')
+	flags+=("-test.run=^($(IFS='|'; echo "${tests[*]}"))\$")
+fi
 show=("$bin/progress" "${verbose[@]}")
 [[ -z ${USERNET_TEST_COUNTS:-} ]] || show=("$bin/progress" -counts "$USERNET_TEST_COUNTS" "${verbose[@]}")
 cd test/overlay

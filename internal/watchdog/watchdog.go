@@ -9,7 +9,9 @@
 //	defer w.Close()
 //	defer w.Watch(watchdog.Mutex("daemon", &d.mu, 0))()
 //
-// It never takes a lock for longer than the moment to let it go again, and it ends nothing by itself.
+// It never takes a lock for longer than the moment to let it go again, and it ends nothing by itself. Time in which the
+// whole process was stopped (SIGSTOP, a suspended machine) is not held against a lock: a round that comes late begins the
+// wait anew.
 package watchdog
 
 import (
@@ -94,6 +96,7 @@ type Watchdog struct {
 	stop chan struct{}
 	done chan struct{}
 	once sync.Once
+	last time.Time // of the last round; only the watchdog's goroutine uses it
 
 	watched struct {
 		sync.Mutex
@@ -175,8 +178,13 @@ func (w *Watchdog) round(now time.Time) bool {
 		list = append(list, x)
 	}
 	w.watched.Unlock()
+	stopped := !w.last.IsZero() && now.Sub(w.last) > 2*max(w.cfg.Interval, defaultInterval)
+	w.last = now
 	alive := true
 	for _, x := range list {
+		if stopped && !x.overdue {
+			x.since = now
+		}
 		if !w.check(x, now) {
 			alive = false
 		}

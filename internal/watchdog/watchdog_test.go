@@ -92,6 +92,25 @@ func TestLockThatIsNotGivenIsLoggedOnceWithStacks(t *testing.T) {
 	}
 }
 
+// TestTimeInWhichTheProcessWasStoppedDoesNotCount has a lock waited for when the process is stopped for an hour.
+func TestTimeInWhichTheProcessWasStoppedDoesNotCount(t *testing.T) {
+	var mu sync.Mutex
+	var out bytes.Buffer
+	w := rounds(slog.New(slog.NewTextHandler(&out, nil)))
+	w.Watch(Mutex("the lock", &mu, 10*time.Second))
+	start := time.Now()
+	release := holds(t, w, &mu)
+	for _, after := range []time.Duration{0, 5 * time.Second, time.Hour, time.Hour + 10*time.Second} {
+		if !w.round(start.Add(after)) {
+			t.Errorf("after %s a lock is overdue: %s", after, out.String())
+		}
+	}
+	if w.round(start.Add(time.Hour + 15*time.Second)) {
+		t.Error("a lock that is not given after the stop is not overdue")
+	}
+	release()
+}
+
 func TestLockThatIsHeldForAMomentIsAlive(t *testing.T) {
 	var mu sync.Mutex
 	w := rounds(slog.New(slog.DiscardHandler))
@@ -129,7 +148,7 @@ func TestWhatIsNotWatchedAnyMoreMayHang(t *testing.T) {
 	defer mu.Unlock()
 	start := time.Now()
 	w.round(start)
-	if w.round(start.Add(time.Minute)) {
+	if w.round(start.Add(2 * time.Second)) {
 		t.Error("it is not overdue")
 	}
 	unwatch()

@@ -282,7 +282,8 @@ func (p *pending) release(addrs ...netip.Addr) {
 }
 
 // choose keeps an address of a subnet that is not in use. It begins somewhere in the upper half, since the daemon gives
-// its own containers the lowest, and since another host of an overlay network may choose at the same time.
+// its own containers the lowest, and since another host of an overlay network may choose at the same time. The lower
+// half follows when the upper is full.
 func (p *pending) choose(from netip.Prefix, used map[netip.Addr]bool) (netip.Addr, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -290,9 +291,14 @@ func (p *pending) choose(from netip.Prefix, used map[netip.Addr]bool) (netip.Add
 	size := uint32(1) << host
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // crypto/rand does not fail (Go 1.24)
-	begin := size/2 + binary.BigEndian.Uint32(b[:])%max(size/2, 1)
+	half := size / 2
+	upper := size - half
+	begin := binary.BigEndian.Uint32(b[:]) % upper
 	for i := range size {
-		n := (begin + i) % size
+		n := half + (begin+i)%upper
+		if i >= upper {
+			n = i - upper
+		}
 		first, last := n == 0, n == size-1
 		if (first || last && from.Addr().Is4()) && host > 1 {
 			continue // the network's own, and the broadcast address

@@ -390,6 +390,22 @@ func TestAddressesAreChosen(t *testing.T) {
 	}
 }
 
+// TestAddressesAreOfTheUpperHalf takes all that there are of it before one of the lower, wherever the first was.
+func TestAddressesAreOfTheUpperHalf(t *testing.T) {
+	subnet := netip.MustParsePrefix("10.0.0.0/28")
+	for range 200 {
+		var p pending
+		for i := range 7 { // 8 to 14; 15 is the broadcast address
+			if a, ok := p.choose(subnet, nil); !ok || a.As4()[3] < 8 {
+				t.Fatalf("address %d is %s", i+1, a)
+			}
+		}
+		if a, ok := p.choose(subnet, nil); !ok || a.As4()[3] != 1 {
+			t.Fatalf("the next is %s", a)
+		}
+	}
+}
+
 // TestNamesComeFromDocker has a container named once Docker's API knows it.
 func TestNamesComeFromDocker(t *testing.T) {
 	dir, f := t.TempDir(), newFake()

@@ -39,9 +39,10 @@ func TestAnUplinkIsTakenOver(t *testing.T) {
 	h.serve("web", []string{"--network", "pub"}, helper, "tcpserve", ":80", "digest")
 	web := h.address("web", "eth0").String()
 	const size = "300000000"
-	sent := make(chan string)
+	sent := make(chan string, 1)
 	go func() {
-		out, err := exec.Command("nsenter", "--net="+lanNS, helper, "tcpsend", web+":80", size).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "nsenter", "--net="+lanNS, helper, "tcpsend", web+":80",
+			size).CombinedOutput()
 		sent <- fmt.Sprint(string(out), err)
 	}()
 	h.takeOver()

@@ -28,7 +28,11 @@ func newLAN(t testing.TB, h *host) *lan {
 	l := &lan{t: t, dir: t.TempDir()}
 	const sw = "/run/netns/xh-sw"
 	rootIn(t, sw, "ip", "netns", "add", "xh-lan")
-	t.Cleanup(func() { rootIn(t, sw, "ip", "netns", "del", "xh-lan") })
+	t.Cleanup(func() {
+		// With its interface, even where a process of the namespace lives on: the next test makes another p0.
+		_ = exec.Command("nsenter", "--net="+lanNS, "ip", "link", "del", "lan0").Run()
+		rootIn(t, sw, "ip", "netns", "del", "xh-lan")
+	})
 	rootIn(t, lanNS, "ip", "link", "set", "lo", "up")
 	rootIn(t, lanNS, "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "p0", "netns", filepath.Base(h.ns()))
 	rootIn(t, lanNS, "ip", "addr", "add", "198.51.100.1/24", "dev", "lan0")
