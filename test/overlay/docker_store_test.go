@@ -36,14 +36,13 @@ func newDockerd(t testing.TB, n int, store string) *dockerd {
 	}
 	d := &dockerd{t: t, n: n, dir: dir, store: store}
 	const sw = "/run/netns/xh-sw"
-	rootIn(t, sw, "ip", "netns", "add", d.name())
 	t.Cleanup(func() {
-		rootIn(t, sw, "ip", "netns", "del", d.name())
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
 	link := fmt.Sprintf("ed%d", n)
+	addNamespace(t, d.name(), sw, link)
 	rootIn(t, sw, "ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", d.name())
 	rootIn(t, sw, "ip", "link", "set", link, "master", "br0", "up")
 	for _, args := range [][]string{

@@ -16,8 +16,7 @@ const behind, behindNet = "198.51.100.7", "198.51.100.0/24"
 // newServerBehind starts a server in a namespace behind a host, which hears of the addresses of its clients.
 func newServerBehind(t testing.TB, h *host) {
 	t.Helper()
-	rootIn(t, h.ns(), "ip", "netns", "add", "xh-b")
-	t.Cleanup(func() { rootIn(t, h.ns(), "ip", "netns", "del", "xh-b") })
+	addNamespace(t, "xh-b", h.ns(), "lan0")
 	rootIn(t, h.ns(), "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", "xh-b")
 	rootIn(t, h.ns(), "ip", "addr", "add", "198.51.100.1/24", "dev", "lan0")
 	rootIn(t, h.ns(), "ip", "link", "set", "lan0", "up")

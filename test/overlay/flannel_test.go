@@ -52,10 +52,8 @@ func newFlannelNode(t testing.TB, n int) *flannelNode {
 	f.start("eth0")
 	rootIn(t, f.ns(), "sysctl", "-qw", "net.ipv4.ip_forward=1")
 	t.Cleanup(func() { rootIn(t, f.ns(), "sysctl", "-qw", "net.ipv4.ip_forward=0") })
-	const sw = "/run/netns/xh-sw"
 	name := filepath.Base(f.container())
-	rootIn(t, sw, "ip", "netns", "add", name)
-	t.Cleanup(func() { rootIn(t, sw, "ip", "netns", "del", name) })
+	addNamespace(t, name, f.ns(), "vp")
 	gateway := f.subnet.Addr().Next().String()
 	length := "/" + strconv.Itoa(f.subnet.Bits())
 	rootIn(t, f.ns(), "ip", "link", "add", "docker0", "type", "bridge")

@@ -96,9 +96,7 @@ func newRouter(t testing.TB) *router {
 // makeFabric makes the kernel's devices.
 func (r *router) makeFabric() {
 	r.t.Helper()
-	const sw = "/run/netns/xh-sw"
-	rootIn(r.t, sw, "ip", "netns", "add", "xh-leaf")
-	r.t.Cleanup(func() { rootIn(r.t, sw, "ip", "netns", "del", "xh-leaf") })
+	addNamespace(r.t, "xh-leaf", routerNS, "leaf0")
 	for _, line := range []string{
 		"link add br42 type bridge",
 		"link add vx42 mtu 1450 type vxlan id 42 local 192.0.2.3 dstport 4789 nolearning",

@@ -189,8 +189,7 @@ func newOpenVSwitch(t testing.TB) *openVSwitch {
 	t.Helper()
 	o := &openVSwitch{t: t, dir: t.TempDir()}
 	const sw = "/run/netns/xh-sw"
-	rootIn(t, sw, "ip", "netns", "add", "xh-ovs")
-	t.Cleanup(func() { rootIn(t, sw, "ip", "netns", "del", "xh-ovs") })
+	addNamespace(t, "xh-ovs", sw, "e5")
 	rootIn(t, sw, "ip", "link", "add", "e5", "type", "veth", "peer", "name", "eth0", "netns", "xh-ovs")
 	rootIn(t, sw, "ip", "link", "set", "e5", "master", "br0", "up")
 	rootIn(t, ovsNS, "ip", "link", "set", "lo", "up")

@@ -26,13 +26,7 @@ const lanNS = "/run/netns/xh-lan"
 func newLAN(t testing.TB, h *host) *lan {
 	t.Helper()
 	l := &lan{t: t, dir: t.TempDir()}
-	const sw = "/run/netns/xh-sw"
-	rootIn(t, sw, "ip", "netns", "add", "xh-lan")
-	t.Cleanup(func() {
-		// With its interface, even where a process of the namespace lives on: the next test makes another p0.
-		_ = exec.Command("nsenter", "--net="+lanNS, "ip", "link", "del", "lan0").Run()
-		rootIn(t, sw, "ip", "netns", "del", "xh-lan")
-	})
+	addNamespace(t, "xh-lan", h.ns(), "p0")
 	rootIn(t, lanNS, "ip", "link", "set", "lo", "up")
 	rootIn(t, lanNS, "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "p0", "netns", filepath.Base(h.ns()))
 	rootIn(t, lanNS, "ip", "addr", "add", "198.51.100.1/24", "dev", "lan0")
