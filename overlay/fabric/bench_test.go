@@ -14,8 +14,8 @@ import (
 )
 
 // BenchmarkBetweenHosts measures traffic of containers on two hosts, and beside it what else there is on the same kind
-// of namespaces: the kernel's VXLAN device, and wireguard-go (USERNET_WIREGUARD_GO names its program; without it that
-// column is left out).
+// of namespaces: the hosts themselves, the kernel's VXLAN device, wireguard-go (USERNET_WIREGUARD_GO names its program;
+// without it that column is left out), and connections that are relayed from socket to socket.
 //
 //	go build -o /tmp/wireguard-go golang.zx2c4.com/wireguard
 //	USERNET_WIREGUARD_GO=/tmp/wireguard-go go test -run '^$' -bench BetweenHosts -benchtime 1x -count 5 ./overlay/fabric
@@ -25,10 +25,13 @@ func BenchmarkBetweenHosts(b *testing.B) {
 			name  string
 			start func(testing.TB, int) benchPair
 		}{
+			{"host", hostPair},
 			{"kernel", kernelPair},
 			{"plain", func(t testing.TB, mtu int) benchPair { return usernetPair(t, mtu, false) }},
 			{"wireguard-go", wireguardPair},
 			{"sealed", func(t testing.TB, mtu int) benchPair { return usernetPair(t, mtu, true) }},
+			{"sockets", func(t testing.TB, mtu int) benchPair { return socketPair(t, mtu, false) }},
+			{"sockets-tls", func(t testing.TB, mtu int) benchPair { return socketPair(t, mtu, true) }},
 		} {
 			if way.name == "wireguard-go" && os.Getenv("USERNET_WIREGUARD_GO") == "" {
 				continue
@@ -46,8 +49,15 @@ func BenchmarkBetweenHosts(b *testing.B) {
 type benchPair struct {
 	from, to *netns
 	addr     string // of to
+	onlyTCP  bool
 	cpu      func() (from, to time.Duration)
 }
+
+// The ports of what is measured.
+const (
+	benchPort   = "5201" // iperf3's own
+	requestPort = "5202"
+)
 
 func usernetPair(t testing.TB, mtu int, isSealed bool) benchPair {
 	h := startHosts(t, mtu, isSealed)
@@ -121,7 +131,7 @@ func measure(b *testing.B, p benchPair) {
 	}()
 	waitFor(b, "iperf3", func() bool {
 		return p.from.in(func() error {
-			c, err := net.DialTimeout("tcp", p.addr+":5201", time.Second)
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(p.addr, benchPort), time.Second)
 			if err == nil {
 				_ = c.Close()
 			}
@@ -139,6 +149,9 @@ func measure(b *testing.B, p benchPair) {
 	gbit, _, _ = iperf(b, p, "-P", "8")
 	b.ReportMetric(gbit, "Gbit/s-8")
 	b.ReportMetric(requests(b, p), "requests/s")
+	if p.onlyTCP {
+		return
+	}
 	_, n, _ := iperf(b, p, "-u", "-b", "0", "-l", "1300")
 	b.ReportMetric(n, "datagrams/s")
 }
@@ -190,7 +203,7 @@ func requests(b *testing.B, p benchPair) float64 {
 	b.Helper()
 	var l net.Listener
 	must(b, p.to.in(func() (err error) {
-		l, err = net.Listen("tcp", p.addr+":0")
+		l, err = net.Listen("tcp", net.JoinHostPort(p.addr, requestPort))
 		return err
 	}))
 	defer l.Close()
