@@ -10,8 +10,8 @@
 //	defer w.Watch(watchdog.Mutex("daemon", &d.mu, 0))()
 //
 // It never takes a lock for longer than the moment to let it go again, and it ends nothing by itself. Time in which the
-// whole process was stopped (SIGSTOP, a suspended machine) is not held against a lock: a round that comes late begins the
-// wait anew.
+// whole process was stopped (SIGSTOP, a suspended machine) is not held against a lock: a round that comes late begins
+// the wait anew.
 package watchdog
 
 import (

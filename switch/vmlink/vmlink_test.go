@@ -106,8 +106,8 @@ func ethernet(dst, src net.HardwareAddr, payload string) []byte {
 	return append(append(append(bytes.Clone(dst), src...), 0x88, 0xb5), payload...)
 }
 
-// toGuest sends the guest frames until one arrives: what comes before the link knows its guest is lost. Of those that an
-// earlier call sent, some may still be on their way.
+// toGuest sends the guest frames until one arrives: what comes before the link knows its guest is lost. Of those that
+// an earlier call sent, some may still be on their way.
 func (w *world) toGuest(g guest, payload string) {
 	w.t.Helper()
 	frame := ethernet(guestMAC, otherMAC, payload)

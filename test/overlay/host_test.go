@@ -309,9 +309,9 @@ func rootIn(t testing.TB, ns string, args ...string) string {
 	return string(out)
 }
 
-// addNamespace makes a network namespace for the length of a test. cable is the end outside, in the namespace at, of the
-// virtual cable that the test leads into it. It is removed by name: the kernel would do so only when the last socket in the
-// namespace has ended, and one that is still to be acknowledged outlives its process.
+// addNamespace makes a network namespace for the length of a test. cable is the end outside, in the namespace at, of
+// the virtual cable that the test leads into it. It is removed by name: the kernel would do so only when the last
+// socket in the namespace has ended, and one that is still to be acknowledged outlives its process.
 func addNamespace(t testing.TB, name, at, cable string) {
 	t.Helper()
 	const sw = "/run/netns/xh-sw"
