@@ -4,7 +4,7 @@
 //	go test -json ./... | progress [-v] [-counts FILE]
 //
 // With -v it prints the output of every test at once. With -counts it adds "PASSED FAILED SKIPPED" to FILE, for a
-// caller that has several runs. It ends with status 1 where a test failed, or a package did not build or did not end
+// caller that has several runs, and what failed with the beginning of its output to FILE.failures. It ends with status 1 where a test failed, or a package did not build or did not end
 // well.
 package main
 
@@ -66,13 +66,24 @@ func (p *progress) readAll(in io.Reader, tick <-chan time.Time) error {
 	}
 }
 
-// addCounts appends the counts to a file.
+// addCounts appends the counts to a file, and what failed to the one beside it.
 func (p *progress) addCounts(path string) error {
+	if err := add(path, fmt.Sprintln(p.passed, p.failed, p.skipped)); err != nil {
+		return err
+	}
+	if p.failures.Len() == 0 {
+		return nil
+	}
+	return add(path+".failures", p.failures.String())
+}
+
+// add appends text to a file, which other users may append to as well.
+func add(path, text string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(f, p.passed, p.failed, p.skipped); err != nil {
+	if _, err := io.WriteString(f, text); err != nil {
 		f.Close()
 		return err
 	}

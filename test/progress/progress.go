@@ -23,6 +23,10 @@ type event struct {
 	Elapsed    float64 // seconds
 }
 
+// repeated is how much of the output of a test that failed is said again at the end, in bytes: its reason, which tests
+// give in their first lines, without the logs after it.
+const repeated = 1500
+
 // progress is what is known of a run.
 type progress struct {
 	out     io.Writer
@@ -34,6 +38,8 @@ type progress struct {
 	output  map[key][]string  // of tests that have not ended, and of packages (Test is empty)
 	running map[key]time.Time // since when
 	spoke   bool              // a line was printed since the last call of still
+
+	failures strings.Builder // of what failed, the name and the beginning of its output
 }
 
 // key is a test with its subtests, a package, or what was built.
@@ -115,6 +121,9 @@ func (p *progress) end(k key, e event, sub bool) {
 		return // its output is printed with its test's
 	}
 	delete(p.running, k)
+	if e.Action == "fail" {
+		p.fails(k)
+	}
 	if e.Action != "pass" {
 		p.flush(k)
 	}
@@ -130,6 +139,7 @@ func (p *progress) endPackage(k key, e event) {
 		for other := range p.running {
 			if other.pkg == k.pkg { // the test binary ended while it ran
 				unfinished = true
+				p.fails(other)
 				p.flush(other)
 				p.print("FAIL           %s %s did not end\n", short(k.pkg), other.test)
 				delete(p.running, other)
@@ -137,11 +147,21 @@ func (p *progress) endPackage(k key, e event) {
 		}
 		if unfinished || len(p.output[k]) > 0 || p.failed == 0 {
 			p.failed++
+			p.fails(k)
 		}
 		p.flush(k)
 		p.print("FAIL %7.2fs  package %s\n", e.Elapsed, k.pkg)
 	}
 	delete(p.output, k)
+}
+
+// fails keeps what is said again of something that failed.
+func (p *progress) fails(k key) {
+	text := strings.Join(p.output[k], "")
+	if len(text) > repeated {
+		text = strings.ToValidUTF8(text[:repeated], "") + " [...]\n"
+	}
+	fmt.Fprintf(&p.failures, "FAIL  %s %s\n%s", short(k.pkg), k.test, text)
 }
 
 func (p *progress) flush(k key) {

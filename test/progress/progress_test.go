@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +73,38 @@ func TestProgress(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFailuresAreSaidAgain is what a caller of several runs shows at its end.
+func TestFailuresAreSaidAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "counts")
+	for _, stream := range []string{
+		`{"Action":"output","Package":"p","Test":"TestA/sub","Output":"reason\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"` + strings.Repeat("x", repeated) + `"}
+{"Action":"fail","Package":"p","Test":"TestA"}
+{"Action":"fail","Package":"p"}`,
+		`{"Action":"pass","Package":"p","Test":"TestB"}`,
+		`{"Action":"run","Package":"p","Test":"TestC"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"panic\n"}
+{"Action":"fail","Package":"p"}`,
+	} {
+		p := newProgress(io.Discard, false)
+		if err := p.readAll(strings.NewReader(stream), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.addCounts(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		file: "0 1 0\n1 0 0\n0 1 0\n",
+		file + ".failures": "FAIL  p TestA\nreason\n" + strings.Repeat("x", repeated-len("reason\n")) + " [...]\n" +
+			"FAIL  p TestC\npanic\nFAIL  p \n",
+	} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s: %v %q, want %q", name, err, got, want)
+		}
 	}
 }
 
