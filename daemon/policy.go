@@ -51,15 +51,8 @@ func (d *Daemon) tagsOf(c *network.Container, n *network.Network) []string {
 	return tags[:min(len(tags), maxTags)]
 }
 
-// updatePolicies brings what decides about containers of all networks in line with the model, before a container is
-// attached and after each change.
-func (d *Daemon) updatePolicies() {
-	for _, b := range d.bridgeList() {
-		d.updatePolicy(b)
-	}
-}
-
-// updatePolicy does so for one network.
+// updatePolicy brings what decides about the containers of a network in line with the model, before one is attached and
+// after each change.
 func (d *Daemon) updatePolicy(b *bridge) {
 	n := d.networkByID(b.record.ID)
 	if n == nil {
