@@ -272,7 +272,7 @@ func (d *Daemon) Cluster() (api.Cluster, error) {
 		Since:     s.Table.Since,
 		Records:   s.Table.Rows,
 		Unsent:    s.Table.Unsent,
-		Skew:      s.Table.Skew,
+		Skew:      s.Skew,
 		Notes:     s.Notes,
 		Drops:     s.Drops,
 	}

@@ -49,7 +49,7 @@ func (c *Cluster) lookAtAddresses() {
 	}
 	// The hosts themselves are what spreads records, and know a member by its address.
 	id := c.Identity()
-	id.Incarnation = max(id.Incarnation+1, uint64(time.Now().UnixMilli()))
+	id.Incarnation = max(id.Incarnation+1, uint64(c.cfg.Clock().UnixMilli()))
 	if err := id.save(c.cfg.Dir); err != nil {
 		c.log.Error("the new life of this host is not stored", "error", err)
 	}

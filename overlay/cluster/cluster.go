@@ -43,6 +43,8 @@ type Config struct {
 	Name    string // the machine's host name
 	Version string
 	Logger  *slog.Logger
+	// Clock is the time of day; nil: time.Now. Tests have another.
+	Clock func() time.Time
 	// Changed is called with what became different, by goroutines of the cluster. Nil: nobody is told.
 	Changed func(table.Changes)
 	// Event is called with what people have to know: an action and its attributes. Nil: nobody is told.
@@ -89,7 +91,10 @@ func Open(cfg Config) (*Cluster, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	id, err := loadIdentity(cfg.Dir, time.Now())
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	id, err := loadIdentity(cfg.Dir, cfg.Clock())
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
@@ -130,6 +135,7 @@ func (c *Cluster) open() error {
 	}
 	t, err := table.Open(table.Config{
 		Host: id.ID, Incarnation: id.Incarnation, Store: c.replica, Backend: backend, Logger: c.log, Resurrect: c.inUse,
+		Clock: c.cfg.Clock,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("cluster: %w", err), backend.Close(), f.Close())
@@ -175,6 +181,7 @@ func (c *Cluster) openFabric(id *Identity) (*fabric.Fabric, error) {
 			Pins:    c.pins,
 			Refused: c.keyRefused,
 			Told:    c.hear,
+			Clock:   c.cfg.Clock,
 			Logger:  c.log,
 		})
 		if err == nil {

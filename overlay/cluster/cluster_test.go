@@ -20,12 +20,18 @@ import (
 // member is a host of a cluster in this process.
 func member(t *testing.T, hub *tabletest.Hub, name string) *Cluster {
 	t.Helper()
+	return memberAt(t, hub, name, nil)
+}
+
+// memberAt is one with a clock of its own.
+func memberAt(t *testing.T, hub *tabletest.Hub, name string, clock func() time.Time) *Cluster {
+	t.Helper()
 	advertise, err := ParseAdvertise("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, err := Open(Config{
-		Dir: t.TempDir(), Name: name, Advertise: advertise,
+		Dir: t.TempDir(), Name: name, Advertise: advertise, Clock: clock,
 		Backend: func(id Identity, _ netip.Addr, _ gossip.Paths) (table.Backend, error) {
 			return hub.Join(id.ID, id.Incarnation), nil
 		},
@@ -177,5 +183,49 @@ func TestIdentityLasts(t *testing.T) {
 	if err != nil || second.ID != first.ID || second.PublicKey() != first.PublicKey() || second.Incarnation !=
 		first.Incarnation+1 {
 		t.Errorf("%+v after %+v: %v", second, first, err)
+	}
+}
+
+// TestClocksOfHostsDiffer has one host a day ahead and another a day behind. They reach each other and share a network
+// as others do, both say whose clock it is, and a claim that is known goes before an earlier one by the clock.
+func TestClocksOfHostsDiffer(t *testing.T) {
+	hub := tabletest.NewHub()
+	shifted := func(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
+	a := memberAt(t, hub, "a", shifted(24*time.Hour))
+	b := memberAt(t, hub, "b", shifted(-24*time.Hour))
+	n := aNetwork("ov", "10.0.0.0/24")
+	if err := a.CreateNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "b sees it", func() bool { _, is := b.Table().Network(n.ID); return is })
+	same := aNetwork("ov", "10.0.1.0/24")
+	same.ID = strings.Repeat("cd", 32)
+	if err := b.CreateNetwork(t.Context(), same); errdefs.Class(err) != errdefs.ErrConflict {
+		t.Errorf("a name that another host has, claimed by an earlier clock: %v", err)
+	}
+	given := map[netip.Addr]bool{}
+	for _, c := range []*Cluster{a, b} {
+		addr, err := c.Reserve(t.Context(), n, n.Pools[0], netip.Addr{}, c.cfg.Name)
+		if err != nil || given[addr] {
+			t.Errorf("host %s got %v, %v", c.cfg.Name, addr, err)
+		}
+		given[addr] = true
+	}
+	for c, want := range map[*Cluster]struct {
+		note string
+		skew time.Duration
+	}{
+		a: {"host b is 48h0m0s behind", 48 * time.Hour},
+		b: {"host a is 48h0m0s ahead of", -48 * time.Hour},
+	} {
+		until(t, "host "+c.cfg.Name+" says that the other's clock differs", func() bool {
+			s := c.Status()
+			return strings.Contains(strings.Join(s.Notes, "\n"), want.note) &&
+				(s.Skew-want.skew).Abs() < clockTolerance
+		})
+		c.Table().Expire(t.Context())
+		if hosts := c.Table().Hosts(); len(hosts) != 2 {
+			t.Errorf("host %s knows %d hosts", c.cfg.Name, len(hosts))
+		}
 	}
 }

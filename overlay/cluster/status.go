@@ -17,10 +17,12 @@ import (
 type Status struct {
 	Identity Identity
 	Table    table.Status
-	Notes    []string
-	Drops    map[string]uint64 // datagrams that belong to no network or host, by reason
-	Hosts    []HostStatus
-	Routes   []RouteStatus
+	// Skew is how much this host's clock is ahead of those of the hosts that answer: the median.
+	Skew   time.Duration
+	Notes  []string
+	Drops  map[string]uint64 // datagrams that belong to no network or host, by reason
+	Hosts  []HostStatus
+	Routes []RouteStatus
 }
 
 // HostStatus is a host in it. The fields mean what they mean in package api's ClusterHost.
@@ -77,12 +79,13 @@ func (c *Cluster) Status() Status {
 	for key, row := range t.Lost() {
 		s.Notes = append(s.Notes, fmt.Sprintf("%s was claimed by host %s before this one", key, c.hostName(row.Owner)))
 	}
-	slices.Sort(s.Notes)
-	s.Routes = c.routes()
 	peers := map[overlay.HostID]fabric.PeerState{}
 	for _, p := range f.Peers() {
 		peers[p.Host] = p
 	}
+	s.compareClocks(peers, c.hostName)
+	slices.Sort(s.Notes)
+	s.Routes = c.routes()
 	endpoints := map[overlay.HostID]int{}
 	for _, n := range t.Networks() {
 		for _, e := range t.Endpoints(n.ID) {
@@ -116,6 +119,32 @@ func (c *Cluster) Status() Status {
 		s.Hosts = append(s.Hosts, one)
 	}
 	return s
+}
+
+// clockTolerance is by how much clocks may differ without a word. Hosts that keep their time by NTP are within it even
+// where answers are late on busy machines.
+const clockTolerance = 5 * time.Second
+
+// compareClocks says whose clock differs. Claims that were made apart are decided by clocks (table.Older).
+func (s *Status) compareClocks(peers map[overlay.HostID]fabric.PeerState, name func(overlay.HostID) string) {
+	var ahead []time.Duration
+	for id, p := range peers {
+		if id == "" || !p.Alive {
+			continue
+		}
+		ahead = append(ahead, p.Ahead)
+		if d := p.Ahead.Abs().Round(time.Second); d >= clockTolerance {
+			which := "ahead of"
+			if p.Ahead > 0 {
+				which = "behind"
+			}
+			s.Notes = append(s.Notes, fmt.Sprintf("the clock of host %s is %v %s this host's: set them by NTP", name(id), d, which))
+		}
+	}
+	if len(ahead) > 0 {
+		slices.Sort(ahead)
+		s.Skew = ahead[len(ahead)/2].Round(time.Millisecond)
+	}
 }
 
 // describe adds what the fabric knows of the host.

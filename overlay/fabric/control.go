@@ -20,8 +20,8 @@ import (
 //	relayed  a sealed datagram of a third host (sealed only)
 //	tell     what Tell was given (sealed only)
 //
-//	 0     1     2        10     12          28            44     46
-//	 kind  zero  token    size   sender      address       port   padding (probe, answer)
+//	 0     1     2        10     12          28            44     46     54
+//	 kind  zero  token    size   sender      address       port   clock, padding (probe, answer)
 //	 kind  zero  host (16 bytes) WireGuard's message              (relay, relayed)
 //	 kind  message                                                (tell)
 const (
@@ -31,7 +31,8 @@ const (
 	controlRelayed = 4
 	controlTell    = 5
 
-	probeLen    = 46
+	probeLen    = 46 // at least
+	clockLen    = 54 // with the time of who answers, in nanoseconds since 1970: older hosts leave it out
 	relayHeader = 18
 )
 
@@ -74,6 +75,7 @@ type probes struct {
 	since    time.Time // when it was first probed
 	answered time.Time
 	rtt      time.Duration
+	ahead    time.Duration // of this host's clock
 	seenAs   netip.AddrPort
 }
 
@@ -234,13 +236,13 @@ func (p *peer) sendProbe(token uint64, size int) {
 	if d == nil {
 		return
 	}
-	n := probeLen
+	n := clockLen
 	if size > 0 {
 		room := size - outerHeaders(d.sock.v6)
 		if p.key.Load() != nil && p.f.tunnel.Load() != nil {
 			room = seal.Room(room)
 		}
-		if n = room - vxlanHeaderLen; n < probeLen {
+		if n = room - vxlanHeaderLen; n < clockLen {
 			return
 		}
 	}
@@ -294,13 +296,13 @@ func (f *Fabric) control(p *peer, m []byte, sealed bool, from netip.AddrPort) {
 	}
 }
 
-// answer answers a probe with less than it had.
+// answer answers a probe with no more than it had.
 func (f *Fabric) answer(p *peer, probe []byte, from netip.AddrPort) {
 	d := p.dest.Load()
 	if !from.IsValid() && d != nil {
 		from = d.addr
 	}
-	m := make([]byte, probeLen)
+	m := make([]byte, min(clockLen, len(probe)))
 	copy(m, probe[:12])
 	m[0] = controlAnswer
 	putHost(m[12:], f.cfg.Host)
@@ -308,6 +310,9 @@ func (f *Fabric) answer(p *peer, probe []byte, from netip.AddrPort) {
 		ip := from.Addr().As16()
 		copy(m[28:], ip[:])
 		binary.BigEndian.PutUint16(m[44:], from.Port())
+	}
+	if len(m) == clockLen {
+		binary.BigEndian.PutUint64(m[probeLen:], uint64(f.cfg.Clock().UnixNano()))
 	}
 	if from.IsValid() && p.inside.Load() == nil { // plain: back to where it came from
 		if s := f.socketFor(from.Addr()); s != nil {
@@ -334,6 +339,10 @@ func (p *peer) answered(m []byte) {
 	s.best = max(s.best, size)
 	if size == 0 && at == 0 {
 		s.rtt = now.Sub(s.sentAt[0])
+		if len(m) >= clockLen { // it was read half of the round trip ago
+			theirs := time.Unix(0, int64(binary.BigEndian.Uint64(m[probeLen:])))
+			s.ahead = p.f.cfg.Clock().Sub(theirs) - s.rtt/2
+		}
 	}
 	s.seenAs = netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[28:44])).Unmap(), binary.BigEndian.Uint16(m[44:]))
 	if first {

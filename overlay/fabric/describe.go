@@ -44,7 +44,7 @@ func (p *peer) describe() PeerState {
 	s.Addr, s.Sealed = d.addr, p.key.Load() != nil
 	s.Alive = p.isAlive(time.Now())
 	p.probing.Lock()
-	s.Answered, s.RTT, s.SeenAs = p.probes.answered, p.probes.rtt, p.probes.seenAs
+	s.Answered, s.RTT, s.SeenAs, s.Ahead = p.probes.answered, p.probes.rtt, p.probes.seenAs, p.probes.ahead
 	p.probing.Unlock()
 	if via := p.via.Load(); via != nil {
 		s.Path, s.Relay = Relayed, via.host

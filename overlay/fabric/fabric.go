@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/seal"
@@ -43,7 +44,9 @@ type Config struct {
 	Refused func(error)
 	// Told is called with what another host has told (Tell), which is valid until it returns. It must neither wait nor
 	// call the fabric. Nil: nobody listens.
-	Told   func(from overlay.HostID, message []byte)
+	Told func(from overlay.HostID, message []byte)
+	// Clock is the time of day that other hosts are told (PeerState.Ahead); nil: time.Now. Nothing depends on it.
+	Clock  func() time.Time
 	Logger *slog.Logger // nil: slog.Default
 }
 
@@ -97,6 +100,9 @@ func New(cfg Config) (*Fabric, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
 	}
 	if cfg.Refused == nil {
 		cfg.Refused = func(err error) { cfg.Logger.Warn("a host's key is refused", "error", err) }

@@ -35,6 +35,7 @@ type PeerState struct {
 	Alive    bool
 	Answered time.Time
 	RTT      time.Duration  // of the last answer
+	Ahead    time.Duration  // how much this host's clock is ahead of the peer's; 0: not at all, or unknown
 	SeenAs   netip.AddrPort // the address that it sees this host at
 	Sealed   bool           // its key counts
 	// PathMTU is the largest IP packet that gets there, in bytes.

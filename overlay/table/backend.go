@@ -98,8 +98,6 @@ type Health struct {
 	Since     time.Time
 	// Err is why it was not reached last; nil while it never failed.
 	Err error
-	// Skew is how much this machine's clock is ahead of others', where the backend can tell; 0: unknown or none.
-	Skew time.Duration
 	// Notes are for people: members that do not answer, a key that does not fit.
 	Notes []string
 }

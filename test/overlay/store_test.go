@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,25 +110,14 @@ func TestStoreCompacted(t *testing.T) {
 	w.hosts[0].ok("network", "create", "-d", "overlay", "missed")
 	w.hosts[1].idle("t4", "--network", "ov")
 	w.hosts[0].pings("t1", "t4")
-	etcdctl := func(args ...string) string {
-		t.Helper()
-		cmd := exec.Command("nsenter",
-			append([]string{"--net=/run/netns/xh-h4", "etcdctl", "--endpoints", storeHost + ":2379"}, args...)...)
-		cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("etcdctl %s: %v: %s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-	status := etcdctl("endpoint", "status", "--write-out", "fields")
+	status := etcdctl(t, "endpoint", "status", "--write-out", "fields")
 	var revision int
 	if _, text, ok := strings.Cut(status, `"Revision" : `); !ok {
 		t.Fatal(status)
 	} else if _, err := fmt.Sscan(text, &revision); err != nil {
 		t.Fatal(status)
 	}
-	etcdctl("compact", fmt.Sprint(revision))
+	etcdctl(t, "compact", fmt.Sprint(revision))
 	unblock()
 	c.seesContainers("ov", "t1", "t2", "t3", "t4")
 	c.pings("t3", "t4")
@@ -137,4 +127,68 @@ func TestStoreCompacted(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// etcdctl runs etcd's client on the store's host.
+func etcdctl(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("nsenter",
+		append([]string{"--net=/run/netns/xh-h4", "etcdctl", "--endpoints", storeHost + ":2379"}, args...)...)
+	cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("etcdctl %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// TestStoreRestored puts etcd back to an older backup under traffic. What the backup lacks is there again on all hosts
+// and in the store: a network with containers and one without. What was removed since does not come back.
+func TestStoreRestored(t *testing.T) {
+	w, stop := started(t, stores[0])
+	defer stop()
+	a, b, c := w.hosts[0], w.hosts[1], w.hosts[2]
+	backup := filepath.Join(w.dir, "backup")
+	etcdctl(t, "snapshot", "save", backup)
+	ids := map[string]string{}
+	for _, name := range []string{"used", "unused"} {
+		ids[name] = a.ok("network", "create", "-d", "overlay", name)
+		w.each(func(h *host) { h.seesNetwork(name, ids[name]) })
+	}
+	b.idle("t4", "--network", "ov")
+	c.idle("t5", "--network", "used")
+	c.ok("rm", "-f", "t3")
+	a.seesContainers("used", "t5")
+	a.seesContainers("ov", "t1", "t2", "t4")
+	w.kill()
+	if err := os.RemoveAll(filepath.Join(w.dir, "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	peer := "http://" + storeHost + ":2380"
+	etcdctl(t, "snapshot", "restore", backup, "--name", "s1", "--data-dir", filepath.Join(w.dir, "etcd"),
+		"--initial-cluster", "s1="+peer, "--initial-advertise-peer-urls", peer)
+	w.restart()
+	inStore := func() error {
+		keys := etcdctl(t, "get", "--prefix", "/usernet/", "--keys-only")
+		for name, id := range ids {
+			if !strings.Contains(keys, "/nets/"+id) {
+				return fmt.Errorf("the store does not have network %s:\n%s", name, keys)
+			}
+		}
+		return nil
+	}
+	eventually(t, inStore)
+	w.each(func(h *host) { // as they stay: nobody takes back what another has put
+		h.seesContainers("ov", "t1", "t2", "t4")
+		h.seesContainers("used", "t5")
+		for name, id := range ids {
+			h.seesNetwork(name, id)
+		}
+	})
+	a.idle("t6", "--network", "used")
+	b.idle("t7", "--network", "unused")
+	c.idle("t8", "--network", "unused")
+	a.pings("t6", "t5")
+	b.pings("t7", "t8")
+	a.creates("other")
 }
