@@ -13,8 +13,8 @@ import (
 // hostNames resolve in every container to the gateway, where the host's services are reached.
 var hostNames = []string{"host.docker.internal", "host.containers.internal", "host.usernet.internal"}
 
-// updateNames brings the names of one container in line with its record, and on the networks that it was on or is on what
-// links open and whom their policies are about. It is called after each change of a container or of one of its
+// updateNames brings the names of one container in line with its record, and on the networks that it was on or is on
+// what links open and whom their policies are about. It is called after each change of a container or of one of its
 // endpoints, and costs nothing on other networks.
 func (d *Daemon) updateNames(id string) {
 	d.namesMu.Lock()

@@ -4,8 +4,8 @@
 //	go test -json ./... | progress [-v] [-counts FILE]
 //
 // With -v it prints the output of every test at once. With -counts it adds "PASSED FAILED SKIPPED" to FILE, for a
-// caller that has several runs, and what failed with the beginning of its output to FILE.failures. It ends with status 1 where a test failed, or a package did not build or did not end
-// well.
+// caller that has several runs, and what failed with the beginning of its output to FILE.failures. It ends with status
+// 1 where a test failed, or a package did not build or did not end well.
 package main
 
 import (
