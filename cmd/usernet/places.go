@@ -25,7 +25,10 @@ var places = map[string]func(program string, args []string) int{
 	"pasta": func(program string, args []string) int {
 		return pasta.Main(program, version, client, args, os.Stdout, os.Stderr)
 	},
-	"usernet-cni": func(string, []string) int {
+	"usernet-cni": func(_ string, args []string) int {
+		if len(args) == 1 && args[0] == cni.RelayArgument {
+			return cni.Relay(os.Stdin, os.Stdout)
+		}
 		return cni.Main("usernet-cni " + version + ": a CNI plugin; a container runtime calls it")
 	},
 	"rootlessport": func(_ string, args []string) int {

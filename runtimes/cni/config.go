@@ -3,6 +3,7 @@ package cni
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"strings"
 
@@ -175,12 +176,30 @@ func (c *config) endpoint(args *skel.CmdArgs, env envArgs) (network.EndpointSpec
 	return e, nil
 }
 
-// ports are the published ones, where the runtime does not bind them itself.
-func (c *config) ports(getenv func(string) string) ([]network.PortBinding, error) {
-	runtimeBinds := getenv("_CONTAINERS_ROOTLESS_UID") != "" || getenv("ROOTLESSKIT_STATE_DIR") != ""
-	if c.Publish == "never" || c.Publish != "always" && runtimeBinds {
-		return nil, nil
+// binder is who binds published ports of the host.
+type binder int
+
+const (
+	bindDaemon      binder = iota // usernet's daemon
+	bindRuntime                   // the runtime, which leads them to the container itself, as Podman does; or nobody
+	bindRootlessKit               // RootlessKit, which leads them into its own network namespace
+)
+
+// binder says who binds. RootlessKit's variable is in the environment of everything that it has started.
+func (c *config) binder(getenv func(string) string) binder {
+	switch {
+	case c.Publish == "always":
+		return bindDaemon
+	case c.Publish == "never", getenv("_CONTAINERS_ROOTLESS_UID") != "":
+		return bindRuntime
+	case getenv("ROOTLESSKIT_STATE_DIR") != "":
+		return bindRootlessKit
 	}
+	return bindDaemon
+}
+
+// ports are the published ones.
+func (c *config) ports() ([]network.PortBinding, error) {
 	var list []network.PortBinding
 	for _, m := range c.RuntimeConfig.PortMappings {
 		if m.HostPort < 1 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
@@ -230,15 +249,39 @@ func (c *config) ports(getenv func(string) string) ([]network.PortBinding, error
 	return list, nil
 }
 
-// containerName is a name that people know, else a short id as Docker has it.
-func containerName(id string, env envArgs) string {
-	for _, s := range []types.UnmarshallableString{env.K8S_POD_NAME, env.NERDCTL_CNI_DHCP_HOSTNAME} {
+// containerName is a name that people know, else a short id as Docker has it. bundle is the OCI bundle that the
+// runtime's hook runs in, where nerdctl says it: the host name that it gives in CNI_ARGS is a short id unless a person
+// chose it.
+func containerName(id string, env envArgs, bundle fs.FS) string {
+	names := []string{string(env.K8S_POD_NAME)}
+	if env.NERDCTL_CNI_DHCP_HOSTNAME != "" {
+		names = append(names, nerdctlName(id, bundle), string(env.NERDCTL_CNI_DHCP_HOSTNAME))
+	}
+	for _, s := range names {
 		if s != "" {
-			return string(s)
+			return s
 		}
 	}
 	if len(id) > 12 {
 		id = id[:12]
 	}
 	return id
+}
+
+// nerdctlName is the name of nerdctl's container with an id of CNI's, "NAMESPACE-ID"; "": the bundle is not its.
+func nerdctlName(id string, bundle fs.FS) string {
+	text, err := fs.ReadFile(bundle, "config.json")
+	if err != nil {
+		return ""
+	}
+	var spec struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return ""
+	}
+	if a := spec.Annotations; strings.HasPrefix(id, a["nerdctl/namespace"]+"-") {
+		return a["nerdctl/name"]
+	}
+	return ""
 }

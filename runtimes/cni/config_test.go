@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -13,22 +14,26 @@ import (
 func TestWhoBindsPublishedPorts(t *testing.T) {
 	for name, test := range map[string]struct {
 		publish, env string
-		want         int
+		want         binder
 	}{
-		"by itself":            {"", "", 1},
-		"Podman":               {"", "_CONTAINERS_ROOTLESS_UID", 0},
-		"nerdctl":              {"auto", "ROOTLESSKIT_STATE_DIR", 0},
-		"Podman, but it is to": {"always", "_CONTAINERS_ROOTLESS_UID", 1},
-		"never":                {"never", "", 0},
+		"by itself":             {"", "", bindDaemon},
+		"Podman":                {"", "_CONTAINERS_ROOTLESS_UID", bindRuntime},
+		"nerdctl":               {"auto", "ROOTLESSKIT_STATE_DIR", bindRootlessKit},
+		"Podman, but it is to":  {"always", "_CONTAINERS_ROOTLESS_UID", bindDaemon},
+		"nerdctl, but it is to": {"always", "ROOTLESSKIT_STATE_DIR", bindDaemon},
+		"nerdctl, never":        {"never", "ROOTLESSKIT_STATE_DIR", bindRuntime},
+		"never":                 {"never", "", bindRuntime},
 	} {
 		c, err := parse([]byte(fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "n", "publish": %q,
 			"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "hostIP": "0.0.0.0"}]}}`, test.publish)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		ports, err := c.ports(func(k string) string { return map[string]string{test.env: "1"}[k] })
-		if err != nil || len(ports) != test.want || test.want == 1 &&
-			(ports[0].HostIP.IsValid() || ports[0].Proto != "tcp") {
+		if b := c.binder(func(k string) string { return map[string]string{test.env: "1"}[k] }); b != test.want {
+			t.Errorf("%s: binder %d, want %d", name, b, test.want)
+		}
+		ports, err := c.ports()
+		if err != nil || len(ports) != 1 || ports[0].HostIP.IsValid() || ports[0].Proto != "tcp" {
 			t.Errorf("%s: %+v, %v", name, ports, err)
 		}
 	}
@@ -67,6 +72,32 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// TestNamesOfContainers: nerdctl's is in the bundle that its hook runs in, if that is the container's.
+func TestNamesOfContainers(t *testing.T) {
+	const id = "default-0123456789abcdef"
+	bundle := func(namespace string) fstest.MapFS {
+		return fstest.MapFS{"config.json": {Data: []byte(
+			`{"annotations": {"nerdctl/name": "web", "nerdctl/namespace": "` + namespace + `"}}`)}}
+	}
+	nerdctl := envArgs{NERDCTL_CNI_DHCP_HOSTNAME: "0123456789ab"}
+	for name, test := range map[string]struct {
+		env    envArgs
+		bundle fstest.MapFS
+		want   string
+	}{
+		"Podman":              {envArgs{K8S_POD_NAME: "web"}, nil, "web"},
+		"nerdctl":             {nerdctl, bundle("default"), "web"},
+		"nerdctl, elsewhere":  {nerdctl, bundle("other"), "0123456789ab"},
+		"nerdctl, no bundle":  {nerdctl, nil, "0123456789ab"},
+		"a file without JSON": {nerdctl, fstest.MapFS{"config.json": {Data: []byte("no")}}, "0123456789ab"},
+		"nobody":              {envArgs{}, bundle("default"), "default-0123"},
+	} {
+		if got := containerName(id, test.env, test.bundle); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"cniVersion": "1.0.0", "name": "n", "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}], "ips": ["::"]}}`))
 	f.Add([]byte(`{"name": "n", "prevResult": {"cniVersion": "0.3.1", "ips": [{}]}}`))
@@ -77,6 +108,6 @@ func FuzzParse(f *testing.F) {
 		}
 		_, _ = c.networkSpec()
 		_, _ = c.endpoint(&skel.CmdArgs{}, envArgs{})
-		_, _ = c.ports(func(string) string { return "" })
+		_, _ = c.ports()
 	})
 }

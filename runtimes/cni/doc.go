@@ -18,6 +18,9 @@
 //	  "capabilities": {"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true}
 //	}]}
 //
-// Rootless Podman and nerdctl bind published ports themselves (rootlessport, RootlessKit), so the plugin leaves them
-// alone there.
+// Rootless Podman binds published ports itself (rootlessport), so the plugin leaves them alone there. Under
+// RootlessKit, as with nerdctl, RootlessKit binds the host's port and leads it to the same port of its own network
+// namespace, where other plugins have the kernel's packet filter lead it on. usernet's containers are not behind that
+// namespace: the plugin starts a relay there, a process of its own that accepts in RootlessKit's namespace and connects
+// in the container's (package rootlessport). It ends with DEL or with the container, and needs no daemon.
 package cni

@@ -103,6 +103,10 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	binder, ports := c.binder(p.getenv), spec.Ports
+	if binder != bindDaemon {
+		spec.Ports = nil
+	}
 	netns, err := os.Open(args.Netns)
 	if err != nil {
 		return invalid(types.ErrInvalidNetNS, "network namespace: %v", err)
@@ -116,13 +120,36 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return coded(err)
 	}
-	err = p.printResult(ctx, c, args, made.Container, k, d)
+	if binder == bindRootlessKit && len(ports) > 0 {
+		err = p.leadOn(ctx, d, attached(made.Container, k), args, ports)
+	}
+	if err == nil {
+		err = p.printResult(ctx, c, args, made.Container, k, d)
+	}
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.Background(), callLimit) // ctx may be what ended
 		defer cancel()
-		return coded(errors.Join(err, d.Detach(undo, k)))
+		return coded(errors.Join(err, p.detach(undo, d, k, args.ContainerID)))
 	}
 	return nil
+}
+
+// leadOn has RootlessKit's ports led into the container. As with the daemon's, they are not on internal networks.
+func (p plugin) leadOn(
+	ctx context.Context,
+	d daemon,
+	e *network.Endpoint,
+	args *skel.CmdArgs,
+	ports []network.PortBinding,
+) error {
+	if e == nil {
+		return nil // printResult says so
+	}
+	n, err := d.Network(ctx, e.NetworkID)
+	if err != nil || n.Internal {
+		return err
+	}
+	return p.startRelay(args.ContainerID, args.Netns, e, ports)
 }
 
 // container is what stands for the namespace in usernet's model.
@@ -136,7 +163,7 @@ func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec,
 	if err != nil {
 		return network.ContainerSpec{}, err
 	}
-	ports, err := c.ports(p.getenv)
+	ports, err := c.ports()
 	if err != nil {
 		return network.ContainerSpec{}, err
 	}
@@ -144,6 +171,7 @@ func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec,
 		Name: containerName(
 			args.ContainerID,
 			env,
+			os.DirFS("."),
 		), NetworkMode: c.Network, Ports: ports, Egress: c.Egress, AllowEgress: c.AllowEgress,
 		Networks: []network.NamedEndpointSpec{{Network: c.Network, EndpointSpec: e}},
 		Labels:   map[string]string{"usernet.cni": c.Name, "usernet.container": args.ContainerID},
@@ -176,7 +204,12 @@ func (p plugin) del(args *skel.CmdArgs) error {
 		return err
 	}
 	defer cancel()
-	return coded(d.Detach(ctx, key(c.Name, args.ContainerID, args.IfName)))
+	return coded(p.detach(ctx, d, key(c.Name, args.ContainerID, args.IfName), args.ContainerID))
+}
+
+// detach ends an attachment, and what leads ports to the container.
+func (p plugin) detach(ctx context.Context, d daemon, key, container string) error {
+	return errors.Join(p.endRelay(container), d.Detach(ctx, key))
 }
 
 // gc ends the attachments of a network that the runtime does not name. A runtime that names no list asks for nothing:
@@ -202,7 +235,8 @@ func (p plugin) gc(args *skel.CmdArgs) error {
 	for _, k := range list {
 		for _, e := range k.Endpoints {
 			if strings.HasPrefix(e.Key, prefix(c.Name)) && !valid[e.Key] {
-				failed = append(failed, d.Detach(ctx, e.Key))
+				container, _, _ := strings.Cut(strings.TrimPrefix(e.Key, prefix(c.Name)), "/")
+				failed = append(failed, p.detach(ctx, d, e.Key, container))
 			}
 		}
 	}

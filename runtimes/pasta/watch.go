@@ -2,103 +2,15 @@ package pasta
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/usernet/usernet/internal/nsend"
 )
-
-// lookEvery is how often the namespace's path is looked at where nothing tells of its end: a path in /proc, or a mount
-// that is taken away from over it.
-const lookEvery = 500 * time.Millisecond
 
 // watch returns what is closed when the namespace's process has ended or its path leads elsewhere, until ctx ends. The
 // interface's descriptor holds the namespace itself, so that nothing else tells of its end.
-//
-// Podman binds the ports of a container that it starts again within tens of milliseconds of the end of the one before,
-// so the kernel is asked to tell: of the process by a pidfd, of the path by inotify(7) on its directory.
 func (o *Options) watch(ctx context.Context) (<-chan struct{}, error) {
-	gone := make(chan struct{})
 	if o.QuitNever {
-		return gone, nil
+		return make(chan struct{}), nil
 	}
-	path := o.target().NetNS
-	if path == "" {
-		path = fmt.Sprintf("/proc/%d/ns/net", o.PID)
-	}
-	var first unix.Stat_t
-	if err := unix.Stat(path, &first); err != nil {
-		return nil, fmt.Errorf("couldn't open network namespace %s: %w", path, err)
-	}
-	events := o.events(ctx, path)
-	go func() { // until ctx ends, or the namespace
-		tick := time.NewTicker(lookEvery)
-		defer tick.Stop()
-		for {
-			var now unix.Stat_t
-			if err := unix.Stat(path, &now); err != nil || now.Ino != first.Ino || now.Dev != first.Dev {
-				close(gone)
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-events:
-			case <-tick.C:
-			}
-		}
-	}()
-	return gone, nil
-}
-
-// events returns what has a signal when the namespace may be gone, until ctx ends. Where the kernel cannot tell, it has
-// none.
-func (o *Options) events(ctx context.Context, path string) <-chan struct{} {
-	c := make(chan struct{}, 1)
-	fd, err := -1, error(nil)
-	if o.PID != 0 {
-		fd, err = unix.PidfdOpen(o.PID, unix.PIDFD_NONBLOCK)
-	} else if fd, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err == nil {
-		_, err = unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_DELETE_SELF)
-	}
-	if err != nil {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
-		return c
-	}
-	f := os.NewFile(uintptr(fd), "end of the namespace")
-	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
-	go func() { // until ctx ends, or the process of the pidfd
-		defer f.Close()
-		defer stop()
-		for waitReadable(f) == nil {
-			select {
-			case c <- struct{}{}:
-			default:
-			}
-			if o.PID != 0 {
-				return // it stays readable
-			}
-			if _, err := f.Read(make([]byte, 4096)); err != nil && !errors.Is(err, unix.EAGAIN) {
-				return
-			}
-		}
-	}()
-	return c
-}
-
-// waitReadable returns when there is something to read, without reading it: a pidfd has nothing that could be.
-func waitReadable(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-	})
+	return nsend.Watch(ctx, o.target().NetNS, o.PID)
 }

@@ -11,4 +11,6 @@
 // between which and the host's the kernel moves the bytes (package splice). Where that cannot be had, for clients that
 // are the host itself and for containers with packet filters of their own, the service sees the container's own
 // address, as with Podman's.
+//
+// [Publish] is the same for other programs that lead ports of their own network namespace into a container's.
 package rootlessport

@@ -52,18 +52,18 @@ func run(stdin io.Reader) error {
 	if c.RootlessCNI {
 		l, err := listenReload(filepath.Join(c.TmpDir, "rp"), c.ContainerID)
 		if err != nil {
-			return errors.Join(err, p.close())
+			return errors.Join(err, p.Close())
 		}
 		defer os.Remove(filepath.Join(c.TmpDir, "rp", c.ContainerID))
 		defer l.Close()
 		go p.serveReload(l) // until the process ends
 	}
 	if err := c.ready(); err != nil {
-		return errors.Join(err, p.close())
+		return errors.Join(err, p.Close())
 	}
 	exit := os.NewFile(uintptr(c.ExitFD), "exit")
 	_, _ = io.Copy(io.Discard, exit) // an error is an end as well
-	return p.close()
+	return p.Close()
 }
 
 // childAddr is the container's address; none: its loopback.

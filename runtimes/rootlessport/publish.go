@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -27,18 +28,38 @@ type published struct {
 	stop []func() error // closes the ports
 }
 
+// Publish binds the ports of mappings in the network namespace of the process, and leads them to the container whose
+// namespace is at netns and whose address is child, until the result is closed. It holds the container's namespace
+// until the process ends, since the thread that is inside stays.
+func Publish(netns string, mappings []PortMapping, child netip.Addr) (io.Closer, error) {
+	ports, err := (&Config{Mappings: mappings}).ports()
+	if err != nil {
+		return nil, err
+	}
+	in, err := enter(netns)
+	if err != nil {
+		return nil, err
+	}
+	p, err := publish(in, ports, child)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 func publish(in *inside, ports []port, child netip.Addr) (*published, error) {
 	p := &published{in: in, group: splice.NewGroup(), host: hostaddr.Watch()}
 	p.child.Store(&child)
 	for _, each := range ports {
 		if err := p.bind(each); err != nil {
-			return nil, errors.Join(explain(each, err), p.close())
+			return nil, errors.Join(explain(each, err), p.Close())
 		}
 	}
 	return p, nil
 }
 
-func (p *published) close() error {
+// Close closes the ports and ends what goes through them.
+func (p *published) Close() error {
 	var errs []error
 	for _, stop := range p.stop {
 		errs = append(errs, stop())
