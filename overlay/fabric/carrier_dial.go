@@ -68,7 +68,7 @@ func (p *peer) sendHeld(now time.Time) {
 	if len(h.all()) == 0 {
 		return
 	}
-	relayed := p.via.Load() != nil
+	relayed := p.via.Load() != nil && !p.isLost(now) // by one that still does
 	if !relayed && p.answeredSince(h.at) || p.carrier.Load() != nil {
 		h.forget() // they were answered, or are not needed
 		return

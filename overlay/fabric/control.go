@@ -69,8 +69,9 @@ type probes struct {
 	sizeAt      time.Time
 	traffic     uint64 // frames that had been sent at the last probe of the path's MTU
 	raiseAt     time.Time
-	retryAt     time.Time
-	directTries int // since it is reached by a detour, or has new addresses
+	retryAt     time.Time // when a peer that is silent is tried again
+	directAt    time.Time // when the direct way to a peer that a detour reaches is tried again
+	directTries int       // since it is reached by a detour, or has new addresses
 
 	since    time.Time // when it was first probed
 	answered time.Time
@@ -97,7 +98,20 @@ func (p *peer) answeredSince(t time.Time) bool {
 func (p *peer) tryAgain() {
 	p.probing.Lock()
 	defer p.probing.Unlock()
-	p.probes.retryAt, p.probes.directTries = time.Time{}, 0
+	p.probes.retryAt, p.probes.directAt, p.probes.directTries = time.Time{}, time.Time{}, 0
+}
+
+// isLost says whether the last rounds had no answer: a relay that it is reached through, or passes messages on to, may
+// have ended.
+func (p *peer) isLost(now time.Time) bool {
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	return p.probes.isLost(now)
+}
+
+// isLost is peer.isLost. Its caller holds probing.
+func (s *probes) isLost(now time.Time) bool {
+	return s.answered.IsZero() || now.Sub(s.answered) >= aliveFor || s.lost >= lostRounds
 }
 
 // isDetoured says whether the peer is reached through a relay or by TCP.
@@ -118,16 +132,16 @@ func (p *peer) round(now time.Time) (silent bool) {
 	}
 	alive := !s.answered.IsZero() && now.Sub(s.answered) < aliveFor
 	switch {
-	case !alive || s.lost >= lostRounds:
+	case s.isLost(now):
 		silent = s.isSilent(now)
-	case p.isDetoured() && !now.Before(s.retryAt): // there may be a direct way by now
+	case p.isDetoured() && !now.Before(s.directAt): // there may be a direct way by now
 		first, wait := p.f.cfg.Host < p.host, min(directAfter<<s.directTries, directEvery)
 		s.directTries = min(s.directTries+1, 8)
 		if !first { // two handshakes at once fail
 			wait *= 3
 		}
-		silent = first || !s.retryAt.IsZero()
-		s.retryAt = now.Add(wait)
+		silent = first || !s.directAt.IsZero()
+		s.directAt = now.Add(wait)
 	}
 	if s.sent && now.Sub(s.sentAt[0]) >= answerWithin {
 		if p.judge(); s.misses > 0 || s.lost > 0 {

@@ -22,6 +22,7 @@ var (
 	hostA = overlay.HostID("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 	hostB = overlay.HostID("bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb")
 	hostC = overlay.HostID("cccccccccccccccccccccccccccccccc")
+	hostD = overlay.HostID("dddddddddddddddddddddddddddddddd")
 
 	gatewayMAC  = net.HardwareAddr{2, 0x42, 10, 9, 0, 1}
 	gatewayAddr = netip.MustParseAddr("10.9.0.1")

@@ -3,6 +3,7 @@ package fabric
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -69,8 +70,9 @@ type peer struct {
 	// udpAnswered is when an answer to a handshake came from one of its addresses, while frames went by TCP. Whose
 	// answer it is WireGuard finds out.
 	udpAnswered atomic.Int64
-	detours     atomic.Bool // handshakes go by TCP and through relays as well
-	relaying    struct {    // of what this host passes on for it
+	detours     atomic.Bool   // handshakes go by TCP and through relays as well
+	relayTurn   atomic.Uint32 // which relays are asked next; it begins anywhere, so that no host is everyone's relay
+	relaying    struct {      // of what this host passes on for it
 		sync.Mutex
 		rate.Bucket
 	}
@@ -114,6 +116,7 @@ func newPeer(f *Fabric, host overlay.HostID) *peer {
 	p.pathMTU.Store(defaultIPMTU)
 	p.candidates.Store(&[]*destination{})
 	p.setTCP(nil)
+	p.relayTurn.Store(rand.Uint32N(1 << 16))
 	p.stage.PerSecond, p.stage.Burst = staged, staged
 	p.relaying.PerSecond, p.relaying.Burst = relayRate, relayBurst
 	return p

@@ -1,9 +1,11 @@
 package fabric
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,17 +139,20 @@ func (f *Fabric) receiveRelayed(bufs [][]byte, sizes []int, eps []conn.Endpoint)
 	}
 }
 
-// relayHandshake asks hosts that answer to pass a handshake on.
+// relayHandshake asks hosts that answer to pass a handshake on. Which of them reach the other end is not known, so the
+// next handshake goes by the next ones, until all were asked.
 func (f *Fabric) relayHandshake(p *peer, bufs [][]byte) {
 	now := time.Now()
-	tries := 0
+	var hosts []*peer
 	for _, via := range f.state.Load().byHost {
-		if via == p || via.via.Load() != nil || via.inside.Load() == nil || !via.isAlive(now) {
-			continue
+		if via != p && via.via.Load() == nil && via.inside.Load() != nil && !via.isLost(now) {
+			hosts = append(hosts, via)
 		}
-		f.sendRelayed(&relayEndpoint{via: via, to: p}, bufs)
-		if tries++; tries == relayTries {
-			return
-		}
+	}
+	slices.SortFunc(hosts, func(a, b *peer) int { return cmp.Compare(a.host, b.host) })
+	tries := min(len(hosts), relayTries)
+	turn := int(p.relayTurn.Add(relayTries))
+	for i := range tries {
+		f.sendRelayed(&relayEndpoint{via: hosts[(turn+i)%len(hosts)], to: p}, bufs)
 	}
 }

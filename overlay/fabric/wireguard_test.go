@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/seal"
@@ -122,6 +123,50 @@ func TestRelay(t *testing.T) {
 	if n := r.link.Drops()[DropSourceMAC]; n > 0 {
 		t.Errorf("the relay opened %d frames", n)
 	}
+}
+
+// TestRelayThatEnds has a pair without a way of its own and two hosts that pass messages on for it. The pair goes on by
+// the second when the first has ended, long before it tries the direct way again.
+func TestRelayThatEnds(t *testing.T) {
+	t.Parallel()
+	a, b := newSealedSide(t, hostA, 2), newSealedSide(t, hostB, 3)
+	relays := map[overlay.HostID]*side{hostC: newSealedSide(t, hostC, 4), hostD: newSealedSide(t, hostD, 5)}
+	dead := func(s *side) Peer {
+		p := s.peer()
+		p.Addrs = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}
+		return p
+	}
+	all := []Peer{relays[hostC].peer(), relays[hostD].peer()}
+	for _, r := range relays {
+		must(t, r.fabric.SetPeers([]Peer{a.peer(), b.peer()}))
+	}
+	must(t, a.fabric.SetPeers(append(all, dead(b))))
+	must(t, b.fabric.SetPeers(append(all, dead(a))))
+	// by is the relay that a side reaches the other one by; "": by none.
+	by := func(s *side, other overlay.HostID) overlay.HostID {
+		for _, p := range s.fabric.Peers() {
+			if p.Host == other && p.Alive && p.Path == Relayed && time.Since(p.Answered) < 2*probeEvery {
+				return p.Relay
+			}
+		}
+		return ""
+	}
+	waitFor(t, "relay", func() bool { return by(a, hostB) != "" && by(b, hostA) != "" })
+	waitFor(t, "way back by the same relay", func() bool { return by(a, hostB) == by(b, hostA) })
+	first := by(a, hostB)
+	for s, other := range map[*side]overlay.HostID{a: hostB, b: hostA} {
+		p := s.fabric.state.Load().byHost[other]
+		p.probing.Lock()
+		p.probes.directAt = time.Now().Add(time.Hour)
+		p.probing.Unlock()
+	}
+	must(t, relays[first].fabric.Close())
+	ended := time.Now()
+	waitFor(t, "another relay", func() bool {
+		ra, rb := by(a, hostB), by(b, hostA)
+		return ra != "" && ra != first && rb != "" && rb != first
+	})
+	t.Logf("another one after %v", time.Since(ended))
 }
 
 // translator is a NAT with one host behind it: what the host sends to front leaves from back, to the address of another
