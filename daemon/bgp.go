@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/overlay/evpn"
 	"github.com/usernet/usernet/overlay/fabric"
 	"github.com/usernet/usernet/overlay/static"
+	"github.com/usernet/usernet/overlay/uplink"
 )
 
 // routing is what the daemon has to do with routers: it announces where its containers are, and hears of VTEPs.
@@ -93,6 +94,23 @@ func (d vxlanDriver) checkEVPN(s network.Settings, encap fabric.Encap) error {
 
 // maxTargets bounds the route targets of a network.
 const maxTargets = 16
+
+// checkRoutes says why routers cannot be told of routes to a network on a device, where they are to be. This host's
+// kernel routes to a TAP that it has an address on; the stations of any other device, and of a VLAN, are on a network
+// that no route by this host leads to.
+func (d *macvlanDriver) checkRoutes(s network.Settings, at uplink.Config, info uplink.Info) error {
+	switch {
+	case s.BGP == "":
+		return nil
+	case d.bgp == nil:
+		return errNoRouter("usernet.bgp")
+	case len(s.BGPNextHop) == 0 && (!info.Routed() || at.VLAN != 0):
+		return errdefs.Invalid("usernet.bgp: %s is %s, and this host is no router for parent=%s: give "+
+			"-o usernet.bgp_next_hop=ADDRESS of one that is, or have the host route to a TAP (`usernet uplink check`)",
+			info.Name, info.String(), s.Parent)
+	}
+	return nil
+}
 
 // targetsOf are the route targets of a network.
 func targetsOf(s network.Settings) (list []bgp.Target, err error) {

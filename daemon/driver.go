@@ -81,7 +81,7 @@ func drivers(
 		overlayDriver{member},
 		vxlanDriver{peers, speaker, others},
 		flannelDriver{node, others},
-		&macvlanDriver{uplinks, others, changed, routed},
+		&macvlanDriver{uplinks, speaker, others, changed, routed},
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 // gateway stands for the host alone. Addresses are of the subnet that was given, or a DHCP server's.
 type macvlanDriver struct {
 	uplinks *uplink.Set
+	bgp     *routing                  // nil: the daemon speaks to no router
 	others  func() []*network.Network // all networks of the model
 	// changed is told of endpoints to which the DHCP server gives another address than they had.
 	changed func(endpoint string, l dhcp.Lease)
@@ -177,6 +178,9 @@ func (d *macvlanDriver) Validate(n *network.Network) error {
 	}
 	if n.EnableIPv6 && !info.Groups {
 		return errNoGroups(info)
+	}
+	if err := d.checkRoutes(s, at, info); err != nil {
+		return err
 	}
 	if err := d.uplinks.Probe(at.Device); err != nil {
 		return errdefs.Unavailable("%w", err)

@@ -227,6 +227,8 @@ var MacvlanOptions = append([]Option{
 		"usernet.mac", "the only MAC address that the device takes; it is asked", nil,
 		func(s *Settings, v string) error { return setMAC(&s.OneMAC, v) },
 	},
+	routesOption,
+	nextHopOption,
 }, slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
 	return !slices.Contains([]string{"com.docker.network.driver.mtu", "com.docker.network.container_iface_prefix",
 		"com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6", "usernet.dns",

@@ -104,7 +104,7 @@ func (i *Info) notes() []string {
 		list = append(list, fmt.Sprintf("it takes one MAC address (%s), and so one container at a time; mode passthru, "+
 			"which takes the whole interface, or a TAP in a bridge takes many", i.MAC))
 	}
-	if i.Kind == TAP && i.Other == "" && len(i.Addrs) > 0 {
+	if i.Routed() {
 		list = append(list, fmt.Sprintf("other hosts reach containers on it by one route: ip route add %s via THIS-HOST",
 			i.Addrs[0].Masked()))
 	}

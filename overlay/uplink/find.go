@@ -152,6 +152,9 @@ func (i *Info) Node() string {
 // groups, unless it is the only one on its interface (mode passthru; macvlan_handle_frame in drivers/net/macvlan.c).
 func (i *Info) ManyMACs() bool { return i.Kind == TAP || i.Mode == "passthru" }
 
+// Routed says whether the host's kernel routes to what is on the device.
+func (i *Info) Routed() bool { return i.Kind == TAP && i.Other == "" && len(i.Addrs) > 0 }
+
 // GroupsCommand is what the administrator has to run where Groups is false.
 func (i *Info) GroupsCommand() string { return "ip link set " + i.Name + " allmulticast on" }
 
@@ -161,6 +164,18 @@ func (i *Info) open() (*os.File, error) {
 		return tap.OpenMacvtap(i.Node(), i.Name)
 	}
 	return tap.OpenExisting(i.Name)
+}
+
+// OpenMacvtap opens a macvtap of this network namespace for frames. It opens no other files.
+func OpenMacvtap(name string) (*os.File, error) {
+	info, err := Find(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Kind != Macvtap:
+		return nil, fmt.Errorf("%s is a %s", name, info.Kind)
+	}
+	return info.open()
 }
 
 // Usable says whether this user may open the device; a TAP that is open already is (ErrBusy).
