@@ -297,7 +297,7 @@ func (d *Daemon) ExposeSubnet(ctx context.Context, subnet string) error {
 	}
 	for _, n := range d.model.Networks() {
 		for _, q := range n.Pools {
-			if q.Subnet.Overlaps(p) && !n.ConfigOnly {
+			if q.Subnet.Overlaps(p) && !n.ConfigOnly && !n.IsDirect() { // a physical one is reached as any other outside
 				return errdefs.Conflict("%s overlaps %s, which is network %s of this host", p, q.Subnet, n.Name)
 			}
 		}

@@ -38,15 +38,22 @@ func newServerBehind(t testing.TB, h *host) {
 // is behind.
 func (h *host) reachesBehind(name string) {
 	h.t.Helper()
+	h.reachesFrom(name, behind, "198.51.100.1")
+}
+
+// reachesFrom waits until a container reaches a server at an address by TCP, UDP and ping, which sees it at another
+// one.
+func (h *host) reachesFrom(name, server, seenAt string) {
+	h.t.Helper()
 	for _, dial := range []string{"tcpdial", "udpdial"} {
 		eventually(h.t, func() error {
-			if r := h.exec(name, helper, dial, behind+":80"); !strings.Contains(r.stdout, "198.51.100.1") {
+			if r := h.exec(name, helper, dial, server+":80"); !strings.Contains(r.stdout, seenAt+":") {
 				return fmt.Errorf("no answer from behind: %v", r)
 			}
 			return nil
 		})
 	}
-	h.pings(name, behind)
+	h.pings(name, server)
 }
 
 // hasNoWay waits until a container does not reach the server.
@@ -128,4 +135,62 @@ func TestExpose(t *testing.T) {
 			return nil
 		})
 	}, "etcd")
+}
+
+// TestExposeUplink has containers of one host reach those that another host has on a physical network, and the stations
+// there: by a TAP that the host routes to, and by one in a bridge that the host has an address on.
+func TestExposeUplink(t *testing.T) {
+	w := newStore(t, store{name: "gossip"})
+	a, b := newHost(t, 1), newHost(t, 2)
+	w.hosts = append(w.hosts, a, b)
+	l := newLAN(t, b)
+	b.routedTAP("rx")
+	b.tap("ux")
+	t.Cleanup(func() { rootIn(t, b.ns(), "ip", "link", "del", "ux") })
+	rootIn(t, b.ns(), "ip", "link", "add", "bx", "type", "bridge")
+	t.Cleanup(func() { rootIn(t, b.ns(), "ip", "link", "del", "bx") })
+	for _, dev := range []string{"p0", "ux"} {
+		rootIn(t, b.ns(), "ip", "link", "set", dev, "master", "bx", "up")
+	}
+	rootIn(t, b.ns(), "ip", "addr", "add", "198.51.100.2/24", "dev", "bx")
+	rootIn(t, b.ns(), "ip", "link", "set", "bx", "up")
+	l.answers("198.51.100.1:80")
+
+	a.launch(append(w.gossipFlags(), "--cluster-accept-routes", "203.0.113.0/24,198.51.100.0/24")...)
+	b.launch(w.gossipFlags()...)
+	w.each(func(h *host) { h.answers() })
+	id := a.ok("network", "create", "-d", "overlay", "ov")
+	w.each(func(h *host) { h.seesNetwork("ov", id) })
+	a.idle("t1", "--network", "ov")
+	b.ok("network", "create", "-d", "macvlan", "-o", "parent=rx", "routed")
+	b.ok("network", "create", "-d", "macvlan", "-o", "parent=ux", "--subnet", "198.51.100.0/24", "--gateway",
+		"198.51.100.1", "lan")
+	for name, args := range map[string][]string{
+		"far1": {"--network", "routed", "--ip", "203.0.113.9"}, "far2": {"--network", "lan", "--ip", "198.51.100.9"},
+	} {
+		b.serve(name, args, "sh", "-c", helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
+	}
+	if r := a.exec("t1", helper, "tcpdial", "203.0.113.9:80"); r.code == 0 && strings.Contains(r.stdout, "203.0.113.1:") {
+		t.Errorf("it is reached before it is exposed: %v", r)
+	}
+	b.ok("cluster", "expose", "203.0.113.0/24")
+	b.ok("cluster", "expose", "198.51.100.0/24")
+	a.reachesFrom("t1", "203.0.113.9", "203.0.113.1")
+	a.reachesFrom("t1", "198.51.100.9", "198.51.100.2")
+	a.reachesFrom("t1", "198.51.100.1", "198.51.100.2")
+}
+
+// answers starts servers of TCP and UDP on the station of a physical network, which say where their clients are.
+func (l *lan) answers(address string) {
+	l.t.Helper()
+	for _, kind := range []string{"udpserve", "tcpserve"} {
+		cmd := exec.Command("nsenter", "--net="+lanNS, helper, kind, address, "addr")
+		if err := cmd.Start(); err != nil {
+			l.t.Fatal(err)
+		}
+		l.t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
 }
