@@ -68,6 +68,9 @@ type Config struct {
 	Helper *sandbox.Helper
 	// Starter starts containers again; nil: none is. Its owner closes it.
 	Starter Starter
+	// OpenMacvtap opens a macvtap of this user's that was made after Confine, by its name; the file is the caller's.
+	// Nil: such ones stay closed.
+	OpenMacvtap func(name string) (*os.File, error)
 	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event
 	// are the daemon's to set.
 	Cluster *cluster.Config
@@ -109,6 +112,7 @@ type Daemon struct {
 	static    *static.Set      // networks with static peers
 	flannel   *flannel.Node    // nil: this host is none
 	uplinks   *uplink.Set      // physical networks
+	announced sync.Map         // where containers hear of name servers there: []announced by their ids
 	bgp       *routing         // nil: the daemon speaks to no router
 	importing sync.Mutex       // held while the model's networks are made equal to the members'
 	captures  captures
@@ -169,7 +173,7 @@ func New(cfg Config) (*Daemon, error) {
 	if d.bgp, err = openRouting(cfg.BGP, d.log); err != nil {
 		return nil, errors.Join(err, d.closeMember(), store.Close())
 	}
-	d.static, d.uplinks = static.New(d.log), uplink.NewSet(d.log)
+	d.static, d.uplinks = static.New(d.log), uplink.NewSet(d.log, cfg.OpenMacvtap)
 	if d.flannel, err = d.openFlannel(); err != nil {
 		d.bgp.close()
 		return nil, errors.Join(err, d.closeMember(), store.Close())

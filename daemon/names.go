@@ -61,6 +61,7 @@ func (d *Daemon) nameNetwork(n *network.Network) {
 func (d *Daemon) nameContainer(id string) (networks []string) {
 	c, err := d.model.Container(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
+		d.noteAnnounced(id, nil, nil)
 		return d.names.RemoveContainer(id)
 	}
 	nets := map[string]*network.Network{}
@@ -69,6 +70,7 @@ func (d *Daemon) nameContainer(id string) (networks []string) {
 			nets[n.ID] = n
 		}
 	}
+	d.noteAnnounced(id, c, nets)
 	named := namesOf(c, nets, d.cfg.DNS)
 	named.DNS.AllowQuery = d.allowQuery(c, nets)
 	named.DNS.AllowAnswer = d.allowAnswer(c, nets)
@@ -125,6 +127,9 @@ func namesOf(c *network.Container, nets map[string]*network.Network, upstreams [
 // dnsClient says how the container id is to be answered.
 func (d *Daemon) dnsClient(id string) dns.Client {
 	c, _ := d.names.Client(id)
+	if len(c.Upstreams) == 0 {
+		c.Upstreams = d.announcedServers(id)
+	}
 	return c
 }
 

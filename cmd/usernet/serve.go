@@ -200,7 +200,7 @@ func serve(o serveOptions) error {
 		return err
 	}
 	defer starter.Close()
-	cfg.Starter = starter
+	cfg.Starter, cfg.OpenMacvtap = starter, starter.OpenMacvtap
 	if o.takeover && r.listener == nil {
 		if err := r.takeOver(o.socket, log); err != nil {
 			return err

@@ -17,21 +17,24 @@ import (
 
 	"github.com/usernet/usernet/daemon"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox"
 )
 
 // The starter is a process that starts containers again for a daemon. A daemon that has confined itself may start no
 // programs, and what it says may be an attacker's: so the starter accepts ids of containers only, and runs what
-// `usernet run` has written down under that id, where the daemon cannot write. It ends with the daemon; what it has
-// started goes on.
+// `usernet run` has written down under that id, where the daemon cannot write. It also opens macvtaps that were made
+// after the daemon has confined itself (starter_macvtap.go). It ends with the daemon; what it has started goes on.
 
 // starterMessage is a request, or the answer with the same number.
 type starterMessage struct {
 	N      uint64
 	ID     string `json:",omitempty"` // of a container
 	Forget bool   `json:",omitempty"` // remove what was written down of it; there is no answer
-	Code   int    `json:",omitempty"` // exit status that goes with Error
-	Error  string `json:",omitempty"`
+	// Macvtap is the name of one to open; its descriptor comes with the answer.
+	Macvtap string `json:",omitempty"`
+	Code    int    `json:",omitempty"` // exit status that goes with Error
+	Error   string `json:",omitempty"`
 }
 
 // maxStarterMessage bounds a message, in bytes.
@@ -48,7 +51,19 @@ type starter struct {
 
 	mu      sync.Mutex
 	n       uint64
-	waiting map[uint64]chan starterMessage
+	waiting map[uint64]chan starterAnswer
+}
+
+// starterAnswer is an answer, and the descriptor that came with it, which is the receiver's; nil: none did.
+type starterAnswer struct {
+	starterMessage
+	file *os.File
+}
+
+func (a starterAnswer) close() {
+	if a.file != nil {
+		_ = a.file.Close()
+	}
 }
 
 var _ daemon.Starter = (*starter)(nil)
@@ -71,7 +86,7 @@ func startStarter(socket, stateDir string) (*starter, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the process that starts containers: %w", err), conn.Close())
 	}
-	s := &starter{conn: conn, cmd: cmd, read: make(chan struct{}), waiting: map[uint64]chan starterMessage{}}
+	s := &starter{conn: conn, cmd: cmd, read: make(chan struct{}), waiting: map[uint64]chan starterAnswer{}}
 	go s.readAnswers()
 	return s, nil
 }
@@ -103,18 +118,26 @@ func (s *starter) readAnswers() {
 	defer close(s.read)
 	buf := make([]byte, maxStarterMessage)
 	for {
-		n, err := s.conn.Read(buf)
-		if err != nil || n == 0 {
+		r, err := sockio.ReadRights(s.conn, buf, 1)
+		if err != nil || r.N == 0 {
 			return
 		}
-		var m starterMessage
-		if json.Unmarshal(buf[:n], &m) != nil {
+		var a starterAnswer
+		for _, fd := range r.FDs {
+			_ = unix.SetNonblock(fd, true) // else its file would not be polled
+			a.file = os.NewFile(uintptr(fd), "macvtap")
+		}
+		if json.Unmarshal(buf[:r.N], &a.starterMessage) != nil {
+			a.close()
 			continue
 		}
 		s.mu.Lock()
-		if c := s.waiting[m.N]; c != nil {
-			delete(s.waiting, m.N)
-			c <- m // it has room for one
+		c := s.waiting[a.N]
+		delete(s.waiting, a.N)
+		if c != nil {
+			c <- a // it has room for one
+		} else {
+			a.close() // nobody waits for it any more
 		}
 		s.mu.Unlock()
 	}
@@ -122,30 +145,45 @@ func (s *starter) readAnswers() {
 
 // Start implements daemon.Starter.
 func (s *starter) Start(ctx context.Context, id string) error {
-	answer := make(chan starterMessage, 1)
+	a, err := s.ask(ctx, starterMessage{ID: id})
+	if err != nil {
+		return err
+	}
+	a.close()
+	if a.Error != "" {
+		return errdefs.Invalid("%w", &sandbox.ExitError{Code: a.Code, Msg: a.Error}) // as Docker: 400
+	}
+	return nil
+}
+
+// ask sends a request and waits for its answer.
+func (s *starter) ask(ctx context.Context, m starterMessage) (starterAnswer, error) {
+	answer := make(chan starterAnswer, 1)
 	s.mu.Lock()
 	s.n++
-	n := s.n
-	s.waiting[n] = answer
+	m.N = s.n
+	s.waiting[m.N] = answer
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		delete(s.waiting, n)
+		delete(s.waiting, m.N)
 		s.mu.Unlock()
+		select {
+		case a := <-answer: // it came too late
+			a.close()
+		default:
+		}
 	}()
-	if err := s.send(starterMessage{N: n, ID: id}); err != nil {
-		return err
+	if err := s.send(m); err != nil {
+		return starterAnswer{}, err
 	}
 	select {
-	case m := <-answer:
-		if m.Error != "" {
-			return errdefs.Invalid("%w", &sandbox.ExitError{Code: m.Code, Msg: m.Error}) // as Docker: 400
-		}
-		return nil
+	case a := <-answer:
+		return a, nil
 	case <-s.read:
-		return errdefs.Unavailable("the process that starts containers has ended: start the daemon again")
+		return starterAnswer{}, errdefs.Unavailable("the process that starts containers has ended: start the daemon again")
 	case <-ctx.Done():
-		return ctx.Err()
+		return starterAnswer{}, ctx.Err()
 	}
 }
 
@@ -200,6 +238,10 @@ func serveStarts(c *net.UnixConn, socket, stateDir string) error {
 			if idForm().MatchString(q.ID) {
 				_ = os.Remove(filepath.Join(daemon.JobsDir(stateDir), q.ID)) // or it was never written down
 			}
+			continue
+		}
+		if q.Macvtap != "" {
+			go answerMacvtap(c, q)
 			continue
 		}
 		go func() {

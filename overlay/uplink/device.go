@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,8 @@ const lookEvery = time.Second
 type device struct {
 	name string
 	log  *slog.Logger
-	uses int // of networks and leases; guarded by Set.mu
+	uses int                                 // of networks and leases; guarded by Set.mu
+	ask  func(name string) (*os.File, error) // as Set.open
 
 	open atomic.Pointer[tap.Device] // nil while the device is gone
 
@@ -53,12 +55,12 @@ type clientKey struct {
 }
 
 // openDevice opens a device. One that another process has open is waited for: the daemon before may end soon.
-func openDevice(name string, log *slog.Logger) (*device, error) {
-	d := &device{name: name, log: log.With("uplink", name)}
+func openDevice(name string, log *slog.Logger, ask func(string) (*os.File, error)) (*device, error) {
+	d := &device{name: name, log: log.With("uplink", name), ask: ask}
 	d.links.Store(&map[uint16]*Link{})
 	d.clients.Store(&map[clientKey]*dhcp.Client{})
 	d.tables.Store(&map[uint16]*routers.Table{})
-	dev, err := openNow(name)
+	dev, err := d.openNow()
 	switch {
 	case IsBusy(err):
 		d.log.Warn("another process has the uplink open, which is waited for", "error", err)
@@ -73,20 +75,35 @@ func openDevice(name string, log *slog.Logger) (*device, error) {
 	return d, nil
 }
 
-func openNow(name string) (*tap.Device, error) {
-	info, err := Find(name)
+// openNow opens the device as it is now.
+func (d *device) openNow() (*tap.Device, error) {
+	info, err := Find(d.name)
 	if err != nil {
-		return nil, fmt.Errorf("uplink %s: %w", name, err)
+		return nil, fmt.Errorf("uplink %s: %w", d.name, err)
 	}
 	f, err := info.open()
-	if err != nil && info.Kind == Macvtap && errors.Is(err, unix.EACCES) && info.Usable() == nil {
-		return nil, fmt.Errorf("uplink %s: it was made after this daemon had given up all files that it did not need, and "+
-			"%s is one: `usernet serve --takeover` takes this daemon's place, and connections go on", name, info.Node())
+	if info.Kind == Macvtap && errors.Is(err, unix.EACCES) && info.Usable() == nil { // it is the user's
+		f, err = d.openByAnother(&info)
+	} else if err != nil {
+		err = fmt.Errorf("%w: `usernet uplink check %s` says what to do", err, d.name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("uplink %s: %w: `usernet uplink check %s` says what to do", name, err, name)
+		return nil, fmt.Errorf("uplink %s: %w", d.name, err)
 	}
 	return tap.Open(f, false)
+}
+
+// openByAnother opens a macvtap that was made after this process had given up the files that there were not.
+func (d *device) openByAnother(info *Info) (f *os.File, err error) {
+	err = errors.New("there is no process that opens it for this one")
+	if d.ask != nil {
+		f, err = d.ask(d.name)
+	}
+	if err != nil {
+		err = fmt.Errorf("it was made after this daemon had given up all files that it did not need, and %s is one: %w: "+
+			"`usernet serve --takeover` takes this daemon's place, and connections go on", info.Node(), err)
+	}
+	return f, err
 }
 
 // close ends the device, and waits for its goroutines.
@@ -148,7 +165,7 @@ func (d *device) reopen(ctx context.Context) *tap.Device {
 	defer tick.Stop()
 	said := ""
 	for {
-		dev, err := openNow(d.name)
+		dev, err := d.openNow()
 		if err == nil {
 			d.open.Store(dev)
 			d.log.Info("the uplink is there again")

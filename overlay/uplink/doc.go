@@ -8,7 +8,7 @@
 // their own there, and what is outside is learned, bounded and aged. The network's gateway stays on this side: it
 // neither answers to the outside nor lets anybody there go through it.
 //
-//	set := uplink.NewSet(log)
+//	set := uplink.NewSet(log, nil)
 //	info, err := uplink.Find("macvtap0")                     // what it is, and whether this user may open it
 //	err = set.Join(uplink.Config{Device: "macvtap0", VLAN: 20}, engine)
 //	lease, err := set.Lease(ctx, endpointID, "macvtap0", 20, dhcp.Config{MAC: mac, Hostname: "web"})

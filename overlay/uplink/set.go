@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"github.com/usernet/usernet/overlay/uplink/dhcp"
@@ -20,7 +21,8 @@ type leaseKey struct {
 // Set is the devices of a daemon that are in use, and the leases on them. Make it with NewSet, end it with Close. Its
 // methods may be called at the same time.
 type Set struct {
-	log *slog.Logger
+	log  *slog.Logger
+	open func(name string) (*os.File, error)
 
 	mu      sync.Mutex // guards the rest
 	devices map[string]*device
@@ -34,9 +36,10 @@ type lease struct {
 	client *dhcp.Client
 }
 
-// NewSet returns an empty Set.
-func NewSet(log *slog.Logger) *Set {
-	return &Set{log: log, devices: map[string]*device{}, leases: map[leaseKey]*lease{}}
+// NewSet returns an empty Set. open opens a macvtap that this process may not open itself (Landlock), as OpenMacvtap
+// does; nil: such ones stay closed.
+func NewSet(log *slog.Logger, open func(name string) (*os.File, error)) *Set {
+	return &Set{log: log, open: open, devices: map[string]*device{}, leases: map[leaseKey]*lease{}}
 }
 
 // use returns a device for one use more.
@@ -46,7 +49,7 @@ func (s *Set) use(name string) (*device, error) {
 	d := s.devices[name]
 	if d == nil {
 		var err error
-		if d, err = openDevice(name, s.log); err != nil {
+		if d, err = openDevice(name, s.log, s.open); err != nil {
 			return nil, err
 		}
 		s.devices[name] = d
@@ -142,6 +145,18 @@ func (s *Set) keep(k leaseKey, l *lease) {
 	if old != nil {
 		s.end(old, false)
 	}
+}
+
+// NameServers are those that DHCP servers give to an owner with its addresses.
+func (s *Set) NameServers(owner string) (list []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ipv6 := range []bool{false, true} {
+		if l := s.leases[leaseKey{owner, ipv6}]; l != nil {
+			list = append(list, l.client.NameServers()...)
+		}
+	}
+	return list
 }
 
 // Release gives the address of an owner back, in the background: nobody waits for a device.

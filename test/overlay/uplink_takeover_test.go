@@ -28,7 +28,7 @@ func (h *host) takeOver() {
 }
 
 // TestAnUplinkIsTakenOver: a daemon takes another's place on a physical network, while bytes flow; and a macvtap that
-// is made anew is used by the next one.
+// is made anew is used again, once it is the user's, by a daemon that may not open its file itself.
 func TestAnUplinkIsTakenOver(t *testing.T) {
 	h := newHost(t, 1)
 	l := newLAN(t, h)
@@ -52,17 +52,22 @@ func TestAnUplinkIsTakenOver(t *testing.T) {
 	acks := strings.Count(l.read("log"), "DHCPACK")
 	l.logged(acks+2, "DHCPACK", web)
 
+	// A macvtap that is made anew has another file, which the daemon uses without an end of its own.
 	rootIn(t, h.ns(), "ip", "link", "del", "mt5")
-	h.macvtap("mt5", "passthru", 4706)
 	eventually(t, func() error {
-		if log := h.logText(); !strings.Contains(log, "usernet serve --takeover") {
-			return fmt.Errorf("nothing is said of the new device: %s", tail(log, 20))
+		if log := h.logText(); !strings.Contains(log, "the uplink is gone") {
+			return fmt.Errorf("nothing is said of the device: %s", tail(log, 20))
 		}
 		return nil
 	})
-	h.takeOver()
+	h.macvtap("mt5", "passthru", 4706)
 	reaches(t, lanNS, web)
 	if a := h.address("web", "eth0").String(); a != web {
 		t.Errorf("web has %s, and had %s", a, web)
+	}
+	h.idle("other", "--network", "pub")
+	h.pings("other", "198.51.100.1")
+	if h.cmd.ProcessState != nil || strings.Contains(h.logText(), "usernet serve --takeover") {
+		t.Errorf("the daemon needs to be replaced: %s", tail(h.logText(), 20))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,7 +36,9 @@ type Client struct {
 	cancel context.CancelFunc
 	runs   sync.WaitGroup
 
-	lease Lease // of the goroutine that speaks with the server: the caller's, and then the client's own
+	// lease is of the goroutine that speaks with the server: the caller's, and then the client's own.
+	lease Lease
+	dns   atomic.Pointer[[]netip.Addr] // the lease's; nil: there was none yet
 }
 
 // protocol is DHCPv4 or DHCPv6: messages, and who answers them. It is called by one goroutine, but for take.
@@ -78,6 +81,19 @@ func New(cfg Config) *Client {
 	return c
 }
 
+func (c *Client) hold(l Lease) {
+	c.lease = l
+	c.dns.Store(&l.DNS)
+}
+
+// NameServers are those of the lease. It may be called at any time.
+func (c *Client) NameServers() []netip.Addr {
+	if list := c.dns.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
 // Take takes a message that is for the client's MAC. It does not wait.
 func (c *Client) Take(m *Message) { c.server.take(m) }
 
@@ -100,7 +116,7 @@ func (c *Client) Resume() {
 		c.lease.Addr = netip.PrefixFrom(c.cfg.Want, c.cfg.Want.BitLen())
 		l, err := c.server.resume(c.ctx, c.cfg.Want)
 		if err == nil && l.Addr.Addr() == c.cfg.Want {
-			c.lease = l
+			c.hold(l)
 		} else {
 			c.again()
 		}
@@ -129,7 +145,7 @@ func (c *Client) keep() {
 		l, err := c.server.renew(c.ctx, c.lease)
 		switch {
 		case err == nil && l.Addr.Addr() == c.lease.Addr.Addr():
-			c.lease = l
+			c.hold(l)
 			continue
 		case c.ctx.Err() != nil:
 			return
@@ -176,7 +192,7 @@ func (c *Client) acquireKnowing(ctx context.Context, own netip.Addr) error {
 			}
 		}
 		if other == nil {
-			c.lease = l
+			c.hold(l)
 			return nil
 		}
 		c.cfg.Logger.Warn("the DHCP server gives an address that another station has: it is told so", "address", l.Addr,

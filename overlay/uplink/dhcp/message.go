@@ -101,6 +101,8 @@ type Lease struct {
 	Addr   netip.Prefix
 	Router netip.Addr // invalid: none
 	Server netip.Addr // DHCPv4's
+	// DNS are the name servers that go with it, three at most; none is of this machine or a group.
+	DNS []netip.Addr
 	// Until is when it ends, and Renew and Rebind when the server, and then all servers, are asked for more.
 	Renew, Rebind, Until time.Time
 
@@ -129,6 +131,7 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (Lease, bool) {
 			l.Router = r
 		}
 	}
+	l.DNS = nameServers(m.DNS())
 	if l.Server, ok = netip.AddrFromSlice(m.ServerIdentifier().To4()); !ok {
 		return Lease{}, false
 	}
@@ -136,6 +139,20 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (Lease, bool) {
 	length := min(max(m.IPAddressLeaseTime(maxLease), minLease), maxLease)
 	l.times(now, m.IPAddressRenewalTime(length/2), m.IPAddressRebindingTime(length*7/8), length, length*7/8)
 	return l, true
+}
+
+// maxServers is how many name servers of a lease are kept: resolvers use as many (resolv.conf(5)).
+const maxServers = 3
+
+// nameServers are those of a list that can be asked from here. A link-local one is asked by its link alone.
+func nameServers(list []net.IP) (servers []netip.Addr) {
+	for _, ip := range list {
+		a, ok := netip.AddrFromSlice(ip)
+		if a = a.Unmap(); ok && a.IsGlobalUnicast() && len(servers) < maxServers {
+			servers = append(servers, a)
+		}
+	}
+	return servers
 }
 
 // times sets when the lease is renewed, rebound and over; lastly is when it is rebound at the latest, where a server

@@ -47,7 +47,8 @@ func leaseOf6(m *dhcpv6.Message, iaid [4]byte, now time.Time) (Lease, error) {
 			}
 			// RFC 8415 section 21.4: where the server leaves it to the client, half of the preferred lifetime, and 4/5.
 			length := min(max(given.ValidLifetime, minLease), maxLease)
-			l := Lease{Addr: netip.PrefixFrom(a, a.BitLen()), duid: m.Options.ServerID()}
+			l := Lease{Addr: netip.PrefixFrom(a, a.BitLen()), duid: m.Options.ServerID(),
+				DNS: nameServers(m.Options.DNS())}
 			preferred := min(max(given.PreferredLifetime, minLease), length)
 			renew, rebind := ia.T1, ia.T2
 			if renew == 0 {
