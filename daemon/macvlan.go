@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"maps"
 	"net"
@@ -99,6 +100,10 @@ func (d *macvlanDriver) Prepare(ctx context.Context, spec *network.NetworkSpec) 
 	}
 	spec.Options = maps.Clone(spec.Options)
 	mac := network.MAC(info.MAC)
+	if info.Kind == uplink.TAP { // its own is the host's: a bridge that it is in gives the host what is sent there
+		_, _ = rand.Read(mac[:])
+		mac[0] = mac[0]&^1 | 2
+	}
 	if !info.ManyMACs() {
 		spec.Options["usernet.mac"] = mac.String()
 	}

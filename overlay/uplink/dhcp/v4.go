@@ -161,7 +161,7 @@ func (c *v4) message(kind dhcpv4.MessageType, more ...dhcpv4.Modifier) (*dhcpv4.
 	}
 	if kind == dhcpv4.MessageTypeDiscover || kind == dhcpv4.MessageTypeRequest {
 		mods = append(mods, dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
-			dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue))
+			dhcpv4.OptionDomainNameServer, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue))
 		if c.cfg.Hostname != "" {
 			mods = append(mods, dhcpv4.WithOption(dhcpv4.OptHostName(c.cfg.Hostname)))
 		}
