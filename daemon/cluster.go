@@ -297,7 +297,8 @@ func (d *Daemon) ExposeSubnet(ctx context.Context, subnet string) error {
 	}
 	for _, n := range d.model.Networks() {
 		for _, q := range n.Pools {
-			if q.Subnet.Overlaps(p) && !n.ConfigOnly && !n.IsDirect() { // a physical one is reached as any other outside
+			// A physical network is outside, and reached as any other.
+			if q.Subnet.Overlaps(p) && !n.ConfigOnly && !n.IsDirect() {
 				return errdefs.Conflict("%s overlaps %s, which is network %s of this host", p, q.Subnet, n.Name)
 			}
 		}

@@ -170,7 +170,8 @@ func TestExposeUplink(t *testing.T) {
 	} {
 		b.serve(name, args, "sh", "-c", helper+" udpserve :80 addr & exec "+helper+" tcpserve :80 addr")
 	}
-	if r := a.exec("t1", helper, "tcpdial", "203.0.113.9:80"); r.code == 0 && strings.Contains(r.stdout, "203.0.113.1:") {
+	r := a.exec("t1", helper, "tcpdial", "203.0.113.9:80")
+	if r.code == 0 && strings.Contains(r.stdout, "203.0.113.1:") {
 		t.Errorf("it is reached before it is exposed: %v", r)
 	}
 	b.ok("cluster", "expose", "203.0.113.0/24")

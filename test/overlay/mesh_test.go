@@ -110,8 +110,8 @@ func (w *world) endsRelay(a, b *host, ids [2]string) {
 	}
 }
 
-// relayFor is how long a pair whose relay has ended may be apart: docs/overlay.md says 10 to 20 s, and the machine may be
-// busy.
+// relayFor is how long a pair whose relay has ended may be apart: docs/overlay.md says 10 to 20 s, and the machine may
+// be busy.
 const relayFor = 45 * time.Second
 
 // TestMeshOverNATs: two hosts behind NATs with one seed in the open, and another host that the seed has introduced.

@@ -36,8 +36,8 @@ func (h *host) names(container, name, address string) {
 	})
 }
 
-// TestNameServersOfAPhysicalNetwork: names are asked of the servers that routers announce, and where a DHCP server names
-// some, of those, unless others were given.
+// TestNameServersOfAPhysicalNetwork: names are asked of the servers that routers announce, and where a DHCP server
+// names some, of those, unless others were given.
 func TestNameServersOfAPhysicalNetwork(t *testing.T) {
 	const name = "printer.lan.example"
 	h := newHost(t, 1)
@@ -80,8 +80,8 @@ func TestNameServersOfAPhysicalNetwork(t *testing.T) {
 	h.ok("network", "rm", "lan")
 
 	l.stopDHCP()
-	l.serveDHCP("198.51.100.100", "198.51.100.150", "--enable-ra", advertise, "--dhcp-range=2001:db8:51::,ra-only,64,2h",
-		rdnss, "--dhcp-option=6,198.51.100.1")
+	l.serveDHCP("198.51.100.100", "198.51.100.150", "--enable-ra", advertise,
+		"--dhcp-range=2001:db8:51::,ra-only,64,2h", rdnss, "--dhcp-option=6,198.51.100.1")
 	h.ok("network", "create", "-d", "macvlan", "-o", "parent=ux", "--ipv6", "dynamic")
 	h.idle("leased", "--network", "dynamic")
 	h.names("leased", name, "198.51.100.44")
