@@ -21,6 +21,12 @@ type place struct {
 
 // slirp4netns starts usernet in slirp4netns's place for f, and returns when it is ready.
 func (f foreign) slirp4netns(environ []string, args ...string) *place {
+	f.d.t.Helper()
+	return f.slirp4netnsBy(nil, environ, args...)
+}
+
+// slirp4netnsBy is slirp4netns with a command before it that becomes it, such as nsenter(1).
+func (f foreign) slirp4netnsBy(prefix, environ []string, args ...string) *place {
 	t := f.d.t
 	t.Helper()
 	ready, readyEnd, err := os.Pipe()
@@ -34,8 +40,9 @@ func (f foreign) slirp4netns(environ []string, args ...string) *place {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command(usernet, append(append([]string{"slirp4netns", "-r", "3"}, args...), strconv.Itoa(f.pid),
-		"tap0")...)
+	command := append(append(prefix, usernet, "slirp4netns", "-r", "3"), args...)
+	command = append(command, strconv.Itoa(f.pid), "tap0")
+	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Env = append(f.d.environ(), environ...)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = log, log, []*os.File{readyEnd}
 	if err := p.cmd.Start(); err != nil {

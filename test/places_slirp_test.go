@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -127,6 +128,39 @@ func TestSlirp4netnsRefusals(t *testing.T) {
 	}
 	if got := f.links(); got != "tap0" {
 		t.Errorf("interfaces are left: %s", got)
+	}
+}
+
+// TestSlirp4netnsSandboxHasNoCapabilities: started as root of the user namespace that owns the network, as by Podman,
+// it makes the interface there by capabilities, and with --enable-sandbox has none afterwards but the one that
+// slirp4netns keeps.
+func TestSlirp4netnsSandboxHasNoCapabilities(t *testing.T) {
+	t.Parallel()
+	const bindService = "0000000000000400" // CAP_NET_BIND_SERVICE alone
+	d := startDaemon(t)
+	address := fmt.Sprintf("%s:%d", host4, freePort())
+	listen(t, address, func(c *net.TCPConn) { c.Close() })
+	f := startForeign(d)
+	asRoot := []string{"nsenter", "--preserve-credentials", "--user", "--target", strconv.Itoa(f.pid)}
+	p := f.slirp4netnsBy(asRoot, nil, "-c", "--enable-sandbox")
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("it has no threads: %v", err)
+	}
+	for _, thread := range threads {
+		b, err := os.ReadFile(thread)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			set, value, _ := strings.Cut(line, ":\t")
+			if (set == "CapPrm" || set == "CapEff") && value != bindService {
+				t.Errorf("%s: %s, want %s", thread, line, bindService)
+			}
+		}
+	}
+	if r := f.run(helper, "tcpdial", address); !strings.HasPrefix(r.stdout, "ok") {
+		t.Errorf("nothing is forwarded: %v", r)
 	}
 }
 

@@ -6,6 +6,6 @@
 // asked to end, or the namespace is gone.
 //
 // What differs from slirp4netns: host ports may be IPv6, services see the client's own address, ports of the same
-// number do not end the process, and --enable-sandbox and --enable-seccomp confine the process with Landlock and a
-// filter on system calls rather than with a mount namespace. --enable-seccomp alone does the same.
+// number do not end the process, and --enable-sandbox and --enable-seccomp confine the process with Landlock, without
+// capabilities, and with a filter on system calls, rather than with a mount namespace.
 package slirp4netns

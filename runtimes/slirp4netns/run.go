@@ -331,8 +331,9 @@ func (o *Options) confine(log *slog.Logger) {
 	var measures []confine.Measure
 	if o.Sandbox {
 		measures = append(measures, confine.NoNewPrivileges, confine.Landlock)
-		if len(o.Networks) == 0 {
-			measures = append(measures, confine.NotDumpable) // else the daemon could not see who asks it
+		if len(o.Networks) == 0 { // else the daemon could not see who asks it, nor routes be set again for a new daemon
+			measures = append(measures, confine.NotDumpable)
+			o.dropCapabilities(log)
 		}
 	}
 	if o.Seccomp {
@@ -345,5 +346,12 @@ func (o *Options) confine(log *slog.Logger) {
 	_, warnings := confine.Daemon.With(measures).Apply(paths) // it does what the daemon does
 	for _, w := range warnings {
 		log.Warn(w.Error())
+	}
+}
+
+// dropCapabilities leaves what slirp4netns keeps: to bind ports below 1024 where the caller's user namespace allows it.
+func (o *Options) dropCapabilities(log *slog.Logger) {
+	if err := confine.KeepCapabilities(unix.CAP_NET_BIND_SERVICE); err != nil {
+		log.Warn(err.Error())
 	}
 }
