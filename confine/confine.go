@@ -84,10 +84,10 @@ type Paths struct {
 type Profile struct {
 	name     string
 	measures []Measure
-	calls    []uint32 // system calls besides those of the Go runtime and of glibc
-	families []uint32 // of socket(2)
-	children bool     // processes of its own, and programs, but no namespaces for them
-	readOnly bool     // opens files for reading only
+	calls    [][]uint32 // system calls besides those of the Go runtime and of glibc, in several lists
+	families []uint32   // of socket(2)
+	children bool       // processes of its own, and programs, but no namespaces for them
+	readOnly bool       // opens files for reading only
 }
 
 // errUnsupported says that the kernel or the architecture has no such measure.

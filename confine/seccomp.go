@@ -103,8 +103,13 @@ func (p Profile) seccompProgram() ([]bpf.RawInstruction, error) {
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1},
 		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
 	)
-	for _, n := range slices.Concat(runtimeCalls, p.calls) {
+	for _, n := range p.allowed() {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: 1}, allow)
 	}
 	return bpf.Assemble(append(program, deny))
+}
+
+// allowed are the numbers of the system calls that the profile lets through whatever their arguments.
+func (p Profile) allowed() []uint32 {
+	return slices.Concat(append([][]uint32{runtimeCalls, archRuntimeCalls}, p.calls...)...)
 }

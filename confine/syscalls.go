@@ -2,43 +2,42 @@
 
 package confine
 
-import (
-	"slices"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // The profiles. A daemon carries traffic and keeps a store; the helper starts agents, which enter network namespaces
 // and make interfaces, rules and sockets there (they inherit its profile); the opener opens namespaces for it.
 var (
 	Daemon = Profile{
-		name: "the daemon", measures: All, calls: slices.Concat(fileCalls, socketCalls),
+		name: "the daemon", measures: All, calls: [][]uint32{fileCalls, archFileCalls, socketCalls},
 		families: []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK},
 	}
 	Helper = Profile{
 		name: "the daemon's helper", measures: All, children: true,
-		calls: slices.Concat(
-			[]uint32{unix.SYS_SETNS, unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_SETSID},
-			fileCalls,
-			socketCalls,
-		),
+		calls: [][]uint32{
+			{unix.SYS_SETNS, unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_SETSID},
+			fileCalls, archFileCalls, socketCalls,
+		},
 		families: []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET},
 	}
 	Opener = Profile{
 		name: "the daemon's opener", measures: []Measure{NoNewPrivileges, NotDumpable, Seccomp}, readOnly: true,
-		calls: append([]uint32{
-			unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_STATX, unix.SYS_READLINKAT, unix.SYS_SOCKETPAIR,
-			unix.SYS_SENDMSG,
-			unix.SYS_RECVMSG, unix.SYS_GETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_SHUTDOWN,
-		}, archOpenerCalls...),
+		calls: [][]uint32{
+			{
+				unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_STATX, unix.SYS_READLINKAT, unix.SYS_SOCKETPAIR,
+				unix.SYS_SENDMSG,
+				unix.SYS_RECVMSG, unix.SYS_GETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_SHUTDOWN,
+			},
+			archOpenerCalls,
+		},
 	}
 )
 
 // The lists hold the numbers of what these processes, the Go runtime and (where the program is linked with it) glibc
 // call, with neighbours that a later version may take instead. Not among them is whatever mounts, traces, loads code
-// into the kernel or changes who the process is.
+// into the kernel or changes who the process is. They are joined where a filter is made (Profile.allowed): joined
+// here, they would be so at every start of the program.
 var (
-	runtimeCalls = append([]uint32{
+	runtimeCalls = []uint32{
 		// Memory.
 		unix.SYS_BRK, unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MPROTECT, unix.SYS_MREMAP, unix.SYS_MADVISE,
 		unix.SYS_MINCORE,
@@ -73,8 +72,8 @@ var (
 		unix.SYS_SIGNALFD4,
 		unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_PWAIT2, unix.SYS_PPOLL,
 		unix.SYS_PSELECT6,
-	}, archRuntimeCalls...)
-	fileCalls = append([]uint32{
+	}
+	fileCalls = []uint32{
 		unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_LSEEK, unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_STATFS,
 		unix.SYS_STATX, unix.SYS_GETDENTS64,
 		unix.SYS_READLINKAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_GETCWD, unix.SYS_FSYNC,
@@ -84,7 +83,7 @@ var (
 		unix.SYS_UTIMENSAT, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT, unix.SYS_SYMLINKAT, unix.SYS_RENAMEAT,
 		unix.SYS_RENAMEAT2,
 		unix.SYS_INOTIFY_INIT1, unix.SYS_INOTIFY_ADD_WATCH, unix.SYS_INOTIFY_RM_WATCH,
-	}, archFileCalls...)
+	}
 	// socket(2) itself depends on the family.
 	socketCalls = []uint32{
 		unix.SYS_SOCKETPAIR, unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_ACCEPT, unix.SYS_ACCEPT4, unix.SYS_CONNECT,

@@ -4,7 +4,7 @@ package confine
 
 const auditArch = 0
 
-var runtimeCalls []uint32
+var runtimeCalls, archRuntimeCalls []uint32
 
 // The profiles, without lists of system calls for this architecture.
 var (

@@ -36,18 +36,24 @@ func (r *redactor) add(secrets ...string) {
 	}
 }
 
-// forms are those that secrets have in texts, and what stays of them.
-var forms = []struct {
-	form *regexp.Regexp
+// A form is one that secrets have in texts, and what stays of them.
+type form struct {
+	find *regexp.Regexp
 	with string
-}{
-	{regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + redacted + "@"},
-	// user and password of a URL
-	{regexp.MustCompile(`[?#&][\w-]*(?:token|key|secret|password)[\w-]*=[^&\s"']+`), redacted},
-	{regexp.MustCompile(`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api_?key|credential)[\w-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;"']+)`), "${1}" + redacted},
-	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`), "${1} " + redacted},
-	{regexp.MustCompile(`\b[A-Za-z0-9+/]{42,43}=`), redacted}, // a key of 32 bytes
 }
+
+// forms are compiled for the first text, not at every start of the program.
+var forms = sync.OnceValue(func() []form {
+	return []form{
+		{regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + redacted + "@"},
+		// user and password of a URL
+		{regexp.MustCompile(`[?#&][\w-]*(?:token|key|secret|password)[\w-]*=[^&\s"']+`), redacted},
+		{regexp.MustCompile(`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api_?key|credential)[\w-]*["']?\s*[=:]\s*)` +
+			`("[^"]*"|'[^']*'|[^\s,;"']+)`), "${1}" + redacted},
+		{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`), "${1} " + redacted},
+		{regexp.MustCompile(`\b[A-Za-z0-9+/]{42,43}=`), redacted}, // a key of 32 bytes
+	}
+})
 
 // clean is a text without secrets.
 func (r *redactor) clean(text string) string {
@@ -58,8 +64,8 @@ func (r *redactor) clean(text string) string {
 	for _, s := range known {
 		text = strings.ReplaceAll(text, s, redacted)
 	}
-	for _, f := range forms {
-		text = f.form.ReplaceAllString(text, f.with)
+	for _, f := range forms() {
+		text = f.find.ReplaceAllString(text, f.with)
 	}
 	return text
 }

@@ -92,6 +92,7 @@ func commandTree(word string) *cobra.Command {
 	all := makers()
 	if one := all[word]; one != nil {
 		root.AddCommand(one())
+		root.CompletionOptions.DisableDefaultCmd = true // `usernet completion` is a word of its own
 	} else {
 		for _, each := range all {
 			root.AddCommand(each())

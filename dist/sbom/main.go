@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/base64"
@@ -16,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"runtime/debug"
@@ -96,17 +98,49 @@ func write(w io.Writer, binary []byte) error {
 	})
 }
 
-// builds is the build information of the binary and of what is embedded in it: embedded files are in it as they are.
+// builds is the build information of the binary and of what is embedded in it, which is there as it is or compressed by
+// gzip(1).
 func builds(binary []byte) (found []*debug.BuildInfo) {
-	magic := []byte("\x7fELF")
-	for at := 0; ; at += len(magic) {
-		next := bytes.Index(binary[at:], magic)
-		if next < 0 {
-			return found
-		}
-		at += next
+	for at := range occurrences(binary, elf) {
 		if info, err := buildinfo.Read(bytes.NewReader(binary[at:])); err == nil {
 			found = append(found, info)
+		}
+	}
+	for at := range occurrences(binary, gzipped) {
+		r, err := gzip.NewReader(bytes.NewReader(binary[at:]))
+		if err != nil {
+			continue
+		}
+		r.Multistream(false)
+		program, err := io.ReadAll(r)
+		if err != nil {
+			continue // bytes that look like a beginning
+		}
+		if info, err := buildinfo.Read(bytes.NewReader(program)); err == nil {
+			found = append(found, info)
+		}
+	}
+	return found
+}
+
+// What a program begins with, and what gzip(1) writes first: its two bytes, and the method of compression.
+var (
+	elf     = []byte("\x7fELF")
+	gzipped = []byte("\x1f\x8b\x08")
+)
+
+// occurrences are the positions of what in b.
+func occurrences(b, what []byte) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for at := 0; ; at += len(what) {
+			next := bytes.Index(b[at:], what)
+			if next < 0 {
+				return
+			}
+			at += next
+			if !yield(at) {
+				return
+			}
 		}
 	}
 }
