@@ -38,7 +38,10 @@ type Backend struct {
 	aliveGone chan struct{}
 
 	health healthState
-	last   State // of the store, as it was seen last; Watch's, of which there is one
+
+	// What Watch has seen, of which there is one: the store's last state, and when each row was last changed.
+	last State
+	seen map[string]Revision
 
 	watching sync.Mutex // held while Watch runs
 }
@@ -56,7 +59,7 @@ func New(store Store, config Config) *Backend {
 	if config.Log == nil {
 		config.Log = slog.Default()
 	}
-	b := &Backend{config: config, store: store, aliveGone: make(chan struct{}, 1)}
+	b := &Backend{config: config, store: store, aliveGone: make(chan struct{}, 1), seen: map[string]Revision{}}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.health.since = time.Now()
 	return b

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Revision is when a key was last changed, in the store's own unit. It is of use for comparing with == only.
+// Revision is when a key was last changed, in the store's own unit. That of one key only grows, unless a backup was
+// restored.
 type Revision uint64
 
 // Conditions of Put and Delete besides the revision that a key has to have.

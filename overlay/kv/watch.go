@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,6 +129,7 @@ func (b *Backend) pass(event Event, yield func(table.Event, error) bool) bool {
 	case EventList:
 		return b.passList(event, yield)
 	case EventDelete:
+		delete(b.seen, event.Pair.Key)
 		b.aliveChanged(event.Pair.Key)
 		return yield(table.Event{Kind: table.EventRow, Row: table.Row{Key: event.Pair.Key, Deleted: true}}, nil)
 	default:
@@ -136,6 +138,7 @@ func (b *Backend) pass(event Event, yield func(table.Event, error) bool) bool {
 			b.health.unreadable(err)
 			return true
 		}
+		b.seen[row.Key] = event.Pair.Revision
 		if row.Incarnation != b.config.Incarnation {
 			b.aliveChanged(row.Key)
 		}
@@ -145,12 +148,12 @@ func (b *Backend) pass(event Event, yield func(table.Event, error) bool) bool {
 
 // passList yields a list between its marks.
 func (b *Backend) passList(event Event, yield func(table.Event, error) bool) bool {
-	rewound := b.last != (State{}) && (event.State.ID != b.last.ID || event.State.Revision < b.last.Revision)
+	rewound := b.isRewound(event)
 	if rewound {
 		b.config.Log.Warn("the cluster's store is older than it was: a backup was restored", "store", b.config.URL,
 			"revision", event.State.Revision, "before", b.last.Revision)
 	}
-	b.last = event.State
+	b.last, b.seen = event.State, make(map[string]Revision, len(event.List))
 	b.health.listed()
 	if !yield(table.Event{Kind: table.EventReset, Rewound: rewound}, nil) {
 		return false
@@ -161,11 +164,24 @@ func (b *Backend) passList(event Event, yield func(table.Event, error) bool) boo
 			b.health.unreadable(err)
 			continue
 		}
+		b.seen[row.Key] = p.Revision
 		if !yield(table.Event{Kind: table.EventRow, Row: row}, nil) {
 			return false
 		}
 	}
 	return yield(table.Event{Kind: table.EventSynced}, nil)
+}
+
+// isRewound says whether a list is of an older state than what was seen before: a backup was restored. The store's
+// revision alone does not tell where other hosts have listed first: what they put again, and new leases, may have taken
+// it beyond the last one already. The rows that they put have lower revisions than before all the same, since the
+// revisions of what is lost are given again.
+func (b *Backend) isRewound(list Event) bool {
+	if b.last == (State{}) {
+		return false
+	}
+	return list.State.ID != b.last.ID || list.State.Revision < b.last.Revision ||
+		slices.ContainsFunc(list.List, func(p Pair) bool { return p.Revision < b.seen[p.Key] })
 }
 
 // aliveChanged has keepAlive look after this host's alive/ row, if key is it.

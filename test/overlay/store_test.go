@@ -98,26 +98,11 @@ func TestStoreCompacted(t *testing.T) {
 	w, stop := started(t, stores[0])
 	defer stop()
 	c := w.hosts[2]
-	rootIn(t, c.ns(), "nft", "table ip nostore {\n chain out { type filter hook output priority 0; ip daddr "+storeHost+" drop; }\n}")
-	blocked := true
-	unblock := func() {
-		if blocked {
-			rootIn(t, c.ns(), "nft", "delete table ip nostore")
-			blocked = false
-		}
-	}
-	t.Cleanup(unblock)
+	unblock := c.withoutStore()
 	w.hosts[0].ok("network", "create", "-d", "overlay", "missed")
 	w.hosts[1].idle("t4", "--network", "ov")
 	w.hosts[0].pings("t1", "t4")
-	status := etcdctl(t, "endpoint", "status", "--write-out", "fields")
-	var revision int
-	if _, text, ok := strings.Cut(status, `"Revision" : `); !ok {
-		t.Fatal(status)
-	} else if _, err := fmt.Sscan(text, &revision); err != nil {
-		t.Fatal(status)
-	}
-	etcdctl(t, "compact", fmt.Sprint(revision))
+	etcdctl(t, "compact", fmt.Sprint(revisionOfEtcd(t)))
 	unblock()
 	c.seesContainers("ov", "t1", "t2", "t3", "t4")
 	c.pings("t3", "t4")
@@ -142,8 +127,37 @@ func etcdctl(t testing.TB, args ...string) string {
 	return string(out)
 }
 
+// revisionOfEtcd is how many changes etcd has seen.
+func revisionOfEtcd(t testing.TB) (revision int) {
+	t.Helper()
+	status := etcdctl(t, "endpoint", "status", "--write-out", "fields")
+	if _, text, ok := strings.Cut(status, `"Revision" : `); !ok {
+		t.Fatal(status)
+	} else if _, err := fmt.Sscan(text, &revision); err != nil {
+		t.Fatal(status)
+	}
+	return revision
+}
+
+// withoutStore cuts a host off from the store, and from nothing else, until unblock is called or the test ends.
+func (h *host) withoutStore() (unblock func()) {
+	h.t.Helper()
+	rootIn(h.t, h.ns(), "nft", "table ip nostore {\n chain out { type filter hook output priority 0; ip daddr "+storeHost+
+		" drop; }\n}")
+	blocked := true
+	unblock = func() {
+		if blocked {
+			rootIn(h.t, h.ns(), "nft", "delete table ip nostore")
+			blocked = false
+		}
+	}
+	h.t.Cleanup(unblock)
+	return unblock
+}
+
 // TestStoreRestored puts etcd back to an older backup under traffic. What the backup lacks is there again on all hosts
-// and in the store: a network with containers and one without. What was removed since does not come back.
+// and in the store: a network with containers and one without. What was removed since does not come back. The host that
+// made the networks reaches the store when others have put theirs again, and the store has seen more changes than ever.
 func TestStoreRestored(t *testing.T) {
 	w, stop := started(t, stores[0])
 	defer stop()
@@ -160,6 +174,23 @@ func TestStoreRestored(t *testing.T) {
 	c.ok("rm", "-f", "t3")
 	a.seesContainers("used", "t5")
 	a.seesContainers("ov", "t1", "t2", "t4")
+	inStore := func(what ...string) {
+		t.Helper()
+		eventually(t, func() error {
+			keys := etcdctl(t, "get", "--prefix", "/usernet/", "--keys-only")
+			for _, key := range what {
+				if !strings.Contains(keys, key) {
+					return fmt.Errorf("the store does not have %s:\n%s", key, keys)
+				}
+			}
+			return nil
+		})
+	}
+	addrs := []string{"/" + b.address("t4", "eth0").String(), "/" + c.address("t5", "eth0").String()}
+	inStore(addrs...)
+	before := revisionOfEtcd(t)
+
+	unblock := a.withoutStore()
 	w.kill()
 	if err := os.RemoveAll(filepath.Join(w.dir, "etcd")); err != nil {
 		t.Fatal(err)
@@ -168,17 +199,14 @@ func TestStoreRestored(t *testing.T) {
 	etcdctl(t, "snapshot", "restore", backup, "--name", "s1", "--data-dir", filepath.Join(w.dir, "etcd"),
 		"--initial-cluster", "s1="+peer, "--initial-advertise-peer-urls", peer)
 	w.restart()
-	inStore := func() error {
-		keys := etcdctl(t, "get", "--prefix", "/usernet/", "--keys-only")
-		for name, id := range ids {
-			if !strings.Contains(keys, "/nets/"+id) {
-				return fmt.Errorf("the store does not have network %s:\n%s", name, keys)
-			}
-		}
-		return nil
+	inStore(addrs...)
+	for revisionOfEtcd(t) <= before {
+		etcdctl(t, "put", "/another/program", "writes")
 	}
-	eventually(t, inStore)
-	w.each(func(h *host) { // as they stay: nobody takes back what another has put
+	unblock()
+
+	inStore("/nets/"+ids["used"], "/nets/"+ids["unused"])
+	w.each(func(h *host) {
 		h.seesContainers("ov", "t1", "t2", "t4")
 		h.seesContainers("used", "t5")
 		for name, id := range ids {
