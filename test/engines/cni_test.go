@@ -23,11 +23,11 @@ func (u *user) daemon() (log string, end func(syscall.Signal)) {
 	return log, end
 }
 
-// TestPodmanOverCNI has Podman's CNI backend call the plugin: names, addresses, ports, several networks, and a daemon's
-// end.
-func TestPodmanOverCNI(t *testing.T) {
-	p := newPodman(t, "crun")
-	_, end := p.daemon()
+// newCNIPodman is Podman with its CNI backend, and the networks un1 and un2 over the plugin. end ends the daemon.
+func newCNIPodman(t *testing.T) (p *podman, end func(syscall.Signal)) {
+	t.Helper()
+	p = newPodman(t, "crun")
+	_, end = p.daemon()
 	config := filepath.Join(p.dir, "home/.config")
 	plugins, networks := filepath.Join(p.dir, "cni"), filepath.Join(config, "cni/net.d")
 	for _, dir := range []string{plugins, networks} {
@@ -54,6 +54,13 @@ func TestPodmanOverCNI(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return p, end
+}
+
+// TestPodmanOverCNI has Podman's CNI backend call the plugin: names, addresses, ports, several networks, and a daemon's
+// end.
+func TestPodmanOverCNI(t *testing.T) {
+	p, end := newCNIPodman(t)
 	p.ok("podman", "run", "-d", "--name", "web", "--network", "un1", "--network-alias", "shop", "-p", "18490:80",
 		"bb:1",
 		"httpd", "-f", "-p", "80", "-h", "/var/www")

@@ -353,6 +353,7 @@ func TestTAPInABridge(t *testing.T) {
 	if !regexp.MustCompile(`"Role": "uplink"`).MatchString(out) || !strings.Contains(out, `"Learned"`) {
 		t.Errorf("what is learned at the uplink is not shown: %s", out)
 	}
+	a.tagsForeign(b, "near")
 	// Nobody outside reaches the host by the network's gateway.
 	gateway := regexp.MustCompile(`\b169\.254\.\d+\.\d+\b`).FindString(a.exec("one", "ip", "route").stdout)
 	rootIn(t, lanNS, "ip", "addr", "add", "169.254.0.1/16", "dev", "lan0")

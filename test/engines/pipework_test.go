@@ -1,0 +1,105 @@
+package engines
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestPipeworksJobsForPodman gives running containers of Podman's what pipework gives, and takes it away: one that the
+// CNI plugin attached, one of no network of Podman's that `usernet attach` has attached by its process, and one whose
+// connection is slirp4netns's place.
+func TestPipeworksJobsForPodman(t *testing.T) {
+	p, end := newCNIPodman(t)
+	p.ok(usernet, "network", "create", "mynet")
+	p.ok(usernet, "network", "create", "--subnet", "10.61.0.0/24", "--gateway", "10.61.0.254", "office")
+	p.ok(usernet, "run", "-d", "--name", "far", "--network", "name=office,ip=10.61.0.9", "--", "busybox", "sleep",
+		"100000")
+	p.ok(usernet, "run", "-d", "--name", "far20", "--network", "name=office,ip=10.61.0.20,vlan=20", "--", "busybox",
+		"sleep", "100000")
+	p.ok("podman", "run", "-d", "--name", "cni", "--network", "un1", "bb:1", "sleep", "1000")
+	p.ok("podman", "run", "-d", "--name", "none", "--network", "none", "bb:1", "sleep", "1000")
+	p.ok(usernet, "attach", "--pid", p.ok("podman", "inspect", "-f", "{{.State.Pid}}", "none"), "--name", "none",
+		"--network", "mynet")
+	v := *p.user
+	v.environ = append(v.environ, "USERNET_NETWORK=mynet", "USERNET_NAME=slirp")
+	v.ok("podman", "run", "-d", "--name", "slirp", "--network", "slirp4netns", "bb:1", "sleep", "1000")
+	for i, name := range []string{"cni", "none", "slirp"} {
+		t.Run(name, func(t *testing.T) {
+			u := *p.user
+			u.t = t
+			c := connected{&u, name, fmt.Sprint("10.61.0.", 70+i), fmt.Sprint("02:00:5e:10:00:7", i)}
+			before := c.in("ip", "route")
+			c.connect()
+			c.reaches("10.61.0.9")
+			end(syscall.SIGKILL)
+			_, end = p.daemon()
+			c.reaches("10.61.0.9")
+			c.look()
+			c.disconnect(before)
+			u.ok(usernet, "network", "connect", "--vlan", "20", "office", name)
+			c.reaches("10.61.0.20")
+			if r := u.try("podman", "exec", name, "ping", "-c1", "-W1", "10.61.0.9"); r.code == 0 {
+				t.Errorf("a container of a VLAN reaches one of none: %v", r)
+			}
+			c.disconnect(before)
+			if r := u.try(usernet, "network", "connect", "--dhcp", "office", name); r.code == 0 ||
+				!strings.Contains(r.stderr, "no DHCP server") {
+				t.Errorf("DHCP on a network without: %v", r)
+			}
+		})
+	}
+	p.ok("podman", "rm", "--force", "--time", "0", "cni", "none", "slirp")
+	p.ok(usernet, "rm", "-f", "far", "far20")
+	p.nothing("podman rm")
+}
+
+// connected is a container of Podman's that is connected to the network office.
+type connected struct {
+	*user
+	name, ip, mac string
+}
+
+func (c connected) in(command ...string) string {
+	c.t.Helper()
+	return c.ok("podman", append([]string{"exec", c.name}, command...)...)
+}
+
+func (c connected) connect() {
+	c.t.Helper()
+	c.ok(usernet, "network", "connect", "--ip", c.ip, "--mac-address", c.mac, "--interface", "lan0", "--route",
+		"10.99.0.0/16=10.61.0.9", "--route", "10.98.0.1/32", "--gw-priority", "5", "office", c.name)
+	c.look()
+}
+
+// look checks what the container has by being connected.
+func (c connected) look() {
+	c.t.Helper()
+	shown := c.in("ip", "addr", "show", "lan0") + "\n" + c.in("ip", "route")
+	for _, want := range []string{
+		"inet " + c.ip + "/24", c.mac, "10.99.0.0/16 via 10.61.0.9 dev lan0", "10.98.0.1 dev lan0",
+		"default via 10.61.0.254 dev lan0",
+	} {
+		if !strings.Contains(shown, want) {
+			c.t.Errorf("no %q: %s", want, shown)
+		}
+	}
+}
+
+func (c connected) reaches(address string) {
+	c.t.Helper()
+	c.answers(" 0% packet loss", "podman", "exec", c.name, "ping", "-c1", "-W2", address)
+}
+
+// disconnect takes the network away, and checks that the routes are those of before.
+func (c connected) disconnect(before string) {
+	c.t.Helper()
+	c.ok(usernet, "network", "disconnect", "office", c.name)
+	if after := c.in("ip", "route"); after != before {
+		c.t.Errorf("routes before:\n%s\nand after:\n%s", before, after)
+	}
+	if r := c.try("podman", "exec", c.name, "ip", "addr", "show", "lan0"); r.code == 0 {
+		c.t.Errorf("the interface is still there: %v", r)
+	}
+}
