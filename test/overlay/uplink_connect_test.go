@@ -98,8 +98,8 @@ func TestPipeworksJobsOnAPhysicalNetwork(t *testing.T) {
 	h.ok("network", "rm", "lan")
 }
 
-// tagsForeign has a process that usernet did not start, on host h, and a container that runs, on another, in one VLAN of
-// the network lan of both; untagged is a container of the other's in none.
+// tagsForeign has a process that usernet did not start, on host h, and a container that runs, on another, in one VLAN
+// of the network lan of both; untagged is a container of the other's in none.
 func (h *host) tagsForeign(other *host, untagged string) {
 	h.t.Helper()
 	h.ok("network", "create", "mynet")
