@@ -69,8 +69,8 @@ fuzz: ## run each fuzz target for $(FUZZTIME)
 soak: ## mixed load over 50 containers with faults for SOAK (1h), as an ordinary user
 	@USERNET_SOAK=$(or $(SOAK),1h) $(AS_USER) scripts/soak.sh
 
-vm: ## virtual machines: its clock is set and it is suspended; of arm64; as a guest (scripts/vm.sh says what they need)
-	@scripts/vm.sh arm64 & arm64=$$!; result=0; scripts/vm.sh && scripts/vm-guests.sh || result=1; wait $$arm64 && exit $$result
+vm: ## virtual machines: its clock is set and it is suspended; limits; of arm64; as a guest (scripts/vm.sh says what they need)
+	@scripts/vm.sh arm64 & arm64=$$!; result=0; scripts/vm.sh && scripts/vm.sh limits && scripts/vm-guests.sh || result=1; wait $$arm64 && exit $$result
 
 vuln: ## look for known vulnerabilities in what is called, with the database at VULNDB (vuln.go.dev; file:///DIR)
 	@VULNDB="$(VULNDB)" scripts/vuln.sh

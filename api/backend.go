@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/internal/openmetrics"
 	"github.com/usernet/usernet/internal/ports"
 	"github.com/usernet/usernet/network"
@@ -59,6 +60,10 @@ type Backend interface {
 	RenameContainer(ctx context.Context, ref, name string) error
 	// WaitContainer returns the exit status once the condition is met. It fails where the daemon ends first.
 	WaitContainer(ctx context.Context, ref string, condition WaitCondition) (int, error)
+	// UpdateContainer changes limits and restart policy, at once where it runs.
+	UpdateContainer(ctx context.Context, ref string, q UpdateRequest) error
+	// Usage is what a container uses by its cgroup; nil where it has none.
+	Usage(ref string) (*cgroup.Usage, error)
 	// ReportHealth takes what a container's health check says, where pid is still its first process.
 	ReportHealth(ctx context.Context, ref string, pid int, h network.Health) error
 	// Health is how a container is; nil where it has no check, or does not run.
@@ -122,6 +127,12 @@ type Backend interface {
 	Metrics() []openmetrics.Family
 	// Shutdown asks the daemon to end, as SIGTERM does.
 	Shutdown()
+}
+
+// UpdateRequest changes a container.
+type UpdateRequest struct {
+	Resources network.Resources      // that are not 0; pids_limit -1: no limit
+	Restart   *network.RestartPolicy `json:",omitempty"` // nil: as it is
 }
 
 // Started tells the daemon which processes a container consists of.
@@ -251,6 +262,15 @@ type Info struct {
 	Counters                    map[string]json.Number
 	Budgets                     Budgets
 	BGP                         []BGPNeighbor `json:",omitempty"` // routers that the daemon speaks to
+	Cgroups                     Cgroups
+}
+
+// Cgroups says whether containers can have limits.
+type Cgroups struct {
+	Root        string   `json:",omitempty"` // directory of the cgroup that was delegated to the daemon
+	Controllers []string `json:",omitempty"` // of memory, cpu and pids
+	Error       string   `json:",omitempty"` // why there are none
+	Fix         string   `json:",omitempty"` // what to do about it
 }
 
 // BGPNeighbor is a router that the daemon speaks BGP to.

@@ -254,6 +254,11 @@ func (c *Client) ContainerStartAgain(ctx context.Context, ref string) error {
 	return c.Do(ctx, "POST", path("/usernet/containers", ref, "again"), nil, nil)
 }
 
+// ContainerUpdate changes a container's limits and restart policy.
+func (c *Client) ContainerUpdate(ctx context.Context, ref string, q UpdateRequest) error {
+	return c.Do(ctx, "POST", path("/usernet/containers", ref, "update"), q, nil)
+}
+
 // ContainerKill sends a signal ("" means KILL).
 func (c *Client) ContainerKill(ctx context.Context, ref, signal string) error {
 	return c.Do(ctx, "POST", withQuery(path("/usernet/containers", ref, "kill"), url.Values{"signal": {signal}}), nil,

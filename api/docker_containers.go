@@ -45,6 +45,7 @@ func (s *Server) dockerContainerRoutes() []dockerRoute {
 			func(r *http.Request) error {
 				return s.b.RenameContainer(r.Context(), ref(r), r.URL.Query().Get("name"))
 			})},
+		{"POST /containers/{ref}/update", nil, nil, s.updateContainer},
 		{"POST /containers/{ref}/wait", kind("string", "condition"), nil, s.waitContainer},
 		{"DELETE /containers/{ref}", kind("boolean", "force", "v", "link"), nil, empty(http.StatusNoContent,
 			s.removeContainer)},

@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
+	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/internal/errdefs"
 
 	"github.com/moby/moby/api/types/events"
@@ -93,8 +95,13 @@ func (s *Server) systemInfo() system.Info {
 			Log:           []string{"json-file"},
 		},
 		LoggingDriver:   "json-file",
-		CgroupDriver:    "none",
+		CgroupDriver:    cgroupDriver(i.Cgroups),
 		CgroupVersion:   cgroupVersion(),
+		MemoryLimit:     slices.Contains(i.Cgroups.Controllers, cgroup.Memory),
+		SwapLimit:       slices.Contains(i.Cgroups.Controllers, cgroup.Memory),
+		CPUCfsQuota:     slices.Contains(i.Cgroups.Controllers, cgroup.CPU),
+		CPUCfsPeriod:    slices.Contains(i.Cgroups.Controllers, cgroup.CPU),
+		PidsLimit:       slices.Contains(i.Cgroups.Controllers, cgroup.Pids),
 		KernelVersion:   kernel(),
 		OSType:          "linux",
 		OperatingSystem: "usernet",
@@ -114,6 +121,14 @@ func (s *Server) systemInfo() system.Info {
 		NGoroutines:     runtime.NumGoroutine(),
 		NFd:             openDescriptors(),
 	}
+}
+
+// cgroupDriver is how containers are limited, in Docker's words.
+func cgroupDriver(c Cgroups) string {
+	if c.Root == "" {
+		return "none"
+	}
+	return "cgroupfs"
 }
 
 // cgroupVersion is 2 where the unified hierarchy is mounted (cgroups(7)), else 1.

@@ -137,6 +137,7 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 			Restarting: c.Status == network.Restarting,
 			Pid:        c.Pid,
 			ExitCode:   c.ExitCode,
+			OOMKilled:  c.OOMKilled,
 			Error:      c.Error,
 			StartedAt:  c.Started.Format(time.RFC3339Nano),
 			FinishedAt: c.Finished.Format(time.RFC3339Nano),
@@ -187,7 +188,17 @@ func dockerInspect(c *network.Container, bound []Published, logPath string) cont
 	}
 	addPorts(&r, c, bound)
 	addMounts(&r, c)
+	addResources(&r, c)
 	return r
+}
+
+// addResources adds c's limits.
+func addResources(r *container.InspectResponse, c *network.Container) {
+	h := r.HostConfig
+	h.Memory, h.MemorySwap, h.NanoCPUs = c.Resources.Memory, c.Resources.MemorySwap, c.Resources.NanoCPUs
+	if c.Resources.PidsLimit > 0 {
+		h.PidsLimit = &c.Resources.PidsLimit
+	}
 }
 
 // addMounts adds what c has of files besides its root.

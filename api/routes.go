@@ -217,6 +217,11 @@ func (s *Server) processRoutes() []route {
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.RestartContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
 			}, parameter{"t", "integer", "as for stop", false}, signal("the container's own")),
+		on("POST", "/usernet/containers/{ref}/update",
+			"Change limits that are not 0 (pids_limit -1: no limit), and the restart policy, at once where the container runs",
+			func(r *http.Request, q UpdateRequest) (none, error) {
+				return none{}, s.b.UpdateContainer(r.Context(), ref(r), q)
+			}),
 		on("POST", "/usernet/containers/{ref}/stop", "End a container with a signal, and with KILL after a time",
 			func(r *http.Request, _ none) (none, error) {
 				return none{}, s.b.StopContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))

@@ -121,7 +121,7 @@ func (d *Daemon) endRestart(id, reason string) (*network.Container, error) {
 	changed := false
 	c, err := d.model.UpdateContainer(id, func(c *network.Container) error {
 		if changed = c.Status == network.Restarting; changed {
-			c.Status, c.Error = network.Exited, reason
+			c.Status, c.Error, c.Cgroup = network.Exited, reason, ""
 			c.Stopped = c.Stopped || reason == ""
 		}
 		return nil
@@ -176,7 +176,7 @@ func (d *Daemon) startAgain(ctx context.Context, id string, why cause) (bool, er
 	case c.Status == network.Running || policy && (c.Status != network.Restarting || ctx.Err() != nil):
 		s.mu.Unlock()
 		return false, nil
-	case c.Status == network.Created:
+	case c.Status == network.Created && c.Resources.IsZero():
 		err = errdefs.Conflict("container %s is being started", c.Name)
 	case d.cfg.Starter == nil:
 		err = errdefs.NotImplemented("this daemon starts no containers: it has no process that does")
@@ -223,6 +223,9 @@ func (d *Daemon) runStarter(c *network.Container, why cause) error {
 	if err != nil {
 		return err
 	}
+	if err := d.makeCgroup(c); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(d.ctx, startTimeout)
 	defer cancel()
 	return d.cfg.Starter.Start(ctx, c.ID)
@@ -233,7 +236,14 @@ func (d *Daemon) startFailed(id string, why error) error {
 	if d.ctx.Err() != nil {
 		return nil // the next daemon starts it
 	}
-	c, err := d.endRestart(id, why.Error())
+	c, err := d.model.Container(id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil // it was to be removed at its end
+	}
+	if err == nil && c.Status == network.Restarting {
+		d.removeCgroup(c)
+	}
+	c, err = d.endRestart(id, why.Error())
 	if err != nil || c.Status != network.Exited {
 		return err
 	}

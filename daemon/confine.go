@@ -43,7 +43,7 @@ func (d *Daemon) Confine(measures []confine.Measure) {
 		sockets = append(sockets, filepath.Dir(d.cfg.Socket))
 	}
 	inForce, warnings := confine.Daemon.With(measures).Apply(confine.Paths{
-		Write: []string{d.cfg.StateDir}, Sockets: sockets, Read: read, Devices: uplink.Nodes(),
+		Write: append(d.cgroupRoots(), d.cfg.StateDir), Sockets: sockets, Read: read, Devices: uplink.Nodes(),
 	})
 	d.confined.mu.Lock()
 	defer d.confined.mu.Unlock()

@@ -28,6 +28,9 @@ func (d *Daemon) CreateContainer(_ context.Context, spec network.ContainerSpec) 
 	if err := errors.Join(spec.Restart.Check(), spec.Health.Check()); err != nil {
 		return nil, nil, err
 	}
+	if err := d.checkResources(spec.Resources); err != nil {
+		return nil, nil, err
+	}
 	if spec.StopSignal != "" {
 		if _, err := parseSignal(spec.StopSignal); err != nil {
 			return nil, nil, err

@@ -10,10 +10,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/internal/openmetrics"
 	"github.com/usernet/usernet/internal/sockio"
@@ -71,6 +74,9 @@ type Config struct {
 	// OpenMacvtap opens a macvtap of this user's that was made after Confine, by its name; the file is the caller's.
 	// Nil: such ones stay closed.
 	OpenMacvtap func(name string) (*os.File, error)
+	// Cgroups has the cgroups of containers with limits; nil: there are none, because of NoCgroups.
+	Cgroups   *cgroup.Tree
+	NoCgroups error
 	// Cluster is how this host is a member of a cluster; nil: it is in none. Dir, Logger, Version, Changed and Event
 	// are the daemon's to set.
 	Cluster *cluster.Config
@@ -117,6 +123,7 @@ type Daemon struct {
 	importing sync.Mutex       // held while the model's networks are made equal to the members'
 	captures  captures
 	starts    openmetrics.Histogram // how long containers' starts took
+	oom       *fsnotify.Watcher     // of containers' memory; nil: there is none
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
@@ -215,6 +222,7 @@ func New(cfg Config) (*Daemon, error) {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
 	d.restore(received)
+	d.openCgroups()
 	d.resumeFlows(received.takeFlows())
 	d.shared.CloseAdopted()
 	d.startMember()
@@ -272,6 +280,9 @@ func (d *Daemon) Close() error {
 		s.mu.Unlock()
 	}
 	errs := append(d.closeBridges(), d.closeMember(), d.closeFlannel())
+	if d.oom != nil {
+		errs = append(errs, d.oom.Close())
+	}
 	d.uplinks.Close()
 	d.bgp.close()
 	errs = append(errs, d.dns.Close(), d.upstream.Close(), d.shared.Close(), d.watchdog.Close())

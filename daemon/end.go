@@ -48,6 +48,7 @@ func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) err
 		d.removeInterfaces(c)
 		defer s.dropNamespace()
 	}
+	d.removeCgroup(c)
 	endpoints := c.Endpoints
 	c, runsAgain, err := d.recordEnd(s, c, code)
 	if err != nil {
@@ -96,6 +97,7 @@ func (d *Daemon) recordEnd(
 			status = network.Restarting
 		}
 		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = status, code, time.Now(), 0, 0, 0
+		c.Cgroup = ""
 		if status == network.Restarting {
 			c.UserNSID = network.NamespaceID{} // it is gone, and its number may be another's soon
 		}

@@ -125,7 +125,7 @@ func (d *Daemon) StartExec(ctx context.Context, id string, detached bool, files 
 		e.spec.Stdin, e.spec.Stdout, e.spec.Stderr = false, false, false
 	}
 	d.containerEvent("exec_start: "+strings.Join(e.spec.Command, " "), c, map[string]string{"execID": id})
-	run, err := sandbox.RequestExec(ctx, d.containerDir(c.ID), e.spec, files)
+	run, err := sandbox.RequestExec(ctx, d.containerDir(c.ID), sandbox.ExecSocket, e.spec, files)
 	if err != nil {
 		code := 126
 		if x := new(sandbox.ExitError); errors.As(err, &x) {

@@ -3,12 +3,14 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
 
+	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/internal/errdefs"
 
 	"github.com/miekg/dns"
@@ -41,6 +43,7 @@ func (d *Daemon) Info() api.Info {
 	}
 	info.Budgets = d.budgets()
 	info.BGP = d.bgp.report()
+	info.Cgroups = d.cgroups()
 	info.Networks = len(d.model.Networks())
 	info.Confined, info.Warnings = d.confined.report()
 	if d.flannel != nil {
@@ -63,6 +66,20 @@ func (d *Daemon) Info() api.Info {
 		info.Counters[k] = json.Number(strconv.FormatUint(v, 10))
 	}
 	return info
+}
+
+// cgroups says whether containers can have limits.
+func (d *Daemon) cgroups() api.Cgroups {
+	switch {
+	case d.cfg.Cgroups != nil:
+		return api.Cgroups{Root: d.cfg.Cgroups.Root(), Controllers: d.cfg.Cgroups.Controllers()}
+	case d.cfg.NoCgroups != nil:
+		if u := new(cgroup.Unavailable); errors.As(d.cfg.NoCgroups, &u) {
+			return api.Cgroups{Error: u.Reason, Fix: u.Fix}
+		}
+		return api.Cgroups{Error: d.cfg.NoCgroups.Error()}
+	}
+	return api.Cgroups{}
 }
 
 // budgets says how descriptors and memory are divided.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/usernet/usernet/network"
@@ -128,7 +129,8 @@ func (d *Daemon) removeOrphanJobs() {
 		return // none yet
 	}
 	for _, e := range jobs {
-		if c, err := d.model.Container(e.Name()); err != nil || c.ID != e.Name() {
+		id, _, _ := strings.Cut(e.Name(), ".") // a socket's name has a suffix
+		if c, err := d.model.Container(id); err != nil || c.ID != id {
 			if err := os.Remove(filepath.Join(JobsDir(d.cfg.StateDir), e.Name())); err != nil {
 				d.log.Warn("file left behind", "path", e.Name(), "error", err)
 			}

@@ -34,7 +34,8 @@ type containerRuntime struct {
 	removed     chan struct{}      // closed when the container has been removed
 	again       restarting
 
-	health atomic.Pointer[network.Health] // nil: nothing was reported since it was started
+	health   atomic.Pointer[network.Health] // nil: nothing was reported since it was started
+	oomKills atomic.Uint64                  // processes killed for lack of memory since then that were told of
 
 	// life is the one from now to the container's next end; each end begins another.
 	life atomic.Pointer[life]

@@ -168,6 +168,7 @@ func containerOf(spec *ContainerSpec, id, name string) *Container {
 		Health:       spec.Health,
 		StopSignal:   spec.StopSignal,
 		StopTimeout:  clonePointer(spec.StopTimeout),
+		Resources:    spec.Resources.WithDefaults(),
 		Attached:     spec.Attached,
 		NetNS:        spec.NetNS,
 		NetNSID:      spec.NetNSID,

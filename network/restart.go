@@ -139,6 +139,9 @@ func (m *Model) addressAgain(c *Container, reserved map[string]*reservation) err
 	switch c.Status {
 	case Restarting:
 		return nil
+	case Created: // with the addresses that it was made with
+		c.Status = Restarting
+		return nil
 	case Exited:
 	default:
 		return errdefs.Conflict("container %s is %s", c.Name, c.Status)

@@ -73,6 +73,7 @@ type ContainerSpec struct {
 	Health       HealthCheck
 	StopSignal   string
 	StopTimeout  *int
+	Resources    Resources
 	Attached     bool
 	NetNS        string
 	NetNSID      NamespaceID

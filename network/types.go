@@ -109,6 +109,12 @@ type Container struct {
 	StopSignal  string      `json:"stop_signal,omitempty"`  // asks it to end; "" is TERM
 	StopTimeout *int        `json:"stop_timeout,omitempty"` // seconds from it to KILL; nil: 10, negative: without end
 
+	// Resources limit it by Cgroup, the directory of the limits while it runs; its processes are in a directory below.
+	// OOMKilled says that its latest run had no memory left, and the kernel has killed a process.
+	Resources Resources `json:"resources,omitzero"`
+	Cgroup    string    `json:"cgroup,omitempty"`
+	OOMKilled bool      `json:"oom_killed,omitempty"`
+
 	// Attached marks a sandbox that something else started; usernet never signals or ends it.
 	Attached bool   `json:"attached,omitempty"`
 	NetNS    string `json:"netns,omitempty"`  // path; empty means that of Pid

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/creack/pty"
@@ -28,19 +29,38 @@ type ExecRequest struct {
 	// Which of the streams come with the request, in this order; the others are /dev/null. With TTY, the output of the
 	// terminal is Stdout.
 	Stdin, Stdout, Stderr bool
+	// Spec says what is to run and how, in the place of all above but the streams; nil: they do. It is for one who acts
+	// for the user, which Secret shows. Such a command ends with the connection.
+	Spec   *Spec  `json:",omitempty"`
+	Secret string `json:",omitempty"`
 }
 
-// execMessage goes both ways once a request was made: the size of the terminal in, what becomes of the command out.
+// AddStreams gives spec the streams that came with the request as files, in the place of its own.
+func (q ExecRequest) AddStreams(spec *Spec, files []*os.File) {
+	spec.Stdin, spec.Stdout, spec.Stderr = nil, nil, nil
+	for _, s := range []struct {
+		is bool
+		at **os.File
+	}{{q.Stdin, &spec.Stdin}, {q.Stdout, &spec.Stdout}, {q.Stderr, &spec.Stderr}} {
+		if s.is && len(files) > 0 {
+			*s.at, files = files[0], files[1:]
+		}
+	}
+}
+
+// execMessage goes both ways once a request was made: the size of the terminal and signals in, what becomes of the
+// command out.
 type execMessage struct {
 	Rows, Cols uint16 `json:",omitempty"`
+	Signal     int    `json:",omitempty"`
 	Pid        int    `json:",omitempty"` // it runs
 	Ended      bool   `json:",omitempty"` // with Code; where it could not be started, with Error
 	Code       int    `json:",omitempty"`
 	Error      string `json:",omitempty"`
 }
 
-// execSocket is the name of the socket in a container's directory.
-const execSocket = "exec"
+// ExecSocket is the name of the socket in a container's directory.
+const ExecSocket = "exec"
 
 // ExecServer starts commands for ExecRequests.
 type ExecServer struct {
@@ -53,9 +73,9 @@ type ExecServer struct {
 // StartExec starts a command for a request. The files are those that came with it, which stay the caller's.
 type StartExec func(ctx context.Context, q ExecRequest, files []*os.File) (*Process, error)
 
-// ServeExec makes a socket in the container's directory dir, and calls start for each request, until Close.
-func ServeExec(dir string, start StartExec) (*ExecServer, error) {
-	d, path, err := socketPath(dir, execSocket)
+// ServeExec makes a socket with a name in the directory dir, and calls start for each request, until Close.
+func ServeExec(dir, name string, start StartExec) (*ExecServer, error) {
+	d, path, err := socketPath(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +99,12 @@ func ServeExec(dir string, start StartExec) (*ExecServer, error) {
 	return s, nil
 }
 
-// Close ends what waits, and waits for it. The commands have ended with the sandbox. Once more is no harm.
+// Close ends what waits, and waits for it. The commands have ended with the sandbox. Once more is no harm; a nil server
+// has nothing to end.
 func (s *ExecServer) Close() {
+	if s == nil {
+		return
+	}
 	_ = s.listener.Close()
 	s.cancel()
 	s.serves.Wait()
@@ -129,7 +153,13 @@ func serveExec(ctx context.Context, c *net.UnixConn, start StartExec) {
 			n, err := c.Read(buf)
 			var m execMessage
 			if err != nil || n == 0 || json.Unmarshal(buf[:n], &m) != nil {
+				if q.Spec != nil {
+					_ = p.Signal(syscall.SIGKILL) // or it has ended
+				}
 				return
+			}
+			if m.Signal != 0 {
+				_ = p.Signal(syscall.Signal(m.Signal))
 			}
 			if m.Rows > 0 && m.Cols > 0 {
 				p.resize(m.Rows, m.Cols)
@@ -157,9 +187,9 @@ type RemoteExec struct {
 	conn *net.UnixConn
 }
 
-// RequestExec has the process that listens in dir start a command with these files, which stay the caller's. An
+// RequestExec has the process that listens at the socket with a name in dir start a command with these files, which stay the caller's. An
 // *ExitError says that it could not.
-func RequestExec(ctx context.Context, dir string, q ExecRequest, files []*os.File) (*RemoteExec, error) {
+func RequestExec(ctx context.Context, dir, name string, q ExecRequest, files []*os.File) (*RemoteExec, error) {
 	b, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
@@ -167,7 +197,7 @@ func RequestExec(ctx context.Context, dir string, q ExecRequest, files []*os.Fil
 	if len(b) > maxMessage {
 		return nil, fmt.Errorf("command and environment have %d bytes; %d are possible", len(b), maxMessage)
 	}
-	d, path, err := socketPath(dir, execSocket)
+	d, path, err := socketPath(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +244,11 @@ func (r *RemoteExec) receive() (m execMessage, err error) {
 // Resize gives the command's terminal a size.
 func (r *RemoteExec) Resize(rows, cols uint16) error {
 	return send(r.conn, execMessage{Rows: rows, Cols: cols}, nil)
+}
+
+// Signal sends the command a signal.
+func (r *RemoteExec) Signal(s syscall.Signal) error {
+	return send(r.conn, execMessage{Signal: int(s)}, nil)
 }
 
 // Wait returns the command's exit status, and closes the connection. Where ctx ends first, the command goes on.

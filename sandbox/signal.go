@@ -55,6 +55,19 @@ func (p *Process) Wait() (int, error) {
 	return p.status.ExitStatus(), nil
 }
 
+// Forwarded says whether a signal to a process that runs a sandbox is meant for the sandbox's command: not those of the
+// Go runtime, of broken pipes, of the shell's job control, and no others than there are.
+func Forwarded(s syscall.Signal) bool {
+	switch s {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU:
+		return false
+	}
+	return s > 0 && s <= maxSignal
+}
+
+// maxSignal is the last real-time signal (signal(7)).
+const maxSignal = 64
+
 // ForwardSignals passes this process's signals on until the returned function is called.
 func (p *Process) ForwardSignals() (stop func()) {
 	ch := make(chan os.Signal, 16)
@@ -64,11 +77,12 @@ func (p *Process) ForwardSignals() (stop func()) {
 		for {
 			select {
 			case s := <-ch:
-				switch s {
-				case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU: // the runtime's, the shell's
-				case unix.SIGWINCH:
+				if n, ok := s.(syscall.Signal); !ok || !Forwarded(n) {
+					continue
+				}
+				if s == unix.SIGWINCH {
 					p.term.resize()
-				default:
+				} else {
 					_ = p.Signal(s)
 				}
 			case <-done:

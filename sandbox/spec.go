@@ -37,6 +37,10 @@ type Spec struct {
 	// ReadOnly makes the root file system read-only: what is mounted in the sandbox besides it is not. Without Rootfs
 	// it is all of the caller's files.
 	ReadOnly bool
+	// Cgroup is the directory of a cgroup of version 2 in which the sandbox's processes are started, and which is the
+	// root of its cgroup namespace; "": the caller's. The caller has to be in a cgroup from which it may move a process
+	// there (package cgroup).
+	Cgroup string `json:",omitempty"`
 
 	Stdin  *os.File // nil is /dev/null
 	Stdout *os.File

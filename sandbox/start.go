@@ -77,6 +77,11 @@ func startRole(r role, spec Spec) (*Process, error) {
 	}
 	attr := p.cmd.SysProcAttr
 	attr.Setsid, attr.Pdeathsig, attr.Cloneflags = true, syscall.SIGKILL, r.makes
+	leave, err := enterCgroup(attr, spec.Cgroup)
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	defer leave()
 	var ids idMaps
 	if r.makes&unix.CLONE_NEWUSER != 0 {
 		if ids, err = mapsFor(spec); err != nil {

@@ -7,6 +7,8 @@
 #   apt-get download linux-image-cloud-amd64 ... or install it
 #   KERNEL=/boot/vmlinuz-VERSION MODULES=/lib/modules/VERSION scripts/vm.sh
 #
+# scripts/vm.sh limits: containers are limited by cgroups of version 2, which are delegated in that machine.
+#
 # scripts/vm.sh arm64: a machine of that architecture starts usernet, runs containers and moves data. It needs
 # qemu-system-arm instead, and takes Debian's kernel and busybox by apt (DEBIAN_ARM64=DIR keeps the packages there).
 set -euo pipefail
@@ -23,6 +25,7 @@ else
 	qemu=(qemu-system-x86_64) package=qemu-system-x86 console="ttyS0 no_timer_check" user=test/vm/user
 	: "${KERNEL:=/boot/vmlinuz-$(uname -r)}" "${MODULES:=/lib/modules/$(uname -r)}"
 	busybox=$(command -v busybox || true)
+	[[ ${1:-} != limits ]] || user=test/vm/user-limits
 fi
 tun=$(find "$MODULES" -name tun.ko 2>/dev/null | head -n1)
 for need in "${qemu[0]}" cpio "${busybox:-busybox}"; do

@@ -60,6 +60,7 @@ func makers() map[string]func() *cobra.Command {
 		"starter": starterCommand,
 		"stats":   statsCommand,
 		"stop":    stopCommand,
+		"update":  updateCommand,
 		"uplink":  uplinkCommand,
 		"top":     topCommand,
 		"trace":   traceCommand,

@@ -37,6 +37,7 @@ func (d *doctor) daemonPart(ctx context.Context, w io.Writer) error {
 		"Networks: %d\nConfined: %s\n", i.Version, i.Pid, i.Socket, i.StateDir, i.Started.Format(time.RFC3339),
 		i.Containers,
 		i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
+	fmt.Fprintf(w, "Limits of containers: %s%s\n", strings.Join(i.Cgroups.Controllers, ", "), i.Cgroups.Error)
 	for _, n := range i.BGP {
 		fmt.Fprintf(w, "BGP neighbour %s: established %v, %s\n", n.Addr, n.Established, n.Error)
 	}

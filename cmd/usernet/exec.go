@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -51,6 +53,9 @@ func execCommand() *cobra.Command {
 			spec, err := o.spec(k, links, args[1:])
 			if err != nil {
 				return runError{err}
+			}
+			if k.Cgroup != "" {
+				return o.inCgroup(c.Context(), cl, k, spec)
 			}
 			shareProgram(c.Context(), cl)
 			p, err := sandbox.Exec(c.Context(), sandbox.Target{Pid: k.Pid}, spec)
@@ -112,6 +117,22 @@ func (o *execOptions) spec(k *network.Container, links, command []string) (sandb
 		spec.Stdin = os.Stdin
 	}
 	return spec, nil
+}
+
+// inCgroup runs it where the container's limits count.
+func (o *execOptions) inCgroup(ctx context.Context, cl *api.Client, k *network.Container, spec sandbox.Spec) error {
+	info, err := cl.Info(ctx)
+	if err != nil {
+		return runError{err}
+	}
+	code, err := execInCgroup(ctx, info.StateDir, k.ID, spec)
+	if err != nil {
+		return runError{err}
+	}
+	if code != 0 {
+		return exitCode(code)
+	}
+	return nil
 }
 
 // inBackground runs the same once more without -d, in a session of its own and with none of this process's streams.

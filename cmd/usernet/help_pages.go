@@ -19,6 +19,7 @@ usernet run --rm --egress deny --allow-egress 10.1.0.0/16 --allow-egress dns -- 
 usernet run --rm --network container:web -- curl localhost
 usernet run --rm -it --rootfs ./alpine -- sh
 usernet run -d --restart on-failure:3 -- ./job
+usernet run --rm --memory 512m --cpus 1.5 --pids-limit 100 -- make test
 usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 50ms`,
 		flags: map[string]completer{
 			"network":      networkModes,
@@ -73,6 +74,13 @@ usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: [
 		args:     []completer{containers},
 		more:     true,
 		flags:    map[string]completer{"signal": signals},
+	},
+	"update": {
+		group:    groupContainers,
+		examples: "usernet update --memory 1g --cpus 2 web",
+		args:     []completer{containers},
+		more:     true,
+		flags:    map[string]completer{"restart": words("no", "on-failure", "always", "unless-stopped")},
 	},
 	"stop": {
 		group:    groupContainers,

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -50,6 +51,7 @@ func printInfo(i api.Info) {
 		i.Version, i.Pid, i.Socket, i.StateDir, i.Started.Format(time.RFC3339))
 	fmt.Printf("Containers: %d\n Running: %d\n Exited: %d\nNetworks: %d\nConfined: %s\n",
 		i.Containers, i.Running, i.Exited, i.Networks, cmp.Or(strings.Join(i.Confined, ", "), "no"))
+	printCgroups(i.Cgroups)
 	printBudgets(i.Budgets)
 	printNeighbors(i.BGP)
 	fmt.Println("Counters:")
@@ -64,6 +66,15 @@ func printInfo(i api.Info) {
 	for _, w := range i.Warnings {
 		fmt.Println("WARNING:", w)
 	}
+}
+
+// printCgroups shows whether containers can have limits.
+func printCgroups(c api.Cgroups) {
+	if c.Root == "" {
+		fmt.Printf("Limits of containers: none (%s)\n", c.Error)
+		return
+	}
+	fmt.Printf("Limits of containers: %s, in %s\n", strings.Join(c.Controllers, ", "), c.Root)
 }
 
 // printNeighbors shows the routers that the daemon speaks to.
@@ -110,8 +121,8 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Test what usernet needs of this machine",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			results := sandbox.Check()
+		RunE: func(c *cobra.Command, _ []string) error {
+			results := append(sandbox.Check(), checkLimits(c.Context()))
 			missing := slices.ContainsFunc(results, func(r sandbox.Requirement) bool { return !r.OK && r.Needed })
 			if asJSON {
 				if err := printJSON(results); err != nil {
@@ -127,6 +138,30 @@ func checkCommand() *cobra.Command {
 		}}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
+}
+
+// daemonWait is how long a check waits for the daemon's answer.
+const daemonWait = 5 * time.Second
+
+// checkLimits says whether containers can have limits, which depends on the cgroup that the daemon was started in.
+func checkLimits(ctx context.Context) sandbox.Requirement {
+	r := sandbox.Requirement{Name: "limits of containers"}
+	ctx, cancel := context.WithTimeout(ctx, daemonWait)
+	defer cancel()
+	var i api.Info
+	cl, err := client()
+	if err == nil {
+		i, err = cl.Info(ctx)
+	}
+	switch {
+	case err != nil:
+		r.Detail, r.Fix = "only a daemon with a cgroup of its own can set them, and none answers", cgroup.Help()
+	case i.Cgroups.Root == "":
+		r.Detail, r.Fix = i.Cgroups.Error, i.Cgroups.Fix
+	default:
+		r.OK, r.Detail = true, strings.Join(i.Cgroups.Controllers, ", ")+", in "+i.Cgroups.Root
+	}
+	return r
 }
 
 func printCheck(results []sandbox.Requirement) {

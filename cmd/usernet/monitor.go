@@ -65,16 +65,19 @@ func monitorCommand() *cobra.Command {
 			}
 			client := api.NewClient(j.Socket)
 			if j.Again {
-				if err := j.mode(c.Context(), client); err != nil {
+				if err := errors.Join(j.mode(c.Context(), client), j.enterCgroup(c.Context(), client)); err != nil {
 					report(monitorReport{err.Error(), 125})
 					return err
 				}
 			}
-			ended, err := j.log(nil, nil)
+			attendant := j.meetAttendant()
+			attendant.follow()
+			ended, err := j.log(attendant.outputs())
 			if err != nil {
 				report(monitorReport{err.Error(), 125})
 				return err
 			}
+			j.Sandbox.Stdin = attendant.stdin()
 			stdout := os.Stdout
 			code, err := j.run(c.Context(), client, func() {
 				report(monitorReport{})
@@ -90,6 +93,7 @@ func monitorCommand() *cobra.Command {
 				report(r)
 				return exitCode(125)
 			}
+			attendant.ended(code)
 			return exitCode(code)
 		},
 	}

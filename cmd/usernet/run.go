@@ -30,6 +30,7 @@ type runOptions struct {
 	guard                                            guardFlags
 	life                                             lifeFlags
 	mounts                                           mountFlags
+	resources                                        resourceFlags
 }
 
 func runCommand() *cobra.Command {
@@ -58,6 +59,7 @@ func runCommand() *cobra.Command {
 	o.guard.add(f)
 	o.life.add(f)
 	o.mounts.add(f)
+	o.resources.add(f)
 	f.Bool("help", false, "help for run")
 	return c
 }
@@ -89,6 +91,7 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		Rootfs:     o.rootfs,
 		User:       o.usr,
 		Command:    args, Env: o.env, TTY: o.tty, OpenStdin: o.interactive, AutoRemove: o.rm,
+		Resources: o.resources.Resources,
 	}
 	var files sandbox.Spec
 	err = errors.Join(o.net.apply(&spec), o.guard.record(&spec), o.life.record(&spec), o.mounts.apply(&files, &spec))
@@ -134,6 +137,9 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 	if err := job.prepare(ctx, api); err != nil {
 		job.forget(api)
 		return runError{err}
+	}
+	if !made.Container.Resources.IsZero() {
+		return job.runLimited(ctx, api, o.detach, o.interactive || o.tty)
 	}
 	if o.detach {
 		return job.detach(ctx, api)
@@ -181,7 +187,9 @@ type job struct {
 	Sandbox   sandbox.Spec
 	ShareAPI  bool
 	ShareExec bool // the daemon may have commands run in it, also where it has the caller's files
-	Again     bool // it ran before; the daemon has asked for this run
+	Again     bool // the daemon has asked for this run
+	// Secret is what a process knows that acts for the user who has run the container, where that has limits.
+	Secret string `json:",omitempty"`
 }
 
 // prepare writes the job down, so that the container can be started again, and makes it fit what there is now.
@@ -192,8 +200,12 @@ func (j *job) prepare(ctx context.Context, c *api.Client) error {
 	}
 	j.StateDir = info.StateDir
 	// Where it cannot be written down, the container runs all the same, once.
-	if err := j.save(); err != nil && !j.Container.Restart.IsNone() {
-		return fmt.Errorf("--restart: %w", err)
+	limited := !j.Container.Resources.IsZero()
+	if limited {
+		j.Secret = newSecret()
+	}
+	if err := j.save(); err != nil && (limited || !j.Container.Restart.IsNone()) {
+		return fmt.Errorf("--restart and limits: %w", err)
 	}
 	return j.mode(ctx, c)
 }
@@ -223,7 +235,7 @@ func (j *job) mode(ctx context.Context, c *api.Client) error {
 	return nil
 }
 
-// forget removes the container, whose first start has failed. Of one that ran before the daemon knows what to do.
+// forget removes the container, whose first start has failed. Of one that the daemon has started it knows what to do.
 func (j *job) forget(c *api.Client) {
 	if j.Again {
 		return
@@ -279,16 +291,19 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 	execs, err := j.serveExec(p)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "usernet:", err) // the container runs all the same
-	} else {
-		defer execs.Close()
 	}
+	defer execs.Close()
+	userExecs, err := j.serveUserExec(p)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "usernet:", err)
+	}
+	defer userExecs.Close()
 	started()
 	stopHealth := j.startHealth(ctx, c, p)
 	code, err := p.Wait()
 	stopHealth()
-	if execs != nil {
-		execs.Close()
-	}
+	execs.Close()
+	userExecs.Close()
 	updates.Close() // before anybody is told: the container's next run listens there
 	unlock()
 	ended()

@@ -21,6 +21,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/handover"
+	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -178,6 +179,7 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	groups, noGroups := cgroup.Take() // first: processes that are started below are in the same cgroup
 	r, err := fromManager()
 	if err != nil {
 		return err
@@ -195,6 +197,7 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	cfg.Cgroups, cfg.NoCgroups = groups, noGroups
 	starter, err := startStarter(r.socket(o.socket), o.state)
 	if err != nil {
 		return err

@@ -236,7 +236,9 @@ func serveStarts(c *net.UnixConn, socket, stateDir string) error {
 		}
 		if q.Forget {
 			if idForm().MatchString(q.ID) {
-				_ = os.Remove(filepath.Join(daemon.JobsDir(stateDir), q.ID)) // or it was never written down
+				for _, suffix := range []string{"", attendSocket, execSocket} { // or it was never made
+					_ = os.Remove(filepath.Join(daemon.JobsDir(stateDir), q.ID+suffix))
+				}
 			}
 			continue
 		}

@@ -50,6 +50,7 @@ const (
 	TopicConfiguration  Topic = "the-configuration-is-wrong"
 	TopicUplink         Topic = "an-uplink-cannot-be-used"
 	TopicContainerEnded Topic = "a-container-ends-again-and-again"
+	TopicCgroups        Topic = "containers-cannot-be-limited"
 )
 
 // Topics are all of them.
@@ -58,7 +59,7 @@ var Topics = []Topic{
 	TopicNoDaemon, TopicDaemonEnded, TopicDaemonHangs, TopicOtherDaemon, TopicOtherVersion, TopicFault, TopicUsage,
 	TopicCommand, TopicNamespaces, TopicTUN, TopicPing, TopicMachine, TopicPortTaken, TopicPortLow, TopicPortBind,
 	TopicNames, TopicRefused, TopicRights, TopicHostLoopback, TopicFrames, TopicLimits, TopicFiles, TopicCluster,
-	TopicState, TopicConfiguration, TopicUplink, TopicContainerEnded,
+	TopicState, TopicConfiguration, TopicUplink, TopicContainerEnded, TopicCgroups,
 }
 
 var classTopics = map[error]Topic{
