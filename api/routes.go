@@ -218,7 +218,7 @@ func (s *Server) processRoutes() []route {
 				return none{}, s.b.RestartContainer(r.Context(), ref(r), r.URL.Query().Get("signal"), stopTimeout(r))
 			}, parameter{"t", "integer", "as for stop", false}, signal("the container's own")),
 		on("POST", "/usernet/containers/{ref}/update",
-			"Change limits that are not 0 (pids_limit -1: no limit), and the restart policy, at once where the container runs",
+			"Change limits that are not 0 (pids_limit -1: no limit), and the restart policy; at once where it runs",
 			func(r *http.Request, q UpdateRequest) (none, error) {
 				return none{}, s.b.UpdateContainer(r.Context(), ref(r), q)
 			}),

@@ -104,5 +104,6 @@ func (d *Daemon) noteOOM(id string) {
 		return
 	}
 	d.containerEvent("oom", c, nil)
-	d.log.Warn("the kernel has killed processes of a container that had no memory left", "container", c.Name, "id", c.ID[:12], "killed", n)
+	d.log.Warn("the kernel has killed processes of a container that had no memory left", "container", c.Name,
+		"id", c.ID[:12], "killed", n)
 }

@@ -16,8 +16,9 @@ import (
 )
 
 // Containers with limits have a cgroup, which is made before each run and removed behind it. Their first process is
-// started by cfg.Starter, also the first time: it is in the cgroup that was delegated to the daemon, from where alone the
-// kernel lets a process be started in the container's. What `usernet run` starts itself is elsewhere, as in a login's.
+// started by cfg.Starter, also the first time: it is in the cgroup that was delegated to the daemon, from where alone
+// the kernel lets a process be started in the container's. What `usernet run` starts itself is elsewhere, as in a
+// login's.
 
 // cgroupPatience bounds how long the removal of a container's cgroup waits for the end of its last processes.
 const cgroupPatience = 5 * time.Second

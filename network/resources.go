@@ -61,7 +61,8 @@ func (r Resources) Check() error {
 func (r Resources) Changed(c Resources) (Resources, error) {
 	if c.Memory != 0 {
 		if c.MemorySwap == 0 && r.MemorySwap > 0 && c.Memory > r.MemorySwap {
-			return r, errdefs.Invalid("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+			return r, errdefs.Invalid("Memory limit should be smaller than already set memoryswap limit, update the " +
+				"memoryswap at the same time")
 		}
 		r.Memory = c.Memory
 	}

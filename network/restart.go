@@ -139,7 +139,10 @@ func (m *Model) addressAgain(c *Container, reserved map[string]*reservation) err
 	switch c.Status {
 	case Restarting:
 		return nil
-	case Created: // with the addresses that it was made with
+	case Created: // one with limits is started so the first time, with the addresses that it was made with
+		if c.Resources.IsZero() {
+			return errdefs.Conflict("container %s is %s", c.Name, c.Status)
+		}
 		c.Status = Restarting
 		return nil
 	case Exited:

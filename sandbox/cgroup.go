@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enterCgroup has a process be made in the cgroup at dir (clone3(2), CLONE_INTO_CGROUP); "": in the caller's. done is to
-// be called once it was.
+// enterCgroup has a process be made in the cgroup at dir (clone3(2), CLONE_INTO_CGROUP); "": in the caller's. done is
+// to be called once it was.
 //
 // The kernel makes the root of a new cgroup namespace of the cgroup that the caller of clone or unshare is in. In the
 // same clone that would be the cgroup of this process, which the sandbox could then reach by a mount of its own. So the

@@ -187,8 +187,8 @@ type RemoteExec struct {
 	conn *net.UnixConn
 }
 
-// RequestExec has the process that listens at the socket with a name in dir start a command with these files, which stay the caller's. An
-// *ExitError says that it could not.
+// RequestExec has the process that listens at the socket with a name in dir start a command with these files, which
+// stay the caller's. An *ExitError says that it could not.
 func RequestExec(ctx context.Context, dir, name string, q ExecRequest, files []*os.File) (*RemoteExec, error) {
 	b, err := json.Marshal(q)
 	if err != nil {

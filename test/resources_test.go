@@ -6,15 +6,17 @@ import (
 	"testing"
 )
 
-// TestLimitsAreRefusedWhereNoneCanBeHad has limits be an error with the reason, and nothing is left behind. Where they can
-// be had, a virtual machine shows them (scripts/vm.sh limits).
+// TestLimitsAreRefusedWhereNoneCanBeHad has limits be an error with the reason, and nothing is left behind. Where they
+// can be had, a virtual machine shows them (scripts/vm.sh limits).
 func TestLimitsAreRefusedWhereNoneCanBeHad(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	if strings.Contains(d.ok("info"), "Limits of containers: memory") {
 		t.Skip("the tests' cgroup was delegated to them")
 	}
-	for _, flags := range [][]string{{"--memory", "64m"}, {"--cpus", "0.5"}, {"--pids-limit", "5"}, {"-d", "-m", "64m"}} {
+	for _, flags := range [][]string{
+		{"--memory", "64m"}, {"--cpus", "0.5"}, {"--pids-limit", "5"}, {"-d", "-m", "64m"},
+	} {
 		args := append(append([]string{"run", "--name", "box"}, flags...), "--", "true")
 		if r := d.try(args...); r.code != 125 || !strings.Contains(r.stderr, "containers cannot be limited here") ||
 			!strings.Contains(r.stderr, "usernet explain containers-cannot-be-limited") {

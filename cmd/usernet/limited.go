@@ -23,9 +23,10 @@ import (
 
 // A container with limits is run by a monitor that the daemon's starter has started, also the first time: only from the
 // cgroup that was delegated to the daemon can a process be started in the container's (package cgroup). Where `usernet
-// run` stays in the foreground it hands its streams to the monitor, passes signals on, and gets the exit status. Streams
-// and the job's Secret go by a socket beside the job's file: a daemon that was taken over cannot write there, so that it
-// cannot put a socket of its own in that place, nor read the secret that it would need to get a terminal of the user's.
+// run` stays in the foreground it hands its streams to the monitor, passes signals on, and gets the exit status.
+// Streams and the job's Secret go by a socket beside the job's file: a daemon that was taken over cannot write there,
+// so that it cannot put a socket of its own in that place, nor read the secret that it would need to get a terminal of
+// the user's.
 
 // attendedMessage goes between `usernet run` and the monitor.
 type attendedMessage struct {
@@ -255,8 +256,8 @@ func (a *attendant) outputs() (stdout, stderr *os.File) {
 	return a.files[len(a.files)-2], a.files[len(a.files)-1]
 }
 
-// follow passes its signals on to this process, which passes them to the container's command. Once the attendant is gone
-// this process ends, and the container with it, as with a `usernet run` that runs the container itself.
+// follow passes its signals on to this process, which passes them to the container's command. Once the attendant is
+// gone this process ends, and the container with it, as with a `usernet run` that runs the container itself.
 func (a *attendant) follow() {
 	if a == nil {
 		return

@@ -37,8 +37,8 @@ func (j *job) serveExec(p *sandbox.Process) (*sandbox.ExecServer, error) {
 }
 
 // serveUserExec starts the commands of `usernet exec` in a container with limits, where they belong to its cgroup; nil:
-// it has none. The socket is where a daemon that was taken over can put no other, and the secret shows that it is not that
-// daemon which asks.
+// it has none. The socket is where a daemon that was taken over can put no other, and the secret shows that it is not
+// that daemon which asks.
 func (j *job) serveUserExec(p *sandbox.Process) (*sandbox.ExecServer, error) {
 	if j.Sandbox.Cgroup == "" {
 		return nil, nil

@@ -97,6 +97,7 @@ func updateCommand() *cobra.Command {
 			return cl.ContainerUpdate(c.Context(), ref, q)
 		})
 	r.add(c.Flags())
-	c.Flags().StringVar(&restart, "restart", "", "when it runs again after its end: no, on-failure[:N], always, unless-stopped")
+	c.Flags().StringVar(&restart, "restart", "",
+		"when it runs again after its end: no, on-failure[:N], always, unless-stopped")
 	return c
 }

@@ -83,7 +83,8 @@ func TestTakeMovesTheDaemonToASubgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := filepath.Join(m.mount, "usernet")
-	if tree.Root() != root || strings.Join(tree.Controllers(), " ") != "memory cpu pids" || enabled != "+memory+cpu+pids" {
+	if tree.Root() != root || strings.Join(tree.Controllers(), " ") != "memory cpu pids" ||
+		enabled != "+memory+cpu+pids" {
 		t.Errorf("%s, %v, enabled %s", tree.Root(), tree.Controllers(), enabled)
 	}
 	has(t, fmt.Sprint(os.Getpid()), root, daemonName, "cgroup.procs")
@@ -106,7 +107,8 @@ func TestTakeSaysWhatIsMissing(t *testing.T) {
 		{"of another namespace", "/x", func(m *machine) { m.self = "0::/../x\n" }, "is not in"},
 		{"a login", "/user.slice/session-1.scope", func(m *machine) { m.allowed = func(string) bool { return false } },
 			"was not delegated to this user"},
-		{"a scope of a desktop's", "/app.slice/vte.scope", func(m *machine) { m.marked = func(string) bool { return false } },
+		{"a scope of a desktop's", "/app.slice/vte.scope",
+			func(m *machine) { m.marked = func(string) bool { return false } },
 			"systemd's, which has not delegated it"},
 		{"an old systemd", "/app.slice/usernet.service", func(*machine) {}, "DelegateSubgroup=daemon"},
 		{"no controllers", "/x", func(m *machine) {
@@ -211,7 +213,9 @@ func TestUsage(t *testing.T) {
 	if n, err := g.OOMKills(); n != 2 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	for _, dir := range []string{tree.Root(), "/", "/etc", filepath.Join(tree.Root(), "container-1"), "container-0123"} {
+	for _, dir := range []string{
+		tree.Root(), "/", "/etc", filepath.Join(tree.Root(), "container-1"), "container-0123",
+	} {
 		if _, err := Open(dir); err == nil {
 			t.Errorf("%s was taken for a container's", dir)
 		}
@@ -231,8 +235,8 @@ func TestRemove(t *testing.T) {
 	}
 	tree.mkdir = func(path string) error { return os.Mkdir(path, 0o755) }
 	for _, id := range []string{"a", "b"} {
-		for _, dir := range []string{"container-" + id, "container-" + id + "/inside", "container-" + id + "/inside/made"} {
-			if err := tree.mkdir(filepath.Join(tree.Root(), dir)); err != nil {
+		for _, dir := range []string{"", "/inside", "/inside/made"} {
+			if err := tree.mkdir(filepath.Join(tree.Root(), "container-"+id+dir)); err != nil {
 				t.Fatal(err)
 			}
 		}

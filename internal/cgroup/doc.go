@@ -11,12 +11,12 @@
 //	└── container-ID/        the limits of a container
 //	    └── inside/          its processes; the root of its cgroup namespace
 //
-// The limits are one level above what the container's cgroup namespace shows: what runs in it can neither change them nor
-// leave, whether the file system is mounted with nsdelegate (cgroup_namespaces(7)) or not, and whoever it is.
+// The limits are one level above what the container's cgroup namespace shows: what runs in it can neither change them
+// nor leave, whether the file system is mounted with nsdelegate (cgroup_namespaces(7)) or not, and whoever it is.
 //
-// A process gets into a container's cgroup by being made there (clone3(2), CLONE_INTO_CGROUP). Its maker has to be in the
-// delegated cgroup itself: the kernel wants its permission for the lowest cgroup that is above both. Package sandbox does
-// that; this package makes the cgroups, writes limits, measures, and removes them.
+// A process gets into a container's cgroup by being made there (clone3(2), CLONE_INTO_CGROUP). Its maker has to be in
+// the delegated cgroup itself: the kernel wants its permission for the lowest cgroup that is above both. Package
+// sandbox does that; this package makes the cgroups, writes limits, measures, and removes them.
 //
 //	tree, err := cgroup.Take()
 //	group, err := tree.Make(id, cgroup.Limits{Memory: 64 << 20})

@@ -22,7 +22,8 @@ type Limits struct {
 	Pids     int64 // processes and threads
 }
 
-// Period of cpu.max, in microseconds: the kernel's default, and Docker's. A quota is 1 ms at least (kernel/sched/core.c).
+// Period of cpu.max, in microseconds: the kernel's default, and Docker's. A quota is 1 ms at least
+// (kernel/sched/core.c).
 const (
 	cpuPeriod   = 100_000
 	cpuLeast    = 1_000
@@ -35,8 +36,8 @@ type Group struct {
 	dir string
 }
 
-// Make makes the cgroup of a container, which a process may then be started in. One of an earlier run, whose removal was
-// not seen to, is used again.
+// Make makes the cgroup of a container, which a process may then be started in. One of an earlier run, whose removal
+// was not seen to, is used again.
 func (t *Tree) Make(id string, l Limits) (*Group, error) {
 	g := &Group{filepath.Join(t.root, containerPrefix+id)}
 	for _, dir := range []string{g.dir, g.Inside()} {
@@ -147,7 +148,7 @@ const removePoll = 5 * time.Millisecond
 
 // Remove kills what is left in the group and removes it. It waits for the end of its processes until ctx ends.
 func (g *Group) Remove(ctx context.Context) error {
-	_ = writeFile(filepath.Join(g.dir, "cgroup.kill"), "1") // Linux 5.14; the container's first process has ended before
+	_ = writeFile(filepath.Join(g.dir, "cgroup.kill"), "1") // Linux 5.14; its first process has ended before
 	for {
 		err := removeAll(g.dir)
 		if !errors.Is(err, unix.EBUSY) {

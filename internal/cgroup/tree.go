@@ -70,9 +70,9 @@ type machine struct {
 	allowed func(path string) (ok bool) // this process may write there
 }
 
-// Take makes the cgroup that was delegated to this process ready: the process moves to a cgroup of its own below it, and
-// what it starts later is there too, so call it first. The error is an *Unavailable, and nothing is changed then but where
-// the process is.
+// Take makes the cgroup that was delegated to this process ready: the process moves to a cgroup of its own below it,
+// and what it starts later is there too, so call it first. The error is an *Unavailable, and nothing is changed then
+// but where the process is.
 func Take() (*Tree, error) {
 	self, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -128,8 +128,9 @@ func take(m machine) (*Tree, error) {
 	for _, c := range t.controllers {
 		err := m.write(control, "+"+c)
 		if errors.Is(err, unix.EBUSY) { // cgroups(7), "no internal processes"
-			return nil, &Unavailable{fmt.Sprintf("cgroup %s has other processes than the daemon (%s)", root,
-				strings.Join(words(filepath.Join(root, "cgroup.procs")), " ")), "give the daemon one of its own: " + fixDelegate}
+			others := strings.Join(words(filepath.Join(root, "cgroup.procs")), " ")
+			return nil, &Unavailable{fmt.Sprintf("cgroup %s has other processes than the daemon (%s)", root, others),
+				"give the daemon one of its own: " + fixDelegate}
 		}
 		if err != nil {
 			return nil, &Unavailable{fmt.Sprintf("controller %s cannot be enabled in cgroup %s: %v", c, root, err),
@@ -142,8 +143,8 @@ func take(m machine) (*Tree, error) {
 // own is the directory of this process's cgroup.
 func (m machine) own() (string, error) {
 	if !unified(m.mount) {
-		return "", &Unavailable{"this machine has cgroups of version 1 at " + m.mount + ", which cannot be delegated safely",
-			fixVersion1}
+		return "", &Unavailable{"this machine has cgroups of version 1 at " + m.mount +
+			", which cannot be delegated safely", fixVersion1}
 	}
 	for line := range strings.Lines(m.self) {
 		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
@@ -155,23 +156,25 @@ func (m machine) own() (string, error) {
 		}
 		return filepath.Join(m.mount, path), nil
 	}
-	return "", &Unavailable{"the daemon's cgroup is not in " + m.mount, "mount cgroup2 of the daemon's cgroup namespace there"}
+	return "", &Unavailable{"the daemon's cgroup is not in " + m.mount,
+		"mount cgroup2 of the daemon's cgroup namespace there"}
 }
 
 // checkDelegated says what is wrong with root as a cgroup that was delegated. moved: the daemon was started below it.
 func (m machine) checkDelegated(root string, moved bool) error {
 	unit := filepath.Base(root)
 	inUnit := slices.ContainsFunc(strings.Split(root, "/"), func(part string) bool {
-		return strings.HasSuffix(part, ".slice") || strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope")
+		return slices.Contains([]string{".slice", ".service", ".scope"}, filepath.Ext(part))
 	})
-	for _, path := range []string{root, filepath.Join(root, "cgroup.procs"), filepath.Join(root, "cgroup.subtree_control")} {
-		if !m.allowed(path) {
+	for _, file := range []string{"", "cgroup.procs", "cgroup.subtree_control"} {
+		if !m.allowed(filepath.Join(root, file)) {
 			return &Unavailable{fmt.Sprintf("the daemon's cgroup %s was not delegated to this user", root), fixDelegate}
 		}
 	}
 	switch {
-	case inUnit && !m.marked(root): // systemd would undo what is changed there: it has one writer (its CGROUP_DELEGATION)
-		return &Unavailable{fmt.Sprintf("the daemon's cgroup %s is systemd's, which has not delegated it", root), fixDelegate}
+	case inUnit && !m.marked(root): // systemd would undo what is changed there (its CGROUP_DELEGATION)
+		return &Unavailable{fmt.Sprintf("the daemon's cgroup %s is systemd's, which has not delegated it", root),
+			fixDelegate}
 	case strings.HasSuffix(unit, ".service") && !moved:
 		// Such a service could not be started again while containers run: its process would be put where none may be.
 		return &Unavailable{fmt.Sprintf("service %s was started in its own cgroup and not in a subgroup", unit),
