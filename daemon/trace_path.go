@@ -11,7 +11,6 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/overlay"
 )
 
 // predict says what becomes of packets to t.dst.
@@ -90,9 +89,13 @@ func (t *trace) crosses(a *engine.Attachment, mac net.HardwareAddr, whose string
 
 // toNeighbor is about another container of this host on the same network.
 func (t *trace) toNeighbor(a, to *engine.Attachment, mac net.HardwareAddr) {
-	if t.crosses(a, mac, "container "+to.Name()) {
-		t.end("peer", api.TracePasses, "the frame is written to the interface of container "+to.Name()+
-			": no gateway and no policy is on the way; whether something listens is the container's matter", "")
+	kind, way := "container ", "the interface of container "
+	if c, err := t.d.model.Container(to.ID()); err == nil && c.IsVM() {
+		kind, way = "virtual machine ", "the socket of virtual machine "
+	}
+	if t.crosses(a, mac, kind+to.Name()) {
+		t.end("peer", api.TracePasses, "the frame is written to "+way+to.Name()+
+			": no gateway and no policy is on the way; whether something listens is its own matter", "")
 	}
 }
 
@@ -107,33 +110,13 @@ func (t *trace) elsewhere(e *network.Endpoint, a *engine.Attachment, next netip.
 	if t.d.member != nil && n != nil {
 		for _, o := range t.d.member.Elsewhere(n.ID) {
 			if slices.Contains(o.Addrs, next) {
-				t.toOtherHost(a, o)
+				t.toOtherHost(a, n, o)
 				return
 			}
 		}
 	}
 	t.end("switch", api.TraceUnreachable, fmt.Sprintf("nobody on network %s has the address %s: nobody answers for it",
 		a.Network().Name(), next), "")
-}
-
-// toOtherHost is about a container of another host.
-func (t *trace) toOtherHost(a *engine.Attachment, o overlay.Elsewhere) {
-	host := string(o.Host)
-	if t.d.cluster != nil {
-		for _, h := range t.d.cluster.Status().Hosts {
-			if h.ID == string(o.Host) {
-				host = fmt.Sprintf("%s (path %s, via %s)", h.Name, h.Path, h.Via)
-			}
-		}
-	}
-	if o.Down {
-		t.end("peer", api.TraceNoAnswer, "container "+o.Name+" is on host "+host+", which is not heard of",
-			"see `usernet cluster ls`")
-		return
-	}
-	if t.crosses(a, net.HardwareAddr(o.MAC[:]), "container "+o.Name+" of host "+host) {
-		t.end("peer", api.TracePasses, "the frame goes to host "+host+", where container "+o.Name+" is", "")
-	}
 }
 
 // throughGateway is about what leaves the network.

@@ -20,7 +20,7 @@ import (
 func (t *trace) try(ctx context.Context) error {
 	if t.c.IsVM() {
 		t.out.Actual = &api.TraceOutcome{Kind: api.TraceFailed,
-			Text: "nothing can be tried from within a virtual machine"}
+			Text: "nothing can be tried from within a virtual machine: try it there, or from a container of its network"}
 		t.out.Agrees, t.out.Because = "unclear", t.out.Actual.Text
 		return nil
 	}
