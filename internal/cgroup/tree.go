@@ -71,8 +71,7 @@ type machine struct {
 }
 
 // Take makes the cgroup that was delegated to this process ready: the process moves to a cgroup of its own below it,
-// and what it starts later is there too, so call it first. The error is an *Unavailable, and nothing is changed then
-// but where the process is.
+// and what it starts later is there too, so call it first. The error is an *Unavailable, and nothing is changed then.
 func Take() (*Tree, error) {
 	self, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -124,20 +123,31 @@ func take(m machine) (*Tree, error) {
 			return nil, &Unavailable{fmt.Sprintf("the daemon cannot move to cgroup %s: %v", daemon, err), fixDelegate}
 		}
 	}
-	control := filepath.Join(root, "cgroup.subtree_control")
+	if err := m.enable(t); err != nil {
+		if !moved { // back to where the process was
+			_ = m.write(filepath.Join(root, "cgroup.procs"), strconv.Itoa(os.Getpid()))
+			_ = os.Remove(filepath.Join(root, daemonName))
+		}
+		return nil, err
+	}
+	return t, nil
+}
+
+// enable has the cgroups below the delegated one have its controllers.
+func (m machine) enable(t *Tree) error {
 	for _, c := range t.controllers {
-		err := m.write(control, "+"+c)
+		err := m.write(filepath.Join(t.root, "cgroup.subtree_control"), "+"+c)
 		if errors.Is(err, unix.EBUSY) { // cgroups(7), "no internal processes"
-			others := strings.Join(words(filepath.Join(root, "cgroup.procs")), " ")
-			return nil, &Unavailable{fmt.Sprintf("cgroup %s has other processes than the daemon (%s)", root, others),
+			others := strings.Join(words(filepath.Join(t.root, "cgroup.procs")), " ")
+			return &Unavailable{fmt.Sprintf("cgroup %s has other processes than the daemon (%s)", t.root, others),
 				"give the daemon one of its own: " + fixDelegate}
 		}
 		if err != nil {
-			return nil, &Unavailable{fmt.Sprintf("controller %s cannot be enabled in cgroup %s: %v", c, root, err),
+			return &Unavailable{fmt.Sprintf("controller %s cannot be enabled in cgroup %s: %v", c, t.root, err),
 				fixDelegate}
 		}
 	}
-	return t, nil
+	return nil
 }
 
 // own is the directory of this process's cgroup.
