@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"math/big"
 	"strconv"
 
@@ -39,13 +40,17 @@ func (a byteAmount) String() string {
 }
 
 // Set reads one.
-func (a byteAmount) Set(s string) (err error) {
+func (a byteAmount) Set(s string) error {
 	if a.unlimited && s == "-1" {
 		*a.n = -1
 		return nil
 	}
-	*a.n, err = units.RAMInBytes(s)
-	return err
+	n, err := units.RAMInBytes(s)
+	if err != nil {
+		return fmt.Errorf("invalid size: %q: give a number of bytes like 512m or 1.5GiB", s)
+	}
+	*a.n = n
+	return nil
 }
 
 // Type is what help calls it.
