@@ -155,11 +155,6 @@ func TestMeshOverNATs(t *testing.T) {
 				t.Errorf("cluster ls does not show %s:\n%s", path, ls)
 			}
 
-			if out := a.ok("trace", "--dry-run", "t1", "t2"); !strings.Contains(out, map[string]string{
-				"relayed": ", relayed by host ", "punched": " through the hosts' NATs"}[path]) {
-				t.Errorf("trace does not say %s:\n%s", path, out)
-			}
-
 			if nat == symmetricNAT {
 				w.endsRelay(a, b, ids)
 				return
