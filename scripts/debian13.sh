@@ -11,7 +11,7 @@ set -euo pipefail
 packages=(
 	podman crun runc netavark aardvark-dns passt slirp4netns catatonit uidmap fuse-overlayfs rootlesskit
 	docker.io docker-cli containerd
-	bash dash coreutils util-linux iproute2 iputils-ping procps grep sed tar findutils mawk libc-bin
+	bash dash coreutils util-linux iproute2 iputils-ping procps grep sed tar gzip findutils mawk libc-bin
 	busybox-static curl ncat socat dnsutils nftables iptables git
 )
 
