@@ -28,7 +28,8 @@ type Group struct {
 	ctx    context.Context // ends all of them
 	cancel context.CancelFunc
 	slots  chan struct{} // one for each connection
-	wg     sync.WaitGroup
+	// streams are AcceptTCP's goroutines: those that accept, until stop, and those of connections. wg has all others.
+	streams, wg sync.WaitGroup
 }
 
 // NewGroup returns an empty group.
@@ -50,7 +51,24 @@ func atOnce() int {
 // Close ends all connections and waits for them. Sockets that they come by are stopped before.
 func (g *Group) Close() {
 	g.cancel()
+	g.streams.Wait()
 	g.wg.Wait()
+}
+
+// Drain is Close for a group whose services have just ended: what these sent last, and the end of their streams, may
+// still be on its way. So connections have atMost to end by themselves before they are reset.
+func (g *Group) Drain(atMost time.Duration) {
+	ended := make(chan struct{})
+	go func() {
+		g.streams.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(atMost):
+	}
+	g.Close()
+	<-ended
 }
 
 // DialTCP connects to where a client's connection is to lead. ctx ends with the group.
@@ -59,7 +77,7 @@ type DialTCP func(ctx context.Context, client netip.AddrPort) (*net.TCPConn, err
 // AcceptTCP carries the connections that come to l, until stop is called, which closes l and ends none. Where dial
 // fails, and beyond the group's limit, a connection is reset.
 func (g *Group) AcceptTCP(l net.Listener, dial DialTCP) (stop func() error) {
-	g.wg.Go(func() {
+	g.streams.Go(func() {
 		for {
 			c, err := l.Accept()
 			if errors.Is(err, net.ErrClosed) {
@@ -75,7 +93,7 @@ func (g *Group) AcceptTCP(l net.Listener, dial DialTCP) (stop func() error) {
 			}
 			select {
 			case g.slots <- struct{}{}:
-				g.wg.Go(func() {
+				g.streams.Go(func() {
 					defer func() { <-g.slots }()
 					g.carry(c.(*net.TCPConn), dial)
 				})

@@ -148,6 +148,45 @@ func TestCloseEndsAllConnections(t *testing.T) {
 	}
 }
 
+// TestDrainLetsConnectionsEnd: what a service sends last arrives, and then the end, not a reset. What does not end is
+// reset when the time is over.
+func TestDrainLetsConnectionsEnd(t *testing.T) {
+	for name, atMost := range map[string]time.Duration{"ends": 30 * time.Second, "does not end": time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			service, front, g := listen(t), listen(t), NewGroup()
+			stop := g.AcceptTCP(front, to(service))
+			c := dial(t, front)
+			accepted, err := service.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer accepted.Close()
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			drained := make(chan struct{})
+			go func() {
+				g.Drain(atMost)
+				close(drained)
+			}()
+			if name == "does not end" {
+				<-drained
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("when the time is over: %v", err)
+				}
+				return
+			}
+			_, _ = accepted.Write([]byte("last"))
+			_ = accepted.Close()
+			_ = c.CloseWrite()
+			if b, err := io.ReadAll(c); string(b) != "last" || err != nil {
+				t.Errorf("the end of a stream: %q, %v", b, err)
+			}
+			<-drained
+		})
+	}
+}
+
 // TestConnectionsAreBounded: those beyond are reset, and there is room again when one ends.
 func TestConnectionsAreBounded(t *testing.T) {
 	service, front, g := listen(t), listen(t), NewGroup()

@@ -49,21 +49,26 @@ func run(stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
+	stopReload := func() {}
 	if c.RootlessCNI {
-		l, err := listenReload(filepath.Join(c.TmpDir, "rp"), c.ContainerID)
+		path := filepath.Join(c.TmpDir, "rp", c.ContainerID)
+		l, err := listenReload(filepath.Dir(path), c.ContainerID)
 		if err != nil {
 			return errors.Join(err, p.Close())
 		}
-		defer os.Remove(filepath.Join(c.TmpDir, "rp", c.ContainerID))
-		defer l.Close()
+		stopReload = func() {
+			_ = l.Close()
+			_ = os.Remove(path)
+		}
 		go p.serveReload(l) // until the process ends
 	}
-	if err := c.ready(); err != nil {
-		return errors.Join(err, p.Close())
+	err = c.ready()
+	if err == nil {
+		exit := os.NewFile(uintptr(c.ExitFD), "exit")
+		_, _ = io.Copy(io.Discard, exit) // an error is an end as well
 	}
-	exit := os.NewFile(uintptr(c.ExitFD), "exit")
-	_, _ = io.Copy(io.Discard, exit) // an error is an end as well
-	return p.Close()
+	stopReload() // before connections end: a container that starts again has its socket at the same path
+	return errors.Join(err, p.Close())
 }
 
 // childAddr is the container's address; none: its loopback.

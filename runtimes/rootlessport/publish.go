@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,13 +59,17 @@ func publish(in *inside, ports []port, child netip.Addr) (*published, error) {
 	return p, nil
 }
 
-// Close closes the ports and ends what goes through them.
+// lastBytes is how long connections may take to end when the container has: what it sent last is on its way then, and
+// on a machine with other work this process may learn of the container's end first.
+const lastBytes = 2 * time.Second
+
+// Close closes the ports, and ends what goes through them as soon as that has ended by itself, or after lastBytes.
 func (p *published) Close() error {
 	var errs []error
 	for _, stop := range p.stop {
 		errs = append(errs, stop())
 	}
-	p.group.Close()
+	p.group.Drain(lastBytes)
 	p.host.Close()
 	return errors.Join(errs...)
 }
