@@ -12,6 +12,32 @@ import (
 // connection is slirp4netns's place.
 func TestPipeworksJobsForPodman(t *testing.T) {
 	p, end := newCNIPodman(t)
+	p.makesOffice()
+	p.ok("podman", "run", "-d", "--name", "cni", "--network", "un1", "bb:1", "sleep", "1000")
+	p.ok("podman", "run", "-d", "--name", "none", "--network", "none", "bb:1", "sleep", "1000")
+	p.ok(usernet, "attach", "--pid", p.ok("podman", "inspect", "-f", "{{.State.Pid}}", "none"), "--name", "none",
+		"--network", "mynet")
+	p.joins("slirp", "slirp4netns")
+	p.pipeworksJobs(t, end, "cni", "none", "slirp")
+	p.nothing("podman rm")
+}
+
+// TestPodman5PipeworksJobs is the same for containers that the netavark plugin attached, and pasta's place.
+func TestPodman5PipeworksJobs(t *testing.T) {
+	p := newPodman5(t)
+	_, end := p.daemon()
+	p.makesOffice()
+	p.ok(usernet, "integrate", "netavark", "--write")
+	p.ok("podman", "network", "create", "-d", "usernet", "--subnet", "10.88.7.0/24", "un1")
+	p.ok("podman", "run", "-d", "--name", "netavark", "--network", "un1", "bb:1", "sleep", "1000")
+	p.joins("pasta", "pasta")
+	p.pipeworksJobs(t, end, "netavark", "pasta")
+	p.nothing("podman rm")
+}
+
+// makesOffice makes the network office with a service outside of VLANs and one in VLAN 20, and the network mynet.
+func (p *podman) makesOffice() {
+	p.t.Helper()
 	p.ok(usernet, "network", "create", "mynet")
 	p.ok(usernet, "network", "create", "--subnet", "10.61.0.0/24", "--gateway", "10.61.0.254", "office")
 	for name, network := range map[string]string{
@@ -19,14 +45,20 @@ func TestPipeworksJobsForPodman(t *testing.T) {
 	} {
 		p.ok(usernet, "run", "-d", "--name", name, "--network", network, "--", helper, "tcpserve", ":80", "addr")
 	}
-	p.ok("podman", "run", "-d", "--name", "cni", "--network", "un1", "bb:1", "sleep", "1000")
-	p.ok("podman", "run", "-d", "--name", "none", "--network", "none", "bb:1", "sleep", "1000")
-	p.ok(usernet, "attach", "--pid", p.ok("podman", "inspect", "-f", "{{.State.Pid}}", "none"), "--name", "none",
-		"--network", "mynet")
+}
+
+// joins starts a container whose connection to mynet is the place of a program, which network names to Podman.
+func (p *podman) joins(name, network string) {
+	p.t.Helper()
 	v := *p.user
-	v.environ = append(v.environ, "USERNET_NETWORK=mynet", "USERNET_NAME=slirp")
-	v.ok("podman", "run", "-d", "--name", "slirp", "--network", "slirp4netns", "bb:1", "sleep", "1000")
-	for i, name := range []string{"cni", "none", "slirp"} {
+	v.environ = append(v.environ, "USERNET_NETWORK=mynet", "USERNET_NAME="+name)
+	v.ok("podman", "run", "-d", "--name", name, "--network", network, "bb:1", "sleep", "1000")
+}
+
+// pipeworksJobs does them for each container, over the end of a daemon, and removes the containers.
+func (p *podman) pipeworksJobs(t *testing.T, end func(syscall.Signal), names ...string) {
+	t.Helper()
+	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
 			u := *p.user
 			u.t = t
@@ -51,10 +83,8 @@ func TestPipeworksJobsForPodman(t *testing.T) {
 			}
 		})
 	}
-	p.ok(usernet, "detach", "none")
-	p.ok("podman", "rm", "--force", "--time", "0", "cni", "none", "slirp")
+	p.ok("podman", append([]string{"rm", "--force", "--time", "0"}, names...)...)
 	p.ok(usernet, "rm", "-f", "far", "far20")
-	p.nothing("podman rm")
 }
 
 // connected is a container of Podman's that is connected to the network office.
