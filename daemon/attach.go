@@ -243,15 +243,17 @@ func (d *Daemon) Detach(ctx context.Context, key string) error {
 	return nil
 }
 
-// detachKey takes the endpoints with a key away from c, and the container with the last one.
+// detachKey takes the endpoints with a key away from c. A container that was attached with a key, which its first
+// endpoint has, goes with its last one: networks that it was connected to since have no key, and nobody would take it
+// from them.
 func (d *Daemon) detachKey(ctx context.Context, c *network.Container, key string) error {
-	left := len(c.Endpoints)
+	others := slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key != "" && e.Key != key })
+	if !others && len(c.Endpoints) > 0 && c.Endpoints[0].Key == key {
+		return d.RemoveContainer(ctx, c.ID, true)
+	}
 	for _, e := range c.Endpoints {
 		if e.Key != key {
 			continue
-		}
-		if left--; left == 0 {
-			return d.RemoveContainer(ctx, c.ID, true)
 		}
 		if err := d.Disconnect(ctx, e.NetworkID, c.ID, true); err != nil {
 			return err

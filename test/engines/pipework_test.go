@@ -83,6 +83,8 @@ func (p *podman) pipeworksJobs(t *testing.T, end func(syscall.Signal), names ...
 			}
 		})
 	}
+	// What it is connected to ends with the container.
+	p.ok(usernet, "network", "connect", "office", names[0])
 	p.ok("podman", append([]string{"rm", "--force", "--time", "0"}, names...)...)
 	p.ok(usernet, "rm", "-f", "far", "far20")
 }
