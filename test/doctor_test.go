@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/usernet/usernet/internal/hang"
 )
 
 // planted are secrets, one for each place that has some. No part of any may be in a report.
@@ -96,9 +98,7 @@ func TestDoctor(t *testing.T) {
 
 	// One that hangs.
 	pid := d.cmd.Process.Pid
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	hang.Stop(t, pid)
 	began := time.Now()
 	r = doctor()
 	_ = syscall.Kill(pid, syscall.SIGCONT)

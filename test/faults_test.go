@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/usernet/usernet/internal/hang"
 )
 
 // TestOutOfDescriptors gives the daemon few descriptors and a container that wants more.
@@ -171,9 +173,7 @@ func TestDaemonIsStoppedForAWhile(t *testing.T) {
 	pid := d.cmd.Process.Pid
 	box := d.ok("inspect", "-f", "{{.State.Pid}}", "box")
 	before := retransmitted(t, box)
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	hang.Stop(t, pid)
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // else the end of a test that fails waits for it
 	fmt.Fprintln(inside.in, "while it was stopped")
 	fmt.Fprintln(outside.in, "while it was stopped")

@@ -84,3 +84,53 @@ func (u *pluggedDocker) spansHosts(t *testing.T) {
 	u.ok(docker, "network", "rm", "span")
 	u.ok(usernet, "network", "rm", "span")
 }
+
+// wideCompose is a file for clients of two hosts, of which each starts one of the services.
+const wideCompose = `version: "2.4"
+services:
+  back: {image: "bb:1", command: [httpd, -f, -p, "80", -h, /var/www], networks: [wide]}
+  front:
+    image: bb:1
+    command: [sh, -c, "mkdir -p /www; until wget -qO /www/index.html http://back/; do sleep 1; done; exec httpd -f -p 80 -h /www"]
+    networks: [wide]
+    ports: ["18771:80"]
+networks:
+  wide:
+    driver: usernet-overlay
+    ipam: {driver: usernet-overlay, options: {network: wide}}
+`
+
+// TestComposeOnTwoHosts has the services of one file on the daemons of two hosts, with docker-compose pointed at each.
+func TestComposeOnTwoHosts(t *testing.T) {
+	first := newUser(t)
+	one := newPluggedDocker(t, first, first.clusterOf(4789)...)
+	two := newPluggedDocker(t, newUser(t), clusterHost(4790)...)
+	up := func(d *pluggedDocker, service string) (down func()) {
+		t.Helper()
+		dir := filepath.Join(d.dir, "pair")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "docker-compose.yml")
+		if err := os.WriteFile(file, []byte(wideCompose), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d.ok("docker-compose", "-f", file, "up", "-d", service)
+		return func() { d.ok("docker-compose", "-f", file, "down", "-t", "0") }
+	}
+	endBack := up(one, "back")
+	endFront := up(two, "front")
+	eventually(t, func() error { return says("http://192.0.2.2:18771/", "container\n") })
+	back := one.ok(docker, "ps", "--format", "{{.Names}}")
+	if out := one.ok(docker, "exec", back, "wget", "-qO-", "http://front/"); out != "container" {
+		t.Errorf("the other way: %q", out)
+	}
+	endFront()
+	endBack()
+	for _, d := range []*pluggedDocker{one, two} {
+		out := d.ok(usernet, "ps", "-a", "--format", "{{.Names}}")
+		if strings.Contains(out, "back") || strings.Contains(out, "front") {
+			t.Errorf("after docker-compose down there are %q", out)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/usernet/usernet/internal/hang"
 )
 
 // traffic pings every container of a list from every other one on another host, by name.
@@ -66,6 +68,7 @@ func TestStoreHangs(t *testing.T) {
 			}
 		}
 		signal(syscall.SIGSTOP)
+		hang.Stop(t, w.server.Process.Pid)
 		resumed := false
 		defer func() {
 			if !resumed {

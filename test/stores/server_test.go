@@ -10,12 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/usernet/usernet/internal/hang"
 	"github.com/usernet/usernet/overlay/kv"
 	"github.com/usernet/usernet/overlay/kv/kvtest"
 )
@@ -88,30 +88,6 @@ func (s *server) signal(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// hang stops the server, and returns when all of its threads have stopped.
-func (s *server) hang(t *testing.T) {
-	t.Helper()
-	s.signal(t, syscall.SIGSTOP)
-	pattern := fmt.Sprintf("/proc/%d/task/*/stat", s.running.Process.Pid)
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		threads, err := filepath.Glob(pattern)
-		if err != nil || len(threads) == 0 {
-			t.Fatalf("%s has no threads: %v", s.name, err)
-		}
-		runs := slices.ContainsFunc(threads, func(path string) bool {
-			text, err := os.ReadFile(path)
-			_, state, _ := strings.Cut(string(text), ") ") // proc_pid_stat(5): the state is behind the name
-			return err == nil && !strings.HasPrefix(state, "T")
-		})
-		if !runs {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not stop", s.name)
-		}
-	}
-}
-
 func (s *server) kill(t *testing.T) {
 	t.Helper()
 	s.signal(t, syscall.SIGKILL)
@@ -155,7 +131,7 @@ func (s *server) target(scheme string, open func(kv.Location) (kv.Store, error),
 			return s.open(t, scheme, open)
 		},
 		Kill: s.kill, Start: s.start,
-		Hang:   s.hang,
+		Hang:   func(t *testing.T) { hang.Stop(t, s.running.Process.Pid) },
 		Resume: func(t *testing.T) { s.signal(t, syscall.SIGCONT) },
 		Backup: s.backup, Restore: s.restore,
 		MinTTL: minTTL,
