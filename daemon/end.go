@@ -26,16 +26,11 @@ func (d *Daemon) ContainerExited(ctx context.Context, ref string, code int) erro
 // ProcessExited is ContainerExited where the container's first process is pid. A report about an earlier process counts
 // for nothing.
 func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) error {
-	c, err := d.model.Container(ref)
+	s, c, err := d.lockContainer(ref)
 	if err != nil {
 		return err
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, err = d.model.Container(c.ID); err != nil {
-		return err
-	}
 	if c.Status == network.Exited || c.Status == network.Restarting || pid != 0 && c.Pid != 0 && pid != c.Pid {
 		return nil
 	}

@@ -121,16 +121,11 @@ func (d *Daemon) Usage(ref string) (*cgroup.Usage, error) {
 
 // UpdateContainer changes limits and restart policy. Limits of a running container count at once, or it stays as it is.
 func (d *Daemon) UpdateContainer(_ context.Context, ref string, q api.UpdateRequest) error {
-	c, err := d.model.Container(ref)
+	s, c, err := d.lockContainer(ref)
 	if err != nil {
 		return err
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, err = d.model.Container(c.ID); err != nil {
-		return err
-	}
 	if err := d.updateResources(c, q.Resources); err != nil {
 		return err
 	}

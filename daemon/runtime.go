@@ -127,3 +127,19 @@ func (d *Daemon) networkByID(id string) *network.Network {
 	}
 	return n
 }
+
+// lockContainer finds a container and locks its runtime, which the caller unlocks. The record is as it is under the
+// lock. On an error nothing is locked.
+func (d *Daemon) lockContainer(ref string) (*containerRuntime, *network.Container, error) {
+	c, err := d.model.Container(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := d.runtime(c.ID)
+	s.mu.Lock()
+	if c, err = d.model.Container(c.ID); err != nil {
+		s.mu.Unlock()
+		return nil, nil, err
+	}
+	return s, c, nil
+}

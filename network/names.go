@@ -101,13 +101,13 @@ func DefaultRouteEndpoint(c *Container, net func(id string) *Network) (v4, v6 *E
 // What names are drawn from. They are cut into words when the first name is drawn, not at every start of the program.
 var (
 	adjectives = sync.OnceValue(func() []string {
-		return strings.Fields("agile amber bold brave bright calm clever cosmic crisp curious dapper eager fleet gentle golden " +
-			"happy jolly keen lively lucid merry mellow nimble noble patient quick quiet sharp silent steady sunny swift tidy " +
+		return strings.Fields("agile amber bold brave bright calm clever cosmic crisp curious dapper eager fleet gentle " +
+			"golden happy jolly keen lively lucid merry mellow nimble noble patient quick quiet sharp silent steady sunny swift tidy " +
 			"vivid warm witty")
 	})
 	surnames = sync.OnceValue(func() []string {
-		return strings.Fields("allman baran bell boggs borg cerf clark crocker davies deering diffie engelbart estrin farber " +
-			"floyd hamilton hopper jacobson kahn kleinrock knuth lamport liskov lovelace metcalfe mockapetris moy perlman " +
+		return strings.Fields("allman baran bell boggs borg cerf clark crocker davies deering diffie engelbart estrin " +
+			"farber floyd hamilton hopper jacobson kahn kleinrock knuth lamport liskov lovelace metcalfe mockapetris moy perlman " +
 			"pouzin postel ritchie roberts shannon thacker thompson turing varghese wilkes")
 	})
 )

@@ -48,8 +48,8 @@ var forms = sync.OnceValue(func() []form {
 		{regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + redacted + "@"},
 		// user and password of a URL
 		{regexp.MustCompile(`[?#&][\w-]*(?:token|key|secret|password)[\w-]*=[^&\s"']+`), redacted},
-		{regexp.MustCompile(`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api_?key|credential)[\w-]*["']?\s*[=:]\s*)` +
-			`("[^"]*"|'[^']*'|[^\s,;"']+)`), "${1}" + redacted},
+		{regexp.MustCompile(`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api_?key|credential)` +
+			`[\w-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;"']+)`), "${1}" + redacted},
 		{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`), "${1} " + redacted},
 		{regexp.MustCompile(`\b[A-Za-z0-9+/]{42,43}=`), redacted}, // a key of 32 bytes
 	}

@@ -12,10 +12,11 @@
 //	    └── inside/          its processes; the root of its cgroup namespace
 //
 // The limits are one level above what the container's cgroup namespace shows: what runs in it can neither change them
-// nor leave, whether the file system is mounted with nsdelegate (cgroup_namespaces(7)) or not, and whoever it is.
+// nor leave. That holds for processes of every user id, and where cgroups are mounted without the option nsdelegate
+// (cgroups(7)) too.
 //
-// A process gets into a container's cgroup by being made there (clone3(2), CLONE_INTO_CGROUP). Its maker has to be in
-// the delegated cgroup itself: the kernel wants its permission for the lowest cgroup that is above both. Package
+// A container's first process starts in the container's cgroup (clone3(2), CLONE_INTO_CGROUP). Its parent has to be in
+// the delegated cgroup itself: the kernel asks for write permission in the lowest cgroup that is above both. Package
 // sandbox does that; this package makes the cgroups, writes limits, measures, and removes them.
 //
 //	tree, err := cgroup.Take()

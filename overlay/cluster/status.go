@@ -138,7 +138,8 @@ func (s *Status) compareClocks(peers map[overlay.HostID]fabric.PeerState, name f
 			if p.Ahead > 0 {
 				which = "behind"
 			}
-			s.Notes = append(s.Notes, fmt.Sprintf("the clock of host %s is %v %s this host's: set them by NTP", name(id), d, which))
+			s.Notes = append(s.Notes, fmt.Sprintf("the clock of host %s is %v %s this host's: set them by NTP",
+				name(id), d, which))
 		}
 	}
 	if len(ahead) > 0 {

@@ -91,7 +91,10 @@ services:
   back: {image: "bb:1", command: [httpd, -f, -p, "80", -h, /var/www], networks: [wide]}
   front:
     image: bb:1
-    command: [sh, -c, "mkdir -p /www; until wget -qO /www/index.html http://back/; do sleep 1; done; exec httpd -f -p 80 -h /www"]
+    command:
+      - sh
+      - -c
+      - mkdir -p /www; until wget -qO /www/index.html http://back/; do sleep 1; done; exec httpd -f -p 80 -h /www
     networks: [wide]
     ports: ["18771:80"]
 networks:
