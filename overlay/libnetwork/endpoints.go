@@ -43,6 +43,9 @@ func (m *Member) own(network string) map[string]overlay.Endpoint {
 // reconcile makes the store's records of this host's endpoints equal to its containers', and says whether it has
 // written anything.
 func (m *Member) reconcile(ctx context.Context, v *view) (wrote bool, err error) {
+	if err := m.countRest(ctx, v); err != nil {
+		return false, fmt.Errorf("the count of endpoints: %w", err)
+	}
 	for id, k := range v.networks {
 		own := m.own(id)
 		for eid, e := range own {
@@ -75,17 +78,16 @@ func (m *Member) put(ctx context.Context, k *known, e overlay.Endpoint) (wrote b
 	if there := k.endpoints[e.EndpointID]; there != nil && bytes.Equal(there.Text, value) {
 		return false, nil
 	}
-	delta := 1
 	err = m.change(ctx, endpointKey(k.network.ID, e.EndpointID), func(old []byte) ([]byte, error) {
-		if old != nil {
-			delta = 0
+		if old == nil {
+			m.uncounted[e.EndpointID] = uncounted{k.network.ID, 1}
 		}
 		return value, nil
 	})
 	if err != nil {
 		return false, err
 	}
-	return true, m.count(ctx, k.network.ID, delta)
+	return true, m.countOne(ctx, k.network.ID, e.EndpointID)
 }
 
 // errNothing ends a change that has nothing to do.
@@ -93,10 +95,43 @@ var errNothing = errors.New("nothing to do")
 
 // drop deletes the record of an endpoint of this host that is gone.
 func (m *Member) drop(ctx context.Context, id string, e *endpoint) error {
+	m.uncounted[e.EndpointID] = uncounted{id, -1}
 	if err := m.remove(ctx, endpointKey(id, e.EndpointID)); err != nil {
 		return err
 	}
-	return m.count(ctx, id, -1)
+	return m.countOne(ctx, id, e.EndpointID)
+}
+
+// uncounted is an endpoint whose record was written (+1) or deleted (-1) before its network's count was. Where the
+// store's answer was lost, it may not have been.
+type uncounted struct {
+	network string
+	delta   int
+}
+
+// countOne counts an endpoint whose record was written or deleted. One whose record was only written anew does not
+// change the count, which is written all the same: the daemons read the network's endpoints again then.
+func (m *Member) countOne(ctx context.Context, network, id string) error {
+	if err := m.count(ctx, network, m.uncounted[id].delta); err != nil {
+		return err
+	}
+	delete(m.uncounted, id)
+	return nil
+}
+
+// countRest counts what earlier rounds did not come to count. The records say which of their writes have happened.
+func (m *Member) countRest(ctx context.Context, v *view) error {
+	for id, u := range m.uncounted {
+		k := v.networks[u.network]
+		if k == nil || (k.endpoints[id] != nil) != (u.delta > 0) {
+			delete(m.uncounted, id)
+			continue
+		}
+		if err := m.countOne(ctx, u.network, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // countRecord is how many endpoints a network has.

@@ -61,6 +61,8 @@ type Member struct {
 	woken  chan struct{} // has something: a round is due
 	// published is what Changed was told of last; the worker's own.
 	published *view
+	// uncounted are changes of this host's endpoints that their networks' counts lack, by endpoint; the worker's own.
+	uncounted map[string]uncounted
 
 	mu struct {
 		sync.Mutex
@@ -90,7 +92,8 @@ func Open(cfg Config) (*Member, error) {
 		return nil, fmt.Errorf("networks of Docker's hosts: these reach each other by IPv4, and %v is no such address: "+
 			"give one with --cluster-advertise", cfg.Addr)
 	}
-	m := &Member{cfg: cfg, log: cfg.Logger, woken: make(chan struct{}, 1), published: &view{}}
+	m := &Member{cfg: cfg, log: cfg.Logger, woken: make(chan struct{}, 1), published: &view{},
+		uncounted: map[string]uncounted{}}
 	m.mu.view = &view{}
 	m.mu.own, m.mu.joined, m.mu.told = map[string][]overlay.Endpoint{}, map[string]*joined{}, map[string]told{}
 	if err := m.open(); err != nil {

@@ -24,7 +24,7 @@ func newTestMember(t *testing.T, s Store, dir string, addr string) *Member {
 		t.Fatal(err)
 	}
 	m := &Member{cfg: Config{Addr: netip.MustParseAddr(addr)}, log: slog.New(slog.DiscardHandler), store: s, leases: l,
-		woken: make(chan struct{}, 1)}
+		woken: make(chan struct{}, 1), uncounted: map[string]uncounted{}}
 	m.mu.view = &view{}
 	m.mu.own = map[string][]overlay.Endpoint{}
 	m.ctx, m.cancel = context.WithCancel(t.Context())
@@ -165,6 +165,92 @@ func TestEndpointsAreTold(t *testing.T) {
 	m.round(t)
 	if got := s.text(countKey(dockersID)); got != `{"Count":1}` || s.text(endpointKey(dockersID, id)) != "" {
 		t.Errorf("the count is %s, and there is %s", got, s.text(endpointKey(dockersID, id)))
+	}
+}
+
+// TestTheStoreGoesBetweenRecordAndCount loses the store after an endpoint's record was written or deleted, before its
+// network's count was, or before the host has heard that either was.
+func TestTheStoreGoesBetweenRecordAndCount(t *testing.T) {
+	id, a := strings.Repeat("e", 64), netip.MustParseAddr("10.50.0.9")
+	away := errors.New("the store is away")
+	for name, loses := range map[string]func(s *memory, key string){
+		"count": func(s *memory, key string) {
+			if key == countKey(dockersID) {
+				s.fails = away
+			}
+		},
+		"answer": func(s *memory, key string) {
+			if key == endpointKey(dockersID, id) {
+				s.lost = away
+			}
+		},
+		"record": func(s *memory, key string) {
+			if key == endpointKey(dockersID, id) {
+				s.fails = away
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := dockers(t)
+			m := newTestMember(t, s, t.TempDir(), "10.99.0.3")
+			for _, step := range []struct {
+				endpoints []overlay.Endpoint
+				count     string
+			}{
+				{[]overlay.Endpoint{endpointOf(id, a)}, `{"Count":2}`},
+				{nil, `{"Count":1}`},
+			} {
+				m.SetContainer(id, step.endpoints)
+				v, err := m.read(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.before = func(key string) { loses(s, key) }
+				if _, err := m.reconcile(t.Context(), v); !errors.Is(err, away) {
+					t.Fatalf("the round ended with %v", err)
+				}
+				s.before, s.fails, s.lost = nil, nil, nil
+				m.round(t)
+				m.round(t)
+				if got := s.text(countKey(dockersID)); got != step.count {
+					t.Errorf("with endpoints %v the count is %s, want %s", step.endpoints, got, step.count)
+				}
+			}
+		})
+	}
+}
+
+// TestACountThatIsTooHigh removes a network without endpoints whose count a daemon of Docker has left too high.
+func TestACountThatIsTooHigh(t *testing.T) {
+	s := dockers(t)
+	m := newTestMember(t, s, t.TempDir(), "10.99.0.3")
+	m.round(t)
+	if err := m.RemoveNetwork(t.Context(), dockersID); !errors.Is(err, errdefs.ErrForbidden) {
+		t.Errorf("a network in use is removed: %v", err)
+	}
+	delete(s.pairs, endpointKey(dockersID, dockersEP))
+	came := false
+	s.before = func(key string) { // another host writes an endpoint meanwhile
+		if key != countKey(dockersID) || came {
+			return
+		}
+		came = true
+		p, err := s.Get(t.Context(), key)
+		if err == nil {
+			err = s.Put(t.Context(), key, []byte(`{"Count":2}`), p.Index)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := m.RemoveNetwork(t.Context(), dockersID); !errors.Is(err, ErrConflict) {
+		t.Errorf("a network whose count has changed meanwhile is removed: %v", err)
+	}
+	if err := m.RemoveNetwork(t.Context(), dockersID); err != nil {
+		t.Error(err)
+	}
+	if list := m.Networks(); len(list) != 0 || s.text(networkKey(dockersID)) != "" {
+		t.Errorf("there are still %+v", list)
 	}
 }
 

@@ -13,6 +13,7 @@ type memory struct {
 	index  uint64
 	pairs  map[string]Pair
 	fails  error                // of each call
+	lost   error                // of each Put and Delete, which are done all the same
 	before func(key string)     // called before each Put and Delete, without the lock
 	watch  map[*func()]struct{} // told of each change
 }
@@ -61,7 +62,7 @@ func (s *memory) edit(key string, index uint64, value []byte) error {
 	for f := range s.watch {
 		(*f)()
 	}
-	return nil
+	return s.lost
 }
 
 func (s *memory) Put(_ context.Context, key string, value []byte, index uint64) error {

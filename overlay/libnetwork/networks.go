@@ -297,8 +297,13 @@ func (m *Member) giveVNI(ctx context.Context, vni uint32) error {
 	})
 }
 
-// RemoveNetwork has all hosts forget a network. It is refused while an endpoint of any host is on it.
+// RemoveNetwork has all hosts forget a network. It is refused while a record of an endpoint of any host is on it. The
+// count does not decide: a daemon that loses the store while it deletes an endpoint leaves the count too high for ever.
 func (m *Member) RemoveNetwork(ctx context.Context, id string) error {
+	count, err := m.store.Get(ctx, countKey(id)) // before the records: an endpoint that comes later is counted later
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return errdefs.Unavailable("the store of Docker's networks: %w", err)
+	}
 	v, err := m.read(ctx)
 	if err != nil {
 		return errdefs.Unavailable("the store of Docker's networks: %w", err)
@@ -307,20 +312,16 @@ func (m *Member) RemoveNetwork(ctx context.Context, id string) error {
 	if k == nil {
 		return nil
 	}
-	var c countRecord
-	p, err := m.store.Get(ctx, countKey(id))
-	if err == nil {
-		err = json.Unmarshal(p.Value, &c)
-	}
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	endpoints, err := m.store.List(ctx, join(keyEndpoints, id)) // also those that read leaves out
+	if err != nil {
 		return errdefs.Unavailable("network %s was not removed: %w", k.network.Name, err)
 	}
-	if n := max(int(c.Count), len(k.endpoints)); n > 0 {
+	if n := len(endpoints); n > 0 {
 		return errdefs.Forbidden("error while removing network: network %s has active endpoints: %d, on this or other hosts",
 			k.network.Name, n)
 	}
 	for _, step := range []func() error{
-		func() error { return m.dropCount(ctx, p) }, // which fails where an endpoint has come meanwhile
+		func() error { return m.dropCount(ctx, count) }, // which fails where an endpoint has come meanwhile
 		func() error { return m.remove(ctx, networkKey(id)) },
 		func() error { return m.remove(ctx, overlayKey(id)) },
 		func() error { return m.giveVNI(ctx, k.network.VNI) },

@@ -17,6 +17,17 @@ import (
 // startEtcd2 starts etcd with version 2 of its API, which Docker's daemons speak.
 func (w *world) startEtcd2() { w.etcd("--enable-v2") }
 
+// endpointsOfDocker is what the store has of endpoints and their counts.
+func (w *world) endpointsOfDocker() string {
+	var text strings.Builder
+	for _, dir := range []string{"endpoint", "endpoint_count"} {
+		out, err := exec.Command("nsenter", "--net=/run/netns/xh-h4", "curl", "-sS", "--max-time", "5",
+			"http://"+storeHost+":2379/v2/keys/docker/network/v1.0/"+dir+"?recursive=true").CombinedOutput()
+		fmt.Fprintf(&text, "%s: %s (%v)\n", dir, out, err)
+	}
+	return text.String()
+}
+
 // A dockerd is a daemon of Docker 20.10, the last one with a key-value store, as root in a namespace of its own on the
 // hosts' Ethernet. It has an image "busybox", with the helper program in it.
 type dockerd struct {
@@ -319,7 +330,7 @@ func TestBesideDockersDaemons(t *testing.T) {
 	b.docker("rm", "-f", "d2", "d3")
 	eventually(t, func() error {
 		if r := c.try("network", "rm", "ov_net1"); r.code != 0 {
-			return fmt.Errorf("ov_net1 stays: %v", r)
+			return fmt.Errorf("ov_net1 stays: %v\n%s", r, w.endpointsOfDocker())
 		}
 		return nil
 	})
