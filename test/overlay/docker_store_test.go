@@ -168,13 +168,24 @@ func (d *dockerd) try(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// docker does so, and has to succeed.
-func (d *dockerd) docker(args ...string) string {
+// docker does so, and has to succeed. Now and then Docker 20.10 calls the store from a thread that it has left in a
+// container's network namespace, where the network is unreachable: then it is asked again.
+func (d *dockerd) docker(args ...string) (out string) {
 	d.t.Helper()
-	out, err := d.try(args...)
-	if err != nil {
-		d.t.Fatalf("dockerd %d: docker %s: %v: %s", d.n, strings.Join(args, " "), err, out)
-	}
+	eventually(d.t, func() (err error) {
+		if out, err = d.try(args...); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("dockerd %d: docker %s: %w: %s", d.n, strings.Join(args, " "), err, out)
+		if !strings.Contains(out, "store") || !strings.Contains(out, "network is unreachable") {
+			d.t.Fatal(err)
+		}
+		d.t.Log(err)
+		if i := slices.Index(args, "--name"); i >= 0 {
+			_, _ = d.try("rm", "-f", args[i+1]) // the container that was made and not started
+		}
+		return err
+	})
 	return out
 }
 
@@ -311,7 +322,10 @@ func TestBesideDockersDaemons(t *testing.T) {
 	c.fails("has active endpoints", "network", "rm", "ov_net2")
 	c.ok("rm", "-f", "u5")
 	a.docker("rm", "-f", "d5")
-	a.docker("network", "rm", "ov_net2")
+	if out, err := a.try("network", "rm", "ov_net2"); err != nil {
+		t.Logf("%v: %s", err, out) // Docker could not count that its endpoint has left (see docker)
+		c.ok("network", "rm", "ov_net2")
+	}
 	eventually(t, func() error {
 		if r := c.try("network", "inspect", "ov_net2"); r.code == 0 {
 			return errors.New("ov_net2 is still there")
@@ -328,12 +342,19 @@ func TestBesideDockersDaemons(t *testing.T) {
 	c.ok("rm", "-f", "u4")
 	a.docker("rm", "-f", "d1")
 	b.docker("rm", "-f", "d2", "d3")
-	eventually(t, func() error {
-		if r := c.try("network", "rm", "ov_net1"); r.code != 0 {
-			return fmt.Errorf("ov_net1 stays: %v\n%s", r, w.endpointsOfDocker())
+	if r := c.try("network", "rm", "ov_net1"); r.code != 0 {
+		t.Logf("ov_net1 stays: %v\n%s", r, w.endpointsOfDocker())
+		for _, d := range []*dockerd{a, b} { // they delete what they could not (see docker)
+			d.stop()
+			d.start()
 		}
-		return nil
-	})
+		eventually(t, func() error {
+			if r := c.try("network", "rm", "ov_net1"); r.code != 0 {
+				return fmt.Errorf("ov_net1 stays: %v\n%s", r, w.endpointsOfDocker())
+			}
+			return nil
+		})
+	}
 	eventually(t, func() error {
 		if out, err := b.try("network", "inspect", "ov_net1"); err == nil {
 			return fmt.Errorf("ov_net1 is still there: %s", out)
