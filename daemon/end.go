@@ -135,10 +135,7 @@ func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
 		return err
 	}
 	s.dropNamespace()
-	d.mu.Lock()
-	delete(d.runtimes, s.id)
-	s.unwatch()
-	d.mu.Unlock()
+	d.forget(s)
 	close(s.removed)
 	if s.again.cancel != nil {
 		s.again.cancel()
@@ -194,15 +191,21 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 			return nil // it was to be removed at its end
 		}
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
+	s, now, err := d.lockContainer(c.ID)
+	if err != nil {
+		if c.AutoRemove && errors.Is(err, errdefs.ErrNotFound) {
+			return nil // it was removed at its end, in the meantime
+		}
+		return err
+	}
+	if now.Status == network.Running || now.Status == network.Restarting && !force { // it was started meanwhile
+		s.mu.Unlock()
+		return d.RemoveContainer(ctx, c.ID, force)
+	}
 	defer s.mu.Unlock()
 	d.teardown(s)
 	defer func() { d.updateNames(c.ID); d.updateIdleTimer() }()
-	if err = d.remove(s, c); c.AutoRemove && errors.Is(err, errdefs.ErrNotFound) {
-		return nil // it was removed at its end, in the meantime
-	}
-	return err
+	return d.remove(s, now)
 }
 
 // detach takes usernet's interfaces out of a sandbox that something else owns.

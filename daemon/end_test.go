@@ -213,14 +213,15 @@ func TestWaitForContainers(t *testing.T) {
 	}
 }
 
-// awaitWaiter returns once a goroutine waits in a function of this package.
+// awaitWaiter returns once a goroutine waits in a function of this package: in a select, or for a lock.
 func awaitWaiter(t *testing.T, function string) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		for text := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 			head, calls, _ := strings.Cut(text, "\n")
-			if strings.Contains(head, "[select") && strings.Contains(calls, ")."+function+"(") {
+			waits := strings.Contains(head, "[select") || strings.Contains(head, "[sync.Mutex.Lock")
+			if waits && strings.Contains(calls, ")."+function+"(") {
 				return
 			}
 		}
@@ -343,5 +344,49 @@ func TestForcedRemovalMeetsTheContainersOwn(t *testing.T) {
 	ran(t, d, f, network.ContainerSpec{Name: "c1", AutoRemove: true})
 	if err := d.RemoveContainer(t.Context(), "c1", true); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRemovalMeetsAStart: a container that starts after its removal was asked for, and before the removal comes to it,
+// runs on.
+func TestRemovalMeetsAStart(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	c, _ := ran(t, d, f, network.ContainerSpec{Name: "c1"})
+	if err := d.ContainerExited(t.Context(), c.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	s := d.runtime(c.ID)
+	s.mu.Lock()
+	removed := make(chan error)
+	go func() { removed <- d.RemoveContainer(t.Context(), "c1", false) }()
+	awaitWaiter(t, "RemoveContainer")
+	_, err := d.model.UpdateContainer(c.ID, func(c *network.Container) error { c.Status = network.Running; return nil })
+	s.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-removed; !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("%v, want a conflict", err)
+	}
+	if _, err := d.Container(c.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNothingIsOpenForContainersThatAreGone asks for the runtime of one that was removed, as calls do that have found
+// its record just before.
+func TestNothingIsOpenForContainersThatAreGone(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	c, _ := ran(t, d, f, network.ContainerSpec{Name: "c1"})
+	if err := d.RemoveContainer(t.Context(), c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if s := d.runtime(c.ID); s == nil || s.life.Load() == nil {
+		t.Errorf("its runtime is %v", s)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(d.runtimes); n != 0 {
+		t.Errorf("%d runtimes are kept", n)
 	}
 }

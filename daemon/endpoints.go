@@ -22,13 +22,11 @@ import (
 
 // Connect gives a container an interface on one more network, at once where it runs.
 func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, spec network.EndpointSpec) error {
-	c, err := d.connectable(containerRef)
+	s, c, err := d.connectable(containerRef)
 	if err != nil {
 		return err
 	}
-	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, e, err := d.model.Connect(networkRef, c.ID, spec)
 	if err != nil {
@@ -50,27 +48,26 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 	return nil
 }
 
-// connectable returns a container whose interfaces are this daemon's to make and remove.
-func (d *Daemon) connectable(ref string) (*network.Container, error) {
-	c, err := d.model.Container(ref)
+// connectable finds a container whose interfaces are this daemon's to make and remove, and locks it; the caller unlocks.
+func (d *Daemon) connectable(ref string) (*containerRuntime, *network.Container, error) {
+	s, c, err := d.lockContainer(ref)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.Moves {
-		return nil, errMoves(c)
+		s.mu.Unlock()
+		return nil, nil, errMoves(c)
 	}
-	return c, nil
+	return s, c, nil
 }
 
 // Disconnect takes a container's interface on a network away.
 func (d *Daemon) Disconnect(ctx context.Context, networkRef, containerRef string, force bool) error {
-	c, err := d.connectable(containerRef)
+	s, c, err := d.connectable(containerRef)
 	if err != nil {
 		return err
 	}
-	s := d.runtime(c.ID)
 	defer d.updateFiles(c.ID) // after the unlocking
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, e, err := d.model.Disconnect(networkRef, c.ID, force)
 	if err != nil {

@@ -10,10 +10,6 @@ import (
 // ReportHealth takes what a container's monitor has found out by its check. A report about an earlier run of the
 // container, in which pid was its first process, counts for nothing.
 func (d *Daemon) ReportHealth(_ context.Context, ref string, pid int, h network.Health) error {
-	c, err := d.model.Container(ref)
-	if err != nil {
-		return err
-	}
 	switch h.Status {
 	case network.HealthStarting, network.HealthHealthy, network.HealthUnhealthy:
 	default:
@@ -23,12 +19,11 @@ func (d *Daemon) ReportHealth(_ context.Context, ref string, pid int, h network.
 	for i := range h.Log {
 		h.Log[i].Output = h.Log[i].Output[:min(len(h.Log[i].Output), network.MaxHealthOutput)]
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c, err = d.model.Container(c.ID); err != nil {
+	s, c, err := d.lockContainer(ref)
+	if err != nil {
 		return err
 	}
+	defer s.mu.Unlock()
 	if c.Status != network.Running || c.Pid != pid {
 		return nil
 	}

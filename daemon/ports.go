@@ -102,18 +102,13 @@ func (d *Daemon) unpublish(s *containerRuntime, match func(binding) bool) {
 
 // running finds a container with a live sandbox, and locks it; the caller unlocks.
 func (d *Daemon) running(ref string) (*containerRuntime, *network.Container, error) {
-	c, err := d.model.Container(ref)
+	s, c, err := d.lockContainer(ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
-	if c, err = d.model.Container(c.ID); err == nil && c.Status != network.Running {
-		err = errdefs.Conflict("container %s is not running", c.Name)
-	}
-	if err != nil {
+	if c.Status != network.Running {
 		s.mu.Unlock()
-		return nil, nil, err
+		return nil, nil, errdefs.Conflict("container %s is not running", c.Name)
 	}
 	return s, c, nil
 }

@@ -159,12 +159,10 @@ func terminalName(device int64) string {
 
 // Traffic counts what passed a container's interfaces, by their names. What the bypass carries passes none.
 func (d *Daemon) Traffic(ref string) (map[string]api.Traffic, error) {
-	c, err := d.model.Container(ref)
+	s, _, err := d.lockContainer(ref)
 	if err != nil {
 		return nil, err
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := map[string]api.Traffic{}
 	for _, a := range s.attachments {

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
 
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -60,22 +62,39 @@ type attachment struct {
 	unstore func() // removes dev from the service manager's store; nil: it is not there
 }
 
-// runtime returns the runtime of a container, and makes an empty one where there is none.
+// runtime returns the runtime of a container, and makes an empty one where there is none. One of a container that has
+// been removed is the caller's alone.
 func (d *Daemon) runtime(id string) *containerRuntime {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	s := d.runtimes[id]
-	if s == nil {
-		s = &containerRuntime{
-			id:          id,
-			attachments: map[string]*attachment{},
-			removed:     make(chan struct{}),
-		}
-		s.life.Store(newLife())
-		s.unwatch = d.watchContainer(s)
-		d.runtimes[id] = s
+	if s != nil {
+		d.mu.Unlock()
+		return s
+	}
+	s = &containerRuntime{
+		id:          id,
+		attachments: map[string]*attachment{},
+		removed:     make(chan struct{}),
+	}
+	s.life.Store(newLife())
+	s.unwatch = d.watchContainer(s)
+	d.runtimes[id] = s
+	d.mu.Unlock()
+	// Its removal may have come before, and then forgets no runtime that was made after it.
+	if _, err := d.model.Container(id); errors.Is(err, errdefs.ErrNotFound) {
+		d.forget(s)
 	}
 	return s
+}
+
+// forget has no runtime any more for a container that has been removed.
+func (d *Daemon) forget(s *containerRuntime) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runtimes[s.id] == s {
+		delete(d.runtimes, s.id)
+	}
+	s.unwatch()
 }
 
 // setup gives the sandbox of c what the model says: interfaces, routes, DNS stub, published ports. What is already

@@ -31,11 +31,7 @@ func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.Wa
 	if err == nil && c.Status == network.Exited && condition == api.WaitNotRunning {
 		return c.ExitCode, nil
 	}
-	if err != nil { // removed meanwhile, perhaps before s was made
-		d.mu.Lock()
-		delete(d.runtimes, s.id)
-		s.unwatch()
-		d.mu.Unlock()
+	if err != nil { // removed meanwhile
 		return was.ExitCode, nil
 	}
 	until := now.ended

@@ -33,12 +33,10 @@ func (d *Daemon) removeUnstarted(id string) {
 // StartContainer sets up the sandbox of a container that was created, or runs again. On an error it stays what it is.
 func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) (api.StartReply, error) {
 	began := time.Now()
-	c, err := d.model.Container(ref)
+	s, c, err := d.lockContainer(ref)
 	if err != nil {
 		return api.StartReply{}, err
 	}
-	s := d.runtime(c.ID)
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c, err = d.identify(c, p); err != nil {
 		return api.StartReply{}, err
