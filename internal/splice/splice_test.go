@@ -47,6 +47,37 @@ func dial(t *testing.T, l net.Listener) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
+// connection is one through a group: its two ends, and what was made for it.
+type connection struct {
+	group           *Group
+	front           net.Listener // where the client has connected
+	stop            func() error // of AcceptTCP
+	client, service *net.TCPConn
+}
+
+func connected(t *testing.T) *connection {
+	t.Helper()
+	service := listen(t)
+	c := &connection{group: NewGroup(), front: listen(t)}
+	t.Cleanup(c.group.Close)
+	c.stop = c.group.AcceptTCP(c.front, to(service))
+	t.Cleanup(func() { _ = c.stop() })
+	c.client = dial(t, c.front)
+	c.service = accept(t, service)
+	return c
+}
+
+// accept is the service's end of the next connection.
+func accept(t *testing.T, service net.Listener) *net.TCPConn {
+	t.Helper()
+	c, err := service.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn)
+}
+
 // meets is the error that a client of l meets: as it connects, where the reset is there by then, or as it reads.
 func meets(l net.Listener) error {
 	c, err := net.Dial("tcp", l.Addr().String())
@@ -101,12 +132,7 @@ func TestResetsArePassedOn(t *testing.T) {
 	stop := g.AcceptTCP(front, to(service))
 	defer stop()
 	for _, fromService := range []bool{true, false} {
-		a := dial(t, front)
-		accepted, err := service.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := accepted.(*net.TCPConn)
+		a, b := dial(t, front), accept(t, service)
 		if fromService {
 			a, b = b, a
 		}
@@ -124,26 +150,19 @@ func TestResetsArePassedOn(t *testing.T) {
 
 // TestCloseEndsAllConnections, and stop ends none.
 func TestCloseEndsAllConnections(t *testing.T) {
-	service, front, g := listen(t), listen(t), NewGroup()
-	stop := g.AcceptTCP(front, to(service))
-	c := dial(t, front)
-	accepted, err := service.Accept()
-	if err != nil {
+	c := connected(t)
+	if err := c.stop(); err != nil {
 		t.Fatal(err)
 	}
-	defer accepted.Close()
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := net.Dial("tcp", front.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := net.Dial("tcp", c.front.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("after stop: %v", err)
 	}
-	_, _ = accepted.Write([]byte("x"))
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+	_, _ = c.service.Write([]byte("x"))
+	if _, err := io.ReadFull(c.client, make([]byte, 1)); err != nil {
 		t.Errorf("a connection has ended with the port: %v", err)
 	}
-	g.Close()
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+	c.group.Close()
+	if _, err := c.client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -153,33 +172,26 @@ func TestCloseEndsAllConnections(t *testing.T) {
 func TestDrainLetsConnectionsEnd(t *testing.T) {
 	for name, atMost := range map[string]time.Duration{"ends": 30 * time.Second, "does not end": time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
-			service, front, g := listen(t), listen(t), NewGroup()
-			stop := g.AcceptTCP(front, to(service))
-			c := dial(t, front)
-			accepted, err := service.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer accepted.Close()
-			if err := stop(); err != nil {
+			c := connected(t)
+			if err := c.stop(); err != nil {
 				t.Fatal(err)
 			}
 			drained := make(chan struct{})
 			go func() {
-				g.Drain(atMost)
+				c.group.Drain(atMost)
 				close(drained)
 			}()
 			if name == "does not end" {
 				<-drained
-				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				if _, err := c.client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("when the time is over: %v", err)
 				}
 				return
 			}
-			_, _ = accepted.Write([]byte("last"))
-			_ = accepted.Close()
-			_ = c.CloseWrite()
-			if b, err := io.ReadAll(c); string(b) != "last" || err != nil {
+			_, _ = c.service.Write([]byte("last"))
+			_ = c.service.Close()
+			_ = c.client.CloseWrite()
+			if b, err := io.ReadAll(c.client); string(b) != "last" || err != nil {
 				t.Errorf("the end of a stream: %q, %v", b, err)
 			}
 			<-drained
@@ -194,11 +206,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	g.slots = make(chan struct{}, 1)
 	stop := g.AcceptTCP(front, to(service))
 	defer stop()
-	first := dial(t, front)
-	accepted, err := service.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	first, accepted := dial(t, front), accept(t, service)
 	if err := meets(front); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("one too many: %v", err)
 	}
