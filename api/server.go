@@ -24,7 +24,6 @@ const maxBody = 1 << 20
 // Server answers API requests.
 type Server struct {
 	b        Backend
-	log      *slog.Logger
 	http     *http.Server
 	handover func(*handover.Peer) // nil: not possible
 	program  func() (*os.File, error)
@@ -35,7 +34,7 @@ type Server struct {
 
 // NewServer makes a server in front of b.
 func NewServer(b Backend, log *slog.Logger) *Server {
-	s := &Server{b: b, log: log}
+	s := &Server{b: b}
 	s.http = &http.Server{
 		Handler:           isolated(log, s.guard(withoutVersion(s.routes()))),
 		ReadHeaderTimeout: 10 * time.Second,

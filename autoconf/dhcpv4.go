@@ -119,14 +119,9 @@ func (s *Server) build4(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.
 	return reply
 }
 
-// reserve returns the address of a guest: its static one, the one it has, the one it wants if that is free, else the
-// first that is free. It is invalid where the pool is used up.
+// reserve returns the address of a guest: the one it has, the one it wants if that is free, else the first that is
+// free. It is invalid where the pool is used up.
 func (s *Server) reserve(mac [6]byte, want netip.Addr) netip.Addr {
-	if s.cfg.Static != nil {
-		if a, _ := s.cfg.Static(mac[:]); a.IsValid() {
-			return a
-		}
-	}
 	s.leases.Lock()
 	defer s.leases.Unlock()
 	now := time.Now()

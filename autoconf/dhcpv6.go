@@ -35,16 +35,10 @@ func (s *Server) reply6(mac net.HardwareAddr, payload []byte) *dhcpv6.Message {
 	if id := req.Options.ServerID(); id != nil && !id.Equal(own) {
 		return nil
 	}
-	addr := s.cfg.Address6
-	if s.cfg.Static != nil {
-		if _, a := s.cfg.Static(mac); a.IsValid() {
-			addr = a
-		}
-	}
 	mods := s.options6(own)
 	if ia := req.Options.OneIANA(); ia != nil {
 		mods = append(mods, dhcpv6.WithIAID(ia.IaId), dhcpv6.WithIANA(dhcpv6.OptIAAddress{
-			IPv6Addr:          addr.AsSlice(),
+			IPv6Addr:          s.cfg.Address6.AsSlice(),
 			PreferredLifetime: s.cfg.Lease / 2,
 			ValidLifetime:     s.cfg.Lease,
 		}))

@@ -36,9 +36,6 @@ type Config struct {
 	// NoRoute gives guests no default route: nothing leads out of the network.
 	NoRoute bool
 
-	// Static overrides the pool: it returns the addresses of the guest with this MAC; invalid ones are not its.
-	Static func(mac net.HardwareAddr) (v4, v6 netip.Addr)
-
 	DNS    []netip.Addr
 	Search []string
 	MTU    int

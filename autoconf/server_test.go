@@ -187,13 +187,6 @@ func TestDHCPv4KeepsWithinItsPool(t *testing.T) {
 }
 
 func TestDHCPv4Rules(t *testing.T) {
-	static := testConfig()
-	static.Static = func(mac net.HardwareAddr) (v4, v6 netip.Addr) {
-		if bytes.Equal(mac, guestMAC) {
-			v4 = netip.MustParseAddr("10.0.2.100")
-		}
-		return v4, v6
-	}
 	discover := func(m ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 		d, err := dhcpv4.NewDiscovery(guestMAC, m...)
 		if err != nil {
@@ -209,7 +202,6 @@ func TestDHCPv4Rules(t *testing.T) {
 		want dhcpv4.MessageType // MessageTypeNone: no answer
 		addr string
 	}{
-		{"a static address", static, discover(), dhcpv4.MessageTypeOffer, "10.0.2.100"},
 		{"an address that is asked for", testConfig(),
 			discover(dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip("10.0.2.17")))),
 			dhcpv4.MessageTypeOffer, "10.0.2.17"},

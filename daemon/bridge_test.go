@@ -74,6 +74,8 @@ func within(t *testing.T, what string, f func()) {
 func TestNothingWaitsForANetworkThatIsBeingMade(t *testing.T) {
 	d := newTestDaemon(t)
 	slow := slowDriver{opening: make(chan struct{}, 9), let: make(chan error)}
+	open := sync.OnceFunc(func() { close(slow.let) })
+	defer open() // also when something waits, so that the daemon can be closed
 	fast := d.drivers
 	d.drivers = []Driver{slow}
 	n, _, err := d.CreateNetwork(t.Context(), network.NetworkSpec{Name: "slow"})
@@ -109,7 +111,7 @@ func TestNothingWaitsForANetworkThatIsBeingMade(t *testing.T) {
 		d.mu.Unlock()
 		d.dropBridge(other.ID)
 	})
-	slow.let <- nil
+	open()
 	group.Wait()
 	first := <-bridges
 	for range askers - 1 {

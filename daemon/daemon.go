@@ -106,7 +106,6 @@ type Daemon struct {
 	shared   *forwarder.Shared // host ports and limits, over all networks
 	started  time.Time
 	ping4    bool
-	ping6    bool
 	confined confinement
 
 	sandboxes sandboxes // cfg.Helper
@@ -242,7 +241,7 @@ func checkStateDir(dir string) error {
 
 // checkPing says once what the machine lacks for pinging beyond the gateway.
 func (d *Daemon) checkPing() {
-	d.ping4, d.ping6 = forwarder.PingAvailable()
+	d.ping4, _ = forwarder.PingAvailable()
 	if !d.ping4 {
 		d.log.Warn("containers can ping their gateway and each other but nothing beyond: " + pingHint)
 	}

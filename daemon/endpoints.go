@@ -48,7 +48,8 @@ func (d *Daemon) Connect(ctx context.Context, networkRef, containerRef string, s
 	return nil
 }
 
-// connectable finds a container whose interfaces are this daemon's to make and remove, and locks it; the caller unlocks.
+// connectable finds a container whose interfaces are this daemon's to make and remove, and locks it. The caller
+// unlocks.
 func (d *Daemon) connectable(ref string) (*containerRuntime, *network.Container, error) {
 	s, c, err := d.lockContainer(ref)
 	if err != nil {

@@ -32,7 +32,6 @@ type trace struct {
 	// asked is the name as the server of names is asked for it, and question the type; both for the attempt.
 	asked    string
 	question uint16
-	answered []netip.Addr // what it is predicted to be answered with
 	route    *sandbox.TriedRoute
 	// from connects from the host to where the destination leads; nil: the host has no part in it.
 	from func(context.Context) error
@@ -169,7 +168,7 @@ func (t *trace) resolve(ctx context.Context) bool {
 				t.asked, t.question = name, qtype
 			}
 			if addrs := addressesIn(r.Answer); len(addrs) > 0 {
-				t.asked, t.question, t.answered, t.name = name, qtype, addrs, name
+				t.asked, t.question, t.name = name, qtype, name
 				t.dst = netip.AddrPortFrom(addrs[0], t.dst.Port())
 				t.out.Address = t.dst
 				t.step("names", fmt.Sprintf("%s is %s, %s", name, join(addrs), sourceText(r.Source)))

@@ -16,7 +16,7 @@ func (s *Server) filter(c Client, m, r *dns.Msg) {
 		return
 	}
 	name := questionName(m)
-	if s.splitOf(c, name) != nil {
+	if s.splitOf(name) != nil {
 		return // the user has named these servers for it
 	}
 	var refused error

@@ -83,9 +83,8 @@ func TestAddressesThatMayNotBeAnsweredAreLeftOut(t *testing.T) {
 	if r, _ := s.resolve(context.Background(), outsider, question("www.example", dns.TypeA)); len(r.Answer) != 3 {
 		t.Errorf("a neighbour's answer lacks something: %v", r)
 	}
-	split := noTens()
-	split.Split = []Split{{"example", []string{up}}}
-	if got := resolved(t, s, split, "www.example", dns.TypeAAAA); got != "NOERROR fd00::1" {
+	split := newServer(t, Config{Upstreams: upstreams(t, up), Split: []Split{{"example", []string{up}}}})
+	if got := resolved(t, split, noTens(), "www.example", dns.TypeAAAA); got != "NOERROR fd00::1" {
 		t.Errorf("from a server for this domain: %s", got)
 	}
 }

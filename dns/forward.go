@@ -88,7 +88,7 @@ func (h *health) answered(u upstream) {
 // answers.
 func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 	servers := c.Upstreams
-	if split := s.splitOf(c, name); split != nil {
+	if split := s.splitOf(name); split != nil {
 		servers = split.Servers
 	}
 	if len(servers) == 0 {
@@ -104,15 +104,12 @@ func (s *Server) serversFor(c Client, name string) ([]upstream, string) {
 	return list, strings.Join(servers, ",")
 }
 
-// splitOf is the longest domain with servers of its own that name is in; nil: none. Among equal ones the client's
-// counts.
-func (s *Server) splitOf(c Client, name string) *Split {
+// splitOf is the longest domain with servers of its own that name is in; nil: none. Among equal ones the last counts.
+func (s *Server) splitOf(name string) *Split {
 	var best *Split
-	for _, list := range [][]Split{s.cfg.Split, c.Split} {
-		for i := range list {
-			if list[i].contains(name) && (best == nil || len(list[i].Domain) >= len(best.Domain)) {
-				best = &list[i]
-			}
+	for i, split := range s.cfg.Split {
+		if split.contains(name) && (best == nil || len(split.Domain) >= len(best.Domain)) {
+			best = &s.cfg.Split[i]
 		}
 	}
 	return best

@@ -38,7 +38,6 @@ type Client struct {
 	// resolv.conf(5)).
 	NoShort   bool
 	Upstreams []string // instead of the host's
-	Split     []Split  // for some domains, besides the server's own
 	// AllowQuery is asked before a question goes outside, or is answered from the cache; nil: all may. The name is in
 	// lower case without a final dot; addr is the address whose name is asked for, else invalid. The error says why
 	// not, to the client too.

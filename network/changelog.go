@@ -12,10 +12,9 @@ const maxChanges = 4096
 // ChangeLog is what a store on one machine needs to implement Watch: the latest changes, and those who wait for more.
 // The zero value is ready.
 type ChangeLog struct {
-	mu     sync.Mutex // guards the rest
-	recent []Change   // oldest first
-	gone   Revision   // that of the newest change that is no longer in recent
-	last   Revision
+	mu     sync.Mutex    // guards the rest
+	recent []Change      // oldest first
+	gone   Revision      // that of the newest change that is no longer in recent
 	wake   chan struct{} // closed and replaced at each change; nil where nobody has waited yet
 }
 
@@ -23,7 +22,7 @@ type ChangeLog struct {
 func (l *ChangeLog) Start(r Revision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gone, l.last = r, r
+	l.gone = r
 }
 
 // Add records changes that were stored together.
@@ -34,7 +33,6 @@ func (l *ChangeLog) Add(changes []Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recent = append(l.recent, changes...)
-	l.last = changes[len(changes)-1].Revision
 	for len(l.recent) > maxChanges { // whole revisions at a time
 		l.gone = l.recent[0].Revision
 		for len(l.recent) > 0 && l.recent[0].Revision == l.gone {

@@ -44,7 +44,6 @@ type Route struct {
 	Dst       netip.Prefix
 	Via       netip.Addr
 	Interface string
-	Metric    int
 }
 
 // Request is what the agent is to do, in this order: remove, add, routes, sockets. It can be repeated: interfaces that

@@ -175,7 +175,6 @@ func setRoutes(want []Route) error {
 		}
 		r := &netlink.Route{
 			LinkIndex: link.Attrs().Index,
-			Priority:  w.Metric,
 			Dst:       &net.IPNet{IP: w.Dst.Addr().AsSlice(), Mask: net.CIDRMask(w.Dst.Bits(), w.Dst.Addr().BitLen())},
 		}
 		if w.Via.IsValid() {

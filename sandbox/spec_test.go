@@ -105,7 +105,7 @@ func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 			Temporary: true,
 		}},
 		Remove:        []string{"eth1"},
-		DefaultRoutes: []Route{{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.0.0.1"), "eth0", 5}},
+		DefaultRoutes: []Route{{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.0.0.1"), "eth0"}},
 		Routes:        []Route{{Dst: netip.MustParsePrefix("fd01::/64"), Interface: "eth0"}}, // on the link
 		Local:         []netip.Addr{netip.MustParseAddr("127.0.0.11")},
 		Listen:        []netip.AddrPort{netip.MustParseAddrPort("[::1]:80")},

@@ -44,12 +44,13 @@ func beside(t *testing.T) (*Gateway, *recorder, *vswitch.Port, *tapDevice) {
 	sw := vswitch.New(vswitch.Config{Name: "test", MTU: 1500})
 	r, d := &recorder{}, &tapDevice{}
 	g, err := New(Config{
-		MAC: gatewayMAC, MTU: 1500, Switch: sw, Handler: r,
+		MAC: gatewayMAC, MTU: 1500, Switch: sw,
 		Addresses: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24"), netip.MustParsePrefix("fd00::1/64")},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.SetHandler(r)
 	station := []netip.Addr{netip.MustParseAddr("172.30.0.2"), netip.MustParseAddr("fd00::2")}
 	p, err := sw.Connect(vswitch.PortConfig{Name: "station", MAC: stationMAC, Addrs: station}, d)
 	if err != nil {

@@ -55,7 +55,6 @@ type Config struct {
 	ProxyAllBut []netip.Addr
 	Switch      *vswitch.Switch
 	Logger      *slog.Logger
-	Handler     Handler
 }
 
 // Gateway is a running gateway. Make it with New, end it with Close.
@@ -133,9 +132,6 @@ func New(cfg Config) (*Gateway, error) {
 	g.s.SetTransportProtocolHandler(udp.ProtocolNumber, g.handleUDP)
 	g.s.SetTransportProtocolHandler(icmp.ProtocolNumber4, g.handleICMP)
 	g.s.SetTransportProtocolHandler(icmp.ProtocolNumber6, g.handleICMP)
-	if cfg.Handler != nil {
-		g.SetHandler(cfg.Handler)
-	}
 	g.link.datagrams.Store(g)
 	port := vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Role: vswitch.Gateway}
 	if err := g.link.connect(cfg.Switch, port); err != nil {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -134,8 +133,7 @@ func (t *Tunnel) Restart(k overlay.Key) error {
 
 // Session is what WireGuard knows of a host.
 type Session struct {
-	Endpoint  string    // what the endpoint's DstToString says: where the host was last heard
-	Handshake time.Time // of the last handshake; zero: none
+	Endpoint string // what the endpoint's DstToString says: where the host was last heard
 }
 
 // Sessions are those of all hosts, by their keys.
@@ -158,11 +156,6 @@ func (t *Tunnel) Sessions() (map[overlay.Key]Session, error) {
 			key, s = overlay.Key(b), Session{}
 		case "endpoint":
 			s.Endpoint = value
-		case "last_handshake_time_sec":
-			var sec int64
-			if _, err := fmt.Sscan(value, &sec); err == nil && sec > 0 {
-				s.Handshake = time.Unix(sec, 0)
-			}
 		}
 		if key != (overlay.Key{}) {
 			all[key] = s

@@ -2,7 +2,6 @@ package table
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -182,7 +181,6 @@ type Status struct {
 	Synced bool // the replica is equal to what the backend has
 	Rows   int
 	Unsent int // rows of this host that the backend does not have yet, or still has
-	Alive  map[overlay.HostID]uint64
 }
 
 // Status describes the table.
@@ -198,6 +196,5 @@ func (t *Table) Status() Status {
 		Synced: t.mu.synced,
 		Rows:   len(t.mu.rows),
 		Unsent: len(t.mu.dirty) + len(t.mu.gone),
-		Alive:  maps.Clone(t.mu.alive),
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -36,14 +35,13 @@ type daemon interface {
 // plugin serves one call.
 type plugin struct {
 	getenv func(string) string
-	stdout io.Writer
 	open   func(socket string, getenv func(string) string) (daemon, error)
 }
 
 // Main serves the call that the environment and standard input describe (the protocol of the specification's section
 // 2), and returns the exit status.
 func Main(about string) int {
-	p := plugin{os.Getenv, os.Stdout, func(socket string, getenv func(string) string) (daemon, error) {
+	p := plugin{os.Getenv, func(socket string, getenv func(string) string) (daemon, error) {
 		return client.New(socket, getenv)
 	}}
 	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{

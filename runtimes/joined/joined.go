@@ -62,8 +62,6 @@ type Config struct {
 	LocalAddrs []netip.Addr
 	// CallerAddrs are what the runtime takes for the container's addresses and sets itself, on an interface of its own.
 	CallerAddrs []netip.Addr
-	// Ports are published from the beginning.
-	Ports []network.PortBinding
 }
 
 // Attachment is a namespace on the daemon's networks. Its methods may be called by many goroutines at once.
@@ -83,7 +81,6 @@ type Attachment struct {
 // Join attaches the namespace. The daemon has to run: it is not started, since the networks are its.
 func Join(ctx context.Context, cfg Config) (*Attachment, error) {
 	a := &Attachment{cfg: cfg, key: "place-" + rand.Text(), gone: make(chan struct{})}
-	a.now.ports = slices.Clone(cfg.Ports)
 	if err := a.attach(ctx); err != nil {
 		return nil, errors.Join(
 			fmt.Errorf("joining the network %s of usernet's daemon: %w", strings.Join(cfg.Networks, ", "), err),

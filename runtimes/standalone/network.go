@@ -39,7 +39,7 @@ type Config struct {
 	Unreachable, Silent []netip.Addr
 	// DNS are where names are answered.
 	DNS []netip.Addr
-	// NameServers are asked for names; nil: those of ResolvConf.
+	// NameServers are asked for names; nil: those of the host's resolv.conf.
 	NameServers []string
 	// HostLoopback says that the gateway's addresses lead to the host's loopback.
 	HostLoopback bool
@@ -56,8 +56,6 @@ type Config struct {
 	Filter func(*vswitch.Frame) bool
 	// Autoconf configures guests that ask, in the name of the gateway; nil: nobody does.
 	Autoconf *autoconf.Config
-	// ResolvConf is where the host's name servers are found; "": /etc/resolv.conf.
-	ResolvConf string
 }
 
 // Network is a namespace's network. Its methods may be called by many goroutines at once.
@@ -162,11 +160,7 @@ func (nobody) LookupService(string, string, string, string) ([]dns.Service, bool
 const cacheSize = 1000
 
 func (n *Network) startNames(cfg Config) (err error) {
-	path := cfg.ResolvConf
-	if path == "" {
-		path = "/etc/resolv.conf"
-	}
-	if n.up, err = dns.NewUpstreams(path, cfg.Log); err != nil {
+	if n.up, err = dns.NewUpstreams("/etc/resolv.conf", cfg.Log); err != nil {
 		return fmt.Errorf("host's resolvers: %w", err)
 	}
 	n.names = dns.NewServer(dns.Config{Directory: nobody{}, Logger: cfg.Log, Upstreams: n.up, CacheSize: cacheSize})

@@ -86,7 +86,7 @@ func openEtcd(l kv.Location) (kv.Store, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", etcdName, err), conn.Close())
 	}
-	p := &process{cmd: cmd}
+	p := &process{}
 	p.waiting.Go(func() { _ = cmd.Wait() })
 	store, err := remote.New(conn, l)
 	if err != nil {
@@ -100,7 +100,6 @@ func openEtcd(l kv.Location) (kv.Store, error) {
 // process is a store in another program, which ends with it.
 type process struct {
 	*remote.Store
-	cmd     *exec.Cmd
 	waiting sync.WaitGroup
 }
 

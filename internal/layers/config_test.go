@@ -1,0 +1,152 @@
+package layers
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// field is one of a struct that configures something.
+type field struct{ dir, typ, name string }
+
+// uses are where names of fields are read and set, by the directory of their package, in files that are no tests.
+type uses struct {
+	read  map[[2]string]bool // in the package itself: as x.Name, but on the left of an assignment
+	set   map[[3]string]bool // with the type where it is known: in a literal, by an assignment, or by its address
+	whole map[[2]string]bool // types with composite literals without names, which set all fields
+}
+
+// configures are names of types whose fields others set, for the package to read.
+var configures = []string{"Config", "Options", "Route", "Client"}
+
+// decoded are packages whose type of such a name is read from JSON.
+var decoded = []string{"runtimes/rootlessport"}
+
+// look adds what a file of a directory declares and uses. What is set in a value of an unknown type counts for each
+// package of this module that the file knows.
+func (u *uses) look(dir string, file *ast.File) (fields []field) {
+	imported := map[string]string{} // directories by what the file calls the packages
+	known := []string{dir}
+	for _, spec := range file.Imports {
+		path, _ := strconv.Unquote(spec.Path.Value)
+		if d, ok := strings.CutPrefix(path, module); ok {
+			name := filepath.Base(d)
+			if spec.Name != nil {
+				name = spec.Name.Name
+			}
+			imported[name] = d
+			known = append(known, d)
+		}
+	}
+	typeOf := func(e ast.Expr) (of []string, name string) {
+		switch e := e.(type) {
+		case *ast.Ident:
+			return []string{dir}, e.Name
+		case *ast.SelectorExpr:
+			if x, ok := e.X.(*ast.Ident); ok {
+				return []string{imported[x.Name]}, e.Sel.Name
+			}
+		}
+		return known, ""
+	}
+	set := func(e ast.Expr) {
+		if i, ok := e.(*ast.IndexExpr); ok {
+			e = i.X
+		}
+		if s, ok := e.(*ast.SelectorExpr); ok {
+			for _, d := range known {
+				u.set[[3]string{d, "", s.Sel.Name}] = true
+			}
+		}
+	}
+	assigned := map[ast.Expr]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.TypeSpec:
+			s, ok := n.Type.(*ast.StructType)
+			if !ok || !slices.Contains(configures, n.Name.Name) || slices.Contains(decoded, dir) {
+				break
+			}
+			for _, f := range s.Fields.List {
+				for _, name := range f.Names {
+					if f.Tag == nil && name.IsExported() {
+						fields = append(fields, field{dir, n.Name.Name, name.Name})
+					}
+				}
+			}
+		case *ast.CompositeLit:
+			of, name := typeOf(n.Type)
+			for _, e := range n.Elts {
+				for _, d := range of {
+					if kv, ok := e.(*ast.KeyValueExpr); !ok {
+						u.whole[[2]string{d, name}] = true
+					} else if key, ok := kv.Key.(*ast.Ident); ok {
+						u.set[[3]string{d, name, key.Name}] = true
+					}
+				}
+			}
+		case *ast.AssignStmt:
+			for _, left := range n.Lhs {
+				set(left)
+				assigned[left] = n.Tok == token.ASSIGN
+			}
+		case *ast.UnaryExpr:
+			if n.Op == token.AND {
+				set(n.X)
+			}
+		case *ast.SelectorExpr:
+			if !assigned[n] {
+				u.read[[2]string{dir, n.Sel.Name}] = true
+			}
+		}
+		return true
+	})
+	return fields
+}
+
+// TestSettingsAreReadAndSet holds that what configures something has no field that its package does not read, or that
+// only tests set. It goes by names, so that it finds most of them, not all.
+func TestSettingsAreReadAndSet(t *testing.T) {
+	root := filepath.Join("..", "..")
+	u := &uses{read: map[[2]string]bool{}, set: map[[3]string]bool{}, whole: map[[2]string]bool{}}
+	var all []field
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		dir, _ := filepath.Rel(root, filepath.Dir(path))
+		all = append(all, u.look(dir, file)...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 100 {
+		t.Errorf("only %d fields were found: this test reads the wrong tree", len(all))
+	}
+	for _, f := range all {
+		if !u.read[[2]string{f.dir, f.name}] {
+			t.Errorf("%s: nothing in the package reads %s.%s", f.dir, f.typ, f.name)
+		}
+		set := u.set[[3]string{f.dir, f.typ, f.name}] || u.set[[3]string{f.dir, "", f.name}]
+		if !set && !u.whole[[2]string{f.dir, f.typ}] {
+			t.Errorf("%s: nothing but tests sets %s.%s", f.dir, f.typ, f.name)
+		}
+	}
+}
