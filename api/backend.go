@@ -283,8 +283,11 @@ type BGPNeighbor struct {
 	Families    []string  `json:",omitempty"` // that both speak
 	Learned     int       // routes that are kept, also of a session that was lost lately
 	Announced   int       // routes that it was told
-	Ignored     uint64    // routes of kinds that are not used, or above the limit
-	Malformed   uint64    // messages whose routes count as withdrawn (RFC 7606)
+	// Withheld counts the routes that it is not told, by reason: it does not speak their family, or the daemon has no
+	// address of the family that they could lead to.
+	Withheld  map[string]int `json:",omitempty"`
+	Ignored   uint64         // routes of kinds that are not used, or above the limit
+	Malformed uint64         // messages whose routes count as withdrawn (RFC 7606)
 }
 
 // Budgets are how descriptors and memory are divided among containers. No container gets more than leaves as much free.

@@ -65,6 +65,7 @@ func (r *routing) report() (list []api.BGPNeighbor) {
 			Error:       n.Error,
 			Learned:     n.Learned,
 			Announced:   n.Announced,
+			Withheld:    n.Withheld,
 			Ignored:     n.Ignored,
 			Malformed:   n.Malformed,
 		}

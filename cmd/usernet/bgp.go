@@ -6,11 +6,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/overlay/bgp"
 )
@@ -39,7 +42,8 @@ func (o *bgpOptions) flags(c *cobra.Command) {
 		&o.addrs,
 		"bgp-address",
 		nil,
-		"addresses of this host that routes lead to, one of each family (the one that leads to the first router)",
+		"addresses of this host that routes lead to, one of each family (those that lead to the routers, and of a family "+
+			"without routers one of the same interface)",
 	)
 	f.StringVar(&o.password, "bgp-password-file", "", "file with the password of all sessions (TCP MD5)")
 	f.DurationVar(
@@ -109,12 +113,10 @@ func (o *bgpOptions) addresses(cfg *bgp.Config) error {
 		cfg.Addrs = append(cfg.Addrs, a.Unmap())
 	}
 	if len(cfg.Addrs) == 0 {
-		a, err := towards(cfg.Neighbors[0].Addr.Addr())
-		if err != nil {
-			return fmt.Errorf("no address leads to the router %v: %w; give this host's with --bgp-address",
-				cfg.Neighbors[0].Addr.Addr(), err)
+		var err error
+		if cfg.Addrs, err = ownAddresses(cfg.Neighbors); err != nil {
+			return err
 		}
-		cfg.Addrs = []netip.Addr{a}
 	}
 	if o.routerID != "" {
 		id, err := netip.ParseAddr(o.routerID)
@@ -131,6 +133,71 @@ func (o *bgpOptions) addresses(cfg *bgp.Config) error {
 		}
 	}
 	return errors.New("no address is IPv4: give --bgp-router-id")
+}
+
+// ownAddresses are what routes lead to where nothing else is said: of each family the address from which its first
+// router is reached, and of a family without routers one of the same interface, as FRR has it. So an IPv4 session leads
+// to IPv6 routes that the router can use.
+func ownAddresses(routers []bgp.Neighbor) ([]netip.Addr, error) {
+	first := routers[0].Addr.Addr()
+	a, err := towards(first)
+	if err != nil {
+		return nil, fmt.Errorf("no address leads to the router %v: %w; give this host's with --bgp-address", first, err)
+	}
+	var list []netip.Addr
+	if !a.IsLinkLocalUnicast() {
+		list = append(list, a)
+	}
+	for _, v6 := range []bool{false, true} {
+		if slices.ContainsFunc(list, func(have netip.Addr) bool { return have.Is6() == v6 }) {
+			continue
+		}
+		of := func(n bgp.Neighbor) bool {
+			to := n.Addr.Addr()
+			return to.Is6() == v6 && !to.IsLinkLocalUnicast()
+		}
+		if i := slices.IndexFunc(routers, of); i >= 0 {
+			if other, err := towards(routers[i].Addr.Addr()); err == nil {
+				list = append(list, other)
+				continue
+			}
+		}
+		if beside, is := addressBeside(a, v6); is {
+			list = append(list, beside)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("no address of the interface with %v is one that routes can lead to: give --bgp-address", a)
+	}
+	return list, nil
+}
+
+// addressBeside is an address of a family that the interface with the address a has; of several one that stays.
+func addressBeside(a netip.Addr, v6 bool) (netip.Addr, bool) {
+	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	at := slices.IndexFunc(all, func(x netlink.Addr) bool { return x.IP.Equal(a.AsSlice()) })
+	if at < 0 {
+		return netip.Addr{}, false
+	}
+	const unusable, passing = unix.IFA_F_DADFAILED, unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED
+	var found netip.Addr
+	for _, x := range all {
+		b, _ := netip.AddrFromSlice(x.IP)
+		b = b.Unmap()
+		if x.LinkIndex != all[at].LinkIndex || b.Is6() != v6 || !b.IsGlobalUnicast() || x.Flags&unusable != 0 {
+			continue
+		}
+		if x.Flags&passing == 0 {
+			return b, true
+		}
+		if !found.IsValid() {
+			found = b
+		}
+	}
+	return found, found.IsValid()
 }
 
 // towards is the address of this host from which another is reached. Nothing is sent.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/signal"
 	"runtime"
 	"slices"
@@ -93,6 +94,9 @@ func printNeighbors(list []api.BGPNeighbor) {
 			fmt.Printf(": %s", n.Error)
 		}
 		fmt.Println()
+		for _, why := range slices.Sorted(maps.Keys(n.Withheld)) {
+			fmt.Printf("  %d routes not announced: %s\n", n.Withheld[why], why)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ var events = [][2]string{
 	{"attach-failed", "a namespace was not attached"},
 	{"bgp-neighbor", "BGP neighbour"},
 	{"bgp-routes-left-out", "a BGP neighbour has more routes than are kept: the rest is not used"},
+	{"bgp-routes-withheld", "a BGP neighbour is not told routes"},
 	{"bgp-routes-withdrawn", "BGP routes count as withdrawn"},
 	{"capture-begins", "capture begins"},
 	{"capture-ends", "capture ends"},

@@ -100,7 +100,7 @@ func (n *neighbor) lost(err error) {
 	if was {
 		n.state.Since = time.Now()
 	}
-	n.state.Established, n.state.Announced, n.state.Families = false, 0, nil
+	n.state.Established, n.state.Announced, n.state.Withheld, n.state.Families = false, 0, nil, nil
 	repeated := false
 	if err != nil && n.s.ctx.Err() == nil {
 		repeated = n.state.Error == err.Error()
@@ -202,9 +202,9 @@ func (n *neighbor) take(u update) {
 	}
 }
 
-// announced notes how many routes the neighbour was told.
-func (n *neighbor) announced(count int) {
+// announced notes how many routes the neighbour was told, and how many not, by reason.
+func (n *neighbor) announced(count int, withheld map[string]int) {
 	n.s.mu.Lock()
 	defer n.s.mu.Unlock()
-	n.state.Announced = count
+	n.state.Announced, n.state.Withheld = count, withheld
 }

@@ -27,7 +27,8 @@ type session struct {
 	in       *bufio.Reader
 	hold     time.Duration // 0: the neighbour may be silent for ever
 	families []Family
-	sent     map[NLRI]Path // the writer's
+	sent     map[NLRI]Path   // the writer's
+	warned   map[Family]bool // the writer's: that routes of the family lead nowhere was said
 }
 
 // openWait is how long a neighbour may take to answer an OPEN (RFC 4271, section 8: a large value).
@@ -37,7 +38,7 @@ const openWait = 30 * time.Second
 func (n *neighbor) session(ctx context.Context) error {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	to := n.cfg.Addr.Addr()
-	if local := n.s.addrs.of(to); local.IsValid() {
+	if local := n.s.addrs.of(to); local.IsValid() && !to.IsLinkLocalUnicast() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
 	}
 	if n.cfg.Password != "" {
@@ -47,7 +48,7 @@ func (n *neighbor) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &session{n: n, conn: conn, in: bufio.NewReader(conn), sent: map[NLRI]Path{}}
+	s := &session{n: n, conn: conn, in: bufio.NewReader(conn), sent: map[NLRI]Path{}, warned: map[Family]bool{}}
 	defer conn.Close()
 	defer s.wakeReader(ctx)()
 	err = s.establish(ctx)
@@ -266,17 +267,27 @@ func (s *session) difference(w *bufio.Writer) {
 			delete(s.sent, nlri)
 		}
 	}
+	withheld := map[string]int{}
 	for nlri, path := range want {
-		if old, is := s.sent[nlri]; is && old.equal(path) || !slices.Contains(s.families, nlri.Family) {
+		if !slices.Contains(s.families, nlri.Family) {
+			withheld["the neighbour does not take "+nlri.Family.String()]++
+			continue
+		}
+		if old, is := s.sent[nlri]; is && old.equal(path) {
 			continue
 		}
 		b, err := appendUpdate(nil, Route{nlri, path}, &s.n.self)
 		if err != nil {
-			s.n.s.log.Debug("a route is not announced", "route", nlri, "error", err)
+			why := nlri.Family.String() + ": " + err.Error()
+			if withheld[why]++; !s.warned[nlri.Family] {
+				s.warned[nlri.Family] = true
+				s.n.s.log.Warn("a BGP neighbour is not told routes", "neighbor", s.n.cfg.Addr, "route", nlri,
+					"reason", why)
+			}
 			continue
 		}
 		_, _ = w.Write(b)
 		s.sent[nlri] = path
 	}
-	s.n.announced(len(s.sent))
+	s.n.announced(len(s.sent), withheld)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"testing"
@@ -242,6 +243,38 @@ func TestRoutesOfALostSessionStay(t *testing.T) {
 	_ = short.conn.Close()
 	_ = short.l.Close()
 	knows(t, s, 0)
+}
+
+// TestRoutesThatAreNotTold are counted by reason: the neighbour does not take them, or they have no next hop.
+func TestRoutesThatAreNotTold(t *testing.T) {
+	r := newRouter(t)
+	s := r.speaker(time.Hour, nil) // has an IPv4 address only
+	unicast := func(f Family, prefix string) Route {
+		return Route{NLRI: NLRI{Family: f, Prefix: netip.MustParsePrefix(prefix)}}
+	}
+	s.Set("a", []Route{unicast(IPv4Unicast, "10.0.0.1/32"), unicast(IPv6Unicast, "fd00::1/128"), macRoute("10.0.0.1")})
+	r.accept(open{asn: 65000, hold: DefaultHold, id: netip.MustParseAddr("192.0.2.9"),
+		families: []Family{IPv4Unicast, IPv6Unicast}})
+	r.expect(msgKeepalive)
+	r.write(appendKeepalive(nil))
+	r.expect(msgUpdate)
+	eventually(t, func() error {
+		want := map[string]int{
+			"the neighbour does not take l2vpn-evpn":                              1,
+			"ipv6-unicast: this host has no address that the route could lead to": 1,
+		}
+		if st := s.States()[0]; st.Announced != 1 || !maps.Equal(st.Withheld, want) {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	s.Set("a", nil)
+	eventually(t, func() error {
+		if st := s.States()[0]; st.Announced+len(st.Withheld) != 0 {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
 }
 
 // TestSessionsEnd with the notification that says why.

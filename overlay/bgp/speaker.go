@@ -225,6 +225,7 @@ type State struct {
 	Families    []Family  // that both speak
 	Learned     int       // routes
 	Announced   int
+	Withheld    map[string]int // routes that it is not told, by reason; it never changes
 	// Ignored counts routes above MaxLearned, and of kinds that are not used. Malformed counts UPDATEs whose routes
 	// count as withdrawn.
 	Ignored, Malformed uint64

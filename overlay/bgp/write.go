@@ -96,7 +96,7 @@ func appendWithdrawal(b []byte, n NLRI) []byte {
 }
 
 // errNextHop is for routes of a family of which the speaker has no address.
-var errNextHop = errors.New("there is no address that the route could lead to")
+var errNextHop = errors.New("this host has no address that the route could lead to")
 
 // nextHop is where a route leads to.
 func (s *self) nextHop(r Route) (netip.Addr, error) {

@@ -44,6 +44,9 @@ router bgp 65000
  address-family ipv4 unicast
   neighbor 192.0.2.1 activate
  exit-address-family
+ address-family ipv6 unicast
+  neighbor 192.0.2.1 activate
+ exit-address-family
  address-family l2vpn evpn
   neighbor 192.0.2.1 activate
   neighbor 192.0.2.1 route-reflector-client
