@@ -86,6 +86,24 @@ func TestNetworksAreClaimed(t *testing.T) {
 	if _, taken := b.Table().Claimed(overlay.NameKey("third")); taken {
 		t.Error("a network that was not made has its name")
 	}
+	for _, change := range []struct {
+		by   *Cluster
+		rule string
+	}{{b, "default deny"}, {a, "default allow"}, {b, "default deny"}} {
+		changed := *n
+		changed.Options = map[string]string{"usernet.policy": change.rule}
+		if err := change.by.UpdateNetwork(&changed); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "all hosts know the change", func() bool {
+			for _, c := range []*Cluster{a, b} {
+				if r, is := c.Table().Network(n.ID); !is || r.Options["usernet.policy"] != change.rule {
+					return false
+				}
+			}
+			return true
+		})
+	}
 	b.SetContainer(strings.Repeat("ee", 32), []overlay.Endpoint{{
 		Network: n.ID, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.9")}, MAC: overlay.MAC{2}, EndpointID: n.ID,
 		Container: strings.Repeat("ee", 32), Name: "t2", Running: true,

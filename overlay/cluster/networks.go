@@ -157,16 +157,13 @@ func (c *Cluster) PutAgain(n *network.Network) error {
 	return errors.Join(errs...)
 }
 
-// UpdateNetwork has all hosts know a network's options as they are now. The host that has made it does so.
+// UpdateNetwork has all hosts know a network's options as they are now. Any host may do so, as any may remove it: the
+// one that has made it may be gone for good. Of two changes at one time one counts, on all hosts.
 func (c *Cluster) UpdateNetwork(n *network.Network) error {
 	t := c.Table()
 	r, is := t.Network(n.ID)
-	switch {
-	case !is:
+	if !is {
 		return errdefs.NotFound("network %s is not known in the cluster", n.Name)
-	case r.Creator != c.Identity().ID:
-		return errdefs.Forbidden("network %s is changed on the host that has made it: %s", n.Name,
-			c.hostName(r.Creator))
 	}
 	r.Options = maps.Clone(n.Options)
 	value, err := overlay.Encode(r)

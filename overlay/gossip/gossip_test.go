@@ -202,6 +202,28 @@ func TestRowsReachAllHosts(t *testing.T) {
 	everywhere(t, list, key, "")
 }
 
+// TestARowThatAnotherHostChanged goes as a whole when it is deleted: what the first host wrote does not come back.
+func TestARowThatAnotherHostChanged(t *testing.T) {
+	_, list := hosts(t, 3)
+	key := overlay.NetworkKey(strings.Repeat("ab", 32))
+	put(t, list[0], key, "made", 1)
+	everywhere(t, list, key, "made")
+	put(t, list[1], key, "changed", 2)
+	everywhere(t, list, key, "changed")
+	if err := list[2].Delete(t.Context(), list[2].said(key)); err != nil {
+		t.Fatal(err)
+	}
+	everywhere(t, list, key, "")
+	for _, h := range list {
+		h.Backend.mu.Lock()
+		row, is := h.Backend.mu.state.visible(key)
+		h.Backend.mu.Unlock()
+		if is {
+			t.Errorf("%q came back", row.Value)
+		}
+	}
+}
+
 func TestALateHostHasTheWholeTable(t *testing.T) {
 	c, list := hosts(t, 2)
 	for i := range 3000 {

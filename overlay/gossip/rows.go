@@ -213,8 +213,17 @@ func (b *Backend) Delete(ctx context.Context, row table.Row) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have, is := b.mu.state.get(row.Key, row.Owner)
-	if is && !have.Deleted && have.Incarnation == row.Incarnation && have.Version == row.Version {
-		b.withdraw(have)
+	if !is || have.Deleted || have.Incarnation != row.Incarnation || have.Version != row.Version {
+		return nil
+	}
+	b.withdraw(have)
+	if have.Claimed != 0 {
+		return nil // an earlier claim of another host counts again
+	}
+	for _, owner := range b.mu.state.owners(row.Key) { // what have has replaced does not come back
+		if old, _ := b.mu.state.get(row.Key, owner); !old.Deleted && old.Claimed == 0 && old.Version <= row.Version {
+			b.withdraw(old)
+		}
 	}
 	return nil
 }

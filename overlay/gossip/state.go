@@ -111,6 +111,14 @@ func (s *state) get(key string, owner overlay.HostID) (table.Row, bool) {
 	return s.keys[key][i].row, true
 }
 
+// owners are the hosts that have written to a key.
+func (s *state) owners(key string) (list []overlay.HostID) {
+	for _, r := range s.keys[key] {
+		list = append(list, r.row.Owner)
+	}
+	return list
+}
+
 // merge takes over a row if it is later than what is known, and says whether it did.
 func (s *state) merge(row table.Row, now time.Time) bool {
 	i, is := s.find(row.Key, row.Owner)

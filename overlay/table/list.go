@@ -26,7 +26,7 @@ func (t *Table) applyEnd() {
 		}
 		switch {
 		case e.key.Kind == overlay.KindNetwork && t.needed(e):
-			t.again(e, e.Version)
+			t.putBack(e)
 			for _, claim := range claimsOf(e) {
 				if c := t.mu.rows[claim]; c != nil && !listing[claim] {
 					t.again(c, c.Version)

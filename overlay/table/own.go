@@ -15,6 +15,16 @@ func (t *Table) again(have *entry, version uint64) {
 	t.wake()
 }
 
+// putBack has a network's row put that the backend lacks, in the version that it had: another host may have changed it
+// meanwhile, and its version goes before. The caller holds mu.
+func (t *Table) putBack(have *entry) {
+	next := *have
+	next.Incarnation, next.missing = t.cfg.Incarnation, time.Time{}
+	t.replace(&next)
+	t.mu.dirty[have.Key] = true
+	t.wake()
+}
+
 // applyOwn handles a row in the backend that this host has written, in this life or another. The caller holds mu.
 func (t *Table) applyOwn(k overlay.ParsedKey, row Row, have *entry) {
 	if c := t.mu.claims[row.Key]; c != nil && row.Incarnation == t.cfg.Incarnation {

@@ -423,6 +423,32 @@ func TestWhatIsPutWhileTheListIsMadeStays(t *testing.T) {
 	}
 }
 
+// TestAChangeOfANetworkSurvivesARestoredBackup, whoever made it.
+func TestAChangeOfANetworkSurvivesARestoredBackup(t *testing.T) {
+	hub := tabletest.NewHub()
+	a, b := join(t, hub, hostA, 1, nil), join(t, hub, hostB, 1, nil)
+	key, value := aNetwork(hostA)
+	a.put(key, value)
+	b.until("the network", func() bool { return len(b.Networks()) == 1 })
+	backup := hub.Rows()
+	changed := must(overlay.Decode[overlay.Network](value))
+	changed.Options = map[string]string{"usernet.policy": "default deny"}
+	b.put(key, must(overlay.Encode(changed)))
+	policy := func(n *node) func() bool {
+		return func() bool {
+			r, is := n.Network(netID)
+			return is && r.Options["usernet.policy"] == "default deny"
+		}
+	}
+	a.until("the change", policy(a))
+	hub.Restore(backup)
+	b.until("the store has the change again", func() bool {
+		return strings.Contains(string(hub.Rows()[key].Value), "default deny")
+	})
+	a.until("the change", policy(a))
+	b.until("the change", policy(b))
+}
+
 func TestNetworksInUseSurviveARestoredBackup(t *testing.T) {
 	for _, used := range []bool{true, false} {
 		hub := tabletest.NewHub()
