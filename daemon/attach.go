@@ -245,8 +245,17 @@ func (d *Daemon) Detach(ctx context.Context, key string) error {
 
 // detachKey takes the endpoints with a key away from c. A container that was attached with a key, which its first
 // endpoint has, goes with its last one: networks that it was connected to since have no key, and nobody would take it
-// from them.
+// from them. A container that ends by itself meanwhile is no error: a runtime asks when its process has ended, and the
+// daemon sees that end, too.
 func (d *Daemon) detachKey(ctx context.Context, c *network.Container, key string) error {
+	err := d.detachEndpoints(ctx, c, key)
+	if _, gone := d.model.Container(c.ID); gone != nil {
+		return nil
+	}
+	return err
+}
+
+func (d *Daemon) detachEndpoints(ctx context.Context, c *network.Container, key string) error {
 	others := slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key != "" && e.Key != key })
 	if !others && len(c.Endpoints) > 0 && c.Endpoints[0].Key == key {
 		return d.RemoveContainer(ctx, c.ID, true)

@@ -306,3 +306,20 @@ func TestRepair(t *testing.T) {
 		}
 	}
 }
+
+// TestDetachingWhatEndsMeanwhile has a record that was found just before the container's own end: the runtime's last
+// hook comes as its process ends.
+func TestDetachingWhatEndsMeanwhile(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	c, _ := ran(t, d, f, network.ContainerSpec{Name: "c1"})
+	c.Attached, c.Endpoints = true, []*network.Endpoint{{Key: "oci/c1"}}
+	if err := d.RemoveContainer(t.Context(), c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"oci/c1", "cni/net1/c1/eth0"} {
+		c.Endpoints[0].Key = key
+		if err := d.detachKey(t.Context(), c, key); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
