@@ -47,7 +47,7 @@ func (p *Plugin) createNetwork(driver string) func(context.Context, daemon, crea
 		}
 		made, err := d.NetworkCreate(ctx, spec)
 		if err != nil {
-			return nil, err
+			return nil, p.withAdvice(err, driver, spec.Pools)
 		}
 		own := netRef{ID: made.ID, Own: true}
 		err = p.state.change(func(c *content) {
@@ -64,6 +64,31 @@ func (p *Plugin) createNetwork(driver string) func(context.Context, daemon, crea
 		}
 		return nothing, nil
 	}
+}
+
+// withAdvice is the reason why there is no network of pools: subnets that Docker's own IPAM driver has chosen, which
+// knows none of those that usernet has in use, may be taken.
+func (p *Plugin) withAdvice(err error, driver string, pools []network.Pool) error {
+	for _, pool := range pools {
+		if !errdefs.IsPermissionDenied(err) { // no subnet is in the way
+			return err
+		}
+		if _, known := p.state.pool(pool.Subnet.String()); !known {
+			return fmt.Errorf("%w (%s; --ipam-driver %s chooses one that is free)", err, pool.Subnet,
+				dockersName(driver))
+		}
+	}
+	return err
+}
+
+// dockersName is the name under which Docker knows a driver of the daemon's networks.
+func dockersName(driver string) string {
+	for name, d := range drivers {
+		if d == driver {
+			return name
+		}
+	}
+	return driver
 }
 
 // named is the daemon's network that the user has named, by an option of the network or of its addresses; one without
@@ -91,8 +116,8 @@ func (p *Plugin) named(ctx context.Context, d daemon, spec network.NetworkSpec, 
 		return netRef{}, fmt.Errorf("network %s of usernet is of the driver %s: give -d usernet", n.Name, n.Driver)
 	}
 	if spec.Internal && !n.Internal {
-		return netRef{}, fmt.Errorf("network %s of usernet is not internal: make it with `usernet network create "+
-			"--internal`", n.Name)
+		return netRef{}, fmt.Errorf("network %s of usernet is not internal: name one that was made with `usernet network "+
+			"create --internal`", n.Name)
 	}
 	if len(spec.Options) > 0 {
 		return netRef{}, fmt.Errorf("network %s of usernet is there with options of its own, and takes no others",

@@ -352,6 +352,7 @@ func TestDockersOwnAddresses(t *testing.T) {
 		d.says(`"Err":`, "NetworkDriver.CreateNetwork", body)
 	}
 	d.says(`"Err":`, "NetworkDriver.CreateNetwork", `{"NetworkID":"`+strings.Repeat("x", maxBody)+`"}`)
+	d.says(`"Error":"--ipam-opt slip is not known`, "IpamDriver.RequestPool", `{"Options":{"slip":"x"}}`)
 }
 
 // TestAddressesAreChosen compares with a list of all that are free.

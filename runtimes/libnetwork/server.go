@@ -262,7 +262,8 @@ func (p *Plugin) handler(driver string) http.Handler {
 			isolate.Do(p.log, "answering Docker", func() { answer, err = p.answer(w, r, f) }, "call", name)
 			if err != nil {
 				p.log.Info("call failed", "call", name, "error", err)
-				answer = map[string]string{"Err": err.Error()}
+				// What Docker calls it: "Err" in answers of network drivers, "Error" in those of IPAM drivers.
+				answer = map[string]string{"Err": err.Error(), "Error": err.Error()}
 			}
 			_ = json.NewEncoder(w).Encode(answer) // dockerd is gone, or sees that it makes no sense
 		})
