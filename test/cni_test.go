@@ -190,6 +190,52 @@ func TestCNI(t *testing.T) {
 	}
 }
 
+// TestCNISeesTheInterface changes it behind the daemon's back: CHECK looks into the namespace where it is called as
+// runtimes call it, in the user namespace that owns it. Pods of one name are told apart.
+func TestCNISeesTheInterface(t *testing.T) {
+	d := startDaemon(t)
+	c := newCNI(d, "1.0.0", "")
+	f, other := startForeign(d), startForeign(d)
+	for id, netns := range map[string]foreign{"pod-one": f, "pod-two": other} {
+		rt := c.attachment(netns, id, "eth0", nil)
+		rt.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", id}, {"K8S_POD_NAME", "web"}}
+		c.add(rt)
+	}
+	if r := f.run("dig", "+short", "+time=5", "@127.0.0.11", "web"); len(strings.Fields(r.stdout)) != 2 {
+		t.Errorf("both pods of a name: %v", r)
+	}
+	prev, err := c.GetNetworkListCachedResult(c.list, c.attachment(f, "pod-one", "eth0", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": "net1", "type": "usernet-cni",
+		"socket": d.socket, "prevResult": prev})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strconv.Itoa(f.pid)
+	for _, step := range []struct{ command, want string }{
+		{"true", ""},
+		{"ip link set eth0 down", "eth0 is down"},
+		{"ip link set eth0 up", ""},
+		{"ip addr flush dev eth0", "has not the address 10.66.0."},
+		{"ip link del eth0", "not there any more"},
+	} {
+		if r := f.run("sh", "-c", step.command); r.code != 0 {
+			t.Fatal(r)
+		}
+		cmd := exec.Command("nsenter", "--preserve-credentials", "--user", "--target", pid,
+			filepath.Join(d.dir, "cni/usernet-cni"))
+		cmd.Env = append(d.environ(), "CNI_COMMAND=CHECK", "CNI_CONTAINERID=pod-one", "CNI_IFNAME=eth0",
+			"CNI_PATH=/nowhere", "CNI_NETNS=/proc/"+pid+"/ns/net")
+		cmd.Stdin = strings.NewReader(string(text))
+		out, err := cmd.Output()
+		if (err == nil) != (step.want == "") || !strings.Contains(string(out), step.want) {
+			t.Errorf("CHECK after %q: %v, %s, want %q", step.command, err, out, step.want)
+		}
+	}
+}
+
 // TestCNIOutlivesTheDaemon kills it between ADD and DEL, and has DEL and STATUS asked while there is none.
 func TestCNIOutlivesTheDaemon(t *testing.T) {
 	d := startDaemon(t)
@@ -221,6 +267,7 @@ func TestCNIOutlivesTheDaemon(t *testing.T) {
 func TestCNIRefuses(t *testing.T) {
 	d := startDaemon(t)
 	f := startForeign(d)
+	d.ok("network", "create", "open")
 	for name, test := range map[string]struct {
 		keys  string
 		args  map[string]any
@@ -241,6 +288,11 @@ func TestCNIRefuses(t *testing.T) {
 		"no such network": {keys: `, "network": "nonesuch", "create": false`, code: types.ErrInvalidNetworkConfig, words: "usernet network create nonesuch"},
 		"a gateway alone": {keys: `, "network": "other", "subnet": "", "gateway": "10.1.2.3"`, code: types.ErrInvalidNetworkConfig, words: "subnet"},
 		"publish":         {keys: `, "publish": "perhaps"`, code: types.ErrInvalidNetworkConfig, words: "perhaps"},
+		"an internal network": {keys: `, "network": "open", "subnet": "", "internal": true`,
+			code: types.ErrInvalidNetworkConfig, words: "not internal"},
+		"another subnet": {keys: `, "network": "open"`, code: types.ErrInvalidNetworkConfig, words: "none of its subnets"},
+		"no network": {keys: `, "network": "none", "subnet": ""`, code: types.ErrInvalidNetworkConfig,
+			words: "nothing can be attached"},
 		"no namespace": {netns: "/proc/self/status", code: types.ErrInvalidNetworkConfig,
 			words: "network namespace"},
 		"no file":        {netns: "/nonexistent", code: types.ErrInvalidNetNS, words: "/nonexistent"},

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/network"
 )
@@ -30,12 +32,12 @@ type config struct {
 	Socket      string            `json:"socket"`
 
 	RuntimeConfig struct {
-		PortMappings []portMapping       `json:"portMappings"`
-		IPs          []string            `json:"ips"`
-		MAC          string              `json:"mac"`
-		Aliases      map[string][]string `json:"aliases"` // by CNI's network name
-		DNS          *types.DNS          `json:"dns"`
-		Bandwidth    bandwidth           `json:"bandwidth"`
+		PortMappings []portMapping `json:"portMappings"`
+		IPs          []string      `json:"ips"`
+		MAC          string        `json:"mac"`
+		Aliases      aliases       `json:"aliases"`
+		DNS          runtimeDNS    `json:"dns"`
+		Bandwidth    bandwidth     `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI struct {
@@ -56,12 +58,50 @@ type portMapping struct {
 	HostIP        string `json:"hostIP"`
 }
 
+// aliases are names on the network: a list, as CNI's conventions have them, or lists by the network's name in CNI, as
+// Podman gives them.
+type aliases struct {
+	list      []string
+	byNetwork map[string][]string
+}
+
+func (a *aliases) UnmarshalJSON(text []byte) error {
+	if json.Unmarshal(text, &a.list) == nil {
+		return nil
+	}
+	return json.Unmarshal(text, &a.byNetwork)
+}
+
+// of are those on a network.
+func (a *aliases) of(network string) []string {
+	return append(slices.Clone(a.list), a.byNetwork[network]...)
+}
+
+// runtimeDNS is what a runtime says of name servers: by the keys of CNI's conventions, or by those that DNS has
+// elsewhere in CNI.
+type runtimeDNS struct {
+	Servers  []string `json:"servers"`
+	Searches []string `json:"searches"`
+	types.DNS
+}
+
+// dns is what the container is given: the runtime's word, or else the configuration's.
+func (c *config) dns() types.DNS {
+	r := c.RuntimeConfig.DNS
+	r.Nameservers, r.Search = append(r.Servers, r.Nameservers...), append(r.Searches, r.Search...)
+	if len(r.Nameservers)+len(r.Search)+len(r.Options) > 0 {
+		return r.DNS
+	}
+	return c.DNS
+}
+
 // envArgs are the pairs of CNI_ARGS that mean something here.
 type envArgs struct {
 	types.CommonArgs
 	IP                        types.UnmarshallableString
 	MAC                       types.UnmarshallableString
 	K8S_POD_NAME              types.UnmarshallableString //nolint:revive // CNI_ARGS names the fields
+	K8S_POD_NAMESPACE         types.UnmarshallableString //nolint:revive // CNI_ARGS names the fields
 	NERDCTL_CNI_DHCP_HOSTNAME types.UnmarshallableString //nolint:revive // CNI_ARGS names the fields
 }
 
@@ -132,11 +172,35 @@ func (c *config) networkSpec() (network.NetworkSpec, error) {
 	return spec, nil
 }
 
+// fits says why a network that is there is not the one that the configuration describes.
+func (c *config) fits(n dockernet.Inspect) error {
+	switch {
+	case n.Driver == network.DriverHost || n.Driver == network.DriverNull:
+		return invalid(types.ErrInvalidNetworkConfig, "network %s: nothing can be attached to it: name another", n.Name)
+	case c.Internal && !n.Internal:
+		return invalid(types.ErrInvalidNetworkConfig, "usernet has a network %s already, and it is not internal: "+
+			"name another, or remove it with `usernet network rm %[1]s`", n.Name)
+	case c.Subnet == "":
+		return nil
+	}
+	subnet, err := netip.ParsePrefix(c.Subnet)
+	if err != nil {
+		return invalid(types.ErrInvalidNetworkConfig, "subnet: %v", err)
+	}
+	for _, have := range n.IPAM.Config {
+		if have.Subnet == subnet.Masked() {
+			return nil
+		}
+	}
+	return invalid(types.ErrInvalidNetworkConfig, "usernet has a network %s already, and %s is none of its subnets: "+
+		"name another, or remove it with `usernet network rm %[1]s`", n.Name, subnet)
+}
+
 // endpoint is what the runtime asks for on the network.
 func (c *config) endpoint(args *skel.CmdArgs, env envArgs) (network.EndpointSpec, error) {
 	e := network.EndpointSpec{
 		Interface: args.IfName,
-		Aliases:   c.RuntimeConfig.Aliases[c.Name],
+		Aliases:   c.RuntimeConfig.Aliases.of(c.Name),
 		Bandwidth: network.Bandwidth(c.RuntimeConfig.Bandwidth),
 	}
 	ips := append(append([]string(nil), c.RuntimeConfig.IPs...), c.Args.CNI.IPs...)
@@ -262,11 +326,11 @@ func containerName(id string, env envArgs, bundle fs.FS) string {
 			return s
 		}
 	}
-	if len(id) > 12 {
-		id = id[:12]
-	}
-	return id
+	return shortID(id)
 }
+
+// shortID is the beginning of an id, as Docker has it.
+func shortID(id string) string { return id[:min(12, len(id))] }
 
 // nerdctlName is the name of nerdctl's container with an id of CNI's, "NAMESPACE-ID"; "": the bundle is not its.
 func nerdctlName(id string, bundle fs.FS) string {

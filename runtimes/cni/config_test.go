@@ -72,6 +72,32 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// TestNameServersAndAliases come by the keys of CNI's conventions, by those that other parts of CNI and Podman have for
+// them, and from the configuration where the runtime says nothing.
+func TestNameServersAndAliases(t *testing.T) {
+	for conf, want := range map[string]string{
+		`"runtimeConfig": {"dns": {"servers": ["192.0.2.1"], "searches": ["a.example"], "options": ["ndots:3"]}}`:   "[192.0.2.1] [a.example] [ndots:3] []",
+		`"runtimeConfig": {"dns": {"nameservers": ["192.0.2.1"], "search": ["a.example"], "options": ["ndots:3"]}}`: "[192.0.2.1] [a.example] [ndots:3] []",
+		`"dns": {"nameservers": ["192.0.2.2"]}`:                                                       "[192.0.2.2] [] [] []",
+		`"dns": {"nameservers": ["192.0.2.2"]}, "runtimeConfig": {"dns": {"servers": ["192.0.2.1"]}}`: "[192.0.2.1] [] [] []",
+		`"runtimeConfig": {"aliases": ["shop", "store"]}`:                                             "[] [] [] [shop store]",
+		`"runtimeConfig": {"aliases": {"n": ["shop"], "other": ["store"]}}`:                           "[] [] [] [shop]",
+	} {
+		c, err := parse([]byte(`{"cniVersion": "1.0.0", "name": "n", ` + conf + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := c.endpoint(&skel.CmdArgs{}, envArgs{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dns := c.dns()
+		if got := fmt.Sprint(dns.Nameservers, dns.Search, dns.Options, e.Aliases); got != want {
+			t.Errorf("%s: %s, want %s", conf, got, want)
+		}
+	}
+}
+
 // TestNamesOfContainers: nerdctl's is in the bundle that its hook runs in, if that is the container's.
 func TestNamesOfContainers(t *testing.T) {
 	const id = "default-0123456789abcdef"

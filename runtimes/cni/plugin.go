@@ -97,7 +97,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer cancel()
-	spec, err := p.container(c, args)
+	spec, pod, err := p.container(c, args)
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,12 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	}
 	k := key(c.Name, args.ContainerID, args.IfName)
 	made, err := d.Attach(ctx, api.AttachRequest{Key: k, Spec: spec}, netns)
+	if short := shortID(args.ContainerID); pod && errdefs.IsConflict(err) && spec.Name != short {
+		// Pods of several namespaces may have one name, and one that is made anew comes before the old one goes.
+		on := &spec.Networks[0]
+		spec.Name, on.Aliases = short, append(on.Aliases, spec.Name)
+		made, err = d.Attach(ctx, api.AttachRequest{Key: k, Spec: spec}, netns)
+	}
 	if err != nil {
 		return coded(err)
 	}
@@ -150,22 +156,23 @@ func (p plugin) leadOn(
 	return p.startRelay(args.ContainerID, args.Netns, e, ports)
 }
 
-// container is what stands for the namespace in usernet's model.
-func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec, error) {
+// container is what stands for the namespace in usernet's model. pod: it is one of Kubernetes, whose name is unique
+// among those of its own namespace alone.
+func (p plugin) container(c *config, args *skel.CmdArgs) (spec network.ContainerSpec, pod bool, err error) {
 	var env envArgs
 	env.IgnoreUnknown = true
 	if err := types.LoadArgs(args.Args, &env); err != nil {
-		return network.ContainerSpec{}, invalid(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: %v", err)
+		return spec, false, invalid(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: %v", err)
 	}
 	e, err := c.endpoint(args, env)
 	if err != nil {
-		return network.ContainerSpec{}, err
+		return spec, false, err
 	}
 	ports, err := c.ports()
 	if err != nil {
-		return network.ContainerSpec{}, err
+		return spec, false, err
 	}
-	spec := network.ContainerSpec{
+	spec = network.ContainerSpec{
 		Name: containerName(
 			args.ContainerID,
 			env,
@@ -177,22 +184,24 @@ func (p plugin) container(c *config, args *skel.CmdArgs) (network.ContainerSpec,
 	for _, l := range c.Args.CNI.Labels {
 		spec.Labels[l.Key] = l.Value
 	}
-	if dns := c.RuntimeConfig.DNS; dns != nil {
-		spec.DNS, spec.DNSSearch, spec.DNSOptions = dns.Nameservers, dns.Search, dns.Options
-	}
-	return spec, nil
+	dns := c.dns()
+	spec.DNS, spec.DNSSearch, spec.DNSOptions = dns.Nameservers, dns.Search, dns.Options
+	return spec, env.K8S_POD_NAMESPACE != "", nil
 }
 
-// ensureNetwork makes the network where it is not there and may be made.
+// ensureNetwork makes the network where it is not there and may be made, and refuses one that is not as described.
 func (c *config) ensureNetwork(ctx context.Context, d daemon) error {
-	_, err := client.EnsureNetwork(ctx, d, c.Network, func(missing error) (network.NetworkSpec, error) {
+	n, err := client.EnsureNetwork(ctx, d, c.Network, func(missing error) (network.NetworkSpec, error) {
 		if c.Create != nil && !*c.Create {
 			return network.NetworkSpec{}, invalid(types.ErrInvalidNetworkConfig,
 				"%v: make it with `usernet network create %s`", missing, c.Network)
 		}
 		return c.networkSpec()
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return c.fits(n)
 }
 
 // del ends an attachment. That there is none is no error, and neither is a namespace that is gone.

@@ -171,6 +171,12 @@ func relay(stdin io.Reader, stdout *os.File) error {
 		}
 		return say(stdout)
 	}
+	var asker net.Conn // who asked for the end
+	defer func() {
+		if asker != nil {
+			_ = asker.Close() // after the socket is gone: who sees this may start another relay at once
+		}
+	}()
 	defer l.Close() // which removes the socket
 	ports, err := rootlessport.Publish(c.NetNS, c.Mappings, c.Child)
 	if err != nil {
@@ -184,8 +190,7 @@ func relay(stdin io.Reader, stdout *os.File) error {
 	select {
 	case <-ctx.Done():
 	case <-gone:
-	case c := <-asked:
-		defer c.Close()
+	case asker = <-asked:
 	}
 	return ports.Close()
 }

@@ -2,8 +2,11 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -86,17 +89,14 @@ func (p plugin) printResult(
 		result.IPs = append(result.IPs, ip)
 	}
 	result.DNS.Nameservers = append([]string{client.NameServer}, result.DNS.Nameservers...)
-	if dns := c.RuntimeConfig.DNS; dns != nil {
-		result.DNS.Search, result.DNS.Options = append(
-			result.DNS.Search,
-			dns.Search...), append(
-			result.DNS.Options,
-			dns.Options...)
-	}
+	dns := c.dns()
+	result.DNS.Search = append(result.DNS.Search, dns.Search...)
+	result.DNS.Options = append(result.DNS.Options, dns.Options...)
 	return types.PrintResult(result, c.CNIVersion)
 }
 
-// check says whether an attachment is as ADD left it, as far as the daemon and the interface's own addresses tell.
+// check says whether an attachment is as ADD left it, as far as the daemon tells, and the interface itself where the
+// caller may enter the namespace.
 func (p plugin) check(args *skel.CmdArgs) error {
 	c, d, ctx, cancel, err := p.begin(args)
 	if err != nil {
@@ -126,7 +126,10 @@ func (p plugin) check(args *skel.CmdArgs) error {
 		if err := sameNamespace(args.Netns, have.NetNSID); err != nil {
 			return err
 		}
-		return sameAddresses(prev, e)
+		if err := sameAddresses(prev, e); err != nil {
+			return err
+		}
+		return inside(args.Netns, func() error { return sameInterface(e) })
 	}
 	return invalid(
 		types.ErrUnknownContainer,
@@ -145,6 +148,55 @@ func sameNamespace(path string, id network.NamespaceID) error {
 	}
 	if st.Dev != id.Dev || st.Ino != id.Ino {
 		return invalid(types.ErrInvalidNetNS, "%s is not the network namespace that was attached", path)
+	}
+	return nil
+}
+
+// inside calls look in the network namespace at path. Runtimes call plugins in the user namespace that owns it, or as
+// root; others may not enter it: look is not called then.
+func inside(path string, look func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this, and nothing else runs in the namespace
+		f, err := os.Open(path)
+		if err == nil {
+			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+			_ = f.Close()
+		}
+		switch {
+		case errors.Is(err, unix.EPERM):
+			result <- nil
+		case err != nil:
+			result <- invalid(types.ErrInvalidNetNS, "network namespace %s: %v", path, err)
+		default:
+			result <- look()
+		}
+	}()
+	return <-result
+}
+
+// sameInterface says whether the interface of an endpoint is there, up, and has its addresses.
+func sameInterface(e *network.Endpoint) error {
+	i, err := net.InterfaceByName(e.Interface)
+	if err != nil {
+		return invalid(types.ErrInvalidNetworkConfig, "interface %s is not there any more: %v", e.Interface, err)
+	}
+	if i.Flags&net.FlagUp == 0 {
+		return invalid(types.ErrInvalidNetworkConfig, "interface %s is down", e.Interface)
+	}
+	if mac := i.HardwareAddr.String(); mac != e.MAC.String() {
+		return invalid(types.ErrInvalidNetworkConfig, "interface %s has the MAC address %s, not %s", e.Interface, mac,
+			e.MAC)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return invalid(types.ErrInternal, "addresses of interface %s: %v", e.Interface, err)
+	}
+	for _, want := range []netip.Prefix{e.IPv4, e.IPv6} {
+		if want.IsValid() && !slices.ContainsFunc(addrs, func(a net.Addr) bool { return a.String() == want.String() }) {
+			return invalid(types.ErrInvalidNetworkConfig, "interface %s has not the address %s any more", e.Interface,
+				want)
+		}
 	}
 	return nil
 }
