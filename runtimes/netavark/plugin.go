@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	dockernet "github.com/moby/moby/api/types/network"
@@ -88,18 +87,15 @@ func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
 	if err := errors.Join(json.Unmarshal(text, &n), json.Unmarshal(text, &all)); err != nil {
 		return fmt.Errorf("the network on standard input: %w", err)
 	}
+	if err := n.check(); err != nil {
+		return err
+	}
 	have, err := ensure(ctx, d, n)
 	if err != nil {
 		return err
 	}
-	for _, sub := range n.Subnets {
-		if !slices.ContainsFunc(have.IPAM.Config, func(s dockernet.IPAMConfig) bool { return s.Subnet == sub.Subnet }) {
-			return fmt.Errorf(
-				"usernet has a network %s already, and %s is none of its subnets: choose another name, or no subnet",
-				n.ours(),
-				sub.Subnet,
-			)
-		}
+	if err := n.fits(have); err != nil {
+		return err
 	}
 	all["subnets"], all["internal"], all["ipv6_enabled"] = subnetsOf(have, n.Subnets), have.Internal, have.EnableIPv6
 	return json.NewEncoder(p.stdout).Encode(all)

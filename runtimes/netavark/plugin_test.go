@@ -27,7 +27,7 @@ func (r *recorder) Network(_ context.Context, ref string) (n dockernet.Inspect, 
 	if r.spec == nil || ref != r.spec.Name {
 		return n, fmt.Errorf("network %s: %w", ref, errdefs.ErrNotFound)
 	}
-	n.Name, n.Internal = ref, r.spec.Internal
+	n.Name, n.Internal, n.Driver = ref, r.spec.Internal, r.spec.Driver
 	for _, p := range r.spec.Pools {
 		n.IPAM.Config = append(n.IPAM.Config, dockernet.IPAMConfig{Subnet: p.Subnet, Gateway: p.Gateway})
 	}
@@ -89,6 +89,31 @@ func TestANetworkKeepsWhatPodmanSaysOfIt(t *testing.T) {
 	}
 	if _, err := r.call(t, `{"name": "n1", "id": "4938", "driver": "usernet", "subnets": [{"subnet": "10.0.0.0/24"}]}`, "create"); err == nil || !strings.Contains(err.Error(), "another name") {
 		t.Errorf("another subnet for a network that is there: %v", err)
+	}
+}
+
+// TestNetworksThatCannotBe are refused with the reason: what Podman asks for would be without effect.
+func TestNetworksThatCannotBe(t *testing.T) {
+	for keys, want := range map[string]string{
+		`"internal": true`:                   "not internal",
+		`"routes": [{"destination": "x"}]`:   "--route",
+		`"network_interface": "br0"`:         "--interface-name br0",
+		`"ipam_options": {"driver": "dhcp"}`: "--ipam-driver dhcp",
+		`"options": {"network": "none"}`:     "name another",
+	} {
+		r := &recorder{spec: &network.NetworkSpec{Name: "n1"}}
+		if strings.Contains(keys, "none") {
+			r.spec = &network.NetworkSpec{Name: network.NoneName, Driver: network.DriverNull}
+		}
+		if out, err := r.call(t, `{"name": "n1", "id": "1", `+keys+`}`, "create"); err == nil || !strings.Contains(
+			err.Error(), want) {
+			t.Errorf("%s: %q, %v, want %q", keys, out, err, want)
+		}
+	}
+	r := &recorder{}
+	if _, err := r.call(t, `{"name": "n1", "id": "1", "options": {"mtu": "1400"}}`, "create"); err != nil ||
+		r.spec.Options[optionMTU] != "1400" || len(r.spec.Options) != 1 {
+		t.Errorf("Podman's option mtu: %+v, %v", r.spec, err)
 	}
 }
 

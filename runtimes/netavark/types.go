@@ -1,9 +1,12 @@
 package netavark
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	dockernet "github.com/moby/moby/api/types/network"
 
@@ -12,6 +15,9 @@ import (
 
 // apiVersion is that of the plugin protocol.
 const apiVersion = "1.0.0"
+
+// optionMTU is what usernet calls Podman's option mtu.
+const optionMTU = "com.docker.network.driver.mtu"
 
 // podmanNetwork is a network as Podman describes it. What is not needed here is handed back as it came (rest).
 type podmanNetwork struct {
@@ -22,6 +28,11 @@ type podmanNetwork struct {
 	Internal    bool              `json:"internal"`
 	DNSServers  []string          `json:"network_dns_servers"`
 	Options     map[string]string `json:"options"`
+	Routes      []json.RawMessage `json:"routes"`
+	Interface   string            `json:"network_interface"`
+	IPAM        struct {
+		Driver string `json:"driver"`
+	} `json:"ipam_options"`
 }
 
 // subnet is one of a network's.
@@ -76,10 +87,48 @@ func (n podmanNetwork) ours() string {
 	return n.Name
 }
 
+// check refuses what would be without effect.
+func (n podmanNetwork) check() error {
+	switch {
+	case len(n.Routes) > 0:
+		return errors.New("--route: networks of usernet have no routes besides those to their subnets and gateways")
+	case n.Interface != "":
+		return fmt.Errorf("--interface-name %s: there is no interface on the host", n.Interface)
+	case n.IPAM.Driver == "dhcp":
+		return errors.New("--ipam-driver dhcp: usernet gives the addresses (none), or Podman does (host-local)")
+	}
+	return nil
+}
+
+// fits says why a network of the daemon's that is there is not the one that Podman describes.
+func (n podmanNetwork) fits(have dockernet.Inspect) error {
+	if have.Driver == network.DriverHost || have.Driver == network.DriverNull {
+		return fmt.Errorf("network %s: nothing can be attached to it: name another", n.ours())
+	}
+	if n.Internal && !have.Internal {
+		return fmt.Errorf("usernet has a network %s already, and it is not internal: choose another name, or remove it "+
+			"with `usernet network rm %[1]s`", n.ours())
+	}
+	for _, sub := range n.Subnets {
+		if !slices.ContainsFunc(have.IPAM.Config, func(s dockernet.IPAMConfig) bool { return s.Subnet == sub.Subnet }) {
+			return fmt.Errorf(
+				"usernet has a network %s already, and %s is none of its subnets: choose another name, or no subnet",
+				n.ours(),
+				sub.Subnet,
+			)
+		}
+	}
+	return nil
+}
+
 // spec is the daemon's network, where it has to be made.
 func (n podmanNetwork) spec() (network.NetworkSpec, error) {
 	options := maps.Clone(n.Options)
 	delete(options, "network")
+	if mtu, ok := options["mtu"]; ok { // as of Podman's other drivers
+		delete(options, "mtu")
+		options[optionMTU] = mtu
+	}
 	s := network.NetworkSpec{
 		Name:       n.ours(),
 		Internal:   n.Internal,
