@@ -54,7 +54,7 @@ func TestAnnotationsBecomeARequest(t *testing.T) {
 	dir := bundle(t, "")
 	r := &recorder{}
 	state := fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {"usernet.network": "one, two", "usernet.name": "web",
-		"usernet.alias": "shop,store", "usernet.publish": "8080:80,53:53/udp", "usernet.ip": "10.9.0.9,fd00::9", "usernet.mac": "02:00:00:00:00:09",
+		"usernet.alias": "shop store", "usernet.publish": "8080:80,53:53/udp", "usernet.ip": "10.9.0.9,fd00::9", "usernet.mac": "02:00:00:00:00:09",
 		"usernet.dns": "192.0.2.53", "usernet.egress": "deny", "usernet.allow-egress": "example.com:443", "other": "x"}}`, os.Getpid(), dir)
 	if err := r.hook("createRuntime", state).Run(t.Context()); err != nil {
 		t.Fatal(err)
@@ -209,6 +209,8 @@ func TestBadStatesAndAnnotations(t *testing.T) {
 		"a port":      {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.publish": "99999:1"}}`, "usernet.publish"},
 		"an address":  {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.ip": "300.1.1.1"}}`, "usernet.ip"},
 		"a MAC":       {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.mac": "x"}}`, "usernet.mac"},
+		"addresses":   {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.ip": "10.0.0.2,10.0.0.3"}}`, "one of each family"},
+		"no network":  {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": " ,"}}`, "names no network"},
 		"no bundle":   {"createRuntime", `{"id": "c", "bundle": "/nonexistent", "annotations": {"usernet.network": "n"}}`, "/nonexistent/config.json"},
 		"no process":  {"createRuntime", `{"id": "c", "pid": 0, "bundle": "` + dir + `", "annotations": {"usernet.network": "n"}}`, "/proc/0/ns/net"},
 		"no stage":    {"startContainer", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n"}}`, "startContainer"},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -47,15 +48,10 @@ func readConfig(bundle string) (*specs.Spec, error) {
 	return &s, nil
 }
 
-// list are the parts of an annotation that has several.
+// list are the parts of an annotation that has several, with commas or spaces between them: Podman 4 takes a comma in
+// its --annotation for the beginning of another one.
 func list(annotations map[string]string, name string) []string {
-	var parts []string
-	for p := range strings.SplitSeq(annotations["usernet."+name], ",") {
-		if p = strings.TrimSpace(p); p != "" {
-			parts = append(parts, p)
-		}
-	}
-	return parts
+	return strings.FieldsFunc(annotations["usernet."+name], func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
 // known are the annotations that mean something. Others that begin with usernet. are slips.
@@ -93,12 +89,14 @@ func container(id string, annotations map[string]string) (network.ContainerSpec,
 	}
 	first := network.EndpointSpec{Aliases: list(annotations, "alias")}
 	for _, ip := range list(annotations, "ip") {
+		have, parse := &first.IPv4, network.ParseIPv4
 		if strings.Contains(ip, ":") {
-			first.IPv6, err = network.ParseIPv6(ip)
-		} else {
-			first.IPv4, err = network.ParseIPv4(ip)
+			have, parse = &first.IPv6, network.ParseIPv6
 		}
-		if err != nil {
+		if have.IsValid() {
+			return spec, fmt.Errorf("annotation usernet.ip: %s and %s: an interface has one of each family", *have, ip)
+		}
+		if *have, err = parse(ip); err != nil {
 			return spec, fmt.Errorf("annotation usernet.ip: %w", err)
 		}
 	}
@@ -110,9 +108,10 @@ func container(id string, annotations map[string]string) (network.ContainerSpec,
 	for _, name := range list(annotations, "network") {
 		spec.Networks = append(spec.Networks, network.NamedEndpointSpec{Network: name})
 	}
-	if len(spec.Networks) > 0 {
-		spec.NetworkMode, spec.Networks[0].EndpointSpec = spec.Networks[0].Network, first
+	if len(spec.Networks) == 0 {
+		return spec, fmt.Errorf("annotation usernet.network: %q names no network", annotations["usernet.network"])
 	}
+	spec.NetworkMode, spec.Networks[0].EndpointSpec = spec.Networks[0].Network, first
 	return spec, nil
 }
 
