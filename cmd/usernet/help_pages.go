@@ -323,7 +323,7 @@ endpoint on a network of the daemon. A symbolic link called gvproxy to usernet d
 by usernet is changed.`,
 		examples: `usernet integrate podman
 usernet integrate podman --write`,
-		args: []completer{words("cni", "docker", "nesting", "netavark", "oci", "podman", "rootlesskit")},
+		args: []completer{words(integrationNames...)},
 	},
 	"netavark": {
 		group:    groupRuntimes,

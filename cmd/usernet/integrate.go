@@ -22,6 +22,9 @@ type integration struct {
 	links map[string]string // by path: what each leads to
 	files map[string]string // by path: the text of each
 	after string            // for people
+
+	used map[string]bool // links that other integrations have as well which are in place
+	own  []string        // directories of usernet's own: empty ones below them go with what was in them
 }
 
 // integrationPaths are what integrations are made of: a home directory's configuration and data, usernet's binary, and
@@ -41,6 +44,9 @@ func (p integrationPaths) integrations() map[string]integration {
 		"wireshark":   p.wireshark(),
 	}
 }
+
+// integrationNames are those of all.
+var integrationNames = []string{"cni", "docker", "nesting", "netavark", "oci", "podman", "rootlesskit", "wireshark"}
 
 // bin is the path of a program in usernet's own directory.
 func (p integrationPaths) bin(name string) string {
@@ -81,14 +87,15 @@ func (p integrationPaths) cni() integration {
 
 func (p integrationPaths) netavark() integration {
 	dir := filepath.Join(p.config, "usernet/netavark")
+	dirs := append([]string{dir}, netavarkPlugins...)
 	quoted := "'" + strings.ReplaceAll(p.binary, "'", `'\''`) + "'"
 	return integration{
 		short: "Podman 5 and 6 have the driver usernet for networks",
 		files: map[string]string{
 			filepath.Join(p.config, "containers/containers.conf.d/usernet-netavark.conf"): "" +
 				"# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
-				"[network]\nnetavark_plugin_dirs = [\"" + dir +
-				"\", \"/usr/libexec/netavark\", \"/usr/lib/netavark\"]\n",
+				"# Podman's own default, behind usernet's directory.\n" +
+				"[network]\nnetavark_plugin_dirs = [\"" + strings.Join(dirs, "\", \"") + "\"]\n",
 			filepath.Join(dir, "usernet"): "" +
 				"#!/bin/sh\n# Written by `usernet integrate netavark --write`; `--undo` removes it.\n" +
 				"exec " + quoted + " netavark \"$@\"\n",
@@ -136,7 +143,7 @@ func (p integrationPaths) nesting() integration {
 }
 
 func (p integrationPaths) rootlesskit() integration {
-	slirp := p.bin("slirp4netns")
+	slirp := filepath.Join(p.data, "usernet", "rootlesskit", "slirp4netns") // nothing else says that it is in use
 	return integration{
 		short: "RootlessKit calls usernet in slirp4netns's place",
 		links: map[string]string{slirp: p.binary},
@@ -180,13 +187,18 @@ var podmanHelpers = []string{
 	"/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman",
 }
 
+// netavarkPlugins are where Podman looks for plugins of netavark by default (containers.conf(5), netavark_plugin_dirs).
+var netavarkPlugins = []string{
+	"/usr/local/libexec/netavark", "/usr/libexec/netavark", "/usr/local/lib/netavark", "/usr/lib/netavark",
+}
+
 func integrateCommand() *cobra.Command {
 	var write, undo bool
 	c := &cobra.Command{
-		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci",
+		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci|nesting|wireshark",
 		Short:     "Set another program up to use usernet, or show how",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"cni", "docker", "netavark", "oci", "podman", "rootlesskit"},
+		ValidArgs: integrationNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && undo {
 				return errors.New("--write and --undo contradict each other")
@@ -238,17 +250,32 @@ func integrationFor(name string) (integration, error) {
 		return integration{}, err
 	}
 	socket := "unix://" + filepath.Join(dir, "usernet.sock")
-	all := integrationPaths{config: config, data: data, binary: binary, socket: socket}.integrations()
+	paths := integrationPaths{config: config, data: data, binary: binary, socket: socket}
+	all := paths.integrations()
 	i, ok := all[name]
 	if !ok {
-		var names []string
-		for n := range all {
-			names = append(names, n)
+		return i, fmt.Errorf("no integration is called %q: give one of %s", name, strings.Join(integrationNames, ", "))
+	}
+	i.own, i.used = []string{filepath.Join(data, "usernet"), filepath.Join(config, "usernet")}, map[string]bool{}
+	for other, o := range all {
+		if other == name || !o.inPlace() {
+			continue
 		}
-		slices.Sort(names)
-		return i, fmt.Errorf("no integration is called %q: give one of %s", name, strings.Join(names, ", "))
+		for path := range o.links {
+			i.used[path] = true
+		}
 	}
 	return i, nil
+}
+
+// inPlace says whether the files of an integration that has some are there.
+func (i integration) inPlace() bool {
+	for path, text := range i.files {
+		if b, err := os.ReadFile(path); err != nil || !written(b, text) {
+			return false
+		}
+	}
+	return len(i.files) > 0
 }
 
 // show prints what write would do.
@@ -313,25 +340,47 @@ func written(have []byte, text string) bool {
 	return string(have) == text || strings.Contains(string(have), "Written by `usernet integrate")
 }
 
-// undo removes the files that write made. The links stay where another integration may use them; they harm nobody.
+// undo removes what write made: the files, the links that no other integration in place has, and directories of
+// usernet's own that are empty then. What usernet did not write stays, and is an error.
 func (i integration) undo(w io.Writer) error {
+	var failed []error
 	for _, path := range sorted(i.files) {
 		b, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err == nil && !written(b, i.files[path]):
+			failed = append(failed, fmt.Errorf("%s was not written by usernet, and stays", path))
+		case err != nil:
+			failed = append(failed, err)
+		default:
+			failed = append(failed, i.remove(w, path))
 		}
-		if err != nil {
-			return err
+	}
+	for _, path := range sorted(i.links) {
+		if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 && !i.used[path] {
+			failed = append(failed, i.remove(w, path))
 		}
-		if !written(b, i.files[path]) {
-			return fmt.Errorf("%s was not written by usernet, and stays", path)
+	}
+	return errors.Join(failed...)
+}
+
+// remove removes a file or a link, and the directories of usernet's own above it that are empty then.
+func (i integration) remove(w io.Writer, path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "removed", path)
+	for dir := filepath.Dir(path); i.owns(dir); dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil {
+			break // it is not empty
 		}
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-		fmt.Fprintln(w, "removed", path)
 	}
 	return nil
+}
+
+// owns says whether a directory is one of usernet's own.
+func (i integration) owns(dir string) bool {
+	return slices.ContainsFunc(i.own, func(own string) bool { return dir == own || strings.HasPrefix(dir, own+"/") })
 }
 
 func sorted(m map[string]string) []string {

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // TestIntegrationsAreWrittenAndUndone has each one written twice, undone twice, and kept from files of others.
 func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
-	for _, name := range []string{"podman", "docker", "rootlesskit", "cni", "netavark", "oci", "nesting",
-		"wireshark"} {
+	if all := slices.Sorted(maps.Keys(integrationPaths{}.integrations())); !slices.Equal(all, integrationNames) {
+		t.Errorf("there are %q, and completions are %q", all, integrationNames)
+	}
+	for _, name := range integrationNames {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			t.Setenv("HOME", dir)
@@ -48,9 +53,17 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			for _, own := range i.own {
+				if left, err := filepath.Glob(own + "/*"); err != nil || len(left) > 0 {
+					t.Errorf("left behind: %q, %v", left, err)
+				}
+			}
 			for path := range i.files {
 				if _, err := os.Stat(path); err == nil {
 					t.Errorf("%s is still there", path)
+				}
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
 				}
 				if err := os.WriteFile(path, []byte("somebody else's"), 0o644); err != nil {
 					t.Fatal(err)
@@ -67,5 +80,37 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(),
 		"cni, docker, nesting, netavark, oci, podman, rootlesskit") {
 		t.Errorf("an unknown name: %v", err)
+	}
+}
+
+// TestIntegrationsShareLinks undoes one of two that have a link in common, and then the other.
+func TestIntegrationsShareLinks(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("XDG_DATA_HOME", "")
+	var said strings.Builder
+	get := func(name string) integration {
+		i, err := integrationFor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	for _, name := range []string{"podman", "docker"} {
+		if err := get(name).write(&said); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slirp := filepath.Join(os.Getenv("HOME"), ".local/share/usernet/bin/slirp4netns")
+	for _, step := range []struct {
+		name  string
+		stays bool
+	}{{"podman", true}, {"docker", false}} {
+		if err := get(step.name).undo(&said); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(slirp); (err == nil) != step.stays {
+			t.Errorf("after --undo of %s: the link's state is %v, want it to stay: %t", step.name, err, step.stays)
+		}
 	}
 }
