@@ -43,22 +43,21 @@ func (s *Switch) SetStatic(p *Port, macs []net.HardwareAddr) {
 			continue
 		}
 		k := keyOf(m)
-		if t.byMAC[k] == nil && next[k] == nil {
+		if t.own(k) == nil && next[k] == nil {
 			next[k] = p
 		}
 	}
 	for _, q := range t.ports { // what was learned elsewhere is so no more
 		q.forget(func(k macKey, _ *learnedMAC) bool { return next[k] != nil })
 	}
-	nt := *t
-	nt.static = next
-	s.table.Store(&nt)
+	p.static = true
+	s.change(func(t *table) { t.static = next })
 }
 
 // find is the port that a MAC is behind, for a frame from a port r; nil where none is known. A router has one MAC in
 // all VLANs.
 func (t *table) find(s *Switch, r *portState, mac macKey) *Port {
-	if q := t.byMAC[mac]; q != nil {
+	if q := t.own(mac); q != nil {
 		return q
 	}
 	if q := t.static[mac]; q != nil {
@@ -81,7 +80,7 @@ func (p *Port) aged(s *Switch, l *learnedMAC) bool {
 // sawSource is told the source of a frame that is not the port's own MAC. It says whether the frame may pass: a MAC
 // that is another port's, or static there, is taken over by none.
 func (p *Port) sawSource(t *table, r *portState, src macKey) bool {
-	if q := t.byMAC[src]; q != nil {
+	if q := t.own(src); q != nil {
 		return q == p
 	}
 	if q := t.static[src]; q != nil {

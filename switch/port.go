@@ -21,6 +21,7 @@ type Port struct {
 	learned atomic.Pointer[learnedMACs]
 	links   atomic.Pointer[map[*Port]access] // what it may send to ports that it is kept apart from
 	closed  atomic.Bool
+	static  bool // SetStatic was called for it; guarded by sw.mu
 
 	in, out   counter
 	fromPeers atomic.Uint64 // rounds of other ports' readers whose frames were all for this one
@@ -135,11 +136,14 @@ func (p *Port) Update(cfg PortConfig) error {
 	if err := p.sw.checkMACFree(r.mac, p); err != nil {
 		return err
 	}
-	p.state.Store(r)
+	old := p.state.Swap(r)
 	if !r.learns() {
 		p.learned.Store(&learnedMACs{})
 	}
-	p.sw.rebuild(slices.Clone(p.sw.table.Load().ports))
+	p.sw.change(func(t *table) {
+		t.unindex(p, old)
+		t.index(p, r)
+	})
 	return nil
 }
 
@@ -190,6 +194,6 @@ func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return nil
 	}
-	p.sw.rebuild(slices.DeleteFunc(slices.Clone(p.sw.table.Load().ports), func(q *Port) bool { return p == q }))
+	p.sw.change(func(t *table) { t.disconnect(p) })
 	return nil
 }

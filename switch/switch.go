@@ -90,18 +90,6 @@ type Switch struct {
 	policy atomic.Pointer[func(*Frame) bool] // nil: all may go on
 }
 
-// table is what forwarding needs; it never changes once it is stored.
-type table struct {
-	ports    []*Port // all, in order of connection
-	byMAC    map[macKey]*Port
-	learning []*Port // those that learn, and so may have any MAC behind them
-	// static has MACs behind ports that SetStatic was told of; none is in byMAC.
-	static map[macKey]*Port
-	// byAddr has the MACs of ports that are told their addresses (PortConfig.Addrs).
-	byAddr map[netip.Addr]macKey
-	flush  []Flusher
-}
-
 // SetPolicy has f say of each frame that is not the gateway's, nor for it, whether it may go on; nil: all may. It must
 // not block or change the frame.
 func (s *Switch) SetPolicy(f func(*Frame) bool) {
@@ -121,7 +109,7 @@ func New(cfg Config) *Switch {
 		cfg.MTU = MaxPayload - 1
 	}
 	s := &Switch{cfg: cfg, clock: monotonic()}
-	s.table.Store(&table{})
+	s.table.Store(newTable())
 	return s
 }
 
@@ -146,13 +134,13 @@ func (s *Switch) Connect(cfg PortConfig, dev Device) (*Port, error) {
 	if cfg.To.On() {
 		p.dev = newLimited(s, dev, cfg.To)
 	}
-	s.rebuild(append(slices.Clone(s.table.Load().ports), p))
+	s.change(func(t *table) { t.connect(p) })
 	return p, nil
 }
 
 // checkMACFree returns an error where another port than p has a MAC. The caller holds mu.
 func (s *Switch) checkMACFree(mac macKey, p *Port) error {
-	if other := s.table.Load().byMAC[mac]; other != nil && other != p {
+	if other := s.table.Load().own(mac); other != nil && other != p {
 		return fmt.Errorf(
 			"connect %v to network %s: %w (port %s)",
 			other.state.Load().cfg.MAC,
@@ -164,33 +152,11 @@ func (s *Switch) checkMACFree(mac macKey, p *Port) error {
 	return nil
 }
 
-// rebuild stores a new table of the given ports. The caller holds mu.
-func (s *Switch) rebuild(ports []*Port) {
-	t := &table{
-		ports:  ports,
-		byMAC:  make(map[macKey]*Port, len(ports)),
-		byAddr: make(map[netip.Addr]macKey, len(ports)),
-	}
-	for _, p := range ports {
-		r := p.state.Load()
-		t.byMAC[r.mac] = p
-		for _, a := range r.cfg.Addrs {
-			t.byAddr[a.Unmap()] = r.mac
-		}
-		if r.learns() {
-			t.learning = append(t.learning, p)
-		}
-		if f, ok := p.dev.(Flusher); ok {
-			t.flush = append(t.flush, f)
-		}
-	}
-	t.static = map[macKey]*Port{}
-	for mac, p := range s.table.Load().static {
-		if t.byMAC[mac] == nil && slices.Contains(ports, p) {
-			t.static[mac] = p
-		}
-	}
-	s.table.Store(t)
+// change stores another table. The caller holds mu.
+func (s *Switch) change(edit func(t *table)) {
+	t := *s.table.Load()
+	edit(&t)
+	s.table.Store(&t)
 }
 
 // Locks are what has to be watched for hanging.
@@ -232,8 +198,11 @@ func (s *Switch) Ports() []PortInfo {
 
 // Find returns the MAC of the port that may send from an address (PortConfig.Addrs).
 func (s *Switch) Find(a netip.Addr) (mac [6]byte, ok bool) {
-	key, ok := s.table.Load().byAddr[a]
-	return key.mac(), ok
+	p := s.table.Load().at(a)
+	if p == nil {
+		return mac, false
+	}
+	return p.state.Load().mac.mac(), true
 }
 
 // DropCount is how many frames were dropped, with labels: of which network and container, and why.
@@ -267,6 +236,6 @@ func (s *Switch) Close() error {
 		}
 		p.closed.Store(true)
 	}
-	s.rebuild(nil)
+	s.table.Store(newTable())
 	return nil
 }
