@@ -13,7 +13,7 @@ AS_USER     := scripts/unprivileged.sh
 TOOL        := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build install man packages packages-test test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-syscalls bench-neighbour demo demo-engines clean
+.PHONY: help build install man packages packages-test test smoke unit e2e engines overlay stores sim lint fuzz soak vm vuln bench bench-syscalls bench-neighbour bench-growth demo demo-engines clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-syscalls: ## count the system calls for each connection, request and datag
 
 bench-neighbour: ## measure what a neighbour notices of floods: times of its requests beside those at rest, as an ordinary user
 	@USERNET_NEIGHBOUR=7 $(AS_USER) go test -count=1 -timeout 20m -run '^TestNeighboursOfFloods$$' -v ./test
+
+bench-growth: ## measure how times and memory grow with endpoints, networks, names, ports and flows, as an ordinary user
+	@$(AS_USER) go run ./test/growth $(BENCHFLAGS)
 
 demo: ## see it work: two named containers, a published port, the host, as an ordinary user
 	@$(AS_USER) scripts/demo.sh

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestTableAgainstPorts connects, changes and closes ports at random, some of them with the same addresses. Each is then
-// found by its MAC, each address leads to a port that has it, and nothing that is gone is found.
+// TestTableAgainstPorts connects, changes and closes ports at random, some of them with the same addresses. Then each
+// is found by its MAC, each address leads to a port that has it, and nothing that is gone is found.
 func TestTableAgainstPorts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	sw := New(Config{})
