@@ -110,6 +110,8 @@ type Backend interface {
 	ContainersElsewhere(networkID string) []*network.Container
 	// SetNetworkPolicy changes which containers of a network reach each other; "": all do.
 	SetNetworkPolicy(ctx context.Context, ref, rules string) error
+	// UpdateNetwork changes options of a network, at once for its containers.
+	UpdateNetwork(ctx context.Context, ref string, q NetworkUpdate) error
 	// Cluster describes the cluster that the host is in.
 	Cluster() (Cluster, error)
 	// LeaveCluster takes the records of a host (id or name; "": this one) out of the cluster. With force also where it
@@ -127,6 +129,12 @@ type Backend interface {
 	Metrics() []openmetrics.Family
 	// Shutdown asks the daemon to end, as SIGTERM does.
 	Shutdown()
+}
+
+// NetworkUpdate changes a network; nil: it stays as it is. Of a network that spans hosts it changes that on all.
+type NetworkUpdate struct {
+	Egress      *string   `json:",omitempty"` // "": destinations are allowed
+	AllowEgress *[]string `json:",omitempty"` // in the place of the rules that there are
 }
 
 // UpdateRequest changes a container.

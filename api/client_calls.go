@@ -58,6 +58,11 @@ func (c *Client) SetNetworkPolicy(ctx context.Context, ref, rules string) error 
 	return c.Do(ctx, "POST", path("/usernet/networks", ref, "policy"), PolicyRequest{rules}, nil)
 }
 
+// NetworkUpdate changes a network, at once for its containers.
+func (c *Client) NetworkUpdate(ctx context.Context, ref string, q NetworkUpdate) error {
+	return c.Do(ctx, "POST", path("/usernet/networks", ref, "update"), q, nil)
+}
+
 // Cluster describes the cluster that the host is in.
 func (c *Client) Cluster(ctx context.Context) (v Cluster, err error) {
 	err = c.Do(ctx, "GET", "/usernet/cluster", nil, &v)

@@ -143,6 +143,10 @@ func (s *Server) networkRoutes() []route {
 				return none{}, s.b.Connect(r.Context(), ref(r), a.Container, a.Endpoint)
 			},
 		),
+		on("POST", "/usernet/networks/{ref}/update", "Change where the containers of the network may connect to outside",
+			func(r *http.Request, q NetworkUpdate) (none, error) {
+				return none{}, s.b.UpdateNetwork(r.Context(), ref(r), q)
+			}),
 		on("POST", "/usernet/networks/{ref}/policy", "Change which containers of the network reach each other",
 			func(r *http.Request, q PolicyRequest) (none, error) {
 				return none{}, s.b.SetNetworkPolicy(r.Context(), ref(r), q.Policy)

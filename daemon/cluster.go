@@ -50,8 +50,8 @@ func (d *Daemon) importNetworks(whole bool) {
 		}
 		d.updateSubnets()
 		d.nameNetwork(n)
-		if old != nil && old.Options[policyOption] != n.Options[policyOption] {
-			d.policyChanged(n.ID)
+		if old != nil {
+			d.optionsChanged(old, n)
 		}
 		if old == nil {
 			d.warnOfOverlap(n)

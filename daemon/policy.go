@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 
 	"github.com/usernet/usernet/internal/errdefs"
@@ -107,45 +106,13 @@ func (d *Daemon) membersOf(n *network.Network) map[netip.Addr][]string {
 	return members
 }
 
-// policyUpdater is a membership whose networks can be changed.
-type policyUpdater interface {
-	UpdateNetwork(n *network.Network) error
-}
-
 // SetNetworkPolicy implements api.Backend.
 func (d *Daemon) SetNetworkPolicy(_ context.Context, ref, text string) error {
-	n, err := d.model.Network(ref)
-	if err != nil {
-		return err
-	}
 	rules, err := policy.ParseNeighbourRules(text)
 	if err != nil {
 		return errdefs.Invalid("%w", err)
 	}
-	changed := *n
-	if changed.Options = maps.Clone(n.Options); changed.Options == nil {
-		changed.Options = map[string]string{}
-	}
-	if changed.Options[policyOption] = rules.String(); rules.String() == "" {
-		delete(changed.Options, policyOption)
-	}
-	if err := changed.CheckOptions(); err != nil {
-		return err
-	}
-	if n.Driver == network.DriverOverlay {
-		u, is := d.member.(policyUpdater)
-		if !is {
-			return errdefs.Forbidden("the policy of network %s is not this host's to change", n.Name)
-		}
-		if err := u.UpdateNetwork(&changed); err != nil {
-			return err
-		}
-	}
-	if err := d.model.ImportNetwork(&changed); err != nil {
-		return err
-	}
-	d.policyChanged(n.ID)
-	return nil
+	return d.changeOptions(ref, map[string]string{policyOption: rules.String()})
 }
 
 const policyOption = "usernet.policy"
@@ -155,11 +122,9 @@ func (d *Daemon) policyChanged(id string) {
 	if b := d.bridge(id); b != nil {
 		d.updatePolicy(b)
 	}
-	for _, c := range d.model.Containers() {
-		for _, e := range c.Endpoints {
-			if e.NetworkID == id {
-				d.tellMembers(c.ID)
-			}
+	if n := d.networkByID(id); n != nil {
+		for _, c := range n.Containers(d.model.Containers()) {
+			d.tellMembers(c.ID)
 		}
 	}
 }

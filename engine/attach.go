@@ -83,9 +83,10 @@ type Attachment struct {
 	cfg  AttachConfig
 	name atomic.Pointer[string] // cfg.Name, or what Rename has made of it
 	// addrs are cfg.Addrs, or what SetAddrs has made of them; changed under n.attached's lock.
-	addrs atomic.Pointer[[]netip.Addr]
-	link  Link
-	port  *vswitch.Port
+	addrs  atomic.Pointer[[]netip.Addr]
+	policy atomic.Pointer[policy.Policy] // cfg.Policy, or what SetPolicy has made of it; nil: the network's
+	link   Link
+	port   *vswitch.Port
 
 	start  sync.Once
 	detach sync.Once
@@ -105,6 +106,7 @@ func (n *Network) Attach(cfg AttachConfig, link Link) (*Attachment, error) {
 	a := &Attachment{n: n, cfg: cfg, link: link}
 	a.name.Store(&cfg.Name)
 	a.addrs.Store(&cfg.Addrs)
+	a.policy.Store(cfg.Policy)
 	fail := func(err error) (*Attachment, error) {
 		return nil, fmt.Errorf("attaching %s to network %s: %w", cfg.Name, n.cfg.Name, err)
 	}

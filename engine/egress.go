@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/usernet/usernet/policy"
 )
 
 // maxRefusals is how many refusals each network logs in a second; others are only counted.
@@ -13,10 +15,22 @@ const maxRefusals = 10
 // ErrNotAttached is for names that are asked for before the asking attachment is on the network.
 var ErrNotAttached = errors.New("the container's network is not there yet")
 
+// SetPolicy changes where an attachment may connect to, and with "" where senders may that belong to none. Connections
+// that there are go on; datagrams and pings are decided about one by one.
+func (n *Network) SetPolicy(id string, p *policy.Policy) {
+	if id == "" {
+		n.policy.Store(p)
+		return
+	}
+	if a := n.byID(id); a != nil {
+		p.Inherit(a.policy.Swap(p)) // what is answered meanwhile is noted in p
+	}
+}
+
 // Pin tells the policy of an attachment the addresses that a name was answered with, for ttl.
 func (n *Network) Pin(id, name string, addrs []netip.Addr, ttl time.Duration) {
-	if a := n.byID(id); a != nil && a.cfg.Policy != nil {
-		a.cfg.Policy.Pin(name, addrs, ttl)
+	if a := n.byID(id); a != nil {
+		a.policy.Load().Pin(name, addrs, ttl)
 	}
 }
 
@@ -26,10 +40,7 @@ func (n *Network) AllowQuery(id, name string, addr netip.Addr) error {
 	if a == nil {
 		return ErrNotAttached
 	}
-	if a.cfg.Policy == nil {
-		return nil
-	}
-	return a.cfg.Policy.AllowQuery(name, addr)
+	return a.policy.Load().AllowQuery(name, addr)
 }
 
 // AllowAnswer says why an attachment may not be answered an address for a name; nil where it may.
@@ -38,10 +49,7 @@ func (n *Network) AllowAnswer(id, name string, addr netip.Addr) error {
 	if a == nil {
 		return ErrNotAttached
 	}
-	if a.cfg.Policy == nil {
-		return nil
-	}
-	err := a.cfg.Policy.AllowAnswer(name, addr, n.shared.OwnsAddr)
+	err := a.policy.Load().AllowAnswer(name, addr, n.shared.OwnsAddr)
 	if err == nil {
 		return nil
 	}

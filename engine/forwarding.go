@@ -63,10 +63,12 @@ func (n *Network) policyOf(inside, dst netip.Addr) *policy.Policy {
 	if n.cfg.HideClients && n.gw.Owns(dst) {
 		return nil // a link-local address that is the host's alone: rules are about others
 	}
-	if a := n.byAddr(inside); a != nil && a.cfg.Policy != nil {
-		return a.cfg.Policy
+	if a := n.byAddr(inside); a != nil {
+		if p := a.policy.Load(); p != nil {
+			return p
+		}
 	}
-	return n.cfg.Policy
+	return n.policy.Load()
 }
 
 // refused notes what an inside address was refused. Addresses that lead nowhere on any network, such as groups, are

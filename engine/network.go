@@ -115,7 +115,9 @@ type Network struct {
 	refusalLog refusalLog
 	// neighbours decides which attachments reach each other; nil: all do.
 	neighbours atomic.Pointer[policy.Neighbours]
-	serves     sync.WaitGroup // name service at the gateway's addresses, and autoconf
+	// policy is cfg.Policy, or what SetPolicy has made of it.
+	policy atomic.Pointer[policy.Policy]
+	serves sync.WaitGroup // name service at the gateway's addresses, and autoconf
 
 	stopAutoconf context.CancelFunc // nil without it
 
@@ -147,6 +149,7 @@ func New(cfg Config) (*Network, error) {
 		cfg.Logger = slog.Default()
 	}
 	n := &Network{cfg: cfg, log: cfg.Logger.With("network", cfg.Name), shared: cfg.Shared}
+	n.policy.Store(cfg.Policy)
 	if n.alone = n.shared == nil; n.alone {
 		n.shared = forwarder.NewShared(forwarder.Limits{}, cfg.Limits)
 	}

@@ -88,6 +88,36 @@ func New(mode Mode, rules []Rule) (*Policy, error) {
 	return p, nil
 }
 
+// Inherit takes over which addresses the container was given for names from the policy that p has replaced, as far as
+// both have the same rules: programs keep answers, and do not ask again because a rule has changed.
+func (p *Policy) Inherit(old *Policy) {
+	if p == nil || old == nil || !p.named || p == old {
+		return
+	}
+	later := int64(p.start.Sub(old.start))
+	old.mu.RLock()
+	defer old.mu.RUnlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.clock()
+	for i := range p.rules {
+		j := slices.IndexFunc(old.rules, func(r Rule) bool { return r.text == p.rules[i].text })
+		if j < 0 {
+			continue
+		}
+		for a, one := range old.pinned {
+			if until := one.rules[j] - later; one.rules[j] != 0 && until >= now {
+				p.add(a, i, until, now)
+			}
+		}
+	}
+	for a, one := range p.pinned {
+		if before := old.pinned[a]; before != nil {
+			one.flow.Store(max(one.flow.Load(), before.flow.Load()-later))
+		}
+	}
+}
+
 // clock is how many nanoseconds the policy is old, beginning with 1. Nobody who sets the machine's clock changes it.
 func (p *Policy) clock() int64 { return int64(p.now().Sub(p.start)) + 1 }
 

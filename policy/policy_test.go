@@ -127,6 +127,37 @@ func TestNamesAreFollowedForAsLongAsTheirAnswersAreGood(t *testing.T) {
 	}
 }
 
+// TestPoliciesInheritWhatNamesWereAnswered, by the rules that both have.
+func TestPoliciesInheritWhatNamesWereAnswered(t *testing.T) {
+	old, now := made(t, Deny, "a.example:443", "b.example")
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	*now = now.Add(time.Hour)
+	old.Pin("a.example", []netip.Addr{a}, time.Minute)
+	old.Pin("b.example", []netip.Addr{b}, time.Minute)
+	next, err := New(Deny, rules(t, "c.example", "a.example:443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.start, next.now = *now, old.now
+	next.Inherit(old)
+	for _, test := range []struct {
+		dst netip.AddrPort
+		ok  bool
+	}{
+		{netip.AddrPortFrom(a, 443), true},
+		{netip.AddrPortFrom(a, 80), false},
+		{netip.AddrPortFrom(b, 443), false},
+	} {
+		if err := next.Decide(tcp, test.dst); (err == nil) != test.ok {
+			t.Errorf("%v: %v", test.dst, err)
+		}
+	}
+	*now = now.Add(time.Minute + grace + time.Second)
+	if next.Decide(tcp, netip.AddrPortFrom(a, 443)) == nil {
+		t.Error("an answer counts longer than it is good")
+	}
+}
+
 func TestDatagramsGoOnBeyondTheAnswer(t *testing.T) {
 	p, now := made(t, Deny, "*.test:443")
 	to := netip.MustParseAddrPort("192.0.2.1:443")

@@ -198,6 +198,15 @@ usernet network policy shop`,
 		more:  true,
 		flags: map[string]completer{"file": files},
 	},
+	"network update": {
+		long: `Change where the containers of networks may connect to outside, also for those that run, and on all hosts of a cluster. What is not
+given stays. Connections that there are go on (usernet flows shows them, and usernet top closes them).`,
+		examples: `usernet network update --egress deny --allow-egress '*.debian.org:443' --allow-egress 10.1.0.0/16 build
+usernet network update --allow-egress '' build`,
+		args:  []completer{networks},
+		more:  true,
+		flags: map[string]completer{"egress": egressModes},
+	},
 	"network disconnect": {examples: "usernet network disconnect mynet web", args: []completer{networks, containers}},
 	"network events": {
 		examples: "usernet network events --since 10m --until 0s",

@@ -31,6 +31,7 @@ func networkCommand() *cobra.Command {
 		networkConnect(),
 		networkDisconnect(),
 		networkPolicy(),
+		networkUpdate(),
 		eventsCommand("network"),
 	)
 	return c

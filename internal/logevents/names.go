@@ -65,6 +65,7 @@ var events = [][2]string{
 	{"daemon-replaced", "ending: another daemon has taken this one's place"},
 	{"daemon-took-over", "took over from the running daemon"},
 	{"egress-refused", "egress refused"},
+	{"egress-rules-unusable", "egress rules make no sense: a container reaches nothing outside"},
 	{"endpoint-left", "endpoint left in the store"},
 	{"evpn-mac-elsewhere", "the MAC of a container is announced by another VTEP too, and is not announced here any more"},
 	{"evpn-routes-unusable", "not all routes of EVPN can be used"},

@@ -2,7 +2,9 @@ package overlay
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -21,6 +23,45 @@ func (h *host) reachesAll(name, target string, want bool) {
 			return nil
 		})
 	}
+}
+
+// outside changes where the containers of a network may connect to outside, which counts on all hosts, also for
+// containers that run.
+func outside(t *testing.T, a, b *host, id string) {
+	t.Helper()
+	server := exec.Command("nsenter", "--net=/run/netns/xh-h3", "sh", "-c",
+		helper+" udpserve 192.0.2.3:80 addr & exec "+helper+" tcpserve 192.0.2.3:80 addr")
+	server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = syscall.Kill(-server.Process.Pid, syscall.SIGKILL)
+		_ = server.Wait()
+	}()
+	each := func(want bool) {
+		t.Helper()
+		a.reachesAll("near", "192.0.2.3", want)
+		b.reachesAll("far", "192.0.2.3", want)
+	}
+	each(true)
+	a.ok("network", "update", "--egress", "deny", "shop")
+	each(false)
+	a.pings("near", "far")
+	b.ok("network", "update", "--allow-egress", "192.0.2.0/24", "--allow-egress", "example.org:443", "shop")
+	each(true)
+	b.stop(syscall.SIGKILL)
+	a.ok("network", "update", "--allow-egress", "", "shop")
+	b.again()
+	each(false)
+	for _, h := range []*host{a, b} {
+		if out := h.ok("network", "inspect", "shop"); !strings.Contains(out, `"usernet.egress": "deny"`) ||
+			strings.Contains(out, "usernet.allow_egress") || !strings.Contains(out, id) {
+			t.Errorf("host %d: %s", h.n, out)
+		}
+	}
+	a.fails("egress rule", "network", "update", "--allow-egress", "x:y:z", "shop")
+	b.fails("one or more flags", "network", "update", "shop")
 }
 
 // TestPolicy is Calico's basic demonstration, with a frontend on another host than the backend and than on it: nobody
@@ -63,5 +104,6 @@ func TestPolicy(t *testing.T) {
 		})
 		b.ok("network", "policy", "shop", "--clear") // the host that did not make the network
 		each(true, true, true)
+		outside(t, a, b, id)
 	}, "etcd")
 }

@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"maps"
+	"strings"
+
+	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/policy"
+)
+
+// This file changes options of networks whose containers run. Those of a network that spans hosts are changed on all.
+
+// Options that can be changed; policyOption is another one.
+const (
+	egressOption      = "usernet.egress"
+	allowEgressOption = "usernet.allow_egress"
+)
+
+// optionUpdater is a membership whose networks can be changed.
+type optionUpdater interface {
+	UpdateNetwork(n *network.Network) error
+}
+
+// UpdateNetwork implements api.Backend.
+func (d *Daemon) UpdateNetwork(_ context.Context, ref string, q api.NetworkUpdate) error {
+	change := map[string]string{}
+	if q.Egress != nil {
+		change[egressOption] = *q.Egress
+	}
+	if q.AllowEgress != nil {
+		change[allowEgressOption] = strings.Join(*q.AllowEgress, ",")
+	}
+	return d.changeOptions(ref, change)
+}
+
+// changeOptions gives a network other options, "" being none, and has it work by them.
+func (d *Daemon) changeOptions(ref string, change map[string]string) error {
+	d.importing.Lock()
+	defer d.importing.Unlock()
+	n, err := d.model.Network(ref)
+	if err != nil {
+		return err
+	}
+	changed := *n
+	if changed.Options = maps.Clone(n.Options); changed.Options == nil {
+		changed.Options = map[string]string{}
+	}
+	for option, value := range change {
+		if changed.Options[option] = value; value == "" {
+			delete(changed.Options, option)
+		}
+	}
+	if err := d.checkOptions(&changed); err != nil {
+		return err
+	}
+	if n.Driver == network.DriverOverlay {
+		u, is := d.member.(optionUpdater)
+		if !is {
+			return errdefs.Forbidden("the options of network %s are not this host's to change", n.Name)
+		}
+		if err := u.UpdateNetwork(&changed); err != nil {
+			return err
+		}
+	}
+	if err := d.model.ImportNetwork(&changed); err != nil {
+		return err
+	}
+	d.optionsChanged(n, &changed)
+	return nil
+}
+
+// checkOptions says why a network cannot have the options that it has, with the containers that are on it.
+func (d *Daemon) checkOptions(n *network.Network) error {
+	if err := n.CheckOptions(); err != nil {
+		return err
+	}
+	if _, err := egress(n, "", nil); err != nil {
+		return err
+	}
+	for _, c := range n.Containers(d.model.Containers()) {
+		if _, err := egress(n, c.Egress, c.AllowEgress); err != nil {
+			return errdefs.Invalid("container %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// optionsChanged has a network work by the options that it has now.
+func (d *Daemon) optionsChanged(before, now *network.Network) {
+	differ := func(option string) bool { return before.Options[option] != now.Options[option] }
+	if differ(policyOption) {
+		d.policyChanged(now.ID)
+	}
+	if !differ(egressOption) && !differ(allowEgressOption) {
+		return
+	}
+	if b := d.bridge(now.ID); b != nil {
+		d.updateEgress(b)
+	}
+	d.namesMu.Lock()
+	defer d.namesMu.Unlock()
+	for _, c := range now.Containers(d.model.Containers()) {
+		d.nameContainer(c.ID) // which names it may ask for
+	}
+}
+
+// updateEgress brings where the containers of a network may connect to outside in line with the model.
+func (d *Daemon) updateEgress(b *bridge) {
+	d.policyMu.Lock()
+	defer d.policyMu.Unlock()
+	n := d.networkByID(b.record.ID)
+	if n == nil {
+		return
+	}
+	b.SetPolicy("", d.egressOf(n, &network.Container{}))
+	for _, c := range n.Containers(d.model.Containers()) {
+		b.SetPolicy(c.ID, d.egressOf(n, c))
+	}
+}
+
+// egressOf is a container's policy on a network. Where rules make no sense nothing is allowed: they are a newer
+// usernet's, on another host, or more than there may be with the container's own.
+func (d *Daemon) egressOf(n *network.Network, c *network.Container) *policy.Policy {
+	p, err := egress(n, c.Egress, c.AllowEgress)
+	if err != nil {
+		d.log.Warn("egress rules make no sense: a container reaches nothing outside", "network", n.Name, "container",
+			c.Name, "error", err)
+		p, _ = policy.New(policy.Deny, nil)
+	}
+	return p
+}
+
+// catchUp has a network work by what its record says now, where that was changed while it or one of its containers was
+// made ready by what it said before.
+func (d *Daemon) catchUp(b *bridge) {
+	if d.networkByID(b.record.ID) != b.record {
+		d.updateEgress(b)
+	}
+}
