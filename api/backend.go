@@ -60,7 +60,7 @@ type Backend interface {
 	RenameContainer(ctx context.Context, ref, name string) error
 	// WaitContainer returns the exit status once the condition is met. It fails where the daemon ends first.
 	WaitContainer(ctx context.Context, ref string, condition WaitCondition) (int, error)
-	// UpdateContainer changes limits and restart policy, at once where it runs.
+	// UpdateContainer changes limits, restart policy and labels, at once where it runs.
 	UpdateContainer(ctx context.Context, ref string, q UpdateRequest) error
 	// Usage is what a container uses by its cgroup; nil where it has none.
 	Usage(ref string) (*cgroup.Usage, error)
@@ -141,6 +141,9 @@ type NetworkUpdate struct {
 type UpdateRequest struct {
 	Resources network.Resources      // that are not 0; pids_limit -1: no limit
 	Restart   *network.RestartPolicy `json:",omitempty"` // nil: as it is
+	// Labels are added, or replace those with their keys; the keys in RemoveLabels go before.
+	Labels       map[string]string `json:",omitempty"`
+	RemoveLabels []string          `json:",omitempty"`
 }
 
 // Started tells the daemon which processes a container consists of.

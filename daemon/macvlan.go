@@ -112,12 +112,16 @@ func (d *macvlanDriver) Prepare(ctx context.Context, spec *network.NetworkSpec) 
 			return p.Subnet.IsValid() && p.Subnet.Addr().Is6() == v6
 		})
 	}
+	ipv6 := spec.EnableIPv6 != nil && *spec.EnableIPv6
 	for _, a := range info.Addrs {
+		if a.Addr().Is6() && !ipv6 {
+			continue
+		}
 		if at.VLAN == 0 && !n.Settings().DHCP && !has(a.Addr().Is6()) { // the host routes to it
 			spec.Pools = append(spec.Pools, network.Pool{Subnet: a.Masked(), Gateway: a.Addr()})
 		}
 	}
-	if spec.EnableIPv6 == nil || !*spec.EnableIPv6 {
+	if !ipv6 {
 		off := false
 		spec.EnableIPv6 = &off
 	} else if !info.Groups {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,7 +120,8 @@ func (d *Daemon) Usage(ref string) (*cgroup.Usage, error) {
 	return &u, err
 }
 
-// UpdateContainer changes limits and restart policy. Limits of a running container count at once, or it stays as it is.
+// UpdateContainer changes limits, restart policy and labels. Limits of a running container count at once, or it stays
+// as it is. Labels count at once for the policies of its networks, on all hosts.
 func (d *Daemon) UpdateContainer(_ context.Context, ref string, q api.UpdateRequest) error {
 	s, c, err := d.lockContainer(ref)
 	if err != nil {
@@ -143,6 +145,24 @@ func (d *Daemon) UpdateContainer(_ context.Context, ref string, q api.UpdateRequ
 		if err != nil {
 			return err
 		}
+	}
+	if len(q.Labels)+len(q.RemoveLabels) > 0 {
+		c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+			labels := maps.Clone(c.Labels)
+			if labels == nil {
+				labels = map[string]string{}
+			}
+			for _, key := range q.RemoveLabels {
+				delete(labels, key)
+			}
+			maps.Copy(labels, q.Labels)
+			c.Labels = labels
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		d.updateNames(c.ID)
 	}
 	d.containerEvent("update", c, nil)
 	return nil

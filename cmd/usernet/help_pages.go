@@ -77,7 +77,8 @@ usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: [
 	},
 	"update": {
 		group:    groupContainers,
-		examples: "usernet update --memory 1g --cpus 2 web",
+		examples: `usernet update --memory 1g --cpus 2 web
+usernet update --label-add app=frontend --label-rm canary web`,
 		args:     []completer{containers},
 		more:     true,
 		flags:    map[string]completer{"restart": words("no", "on-failure", "always", "unless-stopped")},

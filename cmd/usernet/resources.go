@@ -86,12 +86,13 @@ func (cpuCount) Type() string { return "number" }
 func updateCommand() *cobra.Command {
 	var r resourceFlags
 	var restart string
-	c := each("update CONTAINER...", "Change limits and restart policy of containers",
+	var labels, remove []string
+	c := each("update CONTAINER...", "Change limits, restart policy and labels of containers",
 		func(c *cobra.Command, cl *api.Client, ref string) error {
 			if c.Flags().NFlag() == 0 {
 				return errors.New("you must provide one or more flags when using this command")
 			}
-			q := api.UpdateRequest{Resources: r.Resources}
+			q := api.UpdateRequest{Resources: r.Resources, Labels: keyValues(labels), RemoveLabels: remove}
 			if restart != "" {
 				policy, err := network.ParseRestartPolicy(restart)
 				if err != nil {
@@ -102,6 +103,8 @@ func updateCommand() *cobra.Command {
 			return cl.ContainerUpdate(c.Context(), ref, q)
 		})
 	r.add(c.Flags())
+	c.Flags().StringArrayVar(&labels, "label-add", nil, "add or replace a label: KEY=VALUE")
+	c.Flags().StringArrayVar(&remove, "label-rm", nil, "remove a label by its key")
 	c.Flags().StringVar(&restart, "restart", "",
 		"when it runs again after its end: no, on-failure[:N], always, unless-stopped")
 	return c

@@ -2,7 +2,6 @@ package overlay
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,20 +28,19 @@ func (h *host) reachesAll(name, target string, want bool) {
 // containers that run.
 func outside(t *testing.T, a, b *host, id string) {
 	t.Helper()
-	server := exec.Command("nsenter", "--net=/run/netns/xh-h3", "sh", "-c",
-		helper+" udpserve 192.0.2.3:80 addr & exec "+helper+" tcpserve 192.0.2.3:80 addr")
-	server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = syscall.Kill(-server.Process.Pid, syscall.SIGKILL)
-		_ = server.Wait()
-	}()
+	const far = "192.0.2.3"
+	digestServer(t, "/run/netns/xh-h3", far+":80")
 	each := func(want bool) {
 		t.Helper()
-		a.reachesAll("near", "192.0.2.3", want)
-		b.reachesAll("far", "192.0.2.3", want)
+		for name, h := range map[string]*host{"near": a, "far": b} {
+			eventually(t, func() error {
+				r := h.exec(name, helper, "tcpdial", far+":80", "2s")
+				if strings.HasPrefix(r.stdout, "ok") != want || (h.ping(name, far) == nil) != want {
+					return fmt.Errorf("%s: %s is reached: want %v: %v", name, far, want, r)
+				}
+				return nil
+			})
+		}
 	}
 	each(true)
 	a.ok("network", "update", "--egress", "deny", "shop")
@@ -90,6 +88,10 @@ func TestPolicy(t *testing.T) {
 		each(false, false, false)
 		a.ok("network", "policy", "shop", "default deny", "allow app=frontend -> app=backend")
 		each(true, true, false)
+		b.ok("update", "--label-add", "app=frontend", "other") // labels of containers that run count on all hosts
+		b.reachesAll("other", target, true)
+		b.ok("update", "--label-rm", "app", "other")
+		b.reachesAll("other", target, false)
 		a.ok("network", "policy", "shop", "default deny", "allow network=lab -> name=backend")
 		each(false, false, true)
 		a.ok("network", "policy", "shop", "deny name=far -> *")

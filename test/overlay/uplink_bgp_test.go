@@ -199,6 +199,10 @@ func TestRoutesOverUplink(t *testing.T) {
 			}
 			h.start(routerFlags()...)
 			h.session(true)
+			if r := h.try("network", "create", "-d", "macvlan", "-o", "parent=rx", "four"); r.code != 0 || r.stderr != "" {
+				t.Errorf("without --ipv6 the device's IPv6 address does not matter: %v", r)
+			}
+			h.ok("network", "rm", "four")
 			for _, kind := range []string{"endpoints", "subnets"} {
 				h.ok("network", "create", "-d", "macvlan", "--ipv6", "-o", "parent=rx", "-o", "usernet.bgp="+kind,
 					"routed")
