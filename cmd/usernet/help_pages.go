@@ -76,12 +76,12 @@ usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: [
 		flags:    map[string]completer{"signal": signals},
 	},
 	"update": {
-		group:    groupContainers,
+		group: groupContainers,
 		examples: `usernet update --memory 1g --cpus 2 web
 usernet update --label-add app=frontend --label-rm canary web`,
-		args:     []completer{containers},
-		more:     true,
-		flags:    map[string]completer{"restart": words("no", "on-failure", "always", "unless-stopped")},
+		args:  []completer{containers},
+		more:  true,
+		flags: map[string]completer{"restart": words("no", "on-failure", "always", "unless-stopped")},
 	},
 	"stop": {
 		group:    groupContainers,

@@ -3,6 +3,9 @@ package uplink
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -68,6 +71,9 @@ func Advise(name, user string) Advice {
 	if !info.Groups {
 		a.Ways = append(a.Ways, Way{"for IPv6 the administrator has to run", []string{info.GroupsCommand()}})
 	}
+	if todo := info.forwarding(); info.Routed() && len(todo) > 0 {
+		a.Ways = append(a.Ways, Way{"so that other hosts reach containers on it the administrator has to run", todo})
+	}
 	if info.Kind == TAP && info.Other == "" && len(info.Addrs) == 0 {
 		a.Usable = false
 		a.Ways = append(a.Ways, Way{"to have it in a bridge", []string{"ip link set " + name + " master BRIDGE"}},
@@ -88,7 +94,13 @@ func (i *Info) String() string {
 	case i.Other != "":
 		fmt.Fprintf(&b, "a TAP in the bridge %s", i.Other)
 	case len(i.Addrs) > 0:
-		fmt.Fprintf(&b, "a TAP that the host routes to, with the address %s", i.Addrs[0])
+		b.WriteString("a TAP that the host routes to, with the address ")
+		for n, a := range i.Addrs {
+			if n > 0 {
+				b.WriteString(" and ")
+			}
+			b.WriteString(a.String())
+		}
 	default:
 		b.WriteString("a TAP in no bridge, and without an address of the host's")
 	}
@@ -105,8 +117,27 @@ func (i *Info) notes() []string {
 			"which takes the whole interface, or a TAP in a bridge takes many", i.MAC))
 	}
 	if i.Routed() {
-		list = append(list, fmt.Sprintf("other hosts reach containers on it by one route: ip route add %s via THIS-HOST",
-			i.Addrs[0].Masked()))
+		for _, a := range i.Addrs {
+			list = append(list, fmt.Sprintf(
+				"other hosts reach containers on it by one route: ip route add %s via THIS-HOST", a.Masked()))
+		}
+	}
+	return list
+}
+
+// forwarding are the commands that have the kernel route to the addresses of the device, as far as it does not.
+func (i *Info) forwarding() (list []string) {
+	for _, f := range []struct {
+		v6            bool
+		file, command string
+	}{
+		{false, "/proc/sys/net/ipv4/ip_forward", "sysctl -w net.ipv4.ip_forward=1"},
+		{true, "/proc/sys/net/ipv6/conf/all/forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1"},
+	} {
+		has := slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() == f.v6 })
+		if state, err := os.ReadFile(f.file); has && err == nil && strings.TrimSpace(string(state)) == "0" {
+			list = append(list, f.command)
+		}
 	}
 	return list
 }

@@ -199,7 +199,8 @@ func TestRoutesOverUplink(t *testing.T) {
 			}
 			h.start(routerFlags()...)
 			h.session(true)
-			if r := h.try("network", "create", "-d", "macvlan", "-o", "parent=rx", "four"); r.code != 0 || r.stderr != "" {
+			r := h.try("network", "create", "-d", "macvlan", "-o", "parent=rx", "four")
+			if r.code != 0 || r.stderr != "" {
 				t.Errorf("without --ipv6 the device's IPv6 address does not matter: %v", r)
 			}
 			h.ok("network", "rm", "four")

@@ -379,6 +379,21 @@ func TestTAPInABridge(t *testing.T) {
 	a.ok("network", "rm", "lan", "office")
 }
 
+// unroutedWays are the commands by which the host becomes a router for a device that can be used.
+func (h *host) unroutedWays(device string) (list []string) {
+	h.t.Helper()
+	out := h.ok("uplink", "check", device)
+	for line := range strings.Lines(out) {
+		if command := strings.TrimSpace(line); strings.HasPrefix(command, "sysctl") {
+			list = append(list, command)
+		}
+	}
+	if len(list) != 2 {
+		h.t.Errorf("not two commands, for IPv4 and IPv6: %s", out)
+	}
+	return list
+}
+
 // TestRoutedTAP: containers of a subnet of their own, which the host routes to, are reached from other hosts by one
 // route.
 func TestRoutedTAP(t *testing.T) {
@@ -390,12 +405,19 @@ func TestRoutedTAP(t *testing.T) {
 	}
 	rootIn(t, h.ns(), "ip", "addr", "add", "203.0.113.1/24", "dev", "rx")
 	rootIn(t, h.ns(), "ip", "link", "set", "rx", "up")
-	rootIn(t, h.ns(), "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	rootIn(t, h.ns(), "ip", "addr", "add", "2001:db8:113::1/64", "dev", "rx", "nodad")
+	rootIn(t, h.ns(), "sysctl", "-qw", "net.ipv4.ip_forward=0")
+	for _, command := range h.unroutedWays("rx") {
+		h.sys(command)
+	}
+	t.Cleanup(func() { rootIn(t, h.ns(), "sysctl", "-qw", "net.ipv6.conf.all.forwarding=0") })
 	const other = "/run/netns/xh-h2"
 	rootIn(t, other, "ip", "route", "add", "203.0.113.0/24", "via", h.addr())
 	t.Cleanup(func() { rootIn(t, other, "ip", "route", "del", "203.0.113.0/24") })
-	if out := h.ok("uplink", "check", "rx"); !strings.Contains(out, "ip route add 203.0.113.0/24 via") {
-		t.Errorf("uplink check: %s", out)
+	err := hasWords(h.ok("uplink", "check", "rx"), "ip route add 203.0.113.0/24 via",
+		"ip route add 2001:db8:113::/64 via", "!sysctl")
+	if err != nil {
+		t.Error(err)
 	}
 	h.start()
 	h.ok("network", "create", "-d", "macvlan", "-o", "parent=rx", "routed")
