@@ -84,6 +84,28 @@ func (h *host) relayOf(id string) string {
 	return ""
 }
 
+// nameOf is the name of a host of the cluster, by what its id begins with; "": of none.
+func (h *host) nameOf(id string) string {
+	h.t.Helper()
+	for _, o := range h.cluster().Hosts {
+		if id != "" && strings.HasPrefix(o.ID, id) {
+			return o.Name
+		}
+	}
+	return ""
+}
+
+// traces has trace say that frames from one container to another take a path, and that they get there.
+func (h *host) traces(from, to, path string) {
+	h.t.Helper()
+	out := h.ok("trace", "--timeout", "20s", from, to)
+	for _, want := range []string{"sealed between the hosts", path, "agrees      yes: it got through"} {
+		if !strings.Contains(out, want) {
+			h.t.Errorf("trace does not say %q:\n%s", want, out)
+		}
+	}
+}
+
 // endsRelay kills the host that passes on what two hosts say to each other, which then go on through another one, and
 // once more when the first one has come back and the second has ended.
 func (w *world) endsRelay(a, b *host, ids [2]string) {
@@ -154,6 +176,10 @@ func TestMeshOverNATs(t *testing.T) {
 			if ls := a.ok("cluster", "ls"); !strings.Contains(ls, path) {
 				t.Errorf("cluster ls does not show %s:\n%s", path, ls)
 			}
+			a.traces("t1", "t2", map[string]string{
+				"punched": "through the hosts' NATs",
+				"relayed": "relayed by host " + a.nameOf(a.relayOf(ids[1])),
+			}[path])
 
 			if nat == symmetricNAT {
 				w.endsRelay(a, b, ids)
