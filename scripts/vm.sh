@@ -7,7 +7,8 @@
 #   apt-get download linux-image-cloud-amd64 ... or install it
 #   KERNEL=/boot/vmlinuz-VERSION MODULES=/lib/modules/VERSION scripts/vm.sh
 #
-# scripts/vm.sh limits: containers are limited by cgroups of version 2, which are delegated in that machine.
+# scripts/vm.sh limits: containers are limited by cgroups of version 2, which are delegated in that machine, also by Docker's
+# client (apt-get install docker.io).
 #
 # scripts/vm.sh arm64: a machine of that architecture starts usernet, runs containers and moves data. It needs
 # qemu-system-arm instead, and takes Debian's kernel and busybox by apt (DEBIAN_ARM64=DIR keeps the packages there).
@@ -25,7 +26,7 @@ else
 	qemu=(qemu-system-x86_64) package=qemu-system-x86 console="ttyS0 no_timer_check" user=test/vm/user
 	: "${KERNEL:=/boot/vmlinuz-$(uname -r)}" "${MODULES:=/lib/modules/$(uname -r)}"
 	busybox=$(command -v busybox || true)
-	[[ ${1:-} != limits ]] || user=test/vm/user-limits
+	[[ ${1:-} != limits ]] || { user=test/vm/user-limits docker=$(command -v docker) || { echo "vm: docker is missing: apt-get install docker.io" >&2; exit 1; }; }
 fi
 tun=$(find "$MODULES" -name tun.ko 2>/dev/null | head -n1)
 for need in "${qemu[0]}" cpio "${busybox:-busybox}"; do
@@ -39,6 +40,10 @@ mkdir -p "$tmp/root/bin"
 scripts/build.sh "$tmp/root/bin/usernet"
 CGO_ENABLED=0 go build -trimpath -o "$tmp/root/bin/helper" ./test/helper
 install -m 755 "$busybox" "$tmp/root/bin/busybox"
+if [[ -n ${docker:-} ]]; then # with the libraries that it needs, if it does
+	install -m 755 "$docker" "$tmp/root/bin/docker"
+	for library in $(ldd "$docker" 2>/dev/null | grep -o '/[^ ]*'); do install -D "$library" "$tmp/root$library"; done
+fi
 install -m 755 test/vm/init "$tmp/root/init"
 install -m 644 "$user" "$tmp/root/user"
 mkdir "$tmp/root/modules" # in the order in which they need each other; those of the bypass may be missing, or built in

@@ -76,6 +76,10 @@ var commands = map[string]struct {
 	"mcsend":   {multicastSend, "IFACE GROUP:PORT WORD: sends WORD to a multicast group"},
 	"mcrecv":   {multicastRecv, "IFACE GROUP:PORT: joins a multicast group, prints the first datagram"},
 	"winsize":  {windowSize, "(no argument): prints the terminal's columns and rows"},
+	"terminal": {
+		inTerminal,
+		"COMMAND...: runs it in a terminal of 80 columns and 24 rows, and of 100 and 30 once it has printed \"resize\"",
+	},
 	"trace": {
 		trace,
 		"(no argument): tries to trace what usernet sends into sandboxes until its standard input ends, prints a report",
