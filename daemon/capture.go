@@ -14,6 +14,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/observe/capture"
 	"github.com/usernet/usernet/observe/capture/filter"
 	vswitch "github.com/usernet/usernet/switch"
@@ -180,6 +181,10 @@ func (d *Daemon) newCapture(q api.CaptureRequest) (*capturing, error) {
 		n, err := d.model.Network(q.Network)
 		if err != nil {
 			return nil, err
+		}
+		if driver, known := network.DriverOf(n.Driver); known && !driver.Interfaces {
+			return nil, errdefs.Conflict("containers on network %s have no interfaces of usernet's: there is nothing to capture",
+				n.Name)
 		}
 		c.network, c.Network = n.ID, n.Name
 	}

@@ -157,11 +157,15 @@ func record(
 	if report {
 		fmt.Fprintln(os.Stderr, "capturing")
 	}
-	defer context.AfterFunc(stopped, func() {
-		unregister() // a second signal ends the command at once
+	end := func() {
 		if cl.EndCapture(ctx, r.ID) != nil {
 			_ = r.Close() // the daemon does not know it, or does not answer
 		}
+	}
+	o.Full = end
+	defer context.AfterFunc(stopped, func() {
+		unregister() // a second signal ends the command at once
+		end()
 	})()
 	sum, err := capture.Copy(r, o)
 	if errors.Is(err, syscall.EPIPE) {

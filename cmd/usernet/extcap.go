@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/observe/capture"
 	"github.com/usernet/usernet/observe/capture/filter"
 )
@@ -103,6 +104,9 @@ func listExtcap(ctx context.Context, w io.Writer) error {
 	}
 	fmt.Fprintf(w, "interface {value=%s}{display=usernet: all containers}\n", extcapAll)
 	for _, n := range nets {
+		if driver, known := network.DriverOf(n.Driver); known && !driver.Interfaces {
+			continue // nothing to capture
+		}
 		fmt.Fprintf(w, "interface {value=%s%s}{display=usernet: network %s}\n", extcapNetwork, n.Name, n.Name)
 	}
 	for _, c := range list {

@@ -140,8 +140,13 @@ func TestFilesInTurn(t *testing.T) {
 		}
 	}
 	one := filepath.Join(dir, "one")
-	if sum, err := Copy(bytes.NewReader(stream), Output{Path: one, MaxSize: 1500}); err != nil || sum.Bytes > 1500 {
+	full := 0
+	sum, err = Copy(bytes.NewReader(stream), Output{Path: one, MaxSize: 1500, Full: func() { full++ }})
+	if err != nil || sum.Bytes > 1500 {
 		t.Errorf("the size is passed: %+v, %v", sum, err)
+	}
+	if full != 1 || sum.Frames == 0 || sum.Frames >= 52 || sum.Counts.Accepted != 52 {
+		t.Errorf("the capture was ended %d times; %+v", full, sum)
 	}
 }
 

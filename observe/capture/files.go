@@ -20,7 +20,10 @@ type Output struct {
 	RotateSize int64
 	RotateTime time.Duration
 	Files      int   // how many files are kept of those; 0: all
-	MaxSize    int64 // in bytes, of all that is written, at which Copy ends; 0: none
+	MaxSize    int64 // in bytes, of all that is written; 0: no bound
+	// Full is called once MaxSize is reached, and has to end the stream: Copy reads on to the statistics at its end, but
+	// writes nothing more.
+	Full func()
 }
 
 // Summary is what Copy has written.
@@ -32,9 +35,6 @@ type Summary struct {
 	Counts    Counts // of all endpoints, as the stream says them
 }
 
-// ErrFull ends a copy at Output.MaxSize.
-var ErrFull = errors.New("the capture has reached its size")
-
 // longestBlock bounds a block of a stream, in bytes: a super-frame, or options of 32 KiB each.
 const longestBlock = 1 << 20
 
@@ -42,9 +42,6 @@ const longestBlock = 1 << 20
 func Copy(from io.Reader, o Output) (Summary, error) {
 	c := &copying{o: o, counts: map[uint32]Counts{}}
 	err := c.run(bufio.NewReaderSize(from, 256<<10))
-	if errors.Is(err, ErrFull) {
-		err = nil
-	}
 	c.sum.Endpoints = len(c.counts)
 	for _, n := range c.counts {
 		c.sum.Counts.Received += n.Received
@@ -63,7 +60,8 @@ type copying struct {
 	w       *bufio.Writer
 	size    int64 // of the file
 	began   time.Time
-	numbers int // files begun
+	numbers int  // files begun
+	full    bool // MaxSize is reached: only statistics are read
 }
 
 func (c *copying) run(r *bufio.Reader) error {
@@ -78,7 +76,7 @@ func (c *copying) run(r *bufio.Reader) error {
 		if err := c.block(block); err != nil {
 			return err
 		}
-		if r.Buffered() == 0 {
+		if r.Buffered() == 0 && c.w != nil {
 			if err := c.w.Flush(); err != nil {
 				return err
 			}
@@ -116,14 +114,15 @@ func (c *copying) block(b []byte) error {
 		c.head = append(c.head, b...)
 	case blockStatistics:
 		c.count(b)
-	case blockPacket:
+	}
+	if c.fills(b); c.full {
+		return nil
+	}
+	if order.Uint32(b) == blockPacket {
 		if err := c.rotate(len(b)); err != nil {
 			return err
 		}
 		c.sum.Frames++
-	}
-	if c.o.MaxSize > 0 && c.sum.Bytes+int64(len(b)) > c.o.MaxSize {
-		return ErrFull
 	}
 	if c.w == nil {
 		return c.open(b)
@@ -141,11 +140,31 @@ func (c *copying) write(b []byte) error {
 // rotates says whether there are several files.
 func (c *copying) rotates() bool { return c.o.RotateSize > 0 || c.o.RotateTime > 0 }
 
-// rotate begins another file where the one that is written is old or large enough. n is the length of what comes.
-func (c *copying) rotate(n int) error {
+// fills notes that a block does not fit into MaxSize any more.
+func (c *copying) fills(b []byte) {
+	n := int64(len(b))
+	if order.Uint32(b) == blockPacket && c.due(len(b)) {
+		n += int64(len(c.head))
+	}
+	if c.full || c.o.MaxSize == 0 || c.sum.Bytes+n <= c.o.MaxSize {
+		return
+	}
+	c.full = true
+	if c.o.Full != nil {
+		c.o.Full()
+	}
+}
+
+// due says whether another file is begun before a packet's block of n bytes: the one that is written is old or large.
+func (c *copying) due(n int) bool {
 	full := c.o.RotateSize > 0 && c.size+int64(n) > c.o.RotateSize && c.size > int64(len(c.head))
 	old := c.o.RotateTime > 0 && time.Since(c.began) >= c.o.RotateTime
-	if c.o.Path == "-" || !full && !old {
+	return c.o.Path != "-" && (full || old)
+}
+
+// rotate begins another file where that is due. n is the length of what comes.
+func (c *copying) rotate(n int) error {
+	if !c.due(n) {
 		return nil
 	}
 	if err := c.close(); err != nil {
