@@ -123,5 +123,20 @@ func TestTop(t *testing.T) {
 			t.Errorf("%q is missing in the plain sample:\n%s", want, out)
 		}
 	}
+	out = d.ok("top", "db", "--interval", "200ms")
+	if !regexp.MustCompile(`(?m)^db +0\.0\.0\.0:`).MatchString(out) || regexp.MustCompile(`(?m)\bweb\b`).MatchString(out) {
+		t.Errorf("the plain sample of db:\n%s", out)
+	}
+	d.ok("rm", "-f", "web")
+	if out := d.ok("top", "--interval", "200ms"); !regexp.MustCompile(`(?m)\(gone\) +www\.example\.test`).MatchString(out) {
+		t.Errorf("who asked is not said to be gone:\n%s", out)
+	}
+	s = d.screen("NO_COLOR=1", 80, 20, "top", "db")
+	s.shows(`\[2 Flows\] .*of db`)
+	s.keys("Escape")
+	s.shows(`\[1 Containers\]`)
+	s.keys("q")
+	s.ends()
+	d.fails("No such container: nobody", "top", "nobody")
 	d.fails("is too short", "top", "--interval", "1ms")
 }

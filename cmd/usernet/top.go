@@ -18,10 +18,10 @@ import (
 func topCommand() *cobra.Command {
 	var every time.Duration
 	c := &cobra.Command{
-		Use:   "top",
+		Use:   "top [CONTAINER]",
 		Short: "Watch containers' traffic, flows, DNS questions, drops and ports",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
 			if every < minInterval {
 				return fmt.Errorf("an interval of %v is too short: give %v or more", every, minInterval)
 			}
@@ -31,10 +31,18 @@ func topCommand() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
-				return top.Run(ctx, cl, every)
+			s := top.New()
+			if len(args) > 0 {
+				one, err := cl.Container(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				s.Only(one.Name)
 			}
-			return plainSample(ctx, cl, every)
+			if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
+				return top.Run(ctx, cl, s, every)
+			}
+			return plainSample(ctx, cl, s, every)
 		},
 	}
 	c.Flags().DurationVar(&every, "interval", time.Second, "how often it is drawn anew; without a terminal, how long is measured")
@@ -45,8 +53,7 @@ func topCommand() *cobra.Command {
 const minInterval = 100 * time.Millisecond
 
 // plainSample prints what happens in one interval.
-func plainSample(ctx context.Context, src top.Source, every time.Duration) error {
-	s := top.New()
+func plainSample(ctx context.Context, src top.Source, s *top.State, every time.Duration) error {
 	for i := range 2 {
 		if i > 0 {
 			select {

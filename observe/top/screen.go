@@ -24,10 +24,9 @@ var keys = map[tcell.Key]rune{
 	tcell.KeyBacktab: KeyBackTab, tcell.KeyCtrlC: 3,
 }
 
-// Run shows samples on the terminal every so often, until the user or ctx ends it. An error of the first sample ends
-// it; later ones are shown.
-func Run(ctx context.Context, src Source, every time.Duration) error {
-	s := New()
+// Run shows samples in s on the terminal every so often, until the user or ctx ends it. An error of the first sample
+// ends it; later ones are shown.
+func Run(ctx context.Context, src Source, s *State, every time.Duration) error {
 	first, err := src.Sample(ctx)
 	if err != nil {
 		return err

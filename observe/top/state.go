@@ -54,6 +54,12 @@ func New() *State {
 	return s
 }
 
+// Only shows what belongs to a container, as if it had been selected and opened.
+func (s *State) Only(container string) {
+	s.container = container
+	s.show(Flows)
+}
+
 // Update shows another sample, unless the view is paused.
 func (s *State) Update(n *api.Sample) {
 	if s.paused {

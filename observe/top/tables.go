@@ -138,7 +138,7 @@ func questionRows(s *State) []row {
 	for _, q := range s.now.Questions {
 		a := age(q.Time, s.now.Time)
 		a.number = -a.number // the latest first
-		rows = append(rows, row{container: q.Container, cells: []cell{a, text(q.Container),
+		rows = append(rows, row{container: q.Container, cells: []cell{a, text(cmp.Or(q.Container, "(gone)")),
 			text(strings.TrimSuffix(q.Name, ".")), text(q.Type), text(q.Rcode), text(q.Source),
 			{fmt.Sprintf("%.1f", q.Duration.Seconds()*1000), q.Duration.Seconds()}}})
 	}
