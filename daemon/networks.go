@@ -39,6 +39,19 @@ func (d *Daemon) updateSubnets() {
 // Network finds one by id, name or unique id prefix.
 func (d *Daemon) Network(ref string) (*network.Network, error) { return d.model.Network(ref) }
 
+// CheckOptions refuses options that networks of a driver cannot have, by their names and values alone.
+func CheckOptions(driver string, options map[string]string) error {
+	if _, known := network.DriverOf(driver); !known {
+		return errdefs.NotFound("there is no network driver %q", driver)
+	}
+	n := &network.Network{Driver: driver, Options: options}
+	if err := n.CheckOptions(); err != nil {
+		return err
+	}
+	_, err := egress(n, "", nil)
+	return err
+}
+
 // CreateNetwork makes a network. Its switch and gateway start with its first endpoint.
 func (d *Daemon) CreateNetwork(ctx context.Context, spec network.NetworkSpec) (*network.Network, string, error) {
 	if spec.ConfigFrom == "" && len(d.cfg.NetworkOptions) > 0 {

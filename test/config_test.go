@@ -91,6 +91,10 @@ func TestMistakesInAConfiguration(t *testing.T) {
 		"a flag for once":    {"[serve]\ntakeover = true\n", ":2:1: takeover is for one start"},
 		"two mistakes":       {"[serve]\nx = 1\ny = 2\n", `:3:1: usernet serve has no key "y"`},
 		"a log level":        {"[serve]\nlog-level = \"loud\"\n", "give debug, info, warn or error"},
+		"an option":          {"[network-options]\nusernet.egres = \"deny\"\n", ":2:1: unknown option usernet.egres"},
+		"an option's value":  {"[network-options]\nusernet.egress = \"maybe\"\n", `:2:1: egress "maybe": give allow or deny`},
+		"a network's option": {"[[networks]]\nname = \"a\"\negress = \"maybe\"\n", `:1:3: egress "maybe": give allow`},
+		"a network's driver": {"[[networks]]\nname = \"a\"\ndriver = \"token\"\n", `:1:3: there is no network driver "token"`},
 		"a nameless network": {"[[networks]]\nsubnet = \"10.0.0.0/24\"\n", ":1:3: a network has no name"},
 		"a network's key": {
 			"[[networks]]\nname = \"a\"\n[[networks]]\nname = \"b\"\nsubnets = 1\n",
@@ -108,6 +112,23 @@ func TestMistakesInAConfiguration(t *testing.T) {
 			!strings.Contains(r.stderr, test.want) {
 			t.Errorf("%s: the daemon: want %q: %v", name, test.want, r)
 		}
+	}
+	text := "[serve]\nlog-level = \"loud\"\ndns = [\"a b\"]\n[[networks]]\nname = \"a\"\nsubnet = \"300.0.0.0/8\"\n[x]\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := d.try("config", "check", config)
+	lines := strings.Split(r.stderr, "\n")
+	for i, want := range []string{":2:1: log level", ":3:1: ", ":4:3: invalid subnet", ":7:2: the configuration has",
+		"See: usernet explain the-configuration-is-wrong"} {
+		if r.code != 1 || i >= len(lines) || !strings.Contains(lines[i], want) {
+			t.Errorf("line %d: want %q: %v", i+1, want, r)
+		}
+	}
+	r = d.try("serve", "--config", config, "--socket", d.socket)
+	if first, _, _ := strings.Cut(r.stderr, "\n"); r.code != 1 || !strings.Contains(first, ":4:3: invalid subnet") ||
+		!strings.Contains(r.stderr, "See: usernet explain the-configuration-is-wrong") {
+		t.Errorf("the daemon: %v", r)
 	}
 	d.fails("no such file", "config", "check", config+"2")
 	d.fails("no such file", "serve", "--config", config+"2")

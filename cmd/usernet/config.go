@@ -16,6 +16,7 @@ import (
 
 	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/daemon"
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // What serve does is said by its flags, by the environment, by the configuration's file, and by what usernet takes
@@ -62,9 +63,18 @@ func (o *serveOptions) applyConfig(c *configFile, f *pflag.FlagSet) error {
 		err = errors.Join(err, c.apply(f, "usernet serve", table, flagOnly, partServe))
 	}
 	options, optErr := c.options()
-	networks, netErr := c.networks()
+	networks, netErr := c.networks(options)
 	o.networkOptions, o.networks = options, networks
-	return errors.Join(err, optErr, netErr)
+	return inOrder(errors.Join(err, optErr, netErr))
+}
+
+// inOrder has the mistakes of a configuration in the order of their places.
+func inOrder(err error) error {
+	var errs []error
+	for _, one := range mistakes(err) {
+		errs = append(errs, one)
+	}
+	return errdefs.About(errdefs.TopicConfiguration, errors.Join(errs...))
 }
 
 // fromEnvironment sets the flags that were not given and whose variables are set. A flag that may be repeated has its
@@ -90,12 +100,30 @@ func fromEnvironment(f *pflag.FlagSet) error {
 	return errors.Join(errs...)
 }
 
-// check finds mistakes in what was given that no flag finds by itself.
-func (o *serveOptions) check() error {
-	_, logErr := logger(o.level, o.format)
+// check finds mistakes in a configuration, which has been applied, that no flag finds by itself.
+func (o *serveOptions) check(c *configFile) error {
+	_, levelErr := logger(o.level, "text")
+	_, formatErr := logger("info", o.format)
 	_, confineErr := confine.Parse(o.confine)
 	_, dnsErr := o.resolvers()
-	return errors.Join(logErr, confineErr, dnsErr, o.cluster.check())
+	var errs []error
+	for _, one := range []struct {
+		err   error
+		flags []string // the first that is there is where the mistake is
+	}{
+		{levelErr, []string{"log-level"}},
+		{formatErr, []string{"log-format"}},
+		{confineErr, []string{"confine"}},
+		{dnsErr, []string{"dns", "dns-domain"}},
+		{o.cluster.check(), []string{"cluster-store", "cluster-join", "docker-store", "cluster-key"}},
+	} {
+		if one.err == nil {
+			continue
+		}
+		at := slices.IndexFunc(one.flags, func(flag string) bool { return c.has(partServe, flag) })
+		errs = append(errs, c.wrong(one.err.Error(), partServe, one.flags[max(at, 0)]))
+	}
+	return errors.Join(errs...)
 }
 
 // networksTimeout bounds how long the networks of a configuration may delay the daemon's start: those that span hosts
@@ -141,19 +169,22 @@ func configCommand() *cobra.Command {
 	return c
 }
 
-// mistakes are those with a place that err is made of.
+// mistakes are those with a place that err is made of, in the order of their places.
 func mistakes(err error) []*configError {
 	var list []*configError
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
+	switch err := err.(type) {
+	case *configError:
+		return []*configError{err}
+	case interface{ Unwrap() []error }:
+		for _, e := range err.Unwrap() {
 			list = append(list, mistakes(e)...)
 		}
-		return list
+	case interface{ Unwrap() error }:
+		return mistakes(err.Unwrap())
 	}
-	var one *configError
-	if errors.As(err, &one) {
-		list = append(list, one)
-	}
+	slices.SortStableFunc(list, func(a, b *configError) int {
+		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
+	})
 	return list
 }
 
@@ -168,24 +199,17 @@ func checkConfig(name string) (err error) {
 	if err == nil {
 		var o serveOptions
 		f := o.flags(new(cobra.Command))
-		if err = o.applyConfig(c, f); err == nil {
-			err = o.check()
-			if err != nil {
-				err = fmt.Errorf("%s: %w", name, err)
-			}
-		}
+		err = errors.Join(o.applyConfig(c, f), o.check(c))
 	}
 	if err != nil {
 		list := mistakes(err)
 		if len(list) == 0 {
 			return err
 		}
-		slices.SortStableFunc(list, func(a, b *configError) int {
-			return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
-		})
 		for _, one := range list {
-			fmt.Fprintln(os.Stderr, one)
+			fmt.Fprintln(os.Stderr, one) // at the beginning of a line, where editors look for a place
 		}
+		fmt.Fprintln(os.Stderr, "See: usernet explain", errdefs.TopicConfiguration)
 		return exitCode(1)
 	}
 	fmt.Printf("%s: no mistakes\n", name)

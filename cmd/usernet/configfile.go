@@ -14,7 +14,9 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/spf13/pflag"
 
+	"github.com/usernet/usernet/daemon"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/network"
 )
 
 // The configuration's file has three parts, in TOML:
@@ -142,6 +144,12 @@ func (c *configFile) wrong(msg string, path ...string) error {
 		}
 	}
 	return &configError{c.name, 1, 1, msg}
+}
+
+// has says whether the file has a key.
+func (c *configFile) has(path ...string) bool {
+	_, ok := c.at[keyPath(path...)]
+	return ok
 }
 
 // unknown is a key that there is not, with the nearest of those that there are.
@@ -278,15 +286,32 @@ func (c *configFile) options() (map[string]string, error) {
 	for key, v := range flatten("", table) {
 		text, err := flagValue(v)
 		if err != nil {
+			err = fmt.Errorf("%s: %w", key, err)
+		} else {
+			err = checkAnywhere(key, text)
+		}
+		if err != nil {
 			at := []string{partOptions, key}
-			if _, quoted := c.at[keyPath(at...)]; !quoted {
+			if !c.has(at...) { // it is not quoted
 				at = append(at[:1], strings.Split(key, ".")...)
 			}
-			errs = append(errs, c.wrong(fmt.Sprintf("%s: %v", key, err), at...))
+			errs = append(errs, c.wrong(err.Error(), at...))
 		}
 		options[key] = text
 	}
 	return options, errors.Join(errs...)
+}
+
+// checkAnywhere refuses an option that networks of no driver can have.
+func checkAnywhere(name, value string) (err error) {
+	for _, d := range network.Drivers {
+		one := daemon.CheckOptions(d.Name, map[string]string{name: value})
+		if one == nil {
+			return nil
+		}
+		err = cmp.Or(err, one)
+	}
+	return err
 }
 
 // flatten joins the keys of tables with dots: an option's name has dots, which make tables in TOML unless it is quoted.
@@ -302,8 +327,8 @@ func flatten(prefix string, table map[string]any) map[string]any {
 	return all
 }
 
-// networks is the part with networks to make.
-func (c *configFile) networks() ([]networkFlags, error) {
+// networks is the part with networks to make, which have the options defaults unless they say something else.
+func (c *configFile) networks(defaults map[string]string) ([]networkFlags, error) {
 	v, ok := c.values[partNetworks]
 	if !ok {
 		return nil, nil
@@ -329,7 +354,10 @@ func (c *configFile) networks() ([]networkFlags, error) {
 		n.add(f)
 		err := c.apply(f, "a network", rest, nil, at...)
 		if err == nil {
-			if err = n.complete(f, name); err != nil {
+			if err = n.complete(f, name); err == nil {
+				err = n.check(defaults)
+			}
+			if err != nil {
 				err = c.wrong(err.Error(), at...)
 			}
 		}
@@ -340,6 +368,16 @@ func (c *configFile) networks() ([]networkFlags, error) {
 		list = append(list, n)
 	}
 	return list, errors.Join(errs...)
+}
+
+// check refuses options that the network's driver does not have, and values that they cannot have.
+func (n *networkFlags) check(defaults map[string]string) error {
+	options := map[string]string{}
+	if n.spec.ConfigFrom == "" {
+		maps.Copy(options, defaults)
+	}
+	maps.Copy(options, n.spec.Options)
+	return daemon.CheckOptions(cmp.Or(n.spec.Driver, network.Drivers[0].Name), options)
 }
 
 // nearest is the word that is most like s, "" where none is.
