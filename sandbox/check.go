@@ -70,6 +70,8 @@ func checkUserNS(found probed, err error) Requirement {
 	case filtered():
 		r.Detail += " (a filter on system calls is in force, as in containers of Docker)"
 		r.Fix = unfiltered
+	case errors.Is(err, unix.EPERM): // user_namespaces(7) has chroot(2) as the reason
+		r.Fix = "in a chroot nobody can make them: use a container in its place; inside a container: " + unfiltered
 	default:
 		r.Fix = "use a kernel with CONFIG_USER_NS; inside a container: " + unfiltered
 	}

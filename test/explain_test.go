@@ -40,6 +40,7 @@ func TestErrorsLeadOnward(t *testing.T) {
 		{[]string{"cluster", "ls"}, "the-cluster-is-not-reached"},
 		{[]string{"config", "check", "/nonexistent"}, "the-configuration-is-wrong"},
 		{[]string{"serve", "--config", "/nonexistent"}, "the-configuration-is-wrong"},
+		{[]string{"serve", "--host", "unix://" + d.dir + "/other"}, "a-command-line-is-wrong"},
 		{[]string{"explain", "nothing"}, "a-command-line-is-wrong"},
 		{[]string{"nothing"}, "a-command-line-is-wrong"},
 		{[]string{"serve", "--socket", d.dir + "/other", "--state-dir", d.dir + "/state"},
@@ -56,7 +57,12 @@ func TestErrorsLeadOnward(t *testing.T) {
 		if out := d.ok("explain", topic); !strings.Contains(out, "What to do.") ||
 			!strings.Contains(out, "docs/troubleshooting.md#"+topic) {
 			t.Errorf("explain %s:\n%s", topic, out)
+		} else if strings.Contains(out, "](") {
+			t.Errorf("a link of Markdown on a terminal:\n%s", out)
 		}
+	}
+	if out := d.ok("explain", "containers-cannot-be-limited"); !strings.Contains(out, "Limits (docs/run.md#limits)") {
+		t.Errorf("the link to another page:\n%s", out)
 	}
 	if out := d.ok("explain"); strings.Count(out, "\n") < 30 {
 		t.Errorf("the list:\n%s", out)

@@ -185,4 +185,9 @@ func TestCheck(t *testing.T) {
 	if r.code != 0 || !strings.Contains(r.stdout, "/dev/net/tun") {
 		t.Errorf("%v", r)
 	}
+	r = d.command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+		`mount --rbind / /mnt && exec chroot /mnt "$0" check`, usernet)
+	if r.code != 1 || !strings.Contains(r.stdout, "in a chroot nobody can make them") {
+		t.Errorf("in a chroot: %v", r)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -41,8 +42,18 @@ func explainCommand() *cobra.Command {
 	}
 }
 
-// plainText is a section for a terminal.
-func plainText(text string) string { return strings.NewReplacer("**", "", "`", "").Replace(text) }
+// plainText is a section for a terminal: links are named by the page of docs/ that they lead to.
+func plainText(text string) string {
+	links := regexp.MustCompile(`\[([^]]+)\]\(([^)]*)\)`)
+	text = links.ReplaceAllStringFunc(text, func(link string) string {
+		m := links.FindStringSubmatch(link)
+		if topic, here := strings.CutPrefix(m[2], "#"); here {
+			return m[1] + " (usernet explain " + topic + ")"
+		}
+		return m[1] + " (docs/" + m[2] + ")"
+	})
+	return strings.NewReplacer("**", "", "`", "").Replace(text)
+}
 
 // topics complete the argument of explain.
 var topics = completer{names: func(context.Context, *api.Client) []string {

@@ -124,9 +124,11 @@ usernet capture --all -w all.pcapng --rotate-size 100m --files 5`,
 	"top": {
 		group: groupNetworks,
 		long: `Watch what containers do on their networks: traffic, flows with names in the place of addresses, DNS questions, frames that
-were dropped, and published ports. ? shows the keys. Without a terminal it prints one sample.`,
+were dropped, and published ports; with a name, those of one container. ? shows the keys. Without a terminal it prints one
+sample. A container's processes are listed by docker top.`,
 		examples: `usernet top
-usernet top --interval 5s`,
+usernet top web --interval 5s`,
+		args: []completer{containers},
 	},
 	"dashboard": {
 		group: groupNetworks,

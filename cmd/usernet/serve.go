@@ -54,6 +54,9 @@ func serveCommand() *cobra.Command {
 		Short: "Run the daemon in the foreground",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("host") {
+				return errors.New("--host is where other commands find the daemon: say with --socket where it listens")
+			}
 			if err := o.configure(c.Flags()); err != nil {
 				return err
 			}
