@@ -21,8 +21,8 @@ type Output struct {
 	RotateTime time.Duration
 	Files      int   // how many files are kept of those; 0: all
 	MaxSize    int64 // in bytes, of all that is written; 0: no bound
-	// Full is called once MaxSize is reached, and has to end the stream: Copy reads on to the statistics at its end, but
-	// writes nothing more.
+	// Full is called once MaxSize is reached, and has to end the stream. Copy reads on to the statistics at its end,
+	// and writes nothing more.
 	Full func()
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/creack/pty"
 )
 
-// inTerminal: COMMAND... It runs the command in a terminal of its own, prints what appears there, and last the command's
-// exit status.
+// inTerminal: COMMAND... It runs the command in a terminal of its own, prints what appears there, and last the
+// command's exit status.
 func inTerminal(args []string) error {
 	if len(args) == 0 {
 		return errors.New("give a command")
