@@ -160,6 +160,12 @@ func (d *Daemon) Capture(q api.CaptureRequest) (*api.CaptureStream, error) {
 	}, nil
 }
 
+// isInterface says whether an endpoint is an interface on a network: in those of the host and of none there is no such.
+func (d *Daemon) isInterface(e *network.Endpoint) bool {
+	n, err := d.model.Network(e.NetworkID)
+	return err == nil && n.HasInterfaces()
+}
+
 // newCapture is a capture as it was asked for, which is shown nothing yet.
 func (d *Daemon) newCapture(q api.CaptureRequest) (*capturing, error) {
 	c := &capturing{stops: map[*bridge]func(){}, interfaces: map[string]*capture.Endpoint{}}
@@ -172,8 +178,9 @@ func (d *Daemon) newCapture(q api.CaptureRequest) (*capturing, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(one.Endpoints) == 0 {
-			return nil, errdefs.Conflict("container %s has no interface on a network: there is nothing to capture", one.Name)
+		if !slices.ContainsFunc(one.Endpoints, d.isInterface) {
+			return nil, errdefs.Conflict("container %s has no interface on a network of usernet's: there is nothing to capture",
+				one.Name)
 		}
 		c.container, c.Container = one.ID, one.Name
 	}
@@ -182,7 +189,7 @@ func (d *Daemon) newCapture(q api.CaptureRequest) (*capturing, error) {
 		if err != nil {
 			return nil, err
 		}
-		if driver, known := network.DriverOf(n.Driver); known && !driver.Interfaces {
+		if !n.HasInterfaces() {
 			return nil, errdefs.Conflict("containers on network %s have no interfaces of usernet's: there is nothing to capture",
 				n.Name)
 		}

@@ -59,6 +59,9 @@ func (d *Daemon) Trace(ctx context.Context, q api.TraceRequest) (api.Trace, erro
 	}
 	if t.c.NetworkMode == network.HostName {
 		t.end("network", api.TracePasses, "it uses the host's network (--network host): usernet decides nothing there", "")
+		if !q.DryRun {
+			t.untried("nothing is tried in the host's own network: try it on the host")
+		}
 		return t.out, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout+4*q.Timeout)

@@ -19,9 +19,7 @@ import (
 // predicted.
 func (t *trace) try(ctx context.Context) error {
 	if t.c.IsVM() {
-		t.out.Actual = &api.TraceOutcome{Kind: api.TraceFailed,
-			Text: "nothing can be tried from within a virtual machine: try it there, or from a container of its network"}
-		t.out.Agrees, t.out.Because = "unclear", t.out.Actual.Text
+		t.untried("nothing can be tried from within a virtual machine: try it there, or from a container of its network")
 		return nil
 	}
 	if t.asked != "" {
@@ -93,6 +91,12 @@ func (t *trace) tryName(ctx context.Context) (done bool, err error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// untried says why there was no attempt.
+func (t *trace) untried(why string) {
+	t.out.Actual = &api.TraceOutcome{Kind: api.TraceFailed, Text: why}
+	t.out.Agrees, t.out.Because = "unclear", why
 }
 
 // outcomeOf is what an attempt came to.

@@ -94,6 +94,8 @@ func TestCapture(t *testing.T) {
 		d := d.in(t)
 		d.fails("vlan is not supported", "capture", "web", "-w", "-", "vlan", "5")
 		d.fails("no container or network is called nobody", "capture", "nobody", "-w", "-")
+		d.idle("onhost", "--network", "host")
+		d.fails("container onhost has no interface", "capture", "onhost", "-w", "-")
 		d.fails("network host have no interfaces of usernet's", "capture", "host", "-w", "-")
 		d.fails("standard output cannot be rotated", "capture", "web", "--rotate-size", "1m")
 		d.fails("give one of them", "capture", "web", "-w", "x", "--files", "2")

@@ -138,5 +138,7 @@ func TestTop(t *testing.T) {
 	s.keys("q")
 	s.ends()
 	d.fails("No such container: nobody", "top", "nobody")
+	s = d.screen("TERM=dumb", 80, 20, "top; sleep 1000")
+	s.shows(`the terminal "dumb" \(TERM\) cannot show it`)
 	d.fails("is too short", "top", "--interval", "1ms")
 }

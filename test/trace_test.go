@@ -168,6 +168,13 @@ func TestTrace(t *testing.T) {
 				t.Errorf("%q is missing: %v", want, r)
 			}
 		}
+		d.idle("onhost", "--network", "host")
+		if got := d.trace("onhost", at(peer4, port)); got.Actual.Kind != "failed" || got.code != 7 {
+			t.Errorf("in the host's network: status %d\n%s", got.code, got.says())
+		}
+		if got := d.trace("--dry-run", "onhost", at(peer4, port)); got.Predicted.Kind != "passes" || got.code != 0 {
+			t.Errorf("in the host's network, only said: status %d\n%s", got.code, got.says())
+		}
 		d.fails("a datagram needs a port", "trace", "--udp", "web", peer4)
 		d.fails("the port is not a number", "trace", "web", peer4+":http")
 		d.fails("give ADDRESS, NAME", "trace", "web", "a b")

@@ -2,6 +2,7 @@ package top
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -33,11 +34,11 @@ func Run(ctx context.Context, src Source, s *State, every time.Duration) error {
 	}
 	s.Update(first)
 	screen, err := tcell.NewScreen()
-	if err != nil {
-		return err
+	if err == nil {
+		err = screen.Init()
 	}
-	if err := screen.Init(); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("the terminal %q (TERM) cannot show it: %w; `usernet top | cat` prints it once", os.Getenv("TERM"), err)
 	}
 	defer screen.Fini()
 	return (&loop{src, s, screen, every}).run(ctx)
