@@ -57,8 +57,12 @@ func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.Wa
 	}
 }
 
-// KillContainer sends a signal ("" means SIGKILL) to the container's first process.
-func (d *Daemon) KillContainer(_ context.Context, ref string, signal string) error {
+// killWait is how long Docker waits for the end of what it has killed.
+const killWait = 10 * time.Second
+
+// KillContainer sends a signal ("" means SIGKILL) to the container's first process. After SIGKILL it returns once the
+// container has ended, as with Docker, so that it can be removed or started at once.
+func (d *Daemon) KillContainer(ctx context.Context, ref string, signal string) error {
 	c, err := d.model.Container(ref)
 	if err != nil {
 		return err
@@ -75,7 +79,15 @@ func (d *Daemon) KillContainer(_ context.Context, ref string, signal string) err
 			return err
 		}
 	}
-	return d.kill(c, sig)
+	if sig != syscall.SIGKILL || c.Status != network.Running {
+		return d.kill(c, sig)
+	}
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	if err := d.endProcess(ctx, c, "KILL", -1); !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	return errdefs.Unavailable("container %s was killed, and has not ended within %v", c.Name, killWait)
 }
 
 func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {

@@ -71,6 +71,7 @@ func TestDockerLivesWithContainers(t *testing.T) {
 			t.Error("restart has not restarted it where it was")
 		}
 		d.dockerSays("web", "kill", "-s", "KILL", "web")
+		d.dockerSays("exited 137", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "web")
 		d.dockerSays("137", "wait", "web")
 		d.dockerOK("rename", "web", "shop")
 		d.dockerSays("shop", "start", "shop")
