@@ -67,6 +67,9 @@ func TestViewsAreBounded(t *testing.T) {
 	if got.Flows[0].Container != "box0999" || got.Questions[0].Name != "box0999" {
 		t.Errorf("the latest are not first: %+v, %+v", got.Flows[0], got.Questions[0])
 	}
+	if got.Questions[0].Container != "(gone)" { // the sample has no name for it
+		t.Errorf("who asked is called %q", got.Questions[0].Container)
+	}
 }
 
 func TestManyPagesAskTheDaemonOnce(t *testing.T) {

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -154,8 +155,8 @@ func (v *viewer) make(networks []*network.Network, containers []*network.Contain
 	slices.SortStableFunc(out.Flows, func(a, b flowView) int { return b.Created.Compare(a.Created) })
 	for _, q := range slices.Backward(v.now.Questions) {
 		out.Questions = append(out.Questions, questionView{
-			Time: q.Time, Container: q.Container, Name: strings.TrimSuffix(q.Name, "."), Type: q.Type, Result: q.Rcode,
-			Source: q.Source, Addrs: q.Addrs,
+			Time: q.Time, Container: cmp.Or(q.Container, "(gone)"), Name: strings.TrimSuffix(q.Name, "."),
+			Type: q.Type, Result: q.Rcode, Source: q.Source, Addrs: q.Addrs,
 		})
 	}
 	for _, f := range slices.Backward(v.now.Refusals) {
