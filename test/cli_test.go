@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,13 +110,24 @@ func TestFailedAutomaticStartIsToldAtOnce(t *testing.T) {
 	start := time.Now()
 	r := h.run(nil, "run", "--rm", "--", "true")
 	if r.code != 125 || !strings.Contains(r.stderr, "the daemon did not start") ||
-		!strings.Contains(r.stderr, "usernet.db") {
+		!strings.Contains(r.stderr, "usernet.db") || strings.Count(r.stderr, "See: usernet explain ") != 1 {
 		t.Errorf("%v", r)
 	}
 	t.Logf("told after %s", time.Since(start)) // 10 s once; a busy machine says nothing
 	if err := os.RemoveAll(filepath.Join(state, "usernet.db")); err != nil {
 		t.Fatal(err)
 	}
+	config := filepath.Join(h.dir, "config.toml")
+	if err := os.WriteFile(config, []byte("[serve]\nx = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plain := h.env
+	h.env = append(slices.Clip(plain), "USERNET_CONFIG="+config)
+	if r := h.run(nil, "run", "--rm", "--", "true"); r.code != 125 || !strings.Contains(r.stderr, config+":2:1: ") ||
+		!strings.HasSuffix(strings.TrimSpace(r.stderr), "\nSee: usernet explain the-configuration-is-wrong") {
+		t.Errorf("with a wrong configuration: %v", r)
+	}
+	h.env = plain
 	var env []string
 	for _, v := range h.env {
 		if !strings.HasPrefix(v, "HOME=") && !strings.HasPrefix(v, "XDG_STATE_HOME=") {

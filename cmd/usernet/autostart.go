@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/errdefs"
 )
 
 // startWait is how long a daemon that was just started may take to answer.
@@ -95,7 +97,7 @@ func awaitDaemon(ctx context.Context, ended <-chan int, said func() string) (*ap
 			return c, nil
 		}
 		if over {
-			return nil, fmt.Errorf("the daemon did not start:\n%s", said())
+			return nil, didNotStart(said())
 		}
 		select {
 		case code := <-ended:
@@ -179,4 +181,20 @@ func listens(socket string) bool {
 	}
 	_ = c.Close()
 	return true
+}
+
+// didNotStart is an error with what a daemon said before it ended. The topic that it named is this error's.
+func didNotStart(said string) error {
+	var lines []string
+	topic := errdefs.TopicNoDaemon
+	for line := range strings.Lines(said) {
+		if name, is := strings.CutPrefix(strings.TrimSpace(line), seeTopic); is {
+			if slices.Contains(errdefs.Topics, errdefs.Topic(name)) {
+				topic = errdefs.Topic(name)
+			}
+			continue
+		}
+		lines = append(lines, line)
+	}
+	return errdefs.About(topic, fmt.Errorf("the daemon did not start:\n%s", strings.Join(lines, "")))
 }

@@ -209,7 +209,7 @@ func checkConfig(name string) (err error) {
 		for _, one := range list {
 			fmt.Fprintln(os.Stderr, one) // at the beginning of a line, where editors look for a place
 		}
-		fmt.Fprintln(os.Stderr, "See: usernet explain", errdefs.TopicConfiguration)
+		fmt.Fprintln(os.Stderr, seeTopic+string(errdefs.TopicConfiguration))
 		return exitCode(1)
 	}
 	fmt.Printf("%s: no mistakes\n", name)

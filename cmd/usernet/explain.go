@@ -18,6 +18,9 @@ import (
 	"github.com/usernet/usernet/sandbox"
 )
 
+// seeTopic is before the topic at the end of an error.
+const seeTopic = "See: usernet explain "
+
 func explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [TOPIC]",

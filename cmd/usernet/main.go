@@ -50,7 +50,7 @@ func run() int {
 		return int(code)
 	}
 	fmt.Fprintln(os.Stderr, "usernet:", err)
-	fmt.Fprintln(os.Stderr, "See: usernet explain", topicOf(err))
+	fmt.Fprintln(os.Stderr, seeTopic+string(topicOf(err)))
 	switch {
 	case errors.As(err, &start):
 		return start.Code
