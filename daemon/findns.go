@@ -15,13 +15,13 @@ import (
 // only the client sees. It is called before the daemon confines itself.
 //
 // The kernel uses the numbers of namespaces again. So one counts only where it has the container's interface and
-// address.
+// address. Several containers may be in one, those of an engine that moves interfaces: each is one network there.
 func (d *Daemon) findNamespaces(all []*network.Container) {
-	lost := map[network.NamespaceID]*network.Container{}
+	lost := map[network.NamespaceID][]*network.Container{}
 	for _, c := range all {
 		if c.Attached && c.Status == network.Running && c.Pid == 0 && c.NetNSID != (network.NamespaceID{}) &&
 			d.target(c).File == nil {
-			lost[c.NetNSID] = c
+			lost[c.NetNSID] = append(lost[c.NetNSID], c)
 		}
 	}
 	if len(lost) == 0 {
@@ -40,16 +40,29 @@ func (d *Daemon) findNamespaces(all []*network.Container) {
 		if err != nil {
 			continue // another user's, or gone
 		}
-		id, err := sandbox.NetworkNamespace(f)
-		c := lost[network.NamespaceID(id)]
-		if err == nil && c != nil && hasInterfaces(filepath.Join("/proc", e.Name(), "net"), c) {
-			delete(lost, c.NetNSID)
-			if err := d.keepNamespace(d.runtime(c.ID), f); err != nil {
-				d.log.Warn("a network namespace was found, and cannot be kept", "container", c.Name, "error", err)
+		if id, err := sandbox.NetworkNamespace(f); err == nil {
+			ns := network.NamespaceID(id)
+			if lost[ns] = d.keepFound(f, filepath.Join("/proc", e.Name(), "net"), lost[ns]); len(lost[ns]) == 0 {
+				delete(lost, ns)
 			}
 		}
 		_ = f.Close()
 	}
+}
+
+// keepFound has those of containers keep a namespace whose interfaces are in it, and returns the others. dir has the
+// namespace's proc_net(5) files.
+func (d *Daemon) keepFound(netns *os.File, dir string, containers []*network.Container) (others []*network.Container) {
+	for _, c := range containers {
+		if !hasInterfaces(dir, c) {
+			others = append(others, c)
+			continue
+		}
+		if err := d.keepNamespace(d.runtime(c.ID), netns); err != nil {
+			d.log.Warn("a network namespace was found, and cannot be kept", "container", c.Name, "error", err)
+		}
+	}
+	return others
 }
 
 // hasInterfaces says whether a namespace, whose proc_net(5) files are in dir, has the interfaces of c and its IPv4

@@ -46,3 +46,33 @@ func TestANamespaceIsKnownByItsInterfaces(t *testing.T) {
 		t.Error("a process that is gone has interfaces")
 	}
 }
+
+// TestANamespaceIsKeptForEachContainer: two are in one where Docker's container is on two networks.
+func TestANamespaceIsKeptForEachContainer(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"dev": "eth0: 0\n eth1: 0\n", "fib_trie": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	netns, err := os.Open(dir) // it is not looked at here
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer netns.Close()
+	var all []*network.Container
+	for _, name := range []string{"eth0", "eth1", "eth2"} {
+		c, _ := ran(t, d, f, network.ContainerSpec{Name: name})
+		c.Moves, c.Endpoints = true, []*network.Endpoint{{Interface: name, Unconfigured: true}}
+		all = append(all, c)
+	}
+	if others := d.keepFound(netns, dir, all); len(others) != 1 || others[0] != all[2] {
+		t.Errorf("without a namespace there are %v", others)
+	}
+	for _, c := range all {
+		if kept := d.runtime(c.ID).netns.Load() != nil; kept != (c.Name != "eth2") {
+			t.Errorf("the namespace is kept for %s: %t", c.Name, kept)
+		}
+	}
+}

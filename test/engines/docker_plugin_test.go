@@ -152,8 +152,10 @@ func (u *pluggedDocker) networks(t *testing.T) {
 	})
 
 	t.Run("the daemon is killed", func(t *testing.T) {
+		u.ok(docker, "network", "connect", "shared", "web") // two networks in one namespace
 		u.daemon(syscall.SIGKILL)
 		u.daemon = u.daemonEnding(u.serve...)
+		u.answers("container", docker, "exec", "web", "wget", "-qO-", "http://10.77.0.200/")
 		u.answers("container", docker, "run", "--rm", "--network", "shared", "bb:1", "wget", "-qO-",
 			"http://10.77.0.200/")
 		u.answers("outside", docker, "exec", "web", "wget", "-qO-", "http://192.0.2.1:8000/")
