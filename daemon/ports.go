@@ -161,7 +161,7 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 		}
 	}
 	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Ports = subtract(c.Ports, ports)
+		c.Ports = subtract(addressed(c.Ports, ports, s.bound), ports)
 		return nil
 	})
 	if err != nil {
@@ -172,6 +172,37 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 	}
 	d.updateNames(c.ID)
 	return nil
+}
+
+// addressed returns have with ports of all addresses as ports of those that they are bound at, where drop names one of
+// these: else the others could not be left.
+func addressed(have, drop []network.PortBinding, bound []binding) []network.PortBinding {
+	var list []network.PortBinding
+	for _, h := range have {
+		var single []network.PortBinding
+		named := false
+		for _, b := range bound {
+			port, host := b.bound.Port, b.bound.Host
+			if h.HostIP.IsValid() || !h.Covers(network.PortProto{Port: port, Proto: b.bound.Proto}) ||
+				h.HostPort != 0 && (host.Port() < h.HostPort || host.Port() > max(h.HostPort, h.HostEnd)) {
+				continue
+			}
+			named = named || slices.ContainsFunc(drop, func(p network.PortBinding) bool {
+				return p.HostIP == host.Addr() && p.Covers(network.PortProto{Port: port, Proto: b.bound.Proto})
+			})
+			one := network.PortBinding{HostIP: host.Addr(), Port: port, End: port, Proto: h.Proto}
+			if h.HostPort != 0 {
+				one.HostPort, one.HostEnd = host.Port(), host.Port()
+			}
+			single = append(single, one)
+		}
+		if named {
+			list = append(list, single...)
+		} else {
+			list = append(list, h)
+		}
+	}
+	return list
 }
 
 // subtract removes from have the single ports that drop names; a range is split into what is left of it.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/network"
 )
 
@@ -113,5 +114,36 @@ func TestEventsAreBoundedAndInOrder(t *testing.T) {
 	}
 	if list, _, _ := l.from(after - 1); len(list) != 1 || list[0].Action != fmt.Sprint(3*keptEvents-1) {
 		t.Errorf("the last one is %v", list)
+	}
+}
+
+// TestPortsOfAllAddressesGoOneByOne: who sees where ports are bound names an address to remove one.
+func TestPortsOfAllAddressesGoOneByOne(t *testing.T) {
+	have := []network.PortBinding{
+		{HostPort: 8080, HostEnd: 8080, Port: 80, End: 80, Proto: "tcp"},
+		{HostPort: 8081, HostEnd: 8081, Port: 81, End: 81, Proto: "tcp"},
+	}
+	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	var bound []binding
+	for _, h := range have {
+		for _, a := range []netip.Addr{v4, v6} {
+			bound = append(bound, binding{bound: publish.Bound{Port: h.Port, Proto: h.Proto,
+				Host: netip.AddrPortFrom(a, h.HostPort)}})
+		}
+	}
+	at := func(a netip.Addr) network.PortBinding {
+		b := have[0]
+		b.HostIP = a
+		return b
+	}
+	for name, test := range map[string]struct{ drop, want []network.PortBinding }{
+		"one":     {[]network.PortBinding{at(v4)}, []network.PortBinding{at(v6), have[1]}},
+		"both":    {[]network.PortBinding{at(v4), at(v6)}, have[1:]},
+		"all":     {[]network.PortBinding{have[0]}, have[1:]},
+		"another": {[]network.PortBinding{at(netip.MustParseAddr("192.0.2.1"))}, have},
+	} {
+		if got := subtract(addressed(have, test.drop, bound), test.drop); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package engines
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -64,6 +65,23 @@ func (u *user) daemonEnding(options ...string) (end func(syscall.Signal)) {
 		return nil
 	})
 	return end
+}
+
+// moves counts how often usernet's daemons have noted that an interface of a name was moved.
+func (u *user) moves(name string) (n int) {
+	u.t.Helper()
+	logs, err := filepath.Glob(filepath.Join(u.dir, "log-*"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	for _, log := range logs {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		n += strings.Count(string(text), " interface="+name+" event=interface-moved")
+	}
+	return n
 }
 
 // answers waits until a command succeeds and prints what is wanted.
@@ -152,7 +170,14 @@ func (u *pluggedDocker) networks(t *testing.T) {
 	})
 
 	t.Run("the daemon is killed", func(t *testing.T) {
+		before := u.moves("eth1")
 		u.ok(docker, "network", "connect", "shared", "web") // two networks in one namespace
+		eventually(t, func() error {
+			if u.moves("eth1") == before {
+				return errors.New("the daemon has not seen that Docker has moved the interface")
+			}
+			return nil
+		})
 		u.daemon(syscall.SIGKILL)
 		u.daemon = u.daemonEnding(u.serve...)
 		u.answers("container", docker, "exec", "web", "wget", "-qO-", "http://10.77.0.200/")
