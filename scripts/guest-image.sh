@@ -18,8 +18,7 @@ install -m 755 "$(command -v busybox)" "$root/bin/busybox"
 install -m 755 test/vm/guest "$root/init"
 # In the order in which they need each other; what is not there is built into the kernel.
 for name in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net; do
-	module=$(find "$MODULES" -name "$name.ko" 2>/dev/null | head -n1)
-	[[ -z $module ]] || install -m 644 "$module" "$root/modules/$(printf %02d "$(ls "$root/modules" | wc -l)")-$name.ko"
+	scripts/kernel-module.sh "$MODULES" "$name" "$root/modules"
 done
 if [[ -z $(ls "$root/modules") ]]; then
 	echo "guest-image: no modules of virtio below $MODULES: set MODULES to those of the kernel" >&2

@@ -28,7 +28,7 @@ else
 	busybox=$(command -v busybox || true)
 	[[ ${1:-} != limits ]] || { user=test/vm/user-limits docker=$(command -v docker) || { echo "vm: docker is missing: apt-get install docker.io" >&2; exit 1; }; }
 fi
-tun=$(find "$MODULES" -name tun.ko 2>/dev/null | head -n1)
+tun=$(find "$MODULES" -name 'tun.ko*' 2>/dev/null | head -n1)
 for need in "${qemu[0]}" cpio "${busybox:-busybox}"; do
 	command -v "$need" >/dev/null || { echo "vm: $need is missing: apt-get install $package cpio busybox-static" >&2; exit 1; }
 done
@@ -48,8 +48,7 @@ install -m 755 test/vm/init "$tmp/root/init"
 install -m 644 "$user" "$tmp/root/user"
 mkdir "$tmp/root/modules" # in the order in which they need each other; those of the bypass may be missing, or built in
 for name in tun crc32c_generic libcrc32c nfnetlink nf_tables nf_reject_ipv4 nf_reject_ipv6 nft_reject nft_reject_ipv4 nft_reject_ipv6; do
-	module=$(find "$MODULES" -name "$name.ko" | head -n1)
-	[[ -z $module ]] || install -m 644 "$module" "$tmp/root/modules/$(printf %02d "$(ls "$tmp/root/modules" | wc -l)")-$name.ko"
+	scripts/kernel-module.sh "$MODULES" "$name" "$tmp/root/modules"
 done
 (cd "$tmp/root" && find . | cpio --quiet -o -H newc) > "$tmp/initramfs"
 timeout 600 "${qemu[@]}" -accel tcg -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
