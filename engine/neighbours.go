@@ -27,15 +27,21 @@ func (n *Network) Neighbours() *policy.Neighbours { return n.neighbours.Load() }
 
 // mayPass decides about a frame between attachments.
 func (n *Network) mayPass(rules *policy.Neighbours, f *vswitch.Frame) bool {
-	if f.EtherType() == vswitch.EtherTypeARP {
+	et, b, ok := untag(f)
+	switch {
+	case !ok:
+		return false
+	case et == vswitch.EtherTypeARP:
 		return true // addresses are no secret, and the guard holds them to their owners
+	case et != vswitch.EtherTypeIPv4 && et != vswitch.EtherTypeIPv6:
+		return !rules.Rules().Denies()
 	}
-	p, resolves, ok := describe(f)
+	p, resolves, ok := describe(et == vswitch.EtherTypeIPv6, b)
 	if resolves {
 		return true
 	}
 	if !ok {
-		return !rules.Rules().Denies()
+		return false // a receiver may make more of it, as of a TCP header that is cut into fragments (RFC 1858)
 	}
 	err := rules.Decide(&p)
 	if err != nil && n.refusalLog.next() {
@@ -47,14 +53,29 @@ func (n *Network) mayPass(rules *policy.Neighbours, f *vswitch.Frame) bool {
 	return err == nil
 }
 
-// describe says what a decision about a frame needs. resolves says that it is neighbour discovery.
-func describe(f *vswitch.Frame) (p policy.Packet, resolves, ok bool) {
-	et := f.EtherType()
-	if et != vswitch.EtherTypeIPv4 && et != vswitch.EtherTypeIPv6 || len(f.Payload) == 0 {
-		return p, false, false
+// untag is what is in a frame, behind its tags: receivers take a priority tag off (IEEE 802.1Q, VLAN 0), and the switch
+// does not know what they do with others. It is false for a frame that ends within them, or has more than two.
+func untag(f *vswitch.Frame) (etherType uint16, payload []byte, ok bool) {
+	const tagLen, maxTags = 4, 2
+	etherType = f.EtherType()
+	if len(f.Payload) > 0 {
+		payload = f.Payload[0]
 	}
-	b := f.Payload[0]
-	h, ok := packet.Parse(et == vswitch.EtherTypeIPv6, b)
+	for range maxTags {
+		if !vswitch.IsTag(etherType) {
+			return etherType, payload, true
+		}
+		if len(payload) < tagLen {
+			return 0, nil, false
+		}
+		etherType, payload = binary.BigEndian.Uint16(payload[2:]), payload[tagLen:]
+	}
+	return etherType, payload, !vswitch.IsTag(etherType)
+}
+
+// describe says what a decision about a packet needs. resolves says that it is neighbour discovery.
+func describe(v6 bool, b []byte) (p policy.Packet, resolves, ok bool) {
+	h, ok := packet.Parse(v6, b)
 	if !ok {
 		return p, false, false
 	}

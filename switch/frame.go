@@ -33,6 +33,15 @@ const (
 	etherTypeQinQOther  = 0x9200
 )
 
+// IsTag says whether an EtherType is that of a tag, with the frame's own EtherType behind it.
+func IsTag(etherType uint16) bool {
+	switch etherType {
+	case etherTypeVLAN, etherTypeQinQ, etherTypeQinQLegacy, etherTypeQinQOther:
+		return true
+	}
+	return false
+}
+
 // Frame is one Ethernet frame on its way through the switch. A device's reader owns it and uses it again for the next
 // frame; a receiving Device may look at it only until its WriteFrame returns, and must not write to it.
 type Frame struct {

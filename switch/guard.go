@@ -14,14 +14,14 @@ func (p *Port) guard(r *portState, f *Frame) Reason {
 		return DropMAC
 	}
 	payload := f.firstPiece()
-	switch f.EtherType() {
-	case EtherTypeIPv4:
+	switch t := f.EtherType(); {
+	case t == EtherTypeIPv4:
 		return p.guardIPv4(r, f, payload)
-	case EtherTypeIPv6:
+	case t == EtherTypeIPv6:
 		return p.guardIPv6(r, f, payload)
-	case EtherTypeARP:
+	case t == EtherTypeARP:
 		return r.guardARP(payload)
-	case etherTypeVLAN, etherTypeQinQ, etherTypeQinQLegacy, etherTypeQinQOther:
+	case IsTag(t):
 		return DropVLAN
 	}
 	return verdictPass
