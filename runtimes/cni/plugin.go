@@ -153,7 +153,7 @@ func (p plugin) leadOn(
 	if err != nil || n.Internal {
 		return err
 	}
-	return p.startRelay(args.ContainerID, args.Netns, e, ports)
+	return p.startRelay(ctx, args.ContainerID, args.Netns, e, ports)
 }
 
 // container is what stands for the namespace in usernet's model. pod: it is one of Kubernetes, whose name is unique

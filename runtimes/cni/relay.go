@@ -60,8 +60,13 @@ func relaySocket(getenv func(string) string, container string) (string, error) {
 }
 
 // startRelay starts the process that leads ports of RootlessKit's network namespace, in which the plugin runs, into the
-// container's, and returns when they are bound.
-func (p plugin) startRelay(container, netns string, child *network.Endpoint, ports []network.PortBinding) error {
+// container's, and returns when they are bound. A process that has not bound them when ctx ends is killed.
+func (p plugin) startRelay(
+	ctx context.Context,
+	container, netns string,
+	child *network.Endpoint,
+	ports []network.PortBinding,
+) error {
 	socket, err := relaySocket(p.getenv, container)
 	if err != nil {
 		return err
@@ -86,12 +91,17 @@ func (p plugin) startRelay(container, netns string, child *network.Endpoint, por
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("published ports: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	line, err := bufio.NewReader(said).ReadString('\n')
-	if err == nil && line == "ok\n" {
+	inTime := stop()
+	if inTime && err == nil && line == "ok\n" {
 		return cmd.Process.Release()
 	}
 	_ = cmd.Wait() // what it said is the error
-	if line == "" {
+	switch {
+	case !inTime:
+		line = "the process that leads them on has not bound them in time"
+	case line == "":
 		line = "the process that leads them on has ended"
 	}
 	return fmt.Errorf("published ports: %s", strings.TrimSpace(line))
@@ -119,14 +129,23 @@ func (p plugin) endRelay(container string) error {
 	if err != nil {
 		return nil // none can have been started
 	}
-	c, err := net.DialTimeout("unix", socket, relayEndTimeout)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	unlock, err := lockRelays(filepath.Dir(socket))
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
-	case errors.Is(err, unix.ECONNREFUSED): // it was killed
-		return os.Remove(socket)
-	case err != nil:
+	}
+	if err != nil {
 		return fmt.Errorf("published ports: %w", err)
+	}
+	c, err := net.DialTimeout("unix", socket, relayEndTimeout)
+	if errors.Is(err, unix.ECONNREFUSED) { // it was killed
+		err = os.Remove(socket)
+	}
+	unlock()
+	if c == nil || err != nil {
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("published ports: %w", err)
+		}
+		return nil
 	}
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(relayEndTimeout)); err != nil {
@@ -171,13 +190,7 @@ func relay(stdin io.Reader, stdout *os.File) error {
 		}
 		return say(stdout)
 	}
-	var asker net.Conn // who asked for the end
-	defer func() {
-		if asker != nil {
-			_ = asker.Close() // after the socket is gone: who sees this may start another relay at once
-		}
-	}()
-	defer l.Close() // which removes the socket
+	defer l.Close()
 	ports, err := rootlessport.Publish(c.NetNS, c.Mappings, c.Child)
 	if err != nil {
 		return err
@@ -185,14 +198,26 @@ func relay(stdin io.Reader, stdout *os.File) error {
 	if err := say(stdout); err != nil {
 		return errors.Join(err, ports.Close())
 	}
+	return serveRelay(ctx, l, gone, ports)
+}
+
+// serveRelay serves ports until it is asked to end at l, the container has gone, or ctx ends. l is closed first: nobody
+// is to take a relay that ends for the one of a container that starts again.
+func serveRelay(ctx context.Context, l net.Listener, gone <-chan struct{}, ports io.Closer) error {
 	asked := make(chan net.Conn, 1)
 	go awaitEnd(l, asked)
+	var who net.Conn
 	select {
 	case <-ctx.Done():
 	case <-gone:
-	case asker = <-asked:
+	case who = <-asked:
 	}
-	return ports.Close()
+	_ = l.Close() // which removes the socket
+	err := ports.Close()
+	if who != nil {
+		_ = who.Close() // now it knows
+	}
+	return err
 }
 
 // say tells the plugin that the ports are bound. The runtime waits for the end of stdout.
@@ -203,9 +228,15 @@ func say(stdout *os.File) error {
 
 // listenRelay listens where the relay is asked to end; nil: another relay does already.
 func listenRelay(socket string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+	dir := filepath.Dir(socket)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	unlock, err := lockRelays(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	l, err := net.Listen("unix", socket)
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return l, err
@@ -218,6 +249,19 @@ func listenRelay(socket string) (net.Listener, error) {
 		return nil, err
 	}
 	return net.Listen("unix", socket)
+}
+
+// lockRelays locks the directory of the relays' sockets until unlock is called. Under the lock a socket that refuses
+// connections is one of a relay that was killed: without it, it could be one of a relay that is about to listen.
+func lockRelays(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(os.NewSyscallError("flock", err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 // awaitEnd sends the connection that asks for the end, until the listener is closed.
