@@ -24,6 +24,8 @@ func TestDrainWaitsForAnswersFromOutside(t *testing.T) {
 		<-may
 		answerWith("192.0.2.7", 60)(w, m)
 	})
+	answer := sync.OnceFunc(func() { close(may) })
+	defer answer()
 	s := newServer(t, Config{})
 	pc, l := bothSockets(t)
 	defer pc.Close()
@@ -56,17 +58,25 @@ func TestDrainWaitsForAnswersFromOutside(t *testing.T) {
 		}
 	}
 	s.Drain(time.Millisecond) // does not wait longer
+	waiting := func() int {
+		s.pending.Lock()
+		defer s.pending.Unlock()
+		return len(s.pending.waiters)
+	}
+	before := waiting()
 	drained := make(chan struct{})
 	go func() {
 		s.Drain(time.Hour)
 		close(drained)
 	}()
-	select {
-	case <-drained:
-		t.Error("drained while a query is being asked")
-	default:
+	for waiting() == before {
+		select {
+		case <-drained:
+			t.Fatal("drained while a query is being asked")
+		case <-time.After(time.Millisecond):
+		}
 	}
-	close(may)
+	answer()
 	r, err := client.ReadMsg()
 	if err != nil || len(r.Answer) != 1 {
 		t.Fatalf("%v, %v", r, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -18,6 +20,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/daemon"
 	"github.com/usernet/usernet/internal/cgroup"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -39,6 +42,18 @@ type attendedMessage struct {
 
 // newSecret makes a job's secret.
 func newSecret() string { return rand.Text() }
+
+// knows says whether a secret is the job's, in the same time whatever it is.
+func (j *job) knows(secret string) bool {
+	return j.Secret != "" && subtle.ConstantTimeCompare([]byte(secret), []byte(j.Secret)) == 1
+}
+
+// receiveAttended reads one message. No descriptors come with those that it is for.
+func receiveAttended(conn *net.UnixConn) (m attendedMessage, err error) {
+	fds, err := sandbox.ReceiveMessage(conn, &m)
+	sockio.Close(fds)
+	return m, err
+}
 
 // Sockets of a container beside its job's file.
 const (
@@ -72,7 +87,7 @@ func (j *job) runLimited(ctx context.Context, c *api.Client, detach, stdin bool)
 		fmt.Println(j.Container.ID)
 		return nil
 	}
-	a, err := j.attend(stdin)
+	a, err := j.attend(stdin, attendPatience)
 	if err != nil {
 		j.forget(c)
 		return runError{err}
@@ -109,8 +124,13 @@ func (j *job) startFirst(ctx context.Context, c *api.Client) error {
 	}
 }
 
+// attendPatience is how long a process may take to say that it is the monitor, and the monitor of a container that has
+// started to come.
+const attendPatience = 10 * time.Second
+
 // attending is `usernet run` in the foreground of a container that a monitor runs.
 type attending struct {
+	patience time.Duration
 	job      *job
 	listener *net.UnixListener
 	stdin    bool
@@ -119,7 +139,7 @@ type attending struct {
 }
 
 // attend waits for the container's monitor in the background.
-func (j *job) attend(stdin bool) (*attending, error) {
+func (j *job) attend(stdin bool, patience time.Duration) (*attending, error) {
 	path, done, err := jobSocket(j.StateDir, j.Container.ID, attendSocket)
 	if err != nil {
 		return nil, err
@@ -130,7 +150,13 @@ func (j *job) attend(stdin bool) (*attending, error) {
 		return nil, fmt.Errorf("socket for the container's monitor: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // its path is the directory's descriptor
-	a := &attending{job: j, listener: l, stdin: stdin, monitor: make(chan *net.UnixConn, 1)}
+	a := &attending{
+		patience: patience,
+		job:      j,
+		listener: l,
+		stdin:    stdin,
+		monitor:  make(chan *net.UnixConn, 1),
+	}
 	if fd := int(os.Stdin.Fd()); stdin && term.IsTerminal(fd) {
 		a.restore, _ = term.GetState(fd)
 	}
@@ -146,11 +172,12 @@ func (a *attending) accept() {
 		if err != nil {
 			return
 		}
-		var m attendedMessage
-		if _, err := sandbox.ReceiveMessage(conn, &m); err != nil || m.Secret != a.job.Secret {
+		_ = conn.SetReadDeadline(time.Now().Add(a.patience)) // a connection of the kernel's takes it
+		if m, err := receiveAttended(conn); err != nil || !a.job.knows(m.Secret) {
 			_ = conn.Close()
 			continue
 		}
+		_ = conn.SetReadDeadline(time.Time{})
 		fds := []int{unix.Stdout, unix.Stderr}
 		if a.stdin {
 			fds = append([]int{unix.Stdin}, fds...)
@@ -173,16 +200,18 @@ func (a *attending) close() {
 	}
 }
 
-// wait passes signals to the container's command, and returns its exit status.
+// wait passes signals to the container's command, and returns its exit status. The container has been started.
 func (a *attending) wait(ctx context.Context) (int, error) {
 	var conn *net.UnixConn
 	select {
 	case conn = <-a.monitor: // it came before the container's command ran
+	case <-time.After(a.patience):
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 	if conn == nil {
-		return 0, errors.New("the container's monitor has not come for its streams")
+		return 0, fmt.Errorf("the container runs without this terminal, since its monitor has not come for the streams: see "+
+			"`usernet logs %.12[1]s`, or `usernet stop %.12[1]s`", a.job.Container.ID)
 	}
 	defer conn.Close()
 	signals := make(chan os.Signal, 16)
@@ -195,9 +224,12 @@ func (a *attending) wait(ctx context.Context) (int, error) {
 			}
 		}
 	}()
-	var m attendedMessage
-	if _, err := sandbox.ReceiveMessage(conn, &m); err != nil || !m.Ended {
+	m, err := receiveAttended(conn)
+	switch {
+	case err != nil:
 		return 0, fmt.Errorf("the container's monitor ended: %w", err)
+	case !m.Ended:
+		return 0, errors.New("the container's monitor has not said how the container ended")
 	}
 	return m.Code, nil
 }
@@ -233,7 +265,11 @@ func (j *job) meetAttendant() *attendant {
 		unix.CloseOnExec(fd)
 		a.files = append(a.files, os.NewFile(uintptr(fd), "attendant"))
 	}
-	if want := 2; err != nil || m.Stdin && len(a.files) != want+1 || !m.Stdin && len(a.files) != want {
+	want := 2
+	if m.Stdin {
+		want++
+	}
+	if err != nil || len(a.files) != want {
 		a.close()
 		return nil
 	}
@@ -264,8 +300,8 @@ func (a *attendant) follow() {
 	}
 	go func() {
 		for {
-			var m attendedMessage
-			if _, err := sandbox.ReceiveMessage(a.conn, &m); err != nil {
+			m, err := receiveAttended(a.conn)
+			if err != nil {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				return
 			}
