@@ -103,11 +103,8 @@ func (p *fakePorts) Close() error {
 // TestRelaysEnd when they are asked to, and when the container or they themselves are to end. Those that end are no
 // relay for a container that starts again.
 func TestRelaysEnd(t *testing.T) {
-	for name, end := range map[string]func(plugin, context.CancelFunc, chan struct{}) error{
-		"when asked":         func(p plugin, _ context.CancelFunc, _ chan struct{}) error { return p.endRelay("container") },
-		"with the container": func(_ plugin, _ context.CancelFunc, gone chan struct{}) error { close(gone); return nil },
-		"by a signal":        func(_ plugin, stop context.CancelFunc, _ chan struct{}) error { stop(); return nil },
-	} {
+	const asked, gone, signal = "when asked", "with the container", "by a signal"
+	for _, name := range []string{asked, gone, signal} {
 		t.Run(name, func(t *testing.T) {
 			p, socket := relayPlace(t)
 			l, err := listenRelay(socket)
@@ -119,13 +116,17 @@ func TestRelaysEnd(t *testing.T) {
 			}
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
-			ports, gone, served := &fakePorts{socket: socket}, make(chan struct{}), make(chan error, 1)
-			go func() { served <- serveRelay(ctx, l, gone, ports) }()
-			if err := end(p, stop, gone); err != nil {
-				t.Fatal(err)
-			}
-			if name == "when asked" && !ports.closed.Load() {
-				t.Error("who has asked was told before the ports were closed")
+			ports, container, served := &fakePorts{socket: socket}, make(chan struct{}), make(chan error, 1)
+			go func() { served <- serveRelay(ctx, l, container, ports) }()
+			switch name {
+			case asked:
+				if err := p.endRelay("container"); err != nil || !ports.closed.Load() {
+					t.Errorf("%v, and the ports are closed: %v", err, ports.closed.Load())
+				}
+			case gone:
+				close(container)
+			case signal:
+				stop()
 			}
 			if err := <-served; err != nil || !ports.closed.Load() || ports.there.Load() {
 				t.Errorf("%v, closed %v, there to be found meanwhile %v", err, ports.closed.Load(), ports.there.Load())
