@@ -98,7 +98,7 @@ func carryOut(r Request) (files []namedFile, err error) {
 		}
 		files = append(files, f)
 	}
-	if !r.onlyGiven() {
+	if !r.onlyGiven() && !r.onlySockets() {
 		if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
 			return nil, err
 		}

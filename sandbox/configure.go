@@ -51,7 +51,7 @@ type Route struct {
 type Request struct {
 	Add    []Interface
 	Remove []string
-	// DefaultRoutes replace the default routes over usernet's interfaces.
+	// DefaultRoutes replace the default routes over usernet's interfaces, unless nothing but sockets is asked for.
 	DefaultRoutes []Route
 	// Routes are set besides, in this order.
 	Routes []Route
@@ -85,6 +85,13 @@ func (r *Request) onlyGiven() bool {
 		}
 	}
 	return len(r.Add) > 0 && len(r.DefaultRoutes) == 0 && len(r.Routes) == 0
+}
+
+// onlySockets says whether nothing of the namespace is to be changed: its routes stay as they are.
+func (r *Request) onlySockets() bool {
+	sockets := len(r.Listen) + len(r.ListenPacket) + r.StreamSockets + r.DatagramSockets
+	changes := len(r.Add) + len(r.Remove) + len(r.DefaultRoutes) + len(r.Routes)
+	return (sockets > 0 || r.SockDiag) && changes == 0
 }
 
 // Reply holds what came out of the sandbox. The caller owns it all.

@@ -160,6 +160,30 @@ func TestOnlyGivenInterfacesLeaveTheNamespaceAlone(t *testing.T) {
 	}
 }
 
+func TestOnlySocketsLeaveTheRoutesAlone(t *testing.T) {
+	ports := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:80")}
+	for _, c := range []struct {
+		name string
+		r    Request
+		want bool
+	}{
+		{"nothing, which takes default routes away", Request{}, false},
+		{"connections at an address", Request{Listen: ports}, true},
+		{"datagrams at an address", Request{ListenPacket: ports}, true},
+		{"sockets that are not connected", Request{StreamSockets: 1}, true},
+		{"sockets for datagrams", Request{DatagramSockets: 1}, true},
+		{"what listens", Request{SockDiag: true}, true},
+		{"a removal besides", Request{SockDiag: true, Remove: []string{"eth0"}}, false},
+		{"an interface besides", Request{SockDiag: true, Add: []Interface{{}}}, false},
+		{"a route besides", Request{Listen: ports, Routes: []Route{{}}}, false},
+		{"a default route besides", Request{Listen: ports, DefaultRoutes: []Route{{}}}, false},
+	} {
+		if got := c.r.onlySockets(); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
 func TestFilesHaveTheTextsOfTheirNames(t *testing.T) {
 	for _, c := range []struct {
 		files Files

@@ -117,6 +117,10 @@ func (f *follower) once(ctx context.Context, host *os.File) error {
 	if f.d.inward {
 		there, here = here, there
 	}
+	ours := &s.onHost
+	if f.d.inward {
+		ours = &s.inside
+	}
 	want, err := listening(there, f.d.number)
 	if err != nil {
 		return err
@@ -132,12 +136,10 @@ func (f *follower) once(ctx context.Context, host *os.File) error {
 		}
 		low, high := ephemeral()
 		want.remove(low, high) // the other ends of somebody's questions
+		tcp.subtract(&ours[0])
 		want.union(tcp)
 	}
-	ownThere := &s.inside[f.d.index()]
-	if !f.d.inward {
-		ownThere = &s.onHost[f.d.index()]
-	}
+	ownThere := &ours[f.d.index()]
 	for port := range f.stop {
 		if !want.has(port) {
 			f.drop(port)

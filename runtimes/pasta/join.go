@@ -33,7 +33,7 @@ func (s *session) join(ctx context.Context) (connection, error) {
 	if path == "" {
 		path = fmt.Sprintf("/proc/%d/ns/net", target.Pid)
 	}
-	if o.follows() { // before there are default routes, which this would take for its own
+	if o.follows() {
 		var none *sandbox.Helper // the process enters the namespace itself
 		reply, err := none.Configure(ctx, target, sandbox.Request{SockDiag: true})
 		if err != nil {

@@ -153,7 +153,11 @@ func foreground(o *Options, stderr io.Writer, ready func() error) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(o.writePID(), ready()); err != nil {
+	err = o.writePID()
+	if err == nil {
+		err = ready()
+	}
+	if err != nil {
 		return errors.Join(err, s.close())
 	}
 	select {

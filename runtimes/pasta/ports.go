@@ -58,6 +58,13 @@ func (s *portSet) union(other *portSet) {
 	}
 }
 
+// subtract removes another set's ports.
+func (s *portSet) subtract(other *portSet) {
+	for i, w := range other {
+		s[i] &^= w
+	}
+}
+
 func (s *portSet) has(p uint16) bool { return s[p/64]&(1<<(p%64)) != 0 }
 
 // Set adds one value of the option: none, all, auto, or [ADDR][%INTERFACE]/LIST.

@@ -26,6 +26,8 @@ func TestPastaLeadsNamespacePortsToTheHost(t *testing.T) {
 		// accepted, and reset: nobody listens on the host
 		"a refusal":   {"curl -s -m 10 http://127.0.0.1:18860/ || echo failed", "failed"},
 		"an excluded": {"curl -s -m 10 http://127.0.0.1:18865/; echo $?", "7"},
+		// making its sockets leaves the routes alone
+		"the way out": {"for f in -4 -6; do ip $f -o route show default | cut -d ' ' -f 3; done", "192.0.2.1\n2001:db8::1"},
 		"another":     {fmt.Sprintf("curl -s -m 10 http://127.0.0.1:%d/; echo $?", port), "7"},
 	} {
 		if r := n.in("sh", "-c", c.command); strings.TrimSpace(r.stdout) != c.want {
@@ -81,6 +83,13 @@ func TestPastaDoesNotFollowItself(t *testing.T) {
 		}
 		return nil
 	})
+	n.serve("18873", n.dir) // once this is followed, so is what was there before
+	eventually(t, func() error { return isOpen("127.0.0.1:18873") })
+	if c, err := net.ListenPacket("udp", "127.0.0.1:18872"); err != nil {
+		t.Errorf("the port of the host's service is a datagram port of the host's, too: %v", err)
+	} else {
+		c.Close()
+	}
 	l.Close()
 	eventually(t, func() error { return refuses("127.0.0.1:18872") })
 }

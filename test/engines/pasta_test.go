@@ -234,6 +234,8 @@ func TestPastaFails(t *testing.T) {
 			"unrecognized option '--map-gw-not"},
 		"a process that is gone":   {[]string{"--config-net", "4194303"}, "namespace"},
 		"a path that is not there": {[]string{"--config-net", "--netns", "/nowhere/ns"}, "namespace"},
+		"a process id that cannot be written": {[]string{"--config-net", "--pid", "/nowhere/pid", strconv.Itoa(n.pid)},
+			"Pid file: open /nowhere/pid"},
 	} {
 		r := n.try(pasta, c.args...)
 		if r.code != 1 || !strings.Contains(r.stdout+r.stderr, c.want) {
