@@ -24,7 +24,7 @@ func (f *Forwarder) hopLimit(p packet.Datagram) bool {
 func (f *Forwarder) reject(p packet.Datagram, why error) {
 	switch {
 	case errors.Is(why, ErrNoAnswer):
-	case errors.Is(why, errProhibited), errors.Is(why, unix.EACCES):
+	case errors.Is(why, errProhibited), errors.Is(why, unix.EACCES), errors.Is(why, unix.EPERM):
 		f.sendError(p, packet.Prohibited)
 	case errors.Is(why, unix.EHOSTUNREACH):
 		f.sendError(p, packet.HostUnreachable)

@@ -100,12 +100,20 @@ func (f *Forwarder) answerNoHost(r SYN, err error) {
 		r.Refuse()
 	case errors.Is(err, syscall.EHOSTUNREACH):
 		r.Unreachable(true)
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES),
-		errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT):
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL),
+		errors.Is(err, syscall.EAFNOSUPPORT), forbidden(err):
 		r.Unreachable(false)
 	default:
 		r.Drop()
 	}
+}
+
+// forbidden says whether this machine lets nothing through, now or later: by a route (EACCES), a packet filter (EPERM),
+// or since the destination is not reached from the source address or the interface of the configuration (EINVAL,
+// ENODEV).
+func forbidden(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) ||
+		errors.Is(err, unix.ENODEV)
 }
 
 // acceptByBypass completes a handshake by a socket of the container's namespace, and relays the flow. False: the

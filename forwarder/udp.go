@@ -122,7 +122,7 @@ func sendAgain(send func() error) error {
 		return nil // too long: the error queue says how long it may be; no room: lost, as in a full queue
 	}
 	if err = send(); errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) ||
-		errors.Is(err, unix.EACCES) {
+		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) { // a packet filter of the host's
 		return err
 	}
 	return nil
