@@ -117,6 +117,8 @@ func TestSlirp4netnsRefusals(t *testing.T) {
 		{"a closed exit descriptor", "descriptor 77 is not open", []string{"-c", "-e", "77", pid, "tap1"}},
 		{"no directory for the socket", "API socket: listen unix /nowhere/sock",
 			[]string{"-c", "-a", "/nowhere/sock", pid, "tap1"}},
+		{"a path that is too long for a socket", "is too long: 107 bytes at most",
+			[]string{"-c", "-a", "/tmp/" + strings.Repeat("x", 120), pid, "tap1"}},
 		{"another user's namespace", "network namespace", []string{"-c", "1", "tap1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -227,4 +229,37 @@ func TestSlirp4netnsTenThousandPorts(t *testing.T) {
 		t.Errorf("it has ended:\n%.3000s", readFile(t, p.log))
 	default:
 	}
+}
+
+// TestSlirp4netnsKeepsDescriptors: ports are refused before they have all descriptors, so that the API can take them
+// back.
+func TestSlirp4netnsKeepsDescriptors(t *testing.T) {
+	t.Parallel()
+	const limit = 128
+	d := startDaemon(t)
+	f := startForeign(d)
+	sock := filepath.Join(d.dir, "api.sock")
+	f.slirp4netnsBy([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", limit, limit)}, nil, "-c", "-a", sock)
+	const request = `{"execute":"add_hostfwd",` +
+		`"arguments":{"proto":"tcp","host_addr":"127.0.0.3","host_port":%d,"guest_port":80}}`
+	for i := range limit {
+		got := askAPI(t, sock, fmt.Sprintf(request, 20000+i))
+		if strings.Contains(got, "return") {
+			continue
+		}
+		if want := fmt.Sprintf("no more than %d open files", limit); i < limit/4 || !strings.Contains(got, want) {
+			t.Errorf("port %d: %s, want ports and then %q", i, got, want)
+		}
+		for id := range 8 { // more than descriptors may be on their way to being closed
+			remove := fmt.Sprintf(`{"execute":"remove_hostfwd","arguments":{"id":%d}}`, id+1)
+			if got := askAPI(t, sock, remove); got != `{"return":{}}` {
+				t.Errorf("a port cannot be taken back: %s", got)
+			}
+		}
+		if got := askAPI(t, sock, fmt.Sprintf(request, 20000+i)); !strings.Contains(got, "return") {
+			t.Errorf("in their stead: %s", got)
+		}
+		return
+	}
+	t.Error("more ports than descriptors")
 }

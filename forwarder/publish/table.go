@@ -109,9 +109,24 @@ func (t *Table) listen(k key, o sockio.ListenOptions) (int, error) {
 	case ok:
 		return sockio.DupFD(fd)
 	case k.proto == ports.UDP:
-		return sockio.ListenUDP(k.host, o)
+		return leaveSome(sockio.ListenUDP(k.host, o))
 	}
-	return sockio.ListenTCP(k.host, o)
+	return leaveSome(sockio.ListenTCP(k.host, o))
+}
+
+// keptDescriptors are those that new ports leave to the rest of the process, above all to the API, by which ports are
+// unpublished again. A process that enters a namespace is started with some ten of them.
+const keptDescriptors = 32
+
+// leaveSome closes a new socket where its number, the lowest that was free, says that fewer than keptDescriptors are
+// left.
+func leaveSome(fd int, err error) (int, error) {
+	limit := sockio.FileLimit()
+	if err != nil || limit == 0 || uint64(fd)+keptDescriptors < limit {
+		return fd, err
+	}
+	_ = unix.Close(fd)
+	return -1, unix.EMFILE
 }
 
 // port finds a published port.

@@ -204,6 +204,9 @@ func acceptBESS(ctx context.Context, path string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("the socket's path %s is too long: %d bytes at most (unix(7))", path, maxSocketPath)
+	}
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
 		return nil, err
@@ -292,8 +295,14 @@ func (o *Options) serve(ctx context.Context, n connection, guest6 netip.Addr, lo
 	return nil
 }
 
+// maxSocketPath is the longest path of a Unix socket, in bytes (unix(7)): a byte of its 108 ends it.
+const maxSocketPath = 107
+
 // listenAPI listens at path, for this user alone; a socket that an earlier process left there goes.
 func listenAPI(path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("API socket: the path %s is too long: %d bytes at most (unix(7))", path, maxSocketPath)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
