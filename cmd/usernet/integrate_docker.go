@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/usernet/usernet/runtimes/libnetwork"
@@ -53,7 +54,7 @@ func userLib(data string) string {
 func pathBehind(dir, path string) string {
 	list := []string{dir}
 	for d := range strings.SplitSeq(path+":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", ":") {
-		if d != "" && d != dir && !strings.ContainsAny(d, "\"\n%") {
+		if d != "" && !slices.Contains(list, d) && !strings.ContainsAny(d, "\"\n%") {
 			list = append(list, d)
 		}
 	}
