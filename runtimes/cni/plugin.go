@@ -214,9 +214,13 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	return coded(p.detach(ctx, d, key(c.Name, args.ContainerID, args.IfName), args.ContainerID))
 }
 
-// detach ends an attachment, and what leads ports to the container.
+// detach ends an attachment, and what leads ports to the container. Where the daemon does not answer the ports stay: a
+// runtime that cannot delete goes on with the container, as nerdctl does.
 func (p plugin) detach(ctx context.Context, d daemon, key, container string) error {
-	return errors.Join(p.endRelay(container), d.Detach(ctx, key))
+	if err := d.Detach(ctx, key); err != nil {
+		return err
+	}
+	return p.endRelay(container)
 }
 
 // gc ends the attachments of a network that the runtime does not name. A runtime that names no list asks for nothing:
