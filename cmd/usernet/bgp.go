@@ -117,6 +117,7 @@ func (o *bgpOptions) addresses(cfg *bgp.Config) error {
 		if cfg.Addrs, err = ownAddresses(cfg.Neighbors); err != nil {
 			return err
 		}
+		cfg.VTEP = cfg.Addrs[0] // a fabric is of the family of its sessions
 	}
 	if o.routerID != "" {
 		id, err := netip.ParseAddr(o.routerID)

@@ -353,6 +353,7 @@ func TestConfigurationsThatCannotBe(t *testing.T) {
 		"one twice":        func(c *Config) { c.Neighbors = append(c.Neighbors, c.Neighbors[0]) },
 		"no addresses":     func(c *Config) { c.Addrs = nil },
 		"two of a family":  func(c *Config) { c.Addrs = append(c.Addrs, loopback) },
+		"another VTEP":     func(c *Config) { c.VTEP = netip.IPv6Loopback() },
 		"a second to hold": func(c *Config) { c.Hold = time.Second },
 		"a long password":  func(c *Config) { c.Neighbors[0].Password = string(make([]byte, MaxPassword+1)) },
 	} {
@@ -361,6 +362,25 @@ func TestConfigurationsThatCannotBe(t *testing.T) {
 		if s, err := New(cfg); err == nil {
 			s.Close()
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestVTEPs: EVPN routes lead to the IPv4 address, unless another one is said to be the VTEP.
+func TestVTEPs(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for _, test := range []struct{ vtep, want netip.Addr }{{want: v4}, {v4, v4}, {v6, v6}} {
+		cfg := Config{ASN: 1, RouterID: v4, Addrs: []netip.Addr{v4, v6}, VTEP: test.vtep,
+			Neighbors: []Neighbor{{Addr: netip.AddrPortFrom(v6.Next(), 0)}}}
+		a, err := cfg.check()
+		if err != nil || a.vtep() != test.want {
+			t.Errorf("%+v: %v, %v", test, a, err)
+		}
+		me := self{asn: 1, addrs: a}
+		own := macRoute("")
+		own.Path.NextHop = netip.Addr{}
+		if hop, err := me.nextHop(own); err != nil || hop != test.want {
+			t.Errorf("%+v: a route leads to %v, %v", test, hop, err)
 		}
 	}
 }

@@ -31,7 +31,9 @@ type Config struct {
 	ASN      uint32
 	RouterID netip.Addr // IPv4; differs from that of each neighbour
 	// Addrs are this host's addresses that routes lead to, one of each family at most. Sessions come from them.
-	Addrs     []netip.Addr
+	Addrs []netip.Addr
+	// VTEP is the one of Addrs that EVPN routes lead to. Invalid: the IPv4 address where there is one.
+	VTEP      netip.Addr
 	Neighbors []Neighbor
 	Hold      time.Duration // 0: DefaultHold
 	Logger    *slog.Logger  // nil: slog.Default
@@ -88,6 +90,9 @@ func (c *Config) check() (a addrs, err error) {
 		return a, fmt.Errorf("bgp: %d neighbours, and there may be 1 to %d", len(c.Neighbors), MaxNeighbors)
 	case !a.v4.IsValid() && !a.v6.IsValid():
 		return a, errors.New("bgp: no address that routes could lead to")
+	}
+	if a.v6First = c.VTEP.IsValid() && c.VTEP == a.v6; c.VTEP.IsValid() && c.VTEP != a.vtep() {
+		return a, fmt.Errorf("bgp: EVPN routes cannot lead to %v, which is none of %v", c.VTEP, c.Addrs)
 	}
 	seen := map[netip.Addr]bool{}
 	for i := range c.Neighbors {
@@ -158,13 +163,8 @@ func (s *Speaker) ASN() uint32 { return s.cfg.ASN }
 // RouterID is the speaker's.
 func (s *Speaker) RouterID() netip.Addr { return s.cfg.RouterID }
 
-// Addr is where EVPN routes lead to: the IPv4 address where there is one.
-func (s *Speaker) Addr() netip.Addr {
-	if s.addrs.v4.IsValid() {
-		return s.addrs.v4
-	}
-	return s.addrs.v6
-}
+// Addr is where EVPN routes lead to.
+func (s *Speaker) Addr() netip.Addr { return s.addrs.vtep() }
 
 // Set says what is announced in the name of something, in the place of what was said by that name before; none: nothing
 // any more. Where two names have one NLRI, it is announced until both are gone.

@@ -26,7 +26,18 @@ type self struct {
 }
 
 // addrs are the addresses that routes lead to, one of each family at most.
-type addrs struct{ v4, v6 netip.Addr }
+type addrs struct {
+	v4, v6  netip.Addr
+	v6First bool // EVPN routes lead to v6
+}
+
+// vtep is the one that EVPN routes lead to.
+func (a addrs) vtep() netip.Addr {
+	if a.v4.IsValid() && !a.v6First {
+		return a.v4
+	}
+	return a.v6
+}
 
 // Flags of attributes (RFC 4271, section 4.3).
 const (

@@ -12,7 +12,7 @@ import (
 
 var (
 	internal = &self{asn: 65000, id: netip.MustParseAddr("192.0.2.1"),
-		addrs: addrs{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
+		addrs: addrs{v4: netip.MustParseAddr("192.0.2.1"), v6: netip.MustParseAddr("2001:db8::1")}}
 	external = &self{asn: 65000, external: true, id: internal.id, addrs: internal.addrs}
 
 	testRD  = IPv4RD(netip.MustParseAddr("192.0.2.9"), 42)

@@ -112,9 +112,7 @@ func (s *self) nextHop(r Route) (netip.Addr, error) {
 		}
 	default:
 		if !hop.IsValid() {
-			if hop = s.addrs.v4; !hop.IsValid() {
-				hop = s.addrs.v6
-			}
+			hop = s.addrs.vtep()
 		}
 	}
 	if !hop.IsValid() {
