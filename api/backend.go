@@ -60,7 +60,7 @@ type Backend interface {
 	RenameContainer(ctx context.Context, ref, name string) error
 	// WaitContainer returns the exit status once the condition is met. It fails where the daemon ends first.
 	WaitContainer(ctx context.Context, ref string, condition WaitCondition) (int, error)
-	// UpdateContainer changes limits, restart policy and labels, at once where it runs.
+	// UpdateContainer changes limits, restart policy, labels and egress rules, at once where it runs.
 	UpdateContainer(ctx context.Context, ref string, q UpdateRequest) error
 	// Usage is what a container uses by its cgroup; nil where it has none.
 	Usage(ref string) (*cgroup.Usage, error)
@@ -144,6 +144,9 @@ type UpdateRequest struct {
 	// Labels are added, or replace those with their keys; the keys in RemoveLabels go before.
 	Labels       map[string]string `json:",omitempty"`
 	RemoveLabels []string          `json:",omitempty"`
+	// Egress and AllowEgress take the place of the container's own; nil: they stay.
+	Egress      *string   `json:",omitempty"`
+	AllowEgress *[]string `json:",omitempty"`
 }
 
 // Started tells the daemon which processes a container consists of.

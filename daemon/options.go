@@ -121,6 +121,46 @@ func (d *Daemon) updateEgress(b *bridge) {
 	}
 }
 
+// changeEgress changes where one container may connect to outside. The caller holds the runtime's mu.
+func (d *Daemon) changeEgress(c *network.Container, q api.UpdateRequest) (*network.Container, error) {
+	changed := *c
+	if q.Egress != nil {
+		changed.Egress = *q.Egress
+	}
+	if q.AllowEgress != nil {
+		changed.AllowEgress = *q.AllowEgress
+	}
+	if err := checkEgress(changed.Egress, changed.AllowEgress); err != nil {
+		return nil, err
+	}
+	for _, e := range c.Endpoints {
+		n := d.networkByID(e.NetworkID)
+		if n == nil {
+			continue
+		}
+		if err := n.HoldsEgress(&changed); err != nil {
+			return nil, err
+		}
+		if _, err := egress(n, changed.Egress, changed.AllowEgress); err != nil {
+			return nil, errdefs.Invalid("network %s: %w", n.Name, err)
+		}
+	}
+	now, err := d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+		c.Egress, c.AllowEgress = changed.Egress, changed.AllowEgress
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range now.Endpoints {
+		if b := d.bridge(e.NetworkID); b != nil {
+			d.updateEgress(b)
+		}
+	}
+	d.updateNames(c.ID) // which names it may ask for
+	return now, nil
+}
+
 // egressOf is a container's policy on a network. Where rules make no sense nothing is allowed: they are a newer
 // usernet's, on another host, or more than there may be with the container's own.
 func (d *Daemon) egressOf(n *network.Network, c *network.Container) *policy.Policy {

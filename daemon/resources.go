@@ -120,8 +120,8 @@ func (d *Daemon) Usage(ref string) (*cgroup.Usage, error) {
 	return &u, err
 }
 
-// UpdateContainer changes limits, restart policy and labels. Limits of a running container count at once, or it stays
-// as it is. Labels count at once for the policies of its networks, on all hosts.
+// UpdateContainer changes limits, restart policy, labels and egress rules. Limits of a running container count at once,
+// or it stays as it is. Labels count at once for the policies of its networks, on all hosts.
 func (d *Daemon) UpdateContainer(_ context.Context, ref string, q api.UpdateRequest) error {
 	s, c, err := d.lockContainer(ref)
 	if err != nil {
@@ -143,6 +143,11 @@ func (d *Daemon) UpdateContainer(_ context.Context, ref string, q api.UpdateRequ
 			return nil
 		})
 		if err != nil {
+			return err
+		}
+	}
+	if q.Egress != nil || q.AllowEgress != nil {
+		if c, err = d.changeEgress(c, q); err != nil {
 			return err
 		}
 	}

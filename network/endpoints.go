@@ -173,9 +173,8 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 		return errdefs.Invalid("a virtual machine's socket is for one network that has interfaces: attach another " +
 			"socket, under another name, for each other network")
 	}
-	if n.IsDirect() && (c.Egress != "" || len(c.AllowEgress) > 0) {
-		return errdefs.Invalid("container %s has rules about where it may connect to, and on network %s nobody would "+
-			"hold them: its containers reach the physical network directly", c.Name, n.Name)
+	if err := n.HoldsEgress(c); err != nil {
+		return err
 	}
 	for _, e := range c.Endpoints {
 		if o := m.networks[e.NetworkID]; o != nil && !(o.HasInterfaces() && n.HasInterfaces()) {
@@ -386,6 +385,16 @@ func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool, runtime boo
 		)
 	case !inside:
 		return errdefs.Invalid("no configured subnet contains IP address %s", a)
+	}
+	return nil
+}
+
+// HoldsEgress says why the rules of a container about where it may connect to would not hold on the network; nil where
+// they do, or it has none.
+func (n *Network) HoldsEgress(c *Container) error {
+	if n.IsDirect() && (c.Egress != "" || len(c.AllowEgress) > 0) {
+		return errdefs.Invalid("container %s has rules about where it may connect to, and on network %s nobody would "+
+			"hold them: its containers reach the physical network directly", c.Name, n.Name)
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: [
 	"update": {
 		group: groupContainers,
 		examples: `usernet update --memory 1g --cpus 2 web
-usernet update --label-add app=frontend --label-rm canary web`,
+usernet update --label-add app=frontend --label-rm canary web
+usernet update --egress deny --allow-egress '*.debian.org:443' web`,
 		args:  []completer{containers},
 		more:  true,
 		flags: map[string]completer{"restart": words("no", "on-failure", "always", "unless-stopped")},

@@ -87,12 +87,14 @@ func updateCommand() *cobra.Command {
 	var r resourceFlags
 	var restart string
 	var labels, remove []string
-	c := each("update CONTAINER...", "Change limits, restart policy and labels of containers",
+	var e egressFlags
+	c := each("update CONTAINER...", "Change limits, restart policy, labels and egress rules of containers",
 		func(c *cobra.Command, cl *api.Client, ref string) error {
 			if c.Flags().NFlag() == 0 {
 				return errors.New("you must provide one or more flags when using this command")
 			}
 			q := api.UpdateRequest{Resources: r.Resources, Labels: keyValues(labels), RemoveLabels: remove}
+			q.Egress, q.AllowEgress = e.given(c.Flags())
 			if restart != "" {
 				policy, err := network.ParseRestartPolicy(restart)
 				if err != nil {
@@ -103,6 +105,7 @@ func updateCommand() *cobra.Command {
 			return cl.ContainerUpdate(c.Context(), ref, q)
 		})
 	r.add(c.Flags())
+	e.add(c.Flags())
 	c.Flags().StringArrayVar(&labels, "label-add", nil, "add or replace a label: KEY=VALUE")
 	c.Flags().StringArrayVar(&remove, "label-rm", nil, "remove a label by its key")
 	c.Flags().StringVar(&restart, "restart", "",

@@ -30,17 +30,20 @@ func outside(t *testing.T, a, b *host, id string) {
 	t.Helper()
 	const far = "192.0.2.3"
 	digestServer(t, "/run/netns/xh-h3", far+":80")
+	reaches := func(name string, h *host, want bool) {
+		t.Helper()
+		eventually(t, func() error {
+			r := h.exec(name, helper, "tcpdial", far+":80", "2s")
+			if strings.HasPrefix(r.stdout, "ok") != want || (h.ping(name, far) == nil) != want {
+				return fmt.Errorf("%s: %s is reached: want %v: %v", name, far, want, r)
+			}
+			return nil
+		})
+	}
 	each := func(want bool) {
 		t.Helper()
-		for name, h := range map[string]*host{"near": a, "far": b} {
-			eventually(t, func() error {
-				r := h.exec(name, helper, "tcpdial", far+":80", "2s")
-				if strings.HasPrefix(r.stdout, "ok") != want || (h.ping(name, far) == nil) != want {
-					return fmt.Errorf("%s: %s is reached: want %v: %v", name, far, want, r)
-				}
-				return nil
-			})
-		}
+		reaches("near", a, want)
+		reaches("far", b, want)
 	}
 	each(true)
 	a.ok("network", "update", "--egress", "deny", "shop")
@@ -52,6 +55,11 @@ func outside(t *testing.T, a, b *host, id string) {
 	a.ok("network", "update", "--allow-egress", "", "shop")
 	b.again()
 	each(false)
+	b.ok("update", "--egress", "allow", "far") // one container's own
+	reaches("far", b, true)
+	reaches("near", a, false)
+	b.ok("update", "--egress", "", "far")
+	reaches("far", b, false)
 	for _, h := range []*host{a, b} {
 		if out := h.ok("network", "inspect", "shop"); !strings.Contains(out, `"usernet.egress": "deny"`) ||
 			strings.Contains(out, "usernet.allow_egress") || !strings.Contains(out, id) {
