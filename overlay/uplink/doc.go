@@ -11,11 +11,11 @@
 //	set := uplink.NewSet(log, nil)
 //	info, err := uplink.Find("macvtap0")                     // what it is, and whether this user may open it
 //	err = set.Join(uplink.Config{Device: "macvtap0", VLAN: 20}, engine)
-//	lease, err := set.Lease(ctx, endpointID, "macvtap0", 20, dhcp.Config{MAC: mac, Hostname: "web"})
+//	lease, err := set.Lease(ctx, endpointID, uplink.Config{Device: "macvtap0", VLAN: 20}, dhcp.Config{MAC: mac})
 //
 // An address is probed before it is used, announced, and defended (conflict.go). DHCP's messages and router
 // advertisements are read here in passing (packages dhcp and routers).
 //
 // A device that goes is opened again when it comes back. The package changes nothing of the host: what an administrator
-// has to do, Info.Advice says.
+// has to do, Advise says.
 package uplink
