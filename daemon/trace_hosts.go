@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strings"
@@ -17,20 +18,7 @@ const relayed = "relayed"
 
 // toOtherHost is about a container of another host: which host, and how frames go there.
 func (t *trace) toOtherHost(a *engine.Attachment, n *network.Network, o overlay.Elsewhere) {
-	host := string(o.Host)
-	var path api.ClusterHost
-	if c, err := t.d.Cluster(); err == nil {
-		for _, h := range c.Hosts {
-			if h.ID == string(o.Host) {
-				host, path = h.Name, h
-			}
-		}
-		for _, h := range c.Hosts {
-			if path.Path == relayed && strings.HasPrefix(h.ID, path.Via) {
-				path.Via = h.Name
-			}
-		}
-	}
+	host, path := t.pathTo(string(o.Host))
 	if o.Down {
 		t.end("peer", api.TraceNoAnswer, "container "+o.Name+" is on host "+host+", which is not heard of",
 			"see `usernet cluster ls`")
@@ -43,13 +31,57 @@ func (t *trace) toOtherHost(a *engine.Attachment, n *network.Network, o overlay.
 	t.end("peer", api.TracePasses, "host "+host+" hands the frame to its container "+o.Name, "")
 }
 
+// pathTo is the name of a host of the cluster, and the path to it.
+func (t *trace) pathTo(id string) (name string, path api.ClusterHost) {
+	c, err := t.d.Cluster()
+	if err != nil {
+		return id, path
+	}
+	name = id
+	for _, h := range c.Hosts {
+		if h.ID == id {
+			name, path = h.Name, h
+		}
+	}
+	for _, h := range c.Hosts {
+		if path.Path == relayed && strings.HasPrefix(h.ID, path.Via) {
+			path.Via = h.Name
+		}
+	}
+	return name, path
+}
+
+// behindHost says what becomes of packets to a subnet that another host has exposed; false: the destination is in none.
+func (t *trace) behindHost(n *network.Network, policy string) bool {
+	if t.d.cluster == nil || n == nil || n.Driver != network.DriverOverlay {
+		return false
+	}
+	r, is := t.d.cluster.RouteTo(t.dst.Addr())
+	if !is {
+		return false
+	}
+	host, path := t.pathTo(string(r.Host))
+	t.step("gateway", fmt.Sprintf("%s is behind host %s, which has exposed it", r.Prefix, host))
+	t.step("policy", policy)
+	if r.Unused != "" {
+		t.end("path", api.TraceUnreachable, "host "+host+" is not used: "+r.Unused, "see `usernet cluster ls`")
+		return true
+	}
+	t.step("path", frames(n)+", "+pathText(path))
+	t.end("peer", api.TracePasses, "the gateway on host "+host+" connects there, by sockets of that host", "")
+	return true
+}
+
 // frames says how a network's frames are carried between hosts.
 func frames(n *network.Network) string {
-	s := n.Settings()
-	if s.Encrypted {
-		return fmt.Sprintf("VXLAN (VNI %d), sealed between the hosts", s.VNI)
+	s, text := n.Settings(), "VXLAN"
+	if vni := cmp.Or(n.VNI, s.VNI); vni != 0 { // drawn, or asked for
+		text += fmt.Sprintf(" (VNI %d)", vni)
 	}
-	return fmt.Sprintf("VXLAN (VNI %d), readable on the way", s.VNI)
+	if s.Encrypted {
+		return text + ", sealed between the hosts"
+	}
+	return text + ", readable on the way"
 }
 
 // pathText says which way they go to a host.

@@ -48,7 +48,7 @@ func (t *trace) predict(ctx context.Context) (err error) {
 	case to != nil:
 		t.toNeighbor(a, to, mac)
 	default:
-		t.throughGateway(a, mac)
+		t.throughGateway(e, a, mac)
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func (t *trace) elsewhere(e *network.Endpoint, a *engine.Attachment, next netip.
 }
 
 // throughGateway is about what leaves the network.
-func (t *trace) throughGateway(a *engine.Attachment, mac net.HardwareAddr) {
+func (t *trace) throughGateway(e *network.Endpoint, a *engine.Attachment, mac net.HardwareAddr) {
 	if !t.crosses(a, mac, "the gateway") {
 		return
 	}
@@ -147,12 +147,15 @@ func (t *trace) throughGateway(a *engine.Attachment, mac net.HardwareAddr) {
 		t.end("gateway", api.TraceUnreachable, x.Way.String(), "")
 		return
 	}
-	t.step("gateway", x.Way.String())
+	policy := "not asked: no egress policy is about it"
 	if x.Asked {
-		t.step("policy", x.Policy.String())
-	} else {
-		t.step("policy", "not asked: no egress policy is about it")
+		policy = x.Policy.String()
 	}
+	if t.behindHost(t.d.networkByID(e.NetworkID), policy) {
+		return
+	}
+	t.step("gateway", x.Way.String())
+	t.step("policy", policy)
 	t.byHost(a, x)
 }
 

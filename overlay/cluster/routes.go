@@ -220,6 +220,17 @@ func (c *Cluster) applyRoutesTo(id string) {
 	}
 }
 
+// RouteTo is the subnet behind another host that packets to an address go to, or would if the host were heard of.
+func (c *Cluster) RouteTo(a netip.Addr) (RouteStatus, bool) {
+	own := c.Identity().ID
+	for _, r := range c.routes() {
+		if r.Prefix.Contains(a) && r.Host != own && (r.Unused == "" || r.Unused == routeDown) {
+			return r, true
+		}
+	}
+	return RouteStatus{}, false
+}
+
 // Why a subnet is not used.
 const (
 	routeDown     = "the host is not heard of"

@@ -94,6 +94,11 @@ func TestExpose(t *testing.T) {
 
 		b.ok("cluster", "expose", behindNet)
 		a.reachesBehind("t1")
+		r := a.try("trace", "--timeout", "20s", "t1", behind+":80")
+		if err := hasWords(r.stdout, behindNet+" is behind host", "sealed between the hosts", "reached: connected",
+			"yes: "); err != nil || r.code != 0 {
+			t.Errorf("trace: %v: %v", err, r)
+		}
 		c.hasNoWay("t3") // whose host does not accept it
 		if r := a.exec("t2", helper, "tcpdial", behind+":80"); !strings.Contains(r.stdout, "ECONNREFUSED") {
 			t.Errorf("the policy of the container's network is not asked: %v", r)
@@ -134,6 +139,9 @@ func TestExpose(t *testing.T) {
 			}
 			return nil
 		})
+		if r := a.try("trace", "t1", behind+":80"); r.code == 0 || !strings.Contains(r.stdout, "is not heard of") {
+			t.Errorf("trace: %v", r)
+		}
 	}, "etcd")
 }
 
