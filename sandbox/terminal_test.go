@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 )
@@ -140,5 +141,37 @@ func TestNoTerminalDoesNothing(t *testing.T) {
 	none.close()
 	if nilFile(nil) != nil || nilFileW(nil) != nil {
 		t.Error("no file is a stream")
+	}
+}
+
+// TestInputIsLeftAloneOnceATerminalIsClosed: the process that copied it lives on, where it has started a further command
+// in its container, and must not take what is typed for the shell that comes after.
+func TestInputIsLeftAloneOnceATerminalIsClosed(t *testing.T) {
+	keyboard, callers := newPty(t)
+	master, inside := newPty(t)
+	term := newTerminal(master, nil, callers, callers)
+	term.started()
+	for _, reader := range []struct {
+		f    *os.File
+		line string
+	}{{inside, "for the command"}, {callers, "for the shell"}} {
+		if _, err := keyboard.WriteString(reader.line + "\r"); err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan string, 1)
+		go func() {
+			b := make([]byte, 100)
+			n, _ := reader.f.Read(b)
+			got <- string(b[:n])
+		}()
+		select {
+		case line := <-got:
+			if line != reader.line+"\n" {
+				t.Errorf("%q was read, not %q", line, reader.line)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%q was read by somebody else", reader.line)
+		}
+		term.close()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -15,8 +16,9 @@ type terminal struct {
 	in, out       *os.File
 	old           *term.State   // of in, to be restored; nil where in is no terminal
 	copied        chan struct{} // closed when all output has been passed on
-	mu            sync.Mutex    // over master, closed, and the size of a master that is open
+	mu            sync.Mutex    // over master, closed, stop, and the size of a master that is open
 	closed        bool
+	stop          *os.File // closing it ends the copying of input; nil: none is copied
 }
 
 func newTerminal(master, slave, in, out *os.File) *terminal {
@@ -51,10 +53,7 @@ func (t *terminal) started() {
 		if term.IsTerminal(int(t.in.Fd())) {
 			t.old, _ = term.MakeRaw(int(t.in.Fd()))
 		}
-		go func() {
-			_, _ = io.Copy(t.master, t.in)
-			_, _ = t.master.Write([]byte{4}) // end of input: Ctrl-D
-		}()
+		t.copyInput()
 	}
 	go func() {
 		defer close(t.copied)
@@ -64,6 +63,62 @@ func (t *terminal) started() {
 			_, _ = io.Copy(io.Discard, t.master)
 		}
 	}()
+}
+
+// copyInput passes input on until it ends, or the terminal is closed: after that, what is typed is for whoever reads
+// the caller's terminal next. The process may live on, as that does which runs further commands in a container.
+func (t *terminal) copyInput() {
+	in, err := unix.FcntlInt(t.in.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller closes t.in meanwhile
+	if err != nil {
+		return // no descriptors are left
+	}
+	stopped, stop, err := os.Pipe()
+	if err != nil {
+		_ = unix.Close(in)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		_ = stop.Close()
+	} else {
+		t.stop = stop
+	}
+	go func() {
+		defer stopped.Close()
+		defer unix.Close(in)
+		if copyUntil(t.master, in, int(stopped.Fd())) {
+			_, _ = t.master.Write([]byte{4}) // end of input: Ctrl-D
+		}
+	}()
+}
+
+// copyUntil copies from the descriptor in to its end, and says so, unless the other end of the pipe stopped is closed
+// before.
+func copyUntil(to io.Writer, in, stopped int) bool {
+	buf := make([]byte, 32<<10)
+	fds := []unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}, {Fd: int32(stopped)}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return true
+		}
+		if fds[1].Revents != 0 {
+			return false
+		}
+		if fds[0].Revents == 0 {
+			continue
+		}
+		n, err := unix.Read(in, buf)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN:
+			continue
+		case err != nil || n == 0:
+			return true
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return true
+		}
+	}
 }
 
 // resize gives the sandbox's terminal the size of the caller's.
@@ -106,6 +161,9 @@ func (t *terminal) close() {
 		return
 	}
 	t.closed = true
+	if t.stop != nil {
+		_ = t.stop.Close()
+	}
 	if t.old != nil {
 		_ = term.Restore(int(t.in.Fd()), t.old)
 	}
