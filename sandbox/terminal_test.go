@@ -144,7 +144,7 @@ func TestNoTerminalDoesNothing(t *testing.T) {
 	}
 }
 
-// TestInputIsLeftAloneOnceATerminalIsClosed: the process that copied it lives on, where it has started a further command
+// TestInputIsLeftAloneOnceATerminalIsClosed: the process that copied it lives on, where it has started another command
 // in its container, and must not take what is typed for the shell that comes after.
 func TestInputIsLeftAloneOnceATerminalIsClosed(t *testing.T) {
 	keyboard, callers := newPty(t)
