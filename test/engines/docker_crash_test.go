@@ -1,6 +1,7 @@
 package engines
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,21 +90,35 @@ func (u *pluggedDocker) survives(t *testing.T) {
 	u.nothing("docker rm")
 }
 
-// killDockerd kills dockerd, and waits for the end of RootlessKit around it.
+// killDockerd kills dockerd, and waits for the end of RootlessKit around it, and of containerd: the next dockerd takes
+// one for running that is not reaped yet, and gives up when that does not answer.
 func (u *pluggedDocker) killDockerd() {
 	u.t.Helper()
-	text, err := os.ReadFile(filepath.Join(u.dir, "run/docker.pid"))
+	containerd := u.pidIn("run/docker/containerd/containerd.pid")
+	if err := syscall.Kill(u.pidIn("run/docker.pid"), syscall.SIGKILL); err != nil {
+		u.t.Fatal(err)
+	}
+	u.dockerd(0) // no signal: it ends by itself
+	eventually(u.t, func() error {
+		if err := syscall.Kill(containerd, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("containerd, process %d, is still there: %v", containerd, err)
+		}
+		return nil
+	})
+}
+
+// pidIn is the number in a file below the user's directory.
+func (u *user) pidIn(file string) int {
+	u.t.Helper()
+	text, err := os.ReadFile(filepath.Join(u.dir, file))
 	if err != nil {
 		u.t.Fatal(err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err == nil {
-		err = syscall.Kill(pid, syscall.SIGKILL)
-	}
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	u.dockerd(0) // no signal: it ends by itself
+	return pid
 }
 
 // forgottenCalls are what a dockerd has sent that was killed before it wrote down what the answers were: one that
