@@ -116,11 +116,7 @@ func seal() (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "usernet")
 	defer f.Close()
-	size, err := io.Copy(f, image)
-	if err != nil {
-		return nil, err
-	}
-	if err := patch(fd, int(size)); err != nil {
+	if err := entry.Copy(f, image); err != nil {
 		return nil, err
 	}
 	// Root in a sandbox that is not the caller executes it as well.
@@ -135,15 +131,6 @@ func seal() (*os.File, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
-}
-
-// patch makes the stage the entry point of the program in a file, which is not mapped any more when it returns.
-func patch(fd, size int) error {
-	image, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-	if err != nil {
-		return os.NewSyscallError("mmap", err)
-	}
-	return errors.Join(entry.Patch(image), unix.Munmap(image))
 }
 
 // libraries are the files and directories that the program of the roles needs to start besides itself: none, unless it

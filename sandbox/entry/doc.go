@@ -5,7 +5,7 @@
 // setns(2) into a user namespace needs a process with one thread, and a Go program has several before its first line
 // runs. C programs use a constructor for such work; this package has the same in assembly, without cgo: a stage that is
 // the program's entry point, takes the steps that its arguments ask for, and jumps to the entry point that the linker
-// chose. Patch makes the stage the entry point of a copy of the program; the linker's choice stays as it is in the file
+// chose. Copy makes the stage the entry point of a copy of the program; the linker's choice stays as it is in the file
 // that was built.
 //
 // The stage takes these steps, in this order:

@@ -37,6 +37,23 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// memory is a file in memory.
+type memory struct{ b []byte }
+
+func (m *memory) Write(b []byte) (int, error) {
+	m.b = append(m.b, b...)
+	return len(b), nil
+}
+
+func (m *memory) WriteAt(b []byte, at int64) (int, error) { return copy(m.b[at:], b), nil }
+
+// patched is a copy of a program.
+func patched(image []byte) ([]byte, error) {
+	var m memory
+	err := Copy(&m, bytes.NewReader(image))
+	return m.b, err
+}
+
 // self is the program of this test, with the stage as its entry point.
 func self(t *testing.T) string {
 	t.Helper()
@@ -44,7 +61,7 @@ func self(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Patch(image); err != nil {
+	if image, err = patched(image); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "program")
@@ -142,7 +159,7 @@ func TestArgumentsAreTheStages(t *testing.T) {
 	}
 }
 
-func TestPatchLeavesTheRestAlone(t *testing.T) {
+func TestCopyLeavesTheRestAlone(t *testing.T) {
 	image, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -151,11 +168,11 @@ func TestPatchLeavesTheRestAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	patched := bytes.Clone(image)
-	if err := Patch(patched); err != nil {
-		t.Fatal(err)
+	copied, err := patched(image)
+	if err != nil || len(copied) != len(image) {
+		t.Fatalf("%d bytes of %d: %v", len(copied), len(image), err)
 	}
-	after, err := elf.NewFile(bytes.NewReader(patched))
+	after, err := elf.NewFile(bytes.NewReader(copied))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +181,7 @@ func TestPatchLeavesTheRestAlone(t *testing.T) {
 	}
 	changed := 0
 	for i := range image {
-		if image[i] != patched[i] {
+		if image[i] != copied[i] {
 			changed++
 		}
 	}
@@ -173,7 +190,7 @@ func TestPatchLeavesTheRestAlone(t *testing.T) {
 	}
 }
 
-func TestPatchRefusesWhatItCannotPatch(t *testing.T) {
+func TestCopyRefusesWhatItCannotPatch(t *testing.T) {
 	image, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -181,18 +198,22 @@ func TestPatchRefusesWhatItCannotPatch(t *testing.T) {
 	header := bytes.Clone(image[:ehdrSize])
 	broken := bytes.Clone(image)
 	copy(broken[ehdrPhoff:], bytes.Repeat([]byte{0xff}, 8))
+	without := bytes.ReplaceAll(image, marker, make([]byte, len(marker)))
+	stage := append(bytes.Clone(marker), make([]byte, 100)...)
+	across := append(bytes.Clone(image), make([]byte, 2*chunkSize-5-len(image)%chunkSize)...)
 	for name, b := range map[string][]byte{
-		"nothing":                   nil,
-		"a script":                  []byte("#!/bin/sh\n" + strings.Repeat("x", 100)),
-		"a header alone":            header,
-		"a program without stage":   bytes.ReplaceAll(image, marker, make([]byte, len(marker))),
-		"two stages":                append(bytes.Clone(image), append(bytes.Clone(marker), make([]byte, 100)...)...),
-		"a table beyond the end":    broken,
-		"the marker at the end":     append(bytes.ReplaceAll(image, marker, make([]byte, len(marker))), marker...),
-		"32 bits":                   append([]byte("\x7fELF\x01\x01"), image[6:]...),
-		"of another order of bytes": append([]byte("\x7fELF\x02\x02"), image[6:]...),
+		"a second stage across two chunks": append(across, stage...),
+		"nothing":                          nil,
+		"a script":                         []byte("#!/bin/sh\n" + strings.Repeat("x", 100)),
+		"a header alone":                   header,
+		"a program without stage":          without,
+		"two stages":                       append(bytes.Clone(image), stage...),
+		"a table beyond the end":           broken,
+		"the marker at the end":            append(bytes.Clone(without), marker...),
+		"32 bits":                          append([]byte("\x7fELF\x01\x01"), image[6:]...),
+		"of another order of bytes":        append([]byte("\x7fELF\x02\x02"), image[6:]...),
 	} {
-		if err := Patch(b); !errors.Is(err, errNoStage) {
+		if _, err := patched(b); !errors.Is(err, errNoStage) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

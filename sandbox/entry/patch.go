@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"slices"
 )
 
@@ -34,26 +35,73 @@ const (
 // errNoStage says that a file is no program that was linked with this package.
 var errNoStage = errors.New("not an ELF program of 64 bits with the stage that enters namespaces")
 
-// Patch makes the stage the entry point of a program that was linked with this package. It changes image.
-func Patch(image []byte) error {
-	le := binary.LittleEndian // both architectures that have a stage
-	at := bytes.Index(image, marker)
-	if at < 0 || len(image) < at+stageOffset || bytes.Contains(image[at+1:], marker) {
+// File is what Copy writes to: a file in memory, mostly.
+type File interface {
+	io.Writer
+	io.WriterAt
+}
+
+// Sizes in bytes of what Copy reads at once, and of the beginning of a program that has all its headers.
+const (
+	chunkSize = 256 << 10
+	headSize  = 4 << 10
+)
+
+// Copy writes a program that was linked with this package to a file that is empty, with the stage as its entry point.
+// It looks for the stage in what is in the processor's caches anyway: the start of a role waits for it.
+func Copy(to File, program io.Reader) error {
+	var head []byte
+	at, size, kept := int64(-1), int64(0), 0
+	buf := make([]byte, len(marker)-1+chunkSize) // what is kept of the last chunk, then a chunk
+	for {
+		n, err := io.ReadFull(program, buf[kept:kept+chunkSize])
+		if n == 0 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			return err
+		}
+		if _, err := to.Write(buf[kept : kept+n]); err != nil {
+			return err
+		}
+		if head == nil {
+			head = bytes.Clone(buf[:min(n, headSize)])
+		}
+		seen := buf[:kept+n]
+		if i := bytes.Index(seen, marker); i >= 0 {
+			if at >= 0 || bytes.Contains(seen[i+1:], marker) {
+				return errNoStage
+			}
+			at = size - int64(kept) + int64(i)
+		}
+		size += int64(n)
+		kept = copy(buf, seen[max(0, len(seen)-len(marker)+1):])
+	}
+	if at < 0 || size < at+stageOffset {
 		return errNoStage
 	}
-	headers, err := programHeaders(image)
+	return enterAt(to, head, uint64(at))
+}
+
+// enterAt makes the stage behind the marker at an offset the entry point of the program that is in a file.
+func enterAt(to io.WriterAt, head []byte, at uint64) error {
+	headers, err := programHeaders(head)
 	if err != nil {
 		return err
 	}
+	le := binary.LittleEndian // both architectures that have a stage
 	for _, p := range headers {
 		offset, vaddr, length := le.Uint64(p[phdrOffset:]), le.Uint64(p[phdrVaddr:]), le.Uint64(p[phdrFilesz:])
-		if le.Uint32(p) != ptLoad || uint64(at) < offset || uint64(at)-offset >= length {
+		if le.Uint32(p) != ptLoad || at < offset || at-offset >= length {
 			continue
 		}
-		here := uint64(at) - offset + vaddr
-		le.PutUint64(image[at+distanceOffset:], le.Uint64(image[ehdrEntry:])-here)
-		le.PutUint64(image[ehdrEntry:], here+stageOffset)
-		return nil
+		here := at - offset + vaddr
+		distance := le.AppendUint64(nil, le.Uint64(head[ehdrEntry:])-here)
+		if _, err := to.WriteAt(distance, int64(at+distanceOffset)); err != nil {
+			return err
+		}
+		_, err := to.WriteAt(le.AppendUint64(nil, here+stageOffset), ehdrEntry)
+		return err
 	}
 	return errNoStage
 }

@@ -2,5 +2,5 @@
 
 package entry
 
-// keep has nothing to keep: there is no stage for this architecture, and Patch says so.
+// keep has nothing to keep: there is no stage for this architecture, and Copy says so.
 func keep() bool { return false }
