@@ -151,8 +151,8 @@ func record(
 	}
 	defer r.Close()
 	if report && r.Bypassing > 0 {
-		fmt.Fprintf(os.Stderr, "%d connections bypass the interfaces since before this capture, and are not in it; later ones are\n",
-			r.Bypassing)
+		fmt.Fprintf(os.Stderr, "connections that bypass the interfaces since before this capture, and are not in it: %d; "+
+			"later ones are\n", r.Bypassing)
 	}
 	if report {
 		fmt.Fprintln(os.Stderr, "capturing")
@@ -186,9 +186,13 @@ func describe(s capture.Summary, o capture.Output) string {
 	case o.Path != "-":
 		where = fmt.Sprintf("%d files", len(s.Files))
 	}
-	return fmt.Sprintf("%d packets of %d interfaces in %s (%s); %d matched the filter of %d that passed, %d were lost",
-		s.Frames, s.Endpoints, where, units.BytesSize(float64(s.Bytes)), s.Counts.Accepted, s.Counts.Received,
-		s.Counts.Lost)
+	interfaces := "interfaces"
+	if s.Endpoints == 1 {
+		interfaces = "interface"
+	}
+	return fmt.Sprintf("%d packets of %d %s in %s (%s); %d matched the filter of %d that passed, %d were lost",
+		s.Frames, s.Endpoints, interfaces, where, units.BytesSize(float64(s.Bytes)), s.Counts.Accepted,
+		s.Counts.Received, s.Counts.Lost)
 }
 
 func listCaptures(ctx context.Context, cl *api.Client) error {
