@@ -152,8 +152,8 @@ func (b *Backend) settings() (*memberlist.Config, error) {
 	c.Delegate, c.Events = (*delegate)(b), (*delegate)(b)
 	c.Logger = log.New(b.log, "", 0)
 	c.Transport = b.config.Transport
-	if c.Transport == nil && b.config.Paths != nil {
-		if c.Transport, err = b.openPaths(c.Logger); err != nil {
+	if c.Transport == nil {
+		if c.Transport, err = b.listen(c.Logger); err != nil {
 			return nil, err
 		}
 	}
@@ -172,8 +172,8 @@ func (b *Backend) settings() (*memberlist.Config, error) {
 	return c, nil
 }
 
-// openPaths listens on sockets and paths. The port is what the sockets got.
-func (b *Backend) openPaths(logger *log.Logger) (memberlist.Transport, error) {
+// listen listens on sockets and paths. The port is what the sockets got.
+func (b *Backend) listen(logger *log.Logger) (memberlist.Transport, error) {
 	t, err := newTransport(b.config.Bind, b.config.Paths, logger)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/gossip/streams"
 )
 
 // Paths are other ways to hosts than this package's sockets: those that frames take, which lead through NATs. Package
@@ -35,16 +36,13 @@ type Paths interface {
 	Close() error
 }
 
-// maxStreams bounds the connections by paths that other hosts have made and that are not closed.
-const maxStreams = 256
-
-// transport is memberlist's sockets, and paths beside them.
+// transport is memberlist's sockets, with bounds, and paths beside them.
 type transport struct {
-	*memberlist.NetTransport
-	paths   Paths
+	*streams.Transport
+	paths   Paths // nil: there are none
 	packets chan *memberlist.Packet
-	streams chan struct{} // has a token for each connection
-	stop    chan struct{}
+	stop    chan struct{} // closed by Shutdown: nobody takes datagrams any more
+	drained chan struct{} // closed when nothing comes from the sockets any more
 	ended   sync.WaitGroup
 }
 
@@ -52,7 +50,7 @@ var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
 // newTransport listens on a port of an address, 0: any.
 func newTransport(bind netip.AddrPort, paths Paths, logger *log.Logger) (*transport, error) {
-	sockets, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+	sockets, err := streams.New(&memberlist.NetTransportConfig{
 		BindAddrs: []string{bind.Addr().String()}, BindPort: int(bind.Port()), Logger: logger,
 	})
 	if err != nil {
@@ -62,12 +60,14 @@ func newTransport(bind netip.AddrPort, paths Paths, logger *log.Logger) (*transp
 		return nil, err
 	}
 	t := &transport{
-		NetTransport: sockets, paths: paths, packets: make(chan *memberlist.Packet),
-		streams: make(chan struct{}, maxStreams), stop: make(chan struct{}),
+		Transport: sockets, paths: paths, packets: make(chan *memberlist.Packet),
+		stop: make(chan struct{}), drained: make(chan struct{}),
 	}
 	t.ended.Go(t.passOn)
-	t.ended.Go(t.readPackets)
-	t.ended.Go(t.acceptStreams)
+	if paths != nil {
+		t.ended.Go(t.readPackets)
+		t.ended.Go(t.acceptStreams)
+	}
 	return t, nil
 }
 
@@ -78,9 +78,9 @@ func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 func (t *transport) passOn() {
 	for {
 		select {
-		case <-t.stop:
+		case <-t.drained:
 			return
-		case p := <-t.NetTransport.PacketCh():
+		case p := <-t.Transport.PacketCh():
 			t.came(p)
 		}
 	}
@@ -112,40 +112,24 @@ type pathAddr overlay.HostID
 func (pathAddr) Network() string  { return "path" }
 func (a pathAddr) String() string { return overlay.HostID(a).Short() }
 
-// acceptStreams takes the connections that come by paths.
+// acceptStreams takes the connections that come by paths. Strangers have none, and take no share of theirs.
 func (t *transport) acceptStreams() {
+	bounds := streams.NewBounds()
 	for {
 		c, err := t.paths.Accept()
 		if err != nil {
 			return
 		}
-		select {
-		case t.streams <- struct{}{}:
-			if err := t.IngestStream(&stream{Conn: c, tokens: t.streams}); err != nil {
-				_ = c.Close()
-			}
-		default:
-			_ = c.Close()
-		}
+		t.Pass(c, bounds)
 	}
-}
-
-// stream gives its token back.
-type stream struct {
-	net.Conn
-	once   sync.Once
-	tokens chan struct{}
-}
-
-// Close implements net.Conn.
-func (s *stream) Close() error {
-	s.once.Do(func() { <-s.tokens })
-	return s.Conn.Close()
 }
 
 // by is the host that an address is reached at by a path. The name of one that is to be joined so is the host's id
 // alone.
 func (t *transport) by(a memberlist.Address) (overlay.HostID, bool) {
+	if t.paths == nil {
+		return "", false
+	}
 	if host, err := overlay.ParseHostID(a.Name); err == nil {
 		return host, true
 	}
@@ -158,7 +142,7 @@ func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 	if host, is := t.by(a); is {
 		return time.Now(), t.paths.WriteTo(b, host)
 	}
-	return t.NetTransport.WriteToAddress(b, a)
+	return t.Transport.WriteToAddress(b, a)
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
@@ -168,14 +152,17 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 		defer cancel()
 		return t.paths.Dial(ctx, host)
 	}
-	return t.NetTransport.DialAddressTimeout(a, timeout)
+	return t.Transport.DialAddressTimeout(a, timeout)
 }
 
 // Shutdown implements memberlist.Transport.
 func (t *transport) Shutdown() error {
-	err := t.NetTransport.Shutdown() // waits for its readers, and they for who takes what they have read
 	close(t.stop)
-	_ = t.paths.Close() // it has no error that anybody could do something about
+	err := t.Transport.Shutdown() // waits for its readers, and they for who takes what they have read
+	close(t.drained)
+	if t.paths != nil {
+		_ = t.paths.Close() // it has no error that anybody could do something about
+	}
 	t.ended.Wait()
 	return err
 }

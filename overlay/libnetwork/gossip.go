@@ -1,7 +1,9 @@
 package libnetwork
 
 import (
+	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -9,9 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
 
 	"github.com/usernet/usernet/internal/rate"
+	"github.com/usernet/usernet/overlay/gossip/streams"
 )
 
 // Docker's daemons tell each other by Serf where endpoints are (moby, libnetwork/drivers/overlay/ov_serf.go of
@@ -62,11 +66,21 @@ func newGossip(self netip.Addr, port int, name string, lookUp func(string, netip
 	cfg.MemberlistConfig.AdvertiseAddr, cfg.MemberlistConfig.AdvertisePort = self.String(), port
 	out := slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer()
 	cfg.LogOutput, cfg.MemberlistConfig.LogOutput = out, out
-	g.ended.Go(g.listen)
-	s, err := serf.Create(cfg)
+	t, err := streams.New(&memberlist.NetTransportConfig{
+		BindAddrs: []string{self.String()}, BindPort: port, Logger: stdlog.New(out, "", 0),
+	})
+	var s *serf.Serf
+	if err == nil {
+		cfg.MemberlistConfig.Transport = t
+		g.ended.Go(g.listen)
+		s, err = serf.Create(cfg)
+	}
 	if err != nil {
 		close(g.stop)
 		g.ended.Wait()
+		if t != nil {
+			err = errors.Join(err, t.Shutdown())
+		}
 		return nil, fmt.Errorf("the daemons' gossip comes in at port %d of TCP and UDP: %w", port, err)
 	}
 	g.serf = s
