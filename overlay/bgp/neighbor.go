@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/rate"
 )
 
 // Times of connecting.
@@ -17,6 +18,9 @@ const (
 	// does not mark the end of its routes.
 	endOfRIBWait = 60 * time.Second
 )
+
+// How often malformed UPDATEs are logged; all are counted. A neighbour sends as many as it likes.
+const faultsPerSecond, faultsAtOnce = 1, 10
 
 // neighbor is one with which there is a session, or will be.
 type neighbor struct {
@@ -30,6 +34,7 @@ type neighbor struct {
 	learned map[NLRI]learned
 	purge   *time.Timer // removes stale routes
 	full    bool        // that there are too many was said
+	faults  rate.Bucket // of what is said about malformed UPDATEs
 }
 
 // learned is a route of the neighbour.
@@ -49,6 +54,7 @@ func newNeighbor(s *Speaker, c Neighbor) *neighbor {
 		state:   State{Addr: c.Addr, ASN: c.ASN, Since: time.Now()},
 		learned: map[NLRI]learned{},
 	}
+	n.faults.PerSecond, n.faults.Burst = faultsPerSecond, faultsAtOnce
 	n.purge = time.AfterFunc(s.staleTime, func() { n.forget(time.Now()) })
 	n.purge.Stop()
 	return n
@@ -162,15 +168,12 @@ func (n *neighbor) forget(now time.Time) {
 
 // take notes what an UPDATE says.
 func (n *neighbor) take(u update) {
-	if u.fault != "" {
-		n.s.log.Warn("BGP routes count as withdrawn", "neighbor", n.cfg.Addr, "reason", u.fault,
-			"routes", len(u.withdrawn))
-	}
 	n.s.mu.Lock()
-	changed := false
+	changed, faulty := false, false
 	n.state.Ignored += uint64(u.passedOver)
 	if u.fault != "" {
 		n.state.Malformed++
+		faulty = n.faults.Allow(time.Now(), 1)
 	}
 	for _, nlri := range u.withdrawn {
 		if _, is := n.learned[nlri]; is {
@@ -182,7 +185,7 @@ func (n *neighbor) take(u update) {
 	for _, r := range u.reach {
 		if _, is := n.learned[r.NLRI]; !is && len(n.learned) >= MaxLearned {
 			n.state.Ignored++
-			full = !n.full
+			full = full || !n.full
 			n.full = true
 			continue
 		}
@@ -190,6 +193,10 @@ func (n *neighbor) take(u update) {
 		changed = true
 	}
 	n.s.mu.Unlock()
+	if faulty {
+		n.s.log.Warn("BGP routes count as withdrawn", "neighbor", n.cfg.Addr, "reason", u.fault,
+			"routes", len(u.withdrawn))
+	}
 	if full {
 		n.s.log.Warn("a BGP neighbour has more routes than are kept: the rest is not used", "neighbor", n.cfg.Addr,
 			"kept", MaxLearned)

@@ -1,12 +1,14 @@
 package bgp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -324,9 +326,12 @@ func TestSessionsEnd(t *testing.T) {
 
 // TestMoreRoutesThanAreKept are counted, and the others stay.
 func TestMoreRoutesThanAreKept(t *testing.T) {
-	r := newRouter(t)
-	s := r.speaker(time.Hour, nil)
-	n := s.neighbors[0]
+	var log bytes.Buffer
+	s := &Speaker{
+		cfg: Config{Changed: func() {}}, log: slog.New(slog.NewTextHandler(&log, nil)), staleTime: time.Hour,
+	}
+	n := newNeighbor(s, Neighbor{})
+	s.neighbors = []*neighbor{n}
 	many := update{reach: make([]Route, 0, MaxLearned+2)}
 	for i := range MaxLearned + 2 {
 		route := macRoute("")
@@ -334,9 +339,17 @@ func TestMoreRoutesThanAreKept(t *testing.T) {
 		many.reach = append(many.reach, route)
 	}
 	n.take(many)
-	n.take(update{fault: "x", withdrawn: []NLRI{many.reach[0].NLRI}})
-	if st := s.States()[0]; st.Learned != MaxLearned-1 || st.Ignored != 2 || st.Malformed != 1 {
+	for range 1000 {
+		n.take(update{fault: "x", withdrawn: []NLRI{many.reach[0].NLRI}})
+	}
+	if st := s.States()[0]; st.Learned != MaxLearned-1 || st.Ignored != 2 || st.Malformed != 1000 {
 		t.Errorf("%+v", st)
+	}
+	if lines := strings.Count(log.String(), "more routes than are kept"); lines != 1 {
+		t.Errorf("that there are too many is logged %d times", lines)
+	}
+	if lines := strings.Count(log.String(), "count as withdrawn"); lines == 0 || lines > 500 {
+		t.Errorf("1000 malformed messages at once are logged %d times", lines)
 	}
 }
 

@@ -81,6 +81,7 @@ func TestStrangersSendLittle(t *testing.T) {
 		c := dial()
 		go func() { _, _ = c.Write(make([]byte, maxBytesFromAddr+1)) }()
 		got := next(t, tr)
+		_ = got.SetDeadline(time.Now().Add(patience))
 		n, err := io.Copy(io.Discard, got)
 		_ = got.Close()
 		if !errors.Is(err, errTooMuch) || n > maxBytesFromAddr {
