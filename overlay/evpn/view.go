@@ -19,7 +19,7 @@ type view struct {
 // remoteMAC is a MAC with the claim that counts, and the addresses that come with it.
 type remoteMAC struct {
 	claim
-	addrs []netip.Addr
+	addrs []netip.Addr // entries puts them in order
 }
 
 // views sorts the routes by networks. The caller holds mu.
@@ -74,10 +74,13 @@ func (v *view) add(r bgp.Route) {
 	case old.claim != c:
 		return
 	}
-	if e.IP.IsValid() && !slices.Contains(old.addrs, e.IP) {
+	if e.IP.IsValid() {
 		old.addrs = append(old.addrs, e.IP)
 	}
 }
+
+// maxAddrs is how many addresses of a MAC are taken: they are looked through for each of its frames.
+const maxAddrs = 256
 
 // claim is the best one of the others for a MAC, or nil.
 func (v *view) claim(mac overlay.MAC) *claim {
@@ -93,7 +96,9 @@ func (v *view) entries() []fabric.ForeignEntry {
 	list := make([]fabric.ForeignEntry, 0, len(v.macs))
 	for mac, r := range v.macs {
 		slices.SortFunc(r.addrs, netip.Addr.Compare)
-		list = append(list, fabric.ForeignEntry{MAC: mac, Addrs: r.addrs, Peer: netip.AddrPortFrom(r.at, 0)})
+		r.addrs = slices.Compact(r.addrs) // several routers tell of one
+		addrs := r.addrs[:min(len(r.addrs), maxAddrs)]
+		list = append(list, fabric.ForeignEntry{MAC: mac, Addrs: addrs, Peer: netip.AddrPortFrom(r.at, 0)})
 	}
 	slices.SortFunc(list, func(a, b fabric.ForeignEntry) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return list
