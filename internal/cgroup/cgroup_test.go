@@ -32,7 +32,8 @@ func fakeMachine(t *testing.T, path string) machine {
 		for name, text := range map[string]string{
 			"cgroup.procs": "", "cgroup.subtree_control": "", "cgroup.controllers": "cpuset cpu io memory pids\n",
 			"cgroup.kill": "", "memory.max": "max\n", "memory.swap.max": "max\n", "cpu.max": "max 100000\n",
-			"pids.max": "max\n", "memory.current": "4096\n", "memory.stat": "anon 1024\ninactive_file 512\n",
+			"pids.max": "max\n", "cgroup.max.depth": "max\n", "cgroup.max.descendants": "max\n",
+			"memory.current": "4096\n", "memory.stat": "anon 1024\ninactive_file 512\n",
 			"memory.events": "low 0\noom 3\noom_kill 2\n", "pids.current": "5\n",
 			"cpu.stat": "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 4\nnr_throttled 3\nthrottled_usec 7\n",
 		} {
@@ -160,6 +161,8 @@ func TestLimitsAreWrittenAboveTheContainersOwnCgroup(t *testing.T) {
 	has(t, "50000 100000", g.Dir(), "cpu.max")
 	has(t, "20", g.Dir(), "pids.max")
 	has(t, "max\n", g.Inside(), "memory.max")
+	has(t, "32", g.Dir(), "cgroup.max.depth")
+	has(t, "4096", g.Dir(), "cgroup.max.descendants")
 	for _, test := range []struct {
 		limits       Limits
 		file, wanted string
@@ -240,6 +243,20 @@ func TestRemove(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+	// The container makes some whose path is longer than a path can be.
+	at := filepath.Join(tree.Root(), "container-a/inside")
+	name := strings.Repeat("x", 255)
+	for range maxDepth {
+		fd, err := unix.Open(at, unix.O_PATH, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		if err := unix.Mkdirat(fd, name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		at = fmt.Sprintf("/proc/self/fd/%d/%s", fd, name)
 	}
 	if err := tree.Sweep(context.Background(), func(id string) bool { return id == "b" }); err != nil {
 		t.Error(err)

@@ -45,11 +45,32 @@ func (t *Tree) Make(id string, l Limits) (*Group, error) {
 			return nil, fmt.Errorf("cgroup of the container: %w", err)
 		}
 	}
-	if err := g.Set(l); err != nil {
+	err := g.bound()
+	if err == nil {
+		err = g.Set(l)
+	}
+	if err != nil {
 		_ = errors.Join(os.Remove(g.Inside()), os.Remove(g.dir)) // what it was made for has failed already
 		return nil, err
 	}
 	return g, nil
+}
+
+// Cgroups that a container may make in its own, as systemd does: each costs the kernel memory, and its removal time.
+const (
+	maxDepth       = 32
+	maxDescendants = 4096
+)
+
+// bound writes these.
+func (g *Group) bound() error {
+	for file, n := range map[string]int{"cgroup.max.depth": maxDepth, "cgroup.max.descendants": maxDescendants} {
+		err := writeFile(filepath.Join(g.dir, file), strconv.Itoa(n))
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // Linux 4.14
+			return fmt.Errorf("cgroup of the container: %w", err)
+		}
+	}
+	return nil
 }
 
 // Missing are the controllers that the limits need and the tree does not have.
@@ -162,24 +183,33 @@ func (g *Group) Remove(ctx context.Context) error {
 	}
 }
 
-// removeAll removes a cgroup with those in it, of which the container may have made some. Files go with their cgroup.
-func removeAll(dir string) error {
-	entries, err := os.ReadDir(dir)
+// removeAll removes a cgroup with those in it, of which the container may have made some: by descriptors, as the path of
+// one may be longer than a path can be. Files go with their cgroup.
+func removeAll(dir string) error { return removeAt(unix.AT_FDCWD, dir) }
+
+func removeAt(parent int, name string) error {
+	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			if err := removeAll(filepath.Join(dir, e.Name())); err != nil {
+			if err := removeAt(fd, e.Name()); err != nil {
 				return err
 			}
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return &os.PathError{Op: "rmdir", Path: name, Err: err}
 	}
 	return nil
 }
