@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +18,8 @@ import (
 const (
 	maxNeighbourRules = 64 // one bit each in an identity's masks
 	maxTerms          = 8  // of one selector
+	// maxTerm is the length of a term in bytes: other hosts of a cluster take none that is longer.
+	maxTerm = 255
 )
 
 // Selector names containers of a network by what holds for them: all of its terms. A term is KEY=VALUE of a label,
@@ -32,6 +36,9 @@ func parseSelector(s string) (Selector, error) {
 		return nil, fmt.Errorf("%q has %d terms: %d are possible", s, len(terms), maxTerms)
 	}
 	for _, t := range terms {
+		if len(t) > maxTerm {
+			return nil, fmt.Errorf("%.40q... has %d bytes: %d are possible", t, len(t), maxTerm)
+		}
 		if key, _, is := strings.Cut(t, "="); !is || key == "" {
 			return nil, fmt.Errorf("%q: give * for all containers, or LABEL=VALUE, name=NAME or network=NAME, "+
 				"with commas between", s)
@@ -82,6 +89,9 @@ func ParseNeighbourRules(text string) (*NeighbourRules, error) {
 		line = strings.Join(strings.Fields(line), " ")
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
+		}
+		if !utf8.ValidString(line) || strings.ContainsFunc(line, unicode.IsControl) {
+			return nil, fmt.Errorf("policy rule %q: control characters, or bytes that are not UTF-8", line)
 		}
 		lines = append(lines, line)
 		if err := p.add(line); err != nil {

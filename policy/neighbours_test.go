@@ -144,6 +144,7 @@ func TestNeighbourRulesThatAreNone(t *testing.T) {
 	for _, s := range []string{
 		"default maybe", "permit * -> *", "allow *", "allow * *", "allow a -> b", "allow * -> b=c:0",
 		"allow * -> b=c:9-8", "allow * -> */sctp", "allow * -> *:1/icmp", "allow =x -> *", "allow * -> *:x",
+		"allow a=\x1b[2J -> *", "allow a=\xff -> *", "allow a=" + strings.Repeat("b", maxTerm-1) + " -> *",
 		strings.Repeat("allow * -> *;", maxNeighbourRules+1), "allow a=b,a=b,a=b,a=b,a=b,a=b,a=b,a=b,a=b -> *"} {
 		if r, err := ParseNeighbourRules(s); err == nil {
 			t.Errorf("%q is read as %q", s, r)

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -26,7 +28,11 @@ func networkPolicy() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if p := n.Options["usernet.policy"]; p != "" {
+				p := n.Options["usernet.policy"]
+				if strings.ContainsFunc(p, unicode.IsControl) {
+					p = strconv.Quote(p) // another host's, which is not to give orders to the terminal
+				}
+				if p != "" {
 					fmt.Println(strings.ReplaceAll(p, "; ", "\n"))
 				}
 				return nil
