@@ -183,8 +183,8 @@ func (g *Group) Remove(ctx context.Context) error {
 	}
 }
 
-// removeAll removes a cgroup with those in it, of which the container may have made some: by descriptors, as the path of
-// one may be longer than a path can be. Files go with their cgroup.
+// removeAll removes a cgroup with those in it, of which the container may have made some: by descriptors, as the path
+// of one may be longer than a path can be. Files go with their cgroup.
 func removeAll(dir string) error { return removeAt(unix.AT_FDCWD, dir) }
 
 func removeAt(parent int, name string) error {
