@@ -62,7 +62,7 @@ func (d *Daemon) importNetworks(whole bool) {
 		return
 	}
 	for _, n := range d.model.Networks() {
-		if n.Driver != network.DriverOverlay || have[n.ID] {
+		if !n.SpansHosts() || have[n.ID] {
 			continue
 		}
 		if n.InUse(d.model.Containers()) {
@@ -147,7 +147,7 @@ const elsewhereMark = "@"
 // nameElsewhere has the table of names know the containers that other hosts have on a network.
 func (d *Daemon) nameElsewhere(id string) {
 	n := d.networkByID(id)
-	if d.member == nil || n == nil || n.Driver != network.DriverOverlay {
+	if d.member == nil || n == nil || !n.SpansHosts() {
 		return
 	}
 	if b := d.bridge(id); b != nil {
@@ -187,7 +187,7 @@ func (d *Daemon) tellMembers(id string) {
 	for _, e := range c.Endpoints {
 		n := d.networkByID(e.NetworkID)
 		addrs := endpointAddrs(e)
-		if n == nil || n.Driver != network.DriverOverlay || len(addrs) == 0 {
+		if n == nil || !n.SpansHosts() || len(addrs) == 0 {
 			continue
 		}
 		others := slices.DeleteFunc(
@@ -216,7 +216,7 @@ func (d *Daemon) ContainersElsewhere(networkID string) []*network.Container {
 		return nil
 	}
 	n := d.networkByID(networkID)
-	if n == nil || n.Driver != network.DriverOverlay {
+	if n == nil || !n.SpansHosts() {
 		return nil
 	}
 	var list []*network.Container
@@ -340,7 +340,7 @@ func (d *Daemon) runExposing() {
 		return
 	}
 	for _, n := range d.model.Networks() {
-		if n.Driver != network.DriverOverlay || n.Internal {
+		if !n.SpansHosts() || n.Internal {
 			continue
 		}
 		if _, err := d.bridgeFor(n); err != nil {

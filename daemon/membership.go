@@ -88,7 +88,7 @@ func (d *Daemon) adoptAddresses() {
 	}
 	for _, c := range d.model.Containers() {
 		for _, e := range c.Endpoints {
-			if n := d.networkByID(e.NetworkID); n != nil && n.Driver == network.DriverOverlay {
+			if n := d.networkByID(e.NetworkID); n != nil && n.SpansHosts() {
 				for _, a := range endpointAddrs(e) {
 					d.member.Adopt(n.ID, a, e.ID)
 				}

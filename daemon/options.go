@@ -56,7 +56,7 @@ func (d *Daemon) changeOptions(ref string, change map[string]string) error {
 	if err := d.checkOptions(&changed); err != nil {
 		return err
 	}
-	if n.Driver == network.DriverOverlay {
+	if n.SpansHosts() {
 		u, is := d.member.(optionUpdater)
 		if !is {
 			return errdefs.Forbidden("the options of network %s are not this host's to change", n.Name)

@@ -84,7 +84,7 @@ func (d *Daemon) updatePolicy(b *bridge) {
 // membersOf says what holds for who has which address on a network, on all hosts.
 func (d *Daemon) membersOf(n *network.Network) map[netip.Addr][]string {
 	members := map[netip.Addr][]string{}
-	if d.member != nil && n.Driver == network.DriverOverlay {
+	if d.member != nil && n.SpansHosts() {
 		for _, e := range d.member.Elsewhere(n.ID) {
 			holds := append([]string{"name=" + e.Name}, e.Tags...)
 			for _, a := range append(e.Addrs, vswitch.LinkLocal(e.MAC[:])) {

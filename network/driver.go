@@ -77,6 +77,9 @@ func (n *Network) HasInterfaces() bool { return n.driver().Interfaces }
 // IsDirect says whether endpoints of the network are stations of a physical network.
 func (n *Network) IsDirect() bool { return n.driver().Direct }
 
+// SpansHosts says whether the network is one of all machines of a cluster.
+func (n *Network) SpansHosts() bool { return n.driver().Scope == ScopeGlobal }
+
 // IsHost says whether the network is the host's own network namespace.
 func (n *Network) IsHost() bool { return n.driver().HostNamespace }
 

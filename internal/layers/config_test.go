@@ -110,12 +110,10 @@ func (u *uses) look(dir string, file *ast.File) (fields []field) {
 	return fields
 }
 
-// TestSettingsAreReadAndSet holds that what configures something has no field that its package does not read, or that
-// only tests set. It goes by names, so that it finds most of them, not all.
-func TestSettingsAreReadAndSet(t *testing.T) {
+// eachFile calls f for all files that are no tests, with their directories.
+func eachFile(t *testing.T, f func(dir string, file *ast.File, set *token.FileSet)) {
+	t.Helper()
 	root := filepath.Join("..", "..")
-	u := &uses{read: map[[2]string]bool{}, set: map[[3]string]bool{}, whole: map[[2]string]bool{}}
-	var all []field
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -126,17 +124,26 @@ func TestSettingsAreReadAndSet(t *testing.T) {
 		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
 		dir, _ := filepath.Rel(root, filepath.Dir(path))
-		all = append(all, u.look(dir, file)...)
+		f(dir, file, set)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestSettingsAreReadAndSet holds that what configures something has no field that its package does not read, or that
+// only tests set. It goes by names, so that it finds most of them, not all.
+func TestSettingsAreReadAndSet(t *testing.T) {
+	u := &uses{read: map[[2]string]bool{}, set: map[[3]string]bool{}, whole: map[[2]string]bool{}}
+	var all []field
+	eachFile(t, func(dir string, file *ast.File, _ *token.FileSet) { all = append(all, u.look(dir, file)...) })
 	if len(all) < 100 {
 		t.Errorf("only %d fields were found: this test reads the wrong tree", len(all))
 	}
@@ -149,4 +156,32 @@ func TestSettingsAreReadAndSet(t *testing.T) {
 			t.Errorf("%s: nothing but tests sets %s.%s", f.dir, f.typ, f.name)
 		}
 	}
+}
+
+// TestDriversAreNotCompared holds that nothing but the model asks for a network's driver by its name: a further driver
+// is a line in network.Drivers, whose fields say what its networks are like.
+func TestDriversAreNotCompared(t *testing.T) {
+	name := func(e ast.Expr) bool {
+		s, ok := e.(*ast.SelectorExpr)
+		if !ok {
+			return false
+		}
+		x, ok := s.X.(*ast.Ident)
+		return ok && x.Name == "network" && strings.HasPrefix(s.Sel.Name, "Driver") && s.Sel.Name != "Drivers"
+	}
+	eachFile(t, func(_ string, file *ast.File, set *token.FileSet) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.BinaryExpr:
+				if (n.Op == token.EQL || n.Op == token.NEQ) && (name(n.X) || name(n.Y)) {
+					t.Errorf("%s compares a driver's name", set.Position(n.Pos()))
+				}
+			case *ast.CaseClause:
+				if slices.ContainsFunc(n.List, name) {
+					t.Errorf("%s compares a driver's name", set.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	})
 }

@@ -3,5 +3,6 @@
 //   - A package of a lower layer never imports one of a higher, so that each can be read, tested and used without what
 //     stands above it. docs/architecture.md draws the layers.
 //   - What configures something has no field that its package does not read, or that only tests set.
+//   - Nothing but the model compares names of networks' drivers.
 //   - Lines have 120 columns at most, in the folders that are listed for it.
 package layers

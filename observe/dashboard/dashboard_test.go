@@ -36,7 +36,7 @@ func (m many) Sample(context.Context) (*api.Sample, error) {
 
 func (many) NetworkRecords(context.Context) (list []*network.Network, err error) {
 	for i := range 1000 {
-		list = append(list, &network.Network{Name: fmt.Sprint("net", i)})
+		list = append(list, &network.Network{Name: fmt.Sprint("net", i), Driver: network.DriverBridge})
 	}
 	return append(list, &network.Network{Name: "host", Driver: network.DriverHost}), nil
 }

@@ -133,7 +133,7 @@ func (v *viewer) make(networks []*network.Network, containers []*network.Contain
 	r := rates.Of(v.before, v.now)
 	out := &view{Time: v.now.Time, Left: map[string]int{}}
 	for _, n := range networks {
-		if n.ConfigOnly || n.Driver == network.DriverHost || n.Driver == network.DriverNull {
+		if n.ConfigOnly || !n.HasInterfaces() {
 			continue // nobody is connected to these
 		}
 		one := networkView{Name: n.Name, Driver: n.Driver, Internal: n.Internal, Subnets: []netip.Prefix{}}

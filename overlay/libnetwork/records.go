@@ -81,6 +81,9 @@ func (r overlayRecord) subnet(p netip.Prefix) int {
 // errRecord says that a record is not as the daemons write it.
 var errRecord = errors.New("it is not as Docker's daemons write it")
 
+// overlayType is what Docker calls networks between hosts.
+const overlayType = "overlay"
+
 // errNotOurs says that a network is none that can span to this host.
 var errNotOurs = errors.New("it is no network between hosts")
 
@@ -91,7 +94,7 @@ func decodeNetwork(text, driver []byte) (*network.Network, error) {
 		return nil, fmt.Errorf("%w: %w", errRecord, err)
 	}
 	switch {
-	case r.NetworkType != network.DriverOverlay || r.Scope != string(network.ScopeGlobal) || r.InDelete || r.ConfigOnly:
+	case r.NetworkType != overlayType || r.Scope != string(network.ScopeGlobal) || r.InDelete || r.ConfigOnly:
 		return nil, errNotOurs
 	case !isID(r.ID) || r.Name == "" || len(r.Name) > maxName:
 		return nil, fmt.Errorf("%w: network %.80q with id %.80q", errRecord, r.Name, r.ID)

@@ -19,6 +19,13 @@ type Networks interface {
 	NetworkCreate(ctx context.Context, spec network.NetworkSpec) (api.CreatedNetwork, error)
 }
 
+// HasInterfaces says whether endpoints of one of the daemon's networks are interfaces. Those of a driver that this
+// program does not know are taken for such.
+func HasInterfaces(n dockernet.Inspect) bool {
+	d, known := network.DriverOf(n.Driver)
+	return d.Interfaces || !known
+}
+
 // EnsureNetwork returns the network of a name. Where there is none, it makes the one that spec returns, which is given
 // the daemon's words for that. Two calls may make it at once.
 func EnsureNetwork(

@@ -60,3 +60,16 @@ func TestANetworkIsMadeWhereItIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// TestNetworksWithInterfaces: drivers of a newer daemon may have them.
+func TestNetworksWithInterfaces(t *testing.T) {
+	for driver, want := range map[string]bool{
+		"bridge": true, "macvlan": true, "host": false, "null": false, "new": true,
+	} {
+		var n dockernet.Inspect
+		n.Driver = driver
+		if got := HasInterfaces(n); got != want {
+			t.Errorf("%s: %v, want %v", driver, got, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
 )
 
 // config is the plugin's part of a network configuration, as it comes on standard input.
@@ -175,7 +176,7 @@ func (c *config) networkSpec() (network.NetworkSpec, error) {
 // fits says why a network that is there is not the one that the configuration describes.
 func (c *config) fits(n dockernet.Inspect) error {
 	switch {
-	case n.Driver == network.DriverHost || n.Driver == network.DriverNull:
+	case !client.HasInterfaces(n):
 		return invalid(types.ErrInvalidNetworkConfig, "network %s: nothing can be attached to it: name another", n.Name)
 	case c.Internal && !n.Internal:
 		return invalid(types.ErrInvalidNetworkConfig, "usernet has a network %s already, and it is not internal: "+

@@ -112,7 +112,7 @@ func (p *Plugin) named(ctx context.Context, d daemon, spec network.NetworkSpec, 
 				"--ipam-opt network=%s as well", n.Name, pool.Subnet, n.Name)
 		}
 	}
-	if spec.Driver == network.DriverOverlay && n.Driver != spec.Driver {
+	if kind, _ := network.DriverOf(spec.Driver); kind.Scope == network.ScopeGlobal && n.Driver != spec.Driver {
 		return netRef{}, fmt.Errorf("network %s of usernet is of the driver %s: give -d usernet", n.Name, n.Driver)
 	}
 	if spec.Internal && !n.Internal {

@@ -221,7 +221,7 @@ var nothing = map[string]any{}
 // routes are the calls of both protocols.
 func (p *Plugin) routes(driver string) map[string]route {
 	scope := map[string]string{"Scope": "local", "ConnectivityScope": "local"}
-	if driver == network.DriverOverlay {
+	if kind, _ := network.DriverOf(driver); kind.Scope == network.ScopeGlobal {
 		scope["ConnectivityScope"] = "global"
 	}
 	return map[string]route{

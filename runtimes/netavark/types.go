@@ -11,6 +11,7 @@ import (
 	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
 )
 
 // apiVersion is that of the plugin protocol.
@@ -102,7 +103,7 @@ func (n podmanNetwork) check() error {
 
 // fits says why a network of the daemon's that is there is not the one that Podman describes.
 func (n podmanNetwork) fits(have dockernet.Inspect) error {
-	if have.Driver == network.DriverHost || have.Driver == network.DriverNull {
+	if !client.HasInterfaces(have) {
 		return fmt.Errorf("network %s: nothing can be attached to it: name another", n.ours())
 	}
 	if n.Internal && !have.Internal {
