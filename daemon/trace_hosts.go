@@ -53,7 +53,7 @@ func (t *trace) pathTo(id string) (name string, path api.ClusterHost) {
 
 // behindHost says what becomes of packets to a subnet that another host has exposed; false: the destination is in none.
 func (t *trace) behindHost(n *network.Network, policy string) bool {
-	if t.d.cluster == nil || n == nil || n.Driver != network.DriverOverlay {
+	if t.d.cluster == nil || n == nil || !n.SpansHosts() {
 		return false
 	}
 	r, is := t.d.cluster.RouteTo(t.dst.Addr())
