@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"path/filepath"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -51,22 +52,53 @@ func (d *Daemon) watchMemory(g *cgroup.Group) {
 
 // followMemory notes the processes that the kernel kills for lack of memory, when it does, until the watcher is closed.
 func (d *Daemon) followMemory() {
-	errs := d.oom.Errors
+	d.wg.Go(func() {
+		for err := range d.oom.Errors {
+			d.log.Debug("watching the memory of containers", "error", err)
+		}
+	})
+	noteWrites(d.oom.Events, oomEvery, d.noteOOM)
+}
+
+// oomEvery is how often what is killed in a container is noted: a container may have 100 processes killed in a second,
+// and each time is a record of the store, a line of the log and an event.
+const oomEvery = time.Second
+
+// noteWrites calls note with the id of a container whose file of events was written to, at once and then again after
+// every where it was written to meanwhile, until events is closed.
+func noteWrites(events <-chan fsnotify.Event, every time.Duration, note func(id string)) {
+	again := map[string]bool{} // those that were noted lately: whether there was more
+	var over <-chan time.Time  // nil: there are none
 	for {
 		select {
-		case e, ok := <-d.oom.Events:
+		case e, ok := <-events:
 			if !ok {
 				return
 			}
-			if id, ok := cgroup.ContainerOf(filepath.Dir(e.Name)); ok && e.Has(fsnotify.Write) {
-				d.noteOOM(id)
-			}
-		case err, ok := <-errs:
-			if !ok {
-				errs = nil // Events is closed as well
+			id, ok := cgroup.ContainerOf(filepath.Dir(e.Name))
+			if !ok || !e.Has(fsnotify.Write) {
 				continue
 			}
-			d.log.Debug("watching the memory of containers", "error", err)
+			if _, lately := again[id]; lately {
+				again[id] = true
+				continue
+			}
+			note(id)
+			again[id] = false
+			if over == nil {
+				over = time.After(every)
+			}
+		case <-over:
+			over = nil
+			for id, more := range again {
+				if !more {
+					delete(again, id)
+					continue
+				}
+				note(id)
+				again[id] = false
+				over = time.After(every)
+			}
 		}
 	}
 }
@@ -96,12 +128,14 @@ func (d *Daemon) noteOOM(id string) {
 			break
 		}
 	}
-	c, err = d.model.UpdateContainer(id, func(c *network.Container) error {
-		c.OOMKilled = true
-		return nil
-	})
-	if err != nil {
-		return
+	if !c.OOMKilled {
+		c, err = d.model.UpdateContainer(id, func(c *network.Container) error {
+			c.OOMKilled = true
+			return nil
+		})
+		if err != nil {
+			return
+		}
 	}
 	d.containerEvent("oom", c, nil)
 	d.log.Warn("the kernel has killed processes of a container that had no memory left", "container", c.Name,
