@@ -12,7 +12,7 @@ import (
 
 // confinement is what the process has given up.
 type confinement struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the rest
 	inForce  []string
 	warnings []string
 }

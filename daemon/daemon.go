@@ -133,7 +133,7 @@ type Daemon struct {
 	ask sync.Once
 	wg  sync.WaitGroup // watches and TAP readers
 
-	mu       sync.Mutex
+	mu       sync.Mutex             // guards the rest
 	bridges  map[string]*bridgeSlot // by network id
 	runtimes map[string]*containerRuntime
 	idle     *time.Timer // runs while no container does; nil where ExitWhenIdle is zero

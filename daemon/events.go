@@ -15,7 +15,7 @@ const keptEvents = 256
 
 // eventLog keeps the latest events and wakes those who wait for more.
 type eventLog struct {
-	mu     sync.Mutex
+	mu     sync.Mutex    // guards the rest
 	recent []api.Event   // oldest first, at most keptEvents
 	first  uint64        // number of recent[0]
 	wake   chan struct{} // closed and replaced at each event

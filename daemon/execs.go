@@ -26,7 +26,7 @@ const (
 
 // execs are the commands that were asked for.
 type execs struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // guards the rest
 	byID map[string]*execution
 }
 

@@ -31,7 +31,7 @@ const maxServers = 3
 
 // health remembers which servers do not answer.
 type health struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // guards the rest
 	dead map[upstream]failure
 }
 

@@ -28,7 +28,7 @@ type Question struct {
 
 // recent has the latest questions, in a ring.
 type recent struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // guards the rest
 	ring [keptQuestions]keptQuestion
 	next int // where the next one goes
 	full bool

@@ -20,7 +20,7 @@ type transport struct {
 	roots     *tls.Config // what certificates are checked with
 	abilities *abilities
 
-	mu   sync.Mutex
+	mu   sync.Mutex            // guards the rest
 	idle map[upstream]idleConn // TLS connections for the next query
 }
 

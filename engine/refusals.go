@@ -27,7 +27,7 @@ type Refusal struct {
 
 // refusals has the latest ones of a network. The zero value is empty.
 type refusals struct {
-	mu sync.Mutex
+	mu sync.Mutex                    // guards the rest
 	by map[string]*containerRefusals // by the container's id
 }
 

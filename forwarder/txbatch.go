@@ -40,7 +40,7 @@ type pendingFlush interface{ flush() }
 
 // flushList is the batches that wait for Flush.
 type flushList struct {
-	mu          sync.Mutex
+	mu          sync.Mutex // guards the rest
 	list, spare []pendingFlush
 }
 

@@ -68,7 +68,7 @@ type Gateway struct {
 
 	// served is where ListenUDP listens; copied on change, under neighborMu.
 	served     atomic.Pointer[map[netip.AddrPort]struct{}]
-	neighborMu sync.RWMutex
+	neighborMu sync.RWMutex // guards neighbors, and changes of served
 	neighbors  map[netip.Addr][6]byte
 
 	syns *pendingSYNs

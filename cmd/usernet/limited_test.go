@@ -54,7 +54,7 @@ func TestStreamsAreForTheMonitor(t *testing.T) {
 	liar := *j
 	liar.Secret = newSecret()
 	if got := liar.meetAttendant(); got != nil {
-		t.Error("streams for one that does not know the secret")
+		t.Fatal("streams for one that does not know the secret")
 	}
 	monitor := j.meetAttendant()
 	if monitor == nil {
