@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/usernet/usernet/internal/rate"
 	"github.com/usernet/usernet/overlay/uplink/routers"
 	vswitch "github.com/usernet/usernet/switch"
 )
@@ -82,24 +83,41 @@ func (l *Link) followRouters(tell func(routers.View)) {
 	})
 	gateway := l.engine.GatewayMAC()
 	_, _ = l.device.solicit(ctx, l.vlan, gateway) // where nobody answers, routers advertise by themselves
-	t := l.device.table(l.vlan)
+	followTable(l.device.table(l.vlan), l.stopped, tellEvery, tell)
+}
+
+// tellEvery is how often it is told what routers announce, on average, where that changes all the time: routers leave
+// three seconds between two advertisements (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS), and whoever is on the link may
+// send others. Each time is work for all containers there, and a line of the log. tellAtOnce is how often in a row.
+const (
+	tellEvery  = 3 * time.Second
+	tellAtOnce = 5
+)
+
+// followTable tells what a table has, each time that it is something else, until stopped is closed.
+func followTable(t *routers.Table, stopped <-chan struct{}, every time.Duration, tell func(routers.View)) {
+	pace := rate.Bucket{PerSecond: 1 / every.Seconds(), Burst: tellAtOnce}
 	var last routers.View
 	for {
-		v, changed := t.View(time.Now())
-		if !v.Equal(&last) {
-			last = v
-			tell(v)
-		}
-		var over <-chan time.Time
-		timer := time.NewTimer(time.Hour)
+		now := time.Now()
+		v, changed := t.View(now)
+		wait := time.Hour
 		if !v.Until.IsZero() {
-			timer.Reset(time.Until(v.Until) + time.Millisecond)
+			wait = time.Until(v.Until) + time.Millisecond
 		}
-		over = timer.C
+		if !v.Equal(&last) {
+			if pace.Allow(now, 1) {
+				last = v
+				tell(v)
+			} else {
+				wait, changed = every, nil // what it is then counts
+			}
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-changed:
-		case <-over:
-		case <-l.stopped:
+		case <-timer.C:
+		case <-stopped:
 			timer.Stop()
 			return
 		}
