@@ -79,7 +79,11 @@ func (t *trace) crosses(a *engine.Attachment, mac net.HardwareAddr, whose string
 	}
 	text := fmt.Sprintf("%s drops it (%s)", on, d.Reason)
 	remedy := "see `usernet network inspect --verbose " + a.Network().Name() + "`"
-	if d.Reason == "isolated" {
+	switch {
+	case d.Rule != "":
+		text = fmt.Sprintf("the policy of %s lets no packet pass to %s: %s", on, whose, d.Rule)
+		remedy = "usernet network policy " + a.Network().Name() + " RULE...: it shows and changes the rules"
+	case d.Reason == "isolated":
 		text = fmt.Sprintf("%s keeps its containers apart, and no link opens this port of %s", on, whose)
 		remedy = "--link on the default bridge, a port that the other container exposes; or another network without isolation"
 	}
@@ -95,7 +99,7 @@ func (t *trace) toNeighbor(a, to *engine.Attachment, mac net.HardwareAddr) {
 	}
 	if t.crosses(a, mac, kind+to.Name()) {
 		t.end("peer", api.TracePasses, "the frame is written to "+way+to.Name()+
-			": no gateway and no policy is on the way; whether something listens is its own matter", "")
+			": no gateway and no egress policy is on the way; whether something listens is its own matter", "")
 	}
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"net"
@@ -79,6 +80,11 @@ func (a *Attachment) Deliver(to net.HardwareAddr, src netip.Addr, proto uint8, d
 		d.Reason = why.String()
 		return d
 	}
+	if rules := a.n.neighbours.Load(); rules != nil && !bytes.Equal(to, a.n.cfg.MAC) {
+		if err := rules.Opening(netip.AddrPortFrom(src, explainPort), dst, proto); err != nil {
+			return Delivery{Reason: vswitch.DropPolicy.String(), Rule: err.Error()}
+		}
+	}
 	d.To, _ = port.Owner().(*Attachment)
 	return d
 }
@@ -87,6 +93,7 @@ func (a *Attachment) Deliver(to net.HardwareAddr, src netip.Addr, proto uint8, d
 type Delivery struct {
 	Passes bool
 	Reason string      // why it is dropped
+	Rule   string      // the network's, where that is why
 	To     *Attachment // who gets it; nil: the gateway, or another host
 }
 

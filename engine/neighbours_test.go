@@ -23,11 +23,19 @@ func TestDeniedPacketsDoNotPassInDisguise(t *testing.T) {
 	p.SetMembers(map[netip.Addr][]string{bAddr: {"name=pipe"}})
 	n.SetNeighbours(p)
 	station := NewPipe(16)
+	cAddr := netip.MustParseAddr("10.9.0.4")
+	from, _ := attachPipe(t, n, cAddr)
 	uplink := vswitch.PortConfig{Name: "uplink", MAC: macOf(aAddr), Role: vswitch.Uplink}
 	if _, err := n.AttachTrunk(uplink, station); err != nil {
 		t.Fatal(err)
 	}
-	_, b := attachPipe(t, n, bAddr)
+	to, b := attachPipe(t, n, bAddr)
+	for port, passes := range map[uint16]bool{22: false, 80: true} { // and trace says so
+		d := from.Deliver(macOf(bAddr), cAddr, 6, netip.AddrPortFrom(bAddr, port))
+		if d.Passes != passes || passes && d.To != to || !passes && (d.Reason != "policy" || d.Rule != rules.String()) {
+			t.Errorf("to port %d: %+v", port, d)
+		}
+	}
 
 	syn := func(port uint16) []byte {
 		s := make([]byte, 20)

@@ -298,6 +298,20 @@ func (n *Neighbours) Decide(p *Packet) error {
 	return err
 }
 
+// Opening is Decide for a packet that begins something, of which nothing is remembered.
+func (n *Neighbours) Opening(src, dst netip.AddrPort, proto uint8) error {
+	who := *n.who.Load()
+	from, is := who[src.Addr()]
+	if !is {
+		from = n.other
+	}
+	to, is := who[dst.Addr()]
+	if !is {
+		to = n.other
+	}
+	return n.decide(from, to, proto, dst.Port())
+}
+
 // decide is the first rule about who sends to whom.
 func (n *Neighbours) decide(src, dst identity, proto uint8, port uint16) error {
 	about := src.from & dst.to
