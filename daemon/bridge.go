@@ -35,7 +35,7 @@ func (d *Daemon) newBridge(n *network.Network) (*bridge, error) {
 	b := &bridge{Network: e, record: n, unwatch: d.watchdog.Watch(e.Locks()...)}
 	b.leave = d.captures.join(b)
 	d.updatePolicy(b)
-	d.catchUp(b)
+	d.catchUp(b, "")
 	return b, nil
 }
 

@@ -229,7 +229,7 @@ func (d *Daemon) attachTAP(
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	d.catchUp(b)
+	d.catchUp(b, c.ID)
 	p := &attachment{bridge: b, port: port, dev: dev, endpoint: e}
 	s.attachments[e.ID] = p
 	d.storeTAP(s, p)

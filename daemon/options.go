@@ -90,11 +90,10 @@ func (d *Daemon) checkOptions(n *network.Network) error {
 
 // optionsChanged has a network work by the options that it has now.
 func (d *Daemon) optionsChanged(before, now *network.Network) {
-	differ := func(option string) bool { return before.Options[option] != now.Options[option] }
-	if differ(policyOption) {
+	if before.Options[policyOption] != now.Options[policyOption] {
 		d.policyChanged(now.ID)
 	}
-	if !differ(egressOption) && !differ(allowEgressOption) {
+	if sameEgress(before, now) {
 		return
 	}
 	if b := d.bridge(now.ID); b != nil {
@@ -105,6 +104,12 @@ func (d *Daemon) optionsChanged(before, now *network.Network) {
 	for _, c := range now.Containers(d.model.Containers()) {
 		d.nameContainer(c.ID) // which names it may ask for
 	}
+}
+
+// sameEgress says whether a network's record lets its containers connect to the same outside as another record of it.
+func sameEgress(a, b *network.Network) bool {
+	return a.Options[egressOption] == b.Options[egressOption] &&
+		a.Options[allowEgressOption] == b.Options[allowEgressOption]
 }
 
 // updateEgress brings where the containers of a network may connect to outside in line with the model.
@@ -118,6 +123,19 @@ func (d *Daemon) updateEgress(b *bridge) {
 	b.SetPolicy("", d.egressOf(n, &network.Container{}))
 	for _, c := range n.Containers(d.model.Containers()) {
 		b.SetPolicy(c.ID, d.egressOf(n, c))
+	}
+}
+
+// updateEgressOf does so for one container; for "" it does so for senders that are none's.
+func (d *Daemon) updateEgressOf(b *bridge, id string) {
+	d.policyMu.Lock()
+	defer d.policyMu.Unlock()
+	n, c := d.networkByID(b.record.ID), &network.Container{}
+	if id != "" {
+		c, _ = d.model.Container(id)
+	}
+	if n != nil && c != nil {
+		b.SetPolicy(id, d.egressOf(n, c))
 	}
 }
 
@@ -154,7 +172,7 @@ func (d *Daemon) changeEgress(c *network.Container, q api.UpdateRequest) (*netwo
 	}
 	for _, e := range now.Endpoints {
 		if b := d.bridge(e.NetworkID); b != nil {
-			d.updateEgress(b)
+			d.updateEgressOf(b, now.ID)
 		}
 	}
 	d.updateNames(c.ID) // which names it may ask for
@@ -173,10 +191,10 @@ func (d *Daemon) egressOf(n *network.Network, c *network.Container) *policy.Poli
 	return p
 }
 
-// catchUp has a network work by what its record says now, where that was changed while it or one of its containers was
-// made ready by what it said before.
-func (d *Daemon) catchUp(b *bridge) {
-	if d.networkByID(b.record.ID) != b.record {
-		d.updateEgress(b)
+// catchUp has a container connect to outside by what the network's record says now, where that was changed while the
+// container, or with "" the network, was made ready by what the record said before.
+func (d *Daemon) catchUp(b *bridge, id string) {
+	if now := d.networkByID(b.record.ID); now != nil && !sameEgress(b.record, now) {
+		d.updateEgressOf(b, id)
 	}
 }

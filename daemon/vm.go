@@ -180,7 +180,7 @@ func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *brid
 	if err != nil {
 		return nil, errors.Join(err, link.Close())
 	}
-	d.catchUp(b)
+	d.catchUp(b, c.ID)
 	return &attachment{bridge: b, port: port, endpoint: e}, nil
 }
 
