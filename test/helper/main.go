@@ -25,7 +25,8 @@ var commands = map[string]struct {
 		latency,
 		"NETWORK ADDRESS COUNT: makes requests one after another, prints how long they took in microseconds",
 	},
-	"greedy": {greedy, "ADDRESS COUNT: opens as many connections as it gets, reads nothing, and keeps them"},
+	"greedy":    {greedy, "ADDRESS COUNT: opens as many connections as it gets, reads nothing, and keeps them"},
+	"httpserve": {httpServe, "ADDR: serves until it is killed, prints each request"},
 	"tcpserve": {
 		tcpServe,
 		"ADDR echo|addr|digest: serves until it is killed: sends back, tells the client its address, or answers with count and SHA-256",
