@@ -5,8 +5,10 @@ import (
 	"errors"
 	"iter"
 	"strings"
+	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/usernet/usernet/overlay/kv"
 )
@@ -14,11 +16,17 @@ import (
 // errRewound ends a watch whose revisions no longer mean anything.
 var errRewound = errors.New("the store is older than it was: a backup was restored")
 
+// errReconnects ends a watch that the library would resume by itself. Behind another connection may be a server with an
+// older state, put back from a backup: with the same id of its cluster, and once it has seen as many changes again, it
+// goes on from the revision that it is asked for, and tells nothing of what it has lost.
+var errReconnects = errors.New("the connection was lost")
+
 // Watch implements kv.Store.
 func (s *Store) Watch(ctx context.Context) iter.Seq2[kv.Event, error] {
 	return func(yield func(kv.Event, error) bool) {
 		ctx, cancel := context.WithCancel(ctx) // ends the library's watch
-		defer cancel()
+		var waiting sync.WaitGroup
+		defer func() { cancel(); waiting.Wait() }()
 		s.mu.Lock()
 		rewound := s.rewound
 		s.mu.Unlock()
@@ -35,6 +43,12 @@ func (s *Store) Watch(ctx context.Context) iter.Seq2[kv.Event, error] {
 			yield(kv.Event{}, err)
 			return
 		}
+		reconnects := make(chan struct{})
+		waiting.Go(func() {
+			if client.ActiveConnection().WaitForStateChange(ctx, connectivity.Ready) {
+				close(reconnects)
+			}
+		})
 		// RequireLeader: a member that lost the others says so, instead of telling nothing.
 		changes := client.Watch(
 			clientv3.WithRequireLeader(ctx),
@@ -46,6 +60,9 @@ func (s *Store) Watch(ctx context.Context) iter.Seq2[kv.Event, error] {
 			select {
 			case <-rewound:
 				yield(kv.Event{}, errRewound)
+				return
+			case <-reconnects:
+				yield(kv.Event{}, errReconnects)
 				return
 			case r, ok := <-changes:
 				if !ok || r.Err() != nil {
