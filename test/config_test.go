@@ -66,7 +66,7 @@ name = "plain"
 	d.ok("network", "create", "--config-only", "--subnet", "10.62.0.0/24", "settings")
 	d.stop(syscall.SIGTERM)
 	d.start() // the networks are there already
-	if names := d.column(1, "network", "ls"); fmt.Sprint(names) != "[bridge host none office plain settings]" {
+	if names := d.names("network", "ls"); fmt.Sprint(names) != "[bridge host none office plain settings]" {
 		t.Errorf("networks: %v", names)
 	}
 }

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -419,16 +420,21 @@ func (d *daemon) pid(name string) int {
 	return pid
 }
 
-// column returns one column of a table that usernet prints, without its heading. Columns are told apart
-// by at least two blanks; -1 is the last one.
-func (d *daemon) column(n int, args ...string) []string {
+// names are those that a command lists.
+func (d *daemon) names(args ...string) (list []string) {
 	d.t.Helper()
-	var cells []string
-	for _, line := range strings.Split(d.ok(args...), "\n")[1:] {
-		fields := regexp.MustCompile(`\s{2,}`).Split(strings.TrimSpace(line), -1)
-		cells = append(cells, fields[(n+len(fields))%len(fields)])
+	r := json.NewDecoder(strings.NewReader(d.ok(append(args, "--format", "json")...)))
+	for {
+		var one struct{ Name, Names string }
+		err := r.Decode(&one)
+		if errors.Is(err, io.EOF) {
+			return list
+		}
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		list = append(list, cmp.Or(one.Name, one.Names))
 	}
-	return cells
 }
 
 // eventually calls check until it returns nil, and fails the test with its last error when that takes

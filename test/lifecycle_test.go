@@ -27,7 +27,7 @@ func TestNetworksSurviveARestart(t *testing.T) {
 	if after := d.ok("network", "inspect", "kept"); after != before {
 		t.Errorf("before the restart:\n%s\nafter:\n%s", before, after)
 	}
-	if names := d.column(1, "network", "ls"); !slices.Equal(names, []string{"bridge", "host", "kept", "none"}) {
+	if names := d.names("network", "ls"); !slices.Equal(names, []string{"bridge", "host", "kept", "none"}) {
 		t.Errorf("networks: %v", names)
 	}
 	d.idle("box", "--network", "kept")

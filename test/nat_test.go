@@ -180,8 +180,10 @@ func TestLimitsTouchOnlyTheirContainer(t *testing.T) {
 	}
 	d.says("same 10", "greedy", helper, "udpdial", target, "10") // an older one is given up for it
 	d.says("same 10", "modest", helper, "udpdial", target, "10")
-	if out := d.ok("info"); !regexp.MustCompile(`tcp_limit: [1-9]`).MatchString(out) || !regexp.MustCompile(`udp_limit: [1-9]`).MatchString(out) {
-		t.Errorf("the counters do not tell: %s", out)
+	for _, name := range []string{"tcp_limit", "udp_limit"} {
+		if d.counter(name) == 0 {
+			t.Errorf("%s counts nothing", name)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func TestPublishedPortThatIsTaken(t *testing.T) {
 	d.serve("first", []string{"-p", publish}, helper, "tcpserve", ":80", "addr")
 	d.fails("port is already allocated", "run", "-d", "--name", "second", "-p", publish, "--", "busybox", "sleep",
 		"100")
-	if names := d.column(-1, "ps"); !slices.Equal(names, []string{"first"}) {
+	if names := d.names("ps"); !slices.Equal(names, []string{"first"}) {
 		t.Errorf("running after the failure: %v", names)
 	}
 	if out := d.command(helper, "tcpdial", fmt.Sprintf("127.0.0.1:%d", port)).stdout; !strings.HasPrefix(out, "ok") {
