@@ -1,9 +1,8 @@
 package layers
 
 import (
-	"go/parser"
+	"go/ast"
 	"go/token"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -80,40 +79,18 @@ func allowed(from, to string) (ok, known bool) {
 // imports are what the packages of this module import of it, with one file that does, tests left out.
 func imports(t *testing.T) map[[2]string]string {
 	t.Helper()
-	root := filepath.Join("..", "..")
 	found := map[[2]string]string{}
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata") {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		from, err := filepath.Rel(root, filepath.Dir(path))
-		if err != nil {
-			return err
-		}
+	eachFile(t, func(from string, file *ast.File, set *token.FileSet) {
 		for _, spec := range file.Imports {
 			name, err := strconv.Unquote(spec.Path.Value)
 			if err != nil {
-				return err
+				t.Fatal(err)
 			}
 			if to, ok := strings.CutPrefix(name, module); ok {
-				found[[2]string{filepath.ToSlash(from), to}] = path
+				found[[2]string{filepath.ToSlash(from), to}] = set.Position(spec.Pos()).Filename
 			}
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return found
 }
 
