@@ -307,10 +307,15 @@ func (b *Backend) Close() error {
 	b.wakeWatch()
 	b.watching.Lock()
 	defer b.watching.Unlock()
-	err := b.list.Leave(time.Second)
+	if err := b.list.Leave(leaveTimeout); err != nil {
+		b.config.Log.Debug("cluster: the others are not told that this host leaves; they find out", "error", err)
+	}
 	b.all.Wait()
-	return errors.Join(err, b.list.Shutdown())
+	return b.list.Shutdown()
 }
+
+// leaveTimeout bounds how long a host that ends waits until another one has heard of it.
+const leaveTimeout = time.Second
 
 // memberName is a member's: two daemons with one host id are two members, and so are two lives of one.
 func memberName(host overlay.HostID, incarnation uint64) string {

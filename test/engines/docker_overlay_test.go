@@ -125,9 +125,13 @@ func TestComposeOnTwoHosts(t *testing.T) {
 	endFront := up(two, "front")
 	eventually(t, func() error { return says("http://192.0.2.2:18771/", "container\n") })
 	back := one.ok(docker, "ps", "--format", "{{.Names}}")
-	if out := one.ok(docker, "exec", back, "wget", "-qO-", "http://front/"); out != "container" {
-		t.Errorf("the other way: %q", out)
-	}
+	eventually(t, func() error { // a name is known on other hosts within a second
+		r := one.try(docker, "exec", back, "wget", "-qO-", "http://front/")
+		if strings.TrimSpace(r.stdout) != "container" {
+			return fmt.Errorf("the other way: %v", r)
+		}
+		return nil
+	})
 	endFront()
 	endBack()
 	for _, d := range []*pluggedDocker{one, two} {
