@@ -64,9 +64,10 @@ func (d *Daemon) followMemory() {
 // and each time is a record of the store, a line of the log and an event.
 const oomEvery = time.Second
 
-// noteWrites calls note with the id of a container whose file of events was written to, at once and then again after
-// every where it was written to meanwhile, until events is closed.
-func noteWrites(events <-chan fsnotify.Event, every time.Duration, note func(id string)) {
+// noteWrites calls note with the id of a container whose file of events was written to, until events is closed: at once
+// until note says that there was something to note, and then again after every where it was written to meanwhile. The
+// kernel also writes what comes before a kill.
+func noteWrites(events <-chan fsnotify.Event, every time.Duration, note func(id string) bool) {
 	again := map[string]bool{} // those that were noted lately: whether there was more
 	var over <-chan time.Time  // nil: there are none
 	for {
@@ -83,7 +84,9 @@ func noteWrites(events <-chan fsnotify.Event, every time.Duration, note func(id 
 				again[id] = true
 				continue
 			}
-			note(id)
+			if !note(id) {
+				continue
+			}
 			again[id] = false
 			if over == nil {
 				over = time.After(every)
@@ -91,11 +94,10 @@ func noteWrites(events <-chan fsnotify.Event, every time.Duration, note func(id 
 		case <-over:
 			over = nil
 			for id, more := range again {
-				if !more {
+				if !more || !note(id) {
 					delete(again, id)
 					continue
 				}
-				note(id)
 				again[id] = false
 				over = time.After(every)
 			}
@@ -104,25 +106,25 @@ func noteWrites(events <-chan fsnotify.Event, every time.Duration, note func(id 
 }
 
 // noteOOM stores that processes of a container were killed for lack of memory, and tells of it, once for each time that
-// it is found.
-func (d *Daemon) noteOOM(id string) {
+// it is found. It says whether there were any.
+func (d *Daemon) noteOOM(id string) bool {
 	c, err := d.model.Container(id)
 	if err != nil {
-		return
+		return false
 	}
 	g := d.cgroupOf(c)
 	if g == nil {
-		return
+		return false
 	}
 	n, err := g.OOMKills()
 	if err != nil {
-		return // it is gone
+		return false // it is gone
 	}
 	kills := &d.runtime(c.ID).oomKills
 	for {
 		seen := kills.Load()
 		if n <= seen {
-			return
+			return false
 		}
 		if kills.CompareAndSwap(seen, n) {
 			break
@@ -134,10 +136,11 @@ func (d *Daemon) noteOOM(id string) {
 			return nil
 		})
 		if err != nil {
-			return
+			return false
 		}
 	}
 	d.containerEvent("oom", c, nil)
 	d.log.Warn("the kernel has killed processes of a container that had no memory left", "container", c.Name,
 		"id", c.ID[:12], "killed", n)
+	return true
 }

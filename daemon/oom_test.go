@@ -18,12 +18,18 @@ func TestContainersWithoutMemoryAreNotedNowAndThen(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		noteWrites(events, every, func(id string) {
+		first := true
+		noteWrites(events, every, func(id string) bool {
 			mu.Lock()
 			defer mu.Unlock()
+			if id == "once" && first {
+				first = false
+				return false // it is only about to be killed
+			}
 			if noted[id]++; id == "loop" {
 				last = time.Now()
 			}
+			return true
 		})
 	}()
 	write := func(id string) {
@@ -36,6 +42,7 @@ func TestContainersWithoutMemoryAreNotedNowAndThen(t *testing.T) {
 	sent := time.Now()
 	write("loop")
 	write("once")
+	write("once") // counts at once
 	events <- fsnotify.Event{Name: "/x/daemon/memory.events", Op: fsnotify.Write}
 	deadline := time.Now().Add(patience)
 	for done := false; !done; time.Sleep(time.Millisecond) {
