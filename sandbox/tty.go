@@ -65,7 +65,7 @@ func (t *terminal) started() {
 	}()
 }
 
-// copyInput passes input on until it ends, or the terminal is closed: after that, what is typed is for whoever reads
+// copyInput passes input on until it ends, or the terminal is closed: after that, what is typed is for who reads
 // the caller's terminal next. The process may live on, as that does which runs further commands in a container.
 func (t *terminal) copyInput() {
 	in, err := unix.FcntlInt(t.in.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller closes t.in meanwhile

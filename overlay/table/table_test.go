@@ -423,7 +423,7 @@ func TestWhatIsPutWhileTheListIsMadeStays(t *testing.T) {
 	}
 }
 
-// TestAChangeOfANetworkSurvivesARestoredBackup, whoever made it.
+// TestAChangeOfANetworkSurvivesARestoredBackup has any host make it.
 func TestAChangeOfANetworkSurvivesARestoredBackup(t *testing.T) {
 	hub := tabletest.NewHub()
 	a, b := join(t, hub, hostA, 1, nil), join(t, hub, hostB, 1, nil)

@@ -87,7 +87,7 @@ func (l *Link) followRouters(tell func(routers.View)) {
 }
 
 // tellEvery is how often it is told what routers announce, on average, where that changes all the time: routers leave
-// three seconds between two advertisements (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS), and whoever is on the link may
+// three seconds between two advertisements (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS), and any station there may
 // send others. Each time is work for all containers there, and a line of the log. tellAtOnce is how often in a row.
 const (
 	tellEvery  = 3 * time.Second
