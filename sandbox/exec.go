@@ -20,8 +20,8 @@ import (
 // are entered: the user namespace first, since its privileges open the others.
 var namespaces = [...]string{"user", "mnt", "uts", "ipc", "net", "cgroup", "pid"}
 
-// execOrders is what the entry of one more command reads from its control socket.
-type execOrders struct {
+// execRequest is what the entry of one more command reads from its control socket.
+type execRequest struct {
 	Spec  Spec
 	Root  int  // descriptor of the sandbox's root directory
 	OneID bool // the sandbox has no id but root's, and a user was asked for
@@ -48,9 +48,9 @@ func Exec(ctx context.Context, t Target, spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	orders := execOrders{Spec: spec, Root: entry.FirstNamespaceFD + len(inside)}
-	orders.OneID = spec.User != "" && mappedIDs(fmt.Sprintf("/proc/%d/uid_map", t.Pid)) == 1
-	if err := p.order(orders); err != nil {
+	q := execRequest{Spec: spec, Root: entry.FirstNamespaceFD + len(inside)}
+	q.OneID = spec.User != "" && mappedIDs(fmt.Sprintf("/proc/%d/uid_map", t.Pid)) == 1
+	if err := p.request(q); err != nil {
 		p.Kill()
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func runExec() error {
 		if !errors.As(err, &e) {
 			e = &ExitError{125, err.Error()}
 		}
-		tell(c, report{Error: e.Msg, Code: e.Code})
+		sendReply(c, startReply{Error: e.Msg, Code: e.Code})
 		os.Exit(e.Code)
 		return nil
 	}
@@ -116,22 +116,22 @@ func runExec() error {
 	if err != nil || n == 0 {
 		return errors.New("nothing to run: the command that entered this sandbox is gone")
 	}
-	var o execOrders
-	if err := json.Unmarshal(buf[:n], &o); err != nil {
+	var q execRequest
+	if err := json.Unmarshal(buf[:n], &q); err != nil {
 		return failed(err)
 	}
-	return failed(becomeCommand(c, o))
+	return failed(becomeCommand(c, q))
 }
 
 // becomeCommand returns what is wrong, or not at all.
-func becomeCommand(c *net.UnixConn, o execOrders) error {
-	if err := changeRoot(o.Root); err != nil {
+func becomeCommand(c *net.UnixConn, q execRequest) error {
+	if err := changeRoot(q.Root); err != nil {
 		return err
 	}
 	if err := becomeRoot(); err != nil {
 		return err
 	}
-	if o.Spec.terminalInside() {
+	if q.Spec.terminalInside() {
 		master, slave, err := openTerminal()
 		if err != nil {
 			return err
@@ -141,60 +141,60 @@ func becomeCommand(c *net.UnixConn, o execOrders) error {
 		}
 	}
 	runtime.LockOSThread() // the limits are this thread's
-	if !o.OneID {
-		if err := o.Spec.Limits.apply(); err != nil {
+	if !q.OneID {
+		if err := q.Spec.Limits.apply(); err != nil {
 			return err
 		}
 	}
 	uid, gid := 0, 0
-	if o.Spec.User != "" {
+	if q.Spec.User != "" {
 		var err error
-		if uid, gid, err = userIDs(o.Spec.User); err != nil {
+		if uid, gid, err = userIDs(q.Spec.User); err != nil {
 			return &ExitError{125, err.Error()}
 		}
-		if !o.OneID {
+		if !q.OneID {
 			if err := becomeUser(uid, gid); err != nil {
-				return &ExitError{125, fmt.Sprintf("user %s: %v", o.Spec.User, err)}
+				return &ExitError{125, fmt.Sprintf("user %s: %v", q.Spec.User, err)}
 			}
 		}
 	}
-	if err := enterDir(o.Spec.WorkingDir); err != nil {
+	if err := enterDir(q.Spec.WorkingDir); err != nil {
 		return err
 	}
-	path, err := lookPath(o.Spec.Command[0], o.Spec.Env)
+	path, err := lookPath(q.Spec.Command[0], q.Spec.Env)
 	if err != nil {
 		return err
 	}
 	if _, err := syscall.Setsid(); err != nil {
 		return os.NewSyscallError("setsid", err)
 	}
-	if o.Spec.TTY {
+	if q.Spec.TTY {
 		if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
 			return os.NewSyscallError("ioctl TIOCSCTTY", err)
 		}
 	}
-	if o.OneID {
-		return becomeOtherID(o, path, uid, gid)
+	if q.OneID {
+		return becomeOtherID(q, path, uid, gid)
 	}
-	err = syscall.Exec(path, o.Spec.Command, o.Spec.Env)
-	return &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
+	err = syscall.Exec(path, q.Spec.Command, q.Spec.Env)
+	return &ExitError{126, fmt.Sprintf("exec: %q: %v", q.Spec.Command[0], err)}
 }
 
 // becomeOtherID becomes a command in a user namespace below the sandbox's, which gives its only id another number. It
 // is made by unshare(1) of the sandbox, since this process has several threads.
-func becomeOtherID(o execOrders, path string, uid, gid int) error {
-	tool, err := lookPath("unshare", o.Spec.Env)
+func becomeOtherID(q execRequest, path string, uid, gid int) error {
+	tool, err := lookPath("unshare", q.Spec.Env)
 	if err != nil {
-		return fmt.Errorf("user %s: %w; it is in util-linux", o.Spec.User, err)
+		return fmt.Errorf("user %s: %w; it is in util-linux", q.Spec.User, err)
 	}
-	order, err := userCommand{path, o.Spec.Command, o.Spec.Env, o.Spec.Limits}.file()
+	request, err := userCommand{path, q.Spec.Command, q.Spec.Env, q.Spec.Limits}.file()
 	if err != nil {
 		return err
 	}
-	if err := passAt(order, controlFD); err != nil {
+	if err := passAt(request, controlFD); err != nil {
 		return err
 	}
-	program := o.Root + 1 // role.command puts it behind the files
+	program := q.Root + 1 // role.command puts it behind the files
 	if _, err := unix.FcntlInt(uintptr(program), unix.F_SETFD, 0); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}

@@ -28,15 +28,15 @@ func runInit() error {
 	if err := entry.Result(); err != nil {
 		return refuse(c, err)
 	}
-	var o orders
-	if err := readOrders(c, &o); err != nil {
+	var q startRequest
+	if err := readStartRequest(c, &q); err != nil {
 		return err
 	}
 	program, err := os.Open("/proc/self/exe") // while there is a /proc
 	if err != nil {
 		return refuse(c, err)
 	}
-	f, err := setUpNamespaces(o)
+	f, err := setUpNamespaces(q)
 	if err != nil {
 		return refuse(c, err)
 	}
@@ -48,7 +48,7 @@ func runInit() error {
 		return refuse(c, err)
 	}
 	runtime.LockOSThread()
-	if !o.Spec.NoProc { // else nothing of the host's is below any mount, and there is no /proc to work with
+	if !q.Spec.NoProc { // else nothing of the host's is below any mount, and there is no /proc to work with
 		if err := lockMounts(); err != nil {
 			return refuse(c, err)
 		}
@@ -65,29 +65,29 @@ func runCommand() error {
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
-	var o orders
-	if err := readOrders(c, &o); err != nil {
+	var q startRequest
+	if err := readStartRequest(c, &q); err != nil {
 		return err
 	}
-	pid, err := startCommand(o)
+	pid, err := startCommand(q)
 	if err != nil {
 		return refuse(c, err)
 	}
-	tell(c, report{Ready: true})
+	sendReply(c, startReply{Ready: true})
 	_ = c.Close()
-	closeStreams()
+	detachStdio()
 	os.Exit(reap(pid, signals))
 	return nil
 }
 
-// readOrders waits for orders. They come twice: runCommand is another program than runInit.
-func readOrders(c *net.UnixConn, o *orders) error {
+// readStartRequest waits for a request. It comes twice: runCommand is another program than runInit.
+func readStartRequest(c *net.UnixConn, q *startRequest) error {
 	buf := make([]byte, maxMessage)
 	n, err := c.Read(buf)
 	if err != nil || n == 0 {
 		return errors.New("nothing to run: the command that made this sandbox is gone")
 	}
-	return json.Unmarshal(buf[:n], o)
+	return json.Unmarshal(buf[:n], q)
 }
 
 // refuse reports an error, and ends the process with the status that goes with it.
@@ -96,19 +96,19 @@ func refuse(c *net.UnixConn, err error) error {
 	if !errors.As(err, &e) {
 		e = &ExitError{125, err.Error()}
 	}
-	tell(c, report{Error: e.Msg, Code: e.Code})
+	sendReply(c, startReply{Error: e.Msg, Code: e.Code})
 	os.Exit(e.Code)
 	return nil
 }
 
-func tell(c *net.UnixConn, r report) {
+func sendReply(c *net.UnixConn, r startReply) {
 	if b, err := json.Marshal(r); err == nil {
 		_, _ = c.Write(b)
 	}
 }
 
-// closeStreams lets go of the standard streams, so that their other ends see the command close them.
-func closeStreams() {
+// detachStdio has /dev/null in the place of the standard streams, so that their other ends see the command close them.
+func detachStdio() {
 	if null, err := os.OpenFile("/dev/null", os.O_RDWR, 0); err == nil {
 		for fd := range 3 {
 			_ = unix.Dup3(int(null.Fd()), fd, 0)
@@ -118,24 +118,24 @@ func closeStreams() {
 }
 
 // startCommand starts the command of a sandbox that is set up.
-func startCommand(o orders) (pid int, err error) {
-	if o.Spec.WorkingDir != "" {
-		if err := enterDir(o.Spec.WorkingDir); err != nil {
+func startCommand(q startRequest) (pid int, err error) {
+	if q.Spec.WorkingDir != "" {
+		if err := enterDir(q.Spec.WorkingDir); err != nil {
 			return 0, err
 		}
 	}
-	path, err := lookPath(o.Spec.Command[0], o.Spec.Env)
+	path, err := lookPath(q.Spec.Command[0], q.Spec.Env)
 	if err != nil {
 		return 0, err
 	}
 	attr := &syscall.ProcAttr{
-		Env:   o.Spec.Env,
+		Env:   q.Spec.Env,
 		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: o.Spec.TTY},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: q.Spec.TTY},
 	}
-	args, limits := o.Spec.Command, o.Spec.Limits
-	if o.Spec.User != "" {
-		uid, gid, err := userIDs(o.Spec.User)
+	args, limits := q.Spec.Command, q.Spec.Limits
+	if q.Spec.User != "" {
+		uid, gid, err := userIDs(q.Spec.User)
 		if err != nil {
 			return 0, &ExitError{125, err.Error()}
 		}
@@ -145,16 +145,16 @@ func startCommand(o orders) (pid int, err error) {
 		case n > 1:
 			return 0, &ExitError{
 				125,
-				fmt.Sprintf("user %s: the sandbox has the ids 0 to %d and the groups 0 to %d", o.Spec.User, n-1, m-1),
+				fmt.Sprintf("user %s: the sandbox has the ids 0 to %d and the groups 0 to %d", q.Spec.User, n-1, m-1),
 			}
 		default:
-			order, err := userCommand{path, args, o.Spec.Env, limits}.file()
+			request, err := userCommand{path, args, q.Spec.Env, limits}.file()
 			if err != nil {
 				return 0, err
 			}
-			defer order.Close()
+			defer request.Close()
 			path, args, limits = "/proc/self/exe", []string{"usernet-user", roleUser, entry.Steps{}.Argument()}, nil
-			attr.Env, attr.Files = ownEnv, append(attr.Files, order.Fd())
+			attr.Env, attr.Files = ownEnv, append(attr.Files, request.Fd())
 			attr.Sys.Cloneflags, attr.Sys.AmbientCaps = unix.CLONE_NEWUSER, allCapabilities()
 			attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: 0, Size: 1}}
 			attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: 0, Size: 1}}
@@ -168,7 +168,7 @@ func startCommand(o orders) (pid int, err error) {
 	err = limits.limited(func() error {
 		var err error
 		if pid, err = syscall.ForkExec(path, args, attr); err != nil {
-			return &ExitError{126, fmt.Sprintf("exec: %q: %v", o.Spec.Command[0], err)}
+			return &ExitError{126, fmt.Sprintf("exec: %q: %v", q.Spec.Command[0], err)}
 		}
 		return nil
 	})
@@ -193,7 +193,7 @@ func (f setupFiles) handOut(c *net.UnixConn) error {
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	return send(c, report{SetUp: true}, fds)
+	return send(c, startReply{SetUp: true}, fds)
 }
 
 // lookPath finds a command through the PATH that it will have.

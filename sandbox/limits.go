@@ -108,12 +108,12 @@ type userCommand struct {
 // runUser puts limits on itself and becomes a command, in a user namespace that gives the sandbox's only id another
 // number. The limits forbid to make such a namespace, so they come after it.
 func runUser() error {
-	order := os.NewFile(controlFD, "order")
+	request := os.NewFile(controlFD, "request")
 	var c userCommand
-	if err := json.NewDecoder(order).Decode(&c); err != nil {
+	if err := json.NewDecoder(request).Decode(&c); err != nil {
 		return err
 	}
-	_ = order.Close()
+	_ = request.Close()
 	runtime.LockOSThread()
 	if err := c.Limits.apply(); err != nil {
 		return err
@@ -121,13 +121,13 @@ func runUser() error {
 	return fmt.Errorf("exec: %q: %w", c.Args[0], syscall.Exec(c.Path, c.Args, c.Env))
 }
 
-// file writes the order where its reader finds it at the beginning: to memory.
+// file writes the command where its reader finds it at the beginning: to memory.
 func (c userCommand) file() (*os.File, error) {
-	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("request", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), "order")
+	f := os.NewFile(uintptr(fd), "request")
 	if err := json.NewEncoder(f).Encode(c); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

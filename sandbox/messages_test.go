@@ -62,17 +62,17 @@ func newFile(t *testing.T, name string) *os.File {
 	return f
 }
 
-// fakeInit answers orders with reports, one for each; the first has files with it. nil: it ends instead.
-func fakeInit(c *net.UnixConn, files []*os.File, answers ...any) <-chan []orders {
-	done := make(chan []orders, 1)
+// fakeInit answers requests with replies, one for each; the first has files with it. nil: it ends instead.
+func fakeInit(c *net.UnixConn, files []*os.File, answers ...any) <-chan []startRequest {
+	done := make(chan []startRequest, 1)
 	go func() {
-		var got []orders
+		var got []startRequest
 		for i, a := range answers {
-			var o orders
-			if err := readOrders(c, &o); err != nil {
+			var q startRequest
+			if err := readStartRequest(c, &q); err != nil {
 				break
 			}
-			got = append(got, o)
+			got = append(got, q)
 			if a == nil {
 				break
 			}
@@ -94,19 +94,19 @@ func fakeInit(c *net.UnixConn, files []*os.File, answers ...any) <-chan []orders
 
 func TestProceedTakesReportsApart(t *testing.T) {
 	files := Files{Hosts: "h\n", ResolvConf: "r\n", Hostname: "chosen"}
-	ready, setUp := report{Ready: true}, report{SetUp: true}
+	ready, setUp := startReply{Ready: true}, startReply{SetUp: true}
 	for _, c := range []struct {
-		name    string
-		files   int // that come with the first report
-		reports []any
-		says    string // in the error; "": none
-		code    int    // of an *ExitError; 0: it is another one
-		orders  int
+		name     string
+		files    int // that come with the first reply
+		reports  []any
+		says     string // in the error; "": none
+		code     int    // of an *ExitError; 0: it is another one
+		requests int
 	}{
 		{"it runs", 0, []any{ready}, "", 0, 1},
 		{"set up, then it runs", 3, []any{setUp, ready}, "", 0, 2},
-		{"it is not found", 0, []any{report{Error: "not found", Code: 127}}, "not found", 127, 1},
-		{"set up, then not executable", 3, []any{setUp, report{Error: "denied", Code: 126}}, "denied", 126, 2},
+		{"it is not found", 0, []any{startReply{Error: "not found", Code: 127}}, "not found", 127, 1},
+		{"set up, then not executable", 3, []any{setUp, startReply{Error: "denied", Code: 126}}, "denied", 126, 2},
 		{"a file is missing", 2, []any{setUp, ready}, "2 files came from the sandbox's init, not 3", 125, 1},
 		{"a file too many", 4, []any{setUp, ready}, "4 files came from the sandbox's init, not 3", 125, 1},
 		{"the init ends", 0, []any{nil}, "ended before the command ran", 0, 1},
@@ -133,12 +133,12 @@ func TestProceedTakesReportsApart(t *testing.T) {
 				t.Errorf("the command runs: %v", p.signals.running)
 			}
 			got := <-done
-			if len(got) != c.orders {
-				t.Errorf("%d orders, want %d", len(got), c.orders)
+			if len(got) != c.requests {
+				t.Errorf("%d requests, want %d", len(got), c.requests)
 			}
-			for _, o := range got {
-				if o.Hostname != "chosen" || !slices.Equal(o.Etc, files.names()) || o.Spec.Command[0] != "x" {
-					t.Errorf("orders %+v", o)
+			for _, q := range got {
+				if q.Hostname != "chosen" || !slices.Equal(q.Etc, files.names()) || q.Spec.Command[0] != "x" {
+					t.Errorf("request %+v", q)
 				}
 			}
 			if c.files == 3 {
@@ -155,12 +155,12 @@ func TestProceedTakesReportsApart(t *testing.T) {
 	}
 }
 
-func TestOrdersHaveABound(t *testing.T) {
+func TestRequestsHaveABound(t *testing.T) {
 	ours, theirs := connPair(t)
 	p := &Process{control: ours}
 	buf := make([]byte, maxMessage)
 	for _, text := range []string{strings.Repeat("x", 1<<16), strings.Repeat("x", maxMessage-2)} {
-		if err := p.order(text); err != nil {
+		if err := p.request(text); err != nil {
 			t.Errorf("%d bytes: %v", len(text), err)
 			continue
 		}
@@ -169,11 +169,11 @@ func TestOrdersHaveABound(t *testing.T) {
 		}
 	}
 	var exit *ExitError
-	if err := p.order(strings.Repeat("x", maxMessage-1)); !errors.As(err, &exit) || exit.Code != 125 {
+	if err := p.request(strings.Repeat("x", maxMessage-1)); !errors.As(err, &exit) || exit.Code != 125 {
 		t.Errorf("one byte too many: %v", err)
 	}
 	_ = theirs.Close()
-	if err := p.order("x"); err == nil || errors.As(err, &exit) || !strings.Contains(err.Error(), "gone") {
+	if err := p.request("x"); err == nil || errors.As(err, &exit) || !strings.Contains(err.Error(), "gone") {
 		t.Errorf("nobody reads: %v", err)
 	}
 }
@@ -261,7 +261,7 @@ func TestChildOfARoleIsTheOneItNames(t *testing.T) {
 	}{
 		{"a pid", binary.NativeEndian.AppendUint32(nil, 4711), 4711, ""},
 		{"an error", []byte(`{"Error":"no such namespace","Code":125}`), 0, "no such namespace"},
-		{"a report without an error", []byte(`{"Ready":true}`), 0, errNoAnswer.Error()},
+		{"a reply without an error", []byte(`{"Ready":true}`), 0, errNoAnswer.Error()},
 		{"nonsense", []byte("nonsense"), 0, errNoAnswer.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {

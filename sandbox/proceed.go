@@ -10,19 +10,19 @@ import (
 
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
 func (p *Process) Proceed(files Files) error {
-	o := orders{p.spec, files.Hostname, files.names()}
-	if err := p.order(o); err != nil {
+	q := startRequest{p.spec, files.Hostname, files.names()}
+	if err := p.request(q); err != nil {
 		return err
 	}
 	r, received, err := p.receive()
 	if err == nil && r.SetUp {
-		if err := p.takeFiles(o.Etc, received); err != nil {
+		if err := p.takeFiles(q.Etc, received); err != nil {
 			return &ExitError{125, err.Error()}
 		}
 		if err := p.WriteFiles(files); err != nil {
 			return &ExitError{125, err.Error()}
 		}
-		if err := p.order(o); err != nil {
+		if err := p.request(q); err != nil {
 			return err
 		}
 		r, received, err = p.receive()
@@ -61,9 +61,9 @@ func (p *Process) takeFiles(names []string, files []*os.File) error {
 	return nil
 }
 
-// order sends the role what it is to do.
-func (p *Process) order(o any) error {
-	b, err := json.Marshal(o)
+// request sends the role what it is to do.
+func (p *Process) request(q any) error {
+	b, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func (p *Process) order(o any) error {
 	return nil
 }
 
-// receive reads a report and the files that come with it, which are the caller's.
-func (p *Process) receive() (r report, files []*os.File, err error) {
+// receive reads a reply and the files that come with it, which are the caller's.
+func (p *Process) receive() (r startReply, files []*os.File, err error) {
 	buf := make([]byte, maxMessage)
 	n, files, err := readFiles(p.control, buf)
 	if err != nil {

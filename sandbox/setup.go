@@ -17,47 +17,47 @@ type setupFiles struct {
 }
 
 // setUpNamespaces gives the new namespaces their mounts and names. No other process is in them yet.
-func setUpNamespaces(o orders) (f setupFiles, err error) {
+func setUpNamespaces(q startRequest) (f setupFiles, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return f, fmt.Errorf("making mounts private: %w", err)
 	}
 	gids := mappedIDs("/proc/self/gid_map")
-	if o.Spec.Rootfs != "" {
-		f, err = setUpRootfs(o)
+	if q.Spec.Rootfs != "" {
+		f, err = setUpRootfs(q)
 	} else {
-		f, err = setUpCallersFiles(o)
+		f, err = setUpCallersFiles(q)
 	}
 	if err != nil {
 		return f, err
 	}
-	if o.Spec.ownsNet() {
+	if q.Spec.ownsNet() {
 		allowLowPorts(gids)
 	}
-	if !o.Spec.AllSystemPaths {
+	if !q.Spec.AllSystemPaths {
 		if err := restrictSystemPaths(); err != nil {
 			return f, err
 		}
 	}
-	return f, setNames(o)
+	return f, setNames(q)
 }
 
 // ownsNet says whether the sandbox has a network namespace of its own.
 func (s Spec) ownsNet() bool { return !s.HostNetwork && s.JoinNet == nil }
 
 // setUpCallersFiles sets up a sandbox that has the caller's files.
-func setUpCallersFiles(o orders) (f setupFiles, err error) {
+func setUpCallersFiles(q startRequest) (f setupFiles, err error) {
 	if err := becomeRoot(); err != nil { // in the namespaces of another sandbox, or where it was asked for
 		return f, err
 	}
-	if err := hideAll(o.Spec.Hidden, "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"); err != nil {
+	if err := hideAll(q.Spec.Hidden, "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"); err != nil {
 		return f, err
 	}
-	layers, err := openLayers(o.Spec)
+	layers, err := openLayers(q.Spec)
 	if err != nil {
 		return f, err
 	}
 	defer closeLayers(layers)
-	if o.Spec.ReadOnly {
+	if q.Spec.ReadOnly {
 		if err := callersReadOnly(); err != nil {
 			return f, err
 		}
@@ -65,12 +65,12 @@ func setUpCallersFiles(o orders) (f setupFiles, err error) {
 	if err := mountLayers(layers, false, isEtc); err != nil {
 		return f, err
 	}
-	f.etc, err = stageEtc(o.Etc, new(etcOverlay).mount)
+	f.etc, err = stageEtc(q.Etc, new(etcOverlay).mount)
 	if err != nil {
 		return f, err
 	}
 	_ = mountProc() // else the caller's stays, some of which is masked already
-	if !o.Spec.HostNetwork {
+	if !q.Spec.HostNetwork {
 		mountSys()
 	}
 	return f, mountLayers(layers, false, isNotEtc)
@@ -103,20 +103,20 @@ func callersReadOnly() error {
 
 // setUpRootfs makes the spec's directory the root file system, and all else of it the sandbox's own. The directory is
 // entered first: links in it, which an earlier container may have made, then lead nowhere outside.
-func setUpRootfs(o orders) (f setupFiles, err error) {
-	dir := o.Spec.Rootfs
+func setUpRootfs(q startRequest) (f setupFiles, err error) {
+	dir := q.Spec.Rootfs
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return f, fmt.Errorf("root file system %s: not a directory that can be read", dir)
 	}
-	opened, err := openDevices(o.Spec.Devices)
+	opened, err := openDevices(q.Spec.Devices)
 	if err != nil {
 		return f, err
 	}
 	defer closeTrees(opened)
-	if err := hideAll(o.Spec.Hidden); err != nil { // else a volume could show it
+	if err := hideAll(q.Spec.Hidden); err != nil { // else a volume could show it
 		return f, err
 	}
-	layers, err := openLayers(o.Spec)
+	layers, err := openLayers(q.Spec)
 	if err != nil {
 		return f, err
 	}
@@ -136,7 +136,7 @@ func setUpRootfs(o orders) (f setupFiles, err error) {
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return f, fmt.Errorf("pivot_root to %s: %w", dir, err)
 	}
-	if err := mountSystem(o.Spec); err != nil {
+	if err := mountSystem(q.Spec); err != nil {
 		return f, err
 	}
 	// Before anything is looked for behind links: while the old root is on top, "/.." leads there.
@@ -146,15 +146,15 @@ func setUpRootfs(o orders) (f setupFiles, err error) {
 	if err := os.Chdir("/"); err != nil {
 		return f, err
 	}
-	if f.etc, err = mountInRootfs(o, opened, layers); err != nil {
+	if f.etc, err = mountInRootfs(q, opened, layers); err != nil {
 		return f, err
 	}
-	if o.Spec.TTY {
+	if q.Spec.TTY {
 		if f.master, f.console, err = console(); err != nil {
 			return f, err
 		}
 	}
-	if !o.Spec.ReadOnly {
+	if !q.Spec.ReadOnly {
 		return f, nil
 	}
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -188,14 +188,14 @@ func mountSystem(s Spec) error {
 }
 
 // mountInRootfs mounts what a root file system needs besides.
-func mountInRootfs(o orders, opened map[string]tree, layers []layer) (etc []*os.File, err error) {
+func mountInRootfs(q startRequest, opened map[string]tree, layers []layer) (etc []*os.File, err error) {
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return nil, fmt.Errorf("/tmp: %w", err)
 	}
 	if err := mountLayers(layers, true, isEtc); err != nil {
 		return nil, err
 	}
-	etc, err = stageEtc(o.Etc, func(path, name string) error {
+	etc, err = stageEtc(q.Etc, func(path, name string) error {
 		at, err := mountPoint("/etc/" + name)
 		if err != nil {
 			return err
@@ -213,20 +213,20 @@ func mountInRootfs(o orders, opened map[string]tree, layers []layer) (etc []*os.
 
 // setNames gives the sandbox its host and domain name. A host name that nobody asked for is not worth a failure: the
 // filter on system calls of Podman's containers refuses sethostname(2), and allows all else that a sandbox needs.
-func setNames(o orders) error {
-	name := o.Spec.Hostname
-	if o.Hostname != "" {
-		name = o.Hostname
+func setNames(q startRequest) error {
+	name := q.Spec.Hostname
+	if q.Hostname != "" {
+		name = q.Hostname
 	}
 	if name != "" {
 		err := unix.Sethostname([]byte(name))
-		if err != nil && !(o.Spec.Hostname == "" && refusedByFilter(err)) {
+		if err != nil && !(q.Spec.Hostname == "" && refusedByFilter(err)) {
 			return fmt.Errorf("host name %q: %w", name, err)
 		}
 	}
-	if o.Spec.Domainname != "" {
-		if err := unix.Setdomainname([]byte(o.Spec.Domainname)); err != nil {
-			return fmt.Errorf("domain name %q: %w", o.Spec.Domainname, err)
+	if q.Spec.Domainname != "" {
+		if err := unix.Setdomainname([]byte(q.Spec.Domainname)); err != nil {
+			return fmt.Errorf("domain name %q: %w", q.Spec.Domainname, err)
 		}
 	}
 	return nil

@@ -77,19 +77,19 @@ type ExitError struct {
 // Error is the message.
 func (e *ExitError) Error() string { return e.Msg }
 
-// orders is what the init reads from its control socket.
-type orders struct {
+// startRequest is what the init reads from its control socket.
+type startRequest struct {
 	Spec     Spec
 	Hostname string   // "" is the spec's
 	Etc      []string // files of /etc that the init makes and this end writes
 }
 
-// report is what the init writes to it.
-type report struct {
+// startReply is what the init writes to it.
+type startReply struct {
 	Error string `json:",omitempty"`
 	Code  int    `json:",omitempty"` // exit status to end with, where Error is set
-	// SetUp: the descriptors of the files in orders.Etc come with it, and that of a terminal; it waits for orders
-	// again.
+	// SetUp: the descriptors of the files in startRequest.Etc come with it, and that of a terminal; it waits for the
+	// request again.
 	SetUp bool `json:",omitempty"`
 	Ready bool `json:",omitempty"` // the command runs
 }

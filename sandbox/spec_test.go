@@ -113,10 +113,10 @@ func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 		SockDiag:      true,
 	}
 	for _, sent := range []any{
-		&orders{spec, "chosen", []string{"hosts"}},
-		&report{Error: "why", Code: 126},
-		&report{SetUp: true},
-		&execOrders{Spec: spec, Root: 9, OneID: true},
+		&startRequest{spec, "chosen", []string{"hosts"}},
+		&startReply{Error: "why", Code: 126},
+		&startReply{SetUp: true},
+		&execRequest{Spec: spec, Root: 9, OneID: true},
 		&request,
 		&Request{},
 		&answer{Files: []string{"eth0", fileDNSPacket}},

@@ -144,7 +144,7 @@ func (p *Process) launch(inChild bool, theirs *os.File, ids idMaps) error {
 func (p *Process) awaitChild() error {
 	buf := make([]byte, maxMessage)
 	n, err := p.control.Read(buf)
-	var r report
+	var r startReply
 	switch {
 	case err == nil && n == 4: // entry.Steps
 		p.pid = int(binary.NativeEndian.Uint32(buf))
