@@ -76,7 +76,7 @@ type Watch interface {
 	Close()
 }
 
-// Pool is a stock of sockets that were made inside a sandbox, ready to be connected.
+// Pool has sockets that were made inside a sandbox, ready to be connected.
 //
 //	          Get, Prefill                     low                   idleTimeout
 //	empty ------------------> factory runs <---------> enough left ------------> idle: idleSize of each kind, no factory

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // fakeSandbox counts what factories in it do.
@@ -70,7 +72,7 @@ func (f fakeFactory) Make(d Direction, ipv6 bool, count int) (fds []int, refused
 		return nil, f.s.refuse, f.s.broken
 	}
 	for range count {
-		fd, err := unix.FcntlInt(uintptr(f.s.pipe[1]), unix.F_DUPFD_CLOEXEC, 0)
+		fd, err := sockio.DupFD(f.s.pipe[1])
 		if err != nil {
 			return fds, nil, err
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // FromManager returns what the service manager passes (sd_listen_fds(3)): what was in its store, the API's listener,
@@ -20,7 +22,7 @@ func FromManager() (s *Set, stored []ID, err error) {
 	s = &Set{}
 	for i, f := range activation.Files(true) {
 		id, kept := ParseID(f.Name())
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3) // above the standard streams
+		fd, err := sockio.DupFDFrom(int(f.Fd()), 3) // above the standard streams
 		if err != nil {
 			s.Close()
 			return nil, nil, fmt.Errorf("socket %s from the service manager: %w", f.Name(), err)
@@ -117,7 +119,7 @@ func (s *Store) Put(id ID, fd int) {
 	}
 	s.stored[id] = true
 	// FDPOLL=0, since an error that waits on a socket is no reason to throw it away.
-	s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+id.String(), unix.UnixRights(fd))
+	s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+id.String(), fd)
 }
 
 // Remove implements Sink.
@@ -137,7 +139,7 @@ func (s *Store) Barrier() {
 		return // no descriptors: waiting is not possible
 	}
 	defer r.Close()
-	s.send("BARRIER=1", unix.UnixRights(int(w.Fd())))
+	s.send("BARRIER=1", int(w.Fd()))
 	_ = w.Close()
 	_ = r.SetReadDeadline(time.Now().Add(managerPatience * time.Second))
 	_, _ = r.Read(make([]byte, 1)) // its end, or too late
@@ -157,11 +159,11 @@ func (s *Store) yield() {
 
 func (s *Store) remove(id ID) {
 	delete(s.stored, id)
-	s.send("FDSTOREREMOVE=1\nFDNAME="+id.String(), nil)
+	s.send("FDSTOREREMOVE=1\nFDNAME="+id.String())
 }
 
-func (s *Store) send(state string, rights []byte) {
-	if err := unix.Sendmsg(s.manager, []byte(state), rights, nil, unix.MSG_NOSIGNAL); err != nil {
+func (s *Store) send(state string, fds ...int) {
+	if err := sockio.SendRights(s.manager, []byte(state), fds...); err != nil {
 		s.log.Debug("the service manager's descriptor store", "error", err)
 	}
 }

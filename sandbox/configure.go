@@ -135,12 +135,8 @@ const (
 	fileDatagram6   = "udp/ipv6"
 )
 
-// maxMessage bounds a message between the daemon and the agent, in bytes; maxFiles is the kernel's limit for one
-// message (SCM_MAX_FD, include/net/scm.h).
-const (
-	maxMessage = 256 << 10
-	maxFiles   = 253
-)
+// maxMessage bounds a message between the daemon and the agent, in bytes.
+const maxMessage = 256 << 10
 
 // Configure sends an agent into the sandbox t to carry out r. On an error what it began is undone.
 func (d *Helper) Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
@@ -325,7 +321,7 @@ func unixConn(fd int) (*net.UnixConn, error) {
 
 // readFiles reads one message into b, and returns its length and the files that come with it, which are the caller's.
 func readFiles(c *net.UnixConn, b []byte) (n int, files []*os.File, err error) {
-	m, err := sockio.ReadRights(c, b, maxFiles)
+	m, err := sockio.ReadRights(c, b, sockio.MaxRights)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
@@ -71,9 +72,9 @@ func runHold() error {
 // become executes program, this one, in another role with the same control socket. It returns only what is wrong. The
 // calling thread becomes the process's only one.
 func become(name string, program *os.File, control *os.File) error {
-	fd, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, controlFD+1) // not at the control socket's number
+	fd, err := sockio.DupFDFrom(int(program.Fd()), controlFD+1) // not at the control socket's number
 	if err != nil {
-		return os.NewSyscallError("fcntl", err)
+		return err
 	}
 	if err := passAt(control, controlFD); err != nil {
 		return err

@@ -73,7 +73,7 @@ func SendMessage(c *net.UnixConn, v any, fds []int) error { return send(c, v, fd
 // the end of the connection it returns io.EOF.
 func ReceiveMessage(c *net.UnixConn, v any) (fds []int, err error) {
 	buf := make([]byte, maxMessage)
-	m, err := sockio.ReadRights(c, buf, maxFiles)
+	m, err := sockio.ReadRights(c, buf, sockio.MaxRights)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // terminal joins the caller's standard streams to the sandbox's terminal. A nil terminal does nothing.
@@ -68,7 +70,7 @@ func (t *terminal) started() {
 // copyInput passes input on until it ends, or the terminal is closed: after that, what is typed is for who reads
 // the caller's terminal next. The process may live on, as that does which runs further commands in a container.
 func (t *terminal) copyInput() {
-	in, err := unix.FcntlInt(t.in.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller closes t.in meanwhile
+	in, err := sockio.DupFD(int(t.in.Fd())) // the caller closes t.in meanwhile
 	if err != nil {
 		return // no descriptors are left
 	}

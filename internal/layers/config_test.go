@@ -185,3 +185,20 @@ func TestDriversAreNotCompared(t *testing.T) {
 		})
 	})
 }
+
+// TestDescriptorsArePassedInOnePlace holds that descriptors are copied and sent beside messages by package sockio: what
+// it does about their flags, bounds and errors is then the same everywhere.
+func TestDescriptorsArePassedInOnePlace(t *testing.T) {
+	names := []string{"F_DUPFD", "F_DUPFD_CLOEXEC", "UnixRights", "ParseUnixRights"}
+	eachFile(t, func(dir string, file *ast.File, set *token.FileSet) {
+		if dir == filepath.Join("internal", "sockio") {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && slices.Contains(names, s.Sel.Name) {
+				t.Errorf("%s uses %s, which package sockio does", set.Position(n.Pos()), s.Sel.Name)
+			}
+			return true
+		})
+	})
+}

@@ -4,5 +4,6 @@
 //     stands above it. docs/architecture.md draws the layers.
 //   - What configures something has no field that its package does not read, or that only tests set.
 //   - Nothing but the model compares names of networks' drivers.
+//   - Nothing but package sockio copies descriptors, or sends them beside messages.
 //   - Lines have 120 columns at most, in the folders that are listed for it.
 package layers

@@ -8,8 +8,11 @@ import (
 )
 
 // DupFD returns another descriptor of what fd is.
-func DupFD(fd int) (int, error) {
-	other, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+func DupFD(fd int) (int, error) { return DupFDFrom(fd, 0) }
+
+// DupFDFrom is DupFD for a descriptor whose number is at least lowest.
+func DupFDFrom(fd, lowest int) (int, error) {
+	other, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lowest)
 	if err != nil {
 		return -1, fmt.Errorf("duplicate a descriptor: %w", err)
 	}

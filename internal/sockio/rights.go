@@ -3,6 +3,7 @@ package sockio
 import (
 	"fmt"
 	"net"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,17 @@ func WriteRights(c *net.UnixConn, b []byte, fds ...int) (n int, err error) {
 	}
 	n, _, err = c.WriteMsgUnix(b, oob, nil)
 	return n, err
+}
+
+// SendRights sends b on a socket that keeps messages apart and has a peer, with descriptors beside it, which stay the
+// caller's. It is for sockets that package net does not have: it sends no descriptors to a connected Unix datagram
+// socket.
+func SendRights(fd int, b []byte, fds ...int) error {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(fd, b, oob, nil, unix.MSG_NOSIGNAL))
 }
 
 // Received is what one read from a Unix socket has brought.

@@ -18,16 +18,16 @@ import (
 // the start of a program, and one message brings 253 at most.
 const loopbackBatch = 64
 
-// loopbackSockets is a stock of unconnected TCP sockets of the namespace, for connections from the host's loopback to
+// loopbackSockets is a pool of unconnected TCP sockets of the namespace, for connections from the host's loopback to
 // the namespace's (--host-lo-to-ns-lo). Its methods may be called by many goroutines at once.
 type loopbackSockets struct {
 	make  func(context.Context) (*sandbox.Reply, error) // makes loopbackBatch of each family
-	turn  chan struct{}                                 // holds a value while somebody uses stock
-	stock [2][]*os.File                                 // by family; guarded by turn
+	turn  chan struct{}                                 // holds a value while somebody uses pool
+	pool  [2][]*os.File                                 // by family; guarded by turn
 	ended bool                                          // guarded by turn
 }
 
-// newLoopbackSockets returns an empty stock for the namespace t.
+// newLoopbackSockets returns an empty pool for the namespace t.
 func newLoopbackSockets(t sandbox.Target) *loopbackSockets {
 	return &loopbackSockets{
 		make: func(ctx context.Context) (*sandbox.Reply, error) {
@@ -53,28 +53,25 @@ func (l *loopbackSockets) get(ctx context.Context, ipv6 bool) (fd int, err error
 	if l.ended {
 		return -1, net.ErrClosed
 	}
-	if len(l.stock[family]) == 0 {
+	if len(l.pool[family]) == 0 {
 		reply, err := l.make(ctx)
 		if err != nil {
 			return -1, fmt.Errorf("sockets of the namespace's loopback: %w", err)
 		}
-		for i := range l.stock {
-			l.stock[i] = append(l.stock[i], reply.Streams[i]...)
+		for i := range l.pool {
+			l.pool[i] = append(l.pool[i], reply.Streams[i]...)
 		}
-		if len(l.stock[family]) == 0 {
+		if len(l.pool[family]) == 0 {
 			return -1, unix.EAFNOSUPPORT
 		}
 	}
-	last := len(l.stock[family]) - 1
-	f := l.stock[family][last]
-	l.stock[family] = l.stock[family][:last]
-	defer f.Close()
-	fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("fcntl", err)
+	last := len(l.pool[family]) - 1
+	f := l.pool[family][last]
+	l.pool[family] = l.pool[family][:last]
+	if fd, err = descriptorOf(f); err != nil {
+		return -1, err
 	}
-	// os.File.Fd has made it blocking.
-	if err := errors.Join(unix.SetNonblock(fd, true), sockio.SetTCP(fd, net.KeepAliveConfig{})); err != nil {
+	if err := sockio.SetTCP(fd, net.KeepAliveConfig{}); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
@@ -86,11 +83,11 @@ func (l *loopbackSockets) close() error {
 	defer func() { <-l.turn }()
 	l.ended = true
 	var errs []error
-	for i, files := range l.stock {
+	for i, files := range l.pool {
 		for _, f := range files {
 			errs = append(errs, f.Close())
 		}
-		l.stock[i] = nil
+		l.pool[i] = nil
 	}
 	return errors.Join(errs...)
 }
@@ -102,7 +99,7 @@ const (
 	datagramsLow  = 16
 )
 
-// loopbackDatagrams is a stock of unconnected UDP sockets of the namespace, for clients at the host's loopback. Nobody
+// loopbackDatagrams is a pool of unconnected UDP sockets of the namespace, for clients at the host's loopback. Nobody
 // waits for one: it is filled while there are some. Its methods may be called by many goroutines at once.
 type loopbackDatagrams struct {
 	make func(context.Context) (*sandbox.Reply, error) // makes datagramBatch of each family
@@ -111,11 +108,11 @@ type loopbackDatagrams struct {
 	wg   sync.WaitGroup
 
 	mu      sync.Mutex
-	stock   [2][]*os.File // by family; guarded by mu
+	pool    [2][]*os.File // by family; guarded by mu
 	filling bool          // guarded by mu
 }
 
-// newLoopbackDatagrams returns a full stock for the namespace t.
+// newLoopbackDatagrams returns a full pool for the namespace t.
 func newLoopbackDatagrams(ctx context.Context, t sandbox.Target) (*loopbackDatagrams, error) {
 	l := &loopbackDatagrams{make: func(ctx context.Context) (*sandbox.Reply, error) {
 		var none *sandbox.Helper // the process enters the namespace itself
@@ -136,8 +133,8 @@ func (l *loopbackDatagrams) fill(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.stock {
-		l.stock[i] = append(l.stock[i], reply.Datagrams[i]...)
+	for i := range l.pool {
+		l.pool[i] = append(l.pool[i], reply.Datagrams[i]...)
 	}
 	return nil
 }
@@ -150,7 +147,7 @@ func (l *loopbackDatagrams) get(ipv6 bool) (fd int, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	left := len(l.stock[family])
+	left := len(l.pool[family])
 	if left <= datagramsLow && !l.filling && l.ctx.Err() == nil {
 		l.filling = true
 		l.wg.Go(func() {
@@ -163,17 +160,9 @@ func (l *loopbackDatagrams) get(ipv6 bool) (fd int, err error) {
 	if left == 0 {
 		return -1, unix.EAGAIN
 	}
-	f := l.stock[family][left-1]
-	l.stock[family] = l.stock[family][:left-1]
-	defer f.Close()
-	fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("fcntl", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil { // os.File.Fd has made it blocking
-		return -1, errors.Join(err, unix.Close(fd))
-	}
-	return fd, nil
+	f := l.pool[family][left-1]
+	l.pool[family] = l.pool[family][:left-1]
+	return descriptorOf(f)
 }
 
 // close gives what is left back.
@@ -183,11 +172,23 @@ func (l *loopbackDatagrams) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	for i, files := range l.stock {
+	for i, files := range l.pool {
 		for _, f := range files {
 			errs = append(errs, f.Close())
 		}
-		l.stock[i] = nil
+		l.pool[i] = nil
 	}
 	return errors.Join(errs...)
+}
+
+// descriptorOf makes a file that came out of the namespace a non-blocking descriptor, which is the caller's.
+func descriptorOf(f *os.File) (fd int, err error) {
+	defer f.Close()
+	if fd, err = sockio.Dup(f); err != nil {
+		return -1, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return -1, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd))
+	}
+	return fd, nil
 }

@@ -53,7 +53,7 @@ func TestLoopbackSocketsAreMadeInBatches(t *testing.T) {
 	if _, err := l.get(t.Context(), true); !errors.Is(err, unix.EAFNOSUPPORT) {
 		t.Errorf("a family that is not there: %v", err)
 	}
-	left := l.stock[v4][0]
+	left := l.pool[v4][0]
 	if err := l.close(); err != nil {
 		t.Error(err)
 	}
@@ -95,7 +95,7 @@ func TestLoopbackDatagramsAreMadeAhead(t *testing.T) {
 		t.Errorf("a family that is not there: %v", err)
 	}
 	l.mu.Lock()
-	left := l.stock[v4][0]
+	left := l.pool[v4][0]
 	l.mu.Unlock()
 	if err := l.close(); err != nil {
 		t.Error(err)
