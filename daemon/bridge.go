@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
@@ -10,9 +11,10 @@ import (
 // bridge is a network while it is in use: its engine.
 type bridge struct {
 	*engine.Network
-	record  *network.Network
-	unwatch func() // its locks are not watched any more
-	leave   func() // no capture is shown its frames any more
+	record  *network.Network                // as the network began to run; its options may have changed since
+	egress  atomic.Pointer[network.Network] // the record whose egress options hold; stored under policyMu
+	unwatch func()                          // its locks are not watched any more
+	leave   func()                          // no capture is shown its frames any more
 }
 
 // slirpDNS is where slirp4netns answers names, and what the resolv.conf of those who come from there says
@@ -33,9 +35,9 @@ func (d *Daemon) newBridge(n *network.Network) (*bridge, error) {
 		return nil, err
 	}
 	b := &bridge{Network: e, record: n, unwatch: d.watchdog.Watch(e.Locks()...)}
+	b.egress.Store(n)
 	b.leave = d.captures.join(b)
 	d.updatePolicy(b)
-	d.catchUp(b, "")
 	return b, nil
 }
 
@@ -67,6 +69,15 @@ func (d *Daemon) bridgeFor(n *network.Network) (*bridge, error) {
 		<-slot.ready
 		return slot.bridge, slot.err
 	}
+	if err := d.open(slot, n); err != nil {
+		return nil, err
+	}
+	d.catchUpNetwork(slot.bridge) // changes from now on find the bridge in its place
+	return slot.bridge, nil
+}
+
+// open makes n run, and has the bridge in its place, or the error.
+func (d *Daemon) open(slot *bridgeSlot, n *network.Network) error {
 	defer close(slot.ready)
 	if slot.bridge, slot.err = d.newBridge(n); slot.err != nil {
 		d.mu.Lock()
@@ -75,7 +86,7 @@ func (d *Daemon) bridgeFor(n *network.Network) (*bridge, error) {
 		}
 		d.mu.Unlock()
 	}
-	return slot.bridge, slot.err
+	return slot.err
 }
 
 // bridge returns the running bridge of a network; nil: it does not run, or not yet.

@@ -211,7 +211,8 @@ func (d *Daemon) attachEndpoints(
 func (d *Daemon) attachTAP(
 	s *containerRuntime, c *network.Container, e *network.Endpoint, b *bridge, dev *tap.Device,
 ) (*attachment, error) {
-	cfg, err := attachConfig(c, e, b)
+	n := b.egress.Load()
+	cfg, err := attachConfig(c, e, n)
 	if err != nil {
 		return nil, err
 	}
@@ -229,16 +230,16 @@ func (d *Daemon) attachTAP(
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)
 	}
-	d.catchUp(b, c.ID)
+	d.catchUp(b, n, c.ID)
 	p := &attachment{bridge: b, port: port, dev: dev, endpoint: e}
 	s.attachments[e.ID] = p
 	d.storeTAP(s, p)
 	return p, nil
 }
 
-// attachConfig is what an endpoint is to its network's switch, whatever carries its frames.
-func attachConfig(c *network.Container, e *network.Endpoint, b *bridge) (engine.AttachConfig, error) {
-	policy, err := egress(b.record, c.Egress, c.AllowEgress)
+// attachConfig is what an endpoint is to the switch of its network n, whatever carries its frames.
+func attachConfig(c *network.Container, e *network.Endpoint, n *network.Network) (engine.AttachConfig, error) {
+	policy, err := egress(n, c.Egress, c.AllowEgress)
 	return engine.AttachConfig{
 		ID:           c.ID,
 		Name:         c.Name,

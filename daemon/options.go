@@ -120,22 +120,19 @@ func (d *Daemon) updateEgress(b *bridge) {
 	if n == nil {
 		return
 	}
+	b.egress.Store(n) // first: who is attached meanwhile asks for it afterwards
 	b.SetPolicy("", d.egressOf(n, &network.Container{}))
 	for _, c := range n.Containers(d.model.Containers()) {
 		b.SetPolicy(c.ID, d.egressOf(n, c))
 	}
 }
 
-// updateEgressOf does so for one container; for "" it does so for senders that are none's.
+// updateEgressOf does so for one container.
 func (d *Daemon) updateEgressOf(b *bridge, id string) {
 	d.policyMu.Lock()
 	defer d.policyMu.Unlock()
-	n, c := d.networkByID(b.record.ID), &network.Container{}
-	if id != "" {
-		c, _ = d.model.Container(id)
-	}
-	if n != nil && c != nil {
-		b.SetPolicy(id, d.egressOf(n, c))
+	if c, err := d.model.Container(id); err == nil {
+		b.SetPolicy(id, d.egressOf(b.egress.Load(), c))
 	}
 }
 
@@ -191,10 +188,17 @@ func (d *Daemon) egressOf(n *network.Network, c *network.Container) *policy.Poli
 	return p
 }
 
-// catchUp has a container connect to outside by what the network's record says now, where that was changed while the
-// container, or with "" the network, was made ready by what the record said before.
-func (d *Daemon) catchUp(b *bridge, id string) {
+// catchUpNetwork is for a bridge that was made while the network's options may have been changed.
+func (d *Daemon) catchUpNetwork(b *bridge) {
 	if now := d.networkByID(b.record.ID); now != nil && !sameEgress(b.record, now) {
+		d.updateEgress(b)
+	}
+}
+
+// catchUp is for a container that was attached with a policy by n, where the network's options may have been changed
+// meanwhile.
+func (d *Daemon) catchUp(b *bridge, n *network.Network, id string) {
+	if b.egress.Load() != n {
 		d.updateEgressOf(b, id)
 	}
 }

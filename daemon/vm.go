@@ -143,7 +143,8 @@ func (d *Daemon) attachVMEndpoints(s *containerRuntime, c *network.Container, ad
 }
 
 func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *bridge) (*attachment, error) {
-	cfg, err := attachConfig(c, e, b)
+	n := b.egress.Load()
+	cfg, err := attachConfig(c, e, n)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +181,7 @@ func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *brid
 	if err != nil {
 		return nil, errors.Join(err, link.Close())
 	}
-	d.catchUp(b, c.ID)
+	d.catchUp(b, n, c.ID)
 	return &attachment{bridge: b, port: port, endpoint: e}, nil
 }
 
