@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/binary"
 	"io"
 	"net"
 	"net/netip"
@@ -22,6 +21,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	vswitch "github.com/usernet/usernet/switch"
+	"github.com/usernet/usernet/switch/vmlink/vmlinktest"
 )
 
 // vmGuest is a virtual machine without the machine: a program that speaks as qemu's -netdev stream does.
@@ -54,19 +56,10 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func (g *vmGuest) send(frame []byte) error {
-	_, err := g.conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
-	return err
-}
+func (g *vmGuest) send(frame []byte) error { return vmlinktest.WriteFrame(g.conn, frame) }
 
 func (g *vmGuest) receive() ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(g.conn, head[:]); err != nil {
-		return nil, err
-	}
-	frame := make([]byte, binary.BigEndian.Uint32(head[:]))
-	_, err := io.ReadFull(g.conn, frame)
-	return frame, err
+	return vmlinktest.ReadFrame(g.conn, make([]byte, vswitch.MaxPayload))
 }
 
 // next returns the payload of the next frame that want lets pass.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/usernet/usernet/internal/leak"
 	vswitch "github.com/usernet/usernet/switch"
+	"github.com/usernet/usernet/switch/vmlink/vmlinktest"
 )
 
 // patience is how long a test waits for what happens at once on a machine with nothing else to do.
@@ -172,7 +173,7 @@ func (g guest) send(frame []byte) {
 	var err error
 	switch g.kind {
 	case Stream:
-		_, err = g.conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
+		err = vmlinktest.WriteFrame(g.conn, frame)
 	case Datagram:
 		_, err = g.conn.WriteToUnix(frame, g.to)
 	default:
@@ -187,13 +188,8 @@ func (g guest) send(frame []byte) {
 func (g guest) receive() []byte {
 	buf := make([]byte, maxFrame)
 	if g.kind == Stream {
-		var head [lengthLen]byte
-		if _, err := io.ReadFull(g.conn, head[:]); err != nil {
-			return nil
-		}
-		buf = buf[:binary.BigEndian.Uint32(head[:])]
-		_, _ = io.ReadFull(g.conn, buf)
-		return buf
+		frame, _ := vmlinktest.ReadFrame(g.conn, buf)
+		return frame
 	}
 	n, _ := g.conn.Read(buf)
 	return buf[:n]
@@ -433,7 +429,7 @@ func TestFramesAllocateNothing(t *testing.T) {
 	r := newReader(w.link, w.link.current.Load(), w.port)
 	defer r.release()
 	in := ethernet(net.HardwareAddr{2, 0, 0, 0, 0, 9}, guestMAC, string(make([]byte, 1400))) // to nobody
-	b := append(binary.BigEndian.AppendUint32(nil, uint32(len(in))), in...)
+	b := vmlinktest.Append(nil, in)
 	if n := testing.AllocsPerRun(100, func() { _, _ = decode(b, r.emit) }); n > 0 {
 		t.Errorf("%v allocations for a frame of the guest", n)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/network"
+	vswitch "github.com/usernet/usernet/switch"
+	"github.com/usernet/usernet/switch/vmlink/vmlinktest"
 )
 
 // echo sends back what comes, on the host's loopback.
@@ -50,7 +51,7 @@ func (e *echo) close() error {
 	return err
 }
 
-// guest is a virtual machine as qemu's -netdev stream has it: each frame is behind its length, 4 bytes, big-endian.
+// guest is a virtual machine as qemu's -netdev stream has it.
 type guest struct {
 	conn     net.Conn
 	mac      network.MAC
@@ -60,8 +61,8 @@ type guest struct {
 	answered chan uint16
 	done     chan struct{}
 
-	sending sync.Mutex
-	router  [6]byte // the gateway's MAC address
+	sending sync.Mutex // guards writes to conn
+	router  [6]byte    // the gateway's MAC address
 }
 
 const (
@@ -99,33 +100,24 @@ func (g *guest) close() error {
 }
 
 func (g *guest) send(to [6]byte, kind uint16, payload []byte) error {
-	b := binary.BigEndian.AppendUint32(nil, uint32(ethernetHeader+len(payload)))
-	b = append(append(b, to[:]...), g.mac[:]...)
+	b := append(append(make([]byte, 0, ethernetHeader+len(payload)), to[:]...), g.mac[:]...)
 	b = append(binary.BigEndian.AppendUint16(b, kind), payload...)
 	g.sending.Lock()
 	defer g.sending.Unlock()
-	_, err := g.conn.Write(b)
-	return err
+	return vmlinktest.WriteFrame(g.conn, b)
 }
 
 // receive answers questions for the guest's address, and notes which flows are answered.
 func (g *guest) receive() {
 	defer close(g.done)
-	var head [4]byte
-	frame := make([]byte, 1<<16)
+	buf := make([]byte, vswitch.MaxPayload)
 	for {
-		if _, err := io.ReadFull(g.conn, head[:]); err != nil {
+		frame, err := vmlinktest.ReadFrame(g.conn, buf)
+		if err != nil {
 			return
 		}
-		n := binary.BigEndian.Uint32(head[:])
-		if n > uint32(len(frame)) {
-			return
-		}
-		if _, err := io.ReadFull(g.conn, frame[:n]); err != nil {
-			return
-		}
-		if n > ethernetHeader {
-			g.frame(binary.BigEndian.Uint16(frame[12:]), frame[ethernetHeader:n])
+		if len(frame) > ethernetHeader {
+			g.frame(binary.BigEndian.Uint16(frame[12:]), frame[ethernetHeader:])
 		}
 	}
 }
