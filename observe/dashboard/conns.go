@@ -16,7 +16,7 @@ const (
 // connections are those of a server: strangers' at first, and guests' once a request on them had a session. Beyond the
 // bounds the oldest of a kind is closed, so that who connects and says nothing keeps nobody out.
 type connections struct {
-	mu                sync.Mutex
+	mu                sync.Mutex // guards the rest
 	strangers, guests []net.Conn // the oldest first
 }
 

@@ -42,7 +42,7 @@ type session struct {
 type sessions struct {
 	now func() time.Time
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards the rest
 	link  digest
 	until time.Time // of link; zero: it is used up
 	open  []session

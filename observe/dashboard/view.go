@@ -97,7 +97,7 @@ type refusalView struct {
 type viewer struct {
 	src Source
 
-	mu          sync.Mutex
+	mu          sync.Mutex // guards the rest
 	before, now *api.Sample
 	names       rates.Names
 	last        *view
