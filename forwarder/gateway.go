@@ -50,7 +50,7 @@ type Handler interface {
 	HandleTCP(SYN)
 	HandleUDP(packet.Datagram) bool  // false: there is no such port
 	HandleEcho(packet.Datagram) bool // the payload begins with the ICMP header
-	Flush()                          // sends what was kept of datagrams with More set
+	Flush()                          // sends what was kept of datagrams with MorePending set
 }
 
 var _ Handler = (*Forwarder)(nil)

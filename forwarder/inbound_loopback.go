@@ -39,7 +39,7 @@ func (in *inboundUDP) openDirect() error {
 // sendDirect sends a client's datagram into the namespace. One that cannot be sent is lost, as where nobody listens.
 func (in *inboundUDP) sendDirect(d sockio.Datagram) {
 	payload := flat(d, &in.whole.in)
-	_ = in.sock.Use(func(fd int) error { return sockio.SendSegments(fd, payload, d.Segment, &connected, nil) })
+	_ = in.sock.Use(func(fd int) error { return sockio.SendSegments(fd, payload, d.GSOSize, &connected, nil) })
 }
 
 // HandleEvents implements sockio.Handler: replies of the namespace. An error says that nobody listens there (any more),
@@ -51,7 +51,7 @@ func (in *inboundUDP) HandleEvents(uint32) {
 		in.BytesOut.Add(uint64(d.Size))
 		payload := flat(d, &in.whole.out)
 		_ = in.client.port.Use(
-			func(fd int) error { return sockio.SendSegments(fd, payload, d.Segment, &in.to, in.control) },
+			func(fd int) error { return sockio.SendSegments(fd, payload, d.GSOSize, &in.to, in.control) },
 		)
 	})
 }

@@ -82,7 +82,7 @@ func (f *Forwarder) HandleDatagram(p *publish.Port, d sockio.Datagram) {
 		in.sendDirect(d)
 		return
 	}
-	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.Payload, d.Segment) // a datagram may be lost
+	_ = f.cfg.Inside.WriteUDP(in.key.client, in.key.inside, d.Payload, d.GSOSize) // a datagram may be lost
 }
 
 // keyTries is how many ports of the gateway's address are tried for a client that shares it.
@@ -154,7 +154,7 @@ func (f *Forwarder) replyPublished(d packet.Datagram) bool {
 		return false
 	}
 	in.Answer()
-	in.PacketsOut.Add(sockio.Segments(len(d.Payload), d.Segment))
+	in.PacketsOut.Add(sockio.Segments(len(d.Payload), d.GSOSize))
 	in.BytesOut.Add(uint64(len(d.Payload)))
 	in.send(d)
 	return true
@@ -177,7 +177,7 @@ func (in *inboundUDP) send(d packet.Datagram) {
 		return
 	}
 	_ = in.client.port.Use(
-		func(fd int) error { return sockio.SendSegments(fd, d.Payload, d.Segment, &in.to, in.control) },
+		func(fd int) error { return sockio.SendSegments(fd, d.Payload, d.GSOSize, &in.to, in.control) },
 	)
 }
 

@@ -17,7 +17,7 @@ const maxBatchedSize = 1472
 
 // batchable says whether a datagram may wait for others.
 func batchable(p packet.Datagram) bool {
-	return p.More && p.Segment == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 &&
+	return p.MorePending && p.GSOSize == 0 && p.TTL == packet.DefaultTTL && len(p.Payload) > 0 &&
 		len(p.Payload) <= maxBatchedSize
 }
 

@@ -69,7 +69,7 @@ func TestGatheredDatagramsArriveInOrder(t *testing.T) {
 			payload := numbered(number, size)
 			want[to] = append(want[to], payload)
 			w.HandleUDP(packet.Datagram{
-				Src: src, Dst: ends[to], TTL: 64, Payload: payload, More: random.IntN(10) > 0,
+				Src: src, Dst: ends[to], TTL: 64, Payload: payload, MorePending: random.IntN(10) > 0,
 				DontFragment: random.IntN(10) == 0,
 				Original:     make([]byte, 28),
 			})
@@ -125,7 +125,7 @@ func TestGatheredRepliesArriveInOrder(t *testing.T) {
 			want = append(want, numbered(number, size))
 			w.HandleUDP(packet.Datagram{
 				Src: netip.AddrPortFrom(containerAddr, 53), Dst: from.(*net.UDPAddr).AddrPort(), TTL: 64,
-				Payload: want[number], More: random.IntN(10) > 0,
+				Payload: want[number], MorePending: random.IntN(10) > 0,
 			})
 		}
 		w.Flush()
@@ -143,16 +143,16 @@ func TestNothingGatheredIsLeftBehind(t *testing.T) {
 	w := newWorld(t, nil)
 	sock, end := hostSocket(t)
 	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: []byte("waits"),
-		More: true}
+		MorePending: true}
 	w.HandleUDP(p)
 	w.AbortContainer(containerAddr)
 	w.Flush()
-	p.More, p.Payload = false, []byte("goes")
+	p.MorePending, p.Payload = false, []byte("goes")
 	w.HandleUDP(p)
 	if got, _ := receive(t, sock); string(got) != "goes" {
 		t.Errorf("%q arrived", got)
 	}
-	p.More = true
+	p.MorePending = true
 	w.HandleUDP(p) // and the forwarder is closed with it
 }
 
@@ -168,7 +168,7 @@ func TestGatheredDatagramsLeaveTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), Dst: end, TTL: 64, Payload: make([]byte, 100),
-		More: true}
+		MorePending: true}
 	for range sockio.MaxBatch + 2 {
 		w.HandleUDP(p)
 	}

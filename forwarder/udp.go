@@ -67,7 +67,7 @@ func (f *Forwarder) HandleUDP(p packet.Datagram) bool {
 		a.SetBrief(dns)
 	}
 	a.Used()
-	a.PacketsOut.Add(sockio.Segments(len(p.Payload), p.Segment))
+	a.PacketsOut.Add(sockio.Segments(len(p.Payload), p.GSOSize))
 	a.BytesOut.Add(uint64(len(p.Payload)))
 	if err := a.send(p, target); err != nil {
 		f.reject(p, err)
@@ -110,7 +110,7 @@ func (a *association) send(p packet.Datagram, target netip.AddrPort) error {
 	}
 	return a.sock.Use(func(fd int) error {
 		a.sock.SetFragment(fd, p.DontFragment, p.Src.Addr().Is6())
-		return sendAgain(func() error { return sockio.SendSegments(fd, p.Payload, p.Segment, &a.to, control) })
+		return sendAgain(func() error { return sockio.SendSegments(fd, p.Payload, p.GSOSize, &a.to, control) })
 	})
 }
 
@@ -229,7 +229,7 @@ func (a *association) reply(d sockio.Datagram) {
 	a.Answer()
 	a.PacketsIn.Add(d.Count())
 	a.BytesIn.Add(uint64(d.Size))
-	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.Payload, d.Segment) // a datagram may be lost
+	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.Payload, d.GSOSize) // a datagram may be lost
 }
 
 // maxAliases is how many of a gateway's ports an association remembers to have sent to.

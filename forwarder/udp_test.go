@@ -168,7 +168,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	pieces := [][]byte{p.Payload}
 	w.HandleUDP(p)
 	more := p
-	more.More = true
+	more.MorePending = true
 	for what, send := range map[string]func(){
 		"one":  func() { w.HandleUDP(p) },
 		"many": func() { w.HandleUDP(more); w.HandleUDP(more); w.Flush() },
@@ -197,8 +197,8 @@ func BenchmarkDatagramOutward(b *testing.B) {
 			port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
 			p := packet.Datagram{
 				Src: netip.AddrPortFrom(containerAddr, 4000), Dst: netip.AddrPortFrom(gatewayAddr, port), TTL: 64,
-				Payload: make([]byte, 64),
-				More:    together > 1,
+				Payload:     make([]byte, 64),
+				MorePending: together > 1,
 			}
 			b.ReportAllocs()
 			for n := 1; b.Loop(); n++ {

@@ -54,7 +54,7 @@ func (g *Gateway) takeDatagram(f *vswitch.Frame) bool {
 	if v := f.Virtio(); v.GSO == vswitch.GSOUDP {
 		segment = int(v.GSOSize)
 	}
-	p := packet.Datagram{More: f.More}
+	p := packet.Datagram{MorePending: f.MorePending}
 	if !p.ParseUDP(t == vswitch.EtherTypeIPv6, f.Payload[0], segment) {
 		return false
 	}

@@ -104,7 +104,7 @@ func TestDatagramsRoundTrip(t *testing.T) {
 				t.Fatalf("%d datagrams came back", len(r.got))
 			}
 			got := r.got[0]
-			if got.Src != dst || got.Dst != src || got.TTL != packet.DefaultTTL || !got.DontFragment || got.Segment !=
+			if got.Src != dst || got.Dst != src || got.TTL != packet.DefaultTTL || !got.DontFragment || got.GSOSize !=
 				test.segment || !bytes.Equal(got.Payload, payload) {
 				t.Errorf("came back as %+v", got)
 			}

@@ -36,7 +36,7 @@ func (m *mirror) HandleTCP(r *TCPRequest) {
 
 func (m *mirror) HandleUDP(p packet.Datagram) bool {
 	m.check(p)
-	_ = m.g.WriteUDP(p.Dst, p.Src, [][]byte{p.Payload}, p.Segment)
+	_ = m.g.WriteUDP(p.Dst, p.Src, [][]byte{p.Payload}, p.GSOSize)
 	return p.Dst.Port() != 0
 }
 

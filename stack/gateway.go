@@ -41,7 +41,7 @@ type Handler interface {
 	HandleUDP(p packet.Datagram) bool
 	// HandleEcho takes an ICMP echo request; Payload begins with the ICMP header.
 	HandleEcho(p packet.Datagram) bool
-	// Flush sends what was kept of packets with More set.
+	// Flush sends what was kept of packets with MorePending set.
 	Flush()
 }
 

@@ -61,7 +61,7 @@ func (p *Port) Receive(f *Frame) {
 		p.drops[DropIsolated].Add(1)
 	default:
 		f.shared = false
-		if f.More && f.to != q {
+		if f.MorePending && f.to != q {
 			f.to, f.several = q, f.to != nil
 		}
 		q.write(f)
@@ -89,7 +89,7 @@ func (p *Port) Judge(f *Frame) (to *Port, why Reason, ok bool) {
 	return q, 0, true
 }
 
-// Flush is called by a reader of frames with More set, once no more are there to be read.
+// Flush is called by a reader of frames with MorePending set, once no more are there to be read.
 func (p *Port) Flush() {
 	for _, f := range p.sw.table.Load().flush {
 		f.Flush()

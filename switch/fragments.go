@@ -43,10 +43,10 @@ type span struct{ lo, hi int }
 // fragmentOK notes the fragment b and says whether it may pass.
 func (p *Port) fragmentOK(b []byte, h packet.Headers) bool {
 	n := h.Length - h.Transport
-	if h.V6 && !h.More && h.Offset == 0 {
+	if h.V6 && !h.MoreFragments && h.Offset == 0 {
 		return true // an atomic fragment (RFC 6946)
 	}
-	if n <= 0 || h.Offset+n > MaxPayload-1 || h.More && n%fragmentUnit != 0 {
+	if n <= 0 || h.Offset+n > MaxPayload-1 || h.MoreFragments && n%fragmentUnit != 0 {
 		return false
 	}
 	key := fragmentKey(h, b)
@@ -55,7 +55,7 @@ func (p *Port) fragmentOK(b []byte, h packet.Headers) bool {
 	if p.frags == nil {
 		p.frags = new(fragments)
 	}
-	return p.frags.note(key, span{h.Offset, h.Offset + n}, !h.More)
+	return p.frags.note(key, span{h.Offset, h.Offset + n}, !h.MoreFragments)
 }
 
 // fragmentSeed makes the keys of datagrams unpredictable.

@@ -50,8 +50,8 @@ type Frame struct {
 	// Payload is what follows the Ethernet header, in pieces. The headers of a packet that a container sent are all in
 	// the first piece.
 	Payload [][]byte
-	// More is set by a reader that calls Port.Flush before it waits for the next frame, and after some dozens.
-	More bool
+	// MorePending is set by a reader that calls Port.Flush before it waits for the next frame, and after some dozens.
+	MorePending bool
 
 	block  block.Block // that Payload[0] is in, if Fill made it; zero once given away
 	shared bool        // more than one device gets this frame

@@ -147,7 +147,7 @@ func (p *Port) linked(r *portState, q *Port, rq *portState, f *Frame) bool {
 	switch {
 	case h.Later:
 		return p.firstPassed(fragmentKey(h, b))
-	case h.More:
+	case h.MoreFragments:
 		ok = a.allows(h, b)
 		p.noteFirst(fragmentKey(h, b), ok)
 		return ok

@@ -24,7 +24,7 @@ func paced(t *testing.T) (a, b *Pacer, all *activity, frames func(from, to byte)
 	pacer(PortConfig{MAC: mac(1), Role: Gateway})
 	return a, b, all, func(from, to byte) *Frame {
 		f := frame(mac(to), mac(from), EtherTypeIPv4, ipPacket(ip4(from), ip4(to), packet.ProtoTCP, tcp(0, 1, nil)))
-		f.More = true
+		f.MorePending = true
 		return f
 	}
 }
@@ -123,7 +123,7 @@ func TestPeersDoNotPaceEachOther(t *testing.T) {
 		a, b, _, frames := paced(t)
 		now := time.Now()
 		a.take(now, 6400, 60) // looks
-		f := &Frame{More: true}
+		f := &Frame{MorePending: true}
 		for _, to := range test.to {
 			g := frames(3, to)
 			f.Header, f.Payload = g.Header, g.Payload
@@ -144,7 +144,7 @@ func TestPeersDoNotPaceEachOther(t *testing.T) {
 func TestRoundsCountOnceForEachLook(t *testing.T) {
 	a, b, all, _ := paced(t)
 	b.left = 1 << 20 // it never looks itself
-	f := &Frame{More: true}
+	f := &Frame{MorePending: true}
 	for look := range uint64(3) {
 		for range 10 {
 			b.Take(60)

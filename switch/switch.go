@@ -37,8 +37,8 @@ type Device interface {
 	WriteFrame(f *Frame) error
 }
 
-// Flusher is a Device that may keep what a frame with More set brought, to do it together with what others bring, until
-// Flush is called.
+// Flusher is a Device that may keep what a frame with MorePending set brought, to do it together with what others
+// bring, until Flush is called.
 type Flusher interface {
 	Device
 	// Flush does what was kept. It may be called by many goroutines at once.

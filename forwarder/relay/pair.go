@@ -17,9 +17,9 @@ import (
 // Where a piece fills the reactor's buffer, or the destination does not take all of it, the session goes over to two
 // goroutines that splice (toSplice). It never comes back.
 type pair struct {
-	s    *Session
-	over atomic.Bool // the ends are closed, detached or spliced
-	ends [2]pairEnd  // the container's, the host's
+	s      *Session
+	closed atomic.Bool // by end, detach or toSplice
+	ends   [2]pairEnd  // the container's, the host's
 }
 
 // pairEnd is one socket of a pair.
@@ -130,7 +130,7 @@ func (e *pairEnd) endHalf(to *pairEnd, from, dst int) outcome {
 
 // end closes both sockets and ends the session. deliver: what is queued is still delivered; else both are reset.
 func (p *pair) end(deliver bool) {
-	if !p.over.CompareAndSwap(false, true) {
+	if !p.closed.CompareAndSwap(false, true) {
 		return
 	}
 	for i := range p.ends {
@@ -148,7 +148,7 @@ func (p *pair) abort() { p.end(false) }
 
 // detach implements carrier. No handler runs meanwhile, so nothing is between the two sockets.
 func (p *pair) detach(context.Context) (d [2]Direction, err error) {
-	if !p.over.CompareAndSwap(false, true) {
+	if !p.closed.CompareAndSwap(false, true) {
 		return d, errEnded
 	}
 	for i := range p.ends {
@@ -161,7 +161,7 @@ func (p *pair) detach(context.Context) (d [2]Direction, err error) {
 
 // toSplice gives the session to two goroutines. rest is what was read from e and not written yet.
 func (p *pair) toSplice(e *pairEnd, rest []byte) {
-	if !p.over.CompareAndSwap(false, true) {
+	if !p.closed.CompareAndSwap(false, true) {
 		return
 	}
 	var halves [2]half

@@ -18,7 +18,7 @@ type splicing struct {
 
 	handing struct {
 		sync.Mutex
-		over bool              // the goroutines have ended
+		done bool              // the goroutines have ended
 		to   chan [2]Direction // who detaches the session; nil: nobody does
 	}
 }
@@ -85,7 +85,7 @@ func (sp *splicing) interrupt() {
 func (sp *splicing) detach(ctx context.Context) (d [2]Direction, err error) {
 	to := make(chan [2]Direction, 1)
 	sp.handing.Lock()
-	if sp.handing.over || sp.handing.to != nil {
+	if sp.handing.done || sp.handing.to != nil {
 		sp.handing.Unlock()
 		return d, errEnded
 	}
@@ -97,7 +97,7 @@ func (sp *splicing) detach(ctx context.Context) (d [2]Direction, err error) {
 	case <-ctx.Done(): // a goroutine is in a system call for long; it ends by itself, and the connection is reset
 		sp.handing.Lock()
 		defer sp.handing.Unlock()
-		if !sp.handing.over {
+		if !sp.handing.done {
 			sp.handing.to = nil
 			return noDirections, ctx.Err()
 		}
@@ -113,7 +113,7 @@ func (sp *splicing) detach(ctx context.Context) (d [2]Direction, err error) {
 func (sp *splicing) end() {
 	deliver := sp.halves[0].ended && sp.halves[1].ended
 	sp.handing.Lock()
-	sp.handing.over = true
+	sp.handing.done = true
 	switch {
 	case sp.handing.to == nil:
 	case deliver || sp.s.aborted():

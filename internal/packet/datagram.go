@@ -11,10 +11,10 @@ type Datagram struct {
 	TTL      uint8 // or hop limit
 	// DontFragment is IPv4's flag; IPv6 is never fragmented on the way. What came in fragments may leave in such.
 	DontFragment bool
-	// Segment, if not 0, says that Payload holds datagrams of that many bytes, the last may be shorter.
-	Segment int
-	// More says that another one follows at once: this one may wait to leave with it.
-	More bool
+	// GSOSize, if not 0, says that Payload holds datagrams of that many bytes, the last may be shorter.
+	GSOSize int
+	// MorePending says that another one follows at once: this one may wait to leave with it.
+	MorePending bool
 	// Payload is what follows the UDP header, or the ICMP message with its header. It is valid during the call only.
 	Payload []byte
 	// Original is the IP header and the first bytes behind it, to quote in ICMP errors. It is valid during the call
@@ -34,7 +34,7 @@ func (d *Datagram) ParseUDP(v6 bool, p []byte, segment int) bool {
 	udp := p[head:]
 	size := int(binary.BigEndian.Uint16(udp[4:]))
 	if segment != 0 {
-		size, d.Segment = len(udp), segment
+		size, d.GSOSize = len(udp), segment
 	}
 	if size < UDPHeaderLen || size > len(udp) {
 		return false

@@ -30,16 +30,16 @@ const maxExtensions = 8
 
 // Headers is where the headers of an IP packet are. Offsets are in bytes, from the packet's beginning.
 type Headers struct {
-	V6        bool
-	Proto     uint8 // of the transport header; of a fragment, of the whole packet's
-	Transport int   // offset of the transport header
-	Payload   int   // offset of what is behind it, where that is TCP or UDP; else as Transport
-	Fragment  bool  // it is a fragment, the first or another
-	Later     bool  // it is not the first fragment: there is no transport header
-	Offset    int   // of the fragment in the whole packet, in bytes
-	More      bool  // more fragments follow
-	Length    int   // of the packet, by its IP header; the buffer may be longer or shorter
-	Routing   bool  // it has an IPv6 routing header that sends it on from its destination
+	V6            bool
+	Proto         uint8 // of the transport header; of a fragment, of the whole packet's
+	Transport     int   // offset of the transport header
+	Payload       int   // offset of what is behind it, where that is TCP or UDP; else as Transport
+	Fragment      bool  // it is a fragment, the first or another
+	Later         bool  // it is not the first fragment: there is no transport header
+	Offset        int   // of the fragment in the whole packet, in bytes
+	MoreFragments bool  // IPv4's flag, or that of a fragment header
+	Length        int   // of the packet, by its IP header; the buffer may be longer or shorter
+	Routing       bool  // it has an IPv6 routing header that sends it on from its destination
 }
 
 // Parse walks the headers of an IP packet of a version, the transport header included. It is false where they are cut
@@ -88,10 +88,10 @@ func ParseIPv4(p []byte) (h Headers, ok bool) {
 		return h, false
 	}
 	frag := binary.BigEndian.Uint16(p[6:])
-	h.More = frag&0x2000 != 0
+	h.MoreFragments = frag&0x2000 != 0
 	h.Offset = int(frag&0x1fff) * 8
 	h.Later = h.Offset != 0
-	h.Fragment = h.Later || h.More
+	h.Fragment = h.Later || h.MoreFragments
 	h.Proto = p[9]
 	h.Transport = n
 	return h, true
@@ -130,7 +130,7 @@ func ParseIPv6(p []byte) (h Headers, ok bool) {
 				return h, false
 			}
 			frag := binary.BigEndian.Uint16(rest[2:])
-			h.More = frag&1 != 0
+			h.MoreFragments = frag&1 != 0
 			h.Offset = int(frag &^ 7)
 			h.Later = h.Offset != 0
 			h.Fragment = true

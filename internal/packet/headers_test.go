@@ -127,7 +127,7 @@ func TestParse(t *testing.T) {
 			Headers{Proto: ProtoUDP, Transport: 28, Payload: 36}, true},
 		{"ICMP", false, ipv4(ProtoICMP, nil, []byte{8}), Headers{Proto: ProtoICMP, Transport: 20, Payload: 20}, true},
 		{"a first fragment", false, fragment(ipv4(ProtoUDP, nil, make([]byte, 8)), 0x2000),
-			Headers{Proto: ProtoUDP, Transport: 20, Payload: 28, Fragment: true, More: true}, true},
+			Headers{Proto: ProtoUDP, Transport: 20, Payload: 28, Fragment: true, MoreFragments: true}, true},
 		{"a later fragment", false, fragment(ipv4(ProtoUDP, nil, []byte{1}), 2),
 			Headers{Proto: ProtoUDP, Transport: 20, Payload: 20, Fragment: true, Later: true, Offset: 16}, true},
 		{"TCP cut short", false, ipv4(ProtoTCP, nil, tcp[:19]), Headers{}, false},

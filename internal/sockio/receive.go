@@ -69,13 +69,13 @@ func (b *rxBatch) receive(fd int) (int, error) {
 type Datagram struct {
 	Payload [][]byte // a message each
 	Size    int      // bytes in all
-	Segment int      // if not 0, Payload holds datagrams of that many bytes, the last may be shorter
+	GSOSize int      // if not 0, Payload holds datagrams of that many bytes, the last may be shorter
 	From    netip.AddrPort
 	Local   netip.Addr // whom it was sent to; the zero address unless the socket was told to say it (TellLocal)
 }
 
 // Count is how many datagrams they are.
-func (d *Datagram) Count() uint64 { return Segments(d.Size, d.Segment) }
+func (d *Datagram) Count() uint64 { return Segments(d.Size, d.GSOSize) }
 
 // Segments is how many datagrams of a segment's size there are in size bytes.
 func Segments(size, segment int) uint64 {
@@ -109,7 +109,7 @@ func (d *Datagram) setControl(h *unix.Cmsghdr, v []byte) {
 	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(v) >= unix.SizeofInet6Pktinfo:
 		d.Local = netip.AddrFrom16([16]byte(v[:16]))
 	case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(v) >= 4:
-		d.Segment = int(int32(binary.NativeEndian.Uint32(v)))
+		d.GSOSize = int(int32(binary.NativeEndian.Uint32(v)))
 	}
 }
 
@@ -117,17 +117,17 @@ func (d *Datagram) setControl(h *unix.Cmsghdr, v []byte) {
 // shorter: together they make one super-frame. The second result is how many they are.
 func (b *rxBatch) run(i, n int) (Datagram, int) {
 	d := b.datagram(i)
-	if d.Segment != 0 || d.Size == 0 {
+	if d.GSOSize != 0 || d.Size == 0 {
 		return d, 1
 	}
 	one := d.Size
 	for k := i + 1; k < n; k++ {
 		next := b.datagram(k)
-		fits := next.Segment == 0 && next.Size > 0 && next.Size <= one && d.Size+next.Size <= MaxDatagram-20
+		fits := next.GSOSize == 0 && next.Size > 0 && next.Size <= one && d.Size+next.Size <= MaxDatagram-20
 		if !fits || next.From != d.From || next.Local != d.Local {
 			break
 		}
-		d.Payload, d.Size, d.Segment = b.pieces[i:k+1], d.Size+next.Size, one
+		d.Payload, d.Size, d.GSOSize = b.pieces[i:k+1], d.Size+next.Size, one
 		if next.Size < one {
 			break
 		}

@@ -40,7 +40,7 @@ func TestRunsAreOfOneSenderAndSize(t *testing.T) {
 	var got []run
 	for i := 0; i < n; {
 		d, count := b.run(i, n)
-		got = append(got, run{count, d.Size, d.Segment})
+		got = append(got, run{count, d.Size, d.GSOSize})
 		i += count
 	}
 	want := []run{{3, 240, 100}, {1, 100, 0}, {2, 200, 100}, {1, 100, 0}, {1, 200, 0}, {1, 0, 0}, {1, 0, 0}}

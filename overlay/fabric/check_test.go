@@ -333,7 +333,7 @@ func TestTheHotPathsAllocateNothing(t *testing.T) {
 	out := super(frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4,
 		tcp4(a.guest.ip4, b.guest.ip4, 1, pattern(60000))), 1400)
 	small := frame(b.guest.mac, a.guest.mac, vswitch.EtherTypeIPv4, tcp4(a.guest.ip4, b.guest.ip4, 1, nil))
-	small.More = true
+	small.MorePending = true
 	b.link.Stop() // counts what comes, and does no more
 	if n := testing.AllocsPerRun(200, func() {
 		_ = a.link.WriteFrame(out)

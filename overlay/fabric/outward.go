@@ -94,7 +94,7 @@ func (l *Link) writeFlat(f *vswitch.Frame) error {
 	for _, p := range f.Payload {
 		n += copy(buf[n:], p)
 	}
-	flat := vswitch.Frame{Header: f.Header, Payload: [][]byte{buf[:n]}} // More is left out: the buffer does not last
+	flat := vswitch.Frame{Header: f.Header, Payload: [][]byte{buf[:n]}} // not MorePending: the buffer does not last
 	return l.WriteFrame(&flat)
 }
 
@@ -161,7 +161,7 @@ func (l *Link) sendTo(p *peer, f *vswitch.Frame, h *inner, payload []byte) {
 
 // sendSmall sends a frame that fits. One that others follow at once waits for them.
 func (l *Link) sendSmall(p *peer, f *vswitch.Frame, payload []byte, v vswitch.Virtio) {
-	if !f.More {
+	if !f.MorePending {
 		l.flushPeer(p)
 		b := bursts.Get().(*burst)
 		if l.load(b, f, payload, v, false) {

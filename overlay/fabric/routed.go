@@ -143,7 +143,7 @@ func (l *Link) writeRouted(t *table, f *vswitch.Frame, payload []byte) {
 		return
 	}
 	out := routedFrames.Get().(*vswitch.Frame)
-	out.Header, out.Payload, out.More = f.Header, f.Payload, f.More
+	out.Header, out.Payload, out.MorePending = f.Header, f.Payload, f.MorePending
 	copy(out.Ethernet(), to.mac[:])
 	copy(out.Ethernet()[6:], l.cfg.Routed.MAC[:])
 	l.sendTo(to.peer, out, &h, payload)

@@ -47,7 +47,7 @@ func (r *reader) drain(fd uintptr) bool {
 	header := r.dev.header
 	r.iov[0].Base = &r.frame.Header[header]
 	r.iov[0].SetLen(vswitch.HeaderLen - header)
-	r.frame.More = true
+	r.frame.MorePending = true
 	defer r.port.Flush()
 	for used := 0; ; {
 		if used >= quota { // batches are sent as well: a lone datagram must not wait for a flood to end

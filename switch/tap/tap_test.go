@@ -299,7 +299,7 @@ type flood struct {
 }
 
 func (f *flood) WriteFrame(frame *vswitch.Frame) error {
-	if !frame.More {
+	if !frame.MorePending {
 		return errors.New("a frame that nobody is told the end of")
 	}
 	f.kept++

@@ -118,7 +118,7 @@ func (d *Device) readFrames(fd int, f *vswitch.Frame, take func(*vswitch.Frame),
 			return true, err
 		case size >= vswitch.HeaderLen-d.header:
 			f.Fill(size - (vswitch.HeaderLen - d.header))
-			f.More = true
+			f.MorePending = true
 			take(f)
 		}
 	}

@@ -108,7 +108,7 @@ func (r *reader) deliver(frame []byte) {
 // receive gives the port the frame whose header and so much payload are there.
 func (r *reader) receive(payload int) {
 	r.checkMAC()
-	r.frame.More = true
+	r.frame.MorePending = true
 	r.frame.Fill(payload)
 	r.port.Receive(&r.frame)
 	r.pace.Take(vswitch.EthernetHeaderLen + payload)
