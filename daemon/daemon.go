@@ -209,11 +209,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.updateSubnets()
 	d.shared.SetPeerTimeout(cfg.PeerTimeout)
 	d.addReceivedPorts(received)
-	if err := d.startDNS(); err != nil {
-		d.cancel()
-		d.bgp.close()
-		return nil, errors.Join(err, d.shared.Close(), d.closeMember(), d.closeFlannel(), d.model.Close())
-	}
+	d.startDNS()
 	d.cfg.Watchdog.Logger = d.log
 	d.startWatchdog()
 	d.checkPing()

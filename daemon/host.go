@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -34,24 +33,19 @@ func hostRoutes() []netip.Prefix {
 }
 
 // startDNS makes the server that all stubs and gateways share, and the host's resolvers it forwards to.
-func (d *Daemon) startDNS() error {
-	up, err := dns.NewUpstreams(d.cfg.ResolvConf, d.log)
-	if err != nil {
-		return fmt.Errorf("host's resolvers: %w", err)
-	}
-	d.upstream = up
+func (d *Daemon) startDNS() {
+	d.upstream = dns.NewUpstreams(d.cfg.ResolvConf, d.log)
 	d.updateAllNames()
 	d.dns = dns.NewServer(dns.Config{
 		Directory:      d.names,
 		Logger:         d.log,
-		Upstreams:      up,
+		Upstreams:      d.upstream,
 		CacheSize:      d.cfg.DNSCache,
 		Split:          d.cfg.DNSSplit,
 		Questions:      d.cfg.DNSQuestions,
 		TotalQuestions: totalQuestions(),
 		Pin:            d.pinAnswer,
 	})
-	return nil
 }
 
 // totalQuestions bounds the questions that are being asked outside: each holds a socket, and an eighth of the

@@ -13,6 +13,7 @@ import (
 
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/overlay/bgp"
 )
 
 // isOpen says whether fd is still what it was, as what nowhere returns.
@@ -39,6 +40,16 @@ func TestWhatNobodyTakesIsClosed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(damaged, "usernet.db"), []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	inUse := t.TempDir()
+	first, err := New(Config{StateDir: inUse, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	for name, test := range map[string]struct {
 		cfg   Config
 		fails bool
@@ -47,6 +58,9 @@ func TestWhatNobodyTakesIsClosed(t *testing.T) {
 		"one without a directory":     {cfg: Config{}, fails: true},
 		"one whose directory is none": {cfg: Config{StateDir: os.DevNull}, fails: true},
 		"one with a damaged store":    {cfg: Config{StateDir: damaged}, fails: true},
+		"one whose store is in use":   {cfg: Config{StateDir: inUse}, fails: true},
+		"one with no router's address": {cfg: Config{StateDir: t.TempDir(), BGP: &bgp.Config{
+			Neighbors: []bgp.Neighbor{{}}}}, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, all := test.cfg, map[string]int{}

@@ -434,10 +434,7 @@ func TestResolvConfIsFollowed(t *testing.T) {
 		}
 	}
 	writeFile(t, path, "nameserver 192.0.2.1\nsearch one.example\n")
-	u, err := NewUpstreams(path, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := NewUpstreams(path, slog.New(slog.DiscardHandler))
 	defer u.Close()
 	var changes atomic.Int64
 	u.OnChange(func() { changes.Add(1) })

@@ -31,7 +31,7 @@ type Upstreams struct {
 
 // NewUpstreams reads path and follows it from there: when it is written, replaced, or when it is a link, when the
 // link or what it leads to is.
-func NewUpstreams(path string, log *slog.Logger) (*Upstreams, error) {
+func NewUpstreams(path string, log *slog.Logger) *Upstreams {
 	u := &Upstreams{path: path, log: log, done: make(chan struct{})}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -42,13 +42,13 @@ func NewUpstreams(path string, log *slog.Logger) (*Upstreams, error) {
 		)
 		close(u.done)
 		u.read()
-		return u, nil
+		return u
 	}
 	u.watcher = w
 	u.watch()
 	u.read()
 	go u.follow()
-	return u, nil
+	return u
 }
 
 // OnChange has f called after the servers have changed.

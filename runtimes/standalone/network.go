@@ -3,7 +3,6 @@ package standalone
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -103,9 +102,7 @@ func (n *Network) start(cfg Config, dev *tap.Device) (err error) {
 		Refuse:            cfg.refuse,
 	}
 	if len(cfg.DNS) > 0 {
-		if err := n.startNames(cfg); err != nil {
-			return err
-		}
+		n.startNames(cfg)
 		ec.Names, ec.NameServers, ec.Aliases = n.names, cfg.DNS, slices.Concat(cfg.DNS, cfg.Silent)
 		ec.Client = func(string) dns.Client {
 			return dns.Client{ID: guestID, Forward: true, Upstreams: cfg.NameServers}
@@ -159,12 +156,9 @@ func (nobody) LookupService(string, string, string, string) ([]dns.Service, bool
 // cacheSize is how many answers are kept.
 const cacheSize = 1000
 
-func (n *Network) startNames(cfg Config) (err error) {
-	if n.up, err = dns.NewUpstreams("/etc/resolv.conf", cfg.Log); err != nil {
-		return fmt.Errorf("host's resolvers: %w", err)
-	}
+func (n *Network) startNames(cfg Config) {
+	n.up = dns.NewUpstreams("/etc/resolv.conf", cfg.Log)
 	n.names = dns.NewServer(dns.Config{Directory: nobody{}, Logger: cfg.Log, Upstreams: n.up, CacheSize: cacheSize})
-	return nil
 }
 
 // Gone is closed when the TAP is not served any more: its namespace has ended, or Close was called.
