@@ -159,7 +159,7 @@ func (s *Store) yield() {
 
 func (s *Store) remove(id ID) {
 	delete(s.stored, id)
-	s.send("FDSTOREREMOVE=1\nFDNAME="+id.String())
+	s.send("FDSTOREREMOVE=1\nFDNAME=" + id.String())
 }
 
 func (s *Store) send(state string, fds ...int) {
