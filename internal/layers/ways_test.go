@@ -1,6 +1,8 @@
 package layers
 
 import (
+	"go/ast"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +14,8 @@ import (
 var (
 	way  = regexp.MustCompile(`(?s)^\*\*.*?\((\d+) files\): (.*)$`)
 	file = regexp.MustCompile("`([a-z0-9_/]+\\.go)`")
+	// folder is one in a row of the map.
+	folder = regexp.MustCompile("`([a-z0-9_/-]+)`")
 )
 
 // TestWaysAreThroughFilesThatExist reads the lists of files in docs/architecture.md: each file is there, and they are
@@ -45,4 +49,32 @@ func TestWaysAreThroughFilesThatExist(t *testing.T) {
 	if ways != 8 {
 		t.Errorf("%d ways were found", ways)
 	}
+}
+
+// TestMapHasEachPackage holds the table of folders in docs/architecture.md to the packages that there are.
+func TestMapHasEachPackage(t *testing.T) {
+	root := filepath.Join("..", "..")
+	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	onMap := map[string]bool{}
+	for _, line := range strings.Split(string(page), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) < 3 || !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		for _, m := range folder.FindAllStringSubmatch(cells[1], -1) {
+			onMap[m[1]] = true
+			if info, err := os.Stat(filepath.Join(root, m[1])); err != nil || !info.IsDir() {
+				t.Errorf("the map has %s, which is no folder", m[1])
+			}
+		}
+	}
+	eachFile(t, func(dir string, _ *ast.File, _ *token.FileSet) {
+		if dir = filepath.ToSlash(dir); !onMap[dir] && !in(dir, "test/tools") { // which is another module
+			onMap[dir] = true // said once
+			t.Errorf("the map has no %s", dir)
+		}
+	})
 }
