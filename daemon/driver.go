@@ -25,7 +25,8 @@ type Driver interface {
 	Name() string
 	// Validate refuses what a network of this kind cannot be, before it is stored.
 	Validate(n *network.Network) error
-	// Open makes a network run. It may take until ctx ends, and is called without a lock. Nil: there is nothing to run.
+	// Open makes a network run, which the caller closes. It may take until ctx ends, and is called without a lock. Nil:
+	// there is nothing to run.
 	Open(ctx context.Context, n *network.Network, env Env) (*engine.Network, error)
 }
 
