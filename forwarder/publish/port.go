@@ -104,7 +104,11 @@ func (p *Port) pause() {
 	if !p.pb.stopped {
 		p.resume = time.AfterFunc(pauseTime, p.watchAgain) // which unbind and Stop stop
 	}
+	said := !p.pb.pauses.Allow(time.Now(), 1)
 	p.pb.mu.Unlock()
+	if said {
+		return
+	}
 	p.pb.cfg.Logger.Warn("no descriptors left for connections to a published port; they wait",
 		"host", p.bound.Host, "limit", sockio.FileLimit())
 }

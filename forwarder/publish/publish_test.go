@@ -338,6 +338,25 @@ func TestPauses(t *testing.T) {
 	}
 }
 
+// TestPausesAreLoggedOnceASecond pauses a port as often as a lack of descriptors that lasts does.
+func TestPausesAreLoggedOnceASecond(t *testing.T) {
+	g := newRig(t, NewTable())
+	g.publish(t, Binding{HostIP: loopback, Port: 80, Proto: TCP})
+	var text strings.Builder
+	g.Publisher.cfg.Logger = slog.New(slog.NewTextHandler(&text, nil))
+	p := g.port(t)
+	began := time.Now()
+	const pauses = 1000
+	for range pauses {
+		p.pause()
+	}
+	g.Stop()
+	n := strings.Count(text.String(), "no descriptors left")
+	if most := 1 + int(time.Since(began)/time.Second); n == 0 || n > most {
+		t.Errorf("%d pauses are %d lines in the log; %d are possible at most", pauses, n, most)
+	}
+}
+
 func TestClosedPublishers(t *testing.T) {
 	g := newRig(t, NewTable())
 	bound := g.publish(t, Binding{HostIP: loopback, Port: 80, Proto: TCP})

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/ports"
+	"github.com/usernet/usernet/internal/rate"
 	"github.com/usernet/usernet/internal/sockio"
 )
 
@@ -53,10 +54,13 @@ type Publisher struct {
 	ports   map[*Port]struct{}
 	stopped bool // no port is watched again
 	closed  bool
+	pauses  rate.Bucket // of lines in the log: ports that are paused again and again do not fill the disk
 }
 
 // New makes a publisher without ports.
-func New(cfg Config) *Publisher { return &Publisher{cfg: cfg, ports: map[*Port]struct{}{}} }
+func New(cfg Config) *Publisher {
+	return &Publisher{cfg: cfg, ports: map[*Port]struct{}{}, pauses: rate.Bucket{PerSecond: 1, Burst: 1}}
+}
 
 // open makes p's socket and watches it.
 func (pb *Publisher) open(p *Port) error {
