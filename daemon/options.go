@@ -21,7 +21,7 @@ const (
 
 // optionUpdater is a membership whose networks can be changed.
 type optionUpdater interface {
-	UpdateNetwork(n *network.Network) error
+	UpdateNetwork(n *network.Network, change map[string]string) error
 }
 
 // UpdateNetwork implements api.Backend.
@@ -61,7 +61,7 @@ func (d *Daemon) changeOptions(ref string, change map[string]string) error {
 		if !is {
 			return errdefs.Forbidden("the options of network %s are not this host's to change", n.Name)
 		}
-		if err := u.UpdateNetwork(&changed); err != nil {
+		if err := u.UpdateNetwork(n, change); err != nil {
 			return err
 		}
 	}

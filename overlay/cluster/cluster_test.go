@@ -90,9 +90,7 @@ func TestNetworksAreClaimed(t *testing.T) {
 		by   *Cluster
 		rule string
 	}{{b, "default deny"}, {a, "default allow"}, {b, "default deny"}} {
-		changed := *n
-		changed.Options = map[string]string{"usernet.policy": change.rule}
-		if err := change.by.UpdateNetwork(&changed); err != nil {
+		if err := change.by.UpdateNetwork(n, map[string]string{"usernet.policy": change.rule}); err != nil {
 			t.Fatal(err)
 		}
 		until(t, "all hosts know the change", func() bool {

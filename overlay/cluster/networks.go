@@ -157,20 +157,24 @@ func (c *Cluster) PutAgain(n *network.Network) error {
 	return errors.Join(errs...)
 }
 
-// UpdateNetwork has all hosts know a network's options as they are now. Any host may do so, as any may remove it: the
-// one that has made it may be gone for good. Of two changes at one time one counts, on all hosts.
-func (c *Cluster) UpdateNetwork(n *network.Network) error {
-	t := c.Table()
-	r, is := t.Network(n.ID)
-	if !is {
+// UpdateNetwork has all hosts know other options of a network, "" being none. Any host may do so, as any may remove it:
+// the one that has made it may be gone for good. Of two changes of one option at one time one counts, on all hosts;
+// changes of different ones both do.
+func (c *Cluster) UpdateNetwork(n *network.Network, change map[string]string) error {
+	err := c.Table().EditNetwork(n.ID, func(options map[string]string) {
+		for option, value := range change {
+			if options[option] = value; value == "" {
+				delete(options, option)
+			}
+		}
+	})
+	switch {
+	case errors.Is(err, table.ErrUnknownNetwork):
 		return errdefs.NotFound("network %s is not known in the cluster", n.Name)
-	}
-	r.Options = maps.Clone(n.Options)
-	value, err := overlay.Encode(r)
-	if err != nil {
+	case err != nil:
 		return errdefs.Invalid("network %s: %w", n.Name, err)
 	}
-	return t.Put(overlay.NetworkKey(n.ID), value)
+	return nil
 }
 
 // hostName is what people call a host.

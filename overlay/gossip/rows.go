@@ -146,6 +146,25 @@ func (b *Backend) Put(ctx context.Context, row table.Row) error {
 	return nil
 }
 
+// Replace implements table.Backend. What is there is what this host knows of.
+func (b *Backend) Replace(ctx context.Context, row, old table.Row) error {
+	if err := b.check(ctx, row); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch have, is := b.mu.state.visible(row.Key); {
+	case !is:
+		return &table.ChangedError{Row: table.Row{Key: row.Key, Deleted: true}}
+	case have.Same(row):
+		return nil
+	case !have.Same(old):
+		return &table.ChangedError{Row: have}
+	}
+	b.write(row)
+	return nil
+}
+
 // Claim implements table.Backend.
 func (b *Backend) Claim(ctx context.Context, row table.Row) error {
 	if err := b.check(ctx, row); err != nil {

@@ -91,6 +91,32 @@ func (b *Backend) Claim(ctx context.Context, row table.Row) error {
 	})
 }
 
+// Replace implements table.Backend.
+func (b *Backend) Replace(ctx context.Context, row, old table.Row) error {
+	v, err := b.encode(row)
+	if err != nil {
+		return err
+	}
+	return b.retry(ctx, func(ctx context.Context) error {
+		p, err := b.store.Get(ctx, row.Key)
+		if errors.Is(err, ErrNotFound) {
+			return &table.ChangedError{Row: table.Row{Key: row.Key, Deleted: true}}
+		}
+		if err != nil {
+			return err
+		}
+		have, unreadable := decodeRow(p)
+		switch {
+		case unreadable != nil: // it is written over
+		case have.Same(row):
+			return nil
+		case !have.Same(old):
+			return &table.ChangedError{Row: have}
+		}
+		return b.store.Put(ctx, row.Key, v, p.Revision, nil)
+	})
+}
+
 // replace writes a key as it was read, or that was not there. may says whether the row that is there may be replaced;
 // unreadable is why it makes no sense. Where it may not, nothing is written, and the error is may's.
 func (b *Backend) replace(
@@ -190,9 +216,10 @@ func (b *Backend) call(ctx context.Context, f func(context.Context) error) error
 // outcome notes how the store is, and returns an error in table's terms.
 func (b *Backend) outcome(err error) error {
 	var taken *table.TakenError
+	var changed *table.ChangedError
 	var refused *RefusedError
 	switch {
-	case err == nil, errors.As(err, &taken):
+	case err == nil, errors.As(err, &taken), errors.As(err, &changed):
 		b.health.reached()
 		return err
 	case errors.As(err, &refused):

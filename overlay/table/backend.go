@@ -37,6 +37,11 @@ type Row struct {
 	Deleted bool
 }
 
+// Same says whether two rows of one key are the same writing of it.
+func (r Row) Same(o Row) bool {
+	return r.Owner == o.Owner && r.Incarnation == o.Incarnation && r.Version == o.Version
+}
+
 // EventKind says what an Event is.
 type EventKind uint8
 
@@ -60,7 +65,7 @@ type Event struct {
 }
 
 // Backend spreads rows among the hosts of a cluster. Its methods may be called at the same time. Each ends after
-// CallTimeout at most. An error is one of *UnavailableError, *TakenError, *RefusedError, or ctx's.
+// CallTimeout at most. An error is one of *UnavailableError, *TakenError, *ChangedError, *RefusedError, or ctx's.
 //
 // alive/<host> rows are the backend's own: it makes one for its host while Watch runs, which goes when the host has not
 // been heard of for AliveTTL, and yields those of all hosts. Their Value is empty.
@@ -77,6 +82,10 @@ type Backend interface {
 	// Claim writes a row that only one host may have. Where another host has it, that is a *TakenError with its row;
 	// where this host has it already, the row is replaced. Without a store it waits for objections.
 	Claim(ctx context.Context, row Row) error
+
+	// Replace writes a row of this host in the place of old, where old is what is there: else it is a *ChangedError with
+	// what is. A row that is there already is no error.
+	Replace(ctx context.Context, row, old Row) error
 
 	// Delete removes a row unless it has changed: unless owner, incarnation or version are others than those of row. A
 	// row that is not there, or has changed, is no error.
@@ -124,6 +133,19 @@ type TakenError struct {
 // Error names the key and the host.
 func (e *TakenError) Error() string {
 	return fmt.Sprintf("%s belongs to host %s", e.Row.Key, e.Row.Owner.Short())
+}
+
+// ChangedError says that a row is not the one that was to be replaced.
+type ChangedError struct {
+	Row Row // as it is; Deleted: there is none
+}
+
+// Error names the key and who has changed it.
+func (e *ChangedError) Error() string {
+	if e.Row.Deleted {
+		return e.Row.Key + " was deleted"
+	}
+	return fmt.Sprintf("%s was changed by host %s", e.Row.Key, e.Row.Owner.Short())
 }
 
 // RefusedError says that a backend was reached and will not do it: credentials, permissions, a row that it cannot hold.

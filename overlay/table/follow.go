@@ -83,6 +83,7 @@ func (t *Table) applyRow(row Row) {
 	case k.Kind == overlay.KindNetwork && t.mu.rewound && t.mu.listing != nil && have != nil &&
 		row.Version < have.Version:
 		t.putBack(have) // a backup has an earlier state of the network, such as another policy
+	case k.Kind == overlay.KindNetwork && t.edited(have, row):
 	case row.Owner == t.cfg.Host:
 		t.applyOwn(k, row, have)
 	case have != nil && have.Owner == t.cfg.Host:

@@ -22,6 +22,7 @@ func (t *Table) putBack(have *entry) {
 	next.Incarnation, next.missing = t.cfg.Incarnation, time.Time{}
 	t.replace(&next)
 	t.mu.dirty[have.Key] = true
+	delete(t.mu.edits, have.Key) // what it was made of is gone
 	t.wake()
 }
 

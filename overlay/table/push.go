@@ -39,11 +39,18 @@ func (t *Table) pushAll(ctx context.Context) bool {
 		t.mu.Unlock()
 		return true // the end of the next list wakes it
 	}
-	var puts, deletes []Row
+	var puts []pushed
+	var deletes []Row
 	for key := range t.mu.dirty {
-		if e := t.mu.rows[key]; e != nil {
-			puts = append(puts, e.Row)
+		e := t.mu.rows[key]
+		if e == nil {
+			continue
 		}
+		p := pushed{Row: e.Row}
+		if edit, is := t.mu.edits[key]; is && !edit.sent {
+			p.base = &edit.base
+		}
+		puts = append(puts, p)
 	}
 	for _, row := range t.mu.gone {
 		deletes = append(deletes, row)
@@ -61,8 +68,9 @@ func (t *Table) pushAll(ctx context.Context) bool {
 		}
 		t.mu.Unlock()
 	}
-	for _, row := range puts {
-		if !t.sent(t.cfg.Backend.Put(ctx, row), row) {
+	edited := false
+	for _, p := range puts {
+		if !t.sent(t.write(ctx, p), p.Row) {
 			done = false
 			if ctx.Err() != nil {
 				break
@@ -70,11 +78,14 @@ func (t *Table) pushAll(ctx context.Context) bool {
 			continue
 		}
 		t.mu.Lock()
-		if e := t.mu.rows[row.Key]; e == nil || e.Version == row.Version {
-			delete(t.mu.dirty, row.Key)
-		}
-		t.listed(row.Key)
+		t.written(p)
 		t.mu.Unlock()
+		edited = edited || p.base != nil
+	}
+	if edited {
+		if err := t.save(); err != nil {
+			t.log.Warn("the replica of the cluster's records was not stored", "error", err)
+		}
 	}
 	return done
 }

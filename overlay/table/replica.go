@@ -17,6 +17,20 @@ type storedRow struct {
 	Claimed     int64           `json:"claimed,omitempty"`
 	// Gone marks a row of this host that is still to be deleted in the backend.
 	Gone bool `json:"gone,omitempty"`
+	// Base is what an edit of this host was made of that is still to be sent.
+	Base *storedRow `json:"base,omitempty"`
+}
+
+func stored(row Row) storedRow {
+	return storedRow{
+		Value: row.Value, Owner: row.Owner, Incarnation: row.Incarnation, Version: row.Version, Claimed: row.Claimed,
+	}
+}
+
+func (s storedRow) row(key string) Row {
+	return Row{
+		Key: key, Value: s.Value, Owner: s.Owner, Incarnation: s.Incarnation, Version: s.Version, Claimed: s.Claimed,
+	}
 }
 
 // load reads the replica. Rows that make no sense are left out: the backend has them.
@@ -30,17 +44,14 @@ func (t *Table) load() error {
 				t.log.Warn("a record of the cluster's replica cannot be read", "key", clip(key), "error", err)
 				return nil
 			}
-			row := Row{
-				Key:         key,
-				Value:       s.Value,
-				Owner:       s.Owner,
-				Incarnation: s.Incarnation,
-				Version:     s.Version,
-				Claimed:     s.Claimed,
-			}
+			row := s.row(key)
 			if s.Gone {
 				t.mu.gone[key] = row
 				return nil
+			}
+			if s.Base != nil && row.Owner == t.cfg.Host {
+				row.Incarnation = t.cfg.Incarnation
+				t.mu.edits[key], t.mu.dirty[key] = edit{base: s.Base.row(key)}, true
 			}
 			t.store(row) // what the backend lacks of it is put again once its list has come
 			return nil
@@ -62,7 +73,13 @@ func (t *Table) save() error {
 		if e == nil && !gone {
 			continue
 		}
-		value, err := json.Marshal(storedRow{row.Value, row.Owner, row.Incarnation, row.Version, row.Claimed, gone})
+		s := stored(row)
+		s.Gone = gone
+		if edit, is := t.mu.edits[key]; is && !edit.sent {
+			base := stored(edit.base)
+			s.Base = &base
+		}
+		value, err := json.Marshal(s)
 		if err != nil {
 			t.mu.Unlock()
 			return err

@@ -47,6 +47,7 @@ func (t *Table) remove(key string) {
 		return
 	}
 	delete(t.mu.rows, key)
+	delete(t.mu.edits, key)
 	t.mu.unsent[key] = true
 	if e.key.Kind == overlay.KindEndpoint {
 		delete(t.mu.byNet[e.key.Network], key)

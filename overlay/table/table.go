@@ -48,6 +48,7 @@ type Table struct {
 		alive  map[overlay.HostID]uint64    // hosts that the backend hears of, with their incarnations
 		down   map[overlay.HostID]time.Time // since when it does not hear of the others
 		dirty  map[string]bool              // own keys that the backend is to have
+		edits  map[string]edit              // of networks' records
 		gone   map[string]Row               // rows that are to be deleted in the backend
 		claims map[string]*claim            // own claims that the backend has not answered yet
 		unsent map[string]bool              // keys whose replica on disk is older
@@ -83,6 +84,7 @@ func Open(cfg Config) (*Table, error) {
 	t.mu.rows, t.mu.byNet = map[string]*entry{}, map[string]map[string]*entry{}
 	t.mu.alive, t.mu.down = map[overlay.HostID]uint64{}, map[overlay.HostID]time.Time{}
 	t.mu.dirty, t.mu.gone, t.mu.unsent = map[string]bool{}, map[string]Row{}, map[string]bool{}
+	t.mu.edits = map[string]edit{}
 	t.mu.heard = map[string]hearsay{}
 	t.mu.refused, t.mu.lost, t.mu.claims = map[string]error{}, map[string]Row{}, map[string]*claim{}
 	t.mu.pending = newChanges()

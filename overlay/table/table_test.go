@@ -315,6 +315,8 @@ func (b *script) Claim(_ context.Context, row table.Row) error {
 	return b.claim(row)
 }
 
+func (b *script) Replace(ctx context.Context, row, _ table.Row) error { return b.Put(ctx, row) }
+
 func (b *script) Delete(_ context.Context, row table.Row) error {
 	b.deleted <- row
 	return nil

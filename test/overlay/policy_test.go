@@ -3,6 +3,7 @@ package overlay
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -116,4 +117,38 @@ func TestPolicy(t *testing.T) {
 		each(true, true, true)
 		outside(t, a, b, id)
 	}, "etcd")
+}
+
+// TestChangesAtOneTime has two hosts change a network's policy and its egress at the same time, again and again. Both
+// changes stay, on both hosts.
+func TestChangesAtOneTime(t *testing.T) {
+	ofStores(t, func(t *testing.T, s store) {
+		w := newWorld(t, s, 2)
+		a, b := w.hosts[0], w.hosts[1]
+		id := a.ok("network", "create", "-d", "overlay", "shop")
+		b.seesNetwork("shop", id)
+		for round := range 8 {
+			policy, egress := fmt.Sprintf("deny name=r%d -> *", round), []string{"deny", "allow"}[round%2]
+			var both sync.WaitGroup
+			var done [2]result
+			both.Go(func() { done[0] = a.try("network", "policy", "shop", policy) })
+			both.Go(func() { done[1] = b.try("network", "update", "--egress", egress, "shop") })
+			both.Wait()
+			for _, r := range done {
+				if r.code != 0 {
+					t.Fatal(r)
+				}
+			}
+			for _, h := range w.hosts {
+				eventually(t, func() error {
+					got := h.ok("network", "inspect", "shop")
+					if !strings.Contains(got, fmt.Sprintf("deny name=r%d ", round)) ||
+						!strings.Contains(got, fmt.Sprintf(`"usernet.egress": %q`, egress)) {
+						return fmt.Errorf("round %d: host %d has %s, want %q and %s", round, h.n, got, policy, egress)
+					}
+					return nil
+				})
+			}
+		}
+	}, "etcd", "gossip")
 }

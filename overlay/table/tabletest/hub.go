@@ -228,6 +228,25 @@ func (b *backend) Put(_ context.Context, row table.Row) error {
 	return nil
 }
 
+// Replace implements table.Backend.
+func (b *backend) Replace(_ context.Context, row, old table.Row) error {
+	b.hub.mu.Lock()
+	defer b.hub.mu.Unlock()
+	if err := b.reached(); err != nil {
+		return err
+	}
+	switch have, is := b.hub.rows[row.Key]; {
+	case !is:
+		return &table.ChangedError{Row: table.Row{Key: row.Key, Deleted: true}}
+	case have.Same(row):
+		return nil
+	case !have.Same(old):
+		return &table.ChangedError{Row: have}
+	}
+	b.hub.set(row)
+	return nil
+}
+
 // Claim implements table.Backend.
 func (b *backend) Claim(_ context.Context, row table.Row) error {
 	b.hub.mu.Lock()
