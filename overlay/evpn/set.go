@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/rate"
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/bgp"
 	"github.com/usernet/usernet/overlay/fabric"
@@ -48,6 +50,8 @@ type Set struct {
 	wake   chan struct{} // has a value when something has changed
 	cancel context.CancelFunc
 	ended  sync.WaitGroup
+	// warnings bounds what is logged of others' routes, which change as often as their routers like; run's own.
+	warnings rate.Bucket
 
 	mu         sync.Mutex // guards the rest
 	speaker    Speaker    // nil before Start
@@ -68,6 +72,7 @@ type member struct {
 func New(log *slog.Logger) *Set {
 	return &Set{
 		log:        log,
+		warnings:   rate.Bucket{PerSecond: 1, Burst: 10},
 		wake:       make(chan struct{}, 1),
 		cancel:     func() {},
 		networks:   map[string]*member{},
@@ -156,7 +161,11 @@ func (s *Set) SetContainer(id string, endpoints []Endpoint) {
 	s.Wake()
 }
 
-// run makes everything anew after changes. Those that come together are one.
+// minPause is what changes that follow each other are collected for.
+const minPause = 50 * time.Millisecond
+
+// run makes everything anew after changes. Those that come together are one, and between two there is a pause that is
+// as long as the work was: a router whose routes change all the time costs half a processor at most.
 func (s *Set) run(ctx context.Context) {
 	for {
 		select {
@@ -164,7 +173,14 @@ func (s *Set) run(ctx context.Context) {
 			return
 		case <-s.wake:
 		}
+		began := time.Now()
 		isolate.Do(s.log, "routes of EVPN", s.update)
+		pause := time.NewTimer(max(minPause, time.Since(began)))
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
 	}
 }
 
@@ -187,7 +203,7 @@ func (s *Set) update() {
 		if err != nil {
 			text = err.Error()
 		}
-		if text != m.said && text != "" {
+		if text != m.said && text != "" && s.warnings.Allow(time.Now(), 1) {
 			s.log.Warn("not all routes of EVPN can be used", "network", m.Name, "error", err)
 		}
 		m.said = text
@@ -219,7 +235,7 @@ func (m *member) announce(s *Set, v *view) {
 				o = &ownMAC{claim: claim{at: self}}
 			}
 			here[e.MAC] = o
-			if o.decide(v.claim(e.MAC)) {
+			if o.decide(v.claim(e.MAC)) && s.warnings.Allow(time.Now(), 1) {
 				s.log.Warn("the MAC of a container is announced by another VTEP too, and is not announced here any more",
 					"network", m.Name, "mac", e.MAC)
 			}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -165,10 +166,12 @@ func TestNetworksHearOfWhatIsTheirs(t *testing.T) {
 	tagged.NLRI.EVPN.Tag, otherVNI.Path.Label = 7, 43
 	mpls := macRoute(7, "", far, 0, "1:42")
 	mpls.Path.VXLAN = false
+	loop := netip.MustParseAddr("127.0.0.1") // frames would go to whatever listens on this machine
 	tree := multicastRoute(netip.MustParseAddr("192.0.2.8"), "1:42")
 	tree.Path.Ingress = false
 	second := netip.MustParseAddr("192.0.2.7")
-	sp.learn(s, tagged, elsewhere, otherVNI, mpls, tree, multicastRoute(far, "1:42"), multicastRoute(far, "1:42"),
+	sp.learn(s, tagged, elsewhere, otherVNI, mpls, tree, multicastRoute(loop, "1:42"),
+		macRoute(8, "", loop, 0, "1:42"), multicastRoute(far, "1:42"), multicastRoute(far, "1:42"),
 		macRoute(1, "", far, 0, "1:42"), macRoute(1, "10.0.0.1", far, 0, "1:42"),
 		macRoute(1, "fd00::1", far, 0, "1:42"),
 		macRoute(2, "10.0.0.2", far, 0, "1:42"), macRoute(2, "10.0.0.3", second, 1, "1:42"),
@@ -228,4 +231,22 @@ func TestAnErrorOfOneNetwork(t *testing.T) {
 	s.Join(Config{ID: "b", VNI: 42}, w.tell)
 	sp.learn(s, multicastRoute(far, "1:42"))
 	w.is(t, "[192.0.2.9:0]")
+}
+
+// TestARouterThatChangesAllTheTime does not have everything made anew for each of its routes.
+func TestARouterThatChangesAllTheTime(t *testing.T) {
+	s, sp := newSet(t)
+	var times atomic.Int64
+	s.Join(Config{ID: "a", VNI: 42}, func([]netip.AddrPort, []fabric.ForeignEntry) error {
+		times.Add(1)
+		return nil
+	})
+	began := time.Now()
+	for i := range 20_000 {
+		sp.learn(s, macRoute(byte(i), "", far, uint32(i), "1:42"))
+	}
+	most := int64(time.Since(began)/minPause) + 2
+	if n := times.Load(); n > most {
+		t.Errorf("%d times, want %d at most", n, most)
+	}
 }

@@ -32,8 +32,8 @@ func (s *Set) views() map[*member]*view {
 	}
 	self := s.speaker.Addr()
 	for _, r := range s.speaker.Learned() {
-		if !r.Path.VXLAN || r.NLRI.EVPN.Tag != 0 || r.Path.NextHop == self {
-			continue // of this host, come back by a second reflector; or for a service of another kind
+		if !r.Path.VXLAN || r.NLRI.EVPN.Tag != 0 || r.Path.NextHop == self || !overlay.CanBeHost(r.Path.NextHop) {
+			continue // of this host, come back by a second reflector; or for a service of another kind; or nonsense
 		}
 		for _, m := range byVNI[r.Path.Label] {
 			if m.imports(r.Path.Targets) {

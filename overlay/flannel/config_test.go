@@ -106,6 +106,9 @@ func TestLeases(t *testing.T) {
 		{key: "subnets/", value: `{"PublicIP":"10.99.0.1"}`, err: "no subnet"},
 		{key: "other/10.5.21.0-24", value: `{"PublicIP":"10.99.0.1"}`, err: "no subnet"},
 		{key: "subnets/10.5.21.0-24", value: `{"PublicIP":"fd00::1"}`, err: "PublicIP"},
+		{key: "subnets/10.5.21.0-24", value: `{"PublicIP":"127.0.0.1"}`, err: "PublicIP"},
+		{key: "subnets/10.5.21.0-24", value: `{"PublicIP":"224.0.0.1"}`, err: "PublicIP"},
+		{key: "subnets/10.5.21.0-24", value: `{"PublicIP":"255.255.255.255"}`, err: "PublicIP"},
 		{key: "subnets/10.5.21.0-24", value: `[]`, err: "json"},
 		{key: "subnets/10.5.21.0-24", value: `{"PublicIP":"10.99.0.1","BackendType":"vxlan"}`, err: "BackendData"},
 		{key: "subnets/10.5.21.0-24", value: `{"PublicIP":"10.99.0.1","BackendType":"vxlan",` +

@@ -74,8 +74,8 @@ func parseLease(p kv.Pair) (lease, error) {
 	if l.backend == "" {
 		l.backend = backendUDP
 	}
-	if l.public, err = netip.ParseAddr(f.PublicIP); err != nil || !l.public.Is4() {
-		return lease{}, fmt.Errorf("the lease of %v: PublicIP %.40q is no IPv4 address", subnet, f.PublicIP)
+	if l.public, err = netip.ParseAddr(f.PublicIP); err != nil || !l.public.Is4() || !overlay.CanBeHost(l.public) {
+		return lease{}, fmt.Errorf("the lease of %v: PublicIP %.40q is no IPv4 address of a node", subnet, f.PublicIP)
 	}
 	if l.backend != backendVXLAN {
 		return l, nil

@@ -62,6 +62,8 @@ func newGossip(self netip.Addr, port int, name string, lookUp func(string, netip
 	cfg := serf.DefaultConfig() // with memberlist's for a LAN, as the daemons have it
 	cfg.Init()
 	cfg.NodeName, cfg.EventCh = name, g.events
+	// Else whoever takes this host's name in the gossip, and answers for the majority, has it leave.
+	cfg.EnableNameConflictResolution = false
 	cfg.MemberlistConfig.BindAddr, cfg.MemberlistConfig.BindPort = self.String(), port
 	cfg.MemberlistConfig.AdvertiseAddr, cfg.MemberlistConfig.AdvertisePort = self.String(), port
 	out := slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer()

@@ -282,9 +282,7 @@ func decodeEndpoint(p Pair, n *network.Network) (*endpoint, error) {
 
 // canBeHost says whether frames can be sent to an address.
 func canBeHost(a netip.Addr) bool {
-	a = a.Unmap()
-	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != broadcast
+	return a.Unmap().Is4() && overlay.CanBeHost(a)
 }
 
 // encodeEndpoint is the record of an endpoint of this host.
