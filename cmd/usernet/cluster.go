@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/overlay/gossip"
 )
 
@@ -185,7 +186,7 @@ func findHost(hosts []api.ClusterHost, name string) (any, error) {
 		return h.Name == name || len(name) >= 4 && strings.HasPrefix(h.ID, name)
 	})
 	if i < 0 {
-		return nil, fmt.Errorf("host %s is not in the cluster", name)
+		return nil, errdefs.NotFound("host %s is not in the cluster", name)
 	}
 	return hosts[i], nil
 }

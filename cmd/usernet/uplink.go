@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/overlay/uplink"
 )
 
@@ -25,7 +26,7 @@ func uplinkCommand() *cobra.Command {
 }
 
 // errUnusable ends `uplink check` where something has to be done, which it has said.
-var errUnusable = errors.New("the device cannot be used yet")
+var errUnusable = errdefs.About(errdefs.TopicUplink, errors.New("the device cannot be used yet"))
 
 func uplinkCheck() *cobra.Command {
 	return &cobra.Command{

@@ -13,6 +13,9 @@ import (
 func (h *host) ways(device string) map[string][]string {
 	h.t.Helper()
 	r := h.fails("cannot be used yet", "uplink", "check", device)
+	if !strings.Contains(r.stderr, "usernet explain an-uplink-cannot-be-used") {
+		h.t.Errorf("another topic than uplinks: %s", r.stderr)
+	}
 	list := map[string][]string{}
 	title := ""
 	for line := range strings.Lines(r.stdout) {
