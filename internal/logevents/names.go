@@ -18,6 +18,7 @@ var events = [][2]string{
 	{"cluster-address-lost", "an address that this host had is another's: it stays taken"},
 	{"cluster-address-not-stored", "an address will stay taken if this daemon is killed"},
 	{"cluster-addresses-changed", "this host has other addresses"},
+	{"cluster-change-lost", "a change of a network is lost: another host's came before, and both do not go together"},
 	{"cluster-claim-left", "a claim of a removed network is left"},
 	{"cluster-claim-lost", "another host had claimed this before"},
 	{"cluster-container-not-told", "other hosts are not told of a container"},

@@ -51,8 +51,8 @@ func rogue(t *testing.T, a netip.Addr, port int, name string) *serf.Serf {
 	return s
 }
 
-// TestANameThatAnotherTakesInTheGossip does not have this host leave: by default who is in the minority ends, and anybody
-// may make a majority. It is so without bad will too where a host comes back with another address.
+// TestANameThatAnotherTakesInTheGossip does not have this host leave: by default who is in the minority ends, and
+// anybody may make a majority. It is so without bad will too where a host comes back with another address.
 func TestANameThatAnotherTakesInTheGossip(t *testing.T) {
 	const name = "usernet-abc"
 	at := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 77, n}) }

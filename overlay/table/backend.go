@@ -83,8 +83,8 @@ type Backend interface {
 	// where this host has it already, the row is replaced. Without a store it waits for objections.
 	Claim(ctx context.Context, row Row) error
 
-	// Replace writes a row of this host in the place of old, where old is what is there: else it is a *ChangedError with
-	// what is. A row that is there already is no error.
+	// Replace writes a row of this host in the place of old, where old is what is there: else it is a *ChangedError
+	// with what is. A row that is there already is no error.
 	Replace(ctx context.Context, row, old Row) error
 
 	// Delete removes a row unless it has changed: unless owner, incarnation or version are others than those of row. A

@@ -13,9 +13,9 @@ import (
 // host's edit instead, this one is made of that anew, and tried again. So both stay; of an option that both have
 // changed, the one that was written later counts.
 //
-// Without a store there is no order of all writes: two hosts replace one row, and one of the two edits is what all hosts
-// see. The host of the other sees then that it was made without knowledge of its own, and makes its own of that anew; of
-// an option that both have changed, the one that all see counts.
+// Without a store there is no order of all writes: two hosts replace one row, and one of the two edits is what all
+// hosts see. The host of the other sees then that it was made without knowledge of its own, and makes its own of that
+// anew; of an option that both have changed, the one that all see counts.
 
 // edit is what this host made of a network's record last.
 type edit struct {
