@@ -94,7 +94,7 @@ func TestMistakesInAConfiguration(t *testing.T) {
 		"an option":          {"[network-options]\nusernet.egres = \"deny\"\n", ":2:1: unknown option usernet.egres"},
 		"an option's value":  {"[network-options]\nusernet.egress = \"maybe\"\n", `:2:1: egress "maybe": give allow or deny`},
 		"a network's option": {"[[networks]]\nname = \"a\"\negress = \"maybe\"\n", `:1:3: egress "maybe": give allow`},
-		"a network's driver": {"[[networks]]\nname = \"a\"\ndriver = \"token\"\n", `:1:3: there is no network driver "token"`},
+		"a network's driver": {"[[networks]]\nname = \"a\"\ndriver = \"token\"\n", `:1:3: there is no network driver "tok`},
 		"a nameless network": {"[[networks]]\nsubnet = \"10.0.0.0/24\"\n", ":1:3: a network has no name"},
 		"a network's key": {
 			"[[networks]]\nname = \"a\"\n[[networks]]\nname = \"b\"\nsubnets = 1\n",

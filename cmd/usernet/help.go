@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,13 @@ type page struct {
 	more     bool
 	flags    map[string]completer
 }
+
+// pages are those of all commands.
+var pages = func() map[string]page {
+	all := maps.Clone(usersPages)
+	maps.Copy(all, enginesPages)
+	return all
+}()
 
 // addPages gives each command its group, examples and completion.
 func addPages(root *cobra.Command) {

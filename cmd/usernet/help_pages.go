@@ -5,12 +5,13 @@ import (
 	"github.com/usernet/usernet/sandbox/profile"
 )
 
-// pages are those of all commands, by their words behind `usernet`.
-var pages = map[string]page{
+// usersPages are those of commands that people type, by their words behind `usernet`.
+var usersPages = map[string]page{
 	"run": {
 		group: groupContainers,
-		long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC, PID and cgroup namespaces, with
-the capabilities and the filter of system calls that Docker gives a container. Root inside is nobody special outside. The exit status is the command's; 125 where usernet failed, 126 where the command could not be executed, 127
+		long: `Run a command in a sandbox of its own: new user, network, mount, UTS, IPC, PID and cgroup namespaces,
+with the capabilities and the filter of system calls that Docker gives a container. Root inside is nobody special
+outside. The exit status is the command's; 125 where usernet failed, 126 where the command could not be executed, 127
 where it was not found.`,
 		examples: `usernet run --rm -it -- sh
 usernet run -d --name web -p 8080:80 -- python3 -m http.server 80
@@ -41,9 +42,10 @@ usernet run --rm --cap-add NET_ADMIN -- tc qdisc add dev eth0 root netem delay 5
 	},
 	"attach": {
 		group: groupContainers,
-		long: `Give a network to a process that something else started in a user and network namespace of its own: rootless Podman, bubblewrap,
-unshare. usernet never signals such a process; detach, or its end, takes the interfaces away again. With --vm-socket it is a virtual
-machine that gets a network: it finds a Unix socket at that path, and configures itself by DHCP and router advertisements.`,
+		long: `Give a network to a process that something else started in a user and network namespace of its own:
+rootless Podman, bubblewrap, unshare. usernet never signals such a process; detach, or its end, takes the interfaces
+away again. With --vm-socket it is a virtual machine that gets a network: it finds a Unix socket at that path, and
+configures itself by DHCP and router advertisements.`,
 		examples: `usernet attach --pid 4711 --name box --network mynet
 usernet attach --netns /run/user/1000/netns/box --name box -p 8080:80
 usernet attach --vm-socket /run/user/1000/vm1.sock --name vm1 --network mynet --mac-address 52:54:00:00:00:01`,
@@ -60,13 +62,25 @@ usernet attach --vm-socket /run/user/1000/vm1.sock --name vm1 --network mynet --
 	},
 	"detach": {group: groupContainers, examples: "usernet detach box", args: []completer{running}, more: true},
 	"exec": {group: groupContainers, examples: `usernet exec -it web sh
-usernet exec -e DEBUG=1 -w /srv web ./reload`, args: []completer{running, files}, more: true, flags: map[string]completer{"env-file": files}},
+usernet exec -e DEBUG=1 -w /srv web ./reload`,
+		args:  []completer{running, files},
+		more:  true,
+		flags: map[string]completer{"env-file": files},
+	},
 	"ps": {group: groupContainers, examples: `usernet ps -a
-usernet ps --filter network=mynet --format '{{.Names}}: {{.Ports}}'`, flags: map[string]completer{"filter": filterKeys("expose", "exited", "id", "label", "name", "network", "publish", "status")}},
+usernet ps --filter network=mynet --format '{{.Names}}: {{.Ports}}'`,
+		flags: map[string]completer{"filter": filterKeys(
+			"expose", "exited", "health", "id", "label", "name", "network", "publish", "status",
+		)},
+	},
 	"logs": {group: groupContainers, examples: `usernet logs -f --tail 20 web
 usernet logs --since 10m --timestamps web`, args: []completer{containers}},
 	"inspect": {group: groupContainers, examples: `usernet inspect web
-usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`, args: []completer{anything}, more: true, flags: map[string]completer{"type": words("container", "network")}},
+usernet inspect -f '{{.NetworkSettings.Networks.mynet.IPAddress}}' web`,
+		args:  []completer{anything},
+		more:  true,
+		flags: map[string]completer{"type": words("container", "network")},
+	},
 	"start": {group: groupContainers, examples: "usernet start web", args: []completer{containers}, more: true},
 	"restart": {
 		group:    groupContainers,
@@ -113,9 +127,10 @@ usernet port add web 8443:443`, args: []completer{running}},
 	"port rm":  {examples: "usernet port rm web 8443:443", args: []completer{running, nothing}, more: true},
 	"capture": {
 		group: groupNetworks,
-		long: `Record the packets of a container's interfaces, of those on a network, or of all, as pcapng, in which each interface has
-its container's name. FILTER is an expression of pcap-filter(7), in which containers' names are hosts. It ends by Ctrl-C, or
-by one of the limits. While it runs, connections that begin do not bypass the interfaces. Live: usernet capture --all -w - | wireshark -k -i -`,
+		long: `Record the packets of a container's interfaces, of those on a network, or of all, as pcapng, in which
+each interface has its container's name. FILTER is an expression of pcap-filter(7), in which containers' names are
+hosts. It ends by Ctrl-C, or by one of the limits. While it runs, connections that begin do not bypass the interfaces.
+Live: usernet capture --all -w - | wireshark -k -i -`,
 		examples: `usernet capture web -w web.pcapng
 usernet capture mynet -w db.pcapng -c 1000 tcp port 5432 and host db
 usernet capture --all -w all.pcapng --rotate-size 100m --files 5`,
@@ -124,25 +139,27 @@ usernet capture --all -w all.pcapng --rotate-size 100m --files 5`,
 	},
 	"top": {
 		group: groupNetworks,
-		long: `Watch what containers do on their networks: traffic, flows with names in the place of addresses, DNS questions, frames that
-were dropped, and published ports; with a name, those of one container. ? shows the keys. Without a terminal it prints one
-sample. A container's processes are listed by docker top.`,
+		long: `Watch what containers do on their networks: traffic, flows with names in the place of addresses, DNS
+questions, frames that were dropped, and published ports; with a name, those of one container. ? shows the keys.
+Without a terminal it prints one sample. A container's processes are listed by docker top.`,
 		examples: `usernet top
 usernet top web --interval 5s`,
 		args: []completer{containers},
 	},
 	"dashboard": {
 		group: groupNetworks,
-		long: `Serve a page to your browser on this machine's loopback, until Ctrl-C: networks and containers as a graph, live rates, flows, names
-asked for, what was refused by which rule, and published ports. Containers can be connected and disconnected there, ports published
-and unpublished, flows closed. The link that it prints is good once, for five minutes; Enter prints another one.`,
+		long: `Serve a page to your browser on this machine's loopback, until Ctrl-C: networks and containers as a
+graph, live rates, flows, names asked for, what was refused by which rule, and published ports. Containers can be
+connected and disconnected there, ports published and unpublished, flows closed. The link that it prints is good once,
+for five minutes; Enter prints another one.`,
 		examples: `usernet dashboard
 usernet dashboard --listen 127.0.0.1:8090`,
 	},
 	"stats": {
 		group: groupContainers,
-		long: `Show how much processor time and memory the processes of containers use, and their traffic, as docker stats does; again and
-again until interrupted. Without names it shows all that run. usernet does not measure block I/O.`,
+		long: `Show how much processor time and memory the processes of containers use, and their traffic, as docker
+stats does; again and again until interrupted. Without names it shows all that run. usernet does not measure block
+I/O.`,
 		examples: `usernet stats
 usernet stats --no-stream --format '{{.Name}}: {{.CPUPerc}} {{.MemUsage}}' web`,
 		args: []completer{containers},
@@ -150,11 +167,11 @@ usernet stats --no-stream --format '{{.Name}}: {{.CPUPerc}} {{.MemUsage}}' web`,
 	},
 	"trace": {
 		group: groupNetworks,
-		long: `Say step by step what becomes of a container's packets to a destination: name, route, switch, policy with the flag that would
-change it, the host's socket, the path. Then try it from the container's own namespace, and say whether that agrees. Without a port an echo
-request is sent. The exit status is 0 where it got through, 2 where the destination refused, 3 where a policy did, 4 where there is no way,
-5 without an answer, 6 where the name has no address, 7 where nothing can be tried, 8 where something else happened than was
-predicted, and 1 for errors.`,
+		long: `Say step by step what becomes of a container's packets to a destination: name, route, switch, policy
+with the flag that would change it, the host's socket, the path. Then try it from the container's own namespace, and
+say whether that agrees. Without a port an echo request is sent. The exit status is 0 where it got through, 2 where
+the destination refused, 3 where a policy did, 4 where there is no way, 5 without an answer, 6 where the name has no
+address, 7 where nothing can be tried, 8 where something else happened than was predicted, and 1 for errors.`,
 		examples: `usernet trace web example.com:443
 usernet trace web db
 usernet trace --udp --json web 192.0.2.53:53
@@ -164,7 +181,10 @@ usernet trace --dry-run web 169.254.169.254:80`,
 	"flows": {group: groupNetworks, args: []completer{running}},
 	"dns":   {group: groupNetworks},
 	"dns query": {examples: `usernet dns query --as web db
-usernet dns query --as web example.com AAAA`, args: []completer{nothing, words("A", "AAAA", "PTR", "SRV", "MX", "TXT", "NS")}, flags: map[string]completer{"as": running}},
+usernet dns query --as web example.com AAAA`,
+		args:  []completer{nothing, words("A", "AAAA", "PTR", "SRV", "MX", "TXT", "NS")},
+		flags: map[string]completer{"as": running},
+	},
 	"network": {group: groupNetworks},
 	"network create": {examples: `usernet network create mynet
 usernet network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --aux-address printer=10.7.0.9 office
@@ -184,7 +204,10 @@ usernet network create --config-only --subnet 10.8.0.0/24 settings; usernet netw
 			"filter": filterKeys("dangling", "driver", "id", "label", "name", "scope", "type"),
 		}},
 	"network inspect": {examples: `usernet network inspect mynet
-usernet network inspect --verbose mynet    # switch ports, and what was dropped and why`, args: []completer{networks}, more: true},
+usernet network inspect --verbose mynet    # switch ports, and what was dropped and why`,
+		args: []completer{networks},
+		more: true,
+	},
 	"network rm": {examples: "usernet network rm mynet", args: []completer{networks}, more: true},
 	"network prune": {
 		examples: "usernet network prune -f --filter until=24h",
@@ -192,10 +215,13 @@ usernet network inspect --verbose mynet    # switch ports, and what was dropped 
 	},
 	"network connect": {examples: `usernet network connect --alias db mynet web
 usernet network connect --ip 10.7.0.9 --gw-priority 1 office web
-usernet network connect --interface lan0 --route 10.1.0.0/16=10.7.0.254 --vlan 20 office web`, args: []completer{networks, containers}, flags: map[string]completer{"link": running, "driver-opt": endpointOptions}},
+usernet network connect --interface lan0 --route 10.1.0.0/16=10.7.0.254 --vlan 20 office web`,
+		args:  []completer{networks, containers},
+		flags: map[string]completer{"link": running, "driver-opt": endpointOptions},
+	},
 	"network policy": {
-		long: `Show or change which containers of a network reach each other, by their labels, names and networks, on one host or many. The first
-rule that is about a packet decides; docs/policy.md has them all.`,
+		long: `Show or change which containers of a network reach each other, by their labels, names and networks, on
+one host or many. The first rule that is about a packet decides; docs/policy.md has them all.`,
 		examples: `usernet network policy shop --file policy.txt
 usernet network policy shop`,
 		args:  []completer{networks},
@@ -203,8 +229,9 @@ usernet network policy shop`,
 		flags: map[string]completer{"file": files},
 	},
 	"network update": {
-		long: `Change where the containers of networks may connect to outside, also for those that run, and on all hosts of a cluster. What is not
-given stays. Connections that there are go on (usernet flows shows them, and usernet top closes them).`,
+		long: `Change where the containers of networks may connect to outside, also for those that run, and on all
+hosts of a cluster. What is not given stays. Connections that there are go on (usernet flows shows them, and usernet
+top closes them).`,
 		examples: `usernet network update --egress deny --allow-egress '*.debian.org:443' --allow-egress 10.1.0.0/16 build
 usernet network update --allow-egress '' build`,
 		args:  []completer{networks},
@@ -218,8 +245,9 @@ usernet network update --allow-egress '' build`,
 	},
 	"cluster": {
 		group: groupNetworks,
-		long: `Manage the cluster that this host is in. Hosts become a cluster by a key-value store that all of them reach, or
-without one by each other: usernet serve --cluster-store, or --cluster-join. Networks made with --driver overlay are then seen on all hosts.`,
+		long: `Manage the cluster that this host is in. Hosts become a cluster by a key-value store that all of them
+reach, or without one by each other: usernet serve --cluster-store, or --cluster-join. Networks made with --driver
+overlay are then seen on all hosts.`,
 	},
 	"cluster ls": {examples: "usernet cluster ls --json"},
 	"cluster inspect": {
@@ -232,8 +260,9 @@ without one by each other: usernet serve --cluster-store, or --cluster-join. Net
 		args:     []completer{hosts},
 	},
 	"cluster expose": {
-		long: `Have containers of other hosts, on networks that span hosts, reach a subnet through this host: a network behind it, to which its
-gateway connects by the host's own sockets. Other hosts use it where they accept it: usernet serve --cluster-accept-routes.`,
+		long: `Have containers of other hosts, on networks that span hosts, reach a subnet through this host: a
+network behind it, to which its gateway connects by the host's own sockets. Other hosts use it where they accept it:
+usernet serve --cluster-accept-routes.`,
 		examples: "usernet cluster expose 198.51.100.0/24",
 		args:     []completer{nothing},
 	},
@@ -241,8 +270,9 @@ gateway connects by the host's own sockets. Other hosts use it where they accept
 	"cluster key":      {examples: "usernet cluster key > cluster.key"},
 	"uplink": {
 		group: groupNetworks,
-		long: `See which devices of physical networks this user may use: a macvtap, or a TAP in a bridge or with routes of the host's, that an
-administrator has made for the user. Networks made with --driver macvlan -o parent=DEVICE[.VLAN] put containers there, with addresses of their own.`,
+		long: `See which devices of physical networks this user may use: a macvtap, or a TAP in a bridge or with
+routes of the host's, that an administrator has made for the user. Networks made with --driver macvlan -o
+parent=DEVICE[.VLAN] put containers there, with addresses of their own.`,
 	},
 	"uplink check": {
 		examples: "usernet uplink check\nusernet uplink check macvtap0",
@@ -250,11 +280,14 @@ administrator has made for the user. Networks made with --driver macvlan -o pare
 		more:     true,
 	},
 	"events": {group: groupDaemon, examples: `usernet events --filter type=network
-usernet events --since 10m --until 0s --format json`, flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network", "scope", "type")}},
+usernet events --since 10m --until 0s --format json`,
+		flags: map[string]completer{"filter": filterKeys("container", "event", "label", "network", "scope", "type")},
+	},
 	"serve": {
 		group: groupDaemon,
-		long: `Run the daemon in the foreground, until SIGTERM, SIGINT or an error. Containers go on when it ends, without a network until it is
-there again. Without one, run starts a daemon in the background, which ends five minutes after the last container.`,
+		long: `Run the daemon in the foreground, until SIGTERM, SIGINT or an error. Containers go on when it ends,
+without a network until it is there again. Without one, run starts a daemon in the background, which ends five minutes
+after the last container.`,
 		examples: `usernet serve
 usernet serve --socket /run/user/1000/usernet/usernet.sock --log-level debug
 usernet serve --cluster-store etcd://192.0.2.4:2379
@@ -276,8 +309,9 @@ usernet serve --bgp-asn 65000 --bgp-neighbor 192.0.2.254`,
 	},
 	"config": {
 		group: groupDaemon,
-		long: `Check the configuration of the daemon: a file with flags of serve, options of new networks, and networks to make. Flags go before
-variables of the environment (USERNET_LOG_LEVEL for --log-level), these before the file, and it before what usernet takes by itself.`,
+		long: `Check the configuration of the daemon: a file with flags of serve, options of new networks, and
+networks to make. Flags go before variables of the environment (USERNET_LOG_LEVEL for --log-level), these before the
+file, and it before what usernet takes by itself.`,
 	},
 	"config check": {
 		examples: "usernet config check\nusernet config check ./config.toml",
@@ -285,16 +319,17 @@ variables of the environment (USERNET_LOG_LEVEL for --log-level), these before t
 	},
 	"doctor": {
 		group: groupDaemon,
-		long: `Look for known problems, and gather one report: versions, the machine, usernet check, the configuration, networks,
-containers, counters, drops, limits, cluster, uplinks, the store and the end of the log. Values of the environment and labels of containers, command
-lines, passwords in URLs, tokens and keys are left out. It works without a daemon, and with one that hangs.`,
+		long: `Look for known problems, and gather one report: versions, the machine, usernet check, the
+configuration, networks, containers, counters, drops, limits, cluster, uplinks, the store and the end of the log.
+Values of the environment and labels of containers, command lines, passwords in URLs, tokens and keys are left out. It
+works without a daemon, and with one that hangs.`,
 		examples: "usernet doctor\nusernet doctor -o report.tar.gz",
 		flags:    map[string]completer{"output": files, "log": files},
 	},
 	"explain": {
 		group: groupDaemon,
-		long: `Show what an error means and what to do about it: errors end with the name of their topic. It is a section of
-docs/troubleshooting.md, which is part of the program. Without a topic it lists all.`,
+		long: `Show what an error means and what to do about it: errors end with the name of their topic. It is a
+section of docs/troubleshooting.md, which is part of the program. Without a topic it lists all.`,
 		examples: "usernet explain\nusernet explain port-is-already-allocated",
 		args:     []completer{topics},
 	},
@@ -302,61 +337,4 @@ docs/troubleshooting.md, which is part of the program. Without a topic it lists 
 	"check":    {group: groupDaemon, examples: "usernet check --json"},
 	"shutdown": {group: groupDaemon, examples: "usernet shutdown"},
 	"version":  {group: groupDaemon, examples: "usernet version --json"},
-	"slirp4netns": {
-		group: groupRuntimes,
-		long: `Connect one network namespace to the host's network, without a daemon, with the command line, descriptors and API socket of
-slirp4netns 1.3. A symbolic link called slirp4netns to usernet does the same; usernet slirp4netns --help lists the options.`,
-		examples: "usernet slirp4netns --configure --mtu=65520 4711 tap0",
-		args:     []completer{nothing},
-	},
-	"pasta": {
-		group: groupRuntimes,
-		long: `Connect one network namespace to the host's network so that it looks like the host, without a daemon, with the command line of
-pasta. A symbolic link called pasta to usernet does the same; usernet pasta --help lists the options.`,
-		examples: "usernet pasta --config-net -t 8080:80 4711",
-		args:     []completer{nothing},
-	},
-	"rootlessport": {
-		group: groupRuntimes,
-		long: `Bind the host's ports of one container, as rootless Podman asks for it in JSON on standard input, and keep the clients'
-addresses. Podman calls it by a symbolic link called rootlessport (usernet integrate podman).`,
-		examples: "usernet rootlessport < config.json",
-		args:     []completer{nothing},
-	},
-	"gvproxy": {
-		group: groupRuntimes,
-		long: `Give a virtual machine a network with the command line and HTTP API of gvproxy (gvisor-tap-vsock): its socket is an
-endpoint on a network of the daemon. A symbolic link called gvproxy to usernet does the same; usernet gvproxy --help lists the options.`,
-		examples: "usernet gvproxy -listen unix:///run/user/1000/api.sock -listen-qemu unix:///run/user/1000/vm.sock",
-		args:     []completer{nothing},
-	},
-	"integrate": {
-		group: groupRuntimes,
-		long: `Show what makes another program use usernet; with --write make it so, with --undo take it back. Nothing that was not written
-by usernet is changed.`,
-		examples: `usernet integrate podman
-usernet integrate podman --write`,
-		args: []completer{words(integrationNames...)},
-	},
-	"netavark": {
-		group:    groupRuntimes,
-		long:     `Called by netavark, Podman's network program, as the plugin of the driver usernet. usernet integrate netavark makes it known.`,
-		examples: "usernet netavark info",
-		args:     []completer{words("create", "info", "setup", "teardown")},
-	},
-	"docker-plugin": {
-		group: groupRuntimes,
-		long: `Answer rootless Docker as its network and IPAM plugins usernet and usernet-overlay. dockerd finds the sockets,
-$XDG_RUNTIME_DIR/usernet/docker/usernet.sock and usernet-overlay.sock, once ` + "`usernet integrate docker --write`" + ` has
-set that up. Where no daemon answers, one is started with the first network.`,
-		examples: "usernet docker-plugin",
-	},
-	"oci-hook": {
-		group: groupRuntimes,
-		long: `Called by runc, crun or Podman as a hook, with the container's state on standard input: a container whose annotation
-usernet.network names networks gets interfaces on them. createRuntime and poststop are the stages of runc and Podman; crun by itself
-calls it in createContainer, where --host has to name the daemon's socket. usernet integrate oci shows the configuration.`,
-		examples: "usernet oci-hook createRuntime <state.json",
-		args:     []completer{words("createContainer", "createRuntime", "poststop", "prestart")},
-	},
 }

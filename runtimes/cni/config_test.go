@@ -45,8 +45,14 @@ func TestEndpoints(t *testing.T) {
 		conf, args string
 		want       string // addresses and MAC, or an error's words
 	}{
-		"Podman":     {``, "IgnoreUnknown=1;K8S_POD_NAME=web;MAC=02:00:00:00:00:09;IP=10.0.0.9", "10.0.0.9 invalid IP 02:00:00:00:00:09"},
-		"nerdctl":    {`"runtimeConfig": {"ips": ["10.0.0.9/24", "fd00::9"], "mac": "02:00:00:00:00:09"}`, "", "10.0.0.9 fd00::9 02:00:00:00:00:09"},
+		"Podman": {
+			"", "IgnoreUnknown=1;K8S_POD_NAME=web;MAC=02:00:00:00:00:09;IP=10.0.0.9",
+			"10.0.0.9 invalid IP 02:00:00:00:00:09",
+		},
+		"nerdctl": {
+			`"runtimeConfig": {"ips": ["10.0.0.9/24", "fd00::9"], "mac": "02:00:00:00:00:09"}`, "",
+			"10.0.0.9 fd00::9 02:00:00:00:00:09",
+		},
 		"args":       {`"args": {"cni": {"ips": ["10.0.0.9"]}}`, "", "10.0.0.9 invalid IP "},
 		"agreeing":   {`"runtimeConfig": {"ips": ["10.0.0.9"]}`, "IP=10.0.0.9", "10.0.0.9 invalid IP "},
 		"two of one": {`"runtimeConfig": {"ips": ["10.0.0.9", "10.0.0.10"]}`, "", "one of each family"},
@@ -76,12 +82,15 @@ func TestEndpoints(t *testing.T) {
 // them, and from the configuration where the runtime says nothing.
 func TestNameServersAndAliases(t *testing.T) {
 	for conf, want := range map[string]string{
-		`"runtimeConfig": {"dns": {"servers": ["192.0.2.1"], "searches": ["a.example"], "options": ["ndots:3"]}}`:   "[192.0.2.1] [a.example] [ndots:3] []",
-		`"runtimeConfig": {"dns": {"nameservers": ["192.0.2.1"], "search": ["a.example"], "options": ["ndots:3"]}}`: "[192.0.2.1] [a.example] [ndots:3] []",
-		`"dns": {"nameservers": ["192.0.2.2"]}`:                                                       "[192.0.2.2] [] [] []",
-		`"dns": {"nameservers": ["192.0.2.2"]}, "runtimeConfig": {"dns": {"servers": ["192.0.2.1"]}}`: "[192.0.2.1] [] [] []",
-		`"runtimeConfig": {"aliases": ["shop", "store"]}`:                                             "[] [] [] [shop store]",
-		`"runtimeConfig": {"aliases": {"n": ["shop"], "other": ["store"]}}`:                           "[] [] [] [shop]",
+		`"runtimeConfig": {"dns": {"servers": ["192.0.2.1"], "searches": ["a.example"],
+			"options": ["ndots:3"]}}`: "[192.0.2.1] [a.example] [ndots:3] []",
+		`"runtimeConfig": {"dns": {"nameservers": ["192.0.2.1"], "search": ["a.example"],
+			"options": ["ndots:3"]}}`: "[192.0.2.1] [a.example] [ndots:3] []",
+		`"dns": {"nameservers": ["192.0.2.2"]}`: "[192.0.2.2] [] [] []",
+		`"dns": {"nameservers": ["192.0.2.2"]},
+			"runtimeConfig": {"dns": {"servers": ["192.0.2.1"]}}`: "[192.0.2.1] [] [] []",
+		`"runtimeConfig": {"aliases": ["shop", "store"]}`:                   "[] [] [] [shop store]",
+		`"runtimeConfig": {"aliases": {"n": ["shop"], "other": ["store"]}}`: "[] [] [] [shop]",
 	} {
 		c, err := parse([]byte(`{"cniVersion": "1.0.0", "name": "n", ` + conf + `}`))
 		if err != nil {
@@ -125,7 +134,8 @@ func TestNamesOfContainers(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"cniVersion": "1.0.0", "name": "n", "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}], "ips": ["::"]}}`))
+	f.Add([]byte(`{"cniVersion": "1.0.0", "name": "n",
+		"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}], "ips": ["::"]}}`))
 	f.Add([]byte(`{"name": "n", "prevResult": {"cniVersion": "0.3.1", "ips": [{}]}}`))
 	f.Fuzz(func(_ *testing.T, text []byte) {
 		c, err := parse(text)

@@ -38,7 +38,8 @@ func (r *recorder) Detach(_ context.Context, key string) error {
 func bundle(t *testing.T, mounts string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"hostname": "webhost", "mounts": [`+mounts+`]}`), 0o600); err != nil {
+	config := `{"hostname": "webhost", "mounts": [` + mounts + `]}`
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -50,12 +51,20 @@ func (r *recorder) hook(stage, state string) Hook {
 		open:   func(string, func(string) string) (daemon, error) { return r, nil }}
 }
 
+// onNetworkOne is the state of a container in this process's namespaces, with its bundle, that is to be on a network.
+func onNetworkOne(bundle string) string {
+	return fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {"usernet.network": "one"}}`,
+		os.Getpid(), bundle)
+}
+
 func TestAnnotationsBecomeARequest(t *testing.T) {
 	dir := bundle(t, "")
 	r := &recorder{}
-	state := fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {"usernet.network": "one, two", "usernet.name": "web",
-		"usernet.alias": "shop store", "usernet.publish": "8080:80,53:53/udp", "usernet.ip": "10.9.0.9,fd00::9", "usernet.mac": "02:00:00:00:00:09",
-		"usernet.dns": "192.0.2.53", "usernet.egress": "deny", "usernet.allow-egress": "example.com:443", "other": "x"}}`, os.Getpid(), dir)
+	state := fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {
+		"usernet.network": "one, two", "usernet.name": "web", "usernet.alias": "shop store",
+		"usernet.publish": "8080:80,53:53/udp", "usernet.ip": "10.9.0.9,fd00::9", "usernet.mac": "02:00:00:00:00:09",
+		"usernet.dns": "192.0.2.53", "usernet.egress": "deny", "usernet.allow-egress": "example.com:443",
+		"other": "x"}}`, os.Getpid(), dir)
 	if err := r.hook("createRuntime", state).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +86,8 @@ func TestAnnotationsBecomeARequest(t *testing.T) {
 		"[192.0.2.53] deny [example.com:443]" {
 		t.Errorf("%+v", s)
 	}
-	if err := r.hook("poststop", `{"id": "c1", "annotations": {"usernet.network": "one"}}`).Run(t.Context()); err != nil || fmt.Sprint(r.detached) != "[oci/c1]" {
+	err := r.hook("poststop", `{"id": "c1", "annotations": {"usernet.network": "one"}}`).Run(t.Context())
+	if err != nil || fmt.Sprint(r.detached) != "[oci/c1]" {
 		t.Errorf("poststop: %v, %v", err, r.detached)
 	}
 }
@@ -129,7 +139,7 @@ func TestFilesAreWrittenWhereTheBundleMountsThem(t *testing.T) {
 	}
 	r := &recorder{}
 	run := func(mounts string) error {
-		return r.hook("createRuntime", fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {"usernet.network": "one"}}`, os.Getpid(), bundle(t, mounts))).Run(t.Context())
+		return r.hook("createRuntime", onNetworkOne(bundle(t, mounts))).Run(t.Context())
 	}
 	if err := run(mount("/etc/resolv.conf", filepath.Join(elsewhere, "resolv.conf")) + "," +
 		mount("/etc/hosts/", filepath.Join(elsewhere, "hosts"))); err != nil {
@@ -170,8 +180,7 @@ func TestPodmansRootHasTheFiles(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		state := fmt.Sprintf(`{"id": "c1", "pid": %d, "bundle": %q, "annotations": {"usernet.network": "one"}}`, os.Getpid(), dir)
-		if err := (&recorder{}).hook("createRuntime", state).Run(t.Context()); err != nil {
+		if err := (&recorder{}).hook("createRuntime", onNetworkOne(dir)).Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -202,23 +211,32 @@ func TestPodmansRootHasTheFiles(t *testing.T) {
 
 func TestBadStatesAndAnnotations(t *testing.T) {
 	dir := bundle(t, "")
+	on := func(rest string) string { // a state with these annotations beside its network
+		return `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n"` + rest + `}}`
+	}
 	for name, test := range map[string]struct{ stage, state, want string }{
-		"no JSON":     {"createRuntime", `{"id": `, "standard input"},
-		"no id":       {"createRuntime", `{"annotations": {"usernet.network": "n"}}`, "no id"},
-		"a slip":      {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.publsh": "1:1"}}`, "usernet.publsh"},
-		"a port":      {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.publish": "99999:1"}}`, "usernet.publish"},
-		"an address":  {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.ip": "300.1.1.1"}}`, "usernet.ip"},
-		"a MAC":       {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.mac": "x"}}`, "usernet.mac"},
-		"addresses":   {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n", "usernet.ip": "10.0.0.2,10.0.0.3"}}`, "one of each family"},
-		"no network":  {"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": " ,"}}`, "names no network"},
-		"no bundle":   {"createRuntime", `{"id": "c", "bundle": "/nonexistent", "annotations": {"usernet.network": "n"}}`, "/nonexistent/config.json"},
-		"no process":  {"createRuntime", `{"id": "c", "pid": 0, "bundle": "` + dir + `", "annotations": {"usernet.network": "n"}}`, "/proc/0/ns/net"},
-		"no stage":    {"startContainer", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n"}}`, "startContainer"},
-		"daemon says": {"createContainer", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": "n"}}`, "network n not found"},
+		"no JSON":    {"createRuntime", `{"id": `, "standard input"},
+		"no id":      {"createRuntime", `{"annotations": {"usernet.network": "n"}}`, "no id"},
+		"a slip":     {"createRuntime", on(`, "usernet.publsh": "1:1"`), "usernet.publsh"},
+		"a port":     {"createRuntime", on(`, "usernet.publish": "99999:1"`), "usernet.publish"},
+		"an address": {"createRuntime", on(`, "usernet.ip": "300.1.1.1"`), "usernet.ip"},
+		"a MAC":      {"createRuntime", on(`, "usernet.mac": "x"`), "usernet.mac"},
+		"addresses":  {"createRuntime", on(`, "usernet.ip": "10.0.0.2,10.0.0.3"`), "one of each family"},
+		"no network": {
+			"createRuntime", `{"id": "c", "bundle": "` + dir + `", "annotations": {"usernet.network": " ,"}}`,
+			"names no network",
+		},
+		"no bundle": {
+			"createRuntime", `{"id": "c", "bundle": "/nonexistent", "annotations": {"usernet.network": "n"}}`,
+			"/nonexistent/config.json",
+		},
+		"no process":  {"createRuntime", strings.Replace(on(""), `"id"`, `"pid": 0, "id"`, 1), "/proc/0/ns/net"},
+		"no stage":    {"startContainer", on(""), "startContainer"},
+		"daemon says": {"createContainer", on(""), "network n not found"},
 	} {
 		r := &recorder{fails: errors.New("network n not found")}
-		if err := r.hook(test.stage, test.state).Run(t.Context()); err == nil || !strings.Contains(err.Error(),
-			test.want) {
+		err := r.hook(test.stage, test.state).Run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}
