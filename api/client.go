@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
@@ -22,12 +23,18 @@ import (
 // *Error; where nothing answers, it wraps ErrNoDaemon.
 type Client struct {
 	Socket string // path of the daemon's unix socket
-	http   *http.Client
+
+	// OnSilence, unless it is nil, is called from a request that has had no answer for some seconds while the daemon
+	// answers nothing else either. Requests that only read then end with ErrDaemonSilent after half a minute; others
+	// wait on, since what they ask for may be done. Set it before the first request.
+	OnSilence func(after time.Duration)
+
+	http *http.Client
 }
 
 // NewClient makes a client for the daemon at socket. It connects with the first request.
 func NewClient(socket string) *Client {
-	return &Client{socket, &http.Client{Transport: &http.Transport{
+	return &Client{Socket: socket, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
@@ -113,7 +120,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	res, err := c.http.Do(r)
+	res, err := c.patiently(r)
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {

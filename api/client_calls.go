@@ -196,7 +196,7 @@ func (c *Client) Attach(ctx context.Context, q AttachRequest, netns *os.File) (m
 		err = c.Do(ctx, "POST", "/usernet/attachments", q, &made)
 		return made, err
 	}
-	once := &Client{c.Socket, &http.Client{Transport: &http.Transport{
+	once := &Client{Socket: c.Socket, OnSilence: c.OnSilence, http: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer

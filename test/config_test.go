@@ -44,11 +44,17 @@ name = "plain"
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(d.dir, "config"))
 	t.Setenv("USERNET_LOG_FORMAT", "text")
 	t.Setenv("USERNET_DNS_SEARCH", "environment.test")
+	t.Setenv("USERNET_LIMIT_TPC", "5")
 	d.flags = []string{"--dns-search", "flag.test"}
-	if out := d.ok("config", "check"); out != config+": no mistakes" {
-		t.Errorf("config check: %s", out)
+	if r := d.try("config", "check"); r.code != 0 || r.stdout != config+": no mistakes" ||
+		!strings.Contains(r.stderr, "USERNET_LIMIT_TPC of the environment: did you mean USERNET_LIMIT_TCP?") {
+		t.Errorf("config check: %v", r)
 	}
 	d.start()
+	unread := "event=variable-unread variable=USERNET_LIMIT_TPC instead=USERNET_LIMIT_TCP"
+	if log := d.logText(); !strings.Contains(log, unread) {
+		t.Errorf("nobody is told of a variable with a slip: %s", log)
+	}
 	if log := d.logText(); !strings.Contains(log, "level=") || strings.HasPrefix(log, "{") {
 		t.Errorf("the variable does not go before the file: %s", log)
 	}

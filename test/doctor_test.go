@@ -118,3 +118,22 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("without a daemon: %v", r)
 	}
 }
+
+// TestADaemonThatHangs: a command says what it waits for, and ends where it only asks.
+func TestADaemonThatHangs(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	pid := d.cmd.Process.Pid
+	hang.Stop(t, pid)
+	r := d.try("ps")
+	_ = syscall.Kill(pid, syscall.SIGCONT)
+	for _, want := range []string{
+		"the daemon at " + d.socket + " has not answered for", "usernet doctor", "the usernet daemon does not answer",
+		"See: usernet explain the-daemon-hangs",
+	} {
+		if r.code != 1 || !strings.Contains(r.stderr, want) {
+			t.Errorf("%q is missing: %v", want, r)
+		}
+	}
+	d.ok("ps") // it goes on
+}

@@ -30,7 +30,7 @@ var flagOnly = map[string]string{
 
 // flagVariable is the environment variable of a flag of serve.
 func flagVariable(flag string) string {
-	return "USERNET_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 // configure sets the flags of serve that were not given from the environment and from the configuration's file.
@@ -195,6 +195,7 @@ func checkConfig(name string) (err error) {
 			return err
 		}
 	}
+	warnUnreadVariables(os.Stderr)
 	c, err := readConfig(name)
 	if err == nil {
 		var o serveOptions

@@ -28,6 +28,7 @@ func dashboardCommand() *cobra.Command {
 			if err := cl.Ping(c.Context()); err != nil {
 				return err
 			}
+			cl.OnSilence = nil // from now on the page says it
 			l, err := listenLoopback(c.Context(), address)
 			if err != nil {
 				return err

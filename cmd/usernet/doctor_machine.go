@@ -107,12 +107,15 @@ var plainKeys = []string{
 func (d *doctor) configPart(_ context.Context, w io.Writer) error {
 	var names []string
 	for _, v := range os.Environ() {
-		if name, value, _ := strings.Cut(v, "="); strings.HasPrefix(name, "USERNET_") {
+		if name, value, _ := strings.Cut(v, "="); strings.HasPrefix(name, variablePrefix) {
 			names = append(names, fmt.Sprintf("%s (%d bytes)", name, len(value)))
 		}
 	}
 	slices.Sort(names)
 	fmt.Fprintf(w, "environment: %s\n", cmp.Or(strings.Join(names, ", "), "nothing of usernet's"))
+	for _, v := range unreadVariables(os.Environ()) {
+		d.finds(errdefs.TopicConfiguration, "%s", v)
+	}
 	name, err := configPath()
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ var harmless = []string{"PATH", "HOME", "TERM", "LANG", "SHELL", "USER", "LOGNAM
 // networks, passwords in URLs, and what is in the files of tokens and keys that the daemon may have.
 func (d *doctor) collectSecrets(ctx context.Context, _ io.Writer) error {
 	for _, v := range os.Environ() {
-		if name, value, _ := strings.Cut(v, "="); strings.HasPrefix(name, "USERNET_") {
+		if name, value, _ := strings.Cut(v, "="); strings.HasPrefix(name, variablePrefix) {
 			d.secretsOf(value)
 		}
 	}

@@ -85,7 +85,7 @@ func topicOf(err error) errdefs.Topic {
 		return errdefs.TopicDaemonEnded
 	case errors.Is(err, network.ErrLocked), errors.Is(err, errInUse):
 		return errdefs.TopicOtherDaemon
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, api.ErrDaemonSilent):
 		return errdefs.TopicDaemonHangs
 	case errors.As(err, &exit) && exit.Code > 125:
 		return errdefs.TopicCommand

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/bypass"
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/kv/stores"
 	"github.com/usernet/usernet/sandbox"
@@ -86,7 +88,7 @@ func commandTree(word string) *cobra.Command {
 		&host,
 		"host",
 		"H",
-		os.Getenv("USERNET_HOST"),
+		os.Getenv(hostVariable),
 		"the daemon's socket (unix:///path)",
 	)
 	all := makers()
@@ -98,6 +100,11 @@ func commandTree(word string) *cobra.Command {
 			root.AddCommand(each())
 		}
 		addDockerOnly(root)
+	}
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) {
+		if !c.Hidden && c.GroupID != groupRuntimes { // engines take what is on standard error for an error
+			warnHostVariable(os.Stderr)
+		}
 	}
 	// Of two changes to a word, as from pull to kill, nobody could say that they are slips.
 	root.SuggestionsMinimumDistance = 1
@@ -113,13 +120,22 @@ func client() (*api.Client, error) {
 		if !ok {
 			return nil, fmt.Errorf("host %q: only unix sockets are possible: give unix:///path", host)
 		}
-		return api.NewClient(path), nil
+		return speaking(api.NewClient(path)), nil
 	}
 	dir, err := runtimeDir()
 	if err != nil {
 		return nil, err
 	}
-	return api.NewClient(socketOf(filepath.Join(dir, "usernet.sock"))), nil
+	return speaking(api.NewClient(socketOf(filepath.Join(dir, "usernet.sock")))), nil
+}
+
+// speaking has a client tell the user why a command waits, where it is the daemon's fault.
+func speaking(c *api.Client) *api.Client {
+	c.OnSilence = func(after time.Duration) {
+		fmt.Fprintf(os.Stderr, "usernet: the daemon at %s has not answered for %v; waiting. Ctrl-C ends this; "+
+			"`usernet doctor` looks what is wrong\n%s%s\n", c.Socket, after, seeTopic, errdefs.TopicDaemonHangs)
+	}
+	return c
 }
 
 func trimScheme(s string) (string, bool) {

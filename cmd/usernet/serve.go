@@ -51,6 +51,7 @@ func serve(o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	logUnreadVariables(log)
 	if err := errors.Join(o.resolvePaths(), o.metrics.check()); err != nil {
 		return err
 	}

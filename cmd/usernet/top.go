@@ -40,6 +40,10 @@ func topCommand() *cobra.Command {
 				s.Only(one.Name)
 			}
 			if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
+				if err := cl.Ping(ctx); err != nil {
+					return err
+				}
+				cl.OnSilence = nil // from now on the screen says it
 				return top.Run(ctx, cl, s, every)
 			}
 			return plainSample(ctx, cl, s, every)

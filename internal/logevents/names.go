@@ -138,6 +138,7 @@ var events = [][2]string{
 	{"uplink-routers-changed", "a physical network's routers announce something else to a container"},
 	{"uplink-routers-not-followed", "a container does not follow its routers"},
 	{"uplink-unavailable", "the uplink cannot be opened"},
+	{"variable-unread", "nothing reads a variable of the environment"},
 	{"vm-address-not-stored", "a daemon that is started again will not reach the virtual machine before it sends"},
 	{"vm-disconnected", "virtual machine disconnected"},
 	{"vm-file-left", "file of a virtual machine left behind"},

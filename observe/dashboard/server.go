@@ -25,7 +25,8 @@ const (
 	cookieName = "usernet-dashboard"
 	keyHeader  = "Usernet-Key"
 	maxBody    = 16 << 10
-	callLimit  = 30 * time.Second // of a request to the daemon
+	viewLimit  = 5 * time.Second  // of what the page shows, which it asks for every second
+	callLimit  = 30 * time.Second // of what it has the daemon do
 )
 
 // policy lets the page load its own files, and nothing else. Trusted Types keep scripts from making markup of text.
@@ -216,7 +217,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) data(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), callLimit)
+	ctx, cancel := context.WithTimeout(r.Context(), viewLimit)
 	defer cancel()
 	v, err := s.view.get(ctx)
 	if err != nil {
@@ -261,6 +262,8 @@ func fail(w http.ResponseWriter, err error) {
 		refuse(w, e.Status, e.Msg)
 	case errors.Is(err, api.ErrNoDaemon), errors.Is(err, api.ErrDaemonEnded):
 		refuse(w, http.StatusServiceUnavailable, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		refuse(w, http.StatusGatewayTimeout, "the daemon does not answer: usernet doctor looks what is wrong")
 	default:
 		refuse(w, http.StatusBadRequest, err.Error())
 	}
