@@ -5,7 +5,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/usernet/usernet/internal/hang"
 )
 
 // screen is a terminal in which usernet runs: a window of tmux.
@@ -78,7 +81,7 @@ func TestTop(t *testing.T) {
 	d.exec("web", helper, "l2raw", "eth0", "3", "ffffffffffff0202020202020806") // from a MAC that is another's
 
 	s := d.screen("NO_COLOR=1", 60, 20, "top", "--interval", "200ms")
-	s.shows(`\[1 Containers\]`, `(?m)^web .* 1 `, `(?m)^db `, `2 containers +1 flows`)
+	s.shows(`\[1 Containers\]`, `(?m)^web .* 1 `, `(?m)^db `, `2 containers +1 flow `)
 	if text := s.tmux("capture-pane", "-p",
 		"-e"); regexp.MustCompile(`\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])[;m]`).MatchString(text) {
 		t.Errorf("there are colours without any being wanted: %q", text)
@@ -128,13 +131,18 @@ func TestTop(t *testing.T) {
 		t.Errorf("the plain sample of db:\n%s", out)
 	}
 	d.ok("rm", "-f", "web")
-	if out := d.ok("top", "--interval", "200ms"); !regexp.MustCompile(`(?m)\(gone\) +www\.example\.test`).MatchString(out) {
+	gone := regexp.MustCompile(`(?m)\(gone\) +www\.example\.test`)
+	if out := d.ok("top", "--interval", "200ms"); !gone.MatchString(out) {
 		t.Errorf("who asked is not said to be gone:\n%s", out)
 	}
 	s = d.screen("NO_COLOR=1", 80, 20, "top", "db")
 	s.shows(`\[2 Flows\] .*of db`)
 	s.keys("Escape")
 	s.shows(`\[1 Containers\]`)
+	hang.Stop(t, d.cmd.Process.Pid)
+	s.shows(`(?m)^the daemon has not answered for \d+s: usernet doctor`)
+	_ = syscall.Kill(d.cmd.Process.Pid, syscall.SIGCONT)
+	s.shows(`(?m)^\?: help`)
 	s.keys("q")
 	s.ends()
 	d.fails("No such container: nobody", "top", "nobody")

@@ -15,3 +15,11 @@ func amount(n float64) string {
 	}
 	return ">1P"
 }
+
+// number counts what has a regular plural: 1 flow, 2 flows.
+func number(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}

@@ -64,8 +64,8 @@ func (s *State) summary(width int) string {
 	for _, i := range s.now.Interfaces {
 		containers[i.Container] = true
 	}
-	text := fmt.Sprintf("usernet %s  %d containers  %d flows  in %sB/s  out %sB/s", s.now.Time.Format("15:04:05"),
-		len(containers), len(s.now.Flows), amount(all.In), amount(all.Out))
+	text := fmt.Sprintf("usernet %s  %s  %s  in %sB/s  out %sB/s", s.now.Time.Format("15:04:05"),
+		number(len(containers), "container"), number(len(s.now.Flows), "flow"), amount(all.In), amount(all.Out))
 	if s.paused {
 		text += "  PAUSED"
 	}
@@ -133,8 +133,8 @@ type layout struct {
 	widths  []int
 }
 
-// layout measures the rows that are shown. Where they are too wide, columns are left out, and then the widest texts are
-// cut.
+// layout measures the rows that are shown. Where they are too wide, columns are left out, but for the one that rows are
+// sorted by, and then the widest texts are cut.
 func (s *State) layout(rows []row, width int) layout {
 	l := layout{columns: tables[s.view].columns}
 	for i, c := range l.columns {
@@ -147,6 +147,9 @@ func (s *State) layout(rows []row, width int) layout {
 	for l.total() > width {
 		drop := -1
 		for i, c := range l.columns {
+			if i == s.sortBy[s.view] {
+				continue
+			}
 			if l.widths[i] > 0 && c.drop > 0 && (drop < 0 || c.drop > l.columns[drop].drop) {
 				drop = i
 			}

@@ -38,7 +38,8 @@ func Run(ctx context.Context, src Source, s *State, every time.Duration) error {
 		err = screen.Init()
 	}
 	if err != nil {
-		return fmt.Errorf("the terminal %q (TERM) cannot show it: %w; `usernet top | cat` prints it once", os.Getenv("TERM"), err)
+		return fmt.Errorf("the terminal %q (TERM) cannot show it: %w; `usernet top | cat` prints it once",
+			os.Getenv("TERM"), err)
 	}
 	defer screen.Fini()
 	return (&loop{src, s, screen, every}).run(ctx)
@@ -56,35 +57,48 @@ type loop struct {
 type result struct {
 	sample *api.Sample
 	said   string
+	closed bool // it was to close a flow
 }
+
+// patience is how long the daemon may take for a sample before that is said.
+const patience = 3 * time.Second
 
 func (l *loop) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	events, done := make(chan tcell.Event, 16), make(chan struct{})
 	go l.screen.ChannelEvents(events, done)
-	results := make(chan result, 1) // of the one request that may be under way
+	results := make(chan result)
 	defer func() {
 		cancel()
 		close(done)
 	}()
 	tick := time.NewTicker(l.every)
 	defer tick.Stop()
-	asking := false
 	ask := func(f func() result) {
-		if !asking {
-			asking = true
-			go func() { results <- f() }()
-		}
+		go func() {
+			select {
+			case results <- f():
+			case <-ctx.Done():
+			}
+		}()
 	}
+	var asked time.Time // when the sample was asked for that is under way; zero: none is
 	l.draw()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			ask(func() result { return l.sample(ctx) })
+		case now := <-tick.C:
+			if asked.IsZero() {
+				asked = now
+				ask(func() result { return l.sample(ctx) })
+			} else if late := now.Sub(asked); late >= patience {
+				l.s.Say(fmt.Sprintf("the daemon has not answered for %v: usernet doctor", late.Round(time.Second)))
+			}
 		case r := <-results:
-			asking = false
+			if !r.closed {
+				asked = time.Time{}
+			}
 			if r.sample != nil {
 				l.s.Update(r.sample)
 			} else {
@@ -115,10 +129,11 @@ func (l *loop) sample(ctx context.Context) result {
 }
 
 func (l *loop) close(ctx context.Context, f api.Flow) result {
+	said := "closed"
 	if err := l.src.CloseFlow(ctx, f); err != nil {
-		return result{said: err.Error()}
+		said = err.Error()
 	}
-	return result{said: "closed"}
+	return result{said: said, closed: true}
 }
 
 func (l *loop) event(e tcell.Event) Action {

@@ -62,13 +62,13 @@ func (s *State) Only(container string) {
 
 // Update shows another sample, unless the view is paused.
 func (s *State) Update(n *api.Sample) {
+	s.message = ""
 	if s.paused {
 		return
 	}
 	s.before, s.now = s.now, n
 	s.rates = rates.Of(s.before, s.now)
 	s.names.Learn(n)
-	s.message = ""
 }
 
 // Say shows a message until the next sample.

@@ -70,7 +70,7 @@ func TestViews(t *testing.T) {
 		keys []rune
 		want []string
 	}{
-		{nil, []string{"[1 Containers]", "2 containers  1 flows  in 1.0MB/s  out 2.0kB/s", "web         n", "1.0M"}},
+		{nil, []string{"[1 Containers]", "2 containers  1 flow  in 1.0MB/s  out 2.0kB/s", "web         n", "1.0M"}},
 		{[]rune{'2'}, []string{"example.test:443", "bypass", "established"}},
 		{[]rune{'3'}, []string{"example.test", "NOERROR", "cache", "1.0"}},
 		{[]rune{'4'}, []string{"mac", "5", "10"}},
@@ -125,6 +125,20 @@ func TestKeys(t *testing.T) {
 	s.Update(&api.Sample{Time: start.Add(time.Hour)})
 	if len(s.rows()) != 2 {
 		t.Error("a paused view changes")
+	}
+}
+
+// TestTheSortedColumnIsShown: on a narrow terminal other columns are left out.
+func TestTheSortedColumnIsShown(t *testing.T) {
+	for v := range views {
+		s := sampled()
+		s.show(v)
+		for range tables[v].columns {
+			s.Key('s')
+			if got := shown(s, MinWidth, 10); !strings.Contains(got, tables[v].columns[s.sortBy[v]].name+"*") {
+				t.Errorf("%s: no column is marked as what is sorted by:\n%s", v, got)
+			}
+		}
 	}
 }
 

@@ -79,6 +79,11 @@ export function bytes(n) {
   return `${Math.round(n)} TB`;
 }
 
+// number counts what has a regular plural: 1 flow, 2 flows.
+export function number(n, what) {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
+}
+
 export function age(time, now) {
   const s = Math.max(0, (Date.parse(now) - Date.parse(time)) / 1000);
   if (s < 60) {

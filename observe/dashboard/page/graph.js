@@ -1,5 +1,5 @@
 // The map: containers on the left, networks in the middle, what is outside on the right.
-import {bytes, keyed, set, shape, text} from "./dom.js";
+import {bytes, keyed, number, set, shape, text} from "./dom.js";
 
 const width = 900, row = 52, height = 38, top = 12;
 const columns = {container: {x: 12, w: 270}, network: {x: 400, w: 250}, outside: {x: 770, w: 118}};
@@ -25,7 +25,7 @@ function nodes(view) {
     ...place(containers, "container", c => ({
       detail: c.status === "running" ? rates(c) : c.status, stopped: c.status !== "running",
       label: `Container ${c.name}, ${c.status}, on ${c.endpoints.map(e => e.network).join(" and ") || "no network"}` +
-        (c.status === "running" ? `, ${rates(c)}, ${c.flows} flows` : ""),
+        (c.status === "running" ? `, ${rates(c)}, ${number(c.flows, "flow")}` : ""),
     })),
     ...place(view.networks, "network", n => {
       const on = view.containers.filter(c => c.endpoints.some(e => e.network === n.name));

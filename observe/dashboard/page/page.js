@@ -1,5 +1,5 @@
 // Asks for what is shown, every second while the page is seen, and has the server do what is pressed.
-import {bytes, element, keyed, set, text} from "./dom.js";
+import {bytes, element, keyed, number, set, text} from "./dom.js";
 import {drawGraph} from "./graph.js";
 import {drawContainers, drawFlows, drawQuestions, drawRefusals} from "./tables.js";
 
@@ -76,8 +76,8 @@ function draw() {
   }
   const sum = what => view.containers.reduce((n, c) => n + c[what], 0);
   const left = Object.entries(view.left).map(([kind, n]) => `, ${n} more ${kind}`).join("");
-  text(find("summary"), `${view.containers.length} containers, ${view.flows.length} flows, in ${bytes(sum("in"))}/s, ` +
-    `out ${bytes(sum("out"))}/s${left}${paused ? ", paused" : ""}`);
+  text(find("summary"), `${number(view.containers.length, "container")}, ${number(view.flows.length, "flow")}, ` +
+    `in ${bytes(sum("in"))}/s, out ${bytes(sum("out"))}/s${left}${paused ? ", paused" : ""}`);
   if (chosen && !view[`${chosen.kind}s`].some(n => n.name === chosen.name)) {
     chosen = null;
   }
