@@ -1,8 +1,9 @@
 package test
 
-import (
-	"strings"
-)
+import "regexp"
+
+// webNode is the name of web on the map. It begins with what is seen there.
+var webNode = regexp.MustCompile(`^web \S.*/s in, .*/s out: container running, on mynet, \d+ flows?$`)
 
 // contrasts are the elements whose text has less contrast than 4.5 to 1 with what is behind it (WCAG 2.2, 1.4.3).
 const contrasts = `
@@ -22,6 +23,7 @@ const contrasts = `
 		const front = lum(parse(svg ? style.fill : style.color));
 		const back = lum(svg ? parse(getComputedStyle(e.parentElement.querySelector("rect")).fill) : behind(e));
 		const ratio = (Math.max(front, back) + .05) / (Math.min(front, back) + .05);
+		if (svg && getComputedStyle(e.parentElement).opacity !== "1") { bad.push("opacity of " + e.textContent); }
 		if (ratio < 4.5) { bad.push(e.tagName + " " + e.textContent.slice(0, 30) + " " + ratio.toFixed(2)); }
 	}
 	return bad;`
@@ -41,6 +43,12 @@ func testAppearance(b *browser) {
 		}
 		b.run(nil, "window.scrollTo(0, 0)")
 		b.screenshot("dashboard-" + scheme)
+	}
+	var small []string
+	b.run(&small, `return [...document.querySelectorAll("button")].filter(e => e.checkVisibility())
+		.filter(e => e.offsetHeight < 24 || e.offsetWidth < 24).map(e => e.textContent)`)
+	if len(small) > 0 {
+		b.t.Errorf("buttons that are smaller than 24 by 24 pixels (WCAG 2.2, 2.5.8): %q", small)
 	}
 	// An edge on which something moves, if only for a moment.
 	const motion = `(() => { const p = document.querySelector("#graph path").cloneNode(); p.setAttribute("class", "busy");
@@ -88,7 +96,7 @@ func testAccessibility(b *browser) {
 				b.t.Errorf("a %s has no name", n.role)
 			}
 		}
-		web = web || n.role == "button" && strings.HasPrefix(n.name, "Container web, running, on mynet, ")
+		web = web || n.role == "button" && webNode.MatchString(n.name)
 	}
 	if !web {
 		b.t.Errorf("the map does not say where web is: %v", nodes)

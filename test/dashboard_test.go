@@ -127,7 +127,7 @@ func TestDashboard(t *testing.T) {
 
 // testOperations does everything that the page can do.
 func testOperations(t *testing.T, b *browser, s *seen) {
-	b.click(`#graph [aria-label^="Network mynet"]`)
+	b.click(`#graph [data-key="network mynet"]`)
 	b.shows("#chosen", "network mynet")
 	b.shows("#container-table", "web", "db")
 	if got := b.value(`document.querySelector("#container-table").textContent`); strings.Contains(got, "cache") {

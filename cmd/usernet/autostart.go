@@ -71,7 +71,7 @@ func startedClient(ctx context.Context) (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	warnUnreadVariables(os.Stderr) // who looks into the new daemon's log?
+	warnDaemonVariables(os.Stderr) // who looks into the new daemon's log?
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting a daemon: %w", err)
 	}

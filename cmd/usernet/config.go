@@ -195,7 +195,7 @@ func checkConfig(name string) (err error) {
 			return err
 		}
 	}
-	warnUnreadVariables(os.Stderr)
+	warnDaemonVariables(os.Stderr)
 	c, err := readConfig(name)
 	if err == nil {
 		var o serveOptions

@@ -74,17 +74,15 @@ func logUnreadVariables(log *slog.Logger) {
 	}
 }
 
-// warnUnreadVariables has a command say it.
-func warnUnreadVariables(w io.Writer) {
-	for _, v := range unreadVariables(os.Environ()) {
-		fmt.Fprintln(w, "usernet: warning:", v)
-	}
-}
+// warnHostVariable has a command say what is like the one variable that each command reads.
+func warnHostVariable(w io.Writer) { warnVariables(w, true) }
 
-// warnHostVariable is for commands that only ask the daemon: they read one variable. The others are the daemon's.
-func warnHostVariable(w io.Writer) {
+// warnDaemonVariables has a command that starts a daemon, or checks its configuration, say which others do nothing.
+func warnDaemonVariables(w io.Writer) { warnVariables(w, false) }
+
+func warnVariables(w io.Writer, commands bool) {
 	for _, v := range unreadVariables(os.Environ()) {
-		if v.instead == hostVariable {
+		if (v.instead == hostVariable) == commands {
 			fmt.Fprintln(w, "usernet: warning:", v)
 		}
 	}

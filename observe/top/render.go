@@ -64,10 +64,13 @@ func (s *State) summary(width int) string {
 	for _, i := range s.now.Interfaces {
 		containers[i.Container] = true
 	}
-	text := fmt.Sprintf("usernet %s  %s  %s  in %sB/s  out %sB/s", s.now.Time.Format("15:04:05"),
+	text := fmt.Sprintf("%s  %s  %s  in %sB/s  out %sB/s", s.now.Time.Format("15:04:05"),
 		number(len(containers), "container"), number(len(s.now.Flows), "flow"), amount(all.In), amount(all.Out))
-	if s.paused {
-		text += "  PAUSED"
+	switch {
+	case s.paused:
+		text = "PAUSED " + text
+	case width >= len("usernet ")+len(text):
+		text = "usernet " + text
 	}
 	return clip(text, width)
 }

@@ -24,14 +24,14 @@ function nodes(view) {
   const all = [
     ...place(containers, "container", c => ({
       detail: c.status === "running" ? rates(c) : c.status, stopped: c.status !== "running",
-      label: `Container ${c.name}, ${c.status}, on ${c.endpoints.map(e => e.network).join(" and ") || "no network"}` +
-        (c.status === "running" ? `, ${rates(c)}, ${number(c.flows, "flow")}` : ""),
+      label: `container ${c.status}, on ${c.endpoints.map(e => e.network).join(" and ") || "no network"}` +
+        (c.status === "running" ? `, ${number(c.flows, "flow")}` : ""),
     })),
     ...place(view.networks, "network", n => {
       const on = view.containers.filter(c => c.endpoints.some(e => e.network === n.name));
       return {
         detail: n.subnets.join(", ") || n.driver,
-        label: `Network ${n.name}, ${n.driver}${n.internal ? ", internal" : ""}, containers: ` +
+        label: `network of driver ${n.driver}${n.internal ? ", internal" : ""}, containers: ` +
           (on.map(c => c.name).join(", ") || "none"),
       };
     }),
@@ -81,7 +81,7 @@ export function drawGraph(svg, view, chosen, choose) {
     set(g, "transform", `translate(${n.x} ${n.y})`);
     text(g.children[2], n.detail);
     if (n.kind !== "outside") {
-      set(g, "aria-label", n.label);
+      set(g, "aria-label", `${g.children[1].textContent} ${n.detail}: ${n.label}`); // begins with what is seen (WCAG 2.5.3)
       set(g, "aria-pressed", String(chosen?.kind === n.kind && chosen.name === n.name));
       set(g, "tabindex", n.key === current ? "0" : "-1");
     }
