@@ -46,12 +46,12 @@ name = "plain"
 	t.Setenv("USERNET_DNS_SEARCH", "environment.test")
 	t.Setenv("USERNET_LIMIT_TPC", "5")
 	d.flags = []string{"--dns-search", "flag.test"}
-	if r := d.try("config", "check"); r.code != 0 || r.stdout != config+": no mistakes" ||
+	if r := d.try("config", "check"); r.code != 0 || r.stdout != config+": no mistakes\n" ||
 		!strings.Contains(r.stderr, "USERNET_LIMIT_TPC of the environment: did you mean USERNET_LIMIT_TCP?") {
 		t.Errorf("config check: %v", r)
 	}
 	d.start()
-	unread := "event=variable-unread variable=USERNET_LIMIT_TPC instead=USERNET_LIMIT_TCP"
+	unread := "variable=USERNET_LIMIT_TPC instead=USERNET_LIMIT_TCP event=variable-unread"
 	if log := d.logText(); !strings.Contains(log, unread) {
 		t.Errorf("nobody is told of a variable with a slip: %s", log)
 	}
