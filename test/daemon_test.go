@@ -81,6 +81,7 @@ func (d *daemon) environ() []string {
 	return append(os.Environ(),
 		"USERNET_HOST=unix://"+d.socket, "DOCKER_HOST=unix://"+d.socket,
 		"XDG_RUNTIME_DIR="+filepath.Join(d.dir, "run"), "XDG_STATE_HOME="+filepath.Join(d.dir, "home"),
+		"XDG_CONFIG_HOME="+filepath.Join(d.dir, "config"), // the user's own configuration is no part of the tests
 		raceLog(d.dir), "LC_ALL=C")
 }
 

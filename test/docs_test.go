@@ -114,7 +114,7 @@ set -x
 	cmd := exec.CommandContext(ctx, "bash", "-c", prelude+before[name]+"\n"+script+"\n"+after[name])
 	cmd.WaitDelay = patience // what a page leaves running has the output open
 	cmd.Dir = home
-	cmd.Env = append(d.environ(), "HOME="+home)
+	cmd.Env = append(d.environ(), "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("the commands of %s: %v\n%s", name, err, out)
