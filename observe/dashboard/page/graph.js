@@ -81,7 +81,7 @@ export function drawGraph(svg, view, chosen, choose) {
     set(g, "transform", `translate(${n.x} ${n.y})`);
     text(g.children[2], n.detail);
     if (n.kind !== "outside") {
-      set(g, "aria-label", `${g.children[1].textContent} ${n.detail}: ${n.label}`); // begins with what is seen (WCAG 2.5.3)
+      set(g, "aria-label", `${g.children[1].textContent}${n.detail}: ${n.label}`); // begins with what is seen (WCAG 2.5.3)
       set(g, "aria-pressed", String(chosen?.kind === n.kind && chosen.name === n.name));
       set(g, "tabindex", n.key === current ? "0" : "-1");
     }
@@ -92,7 +92,7 @@ function box(svg, n, choose) {
   const short = n.name.length > 34 ? n.name.slice(0, 33) + "…" : n.name;
   const g = shape("g", {},
     shape("rect", {width: n.w, height, rx: 6}),
-    shape("text", {x: 10, y: 16}, short),
+    shape("text", {x: 10, y: 16}, `${short} `), // the blank parts it from the next text where they are read together
     shape("text", {x: 10, y: 31, class: "detail"}));
   if (n.kind === "outside") {
     set(g, "aria-hidden", "true");
