@@ -71,7 +71,8 @@ type Gateway struct {
 	neighborMu sync.RWMutex // guards neighbors, and changes of served
 	neighbors  map[netip.Addr][6]byte
 
-	syns *pendingSYNs
+	syns   *pendingSYNs
+	errors *errorRate // of ICMP
 }
 
 // Buffers of a connection in bytes: they begin small and grow to 4 MiB with the connection.
@@ -84,6 +85,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		own:       map[netip.Addr]bool{},
 		syns:      newPendingSYNs(maxHandshakes, maxHandshakesEach),
+		errors:    newErrorRate(),
 		neighbors: map[netip.Addr][6]byte{},
 	}
 	g.served.Store(&map[netip.AddrPort]struct{}{})

@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -12,11 +11,6 @@ import (
 
 	"github.com/usernet/usernet/internal/packet"
 )
-
-// sendError tells a container of a problem with its packet, of which original is the beginning. It may be lost.
-func (g *Gateway) sendError(p packet.Problem, to netip.Addr, original []byte) {
-	_ = g.WriteICMP(g.errorSource(to), to, packet.ICMPError(p, to, original))
-}
 
 // errorSource is the gateway's address of the same family as to.
 func (g *Gateway) errorSource(to netip.Addr) netip.Addr {
@@ -108,21 +102,6 @@ func (g *Gateway) writeUDP(src, dst netip.AddrPort, payload []byte) error {
 	}
 	u.SetChecksum(xsum)
 	return g.write(src.Addr(), dst.Addr(), header.UDPProtocolNumber, v)
-}
-
-// WriteICMP sends an ICMP message into the network in the name of src; its checksum is completed here.
-func (g *Gateway) WriteICMP(src, dst netip.Addr, message []byte) error {
-	v := buffer.NewViewWithData(message)
-	b := v.AsSlice()
-	b[2], b[3] = 0, 0
-	proto := header.ICMPv4ProtocolNumber
-	initial := uint16(0)
-	if src.Is6() {
-		proto = header.ICMPv6ProtocolNumber
-		initial = header.PseudoHeaderChecksum(proto, addressOf(src), addressOf(dst), uint16(len(b)))
-	}
-	binary.BigEndian.PutUint16(b[2:], ^checksum.Checksum(b, initial))
-	return g.write(src, dst, proto, v)
 }
 
 func (g *Gateway) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, v *buffer.View) error {

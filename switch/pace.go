@@ -11,17 +11,25 @@ import (
 // them than a rate, and pauses: the TAP's queue fills up, and the kernel drops what does not fit on the sender's
 // account. Alone, it takes all there is.
 //
-// The rate is in units for each processor that the daemon uses: 50,000 small frames a second, 150,000 of 1500 bytes or
-// 75,000 super-frames (5 GB). A flood of small frames then takes some 20 % of a processor where reading one and sending
-// it takes 4 µs.
+// The rate is in units, for each processor that the daemon uses. Super-frames count by their size: 75,000 a second
+// (5 GB). What a shorter frame takes depends on where it goes: one that the gateway refuses or that goes to many ports
+// takes ten times what one takes that is only passed on. So these count by the time that the reader needed for them
+// after its last pauses, and take a tenth of a processor.
 const (
-	paceRate  = 150_000
+	paceRate  = 150_000               // units a second
 	paceTurn  = 192                   // after a pause so many units may be taken
 	paceBurst = 20 * time.Millisecond // what was not taken can be later, for as long as this
+	unitTime  = time.Second / 10 / paceRate
 
-	smallFrame = 512 // bytes; shorter frames cost smallUnits, and longer ones a unit, and one more for each unitBytes
-	smallUnits = 3
-	unitBytes  = 32 << 10
+	smallFrame   = 512 // bytes; shorter frames come in great numbers: they count smallUnits at least
+	smallUnits   = 3
+	measuredSize = 2 << 10 // bytes; these and longer ones cost a unit, and one more for each unitBytes
+	unitBytes    = 32 << 10
+
+	mostUnits      = 32 // of a measured frame: the time has the reader's waits for a processor in it as well
+	measuredFrames = 32 // taken without a pause or a wait between them tell how long one takes
+	averagedTurns  = 8
+	measuringPause = time.Microsecond // what is not held by the rate is measured as often as contention is long
 
 	// contention is for how long others count after their last frame: requests come one after the other.
 	contention = 100 * time.Millisecond
@@ -49,6 +57,13 @@ type Pacer struct {
 	at    time.Time
 	until time.Time // others count
 
+	measured time.Time // when there was a pause last in order to measure
+	resumed  time.Time // the end of the last pause; zero when the round after it has been measured
+	frames   int       // since then
+	average  float64   // units of a frame, as measured; 0: not yet
+	small    int       // units of a frame that is shorter than smallFrame
+	other    int       // units of one that is not, but shorter than measuredSize
+
 	limit  *limiter // nil: the port has none
 	looks  uint64   // of all, when a round was counted last
 	own    uint64   // rounds that were counted
@@ -57,7 +72,13 @@ type Pacer struct {
 
 // Pacer returns one that has its rate from the number of processors that the process uses.
 func (p *Port) Pacer() *Pacer {
-	c := &Pacer{port: p, all: &processActivity, rate: float64(paceRate * runtime.GOMAXPROCS(0))}
+	c := &Pacer{
+		port:  p,
+		all:   &processActivity,
+		rate:  float64(paceRate * runtime.GOMAXPROCS(0)),
+		small: smallUnits,
+		other: 1,
+	}
 	if l := p.state.Load().cfg.From; l.On() {
 		c.limit = newLimiter(l, time.Now())
 	}
@@ -81,15 +102,45 @@ func (c *Pacer) Take(size int) {
 	if c.limit != nil {
 		c.limit.take(size)
 	}
-	if size < smallFrame {
-		c.taken += smallUnits
-	} else {
+	c.frames++
+	switch {
+	case size < smallFrame:
+		c.taken += c.small
+	case size < measuredSize:
+		c.taken += c.other
+	default:
 		c.taken += 1 + size/unitBytes
+		c.resumed = time.Time{} // what such a frame takes is known
 	}
 }
 
-// Round ends a round of frames that were all read into f, and returns for how long the reader has to pause.
+// Pause waits for as long as Round said.
+func (c *Pacer) Pause(d time.Duration) {
+	time.Sleep(d)
+	c.resumed, c.frames = time.Now(), 0
+}
+
+// measure ends the first round after a pause: the reader has done nothing but take frames since.
+func (c *Pacer) measure(now time.Time) {
+	took := now.Sub(c.resumed)
+	c.resumed = time.Time{}
+	if c.frames < measuredFrames {
+		return
+	}
+	units := min(float64(took)/float64(c.frames)/float64(unitTime), mostUnits)
+	if c.average == 0 {
+		c.average = units
+	}
+	c.average += (units - c.average) / averagedTurns
+	c.other = max(int(c.average+0.5), 1)
+	c.small = max(c.other, smallUnits)
+}
+
+// Round ends a round of frames that were all read into f, and returns for how long the reader has to Pause.
 func (c *Pacer) Round(f *Frame) time.Duration {
+	if !c.resumed.IsZero() {
+		c.measure(time.Now())
+	}
 	if looks := c.all.looks.Load(); looks != c.looks && c.taken > 0 {
 		c.looks = looks
 		c.count(f)
@@ -124,11 +175,14 @@ func (c *Pacer) settle(now time.Time) time.Duration {
 	c.left += min(now.Sub(c.at), paceBurst).Seconds() * c.rate
 	c.at = now
 	switch {
-	case c.left > 0:
-		return 0
 	case now.After(c.until):
-		c.left = paceTurn
+		c.left = max(c.left, paceTurn)
 		return 0
+	case c.left <= 0:
+		return time.Duration((paceTurn - c.left) / c.rate * float64(time.Second))
+	case now.Sub(c.measured) > contention:
+		c.measured = now
+		return measuringPause
 	}
-	return time.Duration((paceTurn - c.left) / c.rate * float64(time.Second))
+	return 0
 }

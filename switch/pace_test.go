@@ -71,16 +71,88 @@ func TestOthersPaceAReader(t *testing.T) {
 	}
 }
 
+// TestAFrameCountsByItsTime has a reader flood whose frames take some time each, while another has a frame now and
+// then. The clock is the test's.
+func TestAFrameCountsByItsTime(t *testing.T) {
+	for _, test := range []struct {
+		size    int
+		each    time.Duration
+		percent int // of a processor
+	}{
+		{60, 500 * time.Nanosecond, 3}, // 50,000 a second at most
+		{60, 4 * time.Microsecond, 10},
+		{60, 14 * time.Microsecond, 10},
+		{1514, 14 * time.Microsecond, 10},
+		{65_000, 4 * time.Microsecond, 30}, // by its size
+	} {
+		a, _, all, _ := paced(t)
+		start := time.Now()
+		now, busy := start, time.Duration(0)
+		for now.Before(start.Add(2 * time.Second)) {
+			all.rounds.Add(1)
+			for range 64 {
+				a.Take(test.size)
+			}
+			now = now.Add(64 * test.each)
+			if now.After(start.Add(time.Second)) {
+				busy += 64 * test.each
+			}
+			if !a.resumed.IsZero() {
+				a.measure(now)
+			}
+			if pause := a.take(now, 0, 0); pause > 0 {
+				now = now.Add(pause)
+				a.resumed, a.frames = now, 0
+			}
+		}
+		if got := int(busy * 100 / time.Second); got < test.percent*8/10 || got > test.percent*12/10+1 {
+			t.Errorf("frames of %d bytes that take %v have %d %% of a processor, want %d",
+				test.size, test.each, got, test.percent)
+		}
+	}
+}
+
+// TestOnlyTurnsOfFramesAreMeasured: neither a few frames nor super-frames tell what a frame takes, and a reader that
+// waited long for a processor is not held for long after.
+func TestOnlyTurnsOfFramesAreMeasured(t *testing.T) {
+	a, _, _, _ := paced(t)
+	turn := func(n, size int, took time.Duration) {
+		a.resumed, a.frames = time.Now(), 0
+		end := a.resumed.Add(took)
+		for range n {
+			a.Take(size)
+		}
+		if !a.resumed.IsZero() {
+			a.measure(end)
+		}
+	}
+	turn(measuredFrames-1, 60, time.Second)
+	turn(measuredFrames, 65_000, time.Second)
+	if a.average != 0 || a.small != smallUnits || a.other != 1 {
+		t.Errorf("a frame counts %d and %d units", a.small, a.other)
+	}
+	turn(measuredFrames, 60, time.Hour)
+	if a.small != mostUnits {
+		t.Errorf("after an hour's turn a frame counts %d units, want %d", a.small, mostUnits)
+	}
+	for range 4 * averagedTurns {
+		turn(measuredFrames, 60, measuredFrames*unitTime)
+	}
+	if a.small != smallUnits || a.other > 2 {
+		t.Errorf("later a frame counts %d and %d units", a.small, a.other)
+	}
+}
+
 // TestWhatIsNotTakenIsKeptForAWhile: a burst after silence is taken at once.
 func TestWhatIsNotTakenIsKeptForAWhile(t *testing.T) {
 	a, _, all, _ := paced(t)
 	now := time.Now()
-	for a.take(now, 64, 60) == 0 {
+	for a.take(now, 64, 60) <= measuringPause {
 		all.rounds.Add(1)
 	}
 	now = now.Add(time.Hour)
 	burst := 0
-	for a.take(now, 10, 60) == 0 {
+	for a.take(now, 10, 60) <= measuringPause {
 		all.rounds.Add(1)
 		if burst += 10; burst > 5000 {
 			t.Fatal("a burst without end")

@@ -49,6 +49,20 @@ func (p Problem) Type(v6 bool) (kind, code byte) {
 	return e.kind, e.code
 }
 
+// IsICMPError says whether a message of this type, of ICMPv6 with v6, tells of a problem with a packet: a destination
+// unreachable, a packet too big, time exceeded, a parameter problem, and of the old ones source quench and redirect (RFC
+// 1122, 3.2.2; RFC 4443, 2.1).
+func IsICMPError(kind byte, v6 bool) bool {
+	if v6 {
+		return kind < 128
+	}
+	switch kind {
+	case 3, 4, 5, 11, 12:
+		return true
+	}
+	return false
+}
+
 // ICMPError is the message that tells a sender of a problem with a packet, of which original is the IP header and the
 // first bytes behind it. Its checksum is left out.
 func ICMPError(p Problem, sender netip.Addr, original []byte) []byte {

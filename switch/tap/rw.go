@@ -54,7 +54,7 @@ func (r *reader) drain(fd uintptr) bool {
 			used = 0
 			r.port.Flush()
 			if pause := r.pace.Round(&r.frame); pause > 0 {
-				time.Sleep(pause)
+				r.pace.Pause(pause)
 			} else {
 				r.turn.yield()
 			}
@@ -87,7 +87,7 @@ func (r *reader) drain(fd uintptr) bool {
 			r.frame.Release()
 			if pause := r.pace.Round(&r.frame); pause > 0 {
 				r.port.Flush()
-				time.Sleep(pause)
+				r.pace.Pause(pause)
 			}
 			return false
 		case errno == unix.EINTR:

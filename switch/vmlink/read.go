@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,7 +122,7 @@ func (r *reader) round() {
 	r.used = 0
 	r.port.Flush()
 	if pause := r.pace.Round(&r.frame); pause > 0 {
-		time.Sleep(pause)
+		r.pace.Pause(pause)
 	}
 }
 
