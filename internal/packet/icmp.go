@@ -50,8 +50,8 @@ func (p Problem) Type(v6 bool) (kind, code byte) {
 }
 
 // IsICMPError says whether a message of this type, of ICMPv6 with v6, tells of a problem with a packet: a destination
-// unreachable, a packet too big, time exceeded, a parameter problem, and of the old ones source quench and redirect (RFC
-// 1122, 3.2.2; RFC 4443, 2.1).
+// unreachable, a packet too big, time exceeded, a parameter problem, and of the old ones source quench and redirect
+// (RFC 1122, 3.2.2; RFC 4443, 2.1).
 func IsICMPError(kind byte, v6 bool) bool {
 	if v6 {
 		return kind < 128
