@@ -82,6 +82,9 @@ func (s *Server) build4(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.
 		mods = append(mods, dhcpv4.WithNetmask(net.CIDRMask(s.cfg.Subnet4.Bits(), 32)))
 		if !s.cfg.NoRoute {
 			mods = append(mods, dhcpv4.WithRouter(router))
+			if !s.cfg.Subnet4.Contains(s.cfg.Router4) {
+				mods = append(mods, dhcpv4.WithOption(routesBy(router)))
+			}
 		}
 		if servers := s.dns(netip.Addr.Is4); len(servers) > 0 {
 			list := make([]net.IP, len(servers))
@@ -119,9 +122,21 @@ func (s *Server) build4(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.
 	return reply
 }
 
-// reserve returns the address of a guest: the one it has, the one it wants if that is free, else the first that is
-// free. It is invalid where the pool is used up.
+// routesBy are the routes by a router that is not in the subnet: to it, on the link, and to all else by it (RFC 3442;
+// a client that reads them ignores option 3).
+func routesBy(router net.IP) dhcpv4.Option {
+	return dhcpv4.OptClasslessStaticRoute(
+		&dhcpv4.Route{Dest: &net.IPNet{IP: router, Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero},
+		&dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Router: router},
+	)
+}
+
+// reserve returns the address of a guest: that of a pool of one, the one it has, the one it wants if that is free, else
+// the first that is free. It is invalid where the pool is used up.
 func (s *Server) reserve(mac [6]byte, want netip.Addr) netip.Addr {
+	if s.cfg.First4 == s.cfg.Last4 {
+		return s.cfg.First4
+	}
 	s.leases.Lock()
 	defer s.leases.Unlock()
 	now := time.Now()

@@ -24,10 +24,11 @@ type Config struct {
 	Subnet4 netip.Prefix
 	// Router4 is the default gateway and the server's identifier.
 	Router4 netip.Addr
-	// First4 and Last4 are the pool, both included.
+	// First4 and Last4 are the pool, both included. A pool of one is the guest's, also with another MAC address.
 	First4, Last4 netip.Addr
 
-	// Prefix6 is the prefix that guests make their addresses of (RFC 4862), 64 bits long; invalid: no advertisements.
+	// Prefix6 is the prefix that guests make their addresses of (RFC 4862), 64 bits long; invalid: no advertisements,
+	// but DHCPv6 for those who ask without.
 	Prefix6 netip.Prefix
 	// Address6 is what DHCPv6 gives to every guest that asks; invalid: there is no DHCPv6 server.
 	Address6 netip.Addr

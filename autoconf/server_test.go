@@ -233,17 +233,46 @@ func TestDHCPv4Rules(t *testing.T) {
 
 func TestExpiredLeasesAreGivenAway(t *testing.T) {
 	cfg := testConfig()
-	cfg.Last4 = cfg.First4
+	cfg.Last4 = cfg.First4.Next()
 	cfg.Lease = time.Nanosecond
 	s, _ := startServer(t, cfg)
-	for i := range 3 {
+	for i := range 5 {
 		discover, _ := dhcpv4.NewDiscovery(net.HardwareAddr{2, 0, 0, 0, 0, byte(i)})
 		if offer := s.reply4(discover.ToBytes()); offer == nil {
 			t.Fatalf("guest %d got no address, and the last lease is over", i)
 		}
 	}
-	if len(s.leases.byMAC) != 1 || len(s.leases.byAddr) != 1 {
-		t.Errorf("%d guests and %d addresses are kept, want one of each", len(s.leases.byMAC), len(s.leases.byAddr))
+	if len(s.leases.byMAC) > 2 || len(s.leases.byAddr) > 2 {
+		t.Errorf("%d guests and %d addresses are kept, want two at most", len(s.leases.byMAC), len(s.leases.byAddr))
+	}
+}
+
+// TestTheOneAddressIsTheGuests: it has it again with another MAC address.
+func TestTheOneAddressIsTheGuests(t *testing.T) {
+	cfg := testConfig()
+	cfg.Last4 = cfg.First4
+	s, _ := startServer(t, cfg)
+	for i := range 3 {
+		discover, _ := dhcpv4.NewDiscovery(net.HardwareAddr{2, 0, 0, 0, 0, byte(i)})
+		if offer := s.reply4(discover.ToBytes()); offer == nil || !offer.YourIPAddr.Equal(cfg.First4.AsSlice()) {
+			t.Fatalf("with its MAC address %d the guest was offered %v", i, offer)
+		}
+	}
+}
+
+// TestARouterBeyondTheSubnet is told with the route that leads to it (RFC 3442).
+func TestARouterBeyondTheSubnet(t *testing.T) {
+	cfg := testConfig()
+	cfg.Router4 = netip.MustParseAddr("192.0.2.1")
+	s, _ := startServer(t, cfg)
+	discover, _ := dhcpv4.NewDiscovery(guestMAC)
+	want := []byte{32, 192, 0, 2, 1, 0, 0, 0, 0, 0, 192, 0, 2, 1}
+	if got := s.reply4(discover.ToBytes()).Options.Get(dhcpv4.OptionClasslessStaticRoute); !bytes.Equal(got, want) {
+		t.Errorf("option 121: %v, want %v", got, want)
+	}
+	s, _ = startServer(t, testConfig())
+	if got := s.reply4(discover.ToBytes()).Options.Get(dhcpv4.OptionClasslessStaticRoute); got != nil {
+		t.Errorf("option 121 for a router in the subnet: %v", got)
 	}
 }
 
@@ -397,7 +426,7 @@ func TestGuestsAreToldTheirNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fqdn := s.reply6(guestMAC, solicit.ToBytes()).Options.FQDN()
+	fqdn := s.reply6(solicit.ToBytes()).Options.FQDN()
 	if fqdn == nil || fqdn.Flags != 4 || fqdn.DomainName.String() != "[guest.example.com]" {
 		t.Errorf("option 39: %v", fqdn)
 	}

@@ -111,11 +111,19 @@ func (v *values) mappingFlags(o *Options, f *pflag.FlagSet) {
 	f.StringArrayVar(&v.mapLoopback, "map-host-loopback", nil, "address that leads to the host's loopback, or none")
 	f.BoolVar(&o.NoMapGateway, "no-map-gw", false, "the gateway's address does not lead to the host")
 	f.StringArrayVar(&v.mapGuest, "map-guest-addr", nil, "address that leads to the host at the address that both have")
-	f.BoolVarP(&v.only4, "ipv4-only", "4", false, "no IPv6")
-	f.BoolVarP(&v.only6, "ipv6-only", "6", false, "no IPv4")
+	f.BoolFuncP("ipv4-only", "4", "no IPv6", v.only(v4))
+	f.BoolFuncP("ipv6-only", "6", "no IPv4", v.only(v6))
 	f.StringVarP(&o.Hostname, "hostname", "H", "", "host name that DHCP tells")
 	f.StringVar(&o.FQDN, "fqdn", "", "full name that DHCP tells")
 	f.StringVarP(&o.Interface, "ns-ifname", "I", "", "name of the interface in the namespace")
+}
+
+// only has one family and not the other: the last of both options counts.
+func (v *values) only(family int) func(string) error {
+	return func(string) error {
+		v.only4, v.only6 = family == v4, family == v6
+		return nil
+	}
 }
 
 // portFlags are about forwarded ports.

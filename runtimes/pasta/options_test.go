@@ -42,6 +42,10 @@ var calls = []struct {
 		return o.Addrs[v6] == netip.MustParseAddr("2001:db8::1") && o.Netmask == 24 && o.Gateways[v6].IsValid() &&
 			o.MTU == 0 && !o.IPv4
 	}},
+	{"-4 -6 -o 127.0.0.1 --dns-host ::1 1", func(o *Options) bool { // the last of both counts
+		return !o.IPv4 && o.IPv6 && o.Outbound[v4].IsLoopback() && o.DNSHost[v6].IsLoopback()
+	}},
+	{"--ipv6-only --ipv4-only 1", func(o *Options) bool { return o.IPv4 && !o.IPv6 }},
 	{"--map-host-loopback none 1", func(o *Options) bool { return o.NoMapGateway && o.NoMapLoopback }},
 	{"-D none -D 192.0.2.53 -S a.example -S none 1",
 		func(o *Options) bool { return len(o.DNS) == 1 && !o.NoDNS && o.NoSearch }},
@@ -73,11 +77,16 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 		{"--frobnicate 1", "unrecognized option '--frobnicate"},
 		{"--map-gw 1", "unrecognized option '--map-gw"},
 		{"-y 1", "invalid option -- 'y'"},
-		{"-4 -6 1", "mutually exclusive"},
 		{"-m 65536 1", "invalid MTU"},
 		{"-m x 1", "invalid MTU"},
 		{"-a x 1", "invalid address: x"},
-		{"-a 224.0.0.1 1", "no host's"},
+		{"-a 224.0.0.1 1", "others can reach"},
+		{"-a 127.0.0.1 1", "others can reach"},
+		{"-g ::1 1", "others can reach"},
+		{"-o ::1 1", "others can reach"},
+		{"--dns-forward 127.0.0.1 1", "others can reach"},
+		{"--map-guest-addr 255.255.255.255 1", "others can reach"},
+		{"--map-host-loopback 0.0.0.0 1", "others can reach"},
 		{"-n 33 1", "invalid netmask"},
 		{"-n 255.0.255.0 1", "invalid netmask"},
 		{"-M 01:00:5e:00:00:01 1", "invalid mac-addr"},

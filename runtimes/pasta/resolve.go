@@ -1,7 +1,6 @@
 package pasta
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,9 +20,6 @@ const minLog = 4096
 func (o *Options) resolve(v *values) (err error) {
 	o.Debug = o.Debug || o.Trace
 	o.Networks, o.Name = joined.Networks(v.networks), joined.Name(v.name)
-	if v.only4 && v.only6 {
-		return errors.New("options ipv4-only and ipv6-only are mutually exclusive")
-	}
 	o.IPv4, o.IPv6 = !v.only6, !v.only4
 	o.MTU = defaultMTU
 	if v.mtu != "" {
@@ -154,8 +150,8 @@ func families(name string, list []string, to *[2]netip.Addr, none *bool) error {
 		if err != nil || a.Is4In6() || a.Zone() != "" {
 			return fmt.Errorf("invalid %s: %s: give an IPv4 or an IPv6 address", name, s)
 		}
-		if name != "map-host-loopback" && (a.IsUnspecified() || a.IsMulticast()) {
-			return fmt.Errorf("invalid %s: %s: this address is no host's", name, s)
+		if !isHosts(a) || a.IsLoopback() && !loopbackFits(name, a) {
+			return fmt.Errorf("invalid %s: %s: give an address that others can reach", name, s)
 		}
 		if a.Is4() {
 			to[v4] = a
@@ -164,6 +160,17 @@ func families(name string, list []string, to *[2]netip.Addr, none *bool) error {
 		}
 	}
 	return nil
+}
+
+// isHosts says whether an address may be that of one machine.
+func isHosts(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// loopbackFits says whether an option may have this address of a loopback, which is the host's: a name server there can
+// be asked, and IPv4 connections can come from there.
+func loopbackFits(name string, a netip.Addr) bool {
+	return name == "dns-host" || name == "outbound" && a.Is4()
 }
 
 func netmask(s string) (int, error) {

@@ -204,18 +204,21 @@ func (s *session) autoconf() *autoconf.Config {
 	o, h := s.o, s.host
 	cfg := &autoconf.Config{MTU: o.MTU, Hostname: o.Hostname, FQDN: o.FQDN}
 	cfg.DNS, cfg.Search = o.told(h.Gateways)
-	serves := false
+	serves, has6 := false, false
 	for _, p := range h.Addrs {
 		switch {
 		case p.Addr().Is4() && !o.NoDHCP && !cfg.Subnet4.IsValid() && h.Gateways[v4].IsValid():
 			cfg.Subnet4, cfg.Router4, cfg.First4, cfg.Last4 = p.Masked(), h.Gateways[v4], p.Addr(), p.Addr()
 			serves = true
-		case p.Addr().Is6() && !cfg.Prefix6.IsValid() && !o.NoRA && !o.ConfigNet:
-			cfg.Prefix6 = netip.PrefixFrom(p.Addr(), 64).Masked()
+		case p.Addr().Is6() && !has6:
+			has6 = true
+			if !o.NoRA && !o.ConfigNet {
+				cfg.Prefix6 = netip.PrefixFrom(p.Addr(), 64).Masked()
+			}
 			if !o.NoDHCPv6 {
 				cfg.Address6 = p.Addr()
 			}
-			serves = true
+			serves = serves || cfg.Prefix6.IsValid() || cfg.Address6.IsValid()
 		}
 	}
 	if !serves {
