@@ -35,12 +35,8 @@ func (s *session) directions() []direction {
 
 // named are the ranges that an option names.
 func (p *Ports) named() []Range {
-	switch p.Mode {
-	case ModeList:
+	if p.Mode == ModeList {
 		return p.Ranges
-	case ModeAll:
-		low, _ := ephemeral()
-		return []Range{{First: 1, Last: low - 1, To: 1, Weak: true}}
 	}
 	return nil
 }

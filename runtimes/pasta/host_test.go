@@ -130,7 +130,7 @@ func TestTheNamespaceLooksLikeTheHost(t *testing.T) {
 			"eth0 198.18.0.1/24; 0.0.0.0/0 via 198.18.0.2"},
 		{"the gateway's address", office(), "-4 -a 192.0.2.1",
 			"eth0 192.0.2.1/24; 192.0.2.0/24; 10.0.0.0/8 via 192.0.2.2"},
-		{"one address, one route", office(), "-4 --no-copy-addrs --no-copy-routes",
+		{"one address, one route", office(), "-4 --config-net --no-copy-addrs --no-copy-routes",
 			"eth0 192.0.2.7/24; 0.0.0.0/0 via 192.0.2.1"},
 		{"a gateway beyond the link", pointToPoint, "-4", "ppp0 192.0.2.7/32; 198.51.100.1/32; 0.0.0.0/0 via 198.51.100.1"},
 		{"no default route", noDefault, "-4", "eth9 192.0.2.7/24; 192.0.2.0/24"},

@@ -79,6 +79,13 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 		{"-y 1", "invalid option -- 'y'"},
 		{"-m 65536 1", "invalid MTU"},
 		{"-m x 1", "invalid MTU"},
+		{"-m 65522 1", "invalid MTU"},
+		{"-t all 1", "all is passt's"},
+		{"-t ~1-65535 1", "no port is left"},
+		{"-t 80-90,~1-100 1", "no port is left"},
+		{"--no-tcp -t 80 1", "switched off"},
+		{"--no-udp -U auto 1", "switched off"},
+		{"--no-copy-routes 1", "need --config-net"},
 		{"-a x 1", "invalid address: x"},
 		{"-a 224.0.0.1 1", "others can reach"},
 		{"-a 127.0.0.1 1", "others can reach"},
@@ -151,7 +158,7 @@ func TestPortSpecifiers(t *testing.T) {
 		t.Errorf("~20000-20010 is %+v, %v", all, err)
 	}
 	for _, bad := range []string{"", "x", "0", "65536", "80-22", "22-80:32-33", "80:", ":80", "80,80", "20-30,25",
-		"/80", "%/80", "x/80", "80,", "~", "1.2.3.4"} {
+		"all", "/80", "%/80", "x/80", "80,", "~", "1.2.3.4"} {
 		if err := new(Ports).Set(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -1,6 +1,7 @@
 package pasta
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,7 +16,6 @@ type Mode uint8
 const (
 	ModeUnset Mode = iota // not given
 	ModeNone              // no port
-	ModeAll               // all ports that are free on the host and not ephemeral
 	ModeAuto              // those that something listens at on the other side, as they come and go
 	ModeList              // Ranges
 )
@@ -67,20 +67,20 @@ func (s *portSet) subtract(other *portSet) {
 
 func (s *portSet) has(p uint16) bool { return s[p/64]&(1<<(p%64)) != 0 }
 
-// Set adds one value of the option: none, all, auto, or [ADDR][%INTERFACE]/LIST.
+// Set adds one value of the option: none, auto, or [ADDR][%INTERFACE]/LIST.
 func (p *Ports) Set(spec string) error {
 	mode := ModeList
 	switch spec {
 	case "none":
 		mode = ModeNone
 	case "all":
-		mode = ModeAll
+		return errors.New("all is passt's: give the ports, or those to leave out, as in ~22,~5432")
 	case "auto":
 		mode = ModeAuto
 	}
 	if mode != ModeList || p.Mode != ModeUnset && p.Mode != ModeList {
 		if p.Mode != ModeUnset && p.Mode != mode {
-			return fmt.Errorf("port option %q contradicts an earlier one: none, all and auto stand alone", spec)
+			return fmt.Errorf("port option %q contradicts an earlier one: none and auto stand alone", spec)
 		}
 		p.Mode = mode
 		return nil
@@ -136,7 +136,7 @@ func parseRanges(spec string) ([]Range, error) {
 	if len(named) == 0 { // exclusions only: all others
 		template.Weak = true
 		low, _ := ephemeral()
-		return subtract(template, 1, low-1, 1, &excluded), nil
+		return some(spec, subtract(template, 1, low-1, 1, &excluded))
 	}
 	var out []Range
 	for _, n := range named {
@@ -159,7 +159,15 @@ func parseRanges(spec string) ([]Range, error) {
 			return nil, fmt.Errorf("invalid port specifier %q: port %d is named twice", spec, out[i].First)
 		}
 	}
-	return out, nil
+	return some(spec, out)
+}
+
+// some are the ranges of a specifier, which leaves some ports.
+func some(spec string, ranges []Range) ([]Range, error) {
+	if len(ranges) == 0 {
+		return nil, fmt.Errorf("invalid port specifier %q: no port is left", spec)
+	}
+	return ranges, nil
 }
 
 // subtract is first to last without the excluded ports, in as few ranges as possible.

@@ -1,6 +1,7 @@
 package pasta
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,9 @@ import (
 // maxName is the longest name in the DNS, in characters (RFC 1035 section 3.1, written without the root's dot).
 const maxName = 253
 
+// maxMTU is pasta's limit, and that of TAPs, in bytes: an IP packet of 65535 bytes less an Ethernet header.
+const maxMTU = 65521
+
 // minLog is the smallest log file that makes sense, in bytes.
 const minLog = 4096
 
@@ -23,8 +27,8 @@ func (o *Options) resolve(v *values) (err error) {
 	o.IPv4, o.IPv6 = !v.only6, !v.only4
 	o.MTU = defaultMTU
 	if v.mtu != "" {
-		if o.MTU, err = strconv.Atoi(v.mtu); err != nil || o.MTU < 0 || o.MTU > 65535 || o.MTU > 0 && o.MTU < 68 {
-			return fmt.Errorf("invalid MTU: %s: give 68 to 65535 bytes, or 0 to assign none (RFC 791)", v.mtu)
+		if o.MTU, err = strconv.Atoi(v.mtu); err != nil || o.MTU < 0 || o.MTU > maxMTU || o.MTU > 0 && o.MTU < 68 {
+			return fmt.Errorf("invalid MTU: %s: give 68 to %d bytes, or 0 to assign none", v.mtu, maxMTU)
 		}
 	}
 	if err := o.resolveAddresses(v); err != nil {
@@ -44,6 +48,9 @@ func (o *Options) resolve(v *values) (err error) {
 	}
 	if err := o.checkLengths(); err != nil {
 		return err
+	}
+	if !o.ConfigNet && (o.NoCopyRoutes || o.NoCopyAddrs) {
+		return errors.New("--no-copy-routes and --no-copy-addrs need --config-net")
 	}
 	return o.resolveNames(v)
 }
@@ -80,12 +87,16 @@ func (o *Options) resolvePorts() error {
 		name  string
 		ports *Ports
 		ns    bool
+		off   bool
 	}{
-		{"tcp-ports", &o.TCP, false},
-		{"udp-ports", &o.UDP, false},
-		{"tcp-ns", &o.TCPNS, true},
-		{"udp-ns", &o.UDPNS, true},
+		{"tcp-ports", &o.TCP, false, o.NoTCP},
+		{"udp-ports", &o.UDP, false, o.NoUDP},
+		{"tcp-ns", &o.TCPNS, true, o.NoTCP},
+		{"udp-ns", &o.UDPNS, true, o.NoUDP},
 	} {
+		if p.off && p.ports.Mode != ModeUnset && p.ports.Mode != ModeNone {
+			return fmt.Errorf("ports of --%s are asked for, and the protocol is switched off", p.name)
+		}
 		if p.ports.Mode == ModeUnset {
 			p.ports.Mode = ModeAuto
 		}
