@@ -104,7 +104,8 @@ func (s *Server) confirm6(req *dhcpv6.Message) (*dhcpv6.OptStatusCode, bool) {
 // is6 says whether an address is the one that the guest gets.
 func (s *Server) is6(a *dhcpv6.OptIAAddress) bool { return a.IPv6Addr.Equal(s.cfg.Address6.AsSlice()) }
 
-// associations6 answers the identity associations of a message in the reply. The first one has the address; there are no others.
+// associations6 answers the identity associations of a message in the reply. The first one has the address; there are
+// no others.
 func (s *Server) associations6(req, reply *dhcpv6.Message) {
 	none := &dhcpv6.OptStatusCode{StatusCode: iana.StatusNoAddrsAvail, StatusMessage: "there is one address"}
 	for i, ia := range req.Options.IANA() {
