@@ -19,6 +19,7 @@ import (
 	"github.com/usernet/usernet/dns"
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/cgroup"
+	"github.com/usernet/usernet/internal/ownsocket"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -262,20 +263,12 @@ func listen(path string) (net.Listener, error) {
 	if err := daemon.CheckSocketDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
+	l, err := ownsocket.Listen(path)
+	if errors.Is(err, ownsocket.ErrServed) {
 		return nil, fmt.Errorf("%w %s: stop it, or choose another --socket", errInUse, path)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		_ = os.Remove(path)
 	}
-	old := syscall.Umask(0o077)
-	l, err := net.Listen("unix", path)
-	syscall.Umask(old)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), l.Close())
 	}
 	return l, nil
 }

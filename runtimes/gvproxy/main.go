@@ -16,8 +16,9 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/api"
-	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/ownsocket"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
 	"github.com/usernet/usernet/runtimes/vm"
 )
 
@@ -74,9 +75,9 @@ func run(daemon func() (*api.Client, error), o options, log io.Writer) (err erro
 		}
 	}()
 	for _, path := range o.api {
-		l, err := listen(path)
+		l, err := ownsocket.Listen(path)
 		if err != nil {
-			return err
+			return fmt.Errorf("-listen: %w", err)
 		}
 		listeners = append(listeners, l)
 	}
@@ -108,24 +109,6 @@ func run(daemon func() (*api.Client, error), o options, log io.Writer) (err erro
 	case err = <-failed:
 	}
 	return errors.Join(err, srv.Close())
-}
-
-// listen makes a socket of the API for this user alone. One that nobody serves any more is replaced.
-func listen(path string) (net.Listener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("-listen: somebody serves at %s already", path)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		_ = os.Remove(path)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // key is what the attachment is found by again: a process that is started anew for the same socket takes its place.
@@ -161,15 +144,11 @@ func attach(ctx context.Context, cl *api.Client, o options) (*network.Container,
 
 // ownNetwork makes the network that has gvproxy's addresses, where it is not there.
 func ownNetwork(ctx context.Context, cl *api.Client) error {
-	if _, err := cl.Network(ctx, defaultNetwork); err == nil || !errors.Is(err, errdefs.ErrNotFound) {
-		return err
-	}
-	_, err := cl.NetworkCreate(ctx, network.NetworkSpec{
-		Name:  defaultNetwork,
-		Pools: []network.Pool{{Subnet: netip.MustParsePrefix(defaultSubnet)}},
+	_, err := client.EnsureNetwork(ctx, cl, defaultNetwork, func(error) (network.NetworkSpec, error) {
+		return network.NetworkSpec{
+			Name:  defaultNetwork,
+			Pools: []network.Pool{{Subnet: netip.MustParsePrefix(defaultSubnet)}},
+		}, nil
 	})
-	if errors.Is(err, errdefs.ErrConflict) {
-		return nil // another process has just made it
-	}
 	return err
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/internal/leak"
+	"github.com/usernet/usernet/internal/ownsocket"
 	"github.com/usernet/usernet/network"
 )
 
@@ -189,7 +190,7 @@ func plugged(t *testing.T, d *fakeDaemon, dir, driver string) *docker {
 		netns: func(int) (*os.File, error) { return os.Open(os.DevNull) },
 	}
 	socket := filepath.Join(dir, "s.sock")
-	l, err := listen(socket)
+	l, err := ownsocket.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/ownsocket"
 	"github.com/usernet/usernet/network"
 )
 
@@ -96,32 +97,13 @@ func Start(cfg Config) (*Plugin, error) {
 		return nil, err
 	}
 	for _, name := range Drivers() {
-		l, err := listen(filepath.Join(cfg.Dir, name+".sock"))
+		l, err := ownsocket.Listen(filepath.Join(cfg.Dir, name+".sock"))
 		if err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
 		p.serve(l, drivers[name])
 	}
 	return p, nil
-}
-
-// listen makes a socket for this user alone. One that a plugin has left behind is replaced; one that answers is not.
-func listen(path string) (net.Listener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("%s: another plugin answers there", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // serve answers on l, for networks of a driver of the daemon's.

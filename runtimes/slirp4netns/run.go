@@ -21,6 +21,7 @@ import (
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/internal/ownsocket"
 	"github.com/usernet/usernet/runtimes/standalone"
 	"github.com/usernet/usernet/sandbox"
 	vswitch "github.com/usernet/usernet/switch"
@@ -201,7 +202,7 @@ func (o *Options) target() (sandbox.Target, error) {
 
 // acceptBESS waits for User Mode Linux to connect to the socket at path, each of whose messages is a frame.
 func acceptBESS(ctx context.Context, path string) (*os.File, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := ownsocket.Remove(path); err != nil {
 		return nil, err
 	}
 	if len(path) > maxSocketPath {
@@ -303,17 +304,14 @@ func listenAPI(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("API socket: the path %s is too long: %d bytes at most (unix(7))", path, maxSocketPath)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("API socket: %w", err)
+	err := ownsocket.Remove(path) // slirp4netns replaces one that is served, too
+	if err == nil {
+		var l net.Listener
+		if l, err = ownsocket.Listen(path); err == nil {
+			return l, nil
+		}
 	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("API socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("API socket: %w", err), l.Close())
-	}
-	return l, nil
+	return nil, fmt.Errorf("API socket: %w", err)
 }
 
 // waitForEvent returns when poll(2) has anything to say about fd: a hang-up, mostly.
