@@ -24,7 +24,7 @@ type integration struct {
 	after string            // for people
 
 	used map[string]bool // links that other integrations have as well which are in place
-	own  []string        // directories of usernet's own: empty ones below them go with what was in them
+	tidy []string        // directories below which empty ones go with what was in them
 }
 
 // integrationPaths are what integrations are made of: a home directory's configuration and data, usernet's binary, and
@@ -256,7 +256,7 @@ func integrationFor(name string) (integration, error) {
 	if !ok {
 		return i, fmt.Errorf("no integration is called %q: give one of %s", name, strings.Join(integrationNames, ", "))
 	}
-	i.own, i.used = []string{filepath.Join(data, "usernet"), filepath.Join(config, "usernet")}, map[string]bool{}
+	i.tidy, i.used = []string{config, data, userLib(data)}, map[string]bool{}
 	for other, o := range all {
 		if other == name || !o.inPlace() {
 			continue
@@ -340,8 +340,8 @@ func written(have []byte, text string) bool {
 	return string(have) == text || strings.Contains(string(have), "Written by `usernet integrate")
 }
 
-// undo removes what write made: the files, the links that no other integration in place has, and directories of
-// usernet's own that are empty then. What usernet did not write stays, and is an error.
+// undo removes what write made: the files, the links that no other integration in place has, and directories that are
+// empty then. What usernet did not write stays, and is an error.
 func (i integration) undo(w io.Writer) error {
 	var failed []error
 	for _, path := range sorted(i.files) {
@@ -364,13 +364,13 @@ func (i integration) undo(w io.Writer) error {
 	return errors.Join(failed...)
 }
 
-// remove removes a file or a link, and the directories of usernet's own above it that are empty then.
+// remove removes a file or a link, and the directories above it that are empty then.
 func (i integration) remove(w io.Writer, path string) error {
 	if err := os.Remove(path); err != nil {
 		return err
 	}
 	fmt.Fprintln(w, "removed", path)
-	for dir := filepath.Dir(path); i.owns(dir); dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(path); i.tidies(dir); dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
 			break // it is not empty
 		}
@@ -378,9 +378,9 @@ func (i integration) remove(w io.Writer, path string) error {
 	return nil
 }
 
-// owns says whether a directory is one of usernet's own.
-func (i integration) owns(dir string) bool {
-	return slices.ContainsFunc(i.own, func(own string) bool { return dir == own || strings.HasPrefix(dir, own+"/") })
+// tidies says whether a directory goes where it is empty.
+func (i integration) tidies(dir string) bool {
+	return slices.ContainsFunc(i.tidy, func(above string) bool { return strings.HasPrefix(dir, above+"/") })
 }
 
 func sorted(m map[string]string) []string {

@@ -53,8 +53,8 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for _, own := range i.own {
-				if left, err := filepath.Glob(own + "/*"); err != nil || len(left) > 0 {
+			for _, above := range i.tidy {
+				if left, err := filepath.Glob(above + "/*"); err != nil || len(left) > 0 {
 					t.Errorf("left behind: %q, %v", left, err)
 				}
 			}
