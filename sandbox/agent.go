@@ -145,7 +145,7 @@ func removeInterfaces(names []string) error {
 func makeInterface(i Interface) (f namedFile, isNew bool, err error) {
 	_, missing := netlink.LinkByName(i.Name)
 	dev, err := tap.Create(i.Name, i.MAC, i.MTU, tap.Options{
-		Offload: i.Offload, Persist: i.Persistent || !i.Given && !i.Temporary,
+		Offload: i.Offload, Persist: i.stays() && missing == nil, // a new one goes with us, until Configure has it
 	})
 	if errors.Is(err, unix.EBUSY) {
 		return f, false, fmt.Errorf(

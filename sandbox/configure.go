@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/sockio"
+	"github.com/usernet/usernet/switch/tap"
 )
 
 // Interface is a TAP to be made inside the sandbox.
@@ -38,6 +39,9 @@ type Interface struct {
 	// Temporary has the interface go with its descriptor, unless it was there before.
 	Temporary bool
 }
+
+// stays says whether the interface outlives its descriptor.
+func (i Interface) stays() bool { return i.Persistent || !i.Given && !i.Temporary }
 
 // Route is a route out of the sandbox. Without Via the destination is on the link.
 type Route struct {
@@ -142,6 +146,9 @@ const maxMessage = 256 << 10
 func (d *Helper) Configure(ctx context.Context, t Target, r Request) (*Reply, error) {
 	if d == nil {
 		if reply, did, err := configureHere(t, r); did || err != nil {
+			if err == nil {
+				err = reply.keep(r)
+			}
 			return reply, err
 		}
 	}
@@ -164,7 +171,9 @@ func (d *Helper) Configure(ctx context.Context, t Target, r Request) (*Reply, er
 		err = errors.Join(fmt.Errorf("the sandbox was not entered in time: %w", ctx.Err()), err)
 	}
 	if err == nil {
-		return reply, nil
+		if err = reply.keep(r); err == nil {
+			return reply, nil
+		}
 	}
 	reply.close()
 	if text != "" {
@@ -248,6 +257,21 @@ func sortFiles(names []string, files []*os.File) (*Reply, error) {
 		errs = append(errs, err)
 	}
 	return reply, errors.Join(errs...)
+}
+
+// keep has the interfaces that are to stay outlive their descriptors. Until then those that are new go with the agent,
+// which is killed where nobody waits for it any more.
+func (r *Reply) keep(q Request) error {
+	for _, i := range q.Add {
+		f := r.TAPs[i.Name]
+		if f == nil || !i.stays() {
+			continue
+		}
+		if err := tap.Persist(f); err != nil {
+			return fmt.Errorf("interface %s: %w", i.Name, err)
+		}
+	}
+	return nil
 }
 
 func (r *Reply) close() {

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
@@ -107,4 +109,45 @@ func TestCNIPluginsTestHelpers(t *testing.T) {
 			t.Errorf("%s: left: %q, containers %q", version, f.links(), d.ok("ps", "-aq"))
 		}
 	}
+}
+
+// TestACNICallThatIsKilledLeavesNothing kills the plugin at many moments of ADD: what was made by then goes with the next
+// GC at the latest.
+func TestACNICallThatIsKilledLeavesNothing(t *testing.T) {
+	d := startDaemon(t)
+	plugin := filepath.Join(d.dir, "usernet-cni")
+	if err := os.Symlink(daemonProgram, plugin); err != nil {
+		t.Fatal(err)
+	}
+	conf := fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net1", "type": "usernet-cni", "socket": %q,
+		"cni.dev/valid-attachments": []}`, d.socket)
+	call := func(ctx context.Context, environ ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, plugin)
+		cmd.Env, cmd.Stdin = append(environ, "CNI_PATH="+d.dir), strings.NewReader(conf)
+		return cmd.CombinedOutput()
+	}
+	d.ok("network", "create", "net1")
+	var all []foreign
+	for i := range 16 {
+		f := startForeign(d)
+		all = append(all, f)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+10*i)*time.Millisecond)
+		_, _ = call(ctx, "CNI_COMMAND=ADD", "CNI_CONTAINERID=c"+strconv.Itoa(i), "CNI_IFNAME=eth0",
+			"CNI_NETNS=/proc/"+strconv.Itoa(f.pid)+"/ns/net")
+		cancel()
+	}
+	eventually(t, func() error { // a call that was killed may still be on its way
+		if out, err := call(t.Context(), "CNI_COMMAND=GC"); err != nil {
+			return fmt.Errorf("GC: %w: %s", err, out)
+		}
+		for i, f := range all {
+			if left := f.links(); left != "" {
+				return fmt.Errorf("call %d has left %q", i, left)
+			}
+		}
+		if left := d.ok("ps", "-aq"); left != "" {
+			return fmt.Errorf("containers are left: %q", left)
+		}
+		return nil
+	})
 }

@@ -211,6 +211,22 @@ func (d *Device) Where() (netns *os.File, name string, err error) {
 	return os.NewFile(uintptr(fd), "netns"), ifr.Name(), nil
 }
 
+// Persist lets the TAP of a descriptor outlive it, wherever it is. The socket of a veth pair stays as it is: the pair
+// outlives it anyhow.
+func Persist(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeSocket != 0 {
+		return err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) })
+	return errors.Join(err, os.NewSyscallError("ioctl(TUNSETPERSIST)", failed))
+}
+
 // Discard has the interface go with its last descriptor, wherever it is. That of a veth pair stays.
 func (d *Device) Discard() error {
 	var failed error
