@@ -111,8 +111,8 @@ func TestCNIPluginsTestHelpers(t *testing.T) {
 	}
 }
 
-// TestACNICallThatIsKilledLeavesNothing kills the plugin at many moments of ADD: what was made by then goes with the next
-// GC at the latest.
+// TestACNICallThatIsKilledLeavesNothing kills the plugin at many moments of ADD: what was made by then goes with the
+// next GC at the latest.
 func TestACNICallThatIsKilledLeavesNothing(t *testing.T) {
 	d := startDaemon(t)
 	plugin := filepath.Join(d.dir, "usernet-cni")

@@ -1,8 +1,9 @@
-// Package ownsocket makes Unix sockets that one user alone may connect to: those of the daemon's API and of the programs
-// that speak for it.
+// Package ownsocket makes Unix sockets that one user alone may connect to: those of the daemon's API and of the
+// programs that speak for it.
 //
-// The one idea: what is at a socket's path already is looked at before it is removed. connect(2) refuses a connection to
-// a file as it does one to a socket that nobody serves, so a refusal alone does not say that a program has left it there.
+// The one idea: what is at a socket's path already is looked at before it is removed. connect(2) refuses a connection
+// to a file as it does one to a socket that nobody serves, so a refusal alone does not say that a program has left it
+// there.
 package ownsocket
 
 import (
