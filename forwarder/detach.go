@@ -17,6 +17,7 @@ type State struct {
 	Direction                 string
 	Inside, Outside, HostSide netip.AddrPort
 	Created                   time.Time
+	Path                      string // PathSockets, or "": PathBypass
 	relay.State
 }
 
@@ -56,8 +57,9 @@ func (fl *flow) detach() *State {
 		Direction: fl.direction,
 		Inside:    fl.inside,
 		Outside:   fl.outside,
-		HostSide:  fl.hostSide,
+		HostSide:  fl.getHostSide(),
 		Created:   fl.created,
+		Path:      fl.path,
 		State:     st,
 	}
 }
@@ -71,6 +73,7 @@ func (f *Forwarder) isDetached() bool {
 // ResumeFlow takes up a connection that another process has detached. It owns the descriptors, also where it fails.
 func (f *Forwarder) ResumeFlow(st *State) error {
 	fl := &flow{f: f, direction: st.Direction, inside: st.Inside, outside: st.Outside, hostSide: st.HostSide}
+	fl.path = st.Path
 	if f.addFlow(fl, 0) != nil { // it has its descriptors
 		st.Close()
 		return os.ErrClosed

@@ -14,12 +14,15 @@ import (
 // flow is one TCP connection from or to a container: its ends, what it is counted for, and once both ends are connected
 // the session that relays it.
 type flow struct {
-	f                         *Forwarder
-	direction                 string
-	inside, outside, hostSide netip.AddrPort
-	created                   time.Time
-	tracked                   bool // Close waits for it; guarded by f.mu
-	descriptors               claim
+	f               *Forwarder
+	direction       string
+	inside, outside netip.AddrPort
+	hostSide        netip.AddrPort // guarded by relayed where it is not known from the start
+	created         time.Time
+	path            string // PathSockets, or "": it is what relayed says
+	tracked         bool   // Close waits for it; guarded by f.mu
+	descriptors     claim
+	memory          claim // of a stream
 
 	relayed struct {
 		sync.Mutex
@@ -91,6 +94,7 @@ func (f *Forwarder) removeFlow(fl *flow) {
 	}
 	f.releaseUseLocked(fl.inside.Addr(), useTCP)
 	fl.descriptors.release()
+	fl.memory.release()
 	tracked := fl.tracked
 	f.mu.Unlock()
 	if tracked {
@@ -157,6 +161,19 @@ func (fl *flow) session() (s *relay.Session, bypass bool) {
 	return fl.relayed.session, fl.relayed.bypass
 }
 
+// setHostSide says which address and port of the host it has, where that was not known when it was listed.
+func (fl *flow) setHostSide(a netip.AddrPort) {
+	fl.relayed.Lock()
+	defer fl.relayed.Unlock()
+	fl.hostSide = a
+}
+
+func (fl *flow) getHostSide() netip.AddrPort {
+	fl.relayed.Lock()
+	defer fl.relayed.Unlock()
+	return fl.hostSide
+}
+
 // abort resets both ends: a reset on one side is passed on to the other. It does not block.
 func (fl *flow) abort() {
 	fl.relayed.Lock()
@@ -176,13 +193,16 @@ func (fl *flow) list() Flow {
 		State:     "opening",
 		Inside:    fl.inside,
 		Outside:   fl.outside,
-		HostSide:  fl.hostSide,
-		Path:      "gateway",
+		Path:      PathGateway,
 		Created:   fl.created,
 	}
 	s, bypass := fl.session()
-	if bypass {
-		l.Path = "bypass"
+	l.HostSide = fl.getHostSide()
+	switch {
+	case fl.path != "":
+		l.Path = fl.path
+	case bypass:
+		l.Path = PathBypass
 	}
 	if s != nil {
 		l.BytesIn, l.BytesOut = s.Bytes()

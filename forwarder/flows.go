@@ -17,12 +17,19 @@ type Flow struct {
 	Inside    netip.AddrPort // the container's end; for icmp the port is the identifier
 	Outside   netip.AddrPort // the other end as the container sees it; of an association, its last
 	HostSide  netip.AddrPort // the host's own address and port
-	Path      string         // gateway, or bypass where the kernel splices
+	Path      string         // one of the paths
 
 	BytesIn, BytesOut     uint64
 	PacketsIn, PacketsOut uint64 // not counted for TCP
 	Created               time.Time
 }
+
+// The paths of flows.
+const (
+	PathGateway = "gateway"
+	PathBypass  = "bypass"  // from a socket of the container's namespace to one of the host's
+	PathSockets = "sockets" // the same, to a container of another host
+)
 
 // Flows lists what is live.
 func (f *Forwarder) Flows() []Flow {

@@ -113,6 +113,8 @@ const (
 	countInbound
 	countBypassInbound
 	countBypassOutbound
+	countPeersInbound
+	countPeersOutbound
 	countProhibited
 	countDescriptorLimit
 	countMemoryLimit
@@ -132,6 +134,8 @@ var counterNames = [counterKinds]string{
 	countInbound:         "published_connections",
 	countBypassInbound:   "tcp_bypass_inbound",
 	countBypassOutbound:  "tcp_bypass_outbound",
+	countPeersInbound:    "tcp_sockets_inbound",
+	countPeersOutbound:   "tcp_sockets_outbound",
 	countProhibited:      "egress_prohibited",
 	countDescriptorLimit: "descriptor_limit",
 	countMemoryLimit:     "memory_limit",

@@ -218,6 +218,19 @@ func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) erro
 // dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where
 // the container asks for that connection itself (outbound), as an answer to it, and else to its port.
 func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
+	if fd, err = f.bypassSocket(ctx, inside, outside, outbound); err != nil {
+		return -1, err
+	}
+	if err = f.connectBypass(ctx, fd, inside, outside); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// bypassSocket returns a socket for dialBypass.
+func (f *Forwarder) bypassSocket(
+	ctx context.Context, inside, outside netip.AddrPort, outbound bool,
+) (fd int, err error) {
 	if f.cfg.Socket == nil {
 		return -1, ErrNoBypass
 	}
@@ -228,15 +241,18 @@ func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPo
 	if err != nil {
 		return -1, err
 	}
-	if f.cfg.connect != nil {
-		err = f.cfg.connect(fd)
-	} else if err = sockio.Bind(fd, outside); err == nil {
-		err = f.connect(ctx, fd, inside)
-	}
-	if err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
-	}
 	return fd, nil
+}
+
+// connectBypass connects such a socket, which stays the caller's.
+func (f *Forwarder) connectBypass(ctx context.Context, fd int, inside, outside netip.AddrPort) error {
+	if f.cfg.connect != nil {
+		return f.cfg.connect(fd)
+	}
+	if err := sockio.Bind(fd, outside); err != nil {
+		return err
+	}
+	return f.connect(ctx, fd, inside)
 }
 
 // simultaneousOpen has the connection that a container asks for answered from within its own namespace: its SYN and
@@ -245,8 +261,13 @@ func (f *Forwarder) simultaneousOpen(fl *flow) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, simultaneousOpenTimeout)
 	defer cancel()
 	fd, err = f.dialBypass(ctx, fl.inside, fl.outside, true)
+	f.tellOutcome(fl, err)
+	return fd, err
+}
+
+// tellOutcome tells whether the container took part in a connection over a socket of its namespace.
+func (f *Forwarder) tellOutcome(fl *flow, err error) {
 	if f.cfg.BypassOutcome != nil && (err == nil || errors.Is(err, context.DeadlineExceeded)) {
 		f.cfg.BypassOutcome(fl.inside.Addr(), fl.outside, err == nil)
 	}
-	return fd, err
 }

@@ -121,7 +121,7 @@ func (c *copying) inward() error {
 	st.watch = func() { st.watchSocket(c.s.loop.reactor, c.host.FD()) }
 	defer st.unwatch()
 	for {
-		buf, n, err := c.read(raw)
+		buf, n, err := readPooled(raw, c.buffers.Chunk())
 		if err != nil {
 			return err
 		}
@@ -145,16 +145,16 @@ func (c *copying) inward() error {
 	}
 }
 
-// read waits for data from the host, and only then takes a buffer, which is the caller's to put back. n is 0 at the end
-// of the stream. With an error there is no buffer.
-func (c *copying) read(raw syscall.RawConn) (buf *sockio.Buffer, n int, err error) {
+// readPooled waits for data of a socket, and only then takes a buffer, which is the caller's to put back, and reads at
+// most so many bytes. n is 0 at the end of the stream. With an error there is no buffer.
+func readPooled(raw syscall.RawConn, most int) (buf *sockio.Buffer, n int, err error) {
 	var rerr error
 	err = raw.Read(func(fd uintptr) bool {
 		if buf == nil {
 			buf = sockio.GetBuffer()
 		}
 		for {
-			n, rerr = syscall.Read(int(fd), buf[:c.buffers.Chunk()])
+			n, rerr = syscall.Read(int(fd), buf[:most])
 			if rerr != syscall.EINTR {
 				break
 			}

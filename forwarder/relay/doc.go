@@ -8,6 +8,7 @@
 //
 //	s := loop.Relay(inside, host, relay.Options{OnEnd: done}) // two sockets of the kernel
 //	s := loop.RelayConn(conn, host, relay.ConnOptions{...})   // the container's end is netstack's
+//	s := loop.RelayStream(inside, stream, relay.Options{...}) // the host's end is sealed in this process
 //	s.Abort()                                                 // resets both ends
 //	state, err := s.Detach(ctx)                               // for another process, which calls
 //	s, err := loop.Resume(state, relay.Options{...})
@@ -34,7 +35,7 @@
 //
 // As a pair the reactor copies, with three system calls for each piece of data. That suits requests, answers and the
 // beginning of every stream. Spliced, two goroutines have the kernel move pages from socket to socket (splice(2)).
-// Copying, two goroutines move bytes between netstack and a socket.
+// Copying, two goroutines move bytes between netstack and a socket, or a socket and a stream (RelayStream).
 //
 // The end of a half (FIN) is passed on, and the other half goes on. A reset of one end is one of the other. A direction
 // that waits for its destination to take data ends when its source is reset (stall).

@@ -100,7 +100,7 @@ type Session struct {
 	}
 }
 
-// carrier is what moves a session's bytes: a pair, splicing or copying.
+// carrier is what moves a session's bytes: a pair, splicing, copying or streaming.
 type carrier interface {
 	// abort ends it with a reset of both ends. It does not block: the goroutines that carry the session are interrupted
 	// and close its ends.
@@ -118,7 +118,7 @@ var (
 // Why a session cannot be detached.
 var (
 	errEnded      = errors.New("the session has ended")
-	errNotSockets = errors.New("an end of the session is not a socket of the kernel")
+	errNotSockets = errors.New("an end of the session is not a socket of the kernel alone")
 )
 
 // Bytes is how many bytes have been moved towards the container, and from it.
