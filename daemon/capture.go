@@ -13,6 +13,7 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
+	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/observe/capture"
@@ -260,7 +261,7 @@ func (d *Daemon) bypassing(c *capturing) int {
 	}
 	n := 0
 	for _, f := range flows {
-		if f.Path == "bypass" && (c.Network == "" || f.Network == c.Network) {
+		if (f.Path == forwarder.PathBypass || f.Path == forwarder.PathSockets) && (c.Network == "" || f.Network == c.Network) {
 			n++
 		}
 	}

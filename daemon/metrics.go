@@ -160,6 +160,8 @@ var begun = map[string][3]string{ // proto, direction, path
 	"tcp_bypass_outbound":   {"tcp", "out", "bypass"},
 	"published_connections": {"tcp", "in", "any"},
 	"tcp_bypass_inbound":    {"tcp", "in", "bypass"},
+	"tcp_sockets_outbound":  {"tcp", "out", "sockets"},
+	"tcp_sockets_inbound":   {"tcp", "in", "sockets"},
 	"udp_associations":      {"udp", "out", "any"},
 	"ping_sessions":         {"icmp", "out", "any"},
 }
@@ -180,7 +182,7 @@ var refused = map[string][2]string{ // proto, reason
 
 func (g *gathering) counters() []om.Family {
 	began := newSums(om.Family{Name: "usernet_flows_begun", Help: "Flows that began; path any counts each of them, " +
-		"path bypass those of them that bypass the gateway.", Type: om.Counter})
+		"path bypass those of them that bypass the gateway; path sockets, which are not among them, are with other hosts.", Type: om.Counter})
 	not := newSums(om.Family{Name: "usernet_flows_refused", Help: "Flows that did not begin, by reason.",
 		Type: om.Counter})
 	for _, b := range g.d.bridgeList() {

@@ -79,6 +79,7 @@ func (d *Daemon) updatePolicy(b *bridge) {
 	if next != b.Neighbours() {
 		b.SetNeighbours(next)
 	}
+	b.EndPeers(nil) // what passes the switch is asked about packet by packet
 }
 
 // membersOf says what holds for who has which address on a network, on all hosts.

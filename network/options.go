@@ -144,6 +144,12 @@ const (
 	BGPSubnets   = "subnets"
 )
 
+// Values of usernet.tcp.
+const (
+	TCPFrames  = "frames"
+	TCPSockets = "sockets"
+)
+
 // switchOptions are those of all networks with a switch and a gateway: a bridge's, but for its own.
 func switchOptions(more ...Option) []Option {
 	return append(slices.DeleteFunc(slices.Clone(NetworkOptions), func(o Option) bool {
@@ -165,6 +171,11 @@ var OverlayOptions = switchOptions([]Option{
 	{
 		"usernet.peers", "VXLAN devices that are no hosts of the cluster: ADDRESS[:PORT], separated by commas", nil,
 		func(s *Settings, v string) error { return setPeers(&s.Peers, v) },
+	},
+	{
+		"usernet.tcp", "how TCP goes between containers of two hosts: in frames (the default), or from socket to socket",
+		[]string{TCPFrames, TCPSockets},
+		func(s *Settings, v string) error { return setOneOf(&s.TCP, v, TCPFrames, TCPSockets) },
 	},
 }...)
 

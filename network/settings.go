@@ -35,6 +35,9 @@ type Settings struct {
 	VNI       uint32           // number on the wire (VXLAN); 0: drawn
 	Peers     []netip.AddrPort // VXLAN devices that are no hosts of the cluster; port 0 means VXLAN's
 
+	// TCP is how connections between containers of two hosts go: TCPSockets, or TCPFrames as by default ("").
+	TCP string
+
 	// Of networks that lead to VXLAN devices of others, with VNI and Peers.
 	Encap string // how frames are carried; "": VXLAN
 	Port  uint16 // that frames come in at; 0: the encapsulation's

@@ -152,7 +152,7 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 	nh := pkt.NetworkHeader().Slice()
 	s := syn{
 		quote: append(append(make([]byte, 0, len(nh)+quoted), nh...), th[:quoted]...),
-		plain: plain(th) && pkt.Data().Size() == 0,
+		plain: packet.PlainSYN(th[:th.DataOffset()]) && pkt.Data().Size() == 0,
 	}
 	if g.outOfHops(id, pkt, s.quote) || !g.syns.add(id, s) {
 		return true
@@ -177,27 +177,6 @@ func (g *Gateway) outOfHops(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 		return false
 	}
 	g.sendError(packet.HopsExceeded, from, quote)
-	return true
-}
-
-// plain says whether a SYN has only options that all kernels know. Its data offset has been checked.
-func plain(th header.TCP) bool {
-	for opts := th.Options(); len(opts) > 0; {
-		switch opts[0] {
-		case header.TCPOptionEOL:
-			return true
-		case header.TCPOptionNOP:
-			opts = opts[1:]
-			continue
-		case header.TCPOptionMSS, header.TCPOptionWS, header.TCPOptionTS, header.TCPOptionSACKPermitted:
-		default:
-			return false
-		}
-		if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
-			return false
-		}
-		opts = opts[opts[1]:]
-	}
 	return true
 }
 

@@ -76,7 +76,7 @@ func Of(before, now *api.Sample) Rates {
 		}
 		t := Traffic{per(old.BytesIn, f.BytesIn), per(old.BytesOut, f.BytesOut)}
 		r.Flows[KeyOf(f)] = t
-		if f.Path == "bypass" { // which does not pass the interface
+		if f.Path == "bypass" || f.Path == "sockets" { // which does not pass the interface
 			r.count(f.Container, f.Network, t)
 		}
 	}

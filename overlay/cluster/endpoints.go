@@ -163,6 +163,9 @@ func (c *Cluster) Join(n *network.Network, e *engine.Network) error {
 	if err != nil {
 		return err
 	}
+	if n.Settings().TCP == network.TCPSockets {
+		link.SetSockets(sockets{e})
+	}
 	trunk, err := e.AttachTrunk(link.PortConfig(), link)
 	if err != nil {
 		return errors.Join(err, link.Close())
@@ -210,6 +213,9 @@ func (c *Cluster) setEntries(id string) {
 		return
 	}
 	j.trunk.SetStatic(macs)
+	if j.network.Settings().TCP == network.TCPSockets {
+		j.endPeers(entries)
+	}
 }
 
 // LinkDrops are the counts of what a network's fabric port dropped, by reason.

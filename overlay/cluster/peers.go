@@ -4,12 +4,16 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/fabric"
 	"github.com/usernet/usernet/overlay/seal"
 	"github.com/usernet/usernet/overlay/table"
 )
+
+// codecSockets is how a host says that it takes connections of containers; hosts of older versions do not.
+const codecSockets = "sockets"
 
 // putHost has others know where this host is.
 func (c *Cluster) putHost() {
@@ -23,7 +27,7 @@ func (c *Cluster) putHost() {
 		Name:        c.cfg.Name,
 		Incarnation: c.mu.id.Incarnation,
 		Key:         c.mu.id.PublicKey(),
-		Codecs:      []string{"vxlan"},
+		Codecs:      []string{"vxlan", codecSockets},
 		Version:     c.cfg.Version,
 	}
 	h.Seen = maps.Clone(c.mu.seen)
@@ -56,7 +60,8 @@ func (c *Cluster) setPeers(hosts []table.HostView) {
 		if h.ID == own {
 			continue
 		}
-		p := fabric.Peer{Host: h.ID, Addrs: h.Addrs, TCP: h.TCP, Key: h.Key}
+		p := fabric.Peer{Host: h.ID, Addrs: h.Addrs, TCP: h.TCP, Key: h.Key,
+			Sockets: slices.Contains(h.Codecs, codecSockets)}
 		for _, o := range hosts {
 			if a, is := o.Seen[h.ID]; is && o.ID != own {
 				p.Seen = append(p.Seen, a)

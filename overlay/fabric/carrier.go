@@ -22,13 +22,13 @@ import (
 // dials it first is the one with the lower id; the other follows where that leads to nothing.
 //
 //	"usernet1"  then for each datagram: length (16 bits, big endian), datagram
+//
+// At the same port hosts ask for connections of containers (sockets.go); what a connection begins with says what it is.
 const (
 	carrierMagic  = "usernet1"
 	carrierPrefix = "tcp:" // of a session's endpoint
 
-	maxStrangers       = 64 // accepted connections that are nobody's yet
-	maxStrangersFromIP = 8
-	strangerFor        = 15 * time.Second // until one has to be somebody's
+	strangerFor        = 15 * time.Second // until an accepted one has to be somebody's
 	carrierDial        = 3 * time.Second  // for each address
 	carrierIdle        = time.Minute      // without a datagram
 	carrierLinger      = 2 * time.Second  // for what is on the way when the hosts go on by UDP
@@ -48,13 +48,12 @@ type carriers struct {
 	closed    bool
 	last      uint64
 	all       map[uint64]*carrier
-	strangers map[netip.Addr]int // accepted ones that are nobody's, by where they come from
-	unknown   int                // the sum of strangers
+	strangers strangers // accepted connections that are nobody's yet
 }
 
 func (cs *carriers) init() {
 	cs.incoming = make(chan *block, blockQueue)
-	cs.all, cs.strangers = map[uint64]*carrier{}, map[netip.Addr]int{}
+	cs.all, cs.strangers = map[uint64]*carrier{}, newStrangers()
 	cs.ctx, cs.cancel = context.WithCancel(context.Background())
 }
 
@@ -101,7 +100,7 @@ func (f *Fabric) acceptCarriers(l net.Listener) {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
-			f.addCarrier(conn.(*net.TCPConn), nil)
+			f.greet(conn.(*net.TCPConn))
 		case f.carriers.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
 		default: // out of descriptors: the next one may find some
@@ -115,28 +114,21 @@ func (f *Fabric) acceptCarriers(l net.Listener) {
 	}
 }
 
-// addCarrier starts a connection; to is the peer that it was dialed to, nil for an accepted one. It returns nil where
-// there are too many.
-func (f *Fabric) addCarrier(conn *net.TCPConn, to *peer) *carrier {
-	from := plainAddr(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
+// addCarrier starts a connection: one that was dialed to a peer, or accepted from a stranger. It returns nil where there
+// are too many.
+func (f *Fabric) addCarrier(conn *net.TCPConn, to *peer, from *stranger) *carrier {
 	cs := &f.carriers
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	stranger := to == nil
-	if cs.closed || len(cs.all) >= maxPeers ||
-		stranger && (cs.unknown >= maxStrangers || cs.strangers[from.Addr()] >= maxStrangersFromIP) {
+	if cs.closed || len(cs.all) >= maxPeers {
 		_ = conn.Close()
 		f.drops[DropRate].Add(1)
 		return nil
 	}
 	cs.last++
-	c := newCarrier(f, cs.last, conn, from)
+	c := newCarrier(f, cs.last, conn, plainAddr(conn.RemoteAddr().(*net.TCPAddr).AddrPort()))
+	c.greeted, c.stranger = to == nil, from
 	cs.all[c.id] = c
-	if stranger {
-		cs.strangers[from.Addr()]++
-		cs.unknown++
-		c.stranger = true
-	}
 	setCarrierOptions(conn)
 	f.workers.Go(func() {
 		defer f.forgetCarrier(c)
@@ -176,21 +168,15 @@ func (f *Fabric) forgetCarrier(c *carrier) {
 
 // known notes that a connection counts among the strangers no more. The caller holds mu.
 func (cs *carriers) known(c *carrier) {
-	if !c.stranger {
-		return
-	}
-	c.stranger = false
-	cs.unknown--
-	if cs.strangers[c.from.Addr()]--; cs.strangers[c.from.Addr()] == 0 {
-		delete(cs.strangers, c.from.Addr())
-	}
+	cs.strangers.forget(c.stranger)
+	c.stranger = nil
 }
 
 // hasStrangers says whether there are connections that are nobody's yet.
 func (f *Fabric) hasStrangers() bool {
 	f.carriers.mu.Lock()
 	defer f.carriers.mu.Unlock()
-	return f.carriers.unknown > 0
+	return len(f.carriers.strangers.all) > 0
 }
 
 // carrierOf is the connection that a session's endpoint names; nil where it is none, or has ended.
@@ -221,9 +207,13 @@ func (f *Fabric) tidyCarriers(now time.Time) {
 			old = append(old, c)
 		}
 	}
+	silent := f.carriers.strangers.before(now.Add(-strangerFor))
 	f.carriers.mu.Unlock()
 	for _, c := range old {
 		c.close()
+	}
+	for _, conn := range silent {
+		_ = conn.Close()
 	}
 }
 
@@ -239,5 +229,8 @@ func (f *Fabric) closeCarriers() {
 	cs.closed = true
 	for _, c := range cs.all {
 		c.close()
+	}
+	for s := range cs.strangers.all {
+		_ = s.conn.Close()
 	}
 }

@@ -29,7 +29,8 @@ type carrier struct {
 	left atomic.Int64 // since when the hosts go on by UDP, in Unix nanoseconds; 0: they do not
 	used atomic.Int64 // when a datagram came or went last, in Unix nanoseconds
 
-	stranger bool // it counts among the strangers; guarded by carriers.mu
+	greeted  bool      // its magic was read
+	stranger *stranger // it counts among these; nil: it does not, or no more. Guarded by carriers.mu
 }
 
 func newCarrier(f *Fabric, id uint64, conn *net.TCPConn, from netip.AddrPort) *carrier {
@@ -97,10 +98,12 @@ func (b *block) datagram(i int) []byte {
 func (c *carrier) read() {
 	r := bufio.NewReaderSize(c.conn, 1<<16)
 	var magic [len(carrierMagic)]byte
-	_ = c.conn.SetReadDeadline(time.Now().Add(strangerFor))
-	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:]) != carrierMagic {
-		c.f.drops[DropNotVXLAN].Add(1)
-		return
+	if !c.greeted {
+		_ = c.conn.SetReadDeadline(time.Now().Add(strangerFor))
+		if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:]) != carrierMagic {
+			c.f.drops[DropNotVXLAN].Add(1)
+			return
+		}
 	}
 	_ = c.conn.SetReadDeadline(time.Time{})
 	endpoint := &carrierEndpoint{c: c, name: carrierName(c.id)}

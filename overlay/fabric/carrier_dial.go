@@ -122,7 +122,7 @@ func (p *peer) dialCarrier() *carrier {
 			p.f.log.Debug("no connection to another host", "host", p.host, "address", a, "error", err)
 			continue
 		}
-		if c := p.f.addCarrier(conn.(*net.TCPConn), p); c != nil {
+		if c := p.f.addCarrier(conn.(*net.TCPConn), p, nil); c != nil {
 			return c
 		}
 	}

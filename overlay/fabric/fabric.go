@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/hostconn"
 	"github.com/usernet/usernet/overlay/seal"
 )
 
@@ -63,8 +64,9 @@ type Fabric struct {
 	woken   chan struct{}       // watch has something to do
 	relayed chan relayedMessage // from relays, for WireGuard
 	// carriers are TCP connections; there are none without a key.
-	carriers carriers
-	drops    [numReasons]atomic.Uint64 // of what belongs to no network
+	carriers  carriers
+	hostconns *hostconn.Host            // connections of containers; nil without a key
+	drops     [numReasons]atomic.Uint64 // of what belongs to no network
 
 	flushList  flushList
 	delivering sync.RWMutex // read-locked while frames go into switches; Link.Stop waits for it
@@ -85,6 +87,7 @@ type state struct {
 	bySeal map[netip.Addr]*peer     // hosts whose keys count, by their addresses inside the tunnel
 
 	endpoints map[netip.AddrPort]*addrEndpoint // of all addresses of hosts
+	ofHosts   map[netip.Addr]bool              // addresses that hosts have
 }
 
 // ErrClosed is returned by what is done to a closed fabric or link.
@@ -145,7 +148,8 @@ func (f *Fabric) start() error {
 		return err
 	}
 	f.tunnel.Store(t)
-	return f.listenTCP()
+	f.hostconns, err = hostconn.New(hostconn.Config{Host: f.cfg.Host, Key: f.cfg.Key, KeyOf: f.keyOf})
+	return errors.Join(err, f.listenTCP())
 }
 
 // PublicKey is the public part of this host's key; zero: it has none.

@@ -15,7 +15,7 @@ const (
 	tcpSeq, tcpFlags, tcpCheck = 4, 13, 16
 	udpLength, udpCheck        = 4, 6
 
-	tcpFIN, tcpSYN, tcpPSH, tcpACK, tcpCWR = 0x01, 0x02, 0x08, 0x10, 0x80
+	tcpFIN, tcpSYN, tcpRST, tcpPSH, tcpACK, tcpCWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 )
 
 // inner is where the headers of a packet inside a frame are.

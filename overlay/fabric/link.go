@@ -60,6 +60,8 @@ type Link struct {
 
 	table   atomic.Pointer[table]
 	via     atomic.Pointer[via] // subnets behind hosts; nil: none
+	held    heldSYNs
+	holds   atomic.Bool // SYNs are held back
 	learned learnedMACs
 
 	limits struct { // of what frames of containers make the link do
@@ -132,6 +134,7 @@ func (f *Fabric) Open(cfg NetworkConfig) (*Link, error) {
 		stop:     make(chan struct{}),
 	}
 	copy(l.gate[:], cfg.GatewayMAC)
+	l.held.init()
 	l.limits.flood.PerSecond, l.limits.flood.Burst = floodRate, floodBurst
 	l.limits.icmp.PerSecond, l.limits.icmp.Burst = icmpRate, icmpBurst
 
@@ -292,6 +295,7 @@ func (l *Link) Stop() {
 // Close ends the network on this host. Closing again does nothing.
 func (l *Link) Close() error {
 	l.Stop()
+	l.held.close()
 	l.f.mu.Lock()
 	defer l.f.mu.Unlock()
 	if l.f.state.Load().byVNI[l.cfg.VNI] == l {

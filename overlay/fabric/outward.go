@@ -59,6 +59,9 @@ func (l *Link) WriteFrame(f *vswitch.Frame) error {
 		l.flood(t, f, &h, payload)
 		return nil
 	}
+	if l.hold(t, f, &h, payload) {
+		return nil
+	}
 	p := l.find(t, dst)
 	if p == nil {
 		l.unknown(t, f, &h, payload)

@@ -21,6 +21,8 @@ type Peer struct {
 	Addrs []netip.AddrPort // where it is reached, the best first
 	TCP   []netip.AddrPort // where it takes connections that carry frames; none: nowhere
 	Key   overlay.Key      // zero: it takes part in no sealed network
+	// Sockets says that it takes connections of containers where it takes those that carry frames.
+	Sockets bool
 	// Seen are addresses at which others have seen it (PeerState.Addr of theirs): a way through a NAT may lead there.
 	Seen []netip.AddrPort
 }
@@ -76,6 +78,7 @@ type peer struct {
 		sync.Mutex
 		rate.Bucket
 	}
+	sockets peerSockets
 	probing sync.Mutex // guards probes
 	probes  probes
 
@@ -190,6 +193,7 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 	byAddr := make(map[netip.AddrPort]*peer, len(peers))
 	byHost := make(map[overlay.HostID]*peer, len(peers))
 	byVTEP := map[netip.Addr]*peer{}
+	ofHosts := make(map[netip.Addr]bool, len(peers))
 	endpoints := make(map[netip.AddrPort]*addrEndpoint, len(peers))
 	keys := make(map[overlay.HostID]overlay.Key, len(peers))
 	named := make(map[overlay.HostID]bool, len(peers))
@@ -217,23 +221,27 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 			if byAddr[a] == nil { // the first that claims an address has it
 				byAddr[a], endpoints[a] = p, e
 			}
+			ofHosts[a.Addr()] = true
 			if f.cfg.Devices && byVTEP[a.Addr()] == nil {
 				byVTEP[a.Addr()] = p
 			}
 		}
 		p.setCandidates(usable)
 		p.setTCP(c.TCP)
+		p.sockets.takes.Store(c.Sockets)
 	}
 	for h, p := range f.hosts {
 		if !named[h] {
 			p.setCandidates(nil)
 			p.setTCP(nil)
+			p.sockets.takes.Store(false)
 		}
 	}
 	bySeal := f.setKeys(keys)
 	f.forgetHosts(named)
 	f.change(func(s *state) {
 		s.byAddr, s.byHost, s.byVTEP, s.bySeal, s.endpoints = byAddr, byHost, byVTEP, bySeal, endpoints
+		s.ofHosts = ofHosts
 	})
 	if t := f.tunnel.Load(); t != nil {
 		if err := t.SetPeers(f.countingKeys()); err != nil {

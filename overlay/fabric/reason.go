@@ -26,6 +26,7 @@ const (
 	DropSlow          // the TCP connection that carries frames does not get done with them
 	DropNoSeal        // there is no session with the peer yet, or its queue is full
 	DropSend          // the kernel did not take it
+	DropHeld          // a SYN that was sent again while it is decided whether its connection goes from socket to socket
 	numReasons
 )
 
@@ -48,6 +49,7 @@ var reasonNames = [numReasons]string{
 	DropNoRoute:       "no-route",
 	DropSlow:          "tcp-too-slow",
 	DropRate:          "flood-rate", DropNoSeal: "no-seal", DropSend: "send",
+	DropHeld: "syn-held",
 }
 
 func (r Reason) String() string {
