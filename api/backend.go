@@ -237,7 +237,7 @@ type Flow struct {
 	Outside    netip.AddrPort `json:"outside"`   // the peer's end, as the container sees it
 	HostSide   netip.AddrPort `json:"host_side"` // the host socket's local address
 	State      string         `json:"state"`
-	Path       string         `json:"path"`      // gateway, or bypass: spliced by the kernel
+	Path       string         `json:"path"`      // gateway, bypass: spliced by the kernel, or sockets: to another host
 	BytesIn    uint64         `json:"bytes_in"`  // to the container
 	BytesOut   uint64         `json:"bytes_out"` // from the container
 	PacketsIn  uint64         `json:"packets_in"`

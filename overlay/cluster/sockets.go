@@ -24,7 +24,9 @@ func (s sockets) Connect(ctx context.Context, c fabric.Connection) error {
 }
 
 // Accept implements fabric.Sockets.
-func (s sockets) Accept(ctx context.Context, c fabric.Connection) error { return s.engine.AcceptPeer(ctx, request(c)) }
+func (s sockets) Accept(ctx context.Context, c fabric.Connection) error {
+	return s.engine.AcceptPeer(ctx, request(c))
+}
 
 // request is a connection in the engine's words.
 func request(c fabric.Connection) engine.PeerRequest {

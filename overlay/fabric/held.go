@@ -45,6 +45,7 @@ type heldSYNs struct {
 	to       Sockets    // nil: all goes by frames
 	held     map[synKey]struct{}
 	byFrames map[synKey]time.Time // until when
+	tidied   time.Time            // when byFrames was last rid of what is over
 	rate     rate.Bucket
 }
 
@@ -148,7 +149,8 @@ func (s *heldSYNs) take(key synKey, may bool, now time.Time) (to Sockets, again 
 
 // note remembers that a SYN goes by frames. Where there are too many such, it is not remembered. The caller holds mu.
 func (s *heldSYNs) note(key synKey, now time.Time) {
-	if len(s.byFrames) >= maxByFrames {
+	if len(s.byFrames) >= maxByFrames && now.Sub(s.tidied) > time.Second { // not for each SYN of a flood
+		s.tidied = now
 		for k, until := range s.byFrames {
 			if now.After(until) {
 				delete(s.byFrames, k)
