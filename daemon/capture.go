@@ -261,7 +261,8 @@ func (d *Daemon) bypassing(c *capturing) int {
 	}
 	n := 0
 	for _, f := range flows {
-		if (f.Path == forwarder.PathBypass || f.Path == forwarder.PathSockets) && (c.Network == "" || f.Network == c.Network) {
+		past := f.Path == forwarder.PathBypass || f.Path == forwarder.PathSockets
+		if past && (c.Network == "" || f.Network == c.Network) {
 			n++
 		}
 	}

@@ -106,9 +106,12 @@ func TestPeersThatAreNone(t *testing.T) {
 		dials   int // that were begun by ConnectPeer
 		accepts int // and by AcceptPeer
 	}{
-		"no socket at hand":           {prepare: func(w *world, _ *otherHost, _ *Peer) { w.direct.Store(0) }},
-		"the other host does not":     {prepare: func(_ *world, o *otherHost, _ *Peer) { o.err = errTest }, dials: 1, accepts: 1},
-		"the rules refuse":            {prepare: func(_ *world, _ *otherHost, p *Peer) { p.Allowed = func() error { return errTest } }},
+		"no socket at hand": {prepare: func(w *world, _ *otherHost, _ *Peer) { w.direct.Store(0) }},
+		"the other host does not": {prepare: func(_ *world, o *otherHost, _ *Peer) { o.err = errTest },
+			dials: 1, accepts: 1},
+		"the rules refuse": {prepare: func(_ *world, _ *otherHost, p *Peer) {
+			p.Allowed = func() error { return errTest }
+		}},
 		"the container does not take": {prepare: func(w *world, _ *otherHost, _ *Peer) { w.direct.Store(1) }, dials: 1},
 		"too many connections":        {change: func(c *Config) { c.Limits = Limits{TCP: 1} }},
 	} {
@@ -152,7 +155,8 @@ func TestPeersEnd(t *testing.T) {
 	w.service(t)
 	connect := func() *net.TCPConn {
 		t.Helper()
-		err := w.ConnectPeer(t.Context(), Peer{Inside: peerHere, Outside: peerThere, Allowed: allowAll, Dial: other.dial})
+		p := Peer{Inside: peerHere, Outside: peerThere, Allowed: allowAll, Dial: other.dial}
+		err := w.ConnectPeer(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
 		}

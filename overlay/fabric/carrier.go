@@ -114,8 +114,8 @@ func (f *Fabric) acceptCarriers(l net.Listener) {
 	}
 }
 
-// addCarrier starts a connection: one that was dialed to a peer, or accepted from a stranger. It returns nil where there
-// are too many.
+// addCarrier starts a connection: one that was dialed to a peer, or accepted from a stranger. It returns nil where
+// there are too many.
 func (f *Fabric) addCarrier(conn *net.TCPConn, to *peer, from *stranger) *carrier {
 	cs := &f.carriers
 	cs.mu.Lock()

@@ -14,15 +14,15 @@ import (
 	"github.com/usernet/usernet/overlay/hostconn"
 )
 
-// A network may have TCP connections between containers of two hosts go from socket to socket (Link.SetSockets): each by
-// one connection of the hosts (package hostconn), at the port that takes carriers. The container's SYN is held back for
+// A network may have TCP between containers of two hosts go from socket to socket (Link.SetSockets): each connection by
+// one of the hosts (package hostconn), at the port that takes carriers. The container's SYN is held back for
 // the time that it takes to make it; whatever is in the way, the SYN then goes on as a frame, as all else does.
 //
 //	container's SYN -> Link.WriteFrame: held -> Sockets.Connect -> dial -> other host: answerAsked -> Sockets.Accept
-//	                                      |  nil: answered                                    | the source is that host's,
-//	                                      |  ErrDropSYN: dropped, it comes again              | by the table
-//	                                      v  else: a frame                                    v
-//	                                   sendTo                                              the service
+//	                                      |  nil: answered                            | the source is that host's,
+//	                                      |  ErrDropSYN: dropped, it comes again      | by the table
+//	                                      v  else: a frame                            v
+//	                                   sendTo                                      the service
 //
 // A host that is not reached so is left alone for a while, then for twice as long.
 

@@ -149,15 +149,15 @@ func TestSYNsThatGoByFrames(t *testing.T) {
 		asked   int
 	}{
 		"no socket at hand":             {toA: refuses, asked: 1},
-		"usual options, no socket":      {options: []byte{2, 4, 5, 0xb4, 1, 3, 3, 7, 4, 2, 1, 1}, toA: refuses, asked: 1},
+		"usual options, no socket":      {options: usualOptions, toA: refuses, asked: 1},
 		"TCP fast open":                 {options: []byte{34, 2, 1, 1}, toA: refuses},
 		"multipath TCP":                 {options: []byte{30, 4, 0, 0}, toA: refuses},
 		"data in it":                    {data: "hello", toA: refuses},
 		"a host of an older version":    {change: func(_ *side, p *Peer) { p.Sockets = false }, toA: refuses},
 		"a host that takes no TCP":      {change: func(_ *side, p *Peer) { p.TCP = nil }, toA: refuses},
 		"the other host refuses":        {toA: dials, asked: 1},
-		"nothing listens at its port":   {change: func(_ *side, p *Peer) { p.TCP = closedPort(t) }, toA: dials, asked: 1},
-		"the other network has frames":  {change: func(b *side, _ *Peer) { b.link.held.to = nil }, toA: dials, asked: 1},
+		"nothing listens at its port":   {change: atClosedPort(t), toA: dials, asked: 1},
+		"the other network has frames":  {change: takesNone, toA: dials, asked: 1},
 		"a fault in what makes sockets": {toA: func() *fakeSockets { return &fakeSockets{connect: panics} }, asked: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,12 +195,25 @@ func dials() *fakeSockets {
 	}}
 }
 
-// closedPort is an address at which nothing listens.
-func closedPort(t *testing.T) []netip.AddrPort {
-	f, err := New(Config{Host: hostC, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Key: seal.NewKey()})
-	must(t, err)
-	defer f.Close()
-	return f.TCPAddrs()
+// usualOptions are those of kernels, as far as they are without a choice: segment size, scale, selective
+// acknowledgements.
+var usualOptions = []byte{2, 4, 5, 0xb4, 1, 3, 3, 7, 4, 2, 1, 1}
+
+// atClosedPort says that the other host is where nothing listens.
+func atClosedPort(t *testing.T) func(*side, *Peer) {
+	return func(_ *side, p *Peer) {
+		f, err := New(Config{Host: hostC, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Key: seal.NewKey()})
+		must(t, err)
+		defer f.Close()
+		p.TCP = f.TCPAddrs()
+	}
+}
+
+// takesNone has the other host's network make no such connections.
+func takesNone(b *side, _ *Peer) {
+	b.link.held.mu.Lock()
+	defer b.link.held.mu.Unlock()
+	b.link.held.to = nil
 }
 
 // TestASYNThatIsSentAgain waits for the decision about the first, and is asked about again where that was dropped.
@@ -217,7 +230,11 @@ func TestASYNThatIsSentAgain(t *testing.T) {
 			t.Errorf("%d SYNs were dropped", n)
 		}
 		decide <- ErrDropSYN
-		waitFor(t, "end", func() bool { a.link.held.mu.Lock(); defer a.link.held.mu.Unlock(); return len(a.link.held.held) == 0 })
+		waitFor(t, "end", func() bool {
+			a.link.held.mu.Lock()
+			defer a.link.held.mu.Unlock()
+			return len(a.link.held.held) == 0
+		})
 	}
 	if got := b.guest.take(); len(got) > 0 {
 		t.Error("a SYN that is dropped came as a frame")
@@ -292,7 +309,7 @@ func TestHeldSYNsAreBounded(t *testing.T) {
 	defer func() { s.cancel() }()
 	now := time.Now()
 	key := func(i int) synKey {
-		return synKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 16), 2}), uint16(i)), netip.AddrPort{}}
+		return synKey{src: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 16), 2}), uint16(i))}
 	}
 	taken := 0
 	for i := range 1 << 17 {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/usernet/usernet/internal/isolate"
@@ -128,7 +127,7 @@ func (f *Fabric) greeted(s *stranger) bool {
 	case err == nil && hostconn.IsPreamble(begin):
 		f.answerAsked(s, begin)
 		return false
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, os.ErrDeadlineExceeded):
+	case !errors.Is(err, net.ErrClosed): // else this host has ended it
 		f.drops[DropNotVXLAN].Add(1)
 	}
 	_ = s.conn.Close()

@@ -85,7 +85,8 @@ func TestTCPFromSocketToSocket(t *testing.T) {
 		for _, network := range []struct {
 			name  string
 			flags []string
-		}{{"sealed", nil}, {"plain", []string{"-o", "encrypted=false"}}} {
+		}{{"sealed", []string{"--subnet", "10.81.0.0/24"}},
+			{"plain", []string{"--subnet", "10.82.0.0/24", "-o", "encrypted=false"}}} {
 			w.fromSocketToSocket(t, network.name, network.flags)
 		}
 	}, "etcd")
@@ -98,7 +99,8 @@ func (w *world) fromSocketToSocket(t *testing.T, net string, flags []string) {
 	b.seesNetwork(net, id)
 	old.seesNetwork(net, id)
 	server, client, third := "server-"+net, "client-"+net, "third-"+net
-	serving := helper + " tcpserve :81 echo & " + helper + " tcpserve :82 digest & exec " + helper + " tcpserve :80 addr"
+	serving := helper + " tcpserve :81 echo & " + helper + " tcpserve :82 digest & exec " + helper +
+		" tcpserve :80 addr"
 	b.serve(server, []string{"--network", net, "--label", "app=server"}, "sh", "-c", serving)
 	old.serve(third, []string{"--network", net}, "sh", "-c", serving)
 	a.idle(client, "--network", net)
