@@ -15,6 +15,8 @@
 // A network is plain or sealed. Frames of a sealed one go through WireGuard ([Config].Key, package seal), and a plain
 // one that claims to be of it is dropped, always.
 //
+// TCP between containers of two hosts may go past the frames, where a network asks for it: sockets.go has how.
+//
 // The gateway is on each host with the same MAC and addresses. So nothing from it or to it crosses: not its ARP, not
 // its router advertisements, no DHCP.
 //

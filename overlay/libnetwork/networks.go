@@ -21,6 +21,8 @@ func (m *Member) Validate(n *network.Network) error {
 		return errdefs.Invalid("Docker's hosts encrypt by IPsec, which needs the kernel's privileges: leave out encrypted")
 	case len(s.Peers) > 0:
 		return errdefs.Invalid("a network of Docker's hosts has no other peers: leave out usernet.peers")
+	case s.TCP == network.TCPSockets:
+		return errdefs.Invalid("Docker's hosts carry TCP in frames: leave out usernet.tcp")
 	case s.VNI != 0 && (s.VNI < firstVNI || s.VNI >= lastVNI):
 		return errdefs.Invalid("Docker's hosts use the numbers %d to %d on the wire, not %d", firstVNI, lastVNI-1, s.VNI)
 	case n.EnableIPv6:
