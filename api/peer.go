@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/sockio"
 
 	"golang.org/x/sys/unix"
 )
@@ -138,8 +139,7 @@ func tryProcess(c *net.UnixConn, pid int, check func(pid int) error) error {
 	if err := check(pid); err != nil {
 		return err
 	}
-	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}} // readable: it has ended (pidfd_open(2))
-	if n, err := unix.Poll(poll, 0); err != nil || n > 0 {
+	if events, err := sockio.Ready(pidfd, unix.POLLIN); err != nil || events != 0 { // it has ended (pidfd_open(2))
 		return ended
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // errProcessGone is what StartTime says of a process that has ended. Its other errors say nothing about the process.
@@ -91,12 +93,11 @@ func Wait(ctx context.Context, pid int, start uint64) error {
 	}
 	var other error
 	err = raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, 0)
-		if err == nil && n > 0 && p[0].Revents&unix.POLLIN == 0 {
-			other = fmt.Errorf("watching process %d: poll says %#x", pid, p[0].Revents) // which is no end
+		events, err := sockio.Ready(int(fd), unix.POLLIN)
+		if err == nil && events != 0 && events&unix.POLLIN == 0 {
+			other = fmt.Errorf("watching process %d: poll says %#x", pid, events) // which is no end
 		}
-		return err == nil && n > 0
+		return err == nil && events != 0
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()

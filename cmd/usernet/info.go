@@ -235,6 +235,9 @@ func shutdownCommand() *cobra.Command {
 			}
 			// The rest is short. Bounded, since the number may be another process's in this pid namespace.
 			_, err = unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitWait.Milliseconds()))
+			if errors.Is(err, unix.EINTR) {
+				return nil // a signal of Go's runtime; it is not worth another wait
+			}
 			return err
 		}}
 }

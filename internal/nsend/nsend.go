@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // lookEvery is how often the namespace's path is looked at where nothing tells of its end: a path in /proc, or a mount
@@ -99,7 +101,7 @@ func waitReadable(f *os.File) error {
 		return err
 	}
 	return raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+		events, err := sockio.Ready(int(fd), unix.POLLIN)
+		return events != 0 || err != nil
 	})
 }

@@ -32,8 +32,8 @@ func (c *Conn) WaitWritable() error {
 		return err
 	}
 	return raw.Write(func(fd uintptr) bool { // which asks after it has told the poller to watch
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
-		return n > 0 || err != nil && err != unix.EINTR
+		events, err := Ready(int(fd), unix.POLLOUT)
+		return events != 0 || err != nil
 	})
 }
 

@@ -81,8 +81,8 @@ func (c *Conn) CloseWrite() error {
 		return err
 	}
 	if err := raw.Write(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+		events, err := sockio.Ready(int(fd), unix.POLLOUT)
+		return events != 0 || err != nil
 	}); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // This file has the system calls that package net would allocate memory for with each frame.
@@ -119,9 +121,8 @@ func hungUp(conn *net.UnixConn) (gone bool) {
 		return true
 	}
 	err = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		_, err := unix.Poll(fds, 0)
-		gone = err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+		events, err := sockio.Ready(int(fd), unix.POLLRDHUP)
+		gone = err == nil && events&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 	})
 	return gone || err != nil
 }
