@@ -161,6 +161,9 @@ func (d *Daemon) attachEndpoints(
 		if bridges[at], err = d.bridgeFor(n); err != nil {
 			return err
 		}
+		if err := d.joinVLAN(bridges[at], e.VLAN); err != nil {
+			return err // before the container has an interface of which nothing would come
+		}
 		i := interfaceOf(e, bridges[at].MTU())
 		i.Given, i.Persistent = c.Moves, c.Moves
 		d.autoconfigure(&i, n, e)
@@ -223,9 +226,6 @@ func (d *Daemon) attachTAP(
 	}
 	cfg.From = limitOf(e.Bandwidth.EgressRate, e.Bandwidth.EgressBurst)
 	cfg.To = limitOf(e.Bandwidth.IngressRate, e.Bandwidth.IngressBurst)
-	if err := d.joinVLAN(b, e.VLAN); err != nil {
-		return nil, err
-	}
 	port, err := b.Attach(cfg, dev)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", e.Interface, err)

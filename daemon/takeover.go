@@ -182,6 +182,9 @@ func (d *Daemon) attachReceivedTAP(
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	if err := d.joinVLAN(b, e.VLAN); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	dev, err := tap.Open(f, !offload(e))
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,21 @@ type peerSockets struct {
 	failures  atomic.Int32
 	notBefore atomic.Int64 // in Unix nanoseconds
 	accepting atomic.Int32
+	worksAt   atomic.Pointer[netip.AddrPort] // the address that was reached last; nil: none yet
+}
+
+// inOrder are a host's addresses, with the one that was reached last before the others: one that is not reached would
+// delay each connection.
+func (s *peerSockets) inOrder(addrs []netip.AddrPort) []netip.AddrPort {
+	last := s.worksAt.Load()
+	if last == nil {
+		return addrs
+	}
+	i := slices.Index(addrs, *last)
+	if i <= 0 {
+		return addrs
+	}
+	return slices.Concat([]netip.AddrPort{*last}, addrs[:i], addrs[i+1:])
 }
 
 // mayTake says whether a connection to the host is to be tried now.
@@ -75,7 +91,11 @@ func (s *peerSockets) failed(now time.Time) {
 	}
 }
 
-func (s *peerSockets) worked() { s.failures.Store(0) }
+// worked notes that the host was reached at an address.
+func (s *peerSockets) worked(at netip.AddrPort) {
+	s.failures.Store(0)
+	s.worksAt.Store(&at)
+}
 
 // takesSockets says whether a peer takes connections of containers, as far as is known.
 func (p *peer) takesSockets() bool {
@@ -98,7 +118,7 @@ func (f *Fabric) keyOf(h overlay.HostID) (overlay.Key, bool) {
 // dialHost asks a host for a connection to one of its containers.
 func (l *Link) dialHost(ctx context.Context, p *peer, src, dst netip.AddrPort) (*hostconn.Conn, error) {
 	errs := []error{fmt.Errorf("no address of host %s takes connections", p.host.Short())}
-	for _, a := range *p.tcp.Load() {
+	for _, a := range p.sockets.inOrder(*p.tcp.Load()) {
 		d := net.Dialer{Timeout: socketsDial}
 		conn, err := d.DialContext(ctx, "tcp", a.String())
 		if err != nil {
@@ -108,12 +128,12 @@ func (l *Link) dialHost(ctx context.Context, p *peer, src, dst netip.AddrPort) (
 		r := hostconn.Request{VNI: l.cfg.VNI, Src: src, Dst: dst}
 		c, err := l.f.hostconns.Dial(ctx, conn.(*net.TCPConn), l.cfg.Sealed, p.host, r)
 		if err == nil {
-			p.sockets.worked()
+			p.sockets.worked(a)
 			return c, nil
 		}
 		_ = conn.Close()
 		if errors.Is(err, hostconn.ErrRefused) {
-			p.sockets.worked()
+			p.sockets.worked(a)
 			return nil, err
 		}
 		errs = append(errs, err)

@@ -283,13 +283,40 @@ func TestAHostThatIsNotReached(t *testing.T) {
 		}
 		now = now.Add(want * time.Second)
 	}
-	s.worked()
+	s.worked(netip.AddrPort{})
 	if s.failed(now); s.mayTake(now.Add(29*time.Second)) || !s.mayTake(now.Add(30*time.Second)) {
 		t.Error("what came before it worked still counts")
 	}
 }
 
 // TestCloseEndsWhatIsHeld closes a network while a SYN is decided about.
+// TestTheAddressThatWorkedIsTriedFirst: one that is not reached would delay each connection by a second.
+func TestTheAddressThatWorkedIsTriedFirst(t *testing.T) {
+	var s peerSockets
+	addrs := []netip.AddrPort{
+		netip.MustParseAddrPort("[2001:db8::1]:4789"),
+		netip.MustParseAddrPort("[2001:db8::2]:4789"),
+		netip.MustParseAddrPort("192.0.2.1:4789"),
+	}
+	for _, test := range []struct {
+		worked netip.AddrPort
+		want   []netip.AddrPort
+	}{
+		{addrs[1], []netip.AddrPort{addrs[1], addrs[0], addrs[2]}},
+		{addrs[2], []netip.AddrPort{addrs[2], addrs[0], addrs[1]}},
+		{addrs[0], addrs},
+		{netip.MustParseAddrPort("192.0.2.9:4789"), addrs}, // it is not the host's any more
+	} {
+		s.worked(test.worked)
+		if got := s.inOrder(addrs); !slices.Equal(got, test.want) {
+			t.Errorf("%v worked: %v, want %v", test.worked, got, test.want)
+		}
+	}
+	if got := new(peerSockets).inOrder(addrs); !slices.Equal(got, addrs) {
+		t.Errorf("none worked yet: %v", got)
+	}
+}
+
 func TestCloseEndsWhatIsHeld(t *testing.T) {
 	toA := &fakeSockets{connect: func(ctx context.Context, _ Connection) error { <-ctx.Done(); return ctx.Err() }}
 	a, b := socketSides(t, true, toA, refuses())

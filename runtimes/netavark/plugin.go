@@ -98,6 +98,9 @@ func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
 		return err
 	}
 	all["subnets"], all["internal"], all["ipv6_enabled"] = subnetsOf(have, n.Subnets), have.Internal, have.EnableIPv6
+	if n.IPAM.Driver == "" { // Podman gives the addresses then, but checks a chosen one only where this is said
+		all["ipam_options"] = map[string]string{"driver": "host-local"}
+	}
 	return json.NewEncoder(p.stdout).Encode(all)
 }
 

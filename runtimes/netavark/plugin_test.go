@@ -92,6 +92,19 @@ func TestANetworkKeepsWhatPodmanSaysOfIt(t *testing.T) {
 	}
 }
 
+// TestPodmanIsToldWhoGivesAddresses: where the user does not say, it is Podman.
+func TestPodmanIsToldWhoGivesAddresses(t *testing.T) {
+	for given, want := range map[string]string{
+		"":                                     `"ipam_options":{"driver":"host-local"}`,
+		`, "ipam_options": {"driver": "none"}`: `"ipam_options":{"driver":"none"}`,
+	} {
+		out, err := (&recorder{}).call(t, `{"name": "n1", "id": "4937", "driver": "usernet"`+given+`}`, "create")
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %s, %v; want %s", given, out, err, want)
+		}
+	}
+}
+
 // TestNetworksThatCannotBe are refused with the reason: what Podman asks for would be without effect.
 func TestNetworksThatCannotBe(t *testing.T) {
 	for keys, want := range map[string]string{

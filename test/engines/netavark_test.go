@@ -14,6 +14,10 @@ func TestPodman5OverNetavarkPlugin(t *testing.T) {
 	p.ok("podman", "network", "create", "-d", "usernet", "--subnet", "10.88.7.0/24", "--ipv6", "--subnet",
 		"fd00:88::/64", "un1")
 	p.ok("podman", "network", "create", "-d", "usernet", "--internal", "un2")
+	if r := p.try("podman", "run", "--rm", "--network", "un1:ip=10.99.7.9", "bb:1", "true"); r.code == 0 ||
+		!strings.Contains(r.stderr, "10.99.7.9") {
+		t.Errorf("an address of no subnet: %v", r)
+	}
 	if out := p.ok(usernet, "network", "inspect", "un1"); !strings.Contains(out, "10.88.7.0/24") || !strings.Contains(
 		out, "fd00:88::/64") {
 		t.Errorf("usernet's network:\n%s", out)

@@ -103,7 +103,13 @@ func TestPipeworksJobsOnAPhysicalNetwork(t *testing.T) {
 func (h *host) tagsForeign(other *host, untagged string) {
 	h.t.Helper()
 	h.ok("network", "create", "mynet")
-	h.ok("attach", "--pid", h.foreign("ext"), "--name", "ext", "--network", "mynet")
+	pid := h.foreign("ext")
+	h.ok("attach", "--pid", pid, "--name", "ext", "--network", "mynet")
+	h.fails("another network is on this VLAN", "network", "connect", "--vlan", "20", "--ip", "198.51.100.30",
+		"--interface", "lan0", "lan", "ext")
+	if text, err := os.ReadFile("/proc/" + pid + "/net/dev"); err != nil || strings.Contains(string(text), "lan0") {
+		h.t.Errorf("a connect that fails leaves an interface: %s %v", text, err)
+	}
 	h.ok("network", "connect", "--vlan", "30", "--ip", "198.51.100.30", "--interface", "lan0", "lan", "ext")
 	other.idle("tagged")
 	other.ok("network", "connect", "--vlan", "30", "--ip", "198.51.100.90", "lan", "tagged")
