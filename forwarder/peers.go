@@ -67,16 +67,7 @@ func (f *Forwarder) ConnectPeer(ctx context.Context, p Peer) error {
 	if f.has(flowKey{p.Inside, p.Outside}) {
 		return nil
 	}
-	if !f.acquireUse(p.Inside.Addr(), useDialling) {
-		return errTooMany
-	}
-	socket, err := f.bypassSocket(ctx, p.Inside, p.Outside, true)
-	var fl *flow
-	var conn PeerConn
-	if err == nil {
-		fl, conn, err = f.beginPeer(ctx, "out", p, socket)
-	}
-	f.releaseUse(p.Inside.Addr(), useDialling)
+	socket, fl, conn, err := f.dialPeer(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -98,6 +89,19 @@ func (f *Forwarder) ConnectPeer(ctx context.Context, p Peer) error {
 	f.counters[countPeersOutbound].Add(1)
 	fl.relayPeer(socket, conn)
 	return nil
+}
+
+// dialPeer takes a socket of the container's namespace, and makes the connection to the other host.
+func (f *Forwarder) dialPeer(ctx context.Context, p Peer) (socket int, fl *flow, conn PeerConn, err error) {
+	if !f.acquireUse(p.Inside.Addr(), useDialling) {
+		return -1, nil, conn, errTooMany
+	}
+	defer f.releaseUse(p.Inside.Addr(), useDialling)
+	if socket, err = f.bypassSocket(ctx, p.Inside, p.Outside, true); err != nil {
+		return -1, nil, conn, err
+	}
+	fl, conn, err = f.beginPeer(ctx, "out", p, socket)
+	return socket, fl, conn, err
 }
 
 // AcceptPeer connects the container of another host at p.Outside to the one at p.Inside.

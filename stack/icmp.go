@@ -16,8 +16,8 @@ import (
 	"github.com/usernet/usernet/internal/rate"
 )
 
-// A container's ICMP errors are bounded, as a router's have to be (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f): whoever sends
-// packets that lead nowhere would have as many built and written as it sends. The numbers are those of Linux
+// A container's ICMP errors are bounded, as a router's have to be (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f): a container
+// that sends packets that lead nowhere would be sent one for each of them. The numbers are those of Linux
 // (net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst before Linux 6.14) and of netstack's own errors, for each container
 // instead of all together, so that a neighbour hears of its errors beside a flood.
 const (

@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/usernet/usernet/internal/packet"
@@ -72,7 +73,7 @@ func TestOthersPaceAReader(t *testing.T) {
 }
 
 // TestAFrameCountsByItsTime has a reader flood whose frames take some time each, while another has a frame now and
-// then. The clock is the test's.
+// then. The clock is the bubble's.
 func TestAFrameCountsByItsTime(t *testing.T) {
 	for _, test := range []struct {
 		size    int
@@ -85,30 +86,28 @@ func TestAFrameCountsByItsTime(t *testing.T) {
 		{1514, 14 * time.Microsecond, 10},
 		{65_000, 4 * time.Microsecond, 30}, // by its size
 	} {
-		a, _, all, _ := paced(t)
-		start := time.Now()
-		now, busy := start, time.Duration(0)
-		for now.Before(start.Add(2 * time.Second)) {
-			all.rounds.Add(1)
-			for range 64 {
-				a.Take(test.size)
+		synctest.Test(t, func(t *testing.T) {
+			a, _, all, _ := paced(t)
+			f := &Frame{}
+			start, busy := time.Now(), time.Duration(0)
+			for time.Since(start) < 2*time.Second {
+				all.rounds.Add(1)
+				for range 64 {
+					a.Take(test.size)
+				}
+				time.Sleep(64 * test.each)
+				if time.Since(start) > time.Second {
+					busy += 64 * test.each
+				}
+				if pause := a.Round(f); pause > 0 {
+					a.Pause(pause)
+				}
 			}
-			now = now.Add(64 * test.each)
-			if now.After(start.Add(time.Second)) {
-				busy += 64 * test.each
+			if got := int(busy * 100 / time.Second); got < test.percent*8/10 || got > test.percent*12/10+1 {
+				t.Errorf("frames of %d bytes that take %v have %d %% of a processor, want %d",
+					test.size, test.each, got, test.percent)
 			}
-			if !a.resumed.IsZero() {
-				a.measure(now)
-			}
-			if pause := a.take(now, 0, 0); pause > 0 {
-				now = now.Add(pause)
-				a.resumed, a.frames = now, 0
-			}
-		}
-		if got := int(busy * 100 / time.Second); got < test.percent*8/10 || got > test.percent*12/10+1 {
-			t.Errorf("frames of %d bytes that take %v have %d %% of a processor, want %d",
-				test.size, test.each, got, test.percent)
-		}
+		})
 	}
 }
 

@@ -22,19 +22,24 @@ type copying struct {
 	buffers Buffers
 }
 
-// run copies until both halves have ended.
-func (c *copying) run() {
-	half := func(copy func() error) { // an error in one direction ends both
-		err := c.s.call(copy)
-		c.s.halfClosed.Store(true)
+// copyBoth calls what copies each direction, and returns when both have ended. An error in one direction ends both.
+func (s *Session) copyBoth(outward, inward func() error) {
+	half := func(copy func() error) {
+		err := s.call(copy)
+		s.halfClosed.Store(true)
 		if err != nil {
-			c.s.Abort()
+			s.Abort()
 		}
 	}
 	done := make(chan struct{})
-	go func() { half(c.outward); close(done) }()
-	half(c.inward)
+	go func() { half(outward); close(done) }()
+	half(inward)
 	<-done
+}
+
+// run copies until both halves have ended.
+func (c *copying) run() {
+	c.s.copyBoth(c.outward, c.inward)
 	_ = c.in.Close()
 	if c.s.aborted() {
 		c.host.Reset()

@@ -59,17 +59,7 @@ func (l *Loop) RelayStream(inside int, host Stream, o Options) *Session {
 
 // run copies until both halves have ended.
 func (c *streaming) run() {
-	half := func(copy func() error) { // an error in one direction ends both
-		err := c.s.call(copy)
-		c.s.halfClosed.Store(true)
-		if err != nil {
-			c.s.Abort()
-		}
-	}
-	done := make(chan struct{})
-	go func() { half(c.outward); close(done) }()
-	half(c.inward)
-	<-done
+	c.s.copyBoth(c.outward, c.inward)
 	if c.s.aborted() {
 		c.in.Reset()
 		c.host.Reset()

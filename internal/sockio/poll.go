@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ready returns which of some events (poll(2)) a descriptor has now, without waiting; POLLERR, POLLHUP and POLLNVAL may
-// be among them unasked. It asks again where a signal comes in between: Go's runtime sends its threads some at any
-// time, and poll then fails even where it does not wait (EINTR).
+// Ready returns which of some events (poll(2)) a descriptor has now, without waiting, and POLLERR, POLLHUP and POLLNVAL
+// where it has these. When a signal interrupts it, it asks again: Go's runtime sends signals to its threads, and poll
+// then fails with EINTR even where it does not wait.
 func Ready(fd int, events int16) (int16, error) {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
