@@ -182,7 +182,8 @@ var refused = map[string][2]string{ // proto, reason
 
 func (g *gathering) counters() []om.Family {
 	began := newSums(om.Family{Name: "usernet_flows_begun", Help: "Flows that began; path any counts each of them, " +
-		"path bypass those of them that bypass the gateway; path sockets, which are not among them, are with other hosts.", Type: om.Counter})
+		"path bypass those of them that bypass the gateway; path sockets, which are not among them, are with other hosts.",
+		Type: om.Counter})
 	not := newSums(om.Family{Name: "usernet_flows_refused", Help: "Flows that did not begin, by reason.",
 		Type: om.Counter})
 	for _, b := range g.d.bridgeList() {
