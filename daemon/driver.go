@@ -42,18 +42,20 @@ type preparer interface {
 }
 
 // vlanJoiner is a Driver whose networks are on a device with VLANs: JoinVLAN has those endpoints of a network reach one
-// that are in it. It may be called again.
+// that are in it. It is called for each of them; leave is called when the endpoint goes, waits for nothing, and has the
+// network leave the VLAN with the last one.
 type vlanJoiner interface {
-	JoinVLAN(n *network.Network, e *engine.Network, vlan uint16) error
+	JoinVLAN(n *network.Network, e *engine.Network, vlan uint16) (leave func(), err error)
 }
 
-// joinVLAN has a network reach a VLAN outside, where its driver can; elsewhere a VLAN is the switch's own.
-func (d *Daemon) joinVLAN(b *bridge, vlan uint16) error {
+// joinVLAN has a network reach a VLAN outside for an endpoint, where its driver can; elsewhere a VLAN is the switch's
+// own. leave is as vlanJoiner's.
+func (d *Daemon) joinVLAN(b *bridge, vlan uint16) (leave func(), err error) {
 	driver, err := d.driverOf(b.record.Driver)
 	if j, is := driver.(vlanJoiner); err == nil && is && vlan != 0 {
 		return j.JoinVLAN(b.record, b.Network, vlan)
 	}
-	return err
+	return func() {}, err
 }
 
 // Env is what a driver needs of the daemon.

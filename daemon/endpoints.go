@@ -152,7 +152,14 @@ func (d *Daemon) attachEndpoints(
 		return d.attachVMEndpoints(s, c, add)
 	}
 	req := sandbox.Request{Remove: remove, DefaultRoutes: d.defaultRoutes(c), Local: localAddrs(c)}
-	bridges := make([]*bridge, len(add))
+	bridges, leaves := make([]*bridge, len(add)), make([]func(), len(add))
+	defer func() {
+		for at, e := range add {
+			if s.attachments[e.ID] == nil && leaves[at] != nil {
+				leaves[at]()
+			}
+		}
+	}()
 	for at, e := range add {
 		n, err := d.model.Network(e.NetworkID)
 		if err != nil {
@@ -161,7 +168,7 @@ func (d *Daemon) attachEndpoints(
 		if bridges[at], err = d.bridgeFor(n); err != nil {
 			return err
 		}
-		if err := d.joinVLAN(bridges[at], e.VLAN); err != nil {
+		if leaves[at], err = d.joinVLAN(bridges[at], e.VLAN); err != nil {
 			return err // before the container has an interface of which nothing would come
 		}
 		i := interfaceOf(e, bridges[at].MTU())
@@ -203,6 +210,7 @@ func (d *Daemon) attachEndpoints(
 			errs = append(errs, err, dev.Close())
 			continue
 		}
+		p.leave = leaves[i]
 		p.port.Start()
 		d.announce(bridges[i].record, e)
 	}
@@ -278,6 +286,7 @@ func (s *containerRuntime) detachEndpoint(id string) {
 	}
 	delete(s.attachments, id)
 	_ = p.port.Detach() // an error of closing a TAP that is gone says nothing that could be acted on
+	p.leave()
 	if p.unstore != nil {
 		p.unstore()
 	}

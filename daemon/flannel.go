@@ -67,7 +67,7 @@ func (d flannelDriver) Validate(n *network.Network) error {
 func (d flannelDriver) Pools(ctx context.Context) ([]network.Pool, error) {
 	ctx, cancel := context.WithTimeout(ctx, leaseWait)
 	defer cancel()
-	config, subnet, err := d.node.Lease(ctx)
+	config, subnet, err := d.node.LeaseNow(ctx)
 	if err != nil {
 		return nil, errdefs.Unavailable("%w", err)
 	}

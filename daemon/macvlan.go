@@ -56,13 +56,13 @@ func placeOf(n *network.Network, vlan uint16) (uplink.Config, error) {
 }
 
 // JoinVLAN implements vlanJoiner.
-func (d *macvlanDriver) JoinVLAN(n *network.Network, e *engine.Network, vlan uint16) error {
+func (d *macvlanDriver) JoinVLAN(n *network.Network, e *engine.Network, vlan uint16) (leave func(), err error) {
 	at, err := placeOf(n, vlan)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if own, err := place(n.Settings()); err != nil || own.Device == at.Device && own.VLAN == at.VLAN {
-		return errdefs.Invalid("network %s is on VLAN %d itself: connect to it without --vlan", n.Name, vlan)
+		return nil, errdefs.Invalid("network %s is on VLAN %d itself: connect to it without --vlan", n.Name, vlan)
 	}
 	at.Apart = true
 	return d.uplinks.Join(d.follow(at, n, vlan), e)
@@ -218,7 +218,7 @@ func (d *macvlanDriver) Open(_ context.Context, n *network.Network, env Env) (*e
 	if err != nil {
 		return nil, err
 	}
-	if err := d.uplinks.Join(d.follow(at, n, 0), e); err != nil {
+	if _, err := d.uplinks.Join(d.follow(at, n, 0), e); err != nil { // it leaves with its end
 		_ = e.Close()
 		return nil, errdefs.Unavailable("network %s: %w", n.Name, err)
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 type meanwhileDriver struct {
 	bridgeDriver
 	opening, joining func()
+	inVLAN           int // endpoints for which a VLAN was joined and not left
 }
 
 func (d *meanwhileDriver) Open(ctx context.Context, n *network.Network, env Env) (*engine.Network, error) {
@@ -21,9 +23,51 @@ func (d *meanwhileDriver) Open(ctx context.Context, n *network.Network, env Env)
 	return d.bridgeDriver.Open(ctx, n, env)
 }
 
-func (d *meanwhileDriver) JoinVLAN(*network.Network, *engine.Network, uint16) error {
+func (d *meanwhileDriver) JoinVLAN(*network.Network, *engine.Network, uint16) (leave func(), err error) {
 	d.joining()
-	return nil
+	d.inVLAN++
+	return func() { d.inVLAN-- }, nil
+}
+
+// TestAVLANIsLeftWithItsEndpoints has endpoints in a VLAN come and go in each way that they can.
+func TestAVLANIsLeftWithItsEndpoints(t *testing.T) {
+	d, sandboxes := newFakeDaemon(t)
+	driver := &meanwhileDriver{opening: func() {}, joining: func() {}}
+	d.drivers = []Driver{driver}
+	for _, name := range []string{"one", "lan"} {
+		if _, _, err := d.CreateNetwork(t.Context(), network.NetworkSpec{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inVLAN := func(when string, want int) {
+		t.Helper()
+		if driver.inVLAN != want {
+			t.Errorf("%s: the VLAN is joined for %d endpoints, want %d", when, driver.inVLAN, want)
+		}
+	}
+	connect := func(c string) error {
+		t.Helper()
+		return d.Connect(t.Context(), "lan", c, network.EndpointSpec{VLAN: 7})
+	}
+	startAttached(t, d, "first", "one")
+	startAttached(t, d, "second", "one")
+	if err := errors.Join(connect("first"), connect("second")); err != nil {
+		t.Fatal(err)
+	}
+	inVLAN("two are in it", 2)
+	if err := d.Disconnect(t.Context(), "lan", "first", false); err != nil {
+		t.Fatal(err)
+	}
+	inVLAN("one was disconnected", 1)
+	sandboxes.fail = errors.New("no sandbox")
+	if err := connect("first"); err == nil {
+		t.Error("connected without a sandbox")
+	}
+	inVLAN("one could not be connected", 1)
+	if err := d.RemoveContainer(t.Context(), "second", true); err != nil {
+		t.Fatal(err)
+	}
+	inVLAN("the other was removed", 0)
 }
 
 // TestEgressIsChangedMeanwhile changes where a network's containers may connect to while the network is made, while a

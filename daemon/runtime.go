@@ -60,6 +60,7 @@ type attachment struct {
 	endpoint *network.Endpoint
 
 	unstore func() // removes dev from the service manager's store; nil: it is not there
+	leave   func() // ends the use of a VLAN outside
 }
 
 // runtime returns the runtime of a container, and makes an empty one where there is none. One of a container that has

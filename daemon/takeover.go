@@ -182,17 +182,21 @@ func (d *Daemon) attachReceivedTAP(
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if err := d.joinVLAN(b, e.VLAN); err != nil {
+	leave, err := d.joinVLAN(b, e.VLAN)
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	dev, err := tap.Open(f, !offload(e))
 	if err != nil {
+		leave()
 		return nil, err
 	}
 	p, err := d.attachTAP(s, c, e, b, dev)
 	if err != nil {
+		leave()
 		return nil, errors.Join(err, dev.Close())
 	}
+	p.leave = leave
 	return p, nil
 }
 

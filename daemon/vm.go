@@ -142,7 +142,7 @@ func (d *Daemon) attachVMEndpoints(s *containerRuntime, c *network.Container, ad
 	return nil
 }
 
-func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *bridge) (*attachment, error) {
+func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *bridge) (p *attachment, err error) {
 	n := b.egress.Load()
 	cfg, err := attachConfig(c, e, n)
 	if err != nil {
@@ -151,9 +151,15 @@ func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *brid
 	if cfg.Autoconf, err = d.vmAutoconf(c, e, b); err != nil {
 		return nil, err
 	}
-	if err := d.joinVLAN(b, e.VLAN); err != nil {
+	leave, err := d.joinVLAN(b, e.VLAN)
+	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if p == nil {
+			leave()
+		}
+	}()
 	at := vmlink.Config{
 		Kind:    vmlink.Kind(c.VM.Kind),
 		Path:    c.VM.Socket,
@@ -182,7 +188,7 @@ func (d *Daemon) attachVMLink(c *network.Container, e *network.Endpoint, b *brid
 		return nil, errors.Join(err, link.Close())
 	}
 	d.catchUp(b, n, c.ID)
-	return &attachment{bridge: b, port: port, endpoint: e}, nil
+	return &attachment{bridge: b, port: port, endpoint: e, leave: leave}, nil
 }
 
 // keepPeer stores where a virtual machine receives datagrams, for a daemon that is started again: the machine need

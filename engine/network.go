@@ -244,7 +244,7 @@ func (n *Network) Close() error {
 	for _, a := range n.attached.byID {
 		all = append(all, a)
 	}
-	trunks := n.attached.trunks
+	trunks := slices.Clone(n.attached.trunks)
 	n.attached.Unlock()
 	if again {
 		return nil

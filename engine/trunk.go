@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/usernet/usernet/internal/isolate"
@@ -51,6 +52,9 @@ func (t *Trunk) SetStatic(macs []net.HardwareAddr) { t.n.sw.SetStatic(t.port, ma
 func (t *Trunk) Detach() {
 	t.once.Do(func() {
 		_ = errors.Join(t.port.Close(), t.link.Close()) // there is nobody to tell
+		t.n.attached.Lock()
+		t.n.attached.trunks = slices.DeleteFunc(t.n.attached.trunks, func(o *Trunk) bool { return o == t })
+		t.n.attached.Unlock()
 		t.reader.Wait()
 	})
 }

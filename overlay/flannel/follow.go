@@ -73,7 +73,10 @@ func (n *Node) take(event kv.Event) {
 			n.takeLease(event.Pair)
 		}
 	case kv.EventDelete:
-		delete(n.mu.leases, event.Pair.Key) // a configuration that is deleted goes on to count
+		delete(n.mu.leases, event.Pair.Key)
+		if event.Pair.Key == configKey {
+			n.missConfig()
+		}
 	}
 	n.apply()
 	n.tell()
@@ -85,10 +88,7 @@ func (n *Node) take(event kv.Event) {
 func (n *Node) takeList(list []kv.Pair) {
 	i := slices.IndexFunc(list, func(p kv.Pair) bool { return p.Key == configKey })
 	if i < 0 {
-		if n.mu.configErr == nil {
-			n.log.Warn(errNoConfig.Error(), "store", n.opts.URL)
-		}
-		n.mu.configErr = errNoConfig
+		n.missConfig()
 		return
 	}
 	n.takeConfig(list[i].Value)
@@ -106,11 +106,20 @@ func (n *Node) takeList(list []kv.Pair) {
 	}
 }
 
+// missConfig notes that the store has no configuration: the one that was known goes on to count for a network that is
+// there. The caller holds mu.
+func (n *Node) missConfig() {
+	if n.mu.configErr == nil {
+		n.log.Warn(errNoConfig.Error(), "store", n.opts.URL)
+	}
+	n.mu.configErr = errNoConfig
+}
+
 // takeConfig takes a configuration, unless a network runs that is another's. The caller holds mu.
 func (n *Node) takeConfig(text []byte) {
 	config, err := parseConfig(text)
 	if err == nil && n.mu.member != nil && config != n.mu.config {
-		err = errors.New("flannel's configuration has changed: remove the network, restart the daemon, and make it anew")
+		err = errors.New("flannel's configuration has changed: remove the network, and make it anew")
 	}
 	if err != nil {
 		if n.mu.configErr == nil || n.mu.configErr.Error() != err.Error() {

@@ -181,8 +181,40 @@ func (n *Node) Lease(ctx context.Context) (Config, netip.Prefix, error) {
 		if err == nil {
 			err = errors.New("the store has not answered yet")
 		}
-		return Config{}, netip.Prefix{}, fmt.Errorf("this host has no lease of flannel's from %s: %w", n.opts.URL, err)
+		return Config{}, netip.Prefix{}, n.noLease(err)
 	}
+}
+
+func (n *Node) noLease(err error) error {
+	return fmt.Errorf("this host gets no lease of flannel's from %s: %w", n.opts.URL, err)
+}
+
+// LeaseNow is Lease for a network that is about to be made: the configuration has to be one that this host can take
+// part in as it is in the store now. Where the store does not answer, the one that is known counts.
+func (n *Node) LeaseNow(ctx context.Context) (Config, netip.Prefix, error) {
+	if err := n.lookAtConfig(ctx); err != nil {
+		return Config{}, netip.Prefix{}, n.noLease(err)
+	}
+	return n.Lease(ctx)
+}
+
+// lookAtConfig takes the configuration that is in the store now. An error says why it is not used.
+func (n *Node) lookAtConfig(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pair, err := n.store.Get(ctx, configKey)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case err == nil:
+		n.takeConfig(pair.Value)
+	case errors.Is(err, kv.ErrNotFound):
+		n.missConfig()
+	default:
+		return nil
+	}
+	n.tell()
+	return n.mu.configErr
 }
 
 // tell wakes who waits for a change, and has the state saved. The caller holds mu.

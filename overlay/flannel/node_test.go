@@ -278,6 +278,55 @@ func TestNodesComeAndGo(t *testing.T) {
 	knows("map[]")
 }
 
+// TestANewNetworkTakesTheConfigurationOfNow has the configuration refused, deleted and changed after the host became a
+// node, seen by its watch and not: a new network is refused as on a host that never was one.
+func TestANewNetworkTakesTheConfigurationOfNow(t *testing.T) {
+	const good = `{"Network":"10.5.0.0/16"}`
+	lease := func(n *Node) (netip.Prefix, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, subnet, err := n.LeaseNow(ctx)
+		return subnet, fmt.Sprint(err)
+	}
+	for name, change := range map[string]func(*site){
+		"refused":   func(s *site) { s.put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`) },
+		"no config": func(s *site) { s.remove("config") },
+	} {
+		s := newSite(t, good)
+		dir := t.TempDir()
+		a, client := s.node(dir, "192.0.2.1")
+		subnet, text := lease(a)
+		if !subnet.IsValid() {
+			t.Fatal(text)
+		}
+		change(s)
+		fresh, _ := s.node(t.TempDir(), "192.0.2.2")
+		_, want := lease(fresh)
+		if !strings.Contains(want, "no lease") {
+			t.Errorf("%s: a fresh host: %s", name, want)
+		}
+		if _, got := lease(a); got != want {
+			t.Errorf("%s: a host that was a node: %s, want %s", name, got, want)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a, client = s.node(dir, "192.0.2.1")
+		if _, got := lease(a); got != want {
+			t.Errorf("%s: after a restart: %s, want %s", name, got, want)
+		}
+		client.Set(memory.Fault{Err: errors.New("no route to host")})
+		if got, text := lease(a); got != subnet {
+			t.Errorf("%s: without the store: %v, %s; want %v", name, got, text, subnet)
+		}
+		client.Set(memory.Fault{})
+		s.put("config", `{"Network":"10.6.0.0/16"}`)
+		if got, text := lease(a); !netip.MustParsePrefix("10.6.0.0/16").Contains(got.Addr()) {
+			t.Errorf("%s: after another configuration: %v, %s", name, got, text)
+		}
+	}
+}
+
 func TestALeaseThatCannotBe(t *testing.T) {
 	for config, want := range map[string]string{
 		"": "no configuration",

@@ -293,22 +293,43 @@ func (d *device) table(vlan uint16) *routers.Table {
 	return next[vlan]
 }
 
-// addLink has frames of a VLAN go to a network, unless they go to one, which is returned.
+// addLink has frames of a VLAN go to a network, unless they go to one, which is returned. If that is the same one, its
+// link has one use more.
 func (d *device) addLink(l *Link) (have *Link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if have = (*d.links.Load())[l.vlan]; have == nil {
+	have = (*d.links.Load())[l.vlan]
+	switch {
+	case have == nil:
 		next := maps.Clone(*d.links.Load())
 		next[l.vlan] = l
 		d.links.Store(&next)
+	case have.engine == l.engine:
+		have.uses++
 	}
 	return have
 }
 
-// removeLink has them go to none, unless they go to another.
+// leaveLink ends one use of a link, and is true for the last one. Frames go to no network then.
+func (d *device) leaveLink(l *Link) (last bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l.uses--; l.uses > 0 {
+		return false
+	}
+	d.dropLink(l)
+	return true
+}
+
+// removeLink has frames go to no network, unless they go to another.
 func (d *device) removeLink(l *Link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.dropLink(l)
+}
+
+// dropLink is removeLink for a caller that holds mu.
+func (d *device) dropLink(l *Link) {
 	if (*d.links.Load())[l.vlan] == l {
 		next := maps.Clone(*d.links.Load())
 		delete(next, l.vlan)

@@ -10,7 +10,7 @@
 //
 //	set := uplink.NewSet(log, nil)
 //	info, err := uplink.Find("macvtap0")                     // what it is, and whether this user may open it
-//	err = set.Join(uplink.Config{Device: "macvtap0", VLAN: 20}, engine)
+//	leave, err := set.Join(uplink.Config{Device: "macvtap0", VLAN: 20}, engine)
 //	lease, err := set.Lease(ctx, endpointID, uplink.Config{Device: "macvtap0", VLAN: 20}, dhcp.Config{MAC: mac})
 //
 // An address is probed before it is used, announced, and defended (conflict.go). DHCP's messages and router

@@ -14,15 +14,18 @@ import (
 )
 
 // Link is a network's place on a device: one VLAN, or what has no tag. It is the engine's, which closes it with the
-// network.
+// network, if the last use of it does not end before.
 type Link struct {
 	set    *Set
 	device *device
 	vlan   uint16
 	engine *engine.Network
+	uses   int                          // calls of Join that have not been left; guarded by device.mu
+	trunk  *engine.Trunk                // set by the first Join
 	port   atomic.Pointer[vswitch.Port] // nil before Serve
 
 	stopped chan struct{}
+	ended   atomic.Bool // stopped is closed, or about to be
 	stop    sync.Once
 	closed  sync.Once
 	follow  sync.WaitGroup
@@ -44,19 +47,20 @@ type Config struct {
 // errTaken is for a VLAN of a device on which another network is.
 var errTaken = errors.New("another network is on this VLAN of the device")
 
-// Join connects a network that runs to a device, until the engine closes it. Joining the same VLAN again does nothing.
-func (s *Set) Join(cfg Config, e *engine.Network) error {
+// Join connects a network that runs to a device, until it has been left as often as it was joined, or the network
+// ends. leave may be called after that too, and again; it waits for nothing.
+func (s *Set) Join(cfg Config, e *engine.Network) (leave func(), err error) {
 	d, err := s.use(cfg.Device)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l := &Link{set: s, device: d, vlan: cfg.VLAN, engine: e, stopped: make(chan struct{})}
+	l := &Link{set: s, device: d, vlan: cfg.VLAN, engine: e, uses: 1, stopped: make(chan struct{})}
 	if have := d.addLink(l); have != nil {
 		s.release(d)
 		if have.engine == e {
-			return nil
+			return sync.OnceFunc(have.leave), nil
 		}
-		return fmt.Errorf("uplink %s, VLAN %d: %w", cfg.Device, cfg.VLAN, errTaken)
+		return nil, fmt.Errorf("uplink %s, VLAN %d: %w", cfg.Device, cfg.VLAN, errTaken)
 	}
 	mac := net.HardwareAddr(make([]byte, 6)) // a port has one; frames with it come from nobody
 	_, _ = rand.Read(mac)
@@ -69,18 +73,32 @@ func (s *Set) Join(cfg Config, e *engine.Network) error {
 	if cfg.Apart {
 		port.VLAN = cfg.VLAN
 	}
-	if _, err := e.AttachTrunk(port, l); err != nil {
+	if l.trunk, err = e.AttachTrunk(port, l); err != nil {
 		_ = l.Close()
-		return err
+		return nil, err
 	}
 	if cfg.Routers != nil {
 		l.follow.Go(func() { l.followRouters(cfg.Routers) })
 	}
-	return nil
+	return sync.OnceFunc(l.leave), nil
+}
+
+// leave ends one use, and with the last one the link: no frame passes from then on, and another network may join. What
+// waits goes on in the background, since Config.Routers may need what the caller has locked.
+func (l *Link) leave() {
+	if l.device.leaveLink(l) {
+		l.Stop()
+		l.set.ends.Go(l.trunk.Detach)
+	}
 }
 
 // WriteFrame implements vswitch.Device.
-func (l *Link) WriteFrame(f *vswitch.Frame) error { return l.device.write(l.vlan, f) }
+func (l *Link) WriteFrame(f *vswitch.Frame) error {
+	if l.ended.Load() {
+		return net.ErrClosed
+	}
+	return l.device.write(l.vlan, f)
+}
 
 // Serve implements engine.Link.
 func (l *Link) Serve(p *vswitch.Port) error {
@@ -92,6 +110,7 @@ func (l *Link) Serve(p *vswitch.Port) error {
 // Stop implements engine.Link. A frame that is being received then finds a port that is closed.
 func (l *Link) Stop() {
 	l.stop.Do(func() {
+		l.ended.Store(true)
 		l.device.removeLink(l)
 		close(l.stopped)
 	})

@@ -24,6 +24,8 @@ type Set struct {
 	log  *slog.Logger
 	open func(name string) (*os.File, error)
 
+	ends sync.WaitGroup // of links that were left
+
 	mu      sync.Mutex // guards the rest
 	devices map[string]*device
 	leases  map[leaseKey]*lease
@@ -180,7 +182,7 @@ func (s *Set) end(l *lease, release bool) {
 	s.release(l.device)
 }
 
-// Close ends all leases here without giving them back: their owners go on.
+// Close ends all leases here without giving them back: their owners go on. It waits for links that were left.
 func (s *Set) Close() {
 	s.mu.Lock()
 	all := s.leases
@@ -189,4 +191,5 @@ func (s *Set) Close() {
 	for _, l := range all {
 		s.end(l, false)
 	}
+	s.ends.Wait()
 }

@@ -12,25 +12,29 @@ import (
 	vswitch "github.com/usernet/usernet/switch"
 )
 
+// advertOf is what a router announces: itself, for a lifetime.
+func advertOf(t *testing.T, from netip.Addr, lifetime time.Duration) *routers.Advert {
+	t.Helper()
+	all := netip.MustParseAddr("ff02::1")
+	body, err := ndp.MarshalMessageChecksum(&ndp.RouterAdvertisement{RouterLifetime: lifetime}, from, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f vswitch.Frame
+	binary.BigEndian.PutUint16(f.Ethernet()[macsLen:], vswitch.EtherTypeIPv6)
+	f.Payload = [][]byte{routers.Packet(from, all, body)}
+	a := routers.Parse(&f)
+	if a == nil {
+		t.Fatal("the advertisement is not read")
+	}
+	return a
+}
+
 // TestWhatRoutersAnnounceIsToldNowAndThen has a station announce something else all the time.
 func TestWhatRoutersAnnounceIsToldNowAndThen(t *testing.T) {
 	const every, patience = 200 * time.Millisecond, 30 * time.Second
-	from, all := netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1")
-	advert := func(lifetime time.Duration) *routers.Advert {
-		body, err := ndp.MarshalMessageChecksum(&ndp.RouterAdvertisement{RouterLifetime: lifetime}, from, all)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var f vswitch.Frame
-		binary.BigEndian.PutUint16(f.Ethernet()[macsLen:], vswitch.EtherTypeIPv6)
-		f.Payload = [][]byte{routers.Packet(from, all, body)}
-		a := routers.Parse(&f)
-		if a == nil {
-			t.Fatal("the advertisement is not read")
-		}
-		return a
-	}
-	there, gone := advert(time.Hour), advert(0)
+	from := netip.MustParseAddr("fe80::1")
+	there, gone := advertOf(t, from, time.Hour), advertOf(t, from, 0)
 	table, stop, ended := new(routers.Table), make(chan struct{}), make(chan struct{})
 	told := make(chan routers.View, 1<<16)
 	began := time.Now()
