@@ -116,6 +116,9 @@ func (b bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	if f.closed.Load() {
 		return net.ErrClosed
 	}
+	if k := bufs[0][0]; k == sealInitiation || k == sealResponse {
+		noteHandshake(ep, time.Now())
+	}
 	switch e := ep.(type) {
 	case *addrEndpoint:
 		var c *carrier

@@ -48,8 +48,6 @@ const (
 	lostRounds   = 4                      // without any answer: other ways are tried
 	giveUpAfter  = 5 * time.Second        // without an answer: other ways are tried
 	retryEvery   = 15 * time.Second       // the handshake with a host that is silent
-	directAfter  = 6 * time.Second        // and with one reached by a detour, at first: WireGuard lets 5 s pass
-	directEvery  = time.Minute            // and later
 )
 
 // probeSizes are path MTUs that occur: IPv6's least, tunnels, PPPoE, Ethernet, clouds, jumbo frames.
@@ -71,7 +69,8 @@ type probes struct {
 	raiseAt     time.Time
 	retryAt     time.Time // when a peer that is silent is tried again
 	directAt    time.Time // when the direct way to a peer that a detour reaches is tried again
-	directTries int       // since it is reached by a detour, or has new addresses
+	directLast  time.Time // when it was tried last
+	directTries int       // since it is reached by a detour, or has new addresses; 0: it is not
 
 	since    time.Time // when it was first probed
 	answered time.Time
@@ -114,9 +113,6 @@ func (s *probes) isLost(now time.Time) bool {
 	return s.answered.IsZero() || now.Sub(s.answered) >= aliveFor || s.lost >= lostRounds
 }
 
-// isDetoured says whether the peer is reached through a relay or by TCP.
-func (p *peer) isDetoured() bool { return p.via.Load() != nil || p.carrier.Load() != nil }
-
 // round sends the probes that are due. It says whether other ways are to be tried: the peer has been silent for too
 // long, or is reached through a relay.
 func (p *peer) round(now time.Time) (silent bool) {
@@ -134,14 +130,10 @@ func (p *peer) round(now time.Time) (silent bool) {
 	switch {
 	case s.isLost(now):
 		silent = s.isSilent(now)
-	case p.isDetoured() && !now.Before(s.directAt): // there may be a direct way by now
-		first, wait := p.f.cfg.Host < p.host, min(directAfter<<s.directTries, directEvery)
-		s.directTries = min(s.directTries+1, 8)
-		if !first { // two handshakes at once fail
-			wait *= 3
-		}
-		silent = first || !s.directAt.IsZero()
-		s.directAt = now.Add(wait)
+	case p.isDetoured():
+		silent = p.directIsDue(now)
+	default:
+		s.directAt, s.directTries = time.Time{}, 0
 	}
 	if s.sent && now.Sub(s.sentAt[0]) >= answerWithin {
 		if p.judge(); s.misses > 0 || s.lost > 0 {

@@ -72,6 +72,7 @@ type peer struct {
 	// udpAnswered is when an answer to a handshake came from one of its addresses, while frames went by TCP. Whose
 	// answer it is WireGuard finds out.
 	udpAnswered atomic.Int64
+	shook       atomic.Int64  // when a message of a handshake was sent last, by any way, in Unix nanoseconds
 	detours     atomic.Bool   // handshakes go by TCP and through relays as well
 	relayTurn   atomic.Uint32 // which relays are asked next; it begins anywhere, so that no host is everyone's relay
 	relaying    struct {      // of what this host passes on for it

@@ -117,11 +117,11 @@ func (h *host) tagsForeign(other *host, untagged string) {
 	if other.ping(untagged, "198.51.100.30") == nil {
 		h.t.Error("who has no tag is in the VLAN")
 	}
-	h.fails("another network is on this VLAN", "network", "create", "-d", "macvlan", "-o", "parent=ux.30", "--subnet",
-		"10.30.0.0/24", "--gateway", "10.30.0.254", "thirty")
-	h.ok("network", "disconnect", "lan", "ext")
 	h.ok("network", "create", "-d", "macvlan", "-o", "parent=ux.30", "--subnet", "10.30.0.0/24", "--gateway",
-		"10.30.0.254", "thirty") // nobody else is in the VLAN any more
+		"10.30.0.254", "thirty")
+	h.fails("another network is on this VLAN", "run", "--rm", "--network", "thirty", "--", "true")
+	h.ok("network", "disconnect", "lan", "ext")
+	h.ok("run", "--rm", "--network", "thirty", "--", "true") // nobody else is in the VLAN any more
 	h.ok("network", "rm", "thirty")
 	h.ok("network", "connect", "--ip", "198.51.100.30", "--interface", "lan0", "lan", "ext")
 	other.pings(untagged, "198.51.100.30")
