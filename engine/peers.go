@@ -27,7 +27,8 @@ type PeerRequest struct {
 	From, To netip.AddrPort
 	// MAC is that of From, as its frame has it, where it is here.
 	MAC    net.HardwareAddr
-	Sealed bool // Dial makes a stream
+	Seq    uint32 // of From's SYN, where it is here
+	Sealed bool   // Dial makes a stream
 	// Dial makes the connection to the other host. It is called once.
 	Dial func(context.Context) (PeerConn, error)
 }
@@ -66,6 +67,7 @@ func (n *Network) peer(r PeerRequest, inside, outside netip.AddrPort) forwarder.
 	return forwarder.Peer{
 		Inside:  inside,
 		Outside: outside,
+		Seq:     r.Seq,
 		Sealed:  r.Sealed,
 		Allowed: func() error { return n.mayConnect(r.From, r.To) },
 		Dial:    r.Dial,

@@ -87,7 +87,10 @@ func TestHowSYNsAreDecided(t *testing.T) {
 		// Nobody holds any, and yet the next one's number is above the total.
 		{"the process has no descriptor for the moment", open, withDescriptors(t, budget.New(0, 4)), nil, "dropped", 0},
 		{"it was sent again, and has been answered", open, nil,
-			func(f *Forwarder, s *fakeSYN) { f.ends[flowKey{s.src, s.dst}] = 1 }, "dropped", 0},
+			func(f *Forwarder, s *fakeSYN) {
+				k := flowKey{s.src, s.dst}
+				f.ends[k] = []*flow{{f: f, direction: "out", inside: s.src, outside: s.dst}}
+			}, "dropped", 0},
 		{"another daemon goes on", open, nil, func(f *Forwarder, _ *fakeSYN) { f.DetachFlows() }, "dropped", 0},
 		{"the forwarder ends", open, nil, func(f *Forwarder, _ *fakeSYN) { _ = f.Close() }, "dropped", 0},
 		{"the handshake fails", open, nil, func(_ *Forwarder, s *fakeSYN) { s.conn = nil }, "accepted", 0},

@@ -73,7 +73,7 @@ func (f *Forwarder) isDetached() bool {
 // ResumeFlow takes up a connection that another process has detached. It owns the descriptors, also where it fails.
 func (f *Forwarder) ResumeFlow(st *State) error {
 	fl := &flow{f: f, direction: st.Direction, inside: st.Inside, outside: st.Outside, hostSide: st.HostSide}
-	fl.path = st.Path
+	fl.path, fl.resumed = st.Path, true
 	if f.addFlow(fl, 0) != nil { // it has its descriptors
 		st.Close()
 		return os.ErrClosed

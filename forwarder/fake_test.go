@@ -30,6 +30,7 @@ func (g *fakeGateway) WriteICMP(_, _ netip.Addr, _ []byte) error             { r
 // fakeSYN says how it was decided.
 type fakeSYN struct {
 	src, dst netip.AddrPort
+	seq      uint32
 	bypass   bool
 	conn     *relaytest.Conn // what Accept returns; nil: it fails
 	decided  chan string
@@ -41,6 +42,7 @@ func newFakeSYN(dst string) *fakeSYN {
 }
 
 func (s *fakeSYN) Ends() (src, dst netip.AddrPort) { return s.src, s.dst }
+func (s *fakeSYN) Seq() uint32                     { return s.seq }
 func (s *fakeSYN) CanBypass() bool                 { return s.bypass }
 func (s *fakeSYN) Bypassed()                       { s.decided <- "answered" }
 func (s *fakeSYN) Refuse()                         { s.decided <- "refused" }

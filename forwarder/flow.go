@@ -3,6 +3,7 @@ package forwarder
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,9 @@ type flow struct {
 	f               *Forwarder
 	direction       string
 	inside, outside netip.AddrPort
+	seq             uint32         // of the container's SYN, where direction is "out" and the flow is not resumed
+	resumed         bool           // it has been another daemon's
+	outlived        *time.Timer    // aborts it, since its container knows it no more; guarded by f.mu
 	hostSide        netip.AddrPort // guarded by relayed where it is not known from the start
 	created         time.Time
 	path            string // PathSockets, or "": it is what relayed says
@@ -55,7 +59,7 @@ func (f *Forwarder) addFlow(fl *flow, fd int) error {
 	}
 	fl.descriptors = c
 	f.flows[fl] = struct{}{}
-	f.ends[fl.key()]++
+	f.ends[fl.key()] = append(f.ends[fl.key()], fl)
 	return nil
 }
 
@@ -64,11 +68,25 @@ func (fl *flow) key() flowKey { return flowKey{fl.inside, fl.outside} }
 
 type flowKey struct{ inside, outside netip.AddrPort }
 
-// has says whether there is a flow already between these two.
-func (f *Forwarder) has(k flowKey) bool {
+// tailTime is what a container that has taken a port anew leaves to what it sent before. It sends its SYN again after
+// a second (RFC 6298, 2.1), and is to be answered then.
+const tailTime = 500 * time.Millisecond
+
+// has says whether there is a flow already between the two that a SYN is between. Such a SYN is to be dropped. It may
+// be one that was sent again after it had been answered. If it is another one, by its sequence number, the container
+// knows nothing of the flow any more: it has ended its half, and has taken the port anew. A kernel at the flow's end
+// would send an acknowledgement, which the container resets, and take the SYN when it comes again (RFC 9293, 3.10.7.4;
+// RFC 5961, 4). So the flow is reset here, once what the container had sent may have gone its way. The SYN comes from
+// the container's own port of the switch: nobody else resets the flow so.
+func (f *Forwarder) has(k flowKey, seq uint32) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.ends[k] > 0
+	for _, fl := range f.ends[k] {
+		if (fl.direction != "out" || fl.resumed || fl.seq != seq) && fl.outlived == nil {
+			fl.outlived = time.AfterFunc(tailTime, fl.abort)
+		}
+	}
+	return len(f.ends[k]) > 0
 }
 
 // trackFlow makes Close wait for a flow, which has both its ends from here on. Close does not wait for flows that are
@@ -89,8 +107,12 @@ func (f *Forwarder) removeFlow(fl *flow) {
 	f.mu.Lock()
 	delete(f.flows, fl)
 	k := fl.key()
-	if f.ends[k]--; f.ends[k] <= 0 {
+	f.ends[k] = slices.DeleteFunc(f.ends[k], func(o *flow) bool { return o == fl })
+	if len(f.ends[k]) == 0 {
 		delete(f.ends, k)
+	}
+	if fl.outlived != nil {
+		fl.outlived.Stop()
 	}
 	f.releaseUseLocked(fl.inside.Addr(), useTCP)
 	fl.descriptors.release()

@@ -89,7 +89,7 @@ type Forwarder struct {
 
 	mu       sync.Mutex // guards what follows
 	flows    map[*flow]struct{}
-	ends     map[flowKey]int // how many of flows are between two
+	ends     map[flowKey][]*flow // flows, by the two that they are between
 	use      map[netip.Addr]usage
 	closed   bool
 	detached bool // to another process
@@ -169,7 +169,7 @@ func New(cfg Config) (*Forwarder, error) {
 		ownsShared: ownsShared,
 		loop:       relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
 		flows:      map[*flow]struct{}{},
-		ends:       map[flowKey]int{},
+		ends:       map[flowKey][]*flow{},
 		use:        map[netip.Addr]usage{},
 	}
 	f.udp = mapping.New[netip.AddrPort, *association](f.table(useUDP, mapping.UDP))

@@ -30,6 +30,8 @@ type Gateway interface {
 type SYN interface {
 	// Ends are the container's address and port, and those it wants to reach.
 	Ends() (src, dst netip.AddrPort)
+	// Seq is its sequence number: one that is sent again has the same.
+	Seq() uint32
 	// CanBypass says that another than the gateway may answer: the SYN has no data, and no options but those that all
 	// kernels know.
 	CanBypass() bool

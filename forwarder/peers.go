@@ -52,6 +52,7 @@ const acceptPeerTimeout = 500 * time.Millisecond
 // Peer is a connection between a container and one of another host, as it is asked for.
 type Peer struct {
 	Inside, Outside netip.AddrPort // the container's end, and that of the other host's
+	Seq             uint32         // of the SYN of the container at Inside, for ConnectPeer
 	Sealed          bool           // Dial makes a Stream
 	// Allowed says why the connection may not be; nil: it may. It is asked once the connection is listed: who changes
 	// the rules later finds it there (EndPeers).
@@ -62,9 +63,9 @@ type Peer struct {
 }
 
 // ConnectPeer makes the connection that the container at p.Inside asks for. Nil is the end of the SYN: it is answered,
-// or one that was sent again. With ErrUnanswered it is to be dropped, and with another error to go on as a frame.
+// or there is a flow. With ErrUnanswered it is to be dropped, and with another error to go on as a frame.
 func (f *Forwarder) ConnectPeer(ctx context.Context, p Peer) error {
-	if f.has(flowKey{p.Inside, p.Outside}) {
+	if f.has(flowKey{p.Inside, p.Outside}, p.Seq) {
 		return nil
 	}
 	socket, fl, conn, err := f.dialPeer(ctx, p)
@@ -128,7 +129,7 @@ func (f *Forwarder) AcceptPeer(ctx context.Context, p Peer) error {
 // beginPeer lists a flow of which socket is the container's end, and makes the connection to the other host. Where it
 // fails the socket is closed.
 func (f *Forwarder) beginPeer(ctx context.Context, direction string, p Peer, socket int) (*flow, PeerConn, error) {
-	fl := &flow{f: f, direction: direction, path: PathSockets, inside: p.Inside, outside: p.Outside}
+	fl := &flow{f: f, direction: direction, path: PathSockets, inside: p.Inside, outside: p.Outside, seq: p.Seq}
 	if err := f.addFlow(fl, socket); err != nil {
 		return nil, PeerConn{}, errors.Join(err, unix.Close(socket))
 	}

@@ -226,3 +226,75 @@ func TestPeersAreDetached(t *testing.T) {
 		t.Errorf("%q came back, %v", b, err)
 	}
 }
+
+// TestAPortThatIsTakenAnew has a container end its half of a connection with another host, which the other end leaves
+// open, and connect from the same port again. Its SYN, sent again, ends nothing.
+func TestAPortThatIsTakenAnew(t *testing.T) {
+	w, other := newWorld(t, nil), newOtherHost(t)
+	w.direct.Store(int32(listen(t, func(c *net.TCPConn) { _ = c.Close() })))
+	p := Peer{Inside: peerHere, Outside: peerThere, Seq: 1, Allowed: allowAll, Dial: other.dial}
+	if err := w.ConnectPeer(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	first := <-other.conns
+	if b, err := io.ReadAll(first); err != nil || len(b) > 0 {
+		t.Fatalf("the other host sees %q, %v", b, err)
+	}
+	if err := w.ConnectPeer(t.Context(), p); err != nil || w.ends[flowKey{peerHere, peerThere}][0].outlived != nil {
+		t.Errorf("a SYN that is sent again ends the connection, %v", err)
+	}
+	p.Seq = 2
+	eventually(t, func() error {
+		if err := w.ConnectPeer(t.Context(), p); err != nil {
+			return err
+		}
+		if other.dials < 2 {
+			return errors.New("the SYN is dropped")
+		}
+		return nil
+	})
+	second := <-other.conns
+	if _, err := first.Write([]byte("late")); err == nil { // it may be taken before the reset comes
+		_ = first.SetReadDeadline(time.Now().Add(time.Minute))
+		eventually(t, func() error {
+			if _, err := first.Write([]byte("late")); err == nil {
+				return errors.New("the first connection is still there")
+			}
+			return nil
+		})
+	}
+	if b, err := io.ReadAll(second); err != nil || len(b) > 0 {
+		t.Errorf("the new connection: %q, %v", b, err)
+	}
+}
+
+// TestAPortThatIsTakenAnewForTheHost is the same for a connection that bypasses the gateway to the host.
+func TestAPortThatIsTakenAnewForTheHost(t *testing.T) {
+	w := newWorld(t, nil)
+	w.direct.Store(int32(listen(t, func(c *net.TCPConn) { _ = c.Close() })))
+	accepted := make(chan *net.TCPConn, 8)
+	dst := netip.AddrPortFrom(netip.MustParseAddr("172.30.0.1"), listen(t, func(c *net.TCPConn) { accepted <- c }))
+	answer := func(seq uint32) string {
+		s := newFakeSYN(dst.String())
+		s.seq, s.bypass = seq, true
+		w.HandleTCP(s)
+		return <-s.decided
+	}
+	if got := answer(1); got != "answered" {
+		t.Fatalf("the SYN was %s", got)
+	}
+	first := <-accepted
+	if b, err := io.ReadAll(first); err != nil || len(b) > 0 {
+		t.Fatalf("the host sees %q, %v", b, err)
+	}
+	if got := answer(1); got != "dropped" || len(w.Flows()) != 1 {
+		t.Errorf("a SYN that is sent again was %s; flows: %+v", got, w.Flows())
+	}
+	eventually(t, func() error {
+		if got := answer(2); got != "answered" {
+			return errors.New("the SYN was " + got)
+		}
+		return nil
+	})
+	<-accepted
+}

@@ -33,8 +33,8 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		f.answerNoTarget(r, err)
 		return
 	}
-	if f.has(flowKey{src, dst}) {
-		r.Drop() // netstack knows its own connections: this SYN was sent again after the bypass had answered it
+	if f.has(flowKey{src, dst}, r.Seq()) {
+		r.Drop() // netstack knows its own connections: this one bypasses it
 		return
 	}
 	if !f.acquireUse(src.Addr(), useDialling) {
@@ -52,7 +52,7 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		f.answerNoHost(r, err)
 		return
 	}
-	fl := &flow{f: f, direction: "out", inside: src, outside: dst, hostSide: sockio.LocalAddr(host)}
+	fl := &flow{f: f, direction: "out", inside: src, outside: dst, seq: r.Seq(), hostSide: sockio.LocalAddr(host)}
 	if err := f.addFlow(fl, host); err != nil {
 		_ = unix.Close(host) // which resets it (sockio.SetTCP)
 		if f.isDetached() || errors.Is(err, unix.ENFILE) {

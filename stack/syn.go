@@ -37,6 +37,7 @@ const (
 type syn struct {
 	quote []byte // the part that an ICMP error repeats (RFC 792: the IP header and 8 bytes)
 	plain bool   // TCPRequest.Plain
+	seq   uint32
 	by    *source
 }
 
@@ -153,6 +154,7 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 	s := syn{
 		quote: append(append(make([]byte, 0, len(nh)+quoted), nh...), th[:quoted]...),
 		plain: packet.PlainSYN(th[:th.DataOffset()]) && pkt.Data().Size() == 0,
+		seq:   th.SequenceNumber(),
 	}
 	if g.outOfHops(id, pkt, s.quote) || !g.syns.add(id, s) {
 		return true
@@ -194,6 +196,7 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
 		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
 		Plain: s.plain,
+		seq:   s.seq,
 		quote: s.quote,
 		g:     g,
 		r:     r,
@@ -211,6 +214,7 @@ type TCPRequest struct {
 	// Plain says that the SYN has no data, and no options but those that all kernels know: maximum segment size, window
 	// scale, selective acknowledgements and timestamps (RFC 9293, 3.2; RFC 7323; RFC 2018).
 	Plain bool
+	seq   uint32
 	quote []byte // the part of the SYN that an ICMP error repeats
 	g     *Gateway
 	r     *tcp.ForwarderRequest
@@ -218,6 +222,9 @@ type TCPRequest struct {
 
 // Ends are the container's address and port, and those that it wants to reach.
 func (t *TCPRequest) Ends() (src, dst netip.AddrPort) { return t.Src, t.Dst }
+
+// Seq is the SYN's sequence number.
+func (t *TCPRequest) Seq() uint32 { return t.seq }
 
 // CanBypass is Plain: an end that is not netstack's can answer as netstack would.
 func (t *TCPRequest) CanBypass() bool { return t.Plain }

@@ -34,6 +34,7 @@ func request(c fabric.Connection) engine.PeerRequest {
 		From:   c.From,
 		To:     c.To,
 		MAC:    c.MAC[:],
+		Seq:    c.Seq,
 		Sealed: c.Sealed,
 		Dial: func(ctx context.Context) (engine.PeerConn, error) {
 			conn, err := c.Dial(ctx)

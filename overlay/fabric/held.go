@@ -176,11 +176,15 @@ func (s *heldSYNs) decided(key synKey, byFrames bool) {
 func (l *Link) decide(to Sockets, key synKey, mac overlay.MAC, p *peer, f *vswitch.Frame) {
 	ctx, cancel := context.WithTimeout(l.held.ctx, heldFor)
 	defer cancel()
+	payload := f.Payload[0]
+	h, _ := parseInner(f.EtherType(), payload) // it was parsed before
+	seq := binary.BigEndian.Uint32(payload[h.l4+tcpSeq:])
 	err := isolate.Call(l.f.log, "connecting two containers", func() error {
 		return to.Connect(ctx, Connection{
 			From:   key.src,
 			To:     key.dst,
 			MAC:    mac,
+			Seq:    seq,
 			Sealed: l.cfg.Sealed,
 			Dial: func(ctx context.Context) (*hostconn.Conn, error) {
 				return l.dialHost(ctx, p, key.src, key.dst)
@@ -196,8 +200,5 @@ func (l *Link) decide(to Sockets, key synKey, mac overlay.MAC, p *peer, f *vswit
 	if !byFrames || l.held.ctx.Err() != nil {
 		return
 	}
-	payload := f.Payload[0]
-	if h, ok := parseInner(f.EtherType(), payload); ok {
-		l.sendTo(p, f, &h, payload)
-	}
+	l.sendTo(p, f, &h, payload)
 }

@@ -41,6 +41,7 @@ type Sockets interface {
 type Connection struct {
 	From, To netip.AddrPort // the container that asks, and the other one
 	MAC      overlay.MAC    // of From, where it is here
+	Seq      uint32         // of its SYN, as MAC
 	Sealed   bool
 	// Dial makes the connection to the other host, or tells it that this one has made its own. It is called once.
 	Dial func(context.Context) (*hostconn.Conn, error)
