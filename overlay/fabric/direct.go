@@ -18,9 +18,9 @@ const (
 func (p *peer) isDetoured() bool { return p.via.Load() != nil || p.carrier.Load() != nil }
 
 // directIsDue says whether the direct way to a peer that is reached by a detour is to be tried now: there may be one by
-// now. Both hosts try, after 6 s, then after twice as long each time, up to a minute, of which a fifth is left to chance.
-// The host with the higher id tries 6 s behind the other: not at the same time, when WireGuard would not begin a
-// handshake, and within the 30 s for which a NAT lets in answers to a question that had none (Linux:
+// now. Both hosts try, after 6 s, then after twice as long each time, up to a minute, of which a fifth is left to
+// chance. The host with the higher id tries 6 s behind the other: not at the same time, when WireGuard would not begin
+// a handshake, and within the 30 s for which a NAT lets in answers to a question that had none (Linux:
 // nf_conntrack_udp_timeout). Its caller holds probing.
 func (p *peer) directIsDue(now time.Time) bool {
 	s, second := &p.probes, p.f.cfg.Host > p.host
