@@ -11,7 +11,6 @@ import (
 
 	"github.com/usernet/usernet/internal/isolate"
 	"github.com/usernet/usernet/internal/packet"
-	"github.com/usernet/usernet/internal/rate"
 	"github.com/usernet/usernet/overlay"
 	"github.com/usernet/usernet/overlay/hostconn"
 	vswitch "github.com/usernet/usernet/switch"
@@ -43,16 +42,22 @@ type heldSYNs struct {
 
 	mu       sync.Mutex // guards what follows
 	to       Sockets    // nil: all goes by frames
-	held     map[synKey]struct{}
-	byFrames map[synKey]time.Time // until when
-	tidied   time.Time            // when byFrames was last rid of what is over
-	rate     rate.Bucket
+	held     map[synKey]*synSource
+	byFrames map[synKey]byFrames
+	tidied   time.Time // when byFrames was last rid of what is over
+	shares   shares
+}
+
+// byFrames is a SYN that goes by frames.
+type byFrames struct {
+	until time.Time
+	of    *synSource
 }
 
 func (s *heldSYNs) init() {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.held, s.byFrames = map[synKey]struct{}{}, map[synKey]time.Time{}
-	s.rate.PerSecond, s.rate.Burst = heldRate, heldBurst
+	s.held, s.byFrames = map[synKey]*synSource{}, map[synKey]byFrames{}
+	s.shares.init()
 }
 
 // close ends all that is being decided, and waits for it.
@@ -134,31 +139,44 @@ func (s *heldSYNs) take(key synKey, may bool, now time.Time) (to Sockets, again 
 	if _, is := s.held[key]; is {
 		return nil, true
 	}
-	if until, is := s.byFrames[key]; is && now.Before(until) || s.to == nil {
+	if f, is := s.byFrames[key]; is && now.Before(f.until) || s.to == nil {
 		return nil, false
 	}
-	if !may || len(s.held) >= maxHeld || !s.rate.Allow(now, 1) {
-		s.note(key, now)
+	o := s.shares.of(key.src.Addr(), now)
+	if !may || !hasRoom(o.held, ownHeld, len(s.held), maxHeld) || !s.shares.allow(o, now) {
+		s.note(key, o, now)
 		return nil, false
 	}
-	delete(s.byFrames, key)
-	s.held[key] = struct{}{}
+	s.forget(key)
+	s.held[key] = o
+	o.held++
 	s.ended.Add(1)
 	return s.to, false
 }
 
+// forget has a SYN no longer go by frames. The caller holds mu.
+func (s *heldSYNs) forget(key synKey) {
+	if f, is := s.byFrames[key]; is {
+		f.of.byFrames--
+		delete(s.byFrames, key)
+	}
+}
+
 // note remembers that a SYN goes by frames. Where there are too many such, it is not remembered. The caller holds mu.
-func (s *heldSYNs) note(key synKey, now time.Time) {
-	if len(s.byFrames) >= maxByFrames && now.Sub(s.tidied) > time.Second { // not for each SYN of a flood
+func (s *heldSYNs) note(key synKey, o *synSource, now time.Time) {
+	s.forget(key)
+	full := !hasRoom(o.byFrames, ownByFrames, len(s.byFrames), maxByFrames)
+	if full && now.Sub(s.tidied) > time.Second { // not for each SYN of a flood
 		s.tidied = now
-		for k, until := range s.byFrames {
-			if now.After(until) {
-				delete(s.byFrames, k)
+		for k, f := range s.byFrames {
+			if now.After(f.until) {
+				s.forget(k)
 			}
 		}
 	}
-	if len(s.byFrames) < maxByFrames {
-		s.byFrames[key] = now.Add(remembersByFrames)
+	if hasRoom(o.byFrames, ownByFrames, len(s.byFrames), maxByFrames) {
+		s.byFrames[key] = byFrames{now.Add(remembersByFrames), o}
+		o.byFrames++
 	}
 }
 
@@ -166,9 +184,11 @@ func (s *heldSYNs) note(key synKey, now time.Time) {
 func (s *heldSYNs) decided(key synKey, byFrames bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	o := s.held[key]
 	delete(s.held, key)
+	o.held--
 	if byFrames {
-		s.note(key, time.Now())
+		s.note(key, o, time.Now())
 	}
 }
 

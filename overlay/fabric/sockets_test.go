@@ -338,20 +338,91 @@ func TestHeldSYNsAreBounded(t *testing.T) {
 	key := func(i int) synKey {
 		return synKey{src: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 16), 2}), uint16(i))}
 	}
-	taken := 0
-	for i := range 1 << 17 {
-		if to, _ := s.take(key(i), true, now); to != nil {
-			taken++
+	flood := func(from, to int, now time.Time) (taken int) {
+		for i := from; i < to; i++ {
+			if to, _ := s.take(key(i), true, now); to != nil {
+				taken++
+			}
+		}
+		return taken
+	}
+	if n := flood(0, 1<<16, now); n != maxHeld/2 || len(s.byFrames) != maxByFrames/2 {
+		t.Errorf("of one container %d are held, and %d are remembered", n, len(s.byFrames))
+	}
+	if n := flood(1<<16, 1<<17, now); n < maxHeld/4 || len(s.byFrames) != maxByFrames/4*3 {
+		t.Errorf("of another one %d are held, and %d are remembered", n, len(s.byFrames))
+	}
+	for i := 2; i < 6; i++ { // those that do not flood
+		if n := flood(i<<16, i<<16+ownHeld, now); n != ownHeld {
+			t.Errorf("of container %d, beside the floods, %d are held", i, n)
 		}
 	}
-	if taken > maxHeld || taken < min(maxHeld, heldBurst) || len(s.byFrames) != maxByFrames {
-		t.Errorf("%d are held, and %d are remembered", taken, len(s.byFrames))
+	for k := range s.held {
+		s.decided(k, true)
+	}
+	for i := range 10 { // a second later, and so on, the first one floods again
+		now = now.Add(time.Second)
+		if n := flood(i<<10, 1<<16, now); n > heldRate {
+			t.Errorf("%d are held in a second", n)
+		}
+		if n := flood(7<<16+i*ownRate, 7<<16+(i+1)*ownRate, now); n != ownRate {
+			t.Errorf("beside the flood %d of another container are held", n)
+		}
+		for k := range s.held {
+			s.decided(k, true)
+		}
 	}
 	s.mu.Lock()
-	s.note(key(0), now.Add(2*remembersByFrames))
-	s.mu.Unlock()
-	if len(s.byFrames) != 1 {
-		t.Errorf("%d are remembered for too long", len(s.byFrames))
+	defer s.mu.Unlock()
+	o := s.shares.of(key(0).src.Addr(), now)
+	s.tidied = time.Time{}
+	for len(s.byFrames) < maxByFrames {
+		s.byFrames[key(8<<16+len(s.byFrames))] = byFrames{now, o}
+		o.byFrames++
+	}
+	s.note(key(0), o, now.Add(2*remembersByFrames))
+	if len(s.byFrames) != 1 || o.byFrames != 1 {
+		t.Errorf("%d are remembered for too long, %d of one container", len(s.byFrames), o.byFrames)
+	}
+}
+
+// TestStrangersAreBoundedByARate has connections begin from one address, from many of one subnet, and from many.
+func TestStrangersAreBoundedByARate(t *testing.T) {
+	at := netip.MustParseAddr
+	now := time.Now()
+	ss := newStrangers()
+	begin := func(n int, from func(i int) netip.Addr) (begun int) {
+		for i := range n {
+			if ss.mayBegin(from(i), now) {
+				begun++
+			}
+		}
+		return begun
+	}
+	one := func(a string) func(int) netip.Addr { return func(int) netip.Addr { return at(a) } }
+	many := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) }
+	subnet := func(i int) netip.Addr {
+		return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 8: byte(i >> 8), 15: byte(i)})
+	}
+	if n := begin(1000, one("192.0.2.7")); n != strangerBurstFromIP {
+		t.Errorf("%d begin at once from one address", n)
+	}
+	if n := begin(1000, subnet); n != strangerBurstFromIP {
+		t.Errorf("%d begin at once from one subnet", n)
+	}
+	if n := begin(1000, one("192.0.2.8")); n != strangerBurstFromIP {
+		t.Errorf("%d begin from an address beside them", n)
+	}
+	if n := begin(1<<16, many); n != strangerBurst-3*strangerBurstFromIP || len(ss.rates) != maxStrangerRates {
+		t.Errorf("%d begin from many addresses, of which %d are told apart", n, len(ss.rates))
+	}
+	now = now.Add(2 * time.Second)
+	if n := begin(1000, one("192.0.2.7")); n != 2*strangerRateFromIP {
+		t.Errorf("%d begin in two seconds from one address", n)
+	}
+	now = now.Add(time.Hour)
+	if n := begin(1, one("192.0.2.9")); n != 1 || len(ss.rates) != 1 {
+		t.Errorf("an hour later %d begin, and %d addresses are remembered", n, len(ss.rates))
 	}
 }
 

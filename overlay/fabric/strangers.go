@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/internal/isolate"
+	"github.com/usernet/usernet/internal/rate"
 	"github.com/usernet/usernet/overlay/hostconn"
 )
 
@@ -18,6 +19,13 @@ const (
 	maxStrangersFromIP = 8
 	maxOfHosts         = 1024
 	maxFromHost        = 256
+
+	// How many begin in a second, and at once: of all that are from no host's address, and from one address, or one
+	// subnet of IPv6. Each may cost a handshake of TLS, some 0.5 ms of a processor.
+	strangerRate, strangerBurst             = 200, 400
+	strangerRateFromIP, strangerBurstFromIP = 50, 100
+	maxStrangerRates                        = 4096 // addresses with a bucket of their own; others share one
+	subnetBits                              = 64   // of IPv6: a station may have all addresses of it (RFC 4291, 2.5.1)
 )
 
 // stranger is an accepted connection of which it is not known whose it is.
@@ -33,10 +41,51 @@ type strangers struct {
 	all    map[*stranger]struct{}
 	from   map[netip.Addr]int
 	ofHost int // how many of all count as hosts'
+
+	rates  map[netip.Addr]*rate.Bucket // by address, those of IPv6 by their subnet
+	rest   rate.Bucket                 // of those beyond maxStrangerRates
+	total  rate.Bucket
+	tidied time.Time // when rates was last rid of full buckets
 }
 
 func newStrangers() strangers {
-	return strangers{all: map[*stranger]struct{}{}, from: map[netip.Addr]int{}}
+	return strangers{
+		all:   map[*stranger]struct{}{},
+		from:  map[netip.Addr]int{},
+		rates: map[netip.Addr]*rate.Bucket{},
+		rest:  rate.Bucket{PerSecond: strangerRateFromIP, Burst: strangerBurstFromIP},
+		total: rate.Bucket{PerSecond: strangerRate, Burst: strangerBurst},
+	}
+}
+
+// mayBegin takes the time of one connection from an address that is no host's.
+func (ss *strangers) mayBegin(from netip.Addr, now time.Time) bool {
+	return ss.rateOf(from, now).Allow(now, 1) && ss.total.Allow(now, 1)
+}
+
+// rateOf is how often connections from an address may begin.
+func (ss *strangers) rateOf(from netip.Addr, now time.Time) *rate.Bucket {
+	if from.Is6() {
+		p, _ := from.WithZone("").Prefix(subnetBits) // an address of IPv6 has one
+		from = p.Addr()
+	}
+	if b := ss.rates[from]; b != nil {
+		return b
+	}
+	if len(ss.rates) >= maxStrangerRates && now.Sub(ss.tidied) > time.Second { // not for each of a flood
+		ss.tidied = now
+		for a, b := range ss.rates {
+			if b.Full(now) {
+				delete(ss.rates, a)
+			}
+		}
+	}
+	if len(ss.rates) >= maxStrangerRates {
+		return &ss.rest
+	}
+	b := &rate.Bucket{PerSecond: strangerRateFromIP, Burst: strangerBurstFromIP}
+	ss.rates[from] = b
+	return b
 }
 
 // add counts one; nil: there are too many.
@@ -47,7 +96,7 @@ func (ss *strangers) add(conn *net.TCPConn, ofHost bool) *stranger {
 	if ofHost {
 		there, most, mostFrom = ss.ofHost, maxOfHosts, maxFromHost
 	}
-	if there >= most || ss.from[s.from] >= mostFrom {
+	if there >= most || ss.from[s.from] >= mostFrom || !ofHost && !ss.mayBegin(s.from, s.began) {
 		return nil
 	}
 	ss.all[s] = struct{}{}
