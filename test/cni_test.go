@@ -16,6 +16,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+
+	plugincni "github.com/usernet/usernet/runtimes/cni"
 )
 
 // cni is a runtime's side of the Container Network Interface: its own library, which calls the plugin as runtimes do.
@@ -243,10 +245,26 @@ func TestCNIOutlivesTheDaemon(t *testing.T) {
 	f := startForeign(d)
 	rt := c.attachment(f, "one", "eth0", nil)
 	c.add(rt)
+	ends := startForeign(d)
+	lost := c.attachment(ends, "lost", "eth0", nil)
+	c.add(lost)
 	d.stop(syscall.SIGKILL)
-	wantCode(t, c.GetStatusNetworkList(t.Context(), c.list), types.ErrPluginNotAvailable, "usernet serve")
-	wantCode(t, c.DelNetworkList(t.Context(), c.list, rt), types.ErrTryAgainLater, "usernet serve")
+	wantCode(t, c.GetStatusNetworkList(t.Context(), c.list), types.ErrLimitedConnectivity, "usernet serve")
+	_, err := c.AddNetworkList(t.Context(), c.list, c.attachment(f, "two", "eth1", nil))
+	wantCode(t, err, types.ErrTryAgainLater, "usernet serve")
+	if err := syscall.Kill(ends.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DelNetworkList(t.Context(), c.list, lost); err != nil {
+		t.Errorf("DEL without a daemon: %v", err)
+	}
 	d.start()
+	eventually(t, func() error {
+		if have := d.ok("ps", "-a", "--format", "{{.Names}}"); have != "one" {
+			return fmt.Errorf("the next daemon has %q", have)
+		}
+		return nil
+	})
 	eventually(t, func() error { return c.CheckNetworkList(t.Context(), c.list, rt) })
 	if r := f.run("ping", "-c1", "-W5", "10.66.0.1"); r.code != 0 {
 		t.Errorf("after the restart: %v", r)
@@ -295,7 +313,9 @@ func TestCNIRefuses(t *testing.T) {
 			words: "nothing can be attached"},
 		"no namespace": {netns: "/proc/self/status", code: types.ErrInvalidNetworkConfig,
 			words: "network namespace"},
-		"no file":        {netns: "/nonexistent", code: types.ErrInvalidNetNS, words: "/nonexistent"},
+		"no file": {netns: "/nonexistent", code: types.ErrInvalidNetNS, words: "/nonexistent"},
+		"the gateway's address": {args: map[string]any{"ips": []string{"10.66.0.1"}}, code: plugincni.CodeTaken,
+			words: "network net1, address 10.66.0.1: Address already in use"},
 		"an egress rule": {keys: `, "allowEgress": ["::::"]`, code: types.ErrInvalidNetworkConfig, words: "::::"},
 	} {
 		t.Run(name, func(t *testing.T) {

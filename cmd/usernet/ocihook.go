@@ -20,7 +20,9 @@ func ociHookCommand() *cobra.Command {
 			if c.Flags().Changed("host") {
 				given = host
 			}
-			return oci.Hook{Stage: args[0], Socket: given, State: os.Stdin, Getenv: os.Getenv}.Run(c.Context())
+			return oci.Hook{
+				Stage: args[0], Socket: given, State: os.Stdin, Getenv: os.Getenv, Stderr: os.Stderr,
+			}.Run(c.Context())
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -19,8 +20,11 @@ import (
 	"github.com/usernet/usernet/runtimes/client"
 )
 
-// callLimit bounds one call of the plugin. Runtimes wait for it while they hold locks of their own.
-const callLimit = 30 * time.Second
+// Limits of one call of the plugin. Runtimes wait for it while they hold locks of their own.
+const (
+	callLimit   = 30 * time.Second
+	statusLimit = 5 * time.Second // of STATUS, which engines ask again and again; a daemon answers in milliseconds
+)
 
 // daemon is what the plugin needs of usernet's; *api.Client has it.
 type daemon interface {
@@ -35,13 +39,14 @@ type daemon interface {
 // plugin serves one call.
 type plugin struct {
 	getenv func(string) string
+	stderr io.Writer // for warnings
 	open   func(socket string, getenv func(string) string) (daemon, error)
 }
 
 // Main serves the call that the environment and standard input describe (the protocol of the specification's section
 // 2), and returns the exit status.
 func Main(about string) int {
-	p := plugin{os.Getenv, func(socket string, getenv func(string) string) (daemon, error) {
+	p := plugin{os.Getenv, os.Stderr, func(socket string, getenv func(string) string) (daemon, error) {
 		return client.New(socket, getenv)
 	}}
 	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
@@ -76,20 +81,6 @@ func (p plugin) begin(args *skel.CmdArgs) (*config, daemon, context.Context, con
 	return c, d, ctx, cancel, nil
 }
 
-// coded gives an error of the daemon's CNI's code: whether trying again helps.
-func coded(err error) error {
-	var e *types.Error
-	switch {
-	case err == nil || errors.As(err, &e):
-		return err
-	case errors.Is(err, api.ErrNoDaemon), errors.Is(err, api.ErrDaemonEnded), errdefs.IsUnavailable(err):
-		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
-	case errdefs.IsInvalidArgument(err):
-		return types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
-	}
-	return types.NewError(types.ErrInternal, err.Error(), "")
-}
-
 // add attaches the namespace, and prints where it is attached. It undoes what it did where it cannot.
 func (p plugin) add(args *skel.CmdArgs) error {
 	c, d, ctx, cancel, err := p.begin(args)
@@ -122,7 +113,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 		made, err = d.Attach(ctx, api.AttachRequest{Key: k, Spec: spec}, netns)
 	}
 	if err != nil {
-		return coded(err)
+		return coded(asked(spec, err))
 	}
 	if binder == bindRootlessKit && len(ports) > 0 {
 		err = p.leadOn(ctx, d, attached(made.Container, k), args, ports)
@@ -192,9 +183,8 @@ func (p plugin) container(c *config, args *skel.CmdArgs) (spec network.Container
 // ensureNetwork makes the network where it is not there and may be made, and refuses one that is not as described.
 func (c *config) ensureNetwork(ctx context.Context, d daemon) error {
 	n, err := client.EnsureNetwork(ctx, d, c.Network, func(missing error) (network.NetworkSpec, error) {
-		if c.Create != nil && !*c.Create {
-			return network.NetworkSpec{}, invalid(types.ErrInvalidNetworkConfig,
-				"%v: make it with `usernet network create %s`", missing, c.Network)
+		if err := c.mayCreate(missing); err != nil {
+			return network.NetworkSpec{}, err
 		}
 		return c.networkSpec()
 	})
@@ -204,7 +194,17 @@ func (c *config) ensureNetwork(ctx context.Context, d daemon) error {
 	return c.fits(n)
 }
 
-// del ends an attachment. That there is none is no error, and neither is a namespace that is gone.
+// mayCreate says why the network, which is missing, is not to be made.
+func (c *config) mayCreate(missing error) error {
+	if c.Create == nil || *c.Create {
+		return nil
+	}
+	return invalid(types.ErrInvalidNetworkConfig,
+		"%v: make it with `usernet network create %s`", missing, c.Network)
+}
+
+// del ends an attachment. That there is none is no error, and neither is a namespace or a daemon that is gone (the
+// specification's section 2: DEL completes without error even if some state is missing).
 func (p plugin) del(args *skel.CmdArgs) error {
 	c, d, ctx, cancel, err := p.begin(args)
 	if err != nil {
@@ -214,10 +214,10 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	return coded(p.detach(ctx, d, key(c.Name, args.ContainerID, args.IfName), args.ContainerID))
 }
 
-// detach ends an attachment, and what leads ports to the container. Where the daemon does not answer the ports stay: a
-// runtime that cannot delete goes on with the container, as nerdctl does.
+// detach ends an attachment, and what leads ports to the container. A daemon that has ended is a warning. Where it is
+// there and fails, the ports stay: a runtime that cannot delete goes on with the container, as nerdctl does.
 func (p plugin) detach(ctx context.Context, d daemon, key, container string) error {
-	if err := d.Detach(ctx, key); err != nil {
+	if err := client.Detach(ctx, d, key, p.stderr); err != nil {
 		return err
 	}
 	return p.endRelay(container)
@@ -252,17 +252,4 @@ func (p plugin) gc(args *skel.CmdArgs) error {
 		}
 	}
 	return coded(errors.Join(failed...))
-}
-
-// status says whether ADD can work.
-func (p plugin) status(args *skel.CmdArgs) error {
-	_, d, ctx, cancel, err := p.begin(args)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	if err := d.Ping(ctx); err != nil {
-		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
-	}
-	return nil
 }

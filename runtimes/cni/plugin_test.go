@@ -2,10 +2,12 @@ package cni
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/usernet/usernet/api"
@@ -26,7 +28,10 @@ func TestPortsStayWithTheirContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p := plugin{getenv: func(name string) string { return map[string]string{"XDG_RUNTIME_DIR": dir}[name] }}
+	p := plugin{
+		getenv: func(name string) string { return map[string]string{"XDG_RUNTIME_DIR": dir}[name] },
+		stderr: io.Discard,
+	}
 	socket, err := relaySocket(p.getenv, "c1")
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +62,8 @@ func TestPortsStayWithTheirContainer(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	if err := p.detach(t.Context(), detacher{err: api.ErrNoDaemon}, "k", "c1"); err == nil {
-		t.Error("without a daemon the end of the attachment is claimed")
+	if err := p.detach(t.Context(), detacher{err: api.ErrDaemonSilent}, "k", "c1"); err == nil {
+		t.Error("a daemon does not answer, and the end of the attachment is claimed")
 	}
 	if len(asked) != 0 {
 		t.Errorf("the relay was asked to end, with the container still attached")
@@ -68,5 +73,12 @@ func TestPortsStayWithTheirContainer(t *testing.T) {
 	}
 	if word := <-asked; word != endWord || len(asked) != 0 {
 		t.Errorf("the relay was told %q", word)
+	}
+	gone := fmt.Errorf("%w (%w)", api.ErrNoDaemon, syscall.ECONNREFUSED)
+	if err := p.detach(t.Context(), detacher{err: gone}, "k", "c1"); err != nil {
+		t.Errorf("a daemon that has ended: %v", err)
+	}
+	if word := <-asked; word != endWord {
+		t.Errorf("without a daemon the relay was told %q", word)
 	}
 }

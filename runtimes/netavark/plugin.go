@@ -35,12 +35,13 @@ type plugin struct {
 	version string
 	stdin   io.Reader
 	stdout  io.Writer
+	stderr  io.Writer // for warnings
 	open    func() (daemon, error)
 }
 
 // Main serves a call: args are info, create, setup NETNS or teardown NETNS. It returns the exit status.
 func Main(version string, args []string) int {
-	p := plugin{version, os.Stdin, os.Stdout, func() (daemon, error) { return client.New("", os.Getenv) }}
+	p := plugin{version, os.Stdin, os.Stdout, os.Stderr, func() (daemon, error) { return client.New("", os.Getenv) }}
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	if err := p.run(ctx, args); err != nil {
@@ -176,11 +177,12 @@ func answer(made api.AttachReply, n dockernet.Inspect, key string) status {
 	return s
 }
 
-// teardown ends an attachment. It is asked for also where the namespace is gone, and where setup has failed.
+// teardown ends an attachment. It is asked for also where the namespace is gone, and where setup has failed. Podman
+// removes no container whose teardown fails, so that a daemon that has ended is a warning.
 func (p plugin) teardown(ctx context.Context, d daemon, text []byte) error {
 	_, key, err := parse(text)
 	if err != nil {
 		return err
 	}
-	return d.Detach(ctx, key)
+	return client.Detach(ctx, d, key, p.stderr)
 }

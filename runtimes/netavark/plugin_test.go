@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -21,6 +22,8 @@ type recorder struct {
 	spec     *network.NetworkSpec
 	attached []api.AttachRequest
 	detached []string
+	gone     error // what Detach returns
+	said     strings.Builder
 }
 
 func (r *recorder) Network(_ context.Context, ref string) (n dockernet.Inspect, err error) {
@@ -54,15 +57,15 @@ func (r *recorder) Attach(_ context.Context, q api.AttachRequest, _ *os.File) (a
 
 func (r *recorder) Detach(_ context.Context, key string) error {
 	r.detached = append(r.detached, key)
-	return nil
+	return r.gone
 }
 
 // call runs the plugin.
 func (r *recorder) call(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	var out strings.Builder
-	err := plugin{"1.2.3", strings.NewReader(stdin), &out, func() (daemon, error) { return r, nil }}.run(t.Context(),
-		args)
+	open := func() (daemon, error) { return r, nil }
+	err := plugin{"1.2.3", strings.NewReader(stdin), &out, &r.said, open}.run(t.Context(), args)
 	return strings.TrimSpace(out.String()), err
 }
 
@@ -149,6 +152,11 @@ func TestAContainerComesAndGoes(t *testing.T) {
 	if out, err := r.call(t, request, "teardown", "/gone"); err != nil || out != "" || fmt.Sprint(r.detached) !=
 		"[netavark/4937/c1]" {
 		t.Errorf("teardown: %q, %v, %v", out, err, r.detached)
+	}
+	r.gone = fmt.Errorf("%w (%w)", api.ErrNoDaemon, syscall.ECONNREFUSED)
+	if out, err := r.call(t, request, "teardown", "/gone"); err != nil || out != "" || !strings.Contains(r.said.String(),
+		"warning: no usernet daemon answers") {
+		t.Errorf("teardown without a daemon: %q, %v, said %q", out, err, r.said.String())
 	}
 }
 

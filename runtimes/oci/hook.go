@@ -29,6 +29,7 @@ type Hook struct {
 	Socket string // of the daemon; "": the environment says it, where that can be believed
 	State  io.Reader
 	Getenv func(string) string
+	Stderr io.Writer // for warnings
 
 	open func(socket string, getenv func(string) string) (daemon, error) // nil: client.New
 }
@@ -61,7 +62,7 @@ func (h Hook) Run(ctx context.Context) error {
 		q := api.AttachRequest{Key: key, ParentHolds: true}
 		return attach(ctx, d, q, "/proc/self/ns/net", state)
 	case "poststop":
-		return d.Detach(ctx, key)
+		return client.Detach(ctx, d, key, h.Stderr)
 	}
 	return fmt.Errorf("stage %q: a hook can be called in %v", h.Stage, Stages)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/usernet/usernet/api"
@@ -18,6 +19,8 @@ type recorder struct {
 	attached []api.AttachRequest
 	detached []string
 	fails    error
+	gone     error // what Detach returns
+	said     strings.Builder
 }
 
 func (r *recorder) Attach(_ context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error) {
@@ -31,7 +34,7 @@ func (r *recorder) Attach(_ context.Context, q api.AttachRequest, netns *os.File
 
 func (r *recorder) Detach(_ context.Context, key string) error {
 	r.detached = append(r.detached, key)
-	return nil
+	return r.gone
 }
 
 // bundle has a configuration with mounts, and returns its directory.
@@ -47,8 +50,8 @@ func bundle(t *testing.T, mounts string) string {
 
 func (r *recorder) hook(stage, state string) Hook {
 	return Hook{Stage: stage, State: strings.NewReader(state), Getenv: func(string) string { return "" },
-		Socket: "/sock",
-		open:   func(string, func(string) string) (daemon, error) { return r, nil }}
+		Socket: "/sock", Stderr: &r.said,
+		open: func(string, func(string) string) (daemon, error) { return r, nil }}
 }
 
 // onNetworkOne is the state of a container in this process's namespaces, with its bundle, that is to be on a network.
@@ -89,6 +92,11 @@ func TestAnnotationsBecomeARequest(t *testing.T) {
 	err := r.hook("poststop", `{"id": "c1", "annotations": {"usernet.network": "one"}}`).Run(t.Context())
 	if err != nil || fmt.Sprint(r.detached) != "[oci/c1]" {
 		t.Errorf("poststop: %v, %v", err, r.detached)
+	}
+	r.gone = fmt.Errorf("%w (%w)", api.ErrNoDaemon, syscall.ECONNREFUSED)
+	err = r.hook("poststop", `{"id": "c1", "annotations": {"usernet.network": "one"}}`).Run(t.Context())
+	if err != nil || !strings.Contains(r.said.String(), "warning: no usernet daemon answers") {
+		t.Errorf("poststop without a daemon: %v, said %q", err, r.said.String())
 	}
 }
 

@@ -2,6 +2,7 @@ package engines
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,6 +72,32 @@ func (k talkers) survive(end func(syscall.Signal), from, to, url string) (log st
 		eventually(k.t, func() error { return says(url, "container\n") })
 	}
 	return log
+}
+
+// removesWithoutDaemon has a container removed after a kill of the daemon, which the runtime does as with one, and a next
+// daemon that has nothing of it. It returns what ends that.
+func (u *user) removesWithoutDaemon(
+	end func(syscall.Signal), start, remove func(name string),
+) (nextEnd func(syscall.Signal)) {
+	u.t.Helper()
+	start("lost")
+	u.has("lost", true)
+	end(syscall.SIGKILL)
+	remove("lost")
+	_, nextEnd = u.daemon()
+	u.has("lost", false)
+	return nextEnd
+}
+
+// has waits until the daemon has a container, or has it no longer.
+func (u *user) has(name string, want bool) {
+	u.t.Helper()
+	eventually(u.t, func() error {
+		if out := strings.Fields(u.ok(usernet, "ps", "-a", "--format", "{{.Names}}")); slices.Contains(out, name) != want {
+			return fmt.Errorf("usernet has %q; with %s: %v", out, name, want)
+		}
+		return nil
+	})
 }
 
 // podmanExec is the command line that runs a command in a container of Podman's.

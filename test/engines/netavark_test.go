@@ -40,6 +40,9 @@ func TestPodman5OverNetavarkPlugin(t *testing.T) {
 		t.Errorf("usernet sees %q", out)
 	}
 	p.ok("podman", "run", "-d", "--name", "app", "--network", "un1", "bb:1", "sleep", "1000")
+	end = p.removesWithoutDaemon(end, func(name string) {
+		p.ok("podman", "run", "-d", "--name", name, "--network", "un1", "--network", "un2", "bb:1", "sleep", "1000")
+	}, func(name string) { p.ok("podman", "rm", "--force", "--time", "0", name) })
 	talkers{t: t, u: p.user, exec: podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18495/")
 	p.ok("podman", "rm", "--force", "--time", "0", "web", "app")
 	if out := p.ok(usernet, "ps", "-aq"); out != "" {

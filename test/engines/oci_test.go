@@ -46,6 +46,9 @@ func TestOCIHooksUnderPodman(t *testing.T) {
 				t.Errorf("inside: %q", out)
 			}
 			run("-d", "--name", "app", "bb:1", "sleep", "1000")
+			end = p.removesWithoutDaemon(end, func(name string) {
+				run("-d", "--name", name, "--annotation", "usernet.name="+name, "bb:1", "sleep", "1000")
+			}, func(name string) { p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", name) })
 			log := talkers{t: t, u: p.user, exec: podmanExec}.survive(end, "app", "web", "http://127.0.0.1:18491/")
 			p.ok("podman", "--hooks-dir", hooks, "rm", "--force", "--time", "0", "web", "app")
 			eventually(t, func() error {
