@@ -103,7 +103,7 @@ func TestSlirp4netnsRefusals(t *testing.T) {
 		name, words string
 		args        []string
 	}{
-		{"an option that does not exist", "unknown flag: --nosuch", []string{"--nosuch", pid, "tap0"}},
+		{"an option that does not exist", "unrecognized option '--nosuch'", []string{"--nosuch", pid, "tap0"}},
 		{"a process that is gone", "/proc/999999999/ns/net: no such file or directory",
 			[]string{"-c", "999999999", "tap1"}},
 		{"a path that is gone", "existing path expected when --netns-type=path: stat /nowhere", []string{"-c", "--netns-type=path", "/nowhere", "tap1"}},

@@ -1,7 +1,6 @@
 package pasta
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -191,18 +190,6 @@ func (refused) String() string { return "" }
 func (refused) Type() string   { return "" }
 func (r refused) Set(string) error {
 	return fmt.Errorf("--%s %s: usernet takes pasta's place, not passt's", string(r), passtOnly[string(r)])
-}
-
-// asGetopt says what is unknown in getopt_long(3)'s words: Podman looks for "unrecognized option '--NAME".
-func asGetopt(err error) error {
-	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) {
-		if unknown.GetSpecifiedShortnames() == "" {
-			return fmt.Errorf("unrecognized option '--%s'", unknown.GetSpecifiedName())
-		}
-		return fmt.Errorf("invalid option -- '%s'", unknown.GetSpecifiedName())
-	}
-	return err
 }
 
 // Usage is the text of --help.

@@ -180,14 +180,14 @@ func TestTheLogFileStaysBelowItsSize(t *testing.T) {
 }
 
 func TestUsersToRunAs(t *testing.T) {
-	for spec, want := range map[string]string{"0": "0 0", "root": "0 0", "0:7": "0 7", "root:root": "0 0",
-		"4242": "4242 4242", "4242:1": "4242 1"} {
+	for spec, want := range map[string]string{"0": "0 0", "0:7": "0 7", "0:root": "0 0",
+		"4242": "4242 4242", "4242:1": "4242 1", "0x10:010": "16 8", "1": "1 1"} {
 		c, err := credential(spec)
 		if err != nil || fmt.Sprint(c.Uid, " ", c.Gid) != want {
 			t.Errorf("%s: %+v, %v, want %s", spec, c, err, want)
 		}
 	}
-	for _, bad := range []string{"", "nobody-at-all", "root:nobody-at-all", ":", "4294967296"} {
+	for _, bad := range []string{"", "root", "root:root", "root:7", "nobody-at-all", "0:nobody-at-all", ":", "4294967296"} {
 		if c, err := credential(bad); err == nil {
 			t.Errorf("%q is %+v", bad, c)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/runtimes/getopt"
 )
 
 // defaultMTU is pasta's: the largest payload of 802.3, rounded down to words of IPv4.
@@ -96,11 +97,15 @@ const (
 func Parse(args []string) (*Options, error) {
 	o, v := &Options{}, &values{}
 	f := flags(o, v)
+	args, err := getopt.Expand(f, args, false)
+	if err != nil {
+		return nil, err
+	}
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			return &Options{Help: true}, nil
 		}
-		return nil, asGetopt(err)
+		return nil, getopt.Error(err)
 	}
 	if o.Help || o.Version {
 		return o, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/usernet/usernet/runtimes/getopt"
 	"github.com/usernet/usernet/runtimes/joined"
 )
 
@@ -117,12 +118,16 @@ func flags(o *Options, r *raw) *pflag.FlagSet {
 func Parse(args []string) (*Options, error) {
 	o, r := &Options{ExitFD: -1, ReadyFD: -1}, &raw{}
 	f := flags(o, r)
+	args, err := getopt.Expand(f, args, true)
+	if err != nil {
+		return nil, UsageError{err}
+	}
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			o.Help = true
 			return o, nil
 		}
-		return nil, UsageError{err}
+		return nil, UsageError{getopt.Error(err)}
 	}
 	if o.Help || o.Version {
 		return o, nil

@@ -72,7 +72,7 @@ func TestBadCommandLinesAreRefusedInSlirp4netnsWords(t *testing.T) {
 		{"", "give a process id", true},
 		{"1", "name of the interface", true},
 		{"x tap0", "PID must be a positive integer", true},
-		{"-1 tap0", "unknown shorthand flag", true},
+		{"-1 tap0", "invalid option -- '1'", true},
 		{"--netns-type=path /nowhere tap0", "existing path expected when --netns-type=path", true},
 		{"--userns-path=/nowhere 1 tap0", "userns path doesn't exist: /nowhere", true},
 		{"-e x 1 tap0", "exit-fd must be a non-negative integer", true},
@@ -95,7 +95,7 @@ func TestBadCommandLinesAreRefusedInSlirp4netnsWords(t *testing.T) {
 		{"--target-type=bess --netns-type=pid /tmp/x", "--netns-type conflicts with --target-type=bess", true},
 		{"--target-type=bess /tmp/x y", "too many arguments", true},
 		{"--target-type=tape 1 tap0", "--target-type must be either", true},
-		{"--frobnicate 1 tap0", "unknown flag: --frobnicate", true},
+		{"--frobnicate 1 tap0", "unrecognized option '--frobnicate'", true},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			o, err := Parse(strings.Fields(c.args))
