@@ -23,6 +23,9 @@ type integration struct {
 	files map[string]string // by path: the text of each
 	after string            // for people
 
+	keys   string // beginning of the keys of the attachments that its plugin makes; "": it makes none
+	undone string // for people: what --undo does to containers that run
+
 	used map[string]bool // links that other integrations have as well which are in place
 	tidy []string        // directories below which empty ones go with what was in them
 }
@@ -67,6 +70,8 @@ func (p integrationPaths) podman() integration {
 				"helper_binaries_dir = [\"" + strings.Join(helpers, "\", \"") + "\"]\n",
 		},
 		after: "Containers that are started from now on use it, whatever their --network.",
+		undone: "Containers that run keep their connections by the processes of usernet that they have, until they are " +
+			"stopped; those that are started from now on have Podman's own.",
 	}
 }
 
@@ -82,6 +87,9 @@ func (p integrationPaths) cni() integration {
 		links: map[string]string{filepath.Join(dir, "usernet-cni"): p.binary},
 		files: map[string]string{filepath.Join(p.config, "cni/net.d/usernet.conflist"): cniNetwork},
 		after: "Add " + dir + " to CNI_PATH, or to cni_plugin_dirs of containers.conf; `usernet serve` has to run.",
+		keys:  "cni/",
+		undone: "keep their networks, but their runtime, which calls the plugin to remove them, does not find it any more: " +
+			"remove them first, or set the integration up again for that",
 	}
 }
 
@@ -101,6 +109,9 @@ func (p integrationPaths) netavark() integration {
 				"exec " + quoted + " netavark \"$@\"\n",
 		},
 		after: "podman network create -d usernet mynet; `usernet serve` has to run.",
+		keys:  "netavark/",
+		undone: "keep their networks, but Podman, which calls the driver to remove or restart them, does not find it any " +
+			"more: remove them and Podman's networks of the driver first, or set the integration up again for that",
 	}
 }
 
@@ -130,6 +141,8 @@ func (p integrationPaths) oci() integration {
 		},
 		after: "podman --hooks-dir " + dir + " run --network none --annotation usernet.network=NAME ... " +
 			"(or hooks_dir in containers.conf); `usernet serve` has to run.",
+		keys:   "oci/",
+		undone: "keep their networks until their first processes end",
 	}
 }
 
@@ -211,6 +224,7 @@ func integrateCommand() *cobra.Command {
 			case write:
 				return i.write(c.OutOrStdout())
 			case undo:
+				i.warnOfUse(c.Context(), c.ErrOrStderr(), client)
 				return i.undo(c.OutOrStdout())
 			}
 			i.show(c.OutOrStdout())

@@ -31,6 +31,9 @@ func dockerIntegration(config, lib, bin, binary, sockets string) integration {
 				// The daemon that it starts where there is none goes on without it.
 				"KillMode=process\n",
 		},
+		keys: "docker/",
+		undone: "keep their networks until Docker starts again, which does not find their driver then: remove Docker's " +
+			"networks of the drivers usernet and usernet-overlay first",
 		after: "It counts from the next start: systemctl --user daemon-reload && systemctl --user restart docker; " +
 			"then: docker network create -d usernet --ipam-driver usernet mynet",
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	dockernet "github.com/moby/moby/api/types/network"
@@ -20,6 +21,7 @@ import (
 const (
 	callLimit  = 30 * time.Second // Podman waits, with a lock held
 	maxRequest = 4 << 20          // bytes on standard input
+	keyPrefix  = "netavark/"      // begins the keys of all attachments of netavark's
 )
 
 // daemon is what the plugin needs of usernet's; *api.Client has it.
@@ -118,7 +120,7 @@ func parse(text []byte) (q request, key string, err error) {
 	if q.ContainerID == "" || q.Network.ID == "" {
 		return q, "", errors.New("the container on standard input: container_id and network.id are needed")
 	}
-	return q, "netavark/" + q.Network.ID + "/" + q.ContainerID, nil
+	return q, keyPrefix + q.Network.ID + "/" + q.ContainerID, nil
 }
 
 // setup attaches a container's namespace.
@@ -153,14 +155,20 @@ func (p plugin) setup(ctx context.Context, d daemon, text []byte, path string) e
 	return json.NewEncoder(p.stdout).Encode(answer(made, n, key))
 }
 
-// answer says what the container has on the network.
+// answer says what the container has on the network. Podman writes the name servers of all its networks to resolv.conf,
+// and the same one twice is asked twice: the network that the container was attached to first tells it.
 func answer(made api.AttachReply, n dockernet.Inspect, key string) status {
 	s := status{
-		DNSSearchDomains: []string{}, DNSServerIPs: []string{client.NameServer}, Interfaces: map[string]netInterface{},
+		DNSSearchDomains: []string{}, DNSServerIPs: []string{}, Interfaces: map[string]netInterface{},
 	}
+	first := true
 	for _, e := range made.Endpoints {
 		if e.Key != key {
+			first = first && !strings.HasPrefix(e.Key, keyPrefix)
 			continue
+		}
+		if first {
+			s.DNSServerIPs = []string{client.NameServer}
 		}
 		i := netInterface{MAC: e.MAC.String(), Subnets: []netAddress{}}
 		for _, a := range []netAddress{{e.Gateway4, e.IPv4}, {e.Gateway6, e.IPv6}} {

@@ -29,6 +29,10 @@ func TestPodman5OverNetavarkPlugin(t *testing.T) {
 		"wget -qO- http://web/; wget -qO- http://shop/; wget -qO- http://10.88.7.9/; wget -qO- http://192.0.2.1:8000/")
 	p.expect([]string{"eth0", "eth1", "10.88.7.", "fd00:88::"}, nil, "--network", "un1", "--network", "un2", "bb:1",
 		"ip", "-o", "addr")
+	if out := p.ok("podman", "run", "--rm", "--network", "un1", "--network", "un2", "bb:1", "grep", "nameserver",
+		"/etc/resolv.conf"); out != "nameserver 127.0.0.11" {
+		t.Errorf("name servers on two networks: %q", out)
+	}
 	if r := p.try("podman", "run", "--rm", "--network", "un2", "bb:1", "wget", "-T", "5", "-qO-",
 		"http://192.0.2.1:8000/"); r.code == 0 {
 		t.Errorf("an internal network leads outside: %v", r)
