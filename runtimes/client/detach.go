@@ -18,8 +18,8 @@ type Detacher interface {
 
 // Detach ends the attachment that was made with key, for a runtime that removes a container. A daemon that has ended is
 // a warning on warnings, and no error: a runtime would keep the container for it. Its interface has gone with the
-// daemon, and the next daemon drops the attachment when it finds no namespace for it. An attachment whose namespace goes
-// on, as after `podman network disconnect`, is taken up again by that daemon.
+// daemon, and the next daemon drops the attachment when it finds no namespace for it. An attachment whose namespace
+// goes on, as after `podman network disconnect`, is taken up again by that daemon.
 //
 // A daemon that is there and does not answer, or refuses, is an error.
 func Detach(ctx context.Context, d Detacher, key string, warnings io.Writer) error {

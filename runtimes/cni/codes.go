@@ -17,8 +17,8 @@ import (
 // Codes of the plugin's own, which the specification leaves to plugins from 100 on (section 5, "Error"). They do not
 // change: callers decide by them.
 const (
-	// CodeTaken: an address, a MAC address, a name, an interface or a published port that was asked for is another's, or
-	// is not to be had on that network. Asking for another one, or for none, helps.
+	// CodeTaken: an address, a MAC address, a name, an interface or a published port that was asked for is another's,
+	// or is not to be had on that network. Asking for another one, or for none, helps.
 	CodeTaken uint = 100
 	// CodePort: the host refuses a published port, as one below net.ipv4.ip_unprivileged_port_start.
 	CodePort uint = 101

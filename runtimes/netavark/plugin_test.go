@@ -154,8 +154,8 @@ func TestAContainerComesAndGoes(t *testing.T) {
 		t.Errorf("teardown: %q, %v, %v", out, err, r.detached)
 	}
 	r.gone = fmt.Errorf("%w (%w)", api.ErrNoDaemon, syscall.ECONNREFUSED)
-	if out, err := r.call(t, request, "teardown", "/gone"); err != nil || out != "" || !strings.Contains(r.said.String(),
-		"warning: no usernet daemon answers") {
+	if out, err := r.call(t, request, "teardown", "/gone"); err != nil || out != "" ||
+		!strings.Contains(r.said.String(), "warning: no usernet daemon answers") {
 		t.Errorf("teardown without a daemon: %q, %v, said %q", out, err, r.said.String())
 	}
 }

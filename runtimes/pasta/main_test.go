@@ -187,7 +187,9 @@ func TestUsersToRunAs(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %s", spec, c, err, want)
 		}
 	}
-	for _, bad := range []string{"", "root", "root:root", "root:7", "nobody-at-all", "0:nobody-at-all", ":", "4294967296"} {
+	for _, bad := range []string{
+		"", "root", "root:root", "root:7", "nobody-at-all", "0:nobody-at-all", ":", "4294967296",
+	} {
 		if c, err := credential(bad); err == nil {
 			t.Errorf("%q is %+v", bad, c)
 		}

@@ -11,8 +11,8 @@ import (
 )
 
 // credential reads UID, UID:GID, LOGIN or LOGIN:GROUP, as conf_runas() of pasta's conf.c does: a number may be decimal,
-// octal (0...) or hexadecimal (0x...), and is the group too where none is given, whatever the group of the user that has
-// it; a login has its user's group; and a login of root is refused, where the number 0 is not.
+// octal (0...) or hexadecimal (0x...), and is the group too where none is given, whatever the group of the user that
+// has it; a login has its user's group; and a login of root is refused, where the number 0 is not.
 func credential(spec string) (*syscall.Credential, error) {
 	login, group, grouped := strings.Cut(spec, ":")
 	c := new(syscall.Credential)

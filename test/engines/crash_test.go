@@ -74,8 +74,8 @@ func (k talkers) survive(end func(syscall.Signal), from, to, url string) (log st
 	return log
 }
 
-// removesWithoutDaemon has a container removed after a kill of the daemon, which the runtime does as with one, and a next
-// daemon that has nothing of it. It returns what ends that.
+// removesWithoutDaemon has a container removed after a kill of the daemon, which the runtime does as with one, and a
+// next daemon that has nothing of it. It returns what ends that.
 func (u *user) removesWithoutDaemon(
 	end func(syscall.Signal), start, remove func(name string),
 ) (nextEnd func(syscall.Signal)) {
@@ -93,7 +93,8 @@ func (u *user) removesWithoutDaemon(
 func (u *user) has(name string, want bool) {
 	u.t.Helper()
 	eventually(u.t, func() error {
-		if out := strings.Fields(u.ok(usernet, "ps", "-a", "--format", "{{.Names}}")); slices.Contains(out, name) != want {
+		out := strings.Fields(u.ok(usernet, "ps", "-a", "--format", "{{.Names}}"))
+		if slices.Contains(out, name) != want {
 			return fmt.Errorf("usernet has %q; with %s: %v", out, name, want)
 		}
 		return nil
