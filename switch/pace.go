@@ -165,6 +165,9 @@ func (c *Pacer) count(f *Frame) {
 	c.all.rounds.Add(1)
 }
 
+// Contended says whether ports that this one does not send to have had frames of late: the rate holds when they have.
+func (c *Pacer) Contended() bool { return !c.at.After(c.until) }
+
 // settle fills up what is left, and returns how long that takes when it is not enough and others have frames as well.
 func (c *Pacer) settle(now time.Time) time.Duration {
 	others := int64(c.all.rounds.Load() - c.own)

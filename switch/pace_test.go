@@ -166,15 +166,18 @@ func TestOthersCountForAWhile(t *testing.T) {
 	a, _, all, _ := paced(t)
 	now := time.Now()
 	a.take(now, 64, 60)
+	if a.Contended() {
+		t.Error("contended by nobody")
+	}
 	all.rounds.Add(1)
-	if pause := a.take(now, 6400, 60); pause == 0 {
-		t.Error("no pause while another has frames")
+	if pause := a.take(now, 6400, 60); pause == 0 || !a.Contended() {
+		t.Errorf("a pause of %v while another has frames, contended: %v", pause, a.Contended())
 	}
-	if pause := a.take(now.Add(contention), 6400, 60); pause == 0 {
-		t.Errorf("no pause %v after another had frames", contention)
+	if pause := a.take(now.Add(contention), 6400, 60); pause == 0 || !a.Contended() {
+		t.Errorf("a pause of %v %v after another had frames, contended: %v", pause, contention, a.Contended())
 	}
-	if pause := a.take(now.Add(contention+time.Millisecond), 6400, 60); pause != 0 {
-		t.Errorf("a pause of %v when others have had none for long", pause)
+	if pause := a.take(now.Add(contention+time.Millisecond), 6400, 60); pause != 0 || a.Contended() {
+		t.Errorf("a pause of %v when others have had none for long, contended: %v", pause, a.Contended())
 	}
 }
 

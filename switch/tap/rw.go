@@ -23,6 +23,8 @@ type reader struct {
 	errno syscall.Errno
 	turn  yielder
 	pace  *vswitch.Pacer
+
+	quotas int // read since the reader last let others run
 }
 
 // Serve reads frames into the port until the device is closed or stopped (net.ErrClosed) or the TAP is gone (ErrGone).
@@ -55,8 +57,10 @@ func (r *reader) drain(fd uintptr) bool {
 			r.port.Flush()
 			if pause := r.pace.Round(&r.frame); pause > 0 {
 				r.pace.Pause(pause)
-			} else {
+				r.quotas = 0
+			} else if r.quotas++; r.quotas >= aloneQuotas || r.pace.Contended() {
 				r.turn.yield()
+				r.quotas = 0
 			}
 			if r.dev.stopped.Load() {
 				return true // a flood has no end
@@ -85,6 +89,7 @@ func (r *reader) drain(fd uintptr) bool {
 		case errno == unix.EAGAIN:
 			r.iov[1].Base = nil
 			r.frame.Release()
+			r.quotas = 0
 			if pause := r.pace.Round(&r.frame); pause > 0 {
 				r.port.Flush()
 				r.pace.Pause(pause)
