@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -33,6 +32,8 @@ type trace struct {
 	asked    string
 	question uint16
 	route    *sandbox.TriedRoute
+	// published is the published port that the destination leads to; nil: none.
+	published *publishedPort
 	// from connects from the host to where the destination leads; nil: the host has no part in it.
 	from func(context.Context) error
 }
@@ -287,19 +288,30 @@ func (t *trace) modelRoute() *sandbox.TriedRoute {
 	return nil
 }
 
-// publishedAt is the container that has published a port of the host; nil: none has.
-func (t *trace) publishedAt(at netip.AddrPort) *network.Container {
+// A publishedPort is a port of the host, and the container that has published it.
+type publishedPort struct {
+	api.Published
+	c *network.Container
+}
+
+// publishedAt is the published port that an address of the host leads to; nil: none does.
+func (t *trace) publishedAt(at netip.AddrPort) *publishedPort {
 	for _, c := range t.d.model.Containers() {
 		list, err := t.d.Published(c.ID)
 		if err != nil {
 			continue
 		}
-		if slices.ContainsFunc(list, func(p api.Published) bool {
-			return p.Host.Port() == at.Port() && string(p.Proto) == t.out.Proto &&
-				(p.Host.Addr().IsUnspecified() || p.Host.Addr() == at.Addr())
-		}) {
-			return c
+		for _, p := range list {
+			if p.Host.Port() == at.Port() && string(p.Proto) == t.out.Proto &&
+				(p.Host.Addr().IsUnspecified() || p.Host.Addr() == at.Addr()) {
+				return &publishedPort{p, c}
+			}
 		}
 	}
 	return nil
+}
+
+// String says whose it is.
+func (p *publishedPort) String() string {
+	return fmt.Sprintf("port %d of container %s", p.Port, p.c.Name)
 }

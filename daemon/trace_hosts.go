@@ -27,8 +27,28 @@ func (t *trace) toOtherHost(a *engine.Attachment, n *network.Network, o overlay.
 	if !t.crosses(a, net.HardwareAddr(o.MAC[:]), "container "+o.Name+" of host "+host) {
 		return
 	}
+	if t.out.Proto == "tcp" && n.Settings().TCP == network.TCPSockets && t.d.cluster != nil {
+		why := t.d.cluster.NoSockets(n.ID, t.route.Source, t.dst.Addr())
+		if why == "" {
+			t.step("path", fromSocketToSocket(n, host))
+			t.end("peer", api.TracePasses, "host "+host+" connects to its container "+o.Name+
+				" in the name of this one", "")
+			return
+		}
+		t.step("path", "in frames, not from socket to socket: "+why)
+	}
 	t.step("path", frames(n)+", "+pathText(path))
 	t.end("peer", api.TracePasses, "host "+host+" hands the frame to its container "+o.Name, "")
+}
+
+// fromSocketToSocket says how connections go on a network with usernet.tcp=sockets.
+func fromSocketToSocket(n *network.Network, host string) string {
+	how := "TCP, readable on the way"
+	if n.Settings().Encrypted {
+		how = "TLS 1.3"
+	}
+	return "from socket to socket: one connection between the hosts (" + how + "); in frames where host " + host +
+		" refuses it, or there is no socket at hand"
 }
 
 // pathTo is the name of a host of the cluster, and the path to it.

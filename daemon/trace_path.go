@@ -28,7 +28,8 @@ func (t *trace) predict(ctx context.Context) (err error) {
 		t.end("route", api.TraceUnreachable, "the container has no route to "+t.dst.Addr().String(), remedy)
 		return nil
 	case t.route.Local:
-		t.end("route", api.TracePasses, "the address is the container's own: it stays in the container", "")
+		t.end("route", api.TracePasses, "the address is the container's own: it stays in the container",
+			t.loopbackRemedy())
 		return nil
 	}
 	t.step("route", t.route.String())
@@ -51,6 +52,15 @@ func (t *trace) predict(ctx context.Context) (err error) {
 		t.throughGateway(e, a, mac)
 	}
 	return nil
+}
+
+// loopbackRemedy says where a published port is that somebody looks for at the container's own loopback.
+func (t *trace) loopbackRemedy() string {
+	p := t.publishedAt(t.dst)
+	if p == nil || p.c.ID == t.c.ID || !p.Host.Addr().IsUnspecified() {
+		return ""
+	}
+	return fmt.Sprintf("host.docker.internal:%d: the host has published %s at that port", t.dst.Port(), p)
 }
 
 // leavesBy is the endpoint by which packets leave the container; nil: it is none of usernet's interfaces.
@@ -184,8 +194,8 @@ func (t *trace) byHost(a *engine.Attachment, x engine.Explanation) {
 		text += ", by interface " + x.Interface
 	}
 	t.step("host", text)
-	if c := t.publishedAt(x.Target); c != nil {
-		t.step("host", "that port is published for container "+c.Name)
+	if t.published = t.publishedAt(x.Target); t.published != nil {
+		t.step("host", "that port is published for "+t.published.String())
 	}
 	switch {
 	case t.out.Proto != "tcp":

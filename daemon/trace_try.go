@@ -150,6 +150,12 @@ func (t *trace) compare(ctx context.Context, actual api.TraceOutcome) {
 // comparePassed is compare for what usernet lets through.
 func (t *trace) comparePassed(ctx context.Context, actual api.TraceOutcome, verdict func(agrees, because string)) {
 	switch {
+	case t.published != nil && t.out.Proto == "tcp" && actual.Kind == api.TraceReached:
+		verdict("yes", "it got through to the published port; whether something listens on "+t.published.String()+
+			" is its own matter")
+	case t.published != nil && t.out.Proto == "tcp" && actual.Kind == api.TraceRefused:
+		verdict("yes", "it got through to the published port, which closes it: nothing listens on "+
+			t.published.String())
 	case actual.Kind == api.TraceReached:
 		verdict("yes", "it got through")
 	case t.from != nil && t.out.Proto == "tcp":

@@ -74,9 +74,16 @@ func (n *Network) peer(r PeerRequest, inside, outside netip.AddrPort) forwarder.
 	}
 }
 
-// peerBar says why no connection of an attachment, which may be nil, with one of another host goes from socket to
-// socket.
+// peerBar is the error where no connection of an attachment, which may be nil, with one of another host goes from
+// socket to socket.
 func (n *Network) peerBar(a *Attachment, outbound bool) error {
+	if why := n.noPeer(a, outbound); why != "" {
+		return fmt.Errorf("%w: %s", errNoPeer, why)
+	}
+	return nil
+}
+
+func (n *Network) noPeer(a *Attachment, outbound bool) string {
 	why := n.bypassBar(a, outbound)
 	switch {
 	case why != "":
@@ -86,11 +93,13 @@ func (n *Network) peerBar(a *Attachment, outbound bool) error {
 		why = "it is in a VLAN"
 	case a.cfg.Filter != nil:
 		why = "its frames are filtered"
-	default:
-		return nil
 	}
-	return fmt.Errorf("%w: %s", errNoPeer, why)
+	return why
 }
+
+// NoPeer says why no connection that the attachment with an address begins with one of another host goes from socket to
+// socket; "": they may.
+func (n *Network) NoPeer(from netip.Addr) string { return n.noPeer(n.byAddr(from), true) }
 
 // mayConnect says why one attachment may not connect to the other; nil: it may.
 func (n *Network) mayConnect(from, to netip.AddrPort) error {

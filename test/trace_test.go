@@ -42,7 +42,7 @@ func (t traced) says() string {
 func TestTrace(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
-	port, loop, published := freePort(), freePort(), freePort()
+	port, loop, published, dead := freePort(), freePort(), freePort(), freePort()
 	listen(t, fmt.Sprintf("%s:%d", host4, port), echo)
 	listen(t, fmt.Sprintf("127.0.0.1:%d", loop), echo)
 	startAtPeer(t, fmt.Sprintf("%s tcpserve :%d addr", helper, port))
@@ -54,8 +54,8 @@ func TestTrace(t *testing.T) {
 	} {
 		d.ok(append(append([]string{"network", "create"}, flags...), name)...)
 	}
-	d.serve("db", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:7", published)}, helper, "tcpserve", ":7",
-		"echo")
+	d.serve("db", []string{"--network", "mynet", "-p", fmt.Sprintf("%d:7", published), "-p",
+		fmt.Sprintf("%d:9", dead)}, helper, "tcpserve", ":7", "echo")
 	d.idle("web", "--network", "mynet")
 	d.idle("far", "--network", "other")
 	d.idle("shut", "--network", "inside")
@@ -103,9 +103,11 @@ func TestTrace(t *testing.T) {
 			[]string{"another network"}},
 		{"a published port at the gateway", []string{"far", at("host.docker.internal", published)}, "passes",
 			"reached", 0,
-			[]string{"published for container db"}},
+			[]string{"published for port 7 of container db"}},
 		{"a published port at the host", []string{"far", at(host4, published)}, "passes", "reached", 0,
-			[]string{"published for container db"}},
+			[]string{"published for port 7 of container db", "whether something listens"}},
+		{"a published port at the own loopback", []string{"far", at("127.0.0.1", published)}, "passes", "refused", 2,
+			[]string{fmt.Sprintf("| host.docker.internal:%d: the host has published port 7 of container db", published)}},
 		{"the host's loopback", []string{"web", at(gateway, loop)}, "passes", "refused", 2,
 			[]string{"not its loopback"}},
 		{"the host's loopback, opened", []string{"looped", at("host.docker.internal", loop)}, "passes", "reached", 0,
@@ -145,6 +147,15 @@ func TestTrace(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a published port where nothing listens", func(t *testing.T) {
+		d := d.in(t)
+		for _, from := range []string{"web", "far"} { // connected, or reset already
+			got := d.trace(from, at(host4, dead))
+			if got.Agrees != "yes" || !strings.Contains(got.Because, "on port 9 of container db") {
+				t.Errorf("status %d\n%s", got.code, got.says())
+			}
+		}
+	})
 	t.Run("an address that swallows everything", func(t *testing.T) {
 		d := d.in(t)
 		if got := d.trace("--timeout", "1s", "web", "203.0.113.7:80"); got.Actual.Kind != "no-answer" || got.code != 5 {

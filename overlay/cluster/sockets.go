@@ -28,6 +28,19 @@ func (s sockets) Accept(ctx context.Context, c fabric.Connection) error {
 	return s.engine.AcceptPeer(ctx, request(c))
 }
 
+// NoSockets says why connections from a container of this host to one of another host go in frames, on a network that
+// is to have them go from socket to socket; "": they go so, unless the other host refuses.
+func (c *Cluster) NoSockets(id string, from, to netip.Addr) string {
+	j := c.joinedNetworks()[id]
+	if j == nil {
+		return "the network does not run here"
+	}
+	if why := j.engine.NoPeer(from); why != "" {
+		return why
+	}
+	return j.link.NoSockets(to)
+}
+
 // request is a connection in the engine's words.
 func request(c fabric.Connection) engine.PeerRequest {
 	return engine.PeerRequest{

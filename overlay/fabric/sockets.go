@@ -103,6 +103,25 @@ func (p *peer) takesSockets() bool {
 	return p.sockets.takes.Load() && p.key.Load() != nil && len(*p.tcp.Load()) > 0
 }
 
+// NoSockets says why connections to a container of another host go in frames; "": they go from socket to socket,
+// unless the other host refuses.
+func (l *Link) NoSockets(dst netip.Addr) string {
+	e, now := l.table.Load().byAddr[dst], time.Now()
+	switch {
+	case !l.holds.Load():
+		return "this host has no key by which others know it"
+	case e == nil:
+		return "its host is not known"
+	case !e.peer.takesSockets():
+		return "its host takes no such connections"
+	case !e.peer.isAlive(now):
+		return "its host does not answer on a path of its own"
+	case !e.peer.sockets.mayTake(now):
+		return "its host was not reached by TCP of late"
+	}
+	return ""
+}
+
 // keyOf is the key of a host, where it counts.
 func (f *Fabric) keyOf(h overlay.HostID) (overlay.Key, bool) {
 	p := f.state.Load().byHost[h]

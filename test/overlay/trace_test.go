@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,34 @@ func TestTraceToAnotherHost(t *testing.T) {
 						r.stderr)
 				}
 			}
+		}
+	}
+}
+
+// TestTraceFromSocketToSocket has trace say that connections go so where a network is made so, or why they do not.
+func TestTraceFromSocketToSocket(t *testing.T) {
+	w := newWorld(t, store{"gossip", (*world).gossipFlags, nil}, 2)
+	a, b := w.hosts[0], w.hosts[1]
+	for _, test := range []struct{ network, flag, want string }{
+		{"sealed", "encrypted=true", "from socket to socket: one connection between the hosts (TLS 1.3)"},
+		{"plain", "encrypted=false", "from socket to socket: one connection between the hosts (TCP, readable on the way)"},
+		{"off", "usernet.bypass_outbound=false", "in frames, not from socket to socket: the bypass is switched off"},
+	} {
+		id := a.ok("network", "create", "-d", "overlay", "-o", "usernet.tcp=sockets", "-o", test.flag, test.network)
+		w.each(func(h *host) { h.seesNetwork(test.network, id) })
+		client, server := "a-"+test.network, "b-"+test.network
+		a.idle(client, "--network", test.network)
+		b.serve(server, []string{"--network", test.network}, helper, "tcpserve", ":80", "addr")
+		a.pings(client, server)
+		to := b.address(server, "eth0").String()
+		for destination, want := range map[string]string{to + ":80": test.want, to: "VXLAN (VNI "} {
+			eventually(t, func() error { // once the hosts have heard of each other
+				out := a.ok("trace", "--timeout", "20s", client, destination)
+				if !strings.Contains(out, want) || !strings.Contains(out, "yes: it got through") {
+					return fmt.Errorf("trace %s %s: want %q:\n%s", client, destination, want, out)
+				}
+				return nil
+			})
 		}
 	}
 }
