@@ -70,12 +70,16 @@ type Pacer struct {
 	others int64    // rounds of others at the last look
 }
 
-// Pacer returns one that has its rate from the number of processors that the process uses.
+// Pacer returns one that has its rate from the number of processors that the process uses, but for a flood that goes on.
 func (p *Port) Pacer() *Pacer {
+	processors := int(narrow.Load())
+	if processors == 0 {
+		processors = runtime.GOMAXPROCS(0)
+	}
 	c := &Pacer{
 		port:  p,
 		all:   &processActivity,
-		rate:  float64(paceRate * runtime.GOMAXPROCS(0)),
+		rate:  float64(paceRate * processors),
 		small: smallUnits,
 		other: 1,
 	}
@@ -182,6 +186,7 @@ func (c *Pacer) settle(now time.Time) time.Duration {
 		c.left = max(c.left, paceTurn)
 		return 0
 	case c.left <= 0:
+		notePaced()
 		return time.Duration((paceTurn - c.left) / c.rate * float64(time.Second))
 	case now.Sub(c.measured) > contention:
 		c.measured = now

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime"
+	"sync"
+
+	vswitch "github.com/usernet/usernet/switch"
 )
 
 // sharedProcessors is up to how many processors half of them are left to those who send and receive. It was measured on
@@ -12,10 +16,21 @@ import (
 // spare, and nothing was measured there.
 const sharedProcessors = 4
 
-// shareProcessors leaves half of a small machine to those who send and receive. The variable GOMAXPROCS overrides it.
-func shareProcessors() {
-	if n := processorsFor(runtime.GOMAXPROCS(0), os.Getenv("GOMAXPROCS")); n > 0 {
-		runtime.GOMAXPROCS(n)
+// shareProcessors leaves half of a small machine to those who send and receive, but while a container floods others,
+// until stop is called. The variable GOMAXPROCS overrides it.
+func shareProcessors() (stop func()) {
+	all := runtime.GOMAXPROCS(0)
+	n := processorsFor(all, os.Getenv("GOMAXPROCS"))
+	if n == 0 {
+		return func() {}
+	}
+	runtime.GOMAXPROCS(n)
+	ctx, cancel := context.WithCancel(context.Background())
+	var widens sync.WaitGroup
+	widens.Go(func() { vswitch.WidenWhilePaced(ctx, all, runtime.GOMAXPROCS) })
+	return func() {
+		cancel()
+		widens.Wait()
 	}
 }
 
