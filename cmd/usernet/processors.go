@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/usernet/usernet/internal/sockio"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -25,6 +26,7 @@ func shareProcessors() (stop func()) {
 		return func() {}
 	}
 	runtime.GOMAXPROCS(n)
+	sockio.CountProcessors()
 	ctx, cancel := context.WithCancel(context.Background())
 	var widens sync.WaitGroup
 	widens.Go(func() { vswitch.WidenWhilePaced(ctx, all, runtime.GOMAXPROCS) })

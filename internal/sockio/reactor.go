@@ -234,6 +234,11 @@ func init() {
 	keepers.limit = sync.OnceValue(func() int32 { return int32(runtime.GOMAXPROCS(0) - 1) })
 }
 
+// CountProcessors has reactors go by the number of processors of the Go scheduler that there are now, whatever it is
+// for a while later. Without it they go by the number at the first wait. It is for a process that changes the number: a
+// reactor that kept the only one would hold up all other goroutines.
+func CountProcessors() { keepers.limit() }
+
 // wait waits for events, and says how many there are.
 //
 // In traffic the next one comes within a millisecond. For that long the scheduler is not told of the wait, where it has
