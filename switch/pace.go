@@ -70,7 +70,7 @@ type Pacer struct {
 	others int64    // rounds of others at the last look
 }
 
-// Pacer returns one that has its rate from the number of processors that the process uses, but for a flood that goes on.
+// Pacer returns one that has its rate from the number of processors that the process uses while nobody floods.
 func (p *Port) Pacer() *Pacer {
 	processors := int(narrow.Load())
 	if processors == 0 {

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// A process that runs Go code on one processor stands still while the kernel lets another program run in the place of
-// its one thread: 4 to 8 ms at a time with Linux's tick of 4 ms, beside a program that floods. A second one lets other
-// goroutines go on meanwhile. It costs throughput where nobody floods, so it is there while readers are paced only.
+// Where Go code runs on one processor, all goroutines wait while the kernel runs another program in the place of the
+// one thread: beside a program that floods, 3 to 8 ms at a time were seen. With a second one others go on meanwhile.
+// That costs throughput where nobody floods, so the process has it only while readers are paced.
 
 // pauses is sent to when a reader pauses since others have frames as well.
 var pauses = make(chan struct{}, 1)
 
-// narrow is on how many processors the process runs but for a flood that goes on; 0: none does.
+// narrow is how many processors the process used before the flood that goes on; 0: there is none.
 var narrow atomic.Int64
 
 // calmFor is for how long no reader was paced when a flood is over. Changing the number of processors stops all

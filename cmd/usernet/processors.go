@@ -17,8 +17,8 @@ import (
 // spare, and nothing was measured there.
 const sharedProcessors = 4
 
-// shareProcessors leaves half of a small machine to those who send and receive, but while a container floods others,
-// until stop is called. The variable GOMAXPROCS overrides it.
+// shareProcessors leaves half of a small machine to those who send and receive, until stop is called. While a container
+// floods others, the process uses all processors. The variable GOMAXPROCS overrides both.
 func shareProcessors() (stop func()) {
 	all := runtime.GOMAXPROCS(0)
 	n := processorsFor(all, os.Getenv("GOMAXPROCS"))
