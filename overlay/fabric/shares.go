@@ -8,8 +8,8 @@ import (
 )
 
 // A network's bounds of SYNs are shared by its containers on this host: one that floods must leave something to the
-// others. Each has a small part that nobody else uses up, as long as there are not too many that want theirs; what is
-// left is whoever's comes first.
+// others. Each has a small part that others do not use up, as long as there are not too many containers; the rest goes
+// to those that ask first.
 const (
 	ownHeld     = 16 // SYNs that a source may hold back where others hold three quarters of all
 	ownByFrames = 64 // and that are remembered to go by frames

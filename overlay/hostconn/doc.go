@@ -5,9 +5,9 @@
 //
 // Both hosts have a WireGuard key that the other one has pinned. From its own key and the other's a host computes a
 // secret that only these two have (X25519), so a message authenticated with it says who sent it: a host speaks only as
-// itself, and nothing is agreed upon before. Where the network is sealed, TLS 1.3 is below that. Its certificate is
-// nobody's: what the hosts authenticate has the TLS session in it (RFC 9266), so whoever stands between them with a
-// session of its own to each is refused by both.
+// itself, and nothing is agreed upon before. Where the network is sealed, TLS 1.3 is below that. Its certificate
+// names nobody: what the hosts authenticate contains the TLS session's exporter value (RFC 9266), so both refuse an
+// attacker between them that has a session with each.
 //
 //	dialing host                                accepting host
 //	  | "usernetT" (sealed) or "usernetP" --------> |

@@ -62,7 +62,7 @@ func newGossip(self netip.Addr, port int, name string, lookUp func(string, netip
 	cfg := serf.DefaultConfig() // with memberlist's for a LAN, as the daemons have it
 	cfg.Init()
 	cfg.NodeName, cfg.EventCh = name, g.events
-	// Else whoever takes this host's name in the gossip, and answers for the majority, has it leave.
+	// With it a member that takes this host's name, and has the majority's votes, would make this host leave.
 	cfg.EnableNameConflictResolution = false
 	cfg.MemberlistConfig.BindAddr, cfg.MemberlistConfig.BindPort = self.String(), port
 	cfg.MemberlistConfig.AdvertiseAddr, cfg.MemberlistConfig.AdvertisePort = self.String(), port
