@@ -294,7 +294,7 @@ func TestANewNetworkTakesTheConfigurationOfNow(t *testing.T) {
 	} {
 		s := newSite(t, good)
 		dir := t.TempDir()
-		a, client := s.node(dir, "192.0.2.1")
+		a, _ := s.node(dir, "192.0.2.1")
 		subnet, text := lease(a)
 		if !subnet.IsValid() {
 			t.Fatal(text)
@@ -311,17 +311,17 @@ func TestANewNetworkTakesTheConfigurationOfNow(t *testing.T) {
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
-		a, client = s.node(dir, "192.0.2.1")
-		if _, got := lease(a); got != want {
+		again, client := s.node(dir, "192.0.2.1")
+		if _, got := lease(again); got != want {
 			t.Errorf("%s: after a restart: %s, want %s", name, got, want)
 		}
 		client.Set(memory.Fault{Err: errors.New("no route to host")})
-		if got, text := lease(a); got != subnet {
+		if got, text := lease(again); got != subnet {
 			t.Errorf("%s: without the store: %v, %s; want %v", name, got, text, subnet)
 		}
 		client.Set(memory.Fault{})
 		s.put("config", `{"Network":"10.6.0.0/16"}`)
-		if got, text := lease(a); !netip.MustParsePrefix("10.6.0.0/16").Contains(got.Addr()) {
+		if got, text := lease(again); !netip.MustParsePrefix("10.6.0.0/16").Contains(got.Addr()) {
 			t.Errorf("%s: after another configuration: %v, %s", name, got, text)
 		}
 	}
