@@ -192,14 +192,23 @@ func (n *Node) noLease(err error) error {
 // LeaseNow is Lease for a network that is about to be made: the configuration has to be one that this host can take
 // part in as it is in the store now. Where the store does not answer, the one that is known counts.
 func (n *Node) LeaseNow(ctx context.Context) (Config, netip.Prefix, error) {
-	if err := n.lookAtConfig(ctx); err != nil {
-		return Config{}, netip.Prefix{}, n.noLease(err)
+	for {
+		answered, err := n.lookAtConfig(ctx)
+		if err != nil {
+			return Config{}, netip.Prefix{}, n.noLease(err)
+		}
+		config, subnet, err := n.Lease(ctx)
+		if err == nil || !answered || ctx.Err() != nil {
+			return config, subnet, err
+		}
+		// The configuration is refused although it was not just now: it has changed, or what follows the store was
+		// late with an older one.
 	}
-	return n.Lease(ctx)
 }
 
-// lookAtConfig takes the configuration that is in the store now. An error says why it is not used.
-func (n *Node) lookAtConfig(ctx context.Context) error {
+// lookAtConfig takes the configuration that is in the store now, and says whether the store answered. An error says why
+// the configuration is not used.
+func (n *Node) lookAtConfig(ctx context.Context) (answered bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	pair, err := n.store.Get(ctx, configKey)
@@ -211,10 +220,10 @@ func (n *Node) lookAtConfig(ctx context.Context) error {
 	case errors.Is(err, kv.ErrNotFound):
 		n.missConfig()
 	default:
-		return nil
+		return false, nil
 	}
 	n.tell()
-	return n.mu.configErr
+	return true, n.mu.configErr
 }
 
 // tell wakes who waits for a change, and has the state saved. The caller holds mu.
