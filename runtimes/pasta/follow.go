@@ -2,7 +2,9 @@ package pasta
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -86,7 +88,8 @@ func (s *session) follow(ctx context.Context, host *os.File) {
 	defer tick.Stop()
 	for {
 		for _, f := range all {
-			if err := f.once(ctx, host); err != nil && ctx.Err() == nil {
+			err := f.once(ctx, host)
+			if err != nil && ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) { // that: the command has just ended
 				s.log.Warn("ports are not followed", "option", f.d.option, "error", err)
 			}
 		}
