@@ -189,11 +189,19 @@ func (d *Daemon) attachFirst(
 }
 
 // attachMore connects the container that stands for a namespace to those of spec's networks that it is not on with its
-// key.
+// key. On an error it is on those that it was on before.
 func (d *Daemon) attachMore(
 	ctx context.Context, c *network.Container, spec network.ContainerSpec,
-) (*network.Container, error) {
-	added := false
+) (made *network.Container, err error) {
+	var added []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, n := range added {
+			err = errors.Join(err, d.Disconnect(context.WithoutCancel(ctx), n, c.ID, true))
+		}
+	}()
 	for _, want := range spec.Networks {
 		name := want.Network
 		if name == "" || name == "default" {
@@ -217,9 +225,9 @@ func (d *Daemon) attachMore(
 		if err := d.Connect(ctx, n.ID, c.ID, e); err != nil {
 			return nil, err
 		}
-		added = true
+		added = append(added, n.ID)
 	}
-	if added && len(spec.Ports) > 0 {
+	if len(added) > 0 && len(spec.Ports) > 0 {
 		if _, err := d.PublishPorts(ctx, c.ID, spec.Ports); err != nil {
 			return nil, err
 		}

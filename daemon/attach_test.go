@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -125,6 +126,41 @@ func attachTwice(t *testing.T, d *Daemon) *network.Container {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// TestARefusedAttachLeavesNoInterface publishes a port that another socket has: the namespace may go on without usernet.
+func TestARefusedAttachLeavesNoInterface(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	pid, _ := self(t)
+	makeNetworks(t, d, network.NetworkSpec{Name: "one"}, network.NetworkSpec{Name: "two"})
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	ports := []network.PortBinding{{HostIP: netip.MustParseAddr("127.0.0.1"),
+		HostPort: uint16(taken.Addr().(*net.TCPAddr).Port), Port: 80, Proto: network.TCP}}
+	spec := attachSpec("k1", 1, "one")
+	spec.Ports = ports
+	if _, err := d.attachFirst(t.Context(), spec, api.Started{Holder: pid}, namespace(t)); err == nil {
+		t.Fatal("a port that is taken was published")
+	}
+	if got := f.asked(); !strings.HasSuffix(got, "remove eth0") {
+		t.Errorf("asked of the namespace of a first attachment: %s", got)
+	}
+
+	c, err := d.attachFirst(t.Context(), attachSpec("k1", 1, "one"), api.Started{Holder: pid}, namespace(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := attachSpec("k2", 1, "two")
+	more.Ports = ports
+	if _, err := d.attachMore(t.Context(), c, more); err == nil {
+		t.Fatal("a port that is taken was published")
+	}
+	if got := keys(t, d, c.ID); got != "one:k1" {
+		t.Errorf("after a refused second attachment it is on %s", got)
+	}
 }
 
 // TestANamespaceIsOneContainer attaches a namespace again and again: the same key changes nothing, another one adds.

@@ -204,7 +204,7 @@ func (d *Daemon) attachEndpoints(
 		}
 		p, err := d.attachTAP(s, c, e, bridges[i], dev)
 		if err != nil {
-			if c.Moves && c.Status == network.Created {
+			if c.Attached && c.Status == network.Created {
 				_ = dev.Discard() // it is nobody else's yet
 			}
 			errs = append(errs, err, dev.Close())

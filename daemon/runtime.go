@@ -99,12 +99,17 @@ func (d *Daemon) forget(s *containerRuntime) {
 }
 
 // setup gives the sandbox of c what the model says: interfaces, routes, DNS stub, published ports. What is already
-// there stays. On an error it tears the runtime down. The caller holds s.mu.
+// there stays. On an error it tears the runtime down, and takes what it has made out of a sandbox that something else
+// owns. The caller holds s.mu.
 func (d *Daemon) setup(ctx context.Context, s *containerRuntime, c *network.Container) (err error) {
 	defer func() {
 		if err != nil {
+			made := len(s.attachments) > 0
 			s.discardMoving(c)
 			d.teardown(s)
+			if c.Attached && made { // they would outlast their descriptors
+				d.removeInterfaces(c)
+			}
 		}
 	}()
 	if err := d.attachMissing(ctx, s, c); err != nil {

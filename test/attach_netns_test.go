@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,6 +129,17 @@ func TestAttachedInterfacesGoAtTheEnd(t *testing.T) {
 	d.ok("detach", "by-hand")
 	if err := gone(); err != nil {
 		t.Error(err)
+	}
+
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	d.fails("port is already allocated", "attach", "--pid", strconv.Itoa(f.pid), "--name", "refused", "-p",
+		taken.Addr().String()+":80")
+	if err := gone(); err != nil {
+		t.Errorf("after a refusal %v", err)
 	}
 }
 
