@@ -128,7 +128,8 @@ func attachTwice(t *testing.T, d *Daemon) *network.Container {
 	return c
 }
 
-// TestARefusedAttachLeavesNoInterface publishes a port that another socket has: the namespace may go on without usernet.
+// TestARefusedAttachLeavesNoInterface publishes a port that another socket has: the namespace may go on without
+// usernet.
 func TestARefusedAttachLeavesNoInterface(t *testing.T) {
 	d, f := newFakeDaemon(t)
 	pid, _ := self(t)

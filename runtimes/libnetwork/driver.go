@@ -278,6 +278,28 @@ func (p *Plugin) deleteEndpoint(ctx context.Context, d daemon, q endpointRequest
 	return nothing, d.Detach(ctx, key(q.NetworkID, q.EndpointID))
 }
 
+// certainly has endpoints deleted later that the route f cannot delete, since the daemon hangs for one: Docker forgets
+// an endpoint whatever it is answered.
+func (p *Plugin) certainly(f route) route {
+	return func(ctx context.Context, body []byte) (any, error) {
+		answer, err := f(ctx, body)
+		var q endpointRequest
+		if err == nil || p.namer == nil || json.Unmarshal(body, &q) != nil || q.EndpointID == "" {
+			return answer, err
+		}
+		p.namer.insist("endpoint "+short(q.EndpointID)+", which Docker has deleted", func(ctx context.Context) error {
+			d, err := p.namer.daemon(ctx)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, callLimit)
+			defer cancel()
+			return d.Detach(ctx, key(q.NetworkID, q.EndpointID))
+		})
+		return answer, err
+	}
+}
+
 // attachment is the container that stands for an endpoint in the daemon.
 func attachment(ctx context.Context, d daemon, q endpointRequest) (network.Container, error) {
 	list, err := d.Attachments(ctx, key(q.NetworkID, q.EndpointID))

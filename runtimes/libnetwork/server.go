@@ -213,7 +213,7 @@ func (p *Plugin) routes(driver string) map[string]route {
 		"NetworkDriver.CreateNetwork":               call(p, p.createNetwork(driver)),
 		"NetworkDriver.DeleteNetwork":               call(p, p.deleteNetwork),
 		"NetworkDriver.CreateEndpoint":              call(p, p.createEndpoint),
-		"NetworkDriver.DeleteEndpoint":              call(p, p.deleteEndpoint),
+		"NetworkDriver.DeleteEndpoint":              p.certainly(call(p, p.deleteEndpoint)),
 		"NetworkDriver.EndpointOperInfo":            constant(map[string]any{"Value": nothing}),
 		"NetworkDriver.Join":                        call(p, p.join),
 		"NetworkDriver.Leave":                       constant(nothing),

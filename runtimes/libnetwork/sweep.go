@@ -71,7 +71,8 @@ func (p *Plugin) greet(ctx context.Context, pid int) {
 		return
 	}
 	if before.Docker != "" {
-		p.namer.sweep(func(ctx context.Context) error { return p.sweep(ctx, left) })
+		p.namer.insist("what an earlier dockerd has left",
+			func(ctx context.Context) error { return p.sweep(ctx, left) })
 	}
 }
 
@@ -182,10 +183,10 @@ func hasUse(n dockernet.Summary, uses map[string]int) bool {
 	return false
 }
 
-// sweep has f called until it succeeds, for as long as a container may take to start.
-func (n *namer) sweep(f func(context.Context) error) {
+// insist has f, which removes what, called until it succeeds, for as long as a container may take to start.
+func (n *namer) insist(what string, f func(context.Context) error) {
 	n.swept.Go(func() {
-		isolate.Do(n.log, "looking for what an earlier dockerd has left", func() {
+		isolate.Do(n.log, "removing "+what, func() {
 			until := time.Now().Add(nameFor)
 			for {
 				err := f(n.ctx)
@@ -193,7 +194,7 @@ func (n *namer) sweep(f func(context.Context) error) {
 					return
 				}
 				if time.Now().After(until) {
-					n.log.Warn("what an earlier dockerd has left stays until the next", "error", err)
+					n.log.Warn(what+" stays until the next dockerd", "error", err)
 					return
 				}
 				select {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,5 +147,31 @@ func TestAnotherProgramAtDockersSocket(t *testing.T) {
 	err := n.getOf(t.Context(), 1, "/networks", &list)
 	if err == nil || !strings.Contains(err.Error(), "not the dockerd") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestAnEndpointThatDockerForgets is taken away later where the daemon hangs as Docker asks for it: Docker asks once.
+func TestAnEndpointThatDockerForgets(t *testing.T) {
+	dir, f := t.TempDir(), newFake()
+	d := plugged(t, f, dir, network.DriverBridge)
+	var answers atomic.Bool
+	d.p.daemon = func(context.Context) (daemon, error) { return nil, api.ErrDaemonSilent }
+	d.p.namer = newNamer(filepath.Join(dir, "none.sock"), func(context.Context) (daemon, error) {
+		if !answers.Load() {
+			return nil, api.ErrDaemonSilent
+		}
+		return f, nil
+	}, d.p.log)
+	for _, endpoint := range []string{endpointID, "another"} {
+		f.attached[key(networkID, endpoint)] = network.Container{ID: endpoint}
+	}
+	d.says("Err", "NetworkDriver.DeleteEndpoint", "{"+ids+"}")
+	if left := f.left(); !strings.Contains(left, endpointID) {
+		t.Fatalf("left while the daemon hangs: %s", left)
+	}
+	answers.Store(true)
+	d.p.namer.swept.Wait()
+	if left := f.left(); left != key(networkID, "another") {
+		t.Errorf("left: %s", left)
 	}
 }
