@@ -40,7 +40,7 @@ func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) err
 	s.discardMoving(c)
 	d.teardown(s)
 	if c.Attached {
-		d.removeInterfaces(c)
+		d.removeInterfaces(c, interfacesOf(c))
 		defer s.dropNamespace()
 	}
 	d.removeCgroup(c)

@@ -61,15 +61,19 @@ func (d *Daemon) target(c *network.Container) sandbox.Target {
 	return t
 }
 
-// removeInterfaces takes the interfaces of an attached container that has ended out of its namespace, which may live
-// on.
-func (d *Daemon) removeInterfaces(c *network.Container) {
+// interfacesOf are the names that a container's interfaces have in its namespace.
+func interfacesOf(c *network.Container) []string {
 	var names []string
 	for _, e := range c.Endpoints {
 		if e.Interface != "" {
 			names = append(names, e.Interface)
 		}
 	}
+	return names
+}
+
+// removeInterfaces takes interfaces of an attached container out of its namespace, which may live on.
+func (d *Daemon) removeInterfaces(c *network.Container, names []string) {
 	t := d.target(c)
 	if t.File == nil || len(names) == 0 {
 		return

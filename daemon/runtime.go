@@ -104,11 +104,16 @@ func (d *Daemon) forget(s *containerRuntime) {
 func (d *Daemon) setup(ctx context.Context, s *containerRuntime, c *network.Container) (err error) {
 	defer func() {
 		if err != nil {
-			made := len(s.attachments) > 0
+			var made []string // not those of others, which may be why it fails
+			for _, e := range c.Endpoints {
+				if s.attachments[e.ID] != nil {
+					made = append(made, e.Interface)
+				}
+			}
 			s.discardMoving(c)
 			d.teardown(s)
-			if c.Attached && made { // they would outlast their descriptors
-				d.removeInterfaces(c)
+			if c.Attached { // they would outlast their descriptors
+				d.removeInterfaces(c, made)
 			}
 		}
 	}()
