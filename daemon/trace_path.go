@@ -129,6 +129,11 @@ func (t *trace) elsewhere(e *network.Endpoint, a *engine.Attachment, next netip.
 			}
 		}
 	}
+	if n != nil && n.HasPeers() {
+		t.end("peer", api.TracePasses, "nobody on this host has "+next.String()+
+			": frames go out to the network's peers, and who has it answers there", "")
+		return
+	}
 	t.end("switch", api.TraceUnreachable, fmt.Sprintf("nobody on network %s has the address %s: nobody answers for it",
 		a.Network().Name(), next), "")
 }

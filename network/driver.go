@@ -80,6 +80,12 @@ func (n *Network) IsDirect() bool { return n.driver().Direct }
 // SpansHosts says whether the network is one of all machines of a cluster.
 func (n *Network) SpansHosts() bool { return n.driver().Scope == ScopeGlobal }
 
+// HasPeers says whether the network leads to devices of others, which have stations that the model does not know.
+func (n *Network) HasPeers() bool {
+	s := n.Settings()
+	return len(s.Peers) > 0 || s.EVPN
+}
+
 // IsHost says whether the network is the host's own network namespace.
 func (n *Network) IsHost() bool { return n.driver().HostNamespace }
 

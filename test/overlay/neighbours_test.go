@@ -98,6 +98,12 @@ func TestVXLANDeviceOfAnother(t *testing.T) {
 		b.streams("two", "10.42.0.70", kernel, "10.42.0.193")
 	}
 	all()
+	for _, address := range []string{"10.42.0.70", "10.42.0.193", "fd42::c1"} {
+		if r := a.try("trace", "--timeout", "20s", "one", address); r.code != 0 || !strings.Contains(r.stdout,
+			"yes: it got through") {
+			t.Errorf("trace to %s behind a peer: %v", address, r)
+		}
+	}
 	if out := a.ok("network", "inspect", "--verbose", "v42"); !strings.Contains(out, `"Learned"`) {
 		t.Errorf("no MACs behind the peers are shown: %s", out)
 	}
