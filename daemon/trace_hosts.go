@@ -16,6 +16,9 @@ import (
 // relayed is the path by way of another host, as `usernet cluster ls` has it.
 const relayed = "relayed"
 
+// direct is a path without another host or a NAT on it.
+const direct = "direct"
+
 // toOtherHost is about a container of another host: which host, and how frames go there.
 func (t *trace) toOtherHost(a *engine.Attachment, n *network.Network, o overlay.Elsewhere) {
 	host, path := t.pathTo(string(o.Host))
@@ -51,11 +54,12 @@ func fromSocketToSocket(n *network.Network, host string) string {
 		" refuses it, or there is no socket at hand"
 }
 
-// pathTo is the name of a host of the cluster, and the path to it.
+// pathTo is the name of a host, and the path to it. Without a cluster the host is one of Docker's, at the address that
+// is its id.
 func (t *trace) pathTo(id string) (name string, path api.ClusterHost) {
 	c, err := t.d.Cluster()
 	if err != nil {
-		return id, path
+		return id, api.ClusterHost{Path: direct, Via: id, Answers: true}
 	}
 	name = id
 	for _, h := range c.Hosts {

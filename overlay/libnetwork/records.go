@@ -263,7 +263,7 @@ func decodeEndpoint(p Pair, n *network.Network) (*endpoint, error) {
 	e := &endpoint{At: at.Unmap(), Text: p.Value}
 	e.Endpoint = overlay.Endpoint{
 		Network: n.ID, EndpointID: r.ID, Container: r.ID, Name: r.Name, Addrs: []netip.Addr{addr.Addr()},
-		Running: r.Sandbox != "",
+		Running: r.Sandbox != "", Host: overlay.HostID(at.Unmap().String()), // Docker's hosts have no other name
 	}
 	if err := e.MAC.UnmarshalText([]byte(r.Interface.MAC)); err != nil || e.MAC[0]&1 != 0 {
 		return nil, fmt.Errorf("%w: endpoint %.12s with MAC %.40q", errRecord, r.ID, r.Interface.MAC)

@@ -82,7 +82,7 @@ func TestEndpointsOfDocker(t *testing.T) {
 	}
 	e, err := decodeEndpoint(Pair{Value: []byte(dockersEndpoint)}, n)
 	if err != nil || e.EndpointID != dockersEP || e.Addrs[0].String() != "10.50.0.2" || e.MAC.String() !=
-		"02:42:0a:32:00:02" || e.At.String() != "10.99.0.1" || !e.Running || e.Owner != "" ||
+		"02:42:0a:32:00:02" || e.At.String() != "10.99.0.1" || e.Host != "10.99.0.1" || !e.Running || e.Owner != "" ||
 		!slices.Equal(e.DNSNames, []string{"c1", "6e4e8d00509d"}) {
 		t.Fatalf("it is %+v, %v", e, err)
 	}

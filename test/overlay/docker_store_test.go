@@ -270,6 +270,10 @@ func TestBesideDockersDaemons(t *testing.T) {
 			t.Errorf("from u3 to %s: %v", to, r)
 		}
 	}
+	if out := c.ok("trace", "--timeout", "20s", "u3", "d1:80"); !strings.Contains(out, "d1 of host "+a.addr()) ||
+		!strings.Contains(out, "straight to "+a.addr()) || !strings.Contains(out, "yes: it got through") {
+		t.Errorf("trace to a container of Docker's: %s", out)
+	}
 	for from, d := range map[string]*dockerd{"d1": a, "d2": b} {
 		if out, err := d.try("exec", from, "helper", "tcpsend", "u3:80", size); !strings.Contains(out, "same "+size) {
 			t.Errorf("from %s to u3: %v: %s", from, err, out)
