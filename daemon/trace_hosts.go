@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/flannel"
 )
 
 // relayed is the path by way of another host, as `usernet cluster ls` has it.
@@ -94,6 +96,19 @@ func (t *trace) behindHost(n *network.Network, policy string) bool {
 	t.step("path", frames(n)+", "+pathText(path))
 	t.end("peer", api.TracePasses, "the gateway on host "+host+" connects there, by sockets of that host", "")
 	return true
+}
+
+// toNode is about an address of another node of flannel's.
+func (t *trace) toNode(a *engine.Attachment, s *flannel.Status, next netip.Addr) {
+	for subnet, node := range s.Nodes {
+		if p, err := netip.ParsePrefix(subnet); err == nil && p.Contains(next) {
+			t.end("peer", api.TracePasses, fmt.Sprintf(
+				"the subnet %s is of flannel's node %s, which passes packets on to its containers", p, node), "")
+			return
+		}
+	}
+	t.end("switch", api.TraceUnreachable, fmt.Sprintf("no node of flannel's that network %s knows has a subnet with %s",
+		a.Network().Name(), next), "`usernet network inspect --verbose "+a.Network().Name()+"` shows the nodes")
 }
 
 // frames says how a network's frames are carried between hosts.

@@ -129,6 +129,12 @@ func (t *trace) elsewhere(e *network.Endpoint, a *engine.Attachment, next netip.
 			}
 		}
 	}
+	if n != nil && t.d.flannel != nil {
+		if s := t.d.flannel.Status(n.ID); s != nil && !s.Subnet.Contains(next) {
+			t.toNode(a, s, next)
+			return
+		}
+	}
 	if n != nil && n.HasPeers() {
 		t.end("peer", api.TracePasses, "nobody on this host has "+next.String()+
 			": frames go out to the network's peers, and who has it answers there", "")

@@ -26,6 +26,7 @@ type flannelNode struct {
 }
 
 func (f *flannelNode) ns() string        { return fmt.Sprintf("/run/netns/xh-h%d", f.n) }
+func (f *flannelNode) host() string      { return fmt.Sprintf("192.0.2.%d", f.n) }
 func (f *flannelNode) container() string { return fmt.Sprintf("/run/netns/xh-p%d", f.n) }
 func (f *flannelNode) address() string   { return f.subnet.Addr().Next().Next().String() }
 
@@ -198,6 +199,10 @@ func TestFlannelVXLAN(t *testing.T) {
 	a.pings("one", b.address("two", "eth0").String())
 	reaches(t, f.ns(), one)
 	a.streams("one", one, f.container(), f.address())
+	if out := a.ok("trace", "--timeout", "20s", "one", f.address()); !strings.Contains(out,
+		"the subnet "+f.subnet.String()+" is of flannel's node "+f.host()) || !strings.Contains(out, "yes: it got through") {
+		t.Errorf("trace to a container of another node: %s", out)
+	}
 	const size = "300000"
 	out := rootIn(t, f.ns(), helper, "tcpsend", a.addr()+":8080", size)
 	if !strings.Contains(out, "same "+size) {
