@@ -57,6 +57,11 @@ func TestNoOptionIsIgnored(t *testing.T) {
 	for _, name := range []string{"foo", "usernet.nosuch", "com.docker.network.bridge.enable_foo", ""} {
 		refused(create(map[string]string{name: "true"}), "unknown option "+name)
 	}
+	var s Settings
+	refused(setPeers(&s.Peers, "192.0.2.3:0"), "192.0.2.3:0", "from 1 to 65535")
+	if err := setPeers(&s.Peers, "192.0.2.3,192.0.2.4,192.0.2.3"); err != nil || len(s.Peers) != 2 {
+		t.Errorf("a peer that is named twice: %v, %v", s.Peers, err)
+	}
 	for _, mode := range []string{"routed", "nat-unprotected", "isolated"} {
 		refused(create(map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": mode}), "mode")
 	}

@@ -233,13 +233,18 @@ func setPeers(to *[]netip.AddrPort, v string) error {
 	*to = nil
 	for _, s := range strings.Split(v, ",") {
 		peer, err := netip.ParseAddrPort(s)
+		if err == nil && peer.Port() == 0 {
+			return errdefs.Invalid("%q is no peer: ports are from 1 to 65535", s)
+		}
 		if a, bare := netip.ParseAddr(strings.Trim(s, "[]")); err != nil && bare == nil {
 			peer, err = netip.AddrPortFrom(a, 0), nil
 		}
 		if a := peer.Addr(); err != nil || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
 			return errdefs.Invalid("%q is no peer: give ADDRESS[:PORT], separated by commas", s)
 		}
-		*to = append(*to, peer)
+		if !slices.Contains(*to, peer) { // to one that is named twice frames to all would go twice
+			*to = append(*to, peer)
+		}
 	}
 	return nil
 }
