@@ -201,8 +201,11 @@ func versionCommand() *cobra.Command {
 	return c
 }
 
-// exitWait is how long the daemon's process may take to end behind its last answer.
+// exitWait is how long the daemon's process may take to end before the daemon itself is asked.
 const exitWait = 10 * time.Second
+
+// exitPoll is how often Ctrl-C is looked for meanwhile.
+const exitPoll = 100 * time.Millisecond
 
 // shutdownPoll is how often a daemon that is ending is looked at again.
 const shutdownPoll = 20 * time.Millisecond
@@ -230,16 +233,32 @@ func shutdownCommand() *cobra.Command {
 			if err := cl.Shutdown(ctx); err != nil && !errors.Is(err, api.ErrDaemonEnded) {
 				return err
 			}
-			if err := awaitEnd(ctx, cl, before.Pid); err != nil || process < 0 {
-				return err
+			if process >= 0 {
+				defer unix.Close(process)
+				if ended, err := awaitExit(ctx, process); ended || err != nil {
+					return err
+				}
 			}
-			// The rest is short. Bounded, since the number may be another process's in this pid namespace.
-			_, err = unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitWait.Milliseconds()))
-			if errors.Is(err, unix.EINTR) {
-				return nil // a signal of Go's runtime; it is not worth another wait
-			}
-			return err
+			return awaitEnd(ctx, cl, before.Pid)
 		}}
+}
+
+// awaitExit waits until a process has ended, by its descriptor, and says whether it did. It asks the daemon nothing: each
+// request at the socket of a service manager starts a daemon again. It is bounded, since the daemon's number may be
+// another process's in this pid namespace.
+func awaitExit(ctx context.Context, process int) (bool, error) {
+	for end := time.Now().Add(exitWait); time.Now().Before(end); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitPoll.Milliseconds()))
+		switch {
+		case n > 0:
+			return true, nil
+		case err != nil && !errors.Is(err, unix.EINTR): // a signal of Go's runtime, or Ctrl-C
+			return false, err
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		}
+	}
+	return false, nil
 }
 
 // awaitEnd returns when the daemon with process id pid answers no more. Where a service manager starts another, that
