@@ -15,8 +15,8 @@ import (
 
 // TCP connections between attachments and those of other hosts may go from socket to socket, past the links and the
 // switch. What the switch decides about frames is decided here about the connection: who may reach whom, and that
-// attachments are who they say. The link that carries frames to other hosts asks first, and sends frames where the answer
-// is no.
+// attachments are who they say. The link that carries frames to other hosts asks first, and sends frames where the
+// answer is no.
 
 // PeerConn is a connection to another host that carries one between attachments.
 type PeerConn = forwarder.PeerConn

@@ -243,9 +243,9 @@ func shutdownCommand() *cobra.Command {
 		}}
 }
 
-// awaitExit waits until a process has ended, by its descriptor, and says whether it did. It asks the daemon nothing: each
-// request at the socket of a service manager starts a daemon again. It is bounded, since the daemon's number may be
-// another process's in this pid namespace.
+// awaitExit waits until a process has ended, by its descriptor, and says whether it did. It asks the daemon nothing:
+// each request at the socket of a service manager starts a daemon again. It is bounded, since the daemon's number may
+// be another process's in this pid namespace.
 func awaitExit(ctx context.Context, process int) (bool, error) {
 	for end := time.Now().Add(exitWait); time.Now().Before(end); {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(exitPoll.Milliseconds()))

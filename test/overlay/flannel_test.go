@@ -199,8 +199,9 @@ func TestFlannelVXLAN(t *testing.T) {
 	a.pings("one", b.address("two", "eth0").String())
 	reaches(t, f.ns(), one)
 	a.streams("one", one, f.container(), f.address())
-	if out := a.ok("trace", "--timeout", "20s", "one", f.address()); !strings.Contains(out,
-		"the subnet "+f.subnet.String()+" is of flannel's node "+f.host()) || !strings.Contains(out, "yes: it got through") {
+	node := "the subnet " + f.subnet.String() + " is of flannel's node " + f.host()
+	if out := a.ok("trace", "--timeout", "20s", "one", f.address()); !strings.Contains(out, node) ||
+		!strings.Contains(out, "yes: it got through") {
 		t.Errorf("trace to a container of another node: %s", out)
 	}
 	const size = "300000"
