@@ -60,7 +60,8 @@ func (s *screen) ends() {
 	s.d.t.Helper()
 	eventually(s.d.t, func() error {
 		if r := s.d.command("tmux", "-S", s.socket, "has-session"); r.code == 0 {
-			return fmt.Errorf("it does not end:\n%s", s.tmux("capture-pane", "-p"))
+			shown := s.d.command("tmux", "-S", s.socket, "capture-pane", "-p") // fails where it has just ended
+			return fmt.Errorf("it does not end:\n%s", shown.stdout)
 		}
 		return nil
 	})
