@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -295,10 +296,10 @@ func (i integration) inPlace() bool {
 // show prints what write would do.
 func (i integration) show(w io.Writer) {
 	fmt.Fprintf(w, "# %s; with --write these are made:\n", i.short)
-	for _, path := range sorted(i.links) {
+	for _, path := range slices.Sorted(maps.Keys(i.links)) {
 		fmt.Fprintf(w, "ln -s %s %s\n", i.links[path], path)
 	}
-	for _, path := range sorted(i.files) {
+	for _, path := range slices.Sorted(maps.Keys(i.files)) {
 		fmt.Fprintf(w, "# %s\n%s", path, i.files[path])
 	}
 	fmt.Fprintf(w, "# %s\n", i.after)
@@ -320,7 +321,7 @@ func (i integration) write(w io.Writer) error {
 			)
 		}
 	}
-	for _, path := range sorted(i.links) {
+	for _, path := range slices.Sorted(maps.Keys(i.links)) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
@@ -332,7 +333,7 @@ func (i integration) write(w io.Writer) error {
 		}
 		fmt.Fprintln(w, "linked", path)
 	}
-	for _, path := range sorted(i.files) {
+	for _, path := range slices.Sorted(maps.Keys(i.files)) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
@@ -358,7 +359,7 @@ func written(have []byte, text string) bool {
 // empty then. What usernet did not write stays, and is an error.
 func (i integration) undo(w io.Writer) error {
 	var failed []error
-	for _, path := range sorted(i.files) {
+	for _, path := range slices.Sorted(maps.Keys(i.files)) {
 		b, err := os.ReadFile(path)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
@@ -370,7 +371,7 @@ func (i integration) undo(w io.Writer) error {
 			failed = append(failed, i.remove(w, path))
 		}
 	}
-	for _, path := range sorted(i.links) {
+	for _, path := range slices.Sorted(maps.Keys(i.links)) {
 		if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 && !i.used[path] {
 			failed = append(failed, i.remove(w, path))
 		}
@@ -395,13 +396,4 @@ func (i integration) remove(w io.Writer, path string) error {
 // tidies says whether a directory goes where it is empty.
 func (i integration) tidies(dir string) bool {
 	return slices.ContainsFunc(i.tidy, func(above string) bool { return strings.HasPrefix(dir, above+"/") })
-}
-
-func sorted(m map[string]string) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -47,7 +48,7 @@ func (i integration) warnOfUse(ctx context.Context, w io.Writer, daemon func() (
 
 // anyInPlace says whether a file or a link of the integration is there.
 func (i integration) anyInPlace() bool {
-	for _, path := range append(sorted(i.files), sorted(i.links)...) {
+	for _, path := range append(slices.Sorted(maps.Keys(i.files)), slices.Sorted(maps.Keys(i.links))...) {
 		if _, err := os.Lstat(path); err == nil {
 			return true
 		}

@@ -60,9 +60,10 @@ func TestBeginningsOfOptions(t *testing.T) {
 // TestWordsOfGetopt has texts that Debian's slirp4netns 1.2.0 writes, which is built with glibc.
 func TestWordsOfGetopt(t *testing.T) {
 	for given, want := range map[string]string{
-		"--m 1500":       "option '--m' is ambiguous; possibilities: '--mtu' '--macaddress'",
-		"--m=1500":       "option '--m=1500' is ambiguous; possibilities: '--mtu' '--macaddress'",
-		"--enable":       "option '--enable' is ambiguous; possibilities: '--enable-ipv6' '--enable-sandbox' '--enable-seccomp'",
+		"--m 1500": "option '--m' is ambiguous; possibilities: '--mtu' '--macaddress'",
+		"--m=1500": "option '--m=1500' is ambiguous; possibilities: '--mtu' '--macaddress'",
+		"--enable": "option '--enable' is ambiguous; possibilities: '--enable-ipv6' '--enable-sandbox' " +
+			"'--enable-seccomp'",
 		"--configur=3":   "option '--configure' doesn't allow an argument",
 		"--xyz":          "unrecognized option '--xyz'",
 		"--mtu":          "option '--mtu' requires an argument",
