@@ -49,8 +49,7 @@ type pendingSYNs struct {
 
 	mu   sync.Mutex
 	byID map[stack.TransportEndpointID]syn // guarded by mu, as is each
-	each map[netip.Addr]*source
-	rest source // of those beyond maxSources
+	each rate.Keyed[netip.Addr, source]
 
 	limited atomic.Uint64 // SYNs beyond attemptRate
 }
@@ -65,34 +64,16 @@ func newSource() *source {
 	return &source{attempts: rate.Bucket{PerSecond: attemptRate, Burst: attemptBurst}}
 }
 
-// source returns that of an address. The caller holds mu.
-func (p *pendingSYNs) source(from netip.Addr) *source {
-	if s := p.each[from]; s != nil {
-		return s
-	}
-	if len(p.each) >= maxSources {
-		now := time.Now()
-		for a, old := range p.each {
-			if old.pending == 0 && old.attempts.Full(now) {
-				delete(p.each, a)
-			}
-		}
-		if len(p.each) >= maxSources {
-			return &p.rest
-		}
-	}
-	s := newSource()
-	p.each[from] = s
-	return s
-}
-
 func newPendingSYNs(max, maxEach int) *pendingSYNs {
 	return &pendingSYNs{
 		max:     max,
 		maxEach: maxEach,
 		byID:    map[stack.TransportEndpointID]syn{},
-		each:    map[netip.Addr]*source{},
-		rest:    *newSource(),
+		each: rate.Keyed[netip.Addr, source]{
+			Max:  maxSources,
+			New:  newSource,
+			Idle: func(s *source, now time.Time) bool { return s.pending == 0 && s.attempts.Full(now) },
+		},
 	}
 }
 
@@ -104,11 +85,12 @@ func (p *pendingSYNs) add(id stack.TransportEndpointID, s syn) bool {
 	if _, again := p.byID[id]; again || len(p.byID) >= p.max {
 		return false
 	}
-	by := p.source(from)
+	now := time.Now()
+	by := p.each.Of(from, now)
 	if by.pending >= p.maxEach {
 		return false
 	}
-	if !by.attempts.Allow(time.Now(), 1) {
+	if !by.attempts.Allow(now, 1) {
 		p.limited.Add(1)
 		return false
 	}

@@ -54,9 +54,9 @@ func TestPendingSYNs(t *testing.T) {
 		if len(p.byID) > 0 {
 			t.Fatalf("seed %d: left are %v", seed, p.byID)
 		}
-		for from, s := range p.each {
-			if s.pending != 0 {
-				t.Fatalf("seed %d: %d of %s are still pending", seed, s.pending, from)
+		for host := range 4 {
+			if s := p.each.Of(netip.AddrFrom4([4]byte{10, 0, 0, byte(host)}), time.Now()); s.pending != 0 {
+				t.Fatalf("seed %d: %d of host %d are still pending", seed, s.pending, host)
 			}
 		}
 	}
@@ -97,22 +97,23 @@ func TestFailedAttemptsAreLimitedForEachAddress(t *testing.T) {
 	}
 }
 
-// TestSourcesAreBounded has more addresses than are counted one by one.
+// TestSourcesAreBounded has more addresses than are counted one by one, of which one waits for a decision.
 func TestSourcesAreBounded(t *testing.T) {
 	p := newPendingSYNs(maxHandshakes, maxHandshakesEach)
-	for host := range 3 * maxSources {
+	pending := synOf(0, 1)
+	p.add(pending, syn{})
+	for host := 1; host < 3*maxSources; host++ {
 		id := synOf(host, 1)
 		p.add(id, syn{})
 		p.remove(id, false)
 	}
-	if len(p.each) > maxSources {
-		t.Errorf("%d addresses are counted", len(p.each))
+	if n := p.each.Len(); n != maxSources {
+		t.Errorf("%d addresses are counted", n)
 	}
-	for _, s := range p.each {
-		s.attempts.Refund(1)
-	}
-	if id := synOf(1<<20, 1); !p.add(id, syn{}) || p.each[addrOf(id.RemoteAddress)] == nil {
-		t.Error("addresses that send nothing more keep others out")
+	later := time.Now().Add(time.Hour)
+	p.each.Of(addrOf(synOf(1<<20, 1).RemoteAddress), later)
+	if n := p.each.Len(); n != 2 || p.each.Of(addrOf(pending.RemoteAddress), later).pending != 1 {
+		t.Errorf("an hour later %d addresses are counted, want the one that has a pending SYN and a new one", n)
 	}
 }
 

@@ -142,7 +142,7 @@ func (s *heldSYNs) take(key synKey, may bool, now time.Time) (to Sockets, again 
 	if f, is := s.byFrames[key]; is && now.Before(f.until) || s.to == nil {
 		return nil, false
 	}
-	o := s.shares.of(key.src.Addr(), now)
+	o := s.shares.sources.Of(key.src.Addr(), now)
 	if !may || !hasRoom(o.held, ownHeld, len(s.held), maxHeld) || !s.shares.allow(o, now) {
 		s.note(key, o, now)
 		return nil, false

@@ -30,38 +30,20 @@ type synSource struct {
 
 // shares are the sources of a network's SYNs. Their owner guards them.
 type shares struct {
-	by            map[netip.Addr]*synSource
-	rest          synSource // of those beyond maxSources
-	tidied        time.Time // when by was last rid of sources that have nothing
+	sources       rate.Keyed[netip.Addr, synSource]
 	all, reserved rate.Bucket
 }
 
 func (s *shares) init() {
-	s.by = map[netip.Addr]*synSource{}
-	s.rest.own = rate.Bucket{PerSecond: ownRate, Burst: ownBurst}
+	s.sources = rate.Keyed[netip.Addr, synSource]{
+		Max: maxSources,
+		New: func() *synSource { return &synSource{own: rate.Bucket{PerSecond: ownRate, Burst: ownBurst}} },
+		Idle: func(o *synSource, now time.Time) bool {
+			return o.held == 0 && o.byFrames == 0 && o.own.Full(now)
+		},
+	}
 	s.all = rate.Bucket{PerSecond: heldRate - reservedRate, Burst: heldBurst - reservedBurst}
 	s.reserved = rate.Bucket{PerSecond: reservedRate, Burst: reservedBurst}
-}
-
-// of returns a source.
-func (s *shares) of(a netip.Addr, now time.Time) *synSource {
-	if o := s.by[a]; o != nil {
-		return o
-	}
-	if len(s.by) >= maxSources && now.Sub(s.tidied) > time.Second { // not for each SYN of a flood
-		s.tidied = now
-		for k, o := range s.by {
-			if o.held == 0 && o.byFrames == 0 && o.own.Full(now) {
-				delete(s.by, k)
-			}
-		}
-	}
-	if len(s.by) >= maxSources {
-		return &s.rest
-	}
-	o := &synSource{own: rate.Bucket{PerSecond: ownRate, Burst: ownBurst}}
-	s.by[a] = o
-	return o
 }
 
 // allow takes the time of one SYN of a source.

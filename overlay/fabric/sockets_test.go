@@ -374,7 +374,7 @@ func TestHeldSYNsAreBounded(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.shares.of(key(0).src.Addr(), now)
+	o := s.shares.sources.Of(key(0).src.Addr(), now)
 	s.tidied = time.Time{}
 	for len(s.byFrames) < maxByFrames {
 		s.byFrames[key(8<<16+len(s.byFrames))] = byFrames{now, o}
@@ -413,16 +413,16 @@ func TestStrangersAreBoundedByARate(t *testing.T) {
 	if n := begin(1000, one("192.0.2.8")); n != strangerBurstFromIP {
 		t.Errorf("%d begin from an address beside them", n)
 	}
-	if n := begin(1<<16, many); n != strangerBurst-3*strangerBurstFromIP || len(ss.rates) != maxStrangerRates {
-		t.Errorf("%d begin from many addresses, of which %d are told apart", n, len(ss.rates))
+	if n := begin(1<<16, many); n != strangerBurst-3*strangerBurstFromIP || ss.rates.Len() != maxStrangerRates {
+		t.Errorf("%d begin from many addresses, of which %d are told apart", n, ss.rates.Len())
 	}
 	now = now.Add(2 * time.Second)
 	if n := begin(1000, one("192.0.2.7")); n != 2*strangerRateFromIP {
 		t.Errorf("%d begin in two seconds from one address", n)
 	}
 	now = now.Add(time.Hour)
-	if n := begin(1, one("192.0.2.9")); n != 1 || len(ss.rates) != 1 {
-		t.Errorf("an hour later %d begin, and %d addresses are remembered", n, len(ss.rates))
+	if n := begin(1, one("192.0.2.9")); n != 1 || ss.rates.Len() != 1 {
+		t.Errorf("an hour later %d begin, and %d addresses are remembered", n, ss.rates.Len())
 	}
 }
 

@@ -42,18 +42,21 @@ type strangers struct {
 	from   map[netip.Addr]int
 	ofHost int // how many of all count as hosts'
 
-	rates  map[netip.Addr]*rate.Bucket // by address, those of IPv6 by their subnet
-	rest   rate.Bucket                 // of those beyond maxStrangerRates
-	total  rate.Bucket
-	tidied time.Time // when rates was last rid of full buckets
+	rates rate.Keyed[netip.Addr, rate.Bucket] // by address, those of IPv6 by their subnet
+	total rate.Bucket
 }
 
 func newStrangers() strangers {
 	return strangers{
-		all:   map[*stranger]struct{}{},
-		from:  map[netip.Addr]int{},
-		rates: map[netip.Addr]*rate.Bucket{},
-		rest:  rate.Bucket{PerSecond: strangerRateFromIP, Burst: strangerBurstFromIP},
+		all:  map[*stranger]struct{}{},
+		from: map[netip.Addr]int{},
+		rates: rate.Keyed[netip.Addr, rate.Bucket]{
+			Max: maxStrangerRates,
+			New: func() *rate.Bucket {
+				return &rate.Bucket{PerSecond: strangerRateFromIP, Burst: strangerBurstFromIP}
+			},
+			Idle: (*rate.Bucket).Full,
+		},
 		total: rate.Bucket{PerSecond: strangerRate, Burst: strangerBurst},
 	}
 }
@@ -69,23 +72,7 @@ func (ss *strangers) rateOf(from netip.Addr, now time.Time) *rate.Bucket {
 		p, _ := from.WithZone("").Prefix(subnetBits) // an address of IPv6 has one
 		from = p.Addr()
 	}
-	if b := ss.rates[from]; b != nil {
-		return b
-	}
-	if len(ss.rates) >= maxStrangerRates && now.Sub(ss.tidied) > time.Second { // not for each of a flood
-		ss.tidied = now
-		for a, b := range ss.rates {
-			if b.Full(now) {
-				delete(ss.rates, a)
-			}
-		}
-	}
-	if len(ss.rates) >= maxStrangerRates {
-		return &ss.rest
-	}
-	b := &rate.Bucket{PerSecond: strangerRateFromIP, Burst: strangerBurstFromIP}
-	ss.rates[from] = b
-	return b
+	return ss.rates.Of(from, now)
 }
 
 // add counts one; nil: there are too many.
