@@ -28,11 +28,14 @@ func (t Target) open() ([]*os.File, error) {
 	}
 	netns, err := t.openNet(path)
 	if err != nil {
-		return nil, fmt.Errorf("network namespace %s: %w; it must belong to a user namespace of this user", path, err)
+		if errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("%w; it must belong to a user namespace of this user", err)
+		}
+		return nil, fmt.Errorf("network namespace %s: %w", path, err)
 	}
 	var userns *os.File
 	if t.UserNS != "" {
-		userns, err = openNamespace(t.UserNS)
+		userns, err = openNamespace(t.UserNS, unix.CLONE_NEWUSER)
 	} else {
 		userns, err = outermost(netns)
 	}
@@ -50,7 +53,7 @@ func (t Target) open() ([]*os.File, error) {
 // openNet opens the network namespace, at path where it is not open.
 func (t Target) openNet(path string) (*os.File, error) {
 	if t.File == nil {
-		return openNamespace(path)
+		return openNamespace(path, unix.CLONE_NEWNET)
 	}
 	fd, err := sockio.Dup(t.File)
 	if err != nil {

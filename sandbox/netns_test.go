@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestDescriptorsOfOtherThingsAreNoNamespaces(t *testing.T) {
@@ -37,12 +39,13 @@ func TestDescriptorsOfOtherThingsAreNoNamespaces(t *testing.T) {
 		file.Name():           "is not a namespace",
 		file.Name() + "/none": "not a directory",
 		"/proc/self/ns/none":  "no such file",
+		"/proc/self/ns/mnt":   "is another kind of namespace, not a network namespace",
 	} {
-		if f, err := openNamespace(path); err == nil || !strings.Contains(err.Error(), says) {
+		if f, err := openNamespace(path, unix.CLONE_NEWNET); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, %v", path, f, err)
 		}
 	}
-	f, err := openNamespace("/proc/self/ns/net")
+	f, err := openNamespace("/proc/self/ns/net", unix.CLONE_NEWNET)
 	if err != nil {
 		t.Fatal(err)
 	}

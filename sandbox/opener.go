@@ -99,9 +99,9 @@ func (c *requester) open(t Target) ([]*os.File, error) {
 	return files, nil
 }
 
-// openNamespace opens a namespace by its path. What is there is looked at before it is opened for reading, so that
-// nothing happens to files, devices and pipes of that name.
-func openNamespace(path string) (*os.File, error) {
+// openNamespace opens a namespace of a kind, CLONE_NEWNET or CLONE_NEWUSER, by its path. What is there is looked at
+// before it is opened for reading, so that nothing happens to files, devices and pipes of that name.
+func openNamespace(path string, kind int) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -114,7 +114,19 @@ func openNamespace(path string) (*os.File, error) {
 	if fs.Type != unix.NSFS_MAGIC {
 		return nil, fmt.Errorf("%s is not a namespace", path)
 	}
-	return os.Open(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
+	f, err := os.Open(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
+	if err != nil {
+		return nil, err
+	}
+	switch is, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); {
+	case err != nil:
+		return nil, errors.Join(os.NewSyscallError("NS_GET_NSTYPE", err), f.Close())
+	case is != kind:
+		kinds := map[int]string{unix.CLONE_NEWNET: "network", unix.CLONE_NEWUSER: "user"}
+		err = fmt.Errorf("%s is another kind of namespace, not a %s namespace", path, kinds[kind])
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // namespace has the opener look which namespace is at a path: links below /proc lead to those of processes.

@@ -17,6 +17,8 @@ type BindError struct {
 	Proto ports.Protocol
 	Need  int // how many sockets the whole of what was asked for needs
 	Err   error
+	// Standalone: the process that binds is no daemon, and systemd passes it no sockets.
+	Standalone bool
 }
 
 // Error is the text for the user.
@@ -26,16 +28,23 @@ func (e *BindError) Error() string {
 	case errors.Is(e.Err, syscall.EADDRINUSE):
 		return text + "port is already allocated"
 	case errors.Is(e.Err, syscall.EACCES):
-		return text + fmt.Sprintf("permission denied: ports below net.ipv4.ip_unprivileged_port_start are not "+
-			"for this user; use a higher port, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d, "+
-			"or have systemd pass the daemon a socket (ListenStream=%s)", e.Host.Port(), e.Host)
+		text += fmt.Sprintf("permission denied: ports below net.ipv4.ip_unprivileged_port_start are not "+
+			"for this user; use a higher port, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d", e.Host.Port())
+		if e.Standalone {
+			return text
+		}
+		return text + fmt.Sprintf(", or have systemd pass the daemon a socket (ListenStream=%s)", e.Host)
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
 		return text + "the host does not have this address"
 	case errors.Is(e.Err, syscall.EMFILE):
 		limit := sockio.FileLimit()
-		return text + fmt.Sprintf("the daemon may have no more than %d open files and this needs %d for ports alone: "+
-			"raise the hard limit (RLIMIT_NOFILE; ulimit -Hn, LimitNOFILE= of systemd) to at least %d before the daemon starts",
-			limit, e.Need, uint64(e.Need)+limit)
+		who := "the daemon"
+		if e.Standalone {
+			who = "this process"
+		}
+		return text + fmt.Sprintf("%s may have no more than %d open files and this needs %d for ports alone: "+
+			"raise the hard limit (RLIMIT_NOFILE; ulimit -Hn, LimitNOFILE= of systemd) to at least %d before it starts",
+			who, limit, e.Need, uint64(e.Need)+limit)
 	case errors.Is(e.Err, syscall.ENFILE):
 		return text + "the machine has no more open files: raise the sysctl fs.file-max"
 	}

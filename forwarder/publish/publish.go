@@ -145,7 +145,7 @@ func (t *transaction) bindOne(host netip.Addr, hostPort uint16, inside ports.Por
 	}
 	p.options.Dual = dual
 	if err := t.pb.open(p); err != nil {
-		return &BindError{p.Bounds()[0].Host, inside.Proto, t.need, err}
+		return &BindError{Host: p.Bounds()[0].Host, Proto: inside.Proto, Need: t.need, Err: err}
 	}
 	t.made = append(t.made, p)
 	return nil

@@ -546,5 +546,9 @@ func TestBindErrorsSayWhatToDo(t *testing.T) {
 		if !errors.Is(e, err) {
 			t.Errorf("%v is hidden", err)
 		}
+		e.Standalone = true
+		if text := e.Error(); strings.Contains(text, "daemon") || !strings.Contains(text, want) {
+			t.Errorf("%v, without a daemon: %s", err, text)
+		}
 	}
 }

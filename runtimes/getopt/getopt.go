@@ -108,6 +108,7 @@ func shortTakesNext(f *pflag.FlagSet, letters string) bool {
 func Error(err error) error {
 	var unknown *pflag.NotExistError
 	var missing *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		return fmt.Errorf("unrecognized option '--%s'", unknown.GetSpecifiedName())
@@ -117,6 +118,8 @@ func Error(err error) error {
 		return fmt.Errorf("option '--%s' requires an argument", missing.GetSpecifiedName())
 	case errors.As(err, &missing):
 		return fmt.Errorf("option requires an argument -- '%s'", missing.GetSpecifiedName())
+	case errors.As(err, &invalid):
+		return fmt.Errorf("option '--%s': %w", invalid.GetFlag().Name, invalid.Unwrap())
 	}
 	return err
 }

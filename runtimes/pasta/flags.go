@@ -17,8 +17,8 @@ var passtOnly = map[string]string{
 	"repair-path":        "belongs to the migration of virtual machines",
 	"fd":                 "serves a virtual machine",
 	"one-off":            "serves a virtual machine",
-	"no-dhcp-dns":        "is passt's; pasta assigns none unless --dhcp-dns is given",
-	"no-dhcp-search":     "is passt's; pasta assigns none unless --dhcp-search is given",
+	"no-dhcp-dns":        "is passt's, and pasta assigns none unless --dhcp-dns is given",
+	"no-dhcp-search":     "is passt's, and pasta assigns none unless --dhcp-search is given",
 }
 
 // values are flags that are checked once all are read.
@@ -189,8 +189,13 @@ type refused string
 func (refused) String() string { return "" }
 func (refused) Type() string   { return "" }
 func (r refused) Set(string) error {
-	return fmt.Errorf("--%s %s: usernet takes pasta's place, not passt's", string(r), passtOnly[string(r)])
+	return refusal("--" + string(r) + " " + passtOnly[string(r)] + "; usernet takes pasta's place, not passt's")
 }
+
+// refusal says why an option of passt's is refused. It names the option by itself.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
 
 // Usage is the text of --help.
 func Usage(program string) string {

@@ -105,6 +105,9 @@ func Parse(args []string) (*Options, error) {
 		if errors.Is(err, pflag.ErrHelp) {
 			return &Options{Help: true}, nil
 		}
+		if r, ok := errors.AsType[refusal](err); ok {
+			return nil, r
+		}
 		return nil, getopt.Error(err)
 	}
 	if o.Help || o.Version {

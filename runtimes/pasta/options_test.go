@@ -102,9 +102,9 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 		{"-I 0123456789abcdef 1", "15 characters"},
 		{"--netns /x 1", "both --netns and PID"},
 		{"--netns /x sh -c true", "a command starts in namespaces of its own"},
-		{"-1 1", "passt's"},
-		{"--fd 3 1", "passt's"},
-		{"--vhost-user 1", "passt's"},
+		{"-1 1", "serves a virtual machine; usernet takes pasta's place, not passt's"},
+		{"--fd 3 1", "serves a virtual machine; usernet takes pasta's place, not passt's"},
+		{"--vhost-user 1", "serves a virtual machine; usernet takes pasta's place, not passt's"},
 		{"-t none -t 80 1", "contradicts"},
 	} {
 		t.Run(c.args, func(t *testing.T) {

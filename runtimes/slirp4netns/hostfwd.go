@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -39,7 +41,7 @@ type hostfwd struct {
 	ports struct {
 		sync.Mutex
 		last int // id
-		list []forwarded
+		byID map[int]forwarded
 	}
 }
 
@@ -185,12 +187,15 @@ func (h *hostfwd) add(ctx context.Context, r request) (any, error) {
 	h.ports.Lock()
 	defer h.ports.Unlock()
 	h.ports.last++
-	h.ports.list = append(h.ports.list, forwarded{
+	if h.ports.byID == nil {
+		h.ports.byID = map[int]forwarded{}
+	}
+	h.ports.byID[h.ports.last] = forwarded{
 		ID: h.ports.last, Proto: a.Proto,
 		HostAddr: host.String(), HostPort: hostPort,
 		GuestAddr: guest.String(), GuestPort: guestPort,
 		unpublish: unpublish,
-	})
+	}
 	return map[string]any{"return": map[string]int{"id": h.ports.last}}, nil
 }
 
@@ -206,23 +211,23 @@ func port(n float64) (uint16, bool) {
 func (h *hostfwd) entries() any {
 	h.ports.Lock()
 	defer h.ports.Unlock()
-	list := make([]forwarded, len(h.ports.list))
-	copy(list, h.ports.list)
+	list := make([]forwarded, 0, len(h.ports.byID)) // "[]" where it is empty, not null
+	for _, id := range slices.Sorted(maps.Keys(h.ports.byID)) {
+		list = append(list, h.ports.byID[id])
+	}
 	return map[string]any{"entries": list}
 }
 
 func (h *hostfwd) remove(id int) (any, error) {
 	h.ports.Lock()
 	defer h.ports.Unlock()
-	for i, f := range h.ports.list {
-		if f.ID != id {
-			continue
-		}
-		if err := f.unpublish(); err != nil {
-			return nil, apiError("remove_hostfwd: slirp_remove_hostfwd failed: " + err.Error())
-		}
-		h.ports.list = append(h.ports.list[:i:i], h.ports.list[i+1:]...)
-		return map[string]any{"return": struct{}{}}, nil
+	f, ok := h.ports.byID[id]
+	if !ok {
+		return nil, apiError("remove_hostfwd: bad arguments.id")
 	}
-	return nil, apiError("remove_hostfwd: bad arguments.id")
+	if err := f.unpublish(); err != nil {
+		return nil, apiError("remove_hostfwd: slirp_remove_hostfwd failed: " + err.Error())
+	}
+	delete(h.ports.byID, id)
+	return map[string]any{"return": struct{}{}}, nil
 }

@@ -28,6 +28,7 @@ const (
 
 const (
 	defaultMTU = 1500
+	minMTU     = 68    // IPv4's (RFC 791), and libslirp's IF_MTU_MIN
 	maxMTU     = 65521 // slirp4netns's own limit
 )
 
@@ -154,6 +155,9 @@ func (o *Options) resolve(f *pflag.FlagSet, r *raw) (err error) {
 	o.Networks, o.Name = joined.Networks(r.networks), joined.Name(r.name)
 	if o.MTU, err = strconv.Atoi(r.mtu); err != nil || o.MTU <= 0 || o.MTU > maxMTU {
 		return usageErrorf("MTU must be a positive integer (< %d)", maxMTU+1)
+	}
+	if o.MTU < minMTU {
+		return usageErrorf("MTU must be %d at least, which IPv4 needs, not %d", minMTU, o.MTU)
 	}
 	if o.Plan, err = newPlan(r.cidr); err != nil {
 		return err

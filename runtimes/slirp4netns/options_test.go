@@ -79,6 +79,7 @@ func TestBadCommandLinesAreRefusedInSlirp4netnsWords(t *testing.T) {
 		{"-r -2 1 tap0", "ready-fd must be a non-negative integer", true},
 		{"-m 65522 1 tap0", "MTU must be a positive integer (< 65522)", true},
 		{"-m 0 1 tap0", "MTU must be a positive integer (< 65522)", true},
+		{"-m 67 1 tap0", "MTU must be 68 at least", true},
 		{"-c --cidr 24 1 tap0", "invalid CIDR", false},
 		{"-c --cidr foo 1 tap0", "invalid CIDR", false},
 		{"-c --cidr 10.0.2.0 1 tap0", "invalid CIDR", false},
@@ -137,7 +138,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, args string) {
 		o, err := Parse(strings.Fields(args))
 		if err == nil && !o.Help && !o.Version &&
-			(o.MTU < 1 || o.MTU > maxMTU || !o.Plan.Network.Contains(o.Plan.Guest)) {
+			(o.MTU < minMTU || o.MTU > maxMTU || !o.Plan.Network.Contains(o.Plan.Guest)) {
 			t.Errorf("accepted %+v", o)
 		}
 	})

@@ -195,6 +195,9 @@ func (n *Network) Publish(
 // PublishAll forwards host ports to the guest until they are unpublished: all of them, or with an error none.
 func (n *Network) PublishAll(ctx context.Context, p engine.Publication) (unpublish func() error, err error) {
 	bound, err := n.net.Publish(ctx, n.guest, p)
+	if refused, ok := errors.AsType[*publish.BindError](err); ok {
+		refused.Standalone = true
+	}
 	if err != nil {
 		return nil, err
 	}
