@@ -76,6 +76,13 @@ var ErrNoDaemon = errors.New("no usernet daemon answers")
 // ErrDaemonEnded says that the daemon ended, or another took its place, while a request was being answered.
 var ErrDaemonEnded = errors.New("the usernet daemon ended")
 
+// missing is ENOENT in other words: Podman takes the kernel's, in what a hook says, for a command that it has not
+// found.
+type missing struct{ error }
+
+func (missing) Error() string   { return "there is no socket" }
+func (m missing) Unwrap() error { return m.error }
+
 // Do sends body (nil: none) and decodes the answer into out (nil: dropped). The methods below are the usual way.
 func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {
 	res, err := c.send(ctx, method, path, body)
@@ -124,7 +131,11 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, fmt.Errorf("%w at %s (%w): start one with `usernet serve`", ErrNoDaemon, c.Socket, op.Err)
+			why := op.Err
+			if errors.Is(why, syscall.ENOENT) {
+				why = missing{why}
+			}
+			return nil, fmt.Errorf("%w at %s (%w): start one with `usernet serve`", ErrNoDaemon, c.Socket, why)
 		}
 		return nil, c.broken(ctx, err)
 	}

@@ -89,5 +89,5 @@ func ExampleErrNoDaemon() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// no usernet daemon answers at /no/sock (connect: no such file or directory): start one with `usernet serve`
+	// no usernet daemon answers at /no/sock (there is no socket): start one with `usernet serve`
 }

@@ -152,9 +152,12 @@ func (d *Daemon) attachedIn(id network.NamespaceID) *network.Container {
 
 // attachedWith returns the attached containers that have an endpoint with a key.
 func (d *Daemon) attachedWith(key string) []*network.Container {
-	return d.model.Select(func(c *network.Container) bool {
-		return c.Attached && slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key })
-	})
+	return d.model.Select(func(c *network.Container) bool { return c.Attached && hasKey(c, key) })
+}
+
+// hasKey says whether c has an endpoint with a key.
+func hasKey(c *network.Container, key string) bool {
+	return slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool { return e.Key == key })
 }
 
 // detachOthers ends what is attached with a key in other namespaces: the caller's sandbox was made anew.

@@ -92,7 +92,7 @@ func (d *Daemon) KillContainer(ctx context.Context, ref string, signal string) e
 
 func (d *Daemon) kill(c *network.Container, sig syscall.Signal) error {
 	switch {
-	case c.Status != network.Running || c.Pid == 0:
+	case c.Status != network.Running || c.Pid == 0 && !c.Attached:
 		return errdefs.Conflict("cannot kill container: %s: container %s is not running", c.Name, c.ID)
 	case c.Attached:
 		return errdefs.Forbidden(

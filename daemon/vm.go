@@ -13,6 +13,7 @@ import (
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/sandbox"
 	vswitch "github.com/usernet/usernet/switch"
 	"github.com/usernet/usernet/switch/vmlink"
 )
@@ -34,6 +35,9 @@ func (d *Daemon) attachVM(ctx context.Context, q api.AttachRequest) (*network.Co
 	for i := range spec.Networks {
 		spec.Networks[i].Key = q.Key
 		spec.Networks[i].SelfAddressed = true
+	}
+	if err := d.vmPathFree(q); err != nil {
+		return nil, err
 	}
 	if q.Key != "" {
 		for _, c := range d.attachedWith(q.Key) {
@@ -66,6 +70,24 @@ func (d *Daemon) attachVM(ctx context.Context, q api.AttachRequest) (*network.Co
 		return fail(err)
 	}
 	return d.model.Container(c.ID)
+}
+
+// vmPathFree refuses a path that another virtual machine has: the one that came later would take the link from it, and
+// its own machine would go to the other's network. A process that holds a machine with the same key, and has ended,
+// gives its place to the next one.
+func (d *Daemon) vmPathFree(q api.AttachRequest) error {
+	for _, c := range d.model.Select(func(c *network.Container) bool {
+		return c.IsVM() && c.Status == network.Running && c.VM.Path == q.Spec.VM.Path && vmAwaited(c.VM)
+	}) {
+		again := q.Key != "" && hasKey(c, q.Key)
+		held := c.Holder != 0 && c.Holder != q.Holder && sandbox.Alive(c.Holder, c.HolderStart)
+		if again && !held {
+			continue
+		}
+		return errdefs.Conflict("socket of the virtual machine: %s is that of %s: choose another path, or "+
+			"`usernet detach %[2]s` first", q.Spec.VM.Path, c.Name)
+	}
+	return nil
 }
 
 // checkVM refuses what a virtual machine cannot have, and completes the rest.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -244,5 +245,42 @@ func TestWhatNoVirtualMachineCanHave(t *testing.T) {
 	}
 	if got := len(w.d.Containers()); got != 1 {
 		t.Errorf("%d containers are there, want 1", got)
+	}
+}
+
+// TestAVirtualMachinesPathIsItsOwn: another one does not get it before the first is detached, or the process that
+// holds it has ended.
+func TestAVirtualMachinesPathIsItsOwn(t *testing.T) {
+	w := newVMWorld(t, nil)
+	attach := func(name, key string, connect bool, holder int) error {
+		_, err := w.d.Attach(t.Context(), api.AttachRequest{Key: key, Holder: holder, Spec: network.ContainerSpec{
+			Name: name, NetworkMode: "lan", VM: network.VMSocket{Kind: "stream", Path: w.path, Connect: connect},
+			Networks: []network.NamedEndpointSpec{{Network: "lan"}},
+		}}, nil)
+		return err
+	}
+	for _, connect := range []bool{false, true} {
+		if err := attach("vm2", "", connect, 0); err == nil || !strings.Contains(err.Error(), "vm1") {
+			t.Errorf("a path that vm1 has was given to vm2 (connect: %v): %v", connect, err)
+		}
+	}
+	if err := w.d.RemoveContainer(t.Context(), w.c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	sleeping := exec.Command("sleep", "1000")
+	if err := sleeping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sleeping.Process.Kill() })
+	if err := attach("held", "k", true, sleeping.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := attach("next", "k", true, os.Getpid()); err == nil {
+		t.Error("a process took the place of one that lives")
+	}
+	_ = sleeping.Process.Kill()
+	_ = sleeping.Wait()
+	if err := attach("next", "k", true, os.Getpid()); err != nil {
+		t.Errorf("a process does not get the place of one that has ended: %v", err)
 	}
 }

@@ -6,6 +6,7 @@
 # It is busybox and the modules of virtio's network interface. qemu starts it with -kernel KERNEL -initrd FILE -append
 # console=ttyS0, and -device virtio-net-pci for each interface.
 set -euo pipefail
+file=$(realpath "${1:?the file to make is missing}")
 cd "$(dirname "$0")/.."
 : "${MODULES:=/lib/modules/$(uname -r)}"
 for need in cpio busybox; do
@@ -24,4 +25,4 @@ if [[ -z $(ls "$root/modules") ]]; then
 	echo "guest-image: no modules of virtio below $MODULES: set MODULES to those of the kernel" >&2
 	exit 1
 fi
-(cd "$root" && find . | cpio --quiet -o -H newc) >"$1"
+(cd "$root" && find . | cpio --quiet -o -H newc) >"$file"

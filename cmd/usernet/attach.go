@@ -49,7 +49,7 @@ func (a *attachFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&a.spec.NetNS, "netns", "", "the sandbox's network namespace")
 	f.StringVar(&a.spec.UserNS, "userns", "", "the user namespace that owns it (found by itself)")
 	f.StringVar(&a.key, "key", "",
-		"a key of your choice, with which the command can be repeated, and `usernet detach --key` ends it")
+		"`KEY`: a key of your choice, with which the command can be repeated; usernet detach --key KEY ends it")
 	f.StringVar(&a.ifname, "interface", "", "the interface's name in the sandbox, on its first network (eth0, eth1 ...)")
 	f.BoolVar(&a.unconfigured, "unconfigured", false,
 		"leave the interfaces without addresses and routes: something else sets those that are reserved")

@@ -40,8 +40,11 @@ func execCommand() *cobra.Command {
 			if err != nil {
 				return runError{err}
 			}
-			if k.Status != network.Running || k.Pid == 0 {
+			switch {
+			case k.Status != network.Running:
 				return runError{fmt.Errorf("container %s is not running", k.Name)}
+			case k.Pid == 0:
+				return runError{fmt.Errorf("container %s was attached without a process: usernet starts nothing in it", k.Name)}
 			}
 			if o.detach {
 				return o.inBackground(args)

@@ -115,3 +115,14 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestHelpSaysWhatIsRefused: who reads it learns what to do instead.
+func TestHelpSaysWhatIsRefused(t *testing.T) {
+	var help strings.Builder
+	_, _ = parse([]string{"--help"}, &help)
+	for name, instead := range refused {
+		if !strings.Contains(help.String(), "-"+name+" value\n    \trefused: "+instead) {
+			t.Errorf("the help says nothing of -%s:\n%s", name, &help)
+		}
+	}
+}

@@ -51,7 +51,7 @@ var refused = map[string]string{
 	"forward-user":     "forward the socket by SSH: ssh -N -L LOCAL:REMOTE -p PORT",
 	"forward-identity": "forward the socket by SSH: ssh -N -L LOCAL:REMOTE -p PORT",
 	"config":           "give its values as options",
-	"pcap":             "capture on a container's interface on the same network",
+	"pcap":             "usernet capture NAME writes what the machine sends and receives",
 }
 
 func parse(args []string, errw io.Writer) (o options, err error) {
@@ -74,7 +74,9 @@ func parse(args []string, errw io.Writer) (o options, err error) {
 	f.StringVar(&o.name, "usernet-name", os.Getenv("USERNET_NAME"), "the machine's name there (or $USERNET_NAME)")
 	f.StringVar(&mac, "usernet-mac", defaultMAC, "the machine's MAC address")
 	for name, instead := range refused {
-		f.Func(name, "", func(string) error { return errors.New("usernet does not have this option: " + instead) })
+		f.Func(name, "refused: "+instead, func(string) error {
+			return errors.New("usernet does not have this option: " + instead)
+		})
 	}
 	if err := f.Parse(args); err != nil {
 		return o, err

@@ -65,6 +65,9 @@ func free(vm network.VMSocket) error {
 	info, err := os.Lstat(vm.Path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		if dir := filepath.Dir(vm.Path); !isDirectory(dir) {
+			return fmt.Errorf("socket of the virtual machine: there is no directory %s", dir)
+		}
 		return nil
 	case err != nil:
 		return fmt.Errorf("socket of the virtual machine: %w", err)
@@ -72,6 +75,11 @@ func free(vm network.VMSocket) error {
 		return fmt.Errorf("socket of the virtual machine: %s is there already: choose another path, or remove it", vm.Path)
 	}
 	return nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // ours says whether a link was made by link: it leads to a socket, of a daemon that may not run, in a directory vm.

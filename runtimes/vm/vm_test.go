@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/usernet/usernet/api"
@@ -97,5 +98,14 @@ func TestParseSocketRefuses(t *testing.T) {
 		if at, err := ParseSocket(s); err == nil {
 			t.Errorf("%q is %+v", s, at)
 		}
+	}
+}
+
+func TestADirectoryThatIsMissingIsNamed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	q := api.AttachRequest{Spec: network.ContainerSpec{VM: network.VMSocket{Path: filepath.Join(dir, "vm1")}}}
+	_, err := Attach(t.Context(), &daemon{socket: "/x/vm/y.sock"}, q)
+	if want := "there is no directory " + dir; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
 	}
 }
