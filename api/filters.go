@@ -237,7 +237,10 @@ func (f filters) matchEvent(e Event) bool {
 		}
 	}
 	return f.any("type", func(v string) bool { return e.Type == v }) &&
-		f.any("event", func(v string) bool { return e.Action == v }) &&
+		f.any("event", func(v string) bool {
+			// health_status, exec_create and exec_start have more behind a colon, which a filter need not name.
+			return e.Action == v || strings.HasPrefix(e.Action, v+": ")
+		}) &&
 		f.any("container", actor("container")) && f.any("network", actor("network")) &&
 		f.any("scope", func(v string) bool { return v == "local" }) && f.matchLabels(e.Attributes)
 }

@@ -100,6 +100,17 @@ func TestEventFilters(t *testing.T) {
 			t.Errorf("%s=%s: connect %v, start %v", test.key, test.value, f.matchEvent(connect), f.matchEvent(start))
 		}
 	}
+
+	// As Docker's daemon does it: docker events --filter event=health_status.
+	health := Event{Type: "container", Action: "health_status: unhealthy", ID: "c1id"}
+	for value, want := range map[string]bool{
+		"health_status": true, "health_status: unhealthy": true, "health_status: healthy": false,
+		"health": false, "start": false,
+	} {
+		if f := (filters{"event": {value}}); f.matchEvent(health) != want {
+			t.Errorf("event=%s: %v, want %v", value, !want, want)
+		}
+	}
 }
 
 func TestTimes(t *testing.T) {

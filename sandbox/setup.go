@@ -234,7 +234,8 @@ func setNames(q startRequest) error {
 
 // etcOverlay mounts files over those of the caller's /etc.
 type etcOverlay struct {
-	made bool // /etc is covered by an overlay
+	made  bool        // /etc is covered by an overlay
+	bound [][2]string // source and name of what was mounted before
 }
 
 // mount mounts src over the file of that name, or what that is a link to. Where it does not exist, /etc is covered by
@@ -244,6 +245,7 @@ func (e *etcOverlay) mount(src, name string) error {
 	at := "/etc/" + name
 	real, err := filepath.EvalSymlinks(at)
 	if err == nil {
+		e.bound = append(e.bound, [2]string{src, name})
 		return bind(src, real)
 	}
 	if !errors.Is(err, os.ErrNotExist) || name == "hostname" {
@@ -261,6 +263,11 @@ func (e *etcOverlay) mount(src, name string) error {
 				err)
 		}
 		e.made = true
+		for _, b := range e.bound { // the overlay covers them
+			if err := e.mount(b[0], b[1]); err != nil {
+				return err
+			}
+		}
 	}
 	_ = os.Remove(at) // a link to nowhere
 	if err := os.WriteFile(at, nil, 0o644); err != nil {

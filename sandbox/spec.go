@@ -68,6 +68,15 @@ func userIDs(user string) (uid, gid int, err error) {
 	return ids[0], ids[1], nil
 }
 
+// CheckUser says what is wrong with a Spec's User; "" is right.
+func CheckUser(user string) error {
+	if user == "" {
+		return nil
+	}
+	_, _, err := userIDs(user)
+	return err
+}
+
 // ExitError says that the command could not be started; Code is the exit status a shell would give.
 type ExitError struct {
 	Code int // 125 the sandbox, 126 not executable, 127 not found

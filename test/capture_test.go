@@ -89,6 +89,7 @@ func TestCapture(t *testing.T) {
 	t.Run("into a pipe, with a count", func(t *testing.T) { capturePiped(d.in(t)) })
 	t.Run("a container that comes later", func(t *testing.T) { captureLater(d.in(t), dir) })
 	t.Run("a reader that does not read", func(t *testing.T) { captureStalled(d.in(t)) })
+	t.Run("SIGTERM twice", func(t *testing.T) { captureTerminated(d.in(t), dir) })
 	t.Run("super-frames", func(t *testing.T) { captureSuperFrames(d.in(t), dir) })
 	t.Run("refusals", func(t *testing.T) {
 		d := d.in(t)
@@ -102,6 +103,31 @@ func TestCapture(t *testing.T) {
 		d.fails("give a container, a network or --all", "capture", "-w", "x")
 	})
 	t.Run("Wireshark's own interfaces", func(t *testing.T) { captureExtcap(d.in(t)) })
+}
+
+// captureTerminated ends captures as timeout(1) does, which sends SIGTERM twice: they are written to their end.
+func captureTerminated(d *daemon, dir string) {
+	path := filepath.Join(dir, "terminated.pcapng")
+	for range 5 {
+		c := d.capture("web", "-w", path)
+		ended := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					c.cmd.Process.Signal(syscall.SIGTERM)
+				}
+			}
+		}()
+		said := c.wait()
+		close(ended)
+		if !strings.Contains(said, "packets of") {
+			d.t.Errorf("ended by SIGTERM twice: %s", said)
+		}
+		d.tshark(path)
+	}
 }
 
 func captureNetwork(d *daemon, dir string) {

@@ -36,6 +36,8 @@ func TestErrorsLeadOnward(t *testing.T) {
 		{[]string{"run", "--rm", "--", "/nonexistent"}, "a-command-cannot-be-run"},
 		{[]string{"exec", "web", "/nonexistent"}, "a-command-cannot-be-run"},
 		{[]string{"trace", "web", "a b"}, "a-request-is-wrong"},
+		{[]string{"run", "--rm", "--user", "nobody", "--", "true"}, "a-command-line-is-wrong"},
+		{[]string{"exec", "--user", "nobody", "web", "true"}, "a-command-line-is-wrong"},
 		{[]string{"stats", "--all", "web"}, "a-command-line-is-wrong"},
 		{[]string{"cluster", "ls"}, "the-cluster-is-not-reached"},
 		{[]string{"config", "check", "/nonexistent"}, "the-configuration-is-wrong"},

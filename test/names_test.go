@@ -1,6 +1,7 @@
 package test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -131,4 +132,21 @@ func TestLinksOnTheDefaultBridge(t *testing.T) {
 		t.Errorf("a link works backwards: %v", r)
 	}
 	d.says(d.address("tomcat81")+"\ttomcat81", "tomcat82", "cat", "/etc/hosts")
+}
+
+// TestHostWithoutHostsFile takes /etc/hosts from a host: its containers have both files of their own all the same.
+func TestHostWithoutHostsFile(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	d.ok("network", "create", "mynet")
+	r := d.command("unshare", "--user", "--map-root-user", "--mount", "sh", "-e", "-c", `
+		cp -r /etc "$1" 2>/dev/null || test -d "$1"
+		rm "$1/hosts"
+		: >"$1/resolv.conf"
+		mount --rbind "$1" /etc
+		exec "$0" run --rm --name box --network mynet -- cat /etc/resolv.conf /etc/hosts`,
+		usernet, filepath.Join(t.TempDir(), "etc"))
+	if r.code != 0 || !strings.Contains(r.stdout, "nameserver 127.0.0.11") || !strings.Contains(r.stdout, "localhost") {
+		t.Errorf("the container's files: %v", r)
+	}
 }

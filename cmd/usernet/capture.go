@@ -138,8 +138,10 @@ func (o *captureOptions) output() capture.Output {
 func record(
 	ctx context.Context, cl *api.Client, q api.CaptureRequest, o capture.Output, duration time.Duration, report bool,
 ) error {
-	stopped, unregister := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	interrupted, unregister := signal.NotifyContext(ctx, os.Interrupt)
 	defer unregister()
+	// A second SIGTERM is no order to hurry, since timeout(1) sends two; until the command's end.
+	stopped, _ := signal.NotifyContext(interrupted, syscall.SIGTERM)
 	if duration > 0 {
 		var cancel context.CancelFunc
 		stopped, cancel = context.WithTimeout(stopped, duration)
@@ -164,7 +166,7 @@ func record(
 	}
 	o.Full = end
 	defer context.AfterFunc(stopped, func() {
-		unregister() // a second signal ends the command at once
+		unregister() // a second Ctrl-C ends the command at once
 		end()
 	})()
 	sum, err := capture.Copy(r, o)

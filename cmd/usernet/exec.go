@@ -91,7 +91,7 @@ func execCommand() *cobra.Command {
 // spec is what is to run in container k, whose links give it the variables links.
 func (o *execOptions) spec(k *network.Container, links, command []string) (sandbox.Spec, error) {
 	env, err := readKeyValues(o.envFiles, o.env)
-	if err != nil {
+	if err = errors.Join(sandbox.CheckUser(o.user), err); err != nil {
 		return sandbox.Spec{}, err
 	}
 	if o.dir == "" {

@@ -94,7 +94,8 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		Resources: o.resources.Resources,
 	}
 	var files sandbox.Spec
-	err = errors.Join(o.net.apply(&spec), o.guard.record(&spec), o.life.record(&spec), o.mounts.apply(&files, &spec))
+	err = errors.Join(sandbox.CheckUser(o.usr), o.net.apply(&spec), o.guard.record(&spec), o.life.record(&spec),
+		o.mounts.apply(&files, &spec))
 	if err != nil {
 		return runError{err}
 	}

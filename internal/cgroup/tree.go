@@ -38,7 +38,9 @@ func (u *Unavailable) Error() string { return u.Reason + "; " + u.Fix }
 // What to do where nothing was delegated.
 const (
 	fixDelegate = "run the daemon as the user service (systemctl --user enable --now usernet.socket, systemd 254 or " +
-		"newer), or as systemd-run --user --scope -p Delegate=yes usernet serve"
+		"newer), or as " + transient
+	transient = "systemd-run --user -p Delegate=yes -p DelegateSubgroup=" + daemonName +
+		" -p KillMode=process usernet serve"
 	fixVersion1 = "boot with the unified hierarchy (systemd.unified_cgroup_hierarchy=1 on the kernel's command line)"
 )
 
@@ -171,6 +173,9 @@ func (m machine) own() (string, error) {
 }
 
 // checkDelegated says what is wrong with root as a cgroup that was delegated. moved: the daemon was started below it.
+// That tells a delegated unit: systemd starts nothing in a subgroup of one that is not (exec_params_get_cgroup_path in
+// its src/core/execute.c). The mark is set by the manager of the system only, and by no user's (cgroup_xattr_apply in
+// its src/core/cgroup.c).
 func (m machine) checkDelegated(root string, moved bool) error {
 	unit := filepath.Base(root)
 	inUnit := slices.ContainsFunc(strings.Split(root, "/"), func(part string) bool {
@@ -182,14 +187,13 @@ func (m machine) checkDelegated(root string, moved bool) error {
 		}
 	}
 	switch {
-	case inUnit && !m.marked(root): // systemd would undo what is changed there (its CGROUP_DELEGATION)
+	case inUnit && !moved && !m.marked(root): // systemd would undo what is changed there (its CGROUP_DELEGATION)
 		return &Unavailable{fmt.Sprintf("the daemon's cgroup %s is systemd's, which has not delegated it", root),
 			fixDelegate}
 	case strings.HasSuffix(unit, ".service") && !moved:
 		// Such a service could not be started again while containers run: its process would be put where none may be.
 		return &Unavailable{fmt.Sprintf("service %s was started in its own cgroup and not in a subgroup", unit),
-			"use systemd 254 or newer with DelegateSubgroup=" + daemonName + " in the unit, or run the daemon as " +
-				"systemd-run --user --scope -p Delegate=yes usernet serve"}
+			"use systemd 254 or newer with DelegateSubgroup=" + daemonName + " in the unit"}
 	}
 	return nil
 }
