@@ -145,8 +145,8 @@ func (d *macvlanDriver) askPool(
 	defer cancel()
 	offer, err := d.uplinks.Discover(ctx, at, net.HardwareAddr(mac[:]))
 	if errors.Is(err, dhcp.ErrNoAnswer) {
-		return errdefs.Unavailable("parent %s: %w: where there is none, give the network's --subnet and --gateway",
-			spec.Options["parent"], err)
+		return errdefs.About(errdefs.TopicUplink, errdefs.Unavailable(
+			"parent %s: %w: where there is none, give the network's --subnet and --gateway", spec.Options["parent"], err))
 	}
 	if err != nil {
 		return errdefs.About(errdefs.TopicUplink, errdefs.Unavailable("parent %s: %w", spec.Options["parent"], err))
@@ -270,7 +270,7 @@ func (d *macvlanDriver) Lease(
 	}
 	got, err := d.uplinks.Lease(ctx, c.Owner, at, cfg)
 	if err != nil {
-		return netip.Addr{}, errdefs.Unavailable("network %s: %w", n.Name, err)
+		return netip.Addr{}, errdefs.About(errdefs.TopicUplink, errdefs.Unavailable("network %s: %w", n.Name, err))
 	}
 	a := got.Addr.Addr()
 	switch {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/network"
+	vswitch "github.com/usernet/usernet/switch"
 )
 
 // predict says what becomes of packets to t.dst.
@@ -93,12 +95,38 @@ func (t *trace) crosses(a *engine.Attachment, mac net.HardwareAddr, whose string
 	case d.Rule != "":
 		text = fmt.Sprintf("the policy of %s lets no packet pass to %s: %s", on, whose, d.Rule)
 		remedy = "usernet network policy " + a.Network().Name() + " RULE...: it shows and changes the rules"
-	case d.Reason == "isolated":
+	case d.Reason == vswitch.DropOtherVLAN.String():
+		text, remedy = t.otherVLAN(a, mac, whose)
+	case d.Reason == vswitch.DropIsolated.String():
 		text = fmt.Sprintf("%s keeps its containers apart, and no link opens this port of %s", on, whose)
 		remedy = "--link on the default bridge, a port that the other container exposes; or another network without isolation"
 	}
 	t.end("switch", api.TraceUnreachable, text, remedy)
 	return false
+}
+
+// otherVLAN says which VLANs two containers of a network are in, and how they get into one.
+func (t *trace) otherVLAN(a *engine.Attachment, mac net.HardwareAddr, whose string) (text, remedy string) {
+	vlan := func(of *engine.Attachment) string {
+		if of == nil || of.VLAN() == 0 {
+			return "none"
+		}
+		return fmt.Sprint(of.VLAN())
+	}
+	n := a.Network()
+	var to *engine.Attachment
+	for _, b := range n.Attachments() {
+		if bytes.Equal(b.MAC(), mac) {
+			to = b
+		}
+	}
+	text = fmt.Sprintf("%s is in another VLAN of network %s: this container is in %s, and that one in %s", whose, n.Name(),
+		vlan(a), vlan(to))
+	remedy = fmt.Sprintf("`usernet network disconnect %[1]s %[2]s`, and `usernet network connect", n.Name(), a.Name())
+	if to != nil && to.VLAN() != 0 {
+		remedy += " --vlan " + vlan(to)
+	}
+	return text, remedy + fmt.Sprintf(" %s %s`", n.Name(), a.Name())
 }
 
 // toNeighbor is about another container of this host on the same network.

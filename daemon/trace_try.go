@@ -114,12 +114,13 @@ func outcomeOf(r sandbox.Tried, proto string) api.TraceOutcome {
 	if r.Error != "" {
 		return o
 	}
+	own := ", from "
 	o.Kind, o.Text = api.TraceReached, "connected"
 	if proto != "tcp" {
-		o.Text = fmt.Sprintf("an answer of %d bytes", len(r.Answer))
+		o.Text, own = fmt.Sprintf("an answer of %d bytes", len(r.Answer)), ", to "
 	}
 	if r.Local.IsValid() {
-		o.Text += ", from " + addressOf(r.Local)
+		o.Text += own + addressOf(r.Local)
 	}
 	return o
 }

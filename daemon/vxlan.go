@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
@@ -42,6 +44,9 @@ func (d vxlanDriver) Validate(n *network.Network) error {
 	if err != nil {
 		return err
 	}
+	if err := checkPeers(s, portOf(s, encap)); err != nil {
+		return err
+	}
 	if err := d.checkEVPN(s, encap); err != nil {
 		return err
 	}
@@ -62,6 +67,25 @@ func (d vxlanDriver) Validate(n *network.Network) error {
 	}
 	if err := d.static.Probe(encap, portOf(s, encap)); err != nil {
 		return errdefs.Unavailable("%w", err)
+	}
+	return nil
+}
+
+// checkPeers refuses a peer that is this host at the network's own port: frames that are sent there come back.
+func checkPeers(s network.Settings, port uint16) error {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return errdefs.Unavailable("listing the host's addresses: %w", err)
+	}
+	for _, p := range s.Peers {
+		here := p.Addr().IsLoopback() || slices.ContainsFunc(own, func(a net.Addr) bool {
+			n, is := a.(*net.IPNet)
+			addr, ok := netip.AddrFromSlice(n.IP)
+			return is && ok && addr.Unmap() == p.Addr()
+		})
+		if here && cmp.Or(p.Port(), port) == port {
+			return errdefs.Invalid("usernet.peers: %s is this host itself: name the others", p.Addr())
+		}
 	}
 	return nil
 }

@@ -269,6 +269,9 @@ func (a *Attachment) Mirror(f func(in bool, frame *vswitch.Frame)) (stop func())
 // ID is the attachment's, from its AttachConfig.
 func (a *Attachment) ID() string { return a.cfg.ID }
 
+// VLAN is the one that the attachment is in; 0: none.
+func (a *Attachment) VLAN() uint16 { return a.cfg.VLAN }
+
 // Network is the one that it is on.
 func (a *Attachment) Network() *Network { return a.n }
 

@@ -283,6 +283,10 @@ func checkOptions(options map[string]string, known []Option, what string) error 
 			if why, is := impossible[name]; is {
 				return errdefs.Invalid("%s %s is not possible: %s", what, name, why)
 			}
+			if takers := driversWith(name); what == "option" && len(takers) > 0 {
+				return errdefs.Invalid("unknown option %s for this driver: networks of driver %s have it", name,
+					strings.Join(takers, ", "))
+			}
 			return errdefs.Invalid("unknown %s %s: docs/networks.md lists the options", what, name)
 		}
 		if err := known[i].set(new(Settings), value); err != nil {
@@ -290,6 +294,16 @@ func checkOptions(options map[string]string, known []Option, what string) error 
 		}
 	}
 	return nil
+}
+
+// driversWith lists the drivers whose networks have an option.
+func driversWith(option string) (names []string) {
+	for _, d := range Drivers {
+		if slices.ContainsFunc(d.Options, func(o Option) bool { return o.Name == option }) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 func checkInhibit(v string) error {

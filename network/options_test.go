@@ -59,6 +59,13 @@ func TestNoOptionIsIgnored(t *testing.T) {
 	}
 	var s Settings
 	refused(setPeers(&s.Peers, "192.0.2.3:0"), "192.0.2.3:0", "from 1 to 65535")
+	for _, nobody := range []string{
+		"0.0.0.0", "::", "255.255.255.255", "255.255.255.255:4789", "::ffff:255.255.255.255", "224.0.0.1",
+		"[ff02::1]:4789", "fe80::1%eth0", "",
+	} {
+		refused(setPeers(&s.Peers, "192.0.2.3,"+nobody), "is no peer")
+		refused(setAddrs(&s.BGPNextHop, nobody), "is no address of a host")
+	}
 	if err := setPeers(&s.Peers, "192.0.2.3,192.0.2.4,192.0.2.3"); err != nil || len(s.Peers) != 2 {
 		t.Errorf("a peer that is named twice: %v, %v", s.Peers, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/hostaddr"
 )
 
 // Settings are the options of a network or an endpoint as the rest of the program uses them: read once, with their
@@ -208,8 +209,8 @@ func setAddrs(to *[]netip.Addr, v string) error {
 	*to = nil
 	for _, s := range strings.Split(v, ",") {
 		a, err := netip.ParseAddr(s)
-		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-			return errdefs.Invalid("%q is no address: give one of each family at most, separated by a comma", s)
+		if a = a.Unmap(); err != nil || !hostaddr.Possible(a) || a.Zone() != "" {
+			return errdefs.Invalid("%q is no address of a host: give one of each family at most, separated by a comma", s)
 		}
 		for _, b := range *to {
 			if a.Is4() == b.Is4() {
@@ -239,8 +240,9 @@ func setPeers(to *[]netip.AddrPort, v string) error {
 		if a, bare := netip.ParseAddr(strings.Trim(s, "[]")); err != nil && bare == nil {
 			peer, err = netip.AddrPortFrom(a, 0), nil
 		}
-		if a := peer.Addr(); err != nil || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-			return errdefs.Invalid("%q is no peer: give ADDRESS[:PORT], separated by commas", s)
+		peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
+		if a := peer.Addr(); err != nil || !hostaddr.Possible(a) || a.Zone() != "" {
+			return errdefs.Invalid("%q is no peer: give the ADDRESS[:PORT] of each, separated by commas", s)
 		}
 		if !slices.Contains(*to, peer) { // to one that is named twice frames to all would go twice
 			*to = append(*to, peer)

@@ -39,7 +39,8 @@ func parseSelector(s string) (Selector, error) {
 		if len(t) > maxTerm {
 			return nil, fmt.Errorf("%.40q... has %d bytes: %d are possible", t, len(t), maxTerm)
 		}
-		if key, _, is := strings.Cut(t, "="); !is || key == "" {
+		key, value, is := strings.Cut(t, "=")
+		if never := value == "" && (key == "name" || key == "network"); never || !is || key == "" {
 			return nil, fmt.Errorf("%q: give * for all containers, or LABEL=VALUE, name=NAME or network=NAME, "+
 				"with commas between", s)
 		}
@@ -115,7 +116,7 @@ func (p *NeighbourRules) add(line string) error {
 		p.deny = false
 		return nil
 	case action != "allow" && action != "deny":
-		return fmt.Errorf("give default deny, or allow or deny and FROM -> TO")
+		return fmt.Errorf("give default deny, default allow, or allow or deny and FROM -> TO")
 	}
 	from, to, is := strings.Cut(rest, " -> ")
 	if !is {

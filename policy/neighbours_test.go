@@ -142,6 +142,7 @@ func TestTermsAreThoseThatRulesAskFor(t *testing.T) {
 
 func TestNeighbourRulesThatAreNone(t *testing.T) {
 	for _, s := range []string{
+		"allow name= -> *", "allow * -> app=a,network=",
 		"default maybe", "permit * -> *", "allow *", "allow * *", "allow a -> b", "allow * -> b=c:0",
 		"allow * -> b=c:9-8", "allow * -> */sctp", "allow * -> *:1/icmp", "allow =x -> *", "allow * -> *:x",
 		"allow a=\x1b[2J -> *", "allow a=\xff -> *", "allow a=" + strings.Repeat("b", maxTerm-1) + " -> *",

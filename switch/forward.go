@@ -55,11 +55,13 @@ func (p *Port) Receive(f *Frame) {
 		p.unknown(t, r, f)
 		return
 	}
-	switch {
-	case q == p: // the device sent to itself: a nested bridge forwards inside
-	case !p.mayReach(r, q, f):
-		p.drops[DropIsolated].Add(1)
+	if q == p {
+		return // the device sent to itself: a nested bridge forwards inside
+	}
+	switch why := p.apart(r, q, f); why {
 	default:
+		p.drops[why].Add(1)
+	case verdictPass:
 		f.shared = false
 		if f.MorePending && f.to != q {
 			f.to, f.several = q, f.to != nil
@@ -80,11 +82,13 @@ func (p *Port) Judge(f *Frame) (to *Port, why Reason, ok bool) {
 		return nil, DropFilter, false
 	}
 	q := t.find(p.sw, r, f.dst())
-	switch {
-	case q == nil:
+	if q == nil {
 		return nil, DropUnknown, false
-	case q != p && !p.mayReach(r, q, f):
-		return nil, DropIsolated, false
+	}
+	if q != p {
+		if why := p.apart(r, q, f); why != verdictPass {
+			return nil, why, false
+		}
 	}
 	return q, 0, true
 }
@@ -154,7 +158,7 @@ func (p *Port) flood(ports []*Port, r *portState, f *Frame) {
 	}
 	f.shared, f.several = true, true
 	for _, q := range ports {
-		if q != p && !r.sameGroup(q) && p.mayReach(r, q, f) {
+		if q != p && !r.sameGroup(q) && p.apart(r, q, f) == verdictPass {
 			q.write(f)
 		}
 	}
@@ -172,19 +176,20 @@ func (r *portState) sameVLAN(q *Port) bool {
 	return r.cfg.VLAN == rq.cfg.VLAN || r.cfg.Role == Gateway || rq.cfg.Role == Gateway
 }
 
-// mayReach is the rule of isolated ports: they talk to the gateway, and to each other as links allow. A physical
-// network and the gateway do not reach each other: nobody there is let out by it, and it is no station of theirs. VLANs
-// reach the gateway alone.
-func (p *Port) mayReach(r *portState, q *Port, f *Frame) bool {
+// apart says why a frame does not go to q; verdictPass: it goes. Isolated ports talk to the gateway, and to each other
+// as links allow. A physical network and the gateway do not reach each other: nobody there is let out by it, and it is
+// no station of theirs. VLANs reach the gateway alone.
+func (p *Port) apart(r *portState, q *Port, f *Frame) Reason {
 	rq := q.state.Load()
-	if r.cfg.Role == Uplink && rq.cfg.Role == Gateway || r.cfg.Role == Gateway && rq.cfg.Role == Uplink {
-		return false
+	switch {
+	case r.cfg.Role == Uplink && rq.cfg.Role == Gateway, r.cfg.Role == Gateway && rq.cfg.Role == Uplink:
+		return DropIsolated
+	case !r.sameVLAN(q):
+		return DropOtherVLAN
+	case !r.cfg.Isolated && !rq.cfg.Isolated, r.cfg.Role == Gateway, rq.cfg.Role == Gateway, p.linked(r, q, rq, f):
+		return verdictPass
 	}
-	if !r.sameVLAN(q) {
-		return false
-	}
-	return !r.cfg.Isolated && !rq.cfg.Isolated || r.cfg.Role == Gateway || rq.cfg.Role == Gateway ||
-		p.linked(r, q, rq, f)
+	return DropIsolated
 }
 
 // write hands a frame to the port's device.

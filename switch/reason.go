@@ -23,6 +23,7 @@ const (
 	DropRedirect                // ICMP redirects
 	DropDHCP                    // a DHCP server's messages
 	DropIsolated                // to a port that this one may not talk to, or not about this
+	DropOtherVLAN               // to a port of another VLAN, or of none where this one has one
 	DropUnknown                 // to a MAC that no port has
 	DropRate                    // more frames to groups, or to MACs that no port has, than a port may send
 	DropFilter                  // PortConfig.Filter does not let it pass
@@ -40,7 +41,7 @@ var reasonNames = [numReasons]string{
 	DropRouter:    "router-advertisement",
 	DropRedirect:  "redirect",
 	DropDHCP:      "dhcp-server",
-	DropIsolated:  "isolated", DropUnknown: "unknown-destination",
+	DropIsolated:  "isolated", DropOtherVLAN: "other-vlan", DropUnknown: "unknown-destination",
 	DropRate: "flood-rate", DropFilter: "filter", DropPolicy: "policy", DropDevice: "device",
 }
 

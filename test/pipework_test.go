@@ -73,6 +73,24 @@ func TestVLANsOfANetwork(t *testing.T) {
 	d.idle("plain")
 	d.ok("network", "connect", "mynet", "plain")
 	d.says(" 0% packet loss", "a20", "ping", "-c1", "-W5", "b20")
+	if got := d.trace("a20", "b20").says(); !strings.Contains(got, "an answer of 16 bytes, to ") {
+		t.Errorf("trace within a VLAN: %s", got)
+	}
+	for _, test := range []struct{ from, to, says string }{
+		{"a20", "c30.mynet", "this container is in 20, and that one in 30 | `usernet network disconnect mynet a20`, and " +
+			"`usernet network connect --vlan 30 mynet a20`"},
+		{"a20", "plain.mynet", "in 20, and that one in none | `usernet network disconnect mynet a20`, and " +
+			"`usernet network connect mynet a20`"},
+		{"plain", "a20.mynet", "in none, and that one in 20"},
+	} {
+		got := d.trace("--timeout", "1s", test.from, test.to).says()
+		if !strings.Contains(got, test.says) || !strings.Contains(got, "agrees yes") {
+			t.Errorf("trace from %s to %s: %s", test.from, test.to, got)
+		}
+	}
+	if n := d.portDrops("mynet", "a20")["other-vlan"]; n == 0 {
+		t.Error("frames to another VLAN are not counted")
+	}
 	d.says(" 0% packet loss", "a20", "ping", "-c1", "-W5", d.gateway("a20"))
 	d.says(" 0% packet loss", "a20", "ping", "-c1", "-W5", peer4)
 	for _, other := range []string{"c30", "plain"} {

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/hostaddr"
 	"github.com/usernet/usernet/overlay/bgp"
 )
 
@@ -97,7 +98,7 @@ func parseNeighbor(s string) (n bgp.Neighbor, err error) {
 		asn, err = strconv.ParseUint(as, 10, 32)
 		n.ASN = uint32(asn)
 	}
-	if err != nil || n.Addr.Addr().Is4In6() || n.Addr.Addr().IsUnspecified() {
+	if err != nil || n.Addr.Addr().Is4In6() || !hostaddr.Possible(n.Addr.Addr()) {
 		return n, fmt.Errorf("--bgp-neighbor %q: give ADDRESS[:PORT][@ASN]", s)
 	}
 	return n, nil
@@ -107,8 +108,8 @@ func parseNeighbor(s string) (n bgp.Neighbor, err error) {
 func (o *bgpOptions) addresses(cfg *bgp.Config) error {
 	for _, s := range o.addrs {
 		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return fmt.Errorf("--bgp-address %q is no address", s)
+		if err != nil || !hostaddr.Possible(a) {
+			return fmt.Errorf("--bgp-address %q is no address of a host", s)
 		}
 		cfg.Addrs = append(cfg.Addrs, a.Unmap())
 	}

@@ -95,7 +95,7 @@ func printNeighbors(list []api.BGPNeighbor) {
 		}
 		fmt.Println()
 		for _, why := range slices.Sorted(maps.Keys(n.Withheld)) {
-			fmt.Printf("  %d routes not announced: %s\n", n.Withheld[why], why)
+			fmt.Printf("  %d not announced: %s\n", n.Withheld[why], why)
 		}
 	}
 }

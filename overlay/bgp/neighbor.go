@@ -31,6 +31,7 @@ type neighbor struct {
 
 	// Guarded by the speaker's mu.
 	state   State
+	refusal string // why the last attempt ended that got an answer, "" after a session: what follows says less
 	learned map[NLRI]learned
 	purge   *time.Timer // removes stale routes
 	full    bool        // that there are too many was said
@@ -93,7 +94,7 @@ func (n *neighbor) established(families []Family) {
 	n.s.mu.Lock()
 	defer n.s.mu.Unlock()
 	n.state.Established, n.state.Since, n.state.Error, n.state.Families = true, time.Now(), "", families
-	n.full = false
+	n.full, n.refusal = false, ""
 	n.staleUntil(time.Now().Add(endOfRIBWait))
 }
 
@@ -109,8 +110,14 @@ func (n *neighbor) lost(err error) {
 	n.state.Established, n.state.Announced, n.state.Withheld, n.state.Families = false, 0, nil, nil
 	repeated := false
 	if err != nil && n.s.ctx.Err() == nil {
-		repeated = n.state.Error == err.Error()
-		n.state.Error = err.Error()
+		text := err.Error()
+		if why != nil {
+			n.refusal = text
+		} else if n.refusal != "" {
+			text += "; before that: " + n.refusal
+		}
+		repeated = n.state.Error == text
+		n.state.Error = text
 	}
 	changed := false
 	switch {

@@ -46,6 +46,10 @@ func (n *neighbor) session(ctx context.Context) error {
 	}
 	conn, err := d.DialContext(ctx, "tcp", n.cfg.Addr.String())
 	if err != nil {
+		var timeout net.Error
+		if n.cfg.Password != "" && errors.As(err, &timeout) && timeout.Timeout() {
+			err = fmt.Errorf("%w: a router with another password, or none, answers nothing (RFC 2385)", err)
+		}
 		return err
 	}
 	s := &session{n: n, conn: conn, in: bufio.NewReader(conn), sent: map[NLRI]Path{}, warned: map[Family]bool{}}

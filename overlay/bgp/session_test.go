@@ -324,6 +324,37 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
+// TestTheReasonStays: a router that refuses a session ends the next connections without a word.
+func TestTheReasonStays(t *testing.T) {
+	r := newRouter(t)
+	s := r.speaker(time.Hour, nil)
+	fits := open{asn: 65000, hold: DefaultHold, id: netip.MustParseAddr("192.0.2.9"), families: families[:]}
+	other := fits
+	other.asn = 65001
+	r.accept(other)
+	r.refuses(errOpen, openBadAS)
+	c, err := r.l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	eventually(t, func() error {
+		if st := s.States()[0]; !strings.Contains(st.Error, "; before that: bad AS") {
+			return fmt.Errorf("the state is %q", st.Error)
+		}
+		return nil
+	})
+	r.accept(fits)
+	r.expect(msgKeepalive)
+	r.write(appendKeepalive(nil))
+	eventually(t, func() error {
+		if st := s.States()[0]; !st.Established || st.Error != "" {
+			return fmt.Errorf("with a session: %+v", st)
+		}
+		return nil
+	})
+}
+
 // TestMoreRoutesThanAreKept are counted, and the others stay.
 func TestMoreRoutesThanAreKept(t *testing.T) {
 	var log bytes.Buffer

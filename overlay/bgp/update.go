@@ -84,6 +84,7 @@ type attributes struct {
 	label          uint32 // of the tunnel
 	reachFamily    Family
 	fault          string // the first that makes routes count as withdrawn
+	looped         bool   // the routes went through this speaker or its AS before
 	others         bool   // there are attributes besides unreach
 }
 
@@ -194,7 +195,7 @@ func (a *attributes) attribute(flags, kind byte, v []byte) error {
 	case attrOriginatorID:
 		a.check(a.self.external || len(v) == 4, "a malformed originator")
 		if !a.self.external && len(v) == 4 && netip.AddrFrom4([4]byte(v)) == a.self.id {
-			a.blame("a route of this speaker") // RFC 4456, section 8
+			a.looped = true // a route reflector tells routes to whom it has them from, too (RFC 4456, section 8)
 		}
 	case attrClusterList:
 		a.check(a.self.external || len(v) > 0 && len(v)%4 == 0, "a malformed list of clusters")
@@ -232,7 +233,7 @@ func (a *attributes) asPath(v []byte) {
 		}
 		for i := range int(v[1]) {
 			if binary.BigEndian.Uint32(v[2+asLen*i:]) == a.self.asn {
-				a.blame("a path through this AS")
+				a.looped = true // RFC 4271, section 9.1.2
 			}
 		}
 		v = v[2+asLen*int(v[1]):]
@@ -288,7 +289,7 @@ func (u *update) take(a *attributes) error {
 	}
 	n, err := eachEVPN(a.reach, func(e EVPNRoute, label uint32) {
 		nlri := NLRI{Family: EVPN, EVPN: e}
-		if u.fault != "" {
+		if u.fault != "" || a.looped {
 			u.withdrawn = append(u.withdrawn, nlri)
 			return
 		}

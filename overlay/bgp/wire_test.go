@@ -135,7 +135,7 @@ func TestErrorsAreHandledAsRFC7606Says(t *testing.T) {
 	preference := attribute(0x40, attrLocalPref, 0, 0, 0, 100)
 	ended := slices.Clone(mac)
 	ended[2+rdLen+esiLen+tagLen] = 47 // bits of a MAC
-	const announced, withdrawn, nothing, reset = "announced", "withdrawn", "nothing", "reset"
+	const announced, withdrawn, looped, nothing, reset = "announced", "withdrawn", "looped", "nothing", "reset"
 	for _, test := range []struct {
 		name string
 		body []byte
@@ -149,10 +149,12 @@ func TestErrorsAreHandledAsRFC7606Says(t *testing.T) {
 		{"a path with a segment of no AS", rawUpdate(good, origin, attribute(0x40, attrASPath, 2, 0), preference),
 			withdrawn},
 		{"a path through this AS", rawUpdate(good, origin, attribute(0x40, attrASPath, 2, 1, 0, 0, 0xfd, 0xe8),
-			preference), withdrawn},
+			preference), looped},
 		{"a path through another AS", rawUpdate(good, origin, attribute(0x40, attrASPath, 2, 1, 0, 0, 0xfd, 0xe9),
 			preference), announced},
 		{"this speaker's route, reflected", rawUpdate(good, origin, path, preference,
+			attribute(0x80, attrOriginatorID, 192, 0, 2, 1)), looped},
+		{"that route, without an origin", rawUpdate(good, path, preference,
 			attribute(0x80, attrOriginatorID, 192, 0, 2, 1)), withdrawn},
 		{"a preference of three bytes", rawUpdate(good, origin, path, attribute(0x40, attrLocalPref, 0, 0, 100)),
 			withdrawn},
@@ -199,6 +201,8 @@ func TestErrorsAreHandledAsRFC7606Says(t *testing.T) {
 				got = announced
 			case len(u.withdrawn) > 0 && u.fault != "":
 				got = withdrawn
+			case len(u.withdrawn) > 0:
+				got = looped
 			}
 			if got != test.want {
 				t.Errorf("%s (%+v, %v), want %s", got, u, err, test.want)

@@ -156,6 +156,11 @@ func TestVXLANNetworksThatCannotBe(t *testing.T) {
 		{"is no encapsulation", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o",
 			"usernet.encap=stt"}},
 		{"is no peer", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=0.0.0.0"}},
+		{"is no peer", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2,255.255.255.255"}},
+		{"is no peer", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=[ff02::1]:4789"}},
+		{"is this host itself", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2,192.0.2.1"}},
+		{"is this host itself", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=127.0.0.1"}},
+		{"is this host itself", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=[2001:db8::1]:4789"}},
 		{"unknown option encrypted", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o",
 			"encrypted"}},
 	} {

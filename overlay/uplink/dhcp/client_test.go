@@ -164,7 +164,7 @@ func TestNobodyAnswers(t *testing.T) {
 	s.silent = true
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := s.client.Acquire(ctx); !errors.Is(err, ErrNoAnswer) {
+	if _, err := s.client.Acquire(ctx); !errors.Is(err, ErrNoAnswer) || err.Error() != ErrNoAnswer.Error() {
 		t.Errorf("%v", err)
 	}
 	s.client.Close(true)

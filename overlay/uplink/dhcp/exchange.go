@@ -53,11 +53,24 @@ func (x *exchange) ask(
 		case reply != nil:
 			return reply, nil
 		case err != nil:
-			return nil, errors.Join(fmt.Errorf("%w: %w", ErrNoAnswer, err), unsent)
+			return nil, noAnswer(err, unsent)
 		}
 		wait = min(2*wait, lastWait)
 	}
-	return nil, errors.Join(ErrNoAnswer, unsent)
+	return nil, noAnswer(nil, unsent)
+}
+
+// noAnswer is ErrNoAnswer with what says more: why messages were not sent, and why nobody waits any longer. That the
+// time is over says the error itself.
+func noAnswer(ended, unsent error) error {
+	err := ErrNoAnswer
+	if ended != nil && !errors.Is(ended, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", err, ended)
+	}
+	if unsent != nil {
+		err = fmt.Errorf("%w: sending: %w", err, unsent)
+	}
+	return err
 }
 
 // await returns the next answer that is good; nil where the time is over first.
