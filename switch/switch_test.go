@@ -56,6 +56,13 @@ func TestFramesReachThePortsTheyAreFor(t *testing.T) {
 			}
 		})
 	}
+	other := guarded(5)
+	other.VLAN = 20
+	connect(t, sw, other)
+	a.Receive(frame(mac(5), mac(2), 0x88b5, nil))
+	if n := a.Stats().Drops[DropOtherVLAN]; n != 1 {
+		t.Errorf("%d frames to another VLAN are counted, want one", n)
+	}
 	if drops := a.Stats().Drops; drops[DropUnknown] != 1 || drops[DropIsolated] != 1 {
 		t.Errorf("counted %v, want one unknown and one isolated", drops)
 	}

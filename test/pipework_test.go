@@ -88,9 +88,6 @@ func TestVLANsOfANetwork(t *testing.T) {
 			t.Errorf("trace from %s to %s: %s", test.from, test.to, got)
 		}
 	}
-	if n := d.portDrops("mynet", "a20")["other-vlan"]; n == 0 {
-		t.Error("frames to another VLAN are not counted")
-	}
 	d.says(" 0% packet loss", "a20", "ping", "-c1", "-W5", d.gateway("a20"))
 	d.says(" 0% packet loss", "a20", "ping", "-c1", "-W5", peer4)
 	for _, other := range []string{"c30", "plain"} {

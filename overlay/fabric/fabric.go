@@ -126,7 +126,7 @@ func New(cfg Config) (*Fabric, error) {
 	f.carriers.init()
 	var err error
 	if f.sockets, err = listen(cfg.Listen); err != nil {
-		return nil, fmt.Errorf("fabric: listen on %v: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("fabric: %w", err) // which says where
 	}
 	if err := f.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("fabric: %w", err), f.Close())

@@ -10,6 +10,7 @@ package static
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -167,6 +168,10 @@ func (s *Set) open(at port) (*fabric.Fabric, error) {
 		Encap:  at.encap,
 		Logger: s.log,
 	})
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("frames of %v come in at UDP port %d: %w: give another one with -o usernet.port=, not below "+
+			"net.ipv4.ip_unprivileged_port_start", at.encap, at.number, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf(
 			"frames of %v come in at UDP port %d: %w; where another program has it, such as the kernel for a VXLAN "+
