@@ -161,8 +161,8 @@ func TestVXLANNetworksThatCannotBe(t *testing.T) {
 		{"is this host itself", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2,192.0.2.1"}},
 		{"is this host itself", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=127.0.0.1"}},
 		{"is this host itself", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=[2001:db8::1]:4789"}},
-		{"not below net.ipv4.ip_unprivileged_port_start", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2",
-			"-o", "usernet.port=80"}},
+		{"not below net.ipv4.ip_unprivileged_port_start", []string{"-o", "usernet.vni=1", "-o",
+			"usernet.peers=192.0.2.2", "-o", "usernet.port=80"}},
 		{"unknown option encrypted", []string{"-o", "usernet.vni=1", "-o", "usernet.peers=192.0.2.2", "-o",
 			"encrypted"}},
 	} {
