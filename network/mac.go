@@ -16,6 +16,9 @@ func ParseMAC(s string) (MAC, error) {
 	if hw[0]&1 != 0 {
 		return MAC{}, errdefs.Invalid("invalid MAC address %q: it is a group address, not a single interface's", s)
 	}
+	if MAC(hw) == (MAC{}) {
+		return MAC{}, errdefs.Invalid("invalid MAC address %q: no interface has it", s)
+	}
 	return MAC(hw), nil
 }
 

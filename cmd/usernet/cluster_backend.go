@@ -29,7 +29,7 @@ func (o *clusterOptions) config(log *slog.Logger) (*cluster.Config, error) {
 	}
 	advertise, err := cluster.ParseAdvertise(o.advertise)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--cluster-advertise: %w", err)
 	}
 	name, err := os.Hostname()
 	if err != nil {

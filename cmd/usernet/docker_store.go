@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/usernet/usernet/overlay/cluster"
 	"github.com/usernet/usernet/overlay/libnetwork"
 )
@@ -12,7 +14,7 @@ func (o *clusterOptions) dockerConfig() (*libnetwork.Config, error) {
 	}
 	advertise, err := cluster.ParseAdvertise(o.advertise)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--cluster-advertise: %w", err)
 	}
 	options, err := storeOptions("cluster-store-opt", o.storeOpts)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/usernet/usernet/internal/hostaddr"
 )
 
 // Advertised is where other hosts reach this one: --cluster-advertise.
@@ -21,7 +23,7 @@ func ParseAdvertise(s string) (Advertised, error) {
 	if s == "" {
 		return Advertised{}, nil
 	}
-	bad := fmt.Errorf("cluster-advertise %q: give ADDRESS or INTERFACE, with :PORT or without", s)
+	bad := fmt.Errorf("%q: give ADDRESS or INTERFACE, with :PORT or without", s)
 	if a, err := netip.ParseAddr(s); err == nil {
 		return checkAdvertised(Advertised{addr: a.Unmap()}, s)
 	}
@@ -49,8 +51,8 @@ func ParseAdvertise(s string) (Advertised, error) {
 }
 
 func checkAdvertised(a Advertised, s string) (Advertised, error) {
-	if a.addr.IsUnspecified() || a.addr.IsMulticast() || a.addr.Zone() != "" {
-		return Advertised{}, fmt.Errorf("cluster-advertise %q: other hosts cannot send to this address", s)
+	if a.iface == "" && (!hostaddr.Possible(a.addr) || a.addr.Zone() != "") {
+		return Advertised{}, fmt.Errorf("%q: other hosts cannot send to this address", s)
 	}
 	return a, nil
 }
@@ -95,7 +97,7 @@ func (a Advertised) Resolve(towards []string) ([]netip.Addr, error) {
 func ofInterface(name string) ([]netip.Addr, error) {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("cluster-advertise: interface %s: %w", name, err)
+		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	list, err := i.Addrs()
 	if err != nil {
@@ -103,7 +105,7 @@ func ofInterface(name string) ([]netip.Addr, error) {
 	}
 	found := usable(list)
 	if len(found) == 0 {
-		return nil, fmt.Errorf("cluster-advertise: interface %s has no address that others could reach", name)
+		return nil, fmt.Errorf("interface %s has no address that others could reach", name)
 	}
 	return found, nil
 }

@@ -67,7 +67,7 @@ func parseConfig(text []byte) (Config, error) {
 		return Config{}, fmt.Errorf("flannel's configuration has %d bytes: %d are possible", len(text), maxValue)
 	}
 	if err := json.Unmarshal(text, &f); err != nil {
-		return Config{}, fmt.Errorf("flannel's configuration: %w", err)
+		return Config{}, fmt.Errorf("flannel's configuration is no JSON as flanneld reads it: %w", err)
 	}
 	if f.EnableIPv6 || f.EnableIPv4 != nil && !*f.EnableIPv4 {
 		return Config{}, fmt.Errorf("flannel's configuration has EnableIPv6: usernet is a node of IPv4 networks only")
@@ -153,7 +153,8 @@ func (c *Config) setBackend(name string, gbp bool) error {
 	case "ipsec", "ipip":
 		why = "it is an IP protocol of its own, which no unprivileged socket has"
 	default:
-		why = "it is a network of a cloud, or not known"
+		return fmt.Errorf("flannel's backend %q is unknown here, or a network of a cloud: usernet is a node of the backends "+
+			"vxlan and udp", name)
 	}
 	if why != "" {
 		return fmt.Errorf("flannel's backend %s takes privileges (%s): usernet is a node of the backends vxlan and udp",

@@ -43,7 +43,7 @@ func TestConfigurations(t *testing.T) {
 		{text: `{"Network":"10.5.0.0/16","SubnetMin":"10.5.9.0","SubnetMax":"10.5.8.0"}`, err: "SubnetMax"},
 		{text: `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`, err: "host-gw takes privileges"},
 		{text: `{"Network":"10.5.0.0/16","Backend":{"Type":"wireguard"}}`, err: "wireguard takes privileges"},
-		{text: `{"Network":"10.5.0.0/16","Backend":{"Type":"alloc"}}`, err: "alloc takes privileges"},
+		{text: `{"Network":"10.5.0.0/16","Backend":{"Type":"alloc"}}`, err: "\"alloc\" is unknown here"},
 		{text: `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","GBP":true}}`, err: "GBP"},
 		{text: `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":16777216}}`, err: "VNI"},
 		{text: `{"Network":"10.5.0.0/16","Backend":{"MTU":10}}`, err: "MTU"},

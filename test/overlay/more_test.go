@@ -157,6 +157,7 @@ func TestBadInput(t *testing.T) {
 		"interface nosuch":            {"--cluster-store", "etcd://192.0.2.4", "--cluster-advertise", "nosuch"},
 		"give ADDRESS or INTERFACE":   {"--cluster-store", "etcd://192.0.2.4", "--cluster-advertise", "eth0:x"},
 		"other hosts cannot send to ": {"--cluster-store", "etcd://192.0.2.4", "--cluster-advertise", "0.0.0.0"},
+		"cannot send to this address": {"--cluster-store", "zk://192.0.2.4", "--cluster-advertise", "255.255.255.255"},
 	} {
 		h.fails(words, append([]string{"serve"}, flags...)...)
 	}
