@@ -35,25 +35,25 @@ func (p *Plugin) createNetwork(driver string) func(context.Context, daemon, crea
 		if err != nil {
 			return nil, err
 		}
-		named, err := p.named(ctx, d, spec, name)
+		named, err := p.named(ctx, d, q, spec, name)
 		if err != nil {
 			return nil, err
 		}
 		if named.ID != "" {
 			return nothing, p.state.change(func(c *content) { c.Networks[q.NetworkID] = named })
 		}
-		if err := p.dropReservations(ctx, d, spec.Pools); err != nil {
+		if err := p.dropReservations(ctx, d, q, spec.Pools); err != nil {
 			return nil, err
 		}
 		made, err := d.NetworkCreate(ctx, spec)
 		if err != nil {
-			return nil, p.withAdvice(err, driver, spec.Pools)
+			return nil, p.withAdvice(err, driver, q, spec.Pools)
 		}
 		own := netRef{ID: made.ID, Own: true}
 		err = p.state.change(func(c *content) {
 			c.Networks[q.NetworkID] = own
 			for _, pool := range spec.Pools {
-				if have, ok := c.Pools[pool.Subnet.String()]; ok {
+				if have, ok := c.Pools[pool.Subnet.String()]; ok && q.reserved(pool.Subnet) {
 					have.netRef = netRef{ID: made.ID} // it goes with the network, no more with the pool
 					c.Pools[pool.Subnet.String()] = have
 				}
@@ -68,17 +68,34 @@ func (p *Plugin) createNetwork(driver string) func(context.Context, daemon, crea
 
 // withAdvice is the reason why there is no network of pools: subnets that Docker's own IPAM driver has chosen, which
 // knows none of those that usernet has in use, may be taken.
-func (p *Plugin) withAdvice(err error, driver string, pools []network.Pool) error {
+func (p *Plugin) withAdvice(err error, driver string, q createNetworkRequest, pools []network.Pool) error {
 	for _, pool := range pools {
 		if !errdefs.IsPermissionDenied(err) { // no subnet is in the way
 			return err
 		}
-		if _, known := p.state.pool(pool.Subnet.String()); !known {
+		if _, known := p.poolOf(q, pool.Subnet); !known {
 			return fmt.Errorf("%w (%s; --ipam-driver %s chooses one that is free)", err, pool.Subnet,
 				dockersName(driver))
 		}
 	}
 	return err
+}
+
+// reserved says whether a subnet was asked of the IPAM drivers here. Another one, such as Docker's own, may choose a
+// subnet that they have given to another network.
+func (q createNetworkRequest) reserved(subnet netip.Prefix) bool {
+	return slices.ContainsFunc(slices.Concat(q.IPv4Data, q.IPv6Data), func(data ipamData) bool {
+		have, err := data.prefix()
+		return err == nil && have == subnet && data.AddressSpace == addressSpace
+	})
+}
+
+// poolOf is what the IPAM drivers have reserved for the network that is asked for.
+func (p *Plugin) poolOf(q createNetworkRequest, subnet netip.Prefix) (poolRef, bool) {
+	if !q.reserved(subnet) {
+		return poolRef{}, false
+	}
+	return p.state.pool(subnet.String())
 }
 
 // dockersName is the name under which Docker knows a driver of the daemon's networks.
@@ -93,9 +110,11 @@ func dockersName(driver string) string {
 
 // named is the daemon's network that the user has named, by an option of the network or of its addresses; one without
 // an id: there is none.
-func (p *Plugin) named(ctx context.Context, d daemon, spec network.NetworkSpec, name string) (netRef, error) {
+func (p *Plugin) named(
+	ctx context.Context, d daemon, q createNetworkRequest, spec network.NetworkSpec, name string,
+) (netRef, error) {
 	for _, pool := range spec.Pools {
-		if have, ok := p.state.pool(pool.Subnet.String()); ok && !have.Own && name == "" {
+		if have, ok := p.poolOf(q, pool.Subnet); ok && !have.Own && name == "" {
 			name = have.ID
 		}
 	}

@@ -21,6 +21,9 @@ import (
 // A pool is a subnet of one of the daemon's networks, and its id is the subnet. Docker asks for it before it makes the
 // network of it, so that the daemon has, for that while, a network that only reserves the subnet.
 
+// addressSpace is the name of what the IPAM drivers choose subnets from.
+const addressSpace = "usernet"
+
 // reservation begins the names of such networks.
 const reservation = "docker-pool-"
 
@@ -113,9 +116,11 @@ func (q poolRequest) subnetOf(n dockernet.Inspect) (netip.Prefix, error) {
 }
 
 // dropReservations removes the networks that reserved subnets, for the network that is now made of them.
-func (p *Plugin) dropReservations(ctx context.Context, d daemon, pools []network.Pool) error {
+func (p *Plugin) dropReservations(
+	ctx context.Context, d daemon, q createNetworkRequest, pools []network.Pool,
+) error {
 	for i := range pools {
-		ref, ok := p.state.pool(pools[i].Subnet.String())
+		ref, ok := p.poolOf(q, pools[i].Subnet)
 		if !ok || !ref.Own {
 			continue
 		}

@@ -313,7 +313,7 @@ func TestNamedNetworkIsShared(t *testing.T) {
 	d.says("the gateway of network mynet is 10.9.0.1", "IpamDriver.RequestAddress",
 		`{"PoolID":"10.9.0.0/24","Address":"10.9.0.7","Options":{"RequestAddressType":"com.docker.network.gateway"}}`)
 	create := func(pool, more string) string {
-		return `{"NetworkID":"` + networkID + `","Options":{` + more + `},"IPv4Data":[{"Gateway":"10.9.0.1/24","Pool":"` + pool + `"}]}`
+		return `{"NetworkID":"` + networkID + `","Options":{` + more + `},"IPv4Data":[{"AddressSpace":"usernet","Gateway":"10.9.0.1/24","Pool":"` + pool + `"}]}`
 	}
 	d.says("is not internal", "NetworkDriver.CreateNetwork", create("10.9.0.0/24", `"com.docker.network.internal":true`))
 	d.says("takes no others", "NetworkDriver.CreateNetwork", create("10.9.0.0/24", `"com.docker.network.generic":{"a":"b"}`))
@@ -496,5 +496,27 @@ func TestLinksForDockerd(t *testing.T) {
 	}
 	if p, err := nextDockerd(path); err != nil || p != filepath.Join(dir, "b/dockerd") {
 		t.Errorf("%s, %v", p, err)
+	}
+}
+
+// TestAnotherIPAMDriversSubnet is that of a network of its own, though the IPAM driver here has given it to another:
+// two of Docker's networks are never one.
+func TestAnotherIPAMDriversSubnet(t *testing.T) {
+	f := newFake()
+	d := plugged(t, f, t.TempDir(), network.DriverBridge)
+	create := func(id, space string) {
+		d.says(`{}`, "NetworkDriver.CreateNetwork", `{"NetworkID":"`+id+`","IPv4Data":[{"AddressSpace":"`+space+`",
+			"Gateway":"10.200.0.1/24","Pool":"10.200.0.0/24"}]}`)
+	}
+	d.says(`"PoolID":"10.200.0.0/24"`, "IpamDriver.RequestPool", `{"AddressSpace":"usernet","V6":false}`)
+	create(networkID, "usernet")
+	const other = "2222222222222222222222222222222222222222222222222222222222222222"
+	create(other, "LocalDefault")
+	if _, made := f.networks["docker-"+other[:12]]; !made || len(f.networks) != 2 {
+		t.Errorf("the networks are %v", f.networks)
+	}
+	d.says(`{}`, "NetworkDriver.DeleteNetwork", `{"NetworkID":"`+other+`"}`)
+	if _, there := f.networks["docker-"+networkID[:12]]; !there || len(f.networks) != 1 {
+		t.Errorf("after the other one's end there are %v", f.networks)
 	}
 }

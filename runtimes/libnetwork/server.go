@@ -225,7 +225,7 @@ func (p *Plugin) routes(driver string) map[string]route {
 		"IpamDriver.GetCapabilities": constant(
 			map[string]bool{"RequiresMACAddress": false, "RequiresRequestReplay": false}),
 		"IpamDriver.GetDefaultAddressSpaces": constant(map[string]string{
-			"LocalDefaultAddressSpace": "usernet", "GlobalDefaultAddressSpace": "usernet"}),
+			"LocalDefaultAddressSpace": addressSpace, "GlobalDefaultAddressSpace": addressSpace}),
 		"IpamDriver.RequestPool":    call(p, p.requestPool(driver)),
 		"IpamDriver.ReleasePool":    call(p, p.releasePool),
 		"IpamDriver.RequestAddress": call(p, p.requestAddress),

@@ -87,7 +87,7 @@ func TestAnotherDockerdKnowsLess(t *testing.T) {
 	create := func(id string, i int) {
 		d.says("10.", "IpamDriver.RequestPool", pool(i))
 		d.says(`{}`, "NetworkDriver.CreateNetwork", fmt.Sprintf(
-			`{"NetworkID":%q,"IPv4Data":[{"Gateway":"10.%d.0.1/24","Pool":"10.%d.0.0/24"}]}`, id, i, i))
+			`{"NetworkID":%q,"IPv4Data":[{"AddressSpace":"usernet","Gateway":"10.%d.0.1/24","Pool":"10.%d.0.0/24"}]}`, id, i, i))
 	}
 	create("known", 1)
 	create("lost", 2)

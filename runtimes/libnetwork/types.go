@@ -15,6 +15,7 @@ type createNetworkRequest struct {
 }
 
 type ipamData struct {
+	AddressSpace string // whose the pool is: addressSpace, or that of another IPAM driver
 	Pool         string
 	Gateway      string
 	AuxAddresses map[string]string
