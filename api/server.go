@@ -30,6 +30,7 @@ type Server struct {
 	passing  sync.RWMutex // read-locked while the program is passed on, on a connection that http has given away
 
 	checkPeer func(pid int) error // nil: each process of this user may ask
+	asked     func()              // nil: nothing
 }
 
 // NewServer makes a server in front of b.
@@ -45,6 +46,10 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	}
 	return s
 }
+
+// OnAsked has f called with each request of this user or root before it is answered, also with those that are refused
+// since the process that has asked is gone. It is set before Serve.
+func (s *Server) OnAsked(f func()) { s.asked = f }
 
 // isolated answers a request whose handling ends in a panic with an error, and logs it. The panic by which a handler
 // breaks off its answer, http.ErrAbortHandler, goes on to net/http, which closes the connection.
@@ -96,6 +101,9 @@ var crossOrigin = http.NewCrossOriginProtection()
 // bodies.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.asked != nil && isUser(r.Context()) == nil {
+			s.asked()
+		}
 		check := mayAsk
 		if r.URL.Path == programPath {
 			check = isUser // each container has that file already

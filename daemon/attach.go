@@ -25,6 +25,7 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 			d.log.Info("a namespace was not attached", "key", q.Key, "name", q.Spec.Name, "error", err)
 		}
 	}()
+	d.DetachLeft()
 	if q.Spec.VM.Kind != "" {
 		if netns != nil {
 			return nil, errors.Join(errdefs.Invalid("a virtual machine has no network namespace"), netns.Close())

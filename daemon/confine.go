@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
+	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/overlay/uplink"
 )
@@ -41,6 +43,11 @@ func (d *Daemon) Confine(measures []confine.Measure) {
 	var sockets []string
 	if d.cfg.Socket != "" {
 		sockets = append(sockets, filepath.Dir(d.cfg.Socket))
+		later := api.LaterDir(d.cfg.Socket)
+		if err := os.Mkdir(later, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			d.log.Warn("ends of attachments that are asked for while no daemon answers will not be seen", "error", err)
+		}
+		read = append(read, later)
 	}
 	inForce, warnings := confine.Daemon.With(measures).Apply(confine.Paths{
 		Write: append(d.cgroupRoots(), d.cfg.StateDir), Sockets: sockets, Read: read, Devices: uplink.Nodes(),

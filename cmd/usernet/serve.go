@@ -202,6 +202,7 @@ func (o *serveOptions) config(log *slog.Logger, helper *sandbox.Helper) (cfg dae
 func serveAPI(d *daemon.Daemon, l net.Listener, log *slog.Logger, signals <-chan os.Signal) error {
 	s := api.NewServer(d, log)
 	s.CheckPeers(d.AllowPeer)
+	s.OnAsked(d.DetachLeft)
 	s.OnProgram(sandbox.Shared)
 	successors := make(chan *handover.Peer)
 	s.OnHandover(func(p *handover.Peer) { successors <- p })

@@ -7,6 +7,8 @@ var events = [][2]string{
 	{"api-client-in-container", "an API client is refused: it is in a container"},
 	{"api-client-unknown", "an API client is refused: whether it is in a container cannot be told"},
 	{"attach-failed", "a namespace was not attached"},
+	{"attachment-not-ended", "an attachment whose end was asked for earlier is still there"},
+	{"attachments-not-seen", "ends of attachments that are asked for while no daemon answers will not be seen"},
 	{"bgp-neighbor", "BGP neighbour"},
 	{"bgp-routes-left-out", "a BGP neighbour has more routes than are kept: the rest is not used"},
 	{"bgp-routes-withheld", "a BGP neighbour is not told routes"},

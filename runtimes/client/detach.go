@@ -14,24 +14,56 @@ import (
 // Detacher is what Detach needs of the daemon; *api.Client has it.
 type Detacher interface {
 	Detach(ctx context.Context, key string) error
+	DetachLater(key string) error
 }
 
+var errHangs = errors.New("the usernet daemon does not answer")
+
 // Detach ends the attachment that was made with key, for a runtime that removes a container. A daemon that has ended is
-// a warning on warnings, and no error: a runtime would keep the container for it. Its interface has gone with the
-// daemon, and the next daemon drops the attachment when it finds no namespace for it. An attachment whose namespace
-// goes on, as after `podman network disconnect`, is taken up again by that daemon.
+// a warning on warnings, and no error: a runtime would keep the container for it. The next daemon ends the attachment.
 //
 // A daemon that is there and does not answer, or refuses, is an error.
 func Detach(ctx context.Context, d Detacher, key string, warnings io.Writer) error {
+	err := detach(ctx, d, key)
+	if !absent(err) {
+		return err
+	}
+	return later(d, key, err, "the next daemon", warnings)
+}
+
+// DetachOrLater is Detach for a runtime that removes the container even where this fails, and asks for nothing again: a
+// daemon that does not answer is a warning, too, and ends the attachment when it does.
+func DetachOrLater(ctx context.Context, d Detacher, key string, warnings io.Writer) error {
+	err := detach(ctx, d, key)
+	switch {
+	case absent(err):
+		return later(d, key, err, "the next daemon", warnings)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, api.ErrDaemonSilent):
+		return later(d, key, errHangs, "once it answers it", warnings)
+	}
+	return err
+}
+
+func detach(ctx context.Context, d Detacher, key string) error {
 	err := d.Detach(ctx, key)
 	if errors.Is(err, api.ErrDaemonEnded) { // in the middle: another one may have taken its place
 		err = d.Detach(ctx, key)
 	}
-	if !absent(err) {
-		return err
+	return err
+}
+
+// later leaves word for the daemon, and warns. Where that is not possible and a daemon is there, err is the result; one
+// that is not there drops the attachment when it starts, if its namespace is gone.
+func later(d Detacher, key string, err error, who string, warnings io.Writer) error {
+	condition := ""
+	if left := d.DetachLater(key); left != nil {
+		if !absent(err) {
+			return errors.Join(err, left)
+		}
+		condition = ", if its namespace is gone"
 	}
 	// A runtime that closed the stream wants no warnings.
-	_, _ = fmt.Fprintf(warnings, "usernet: warning: %v; the next daemon drops %s, if its namespace is gone\n", err, key)
+	_, _ = fmt.Fprintf(warnings, "usernet: warning: %v; %s drops %s%s\n", err, who, key, condition)
 	return nil
 }
 

@@ -15,7 +15,15 @@ import (
 )
 
 // answers are what a daemon answers to one request after the other.
-type answers struct{ errs []error }
+type answers struct {
+	errs  []error
+	later []string // keys
+}
+
+func (a *answers) DetachLater(key string) error {
+	a.later = append(a.later, key)
+	return nil
+}
 
 func (a *answers) Detach(context.Context, string) error {
 	err := a.errs[0]
@@ -48,7 +56,7 @@ func TestTheEndOfAnAttachment(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var said strings.Builder
-			d := &answers{test.answers}
+			d := &answers{errs: test.answers}
 			if err := Detach(t.Context(), d, "netavark/n/c", &said); !errors.Is(err, test.want) ||
 				(err == nil) != (test.want == nil) {
 				t.Errorf("%v, want %v", err, test.want)
@@ -59,7 +67,26 @@ func TestTheEndOfAnAttachment(t *testing.T) {
 			if len(d.errs) != 0 {
 				t.Errorf("not asked again: %v", d.errs)
 			}
+			if left := len(d.later) == 1; left != test.warns {
+				t.Errorf("word was left of %v", d.later)
+			}
 		})
+	}
+}
+
+// TestADaemonThatHangsIsToldLater, where the runtime would not ask again.
+func TestADaemonThatHangsIsToldLater(t *testing.T) {
+	refused := errors.New("refused")
+	for err, want := range map[error]error{context.DeadlineExceeded: nil, api.ErrDaemonSilent: nil, refused: refused} {
+		var said strings.Builder
+		d := &answers{errs: []error{err}}
+		if got := DetachOrLater(t.Context(), d, "k", &said); !errors.Is(got, want) {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
+		warned := strings.Contains(said.String(), "does not answer")
+		if left := len(d.later) == 1; left != (want == nil) || left != warned {
+			t.Errorf("%v: left %v, said %q", err, d.later, &said)
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ type daemon interface {
 	Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error)
 	Attachments(ctx context.Context, prefix string) ([]network.Container, error)
 	Detach(ctx context.Context, key string) error
+	DetachLater(key string) error
 }
 
 // plugin serves one call.

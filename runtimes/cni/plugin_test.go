@@ -26,6 +26,7 @@ type detacher struct {
 }
 
 func (d detacher) Detach(context.Context, string) error { return d.err }
+func (d detacher) DetachLater(string) error             { return nil }
 
 // TestPortsStayWithTheirContainer: a DEL that fails leaves the container as it was, and nobody would lead its ports on.
 func TestPortsStayWithTheirContainer(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 
 const (
 	callLimit  = 30 * time.Second // Podman waits, with a lock held
+	endLimit   = 10 * time.Second // of teardown, for each network; a daemon that has not answered finds word of it
 	maxRequest = 4 << 20          // bytes on standard input
 	keyPrefix  = "netavark/"      // begins the keys of all attachments of netavark's
 )
@@ -30,6 +31,7 @@ type daemon interface {
 	NetworkCreate(ctx context.Context, spec network.NetworkSpec) (api.CreatedNetwork, error)
 	Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error)
 	Detach(ctx context.Context, key string) error
+	DetachLater(key string) error
 }
 
 // plugin serves one call.
@@ -87,7 +89,11 @@ func (p plugin) run(ctx context.Context, args []string) error {
 func (p plugin) create(ctx context.Context, d daemon, text []byte) error {
 	var n podmanNetwork
 	all := map[string]any{} // what Podman says besides has to come back
-	if err := errors.Join(json.Unmarshal(text, &n), json.Unmarshal(text, &all)); err != nil {
+	err := json.Unmarshal(text, &n)
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	if err != nil {
 		return fmt.Errorf("the network on standard input: %w", err)
 	}
 	if err := n.check(); err != nil {
@@ -192,5 +198,7 @@ func (p plugin) teardown(ctx context.Context, d daemon, text []byte) error {
 	if err != nil {
 		return err
 	}
-	return client.Detach(ctx, d, key, p.stderr)
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	return client.DetachOrLater(ctx, d, key, p.stderr)
 }

@@ -60,6 +60,8 @@ func (r *recorder) Detach(_ context.Context, key string) error {
 	return r.gone
 }
 
+func (r *recorder) DetachLater(string) error { return nil }
+
 // call runs the plugin.
 func (r *recorder) call(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()

@@ -21,6 +21,7 @@ const callLimit = 30 * time.Second
 type daemon interface {
 	Attach(ctx context.Context, q api.AttachRequest, netns *os.File) (api.AttachReply, error)
 	Detach(ctx context.Context, key string) error
+	DetachLater(key string) error
 }
 
 // A Hook is one call by a runtime.

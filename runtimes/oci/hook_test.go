@@ -37,6 +37,8 @@ func (r *recorder) Detach(_ context.Context, key string) error {
 	return r.gone
 }
 
+func (r *recorder) DetachLater(string) error { return nil }
+
 // bundle has a configuration with mounts, and returns its directory.
 func bundle(t *testing.T, mounts string) string {
 	t.Helper()

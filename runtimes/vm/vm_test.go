@@ -17,11 +17,15 @@ type daemon struct {
 	socket  string
 	fail    error
 	removed int
+	during  func() // what happens while it attaches
 }
 
 func (d *daemon) Attach(_ context.Context, q api.AttachRequest, _ *os.File) (r api.AttachReply, err error) {
 	r.ID, r.VM = "id", q.Spec.VM
 	r.VM.Socket = d.socket
+	if d.during != nil {
+		d.during()
+	}
 	return r, d.fail
 }
 
@@ -78,12 +82,13 @@ func TestWhatIsThereIsNotReplaced(t *testing.T) {
 		}
 		_ = os.Remove(path)
 	}
-	q.Spec.VM.Path = filepath.Join(dir, "missing", "vm1")
-	d := &daemon{socket: "/x/vm/1.sock"}
+	gone := t.TempDir()
+	q.Spec.VM.Path = filepath.Join(gone, "vm1")
+	d := &daemon{socket: "/x/vm/1.sock", during: func() { _ = os.Remove(gone) }}
 	if _, err := Attach(t.Context(), d, q); err == nil || d.removed != 1 {
 		t.Errorf("without a directory for the link: %v, removed %d times", err, d.removed)
 	}
-	d.fail = errors.New("no")
+	q.Spec.VM.Path, d.fail, d.during = path, errors.New("no"), nil
 	if _, err := Attach(t.Context(), d, q); !errors.Is(err, d.fail) || d.removed != 1 {
 		t.Errorf("%v, removed %d times", err, d.removed)
 	}
