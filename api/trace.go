@@ -99,7 +99,7 @@ func (c *Client) Trace(ctx context.Context, q TraceRequest) (t Trace, err error)
 	if q.DryRun {
 		v.Set("dry-run", "1")
 	}
-	if q.Timeout > 0 {
+	if q.Timeout != 0 {
 		v.Set("timeout", q.Timeout.String())
 	}
 	err = c.Do(ctx, "POST", withQuery(path("/usernet/containers", q.Container, "trace"), v), nil, &t)

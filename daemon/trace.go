@@ -87,7 +87,11 @@ func (t *trace) parse() error {
 		return errdefs.Invalid("destination %q: %s; give ADDRESS, NAME, ADDRESS:PORT, NAME:PORT or [IPV6]:PORT",
 			t.q.Destination, why)
 	}
-	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+	bare := text
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		bare = text[1 : len(text)-1]
+	}
+	if a, err := netip.ParseAddr(bare); err == nil {
 		t.dst = netip.AddrPortFrom(a.Unmap().WithZone(""), 0)
 	} else {
 		host := text

@@ -99,6 +99,10 @@ func TestCapture(t *testing.T) {
 		d.fails("container onhost has no interface", "capture", "onhost", "-w", "-")
 		d.fails("network host have no interfaces of usernet's", "capture", "host", "-w", "-")
 		d.fails("standard output cannot be rotated", "capture", "web", "--rotate-size", "1m")
+		r := d.try("capture", "web", "-w", dir+"/nowhere/x")
+		if r.code != 1 || strings.Contains(r.stderr, "packets of") {
+			d.t.Errorf("into a directory that is not there: %v", r)
+		}
 		d.fails("give one of them", "capture", "web", "-w", "x", "--files", "2")
 		d.fails("give a container, a network or --all", "capture", "-w", "x")
 	})

@@ -175,6 +175,9 @@ func TestDeadDaemon(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	d.fails("usernet serve", "ps")
+	if r := d.try("rm", "one", "two", "three"); r.code != 1 || strings.Count(r.stderr, "no usernet daemon") != 1 {
+		t.Errorf("it is to say once that no daemon answers: %v", r)
+	}
 	d.fails(d.socket, "network", "ls")
 }
 

@@ -190,6 +190,8 @@ func TestTrace(t *testing.T) {
 		d.fails("the port is not a number", "trace", "web", peer4+":http")
 		d.fails("give ADDRESS, NAME", "trace", "web", "a b")
 		d.fails("No such container", "trace", "nobody", peer4)
+		d.fails("give ADDRESS, NAME", "trace", "web", "[::1")
 		d.fails("give a duration", "trace", "--timeout", "1h", "web", peer4)
+		d.fails("give a duration", "trace", "--timeout", "-1s", "web", peer4)
 	})
 }

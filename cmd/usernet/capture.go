@@ -173,7 +173,7 @@ func record(
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // who reads has seen enough
 	}
-	if report {
+	if report && (err == nil || sum.Bytes > 0) { // else there was no file to write to
 		fmt.Fprintln(os.Stderr, describe(sum, o))
 	}
 	return err

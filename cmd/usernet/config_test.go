@@ -61,11 +61,12 @@ func TestNearestKey(t *testing.T) {
 // TestPlacesOfMistakes finds lines and columns, those of keys in tables of tables too.
 func TestPlacesOfMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"[serve]\nipv6 = true\n\n  x = 1\n":                                  "f:4:3: ",
-		"serve.x = 1\n":                                                      "f:1:1: ",
-		"serve = 1\n":                                                        "f:1:1: serve is a table",
-		"networks = 1\n":                                                     "f:1:1: networks is a list",
-		"[[networks]]\nname = 'a'\n [[networks]]\n":                          "f:3:4: ",
+		"[serve]\nipv6 = true\n\n  x = 1\n":         "f:4:3: ",
+		"serve.x = 1\n":                             "f:1:1: ",
+		"serve = 1\n":                               "f:1:1: serve is a table",
+		"networks = 1\n":                            "f:1:1: networks is a list",
+		"[[networks]]\nname = 'a'\n [[networks]]\n": "f:3:4: ",
+		"[[networks]]\nname = 'a'\n[[networks]]\nname = 'a'\n":               "f:3:3: network \"a\" is here twice",
 		"[network-options]\nusernet.x = 1.5\n":                               "f:2:1: ",
 		"[[networks]]\nname = 'a'\nopt = { a = [] }\n":                       "f:3:1: ",
 		"[serve]\nlog-level = 'a'\nlog-level = 'b'\n":                        "f:3:",

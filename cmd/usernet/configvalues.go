@@ -166,6 +166,7 @@ func (c *configFile) networks(defaults map[string]string) ([]networkFlags, error
 	}
 	var list []networkFlags
 	var errs []error
+	seen := map[string]bool{}
 	for i, v := range tables {
 		at := []string{partNetworks, fmt.Sprint(i)}
 		table, ok := v.(map[string]any)
@@ -174,6 +175,11 @@ func (c *configFile) networks(defaults map[string]string) ([]networkFlags, error
 			errs = append(errs, c.wrong("a network has no name: give name = \"...\"", at...))
 			continue
 		}
+		if seen[name] { // the first would be made, and this one taken for it
+			errs = append(errs, c.wrong(fmt.Sprintf("network %q is here twice", name), at...))
+			continue
+		}
+		seen[name] = true
 		rest := maps.Clone(table)
 		delete(rest, "name")
 		var n networkFlags

@@ -41,6 +41,8 @@ func each(use, short string, do func(c *cobra.Command, cl *api.Client, ref strin
 				switch err := do(c, cl, a); {
 				case errors.Is(err, errSkip):
 					continue
+				case errors.Is(err, api.ErrNoDaemon):
+					return errors.Join(append(errs, err)...) // once, whatever is left
 				case err != nil:
 					errs = append(errs, err)
 					continue

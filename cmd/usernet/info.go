@@ -159,7 +159,8 @@ func checkLimits(ctx context.Context) sandbox.Requirement {
 	}
 	switch {
 	case err != nil:
-		r.Detail, r.Fix = "only a daemon with a cgroup of its own can set them, and none answers", cgroup.Help()
+		u := cgroup.NoDaemon()
+		r.Detail, r.Fix = u.Reason, u.Fix
 	case i.Cgroups.Root == "":
 		r.Detail, r.Fix = i.Cgroups.Error, i.Cgroups.Fix
 	default:

@@ -44,12 +44,17 @@ const (
 	fixVersion1 = "boot with the unified hierarchy (systemd.unified_cgroup_hierarchy=1 on the kernel's command line)"
 )
 
-// Help says what to do where no daemon with a cgroup of its own runs.
-func Help() string {
+// NoDaemon says why there are no limits where no daemon answers, and what to do.
+func NoDaemon() *Unavailable {
 	if !unified(mountPoint) {
-		return fixVersion1
+		return notUnified(mountPoint)
 	}
-	return fixDelegate
+	return &Unavailable{"only a daemon with a cgroup of its own can set them, and none answers", fixDelegate}
+}
+
+func notUnified(mount string) *Unavailable {
+	return &Unavailable{"this machine has cgroups of version 1 at " + mount + ", which cannot be delegated safely",
+		fixVersion1}
 }
 
 // mountPoint is where cgroups are mounted.
@@ -155,8 +160,7 @@ func (m machine) enable(t *Tree) error {
 // own is the directory of this process's cgroup.
 func (m machine) own() (string, error) {
 	if !unified(m.mount) {
-		return "", &Unavailable{"this machine has cgroups of version 1 at " + m.mount +
-			", which cannot be delegated safely", fixVersion1}
+		return "", notUnified(m.mount)
 	}
 	for line := range strings.Lines(m.self) {
 		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
