@@ -2,6 +2,7 @@ package gvproxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -123,6 +124,18 @@ func TestHelpSaysWhatIsRefused(t *testing.T) {
 	for name, instead := range refused {
 		if !strings.Contains(help.String(), "-"+name+" value\n    \trefused: "+instead) {
 			t.Errorf("the help says nothing of -%s:\n%s", name, &help)
+		}
+	}
+}
+
+// TestAWrongOptionIsOneLine, and not one below all the options that there are.
+func TestAWrongOptionIsOneLine(t *testing.T) {
+	for _, option := range []string{"-nonsense", "-pcap=/x", "-ssh-port=x"} {
+		var said strings.Builder
+		_, err := parse([]string{option}, &said)
+		text := fmt.Sprint(err)
+		if err == nil || said.Len() > 0 || strings.Contains(text, "\n") || !strings.Contains(text, "-help") {
+			t.Errorf("%s: %v, and %q", option, err, &said)
 		}
 	}
 }

@@ -56,7 +56,7 @@ var refused = map[string]string{
 
 func parse(args []string, errw io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("gvproxy", flag.ContinueOnError)
-	f.SetOutput(errw)
+	f.SetOutput(io.Discard) // an error is one line, which the caller prints
 	var api, services, qemu, vfkit, bess list
 	var mac string
 	f.Var(&api, "listen", "serve the HTTP API at unix://PATH; repeatable")
@@ -79,7 +79,12 @@ func parse(args []string, errw io.Writer) (o options, err error) {
 		})
 	}
 	if err := f.Parse(args); err != nil {
-		return o, err
+		if errors.Is(err, flag.ErrHelp) {
+			f.SetOutput(errw)
+			f.Usage()
+			return o, err
+		}
+		return o, fmt.Errorf("%w (-help lists the options)", err)
 	}
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("argument %q is not expected", f.Arg(0))
