@@ -43,7 +43,7 @@ type ClusterHost struct {
 	Addrs       []string      // where its datagrams go, the best first
 	Self        bool          // it is the host that is asked
 	State       string        // up, down or unknown (the store was not reached since the daemon started)
-	Since       time.Time     // of being down; zero: it is not
+	Since       time.Time     `json:",omitzero"` // of being down; zero: it is not
 	Path        string        // how frames go there: direct, punched, relayed, tcp; none where nothing goes there
 	Via         string        // the address that they go to now
 	PathMTU     int           // of IP packets, in bytes; 0: unknown

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -130,8 +129,12 @@ func (o *clusterOptions) gossip(cfg *cluster.Config, log *slog.Logger) (*cluster
 	}
 	cfg.Scattered = true
 	for _, h := range o.join {
-		if _, _, err := net.SplitHostPort(h); err != nil {
-			h = net.JoinHostPort(strings.Trim(h, "[]"), strconv.Itoa(gossip.DefaultPort))
+		if _, err := netip.ParseAddr(h); err == nil { // IPv6 may come without brackets where it has no port
+			h = net.JoinHostPort(h, strconv.Itoa(gossip.DefaultPort))
+		}
+		h, err := kv.WithPort(h, strconv.Itoa(gossip.DefaultPort))
+		if err != nil {
+			return nil, fmt.Errorf("--cluster-join: %w: give HOST[:PORT]", err)
 		}
 		cfg.Towards = append(cfg.Towards, h)
 	}

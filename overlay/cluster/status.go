@@ -195,7 +195,7 @@ func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	switch {
 	case h.ID == self && containers > 0 && !force:
 		return errdefs.Conflict(
-			"%d containers of this host are on networks that span hosts: disconnect them, or give --force",
+			"containers of this host (%d) are on networks that span hosts: disconnect them, or give --force",
 			containers,
 		)
 	case h.ID != self && h.Alive && !force:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -189,9 +190,7 @@ func (b *Backend) join() {
 	for {
 		if len(b.config.Seeds) > 0 {
 			_, err := b.list.Join(b.config.Seeds)
-			b.mu.Lock()
-			b.mu.joinErr = err
-			b.mu.Unlock()
+			b.joined(oneLine(err))
 		}
 		if known := b.known(); len(known) > 0 {
 			if _, err := b.list.Join(known); err != nil {
@@ -217,6 +216,31 @@ func (b *Backend) join() {
 		case <-t.C:
 		}
 	}
+}
+
+// joined notes whether seeds were joined, and logs the first failure after a success. That of a host that has found
+// others is a note in Health alone: they lead to the rest.
+func (b *Backend) joined(err error) {
+	b.mu.Lock()
+	first := err != nil && b.mu.joinErr == nil
+	b.mu.joinErr = err
+	b.mu.Unlock()
+	if first && b.numMembers() < 2 {
+		b.config.Log.Warn("no host of the cluster is joined: they are tried again for ever", "error", err)
+	}
+}
+
+// oneLine has the parts of memberlist's error, which has a line for each seed, in one line.
+func oneLine(err error) error {
+	var parts interface{ WrappedErrors() []error }
+	if !errors.As(err, &parts) {
+		return err
+	}
+	var texts []string
+	for _, part := range parts.WrappedErrors() {
+		texts = append(texts, strings.TrimSpace(part.Error()))
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // bury forgets old tombstones.

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -381,9 +382,38 @@ func TestAWrongKeyIsCounted(t *testing.T) {
 	}
 	if stranger.Health().Connected || stranger.Health().Err == nil {
 		t.Errorf("the stranger's health: %+v", stranger.Health())
+	} else if text := stranger.Health().Err.Error(); strings.Contains(text, "\n") {
+		t.Errorf("the reason has several lines: %q", text)
 	}
 	if list[0].owner(overlay.AliveKey(stranger.id)) != "" || list[0].value("hosts/s") != "" {
 		t.Error("the stranger is a member")
+	}
+}
+
+// TestTheLogSaysOnceThatKeysDiffer has memberlist complain of each message.
+func TestTheLogSaysOnceThatKeysDiffer(t *testing.T) {
+	var log bytes.Buffer
+	l := &lines{log: slog.New(slog.NewTextHandler(&log, nil))}
+	for range 3 {
+		if _, err := l.Write([]byte("[ERR] memberlist: no installed keys could decrypt the message\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "--cluster-key") != 1 || l.wrongKey.Load() != 3 {
+		t.Errorf("counted %d, logged:\n%s", l.wrongKey.Load(), text)
+	}
+}
+
+// TestTheLogSaysWhenNoHostIsJoined has seeds that do not answer: the first failure is logged, and after a success
+// again.
+func TestTheLogSaysWhenNoHostIsJoined(t *testing.T) {
+	var log bytes.Buffer
+	b := &Backend{config: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	for _, err := range []error{errors.New("first"), errors.New("second"), nil, errors.New("third")} {
+		b.joined(err)
+	}
+	if text := log.String(); strings.Count(text, "\n") != 2 || strings.Contains(text, "second") {
+		t.Errorf("logged:\n%s", text)
 	}
 }
 

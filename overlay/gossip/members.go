@@ -144,7 +144,9 @@ func (l *lines) Write(line []byte) (int, error) {
 		"not encrypted",
 	} {
 		if bytes.Contains(bytes.ToLower(line), []byte(strings.ToLower(text))) {
-			l.wrongKey.Add(1)
+			if l.wrongKey.Add(1) == 1 {
+				l.log.Warn("messages sealed with another key are dropped: is --cluster-key the same file on all hosts?")
+			}
 			break
 		}
 	}

@@ -218,10 +218,13 @@ func (b *Backend) outcome(err error) error {
 	var taken *table.TakenError
 	var changed *table.ChangedError
 	var refused *RefusedError
+	var said *table.RefusedError
+	var away *table.UnavailableError
 	switch {
 	case err == nil, errors.As(err, &taken), errors.As(err, &changed):
 		b.health.reached()
 		return err
+	case errors.As(err, &said), errors.As(err, &away): // in table's terms already
 	case errors.As(err, &refused):
 		err = &table.RefusedError{URL: b.config.URL, Err: refused.Err}
 	default:

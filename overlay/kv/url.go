@@ -76,7 +76,7 @@ func Parse(raw string, options map[string]string) (Location, error) {
 		authority = authority[i+1:]
 	}
 	for host := range strings.SplitSeq(authority, ",") {
-		hostPort, err := withPort(host, port)
+		hostPort, err := WithPort(host, port)
 		if err != nil {
 			return bad(err.Error())
 		}
@@ -106,8 +106,8 @@ func (l *Location) setUser(info string) error {
 	return nil
 }
 
-// withPort checks HOST[:PORT] and adds a port.
-func withPort(host, port string) (string, error) {
+// WithPort checks HOST[:PORT], and adds a port where there is none.
+func WithPort(host, port string) (string, error) {
 	name, given, err := net.SplitHostPort(host)
 	if err != nil {
 		name, given = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port
@@ -116,7 +116,7 @@ func withPort(host, port string) (string, error) {
 		}
 	}
 	if name == "" || strings.ContainsAny(name, " /[]@%") {
-		return "", fmt.Errorf("host %q", host)
+		return "", fmt.Errorf("host %q is no name or address", host)
 	}
 	if n, err := strconv.ParseUint(given, 10, 16); err != nil || n == 0 {
 		return "", fmt.Errorf("host %q has no port from 1 to 65535", host)

@@ -107,10 +107,6 @@ func (b *Backend) probe(ctx context.Context, cancel context.CancelCauseFunc) {
 			return err
 		})
 		if err != nil {
-			var unavailable *table.UnavailableError
-			if errors.As(err, &unavailable) {
-				err = unavailable.Err
-			}
 			cancel(err)
 			return
 		}

@@ -24,10 +24,17 @@ func (t *Table) follow(ctx context.Context) {
 	}
 }
 
+// warnAgain is how often another reason for the same lost contact is logged at most: some name the port of a
+// connection, which is another one with each attempt.
+const warnAgain = time.Minute
+
 // lostContact notes that the backend is not reached. What is known stays as it is. The caller holds mu.
 func (t *Table) lostContact(err error) {
 	if t.mu.err == nil || t.mu.err.Error() != err.Error() {
-		t.log.Warn("the cluster's records are not kept up to date", "error", err)
+		if now := t.cfg.Clock(); t.mu.err == nil || now.Sub(t.mu.warned) >= warnAgain {
+			t.log.Warn("the cluster's records are not kept up to date", "error", err)
+			t.mu.warned = now
+		}
 		t.mu.pending.Health = true
 		t.tell()
 	}

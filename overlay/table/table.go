@@ -63,6 +63,7 @@ type Table struct {
 		refused  map[string]error // rows that make no sense, by key
 		lost     map[string]Row   // own claims that an older one of another host has won, with the other's row
 		err      error            // why the backend is not reached; nil: it is
+		warned   time.Time        // when err was logged last
 	}
 }
 
