@@ -147,8 +147,8 @@ func (m *Model) newNetwork(spec NetworkSpec) (*Network, string, error) {
 	case driver.Single:
 		return nil, "", errdefs.Forbidden("only one instance of %q network is allowed", spec.Driver)
 	case spec.Scope != "" && spec.Scope != driver.Scope:
-		return nil, "", errdefs.Invalid("invalid scope %q: networks of driver %s have scope %s", spec.Scope, driver.Name,
-			driver.Scope)
+		return nil, "", errdefs.Invalid("invalid scope %q: networks of driver %s have scope %s", spec.Scope,
+			driver.Name, driver.Scope)
 	}
 	if err := checkOptions(spec.Options, driver.Options, "option"); err != nil {
 		return nil, "", err

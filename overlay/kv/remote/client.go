@@ -239,7 +239,24 @@ func (s *Store) Lease(ctx context.Context, ttl time.Duration) (kv.Lease, error) 
 		defer close(l.lost)
 		_, _ = c.wait(context.Background()) // the last answer, or that there are no more
 	})
+	s.reader.Go(func() { l.sayHeard(ttl / heardParts) })
 	return l, nil
+}
+
+// sayHeard tells the other side now and then that this process runs, until the lease has ended.
+func (l *lease) sayHeard(every time.Duration) {
+	ticks := time.NewTicker(max(every, time.Millisecond))
+	defer ticks.Stop()
+	for {
+		select {
+		case <-l.lost:
+			return
+		case <-ticks.C:
+			if l.store.send(request{Op: opHeard, Lease: l.id}) != nil {
+				return
+			}
+		}
+	}
 }
 
 // Lost implements kv.Lease.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/usernet/usernet/overlay/kv"
 )
@@ -25,7 +26,13 @@ type server struct {
 
 	mu      sync.Mutex // guards what follows
 	cancels map[uint64]context.CancelFunc
-	leases  map[uint64]kv.Lease
+	leases  map[uint64]*heldLease
+}
+
+// heldLease is a lease of the other side.
+type heldLease struct {
+	kv.Lease
+	heard chan struct{} // has something to receive when its holder said that it runs
 }
 
 // Serve has open open the store that the other side names, and makes its calls until the other side is gone.
@@ -37,7 +44,7 @@ func Serve(conn io.ReadWriteCloser, open func(kv.Location) (kv.Store, error)) er
 	}
 	s := &server{
 		slots: make(chan struct{}, maxCalls), out: gob.NewEncoder(conn),
-		cancels: map[uint64]context.CancelFunc{}, leases: map[uint64]kv.Lease{},
+		cancels: map[uint64]context.CancelFunc{}, leases: map[uint64]*heldLease{},
 	}
 	var err error
 	s.store, err = open(first.Location)
@@ -84,6 +91,15 @@ func (s *server) handle(ctx context.Context, r request) {
 		}
 		return
 	}
+	if r.Op == opHeard {
+		if l := s.lease(r.Lease); l != nil {
+			select {
+			case l.heard <- struct{}{}:
+			default:
+			}
+		}
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	s.mu.Lock()
 	s.cancels[r.ID] = cancel
@@ -99,7 +115,7 @@ func (s *server) handle(ctx context.Context, r request) {
 	})
 }
 
-func (s *server) lease(id uint64) kv.Lease {
+func (s *server) lease(id uint64) *heldLease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leases[id]
@@ -121,7 +137,7 @@ func (s *server) call(ctx context.Context, r request) {
 		if r.Lease != 0 && on == nil {
 			err = errors.New("the lease has ended")
 		} else {
-			err = s.store.Put(ctx, r.Key, r.Value, r.Revision, on)
+			err = s.put(ctx, r, on)
 		}
 	case opDelete:
 		err = s.store.Delete(ctx, r.Key, r.Revision)
@@ -146,21 +162,48 @@ func (s *server) call(ctx context.Context, r request) {
 	s.write(a)
 }
 
+func (s *server) put(ctx context.Context, r request, on *heldLease) error {
+	if on == nil {
+		return s.store.Put(ctx, r.Key, r.Value, r.Revision, nil)
+	}
+	return s.store.Put(ctx, r.Key, r.Value, r.Revision, on.Lease)
+}
+
 // makeLease makes a lease. That it is lost is its last answer.
 func (s *server) makeLease(ctx context.Context, r request) error {
 	l, err := s.store.Lease(ctx, r.TTL)
 	if err != nil {
 		return err
 	}
+	held := &heldLease{Lease: l, heard: make(chan struct{}, 1)}
 	s.mu.Lock()
-	s.leases[r.ID] = l
+	s.leases[r.ID] = held
 	s.mu.Unlock()
 	s.calls.Go(func() {
-		<-l.Lost() // at the latest when the store is closed
+		held.hold(r.TTL)
 		s.mu.Lock()
 		delete(s.leases, r.ID)
 		s.mu.Unlock()
 		s.write(answer{ID: r.ID, Last: true})
 	})
 	return nil
+}
+
+// hold waits until the lease is lost, at the latest when the store is closed, and revokes it when its holder has not
+// said for ttl that it runs.
+func (l *heldLease) hold(ttl time.Duration) {
+	silence := time.NewTimer(ttl)
+	defer silence.Stop()
+	for {
+		select {
+		case <-l.Lost():
+			return
+		case <-l.heard:
+			silence.Reset(ttl)
+		case <-silence.C:
+			ctx, cancel := context.WithTimeout(context.Background(), ttl)
+			_ = l.Revoke(ctx) // where the store does not answer, it is not kept alive any more, and ends there
+			cancel()
+		}
+	}
 }

@@ -2,7 +2,8 @@
 //
 // It is for client libraries that cost too much at the start of every usernet (etcd's), so that they are in a program
 // that only a daemon in a cluster starts. Calls have numbers; each is answered once, a watch and a lease many times. A
-// call that is given up is cancelled there too.
+// call that is given up is cancelled there too. A lease is that of the process here: it ends as well when that is
+// stopped or hangs, although the other one would keep it alive.
 package remote
 
 import (
@@ -25,6 +26,7 @@ const (
 	opLease
 	opRevoke
 	opCancel // of the call with this number
+	opHeard  // the lease's holder runs; it has no answer
 )
 
 // request goes to the process that has the store.
@@ -53,6 +55,9 @@ type failure struct {
 	Kind kind
 	Text string
 }
+
+// heardParts is how many times in its ttl the holder of a lease says that it runs.
+const heardParts = 3
 
 type kind uint8
 
