@@ -110,6 +110,14 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	return err
 }
 
+// advice says what to do where no connection to a daemon was made.
+func advice(err error) string {
+	if errors.Is(err, syscall.EACCES) {
+		return "the socket is another user's: XDG_RUNTIME_DIR, USERNET_HOST or --host leads there"
+	}
+	return "start one with `usernet serve`"
+}
+
 // send returns a successful response, whose body the caller closes.
 func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var rd io.Reader
@@ -135,7 +143,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 			if errors.Is(why, syscall.ENOENT) {
 				why = missing{why}
 			}
-			return nil, fmt.Errorf("%w at %s (%w): start one with `usernet serve`", ErrNoDaemon, c.Socket, why)
+			return nil, fmt.Errorf("%w at %s (%w): %s", ErrNoDaemon, c.Socket, why, advice(why))
 		}
 		return nil, c.broken(ctx, err)
 	}
