@@ -209,9 +209,14 @@ var netavarkPlugins = []string{
 func integrateCommand() *cobra.Command {
 	var write, undo bool
 	c := &cobra.Command{
-		Use:       "integrate podman|docker|rootlesskit|cni|netavark|oci|nesting|wireshark",
-		Short:     "Set another program up to use usernet, or show how",
-		Args:      cobra.ExactArgs(1),
+		Use:   "integrate podman|docker|rootlesskit|cni|netavark|oci|nesting|wireshark",
+		Short: "Set another program up to use usernet, or show how",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("give one of %s", strings.Join(integrationNames, ", "))
+			}
+			return nil
+		},
 		ValidArgs: integrationNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && undo {

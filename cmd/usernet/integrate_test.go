@@ -84,6 +84,15 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 }
 
 // TestIntegrationsShareLinks undoes one of two that have a link in common, and then the other.
+func TestIntegrateSaysWhatThereIs(t *testing.T) {
+	for _, args := range [][]string{nil, {"podman", "docker"}} {
+		c := integrateCommand()
+		if err := c.Args(c, args); err == nil || !strings.Contains(err.Error(), "netavark") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
 func TestIntegrationsShareLinks(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", "")
