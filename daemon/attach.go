@@ -216,11 +216,10 @@ func (d *Daemon) attachMore(
 			return nil, err
 		}
 		e := want.EndpointSpec
-		if e.Key != "" &&
-			slices.ContainsFunc(c.Endpoints, func(have *network.Endpoint) bool {
-				return have.Key == e.Key &&
-					have.NetworkID == n.ID
-			}) {
+		if have := attachedBefore(c, n.ID, e.Key); have != nil {
+			if err := sameRequest(have, e); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if spec.Name != "" && spec.Name != c.Name && n.Name != network.BridgeName {
@@ -237,6 +236,37 @@ func (d *Daemon) attachMore(
 		}
 	}
 	return d.model.Container(c.ID)
+}
+
+// attachedBefore is the endpoint of c that a request with this key has attached to a network; nil: there is none.
+func attachedBefore(c *network.Container, networkID, key string) *network.Endpoint {
+	for _, e := range c.Endpoints {
+		if key != "" && e.Key == key && e.NetworkID == networkID {
+			return e
+		}
+	}
+	return nil
+}
+
+// sameRequest refuses a request that is repeated with the key of an endpoint and asks for another interface, MAC
+// address or address than that has. What it leaves open is as it is.
+func sameRequest(have *network.Endpoint, want network.EndpointSpec) error {
+	for _, c := range []struct {
+		what       string
+		asked      bool
+		have, want any
+	}{
+		{"interface", want.Interface != "", have.Interface, want.Interface},
+		{"MAC address", want.MAC != network.MAC{}, have.MAC, want.MAC},
+		{"IPv4 address", want.IPv4.IsValid(), have.IPv4.Addr(), want.IPv4},
+		{"IPv6 address", want.IPv6.IsValid(), have.IPv6.Addr(), want.IPv6},
+	} {
+		if c.asked && c.have != c.want {
+			return errdefs.Conflict("key %q has network %s with the %s %v, not %v: detach it first, or use another key",
+				want.Key, have.Network, c.what, c.have, c.want)
+		}
+	}
+	return nil
 }
 
 // Detach implements api.Backend. What was not attached, or has ended, is no error: a runtime may ask twice.

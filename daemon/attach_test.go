@@ -182,6 +182,25 @@ func TestANamespaceIsOneContainer(t *testing.T) {
 	if err != nil || same.ID != c.ID || f.asked() != "" {
 		t.Errorf("the same once more: %+v, %v", same, err)
 	}
+	for says, e := range map[string]network.EndpointSpec{
+		"interface eth0, not net7":    {Interface: "net7"},
+		"not 02:00:00:00:00:07":       {MAC: network.MAC{2, 0, 0, 0, 0, 7}},
+		"not 198.51.100.7: detach it": {IPv4: netip.MustParseAddr("198.51.100.7")},
+		"not 2001:db8::7: detach it":  {IPv6: netip.MustParseAddr("2001:db8::7")},
+	} {
+		other := attachSpec("k1", 1, "one")
+		e.Key = "k1"
+		other.Networks[0].EndpointSpec = e
+		if _, err := d.attachMore(t.Context(), c, other); !errors.Is(err, errdefs.ErrConflict) ||
+			!strings.Contains(err.Error(), says) {
+			t.Errorf("the same key for something else: %v, want %q", err, says)
+		}
+	}
+	equal := attachSpec("k1", 1, "one")
+	equal.Networks[0].Interface = "eth0"
+	if _, err := d.attachMore(t.Context(), c, equal); err != nil || f.asked() != "" {
+		t.Errorf("the same in all words: %v", err)
+	}
 	if _, err := d.attachMore(t.Context(), c, attachSpec("k3", 1, "three")); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a network that does not exist: %v", err)
 	}
