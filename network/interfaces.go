@@ -29,7 +29,10 @@ func interfaceName(c *Container, n *Network, want string) (string, error) {
 
 // checkInterface refuses a name that no interface can have.
 func checkInterface(name string) error {
-	if !interfaceForm().MatchString(name) || name == "." || name == ".." || name == "lo" {
+	if name == "lo" {
+		return errdefs.Invalid("invalid interface name %q: it is the loopback interface's", name)
+	}
+	if !interfaceForm().MatchString(name) || name == "." || name == ".." {
 		return errdefs.Invalid(
 			"invalid interface name %q: give up to 15 characters without spaces, slashes and colons", name)
 	}
