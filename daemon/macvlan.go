@@ -192,7 +192,7 @@ func (d *macvlanDriver) Validate(n *network.Network) error {
 		return err
 	}
 	if err := d.uplinks.Probe(at.Device); err != nil {
-		return errdefs.Unavailable("%w", err)
+		return errdefs.About(errdefs.TopicUplink, errdefs.Unavailable("%w", err))
 	}
 	return checkServers(s.DNS)
 }

@@ -29,6 +29,10 @@ const (
 	objections = 2 * time.Second
 	// alone is how long a host without an answer from any seed waits until it takes itself for the first one.
 	alone = 5 * time.Second
+	// settle is how long a host that has paths waits until it joins again for the first time, and then twice as long
+	// each time up to Rejoin: behind a NAT it hears no broadcast before its path to another host stands, and that needs
+	// a record which the other may not have had yet when it was joined.
+	settle = time.Second
 	// lonely is the longest wait between two times that a host without others joins.
 	lonely = 5 * time.Second
 	// retransmit times the decimal logarithm of the number of hosts is how often each host sends a broadcast: 9 times
@@ -186,7 +190,7 @@ func (b *Backend) listen(logger *log.Logger) (memberlist.Transport, error) {
 // join joins the seeds, again and again.
 func (b *Backend) join() {
 	began := time.Now()
-	wait := 200 * time.Millisecond
+	wait, settling := 200*time.Millisecond, settle
 	for {
 		if len(b.config.Seeds) > 0 {
 			_, err := b.list.Join(b.config.Seeds)
@@ -198,7 +202,12 @@ func (b *Backend) join() {
 			}
 		}
 		every := b.config.Rejoin
-		if b.numMembers() < 2 { // nobody is there yet
+		if b.numMembers() >= 2 {
+			if b.config.Paths != nil {
+				every = min(settling, every)
+				settling = 2 * every
+			}
+		} else { // nobody is there yet
 			every = min(wait, every)
 			wait = min(2*wait, lonely)
 			if len(b.config.Seeds) == 0 || time.Since(began) >= b.config.Alone {

@@ -65,11 +65,20 @@ func (c *cluster) start(id overlay.HostID, incarnation uint64, seeds ...*host) *
 
 func (c *cluster) startKey(key []byte, id overlay.HostID, incarnation uint64, seeds ...*host) *host {
 	c.t.Helper()
+	return c.startAs(func(config *Config) { config.Keys = [][]byte{key} }, id, incarnation, seeds...)
+}
+
+// startAs starts a host with another configuration.
+func (c *cluster) startAs(
+	change func(*Config), id overlay.HostID, incarnation uint64, seeds ...*host,
+) *host {
+	c.t.Helper()
 	h := &host{id: id, net: c.net.Host(), rows: map[string]table.Row{}}
 	config := Config{
-		Host: id, Incarnation: incarnation, Keys: [][]byte{key}, Transport: h.net, Rejoin: 300 * time.Millisecond,
+		Host: id, Incarnation: incarnation, Keys: [][]byte{testKey}, Transport: h.net, Rejoin: 300 * time.Millisecond,
 		Objections: 500 * time.Millisecond, Alone: time.Second, Log: slog.New(slog.DiscardHandler), tune: quick,
 	}
+	change(&config)
 	for _, s := range seeds {
 		config.Seeds = append(config.Seeds, s.net.Addr().String())
 	}
@@ -447,4 +456,29 @@ func TestTheFirstHostGoesOn(t *testing.T) {
 	if health := h.Health(); health.Connected || health.Err == nil {
 		t.Errorf("health without a seed: %+v", health)
 	}
+}
+
+// noPaths lead nowhere yet.
+type noPaths struct{ Paths }
+
+func (noPaths) Detour(overlay.HostID) bool             { return false }
+func (noPaths) Reached() map[overlay.HostID]netip.Addr { return nil }
+
+// TestAHostBehindNATSettles: no broadcast reaches a host whose paths do not stand yet, and they need the other's
+// record, which was not there when it joined.
+func TestAHostBehindNATSettles(t *testing.T) {
+	c := &cluster{t: t}
+	joinsOnly := func(config *Config) {
+		config.Rejoin, config.Paths = time.Hour, noPaths{}
+		config.tune = func(m *memberlist.Config) {
+			quick(m)
+			m.GossipInterval, m.PushPullInterval, m.ProbeInterval = 0, 0, 0
+		}
+	}
+	first := c.startAs(joinsOnly, hostID(0), 1)
+	behind := c.startAs(joinsOnly, hostID(1), 1, first)
+	until(t, "the two are members", func() bool { return behind.numMembers() == 2 && first.numMembers() == 2 })
+	key := overlay.HostKey(first.id)
+	put(t, first, key, "here", 1)
+	until(t, "the first host's record is at the second", func() bool { return behind.value(key) == "here" })
 }

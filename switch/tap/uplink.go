@@ -22,7 +22,11 @@ func OpenExisting(name string) (*os.File, error) {
 	if err := access(); err != nil {
 		return nil, err
 	}
-	return create(name, Options{Offload: true})
+	f, err := create(name, Options{Offload: true})
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("TAP %s: %w: it is another user's", name, unix.EPERM)
+	}
+	return f, err
 }
 
 // OpenMacvtap opens the character device of a macvtap, /dev/tapN, and asks that its interface is called name: the

@@ -306,6 +306,9 @@ func TestTAPInABridge(t *testing.T) {
 	for _, dev := range []string{"p0", "p1", "ux"} {
 		rootIn(t, a.ns(), "ip", "link", "set", dev, "master", "bx", "up")
 	}
+	rootIn(t, a.ns(), "ip", "tuntap", "add", "dev", "other", "mode", "tap", "user", "nobody")
+	t.Cleanup(func() { rootIn(t, a.ns(), "ip", "link", "del", "other") })
+	rootIn(t, a.ns(), "ip", "link", "set", "other", "master", "bx", "up")
 	rootIn(t, a.ns(), "ip", "link", "set", "bx", "up")
 	rootIn(t, b.ns(), "ip", "link", "add", "bx", "type", "bridge")
 	t.Cleanup(func() { rootIn(t, b.ns(), "ip", "link", "del", "bx") })
@@ -321,6 +324,8 @@ func TestTAPInABridge(t *testing.T) {
 
 	a.start()
 	b.start()
+	a.fails("it is another user's", "network", "create", "-d", "macvlan", "-o", "parent=other", "--subnet",
+		"198.51.100.0/24", "--gateway", "198.51.100.1", "x")
 	for i, h := range []*host{a, b} {
 		span := fmt.Sprintf(".%d/26", 64*i)
 		h.ok("network", "create", "-d", "macvlan", "-o", "parent=ux", "--subnet", "198.51.100.0/24", "--gateway",
