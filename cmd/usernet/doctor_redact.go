@@ -49,7 +49,7 @@ var forms = sync.OnceValue(func() []form {
 		// user and password of a URL
 		{regexp.MustCompile(`[?#&][\w-]*(?:token|key|secret|password)[\w-]*=[^&\s"']+`), redacted},
 		{regexp.MustCompile(`(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api_?key|credential)` +
-			`[\w-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;"']+)`), "${1}" + redacted},
+			`[\w-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|\(left out\)|[^\s,;"']+)`), "${1}" + redacted},
 		{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`), "${1} " + redacted},
 		{regexp.MustCompile(`\b[A-Za-z0-9+/]{42,43}=`), redacted}, // a key of 32 bytes
 	}

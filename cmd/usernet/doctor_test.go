@@ -11,6 +11,7 @@ func TestSecretsAreTakenOutOfTexts(t *testing.T) {
 		"x=s3cr3t":                                           "x=(left out)",
 		"etcd://root:pw@192.0.2.4:2379":                      "etcd://(left out)@192.0.2.4:2379",
 		"https://token@host/path":                            "https://(left out)@host/path",
+		"token-file = (left out), 21 bytes":                  "token-file = (left out), 21 bytes",
 		"password=open sesame":                               "password=(left out) sesame",
 		`"password": "open sesame", "other": 1`:              `"password": (left out), "other": 1`,
 		`METRICS_TOKEN='a b' next`:                           `METRICS_TOKEN=(left out) next`,
