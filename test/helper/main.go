@@ -47,6 +47,10 @@ var commands = map[string]struct {
 		tcpHold,
 		"ADDR [stdin] [multipath|port=PORT|device=NAME...]: sends what comes on standard input, prints what comes back and how it ended",
 	},
+	"tcprequests": {
+		tcpRequests,
+		"ADDR SECONDS: has single bytes echoed over one connection, and prints how many there were in a second",
+	},
 	"tcpgap": {
 		tcpGap,
 		"ADDR: has single bytes echoed until a line comes on standard input, prints the longest time and the segments sent again",

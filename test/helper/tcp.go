@@ -361,3 +361,27 @@ func lineOnStdin() *atomic.Bool {
 	}()
 	return &was
 }
+
+// tcpRequests: ADDR SECONDS. It has single bytes echoed over one connection, and prints how many there were in a second.
+func tcpRequests(args []string) error {
+	seconds, err := strconv.Atoi(arg(args, 1, "1"))
+	if err != nil {
+		return err
+	}
+	c, err := net.DialTimeout("tcp", args[0], 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	n, b, start := 0, make([]byte, 1), time.Now()
+	for ; time.Since(start) < time.Duration(seconds)*time.Second; n++ {
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%.0f\n", float64(n)/time.Since(start).Seconds())
+	return nil
+}

@@ -1,0 +1,154 @@
+package overlay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkTCPBetweenHosts measures TCP between containers of two hosts, in frames and from socket to socket, sealed
+// and plain, and beside them TCP between the hosts themselves. The daemons are those that users run.
+//
+//	scripts/overlay.sh -v -run '^$' -bench TCPBetweenHosts -benchtime 1x -count 3
+//
+// It needs neither Consul nor flanneld: USERNET_CONSUL=/bin/false USERNET_FLANNELD=/bin/false saves the time to build
+// them.
+func BenchmarkTCPBetweenHosts(b *testing.B) {
+	b.Run("way=hosts", func(b *testing.B) {
+		hosts := []*host{newHost(b, 1), newHost(b, 2)}
+		for range b.N {
+			measureTCP(b, tcpPair{
+				start: func(command ...string) *exec.Cmd {
+					return hosts[1].command(context.Background(), command[0], command[1:]...)
+				},
+				client: func(command ...string) result { return hosts[0].run(command[0], command[1:]...) },
+				to:     hosts[1].addr(),
+			})
+		}
+	})
+	w := newWorld(b, stores[len(stores)-1], 2)
+	from, to := w.hosts[0], w.hosts[1]
+	for i, way := range []struct {
+		name  string
+		flags []string
+	}{
+		{"plain-frames", []string{"-o", "encrypted=false"}},
+		{"plain-sockets", []string{"-o", "encrypted=false", "-o", "usernet.tcp=sockets"}},
+		{"sealed-frames", nil},
+		{"sealed-sockets", []string{"-o", "usernet.tcp=sockets"}},
+	} {
+		b.Run("way="+way.name, func(b *testing.B) {
+			subnet := fmt.Sprintf("10.%d.0.0/24", 81+i)
+			create := []string{"network", "create", "-d", "overlay", "--subnet", subnet}
+			id := from.ok(append(append(create, way.flags...), way.name)...)
+			to.seesNetwork(way.name, id)
+			server, client := "server-"+way.name, "client-"+way.name
+			to.idle(server, "--network", way.name)
+			from.idle(client, "--network", way.name)
+			from.pings(client, server)
+			for range b.N {
+				measureTCP(b, tcpPair{
+					start: func(command ...string) *exec.Cmd {
+						return to.command(context.Background(), usernet, append([]string{"exec", server}, command...)...)
+					},
+					client:  func(command ...string) result { return from.exec(client, command...) },
+					to:      to.address(server, "eth0").String(),
+					daemons: [2]int{from.cmd.Process.Pid, to.cmd.Process.Pid},
+				})
+			}
+			for _, h := range w.hosts {
+				h.ok("rm", "-f", map[*host]string{from: client, to: server}[h])
+			}
+		})
+	}
+}
+
+// tcpPair is two ends of TCP connections.
+type tcpPair struct {
+	start   func(command ...string) *exec.Cmd // makes a server's command
+	client  func(command ...string) result
+	to      string // the server's address
+	daemons [2]int // processes of which the processor time is reported; 0: none
+}
+
+// measureTCP reports the rates of one stream and of eight, in Gbit/s, the requests of one byte a second, and the
+// daemons' processor time for a GiB of one stream.
+func measureTCP(b *testing.B, p tcpPair) {
+	b.Helper()
+	for _, command := range [][]string{{"iperf3", "-s"}, {helper, "tcpserve", ":7007", "echo"}} {
+		server := p.start(command...)
+		if err := server.Start(); err != nil {
+			b.Fatal(err)
+		}
+		defer func() {
+			_ = server.Process.Kill()
+			_ = server.Wait()
+		}()
+	}
+	before := p.processor(b)
+	gbit, gib := p.iperf(b, 1)
+	b.ReportMetric(gbit, "Gbit/s")
+	for i, after := range p.processor(b) {
+		if p.daemons[i] != 0 {
+			b.ReportMetric((after-before[i]).Seconds()/gib, []string{"s/GiB-out", "s/GiB-in"}[i])
+		}
+	}
+	gbit, _ = p.iperf(b, 8)
+	b.ReportMetric(gbit, "Gbit/s-8")
+	eventually(b, func() error {
+		r := p.client(helper, "tcprequests", p.to+":7007", "2")
+		n, err := strconv.ParseFloat(strings.TrimSpace(r.stdout), 64)
+		if err != nil {
+			return fmt.Errorf("requests: %v", r)
+		}
+		b.ReportMetric(n, "requests/s")
+		return nil
+	})
+}
+
+// iperf returns the rate and the amount of what arrived.
+func (p tcpPair) iperf(b *testing.B, streams int) (gbit, gib float64) {
+	b.Helper()
+	eventually(b, func() error { // it starts, and ends one test before it begins another
+		r := p.client("iperf3", "-c", p.to, "-J", "-t", "3", "-P", strconv.Itoa(streams))
+		var report struct {
+			Error string
+			End   struct {
+				Received struct {
+					Bytes         float64
+					BitsPerSecond float64 `json:"bits_per_second"`
+				} `json:"sum_received"`
+			}
+		}
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || report.Error != "" {
+			return fmt.Errorf("iperf3: %v: %v", err, r)
+		}
+		gbit, gib = report.End.Received.BitsPerSecond/1e9, report.End.Received.Bytes/(1<<30)
+		return nil
+	})
+	return gbit, gib
+}
+
+// processor is the processor time of both daemons.
+func (p tcpPair) processor(b *testing.B) (used [2]time.Duration) {
+	b.Helper()
+	for i, pid := range p.daemons {
+		if pid == 0 {
+			continue
+		}
+		var t unix.Timespec
+		clock := int32(^pid<<3 | 2) // as clock_getcpuclockid(3) makes it
+		if err := unix.ClockGettime(clock, &t); err != nil {
+			b.Fatal(err)
+		}
+		used[i] = time.Duration(t.Nano())
+	}
+	return used
+}
