@@ -14,12 +14,10 @@ import (
 )
 
 // BenchmarkTCPBetweenHosts measures TCP between containers of two hosts, in frames and from socket to socket, sealed
-// and plain, and beside them TCP between the hosts themselves. The daemons are those that users run.
+// and plain, by the daemons that users run, and beside them what else there is: the hosts themselves, and flannel with
+// the kernel's VXLAN and with its UDP backend, which has a process as well.
 //
 //	scripts/overlay.sh -v -run '^$' -bench TCPBetweenHosts -benchtime 1x -count 3
-//
-// It needs neither Consul nor flanneld: USERNET_CONSUL=/bin/false USERNET_FLANNELD=/bin/false saves the time to build
-// them.
 func BenchmarkTCPBetweenHosts(b *testing.B) {
 	b.Run("way=hosts", func(b *testing.B) {
 		hosts := []*host{newHost(b, 1), newHost(b, 2)}
@@ -33,6 +31,33 @@ func BenchmarkTCPBetweenHosts(b *testing.B) {
 			})
 		}
 	})
+	for _, backend := range []string{"vxlan", "udp"} {
+		b.Run("way=flannel-"+backend, func(b *testing.B) {
+			w := newStore(b, stores[0])
+			w.etcdctl("put", flannelKeys+"config", `{"Network":"10.5.0.0/16","Backend":{"Type":"`+backend+`"}}`)
+			from, to := newFlannelNode(b, 1), newFlannelNode(b, 2)
+			in := func(f *flannelNode, command ...string) *exec.Cmd {
+				return exec.Command("nsenter", append([]string{"--net=" + f.container()}, command...)...)
+			}
+			pair := tcpPair{
+				start: func(command ...string) *exec.Cmd { return in(to, command...) },
+				client: func(command ...string) (r result) {
+					out, err := in(from, command...).CombinedOutput()
+					if r.stdout = string(out); err != nil {
+						r.code = 1
+					}
+					return r
+				},
+				to: to.address(),
+			}
+			if backend == "udp" {
+				pair.daemons = [2]int{from.cmd.Process.Pid, to.cmd.Process.Pid}
+			}
+			for range b.N {
+				measureTCP(b, pair)
+			}
+		})
+	}
 	w := newWorld(b, stores[len(stores)-1], 2)
 	from, to := w.hosts[0], w.hosts[1]
 	for i, way := range []struct {
