@@ -362,7 +362,8 @@ func lineOnStdin() *atomic.Bool {
 	return &was
 }
 
-// tcpRequests: ADDR SECONDS. It has single bytes echoed over one connection, and prints how many there were in a second.
+// tcpRequests: ADDR SECONDS. It has single bytes echoed over one connection, and prints how many there were in a
+// second.
 func tcpRequests(args []string) error {
 	seconds, err := strconv.Atoi(arg(args, 1, "1"))
 	if err != nil {

@@ -81,7 +81,8 @@ func BenchmarkTCPBetweenHosts(b *testing.B) {
 			for range b.N {
 				measureTCP(b, tcpPair{
 					start: func(command ...string) *exec.Cmd {
-						return to.command(context.Background(), usernet, append([]string{"exec", server}, command...)...)
+						args := append([]string{"exec", server}, command...)
+						return to.command(context.Background(), usernet, args...)
 					},
 					client:  func(command ...string) result { return from.exec(client, command...) },
 					to:      to.address(server, "eth0").String(),
