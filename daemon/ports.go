@@ -179,11 +179,15 @@ func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.P
 func addressed(have, drop []network.PortBinding, bound []binding) []network.PortBinding {
 	var list []network.PortBinding
 	for _, h := range have {
+		if !mayName(drop, h) { // thousands of ports are dropped one by one: bound is gone through for few of have
+			list = append(list, h)
+			continue
+		}
 		var single []network.PortBinding
 		named := false
 		for _, b := range bound {
 			port, host := b.bound.Port, b.bound.Host
-			if h.HostIP.IsValid() || !h.Covers(network.PortProto{Port: port, Proto: b.bound.Proto}) ||
+			if !h.Covers(network.PortProto{Port: port, Proto: b.bound.Proto}) ||
 				h.HostPort != 0 && (host.Port() < h.HostPort || host.Port() > max(h.HostPort, h.HostEnd)) {
 				continue
 			}
@@ -203,6 +207,15 @@ func addressed(have, drop []network.PortBinding, bound []binding) []network.Port
 		}
 	}
 	return list
+}
+
+// mayName says whether drop may name, by its address, one of the ports that h has at all addresses.
+func mayName(drop []network.PortBinding, h network.PortBinding) bool {
+	return !h.HostIP.IsValid() && slices.ContainsFunc(drop, func(p network.PortBinding) bool {
+		return p.HostIP.IsValid() && p.Port <= max(h.Port, h.End) && h.Port <= max(p.Port, p.End) &&
+			(p.HostPort == 0 || h.HostPort == 0 ||
+				p.HostPort <= max(h.HostPort, h.HostEnd) && h.HostPort <= max(p.HostPort, p.HostEnd))
+	})
 }
 
 // subtract removes from have the single ports that drop names; a range is split into what is left of it.
