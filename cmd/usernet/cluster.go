@@ -143,12 +143,16 @@ func writeHosts(to io.Writer, hosts []api.ClusterHost, routes []api.ClusterRoute
 	return w.Flush()
 }
 
-// hostState is a state with for how long a host is down.
+// hostState is a state with for how long a host is down, and that its key is refused.
 func hostState(h api.ClusterHost) string {
-	if h.Since.IsZero() {
-		return h.State
+	state := h.State
+	if !h.Since.IsZero() {
+		state += " " + units.HumanDuration(time.Since(h.Since))
 	}
-	return h.State + " " + units.HumanDuration(time.Since(h.Since))
+	if h.KeyRefused {
+		state += ", key refused"
+	}
+	return state
 }
 
 func clusterInspect() *cobra.Command {

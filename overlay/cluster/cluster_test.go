@@ -26,12 +26,18 @@ func member(t *testing.T, hub *tabletest.Hub, name string) *Cluster {
 // memberAt is one with a clock of its own.
 func memberAt(t *testing.T, hub *tabletest.Hub, name string, clock func() time.Time) *Cluster {
 	t.Helper()
+	return memberIn(t, hub, name, t.TempDir(), clock)
+}
+
+// memberIn is one with a state directory of its own.
+func memberIn(t *testing.T, hub *tabletest.Hub, name, dir string, clock func() time.Time) *Cluster {
+	t.Helper()
 	advertise, err := ParseAdvertise("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, err := Open(Config{
-		Dir: t.TempDir(), Name: name, Advertise: advertise, Clock: clock,
+		Dir: dir, Name: name, Advertise: advertise, Clock: clock,
 		Backend: func(id Identity, _ netip.Addr, _ gossip.Paths) (table.Backend, error) {
 			return hub.Join(id.ID, id.Incarnation), nil
 		},

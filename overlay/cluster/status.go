@@ -165,7 +165,8 @@ func (h *HostStatus) describe(p fabric.PeerState) {
 }
 
 // Leave takes the records of a host out of the cluster: of this one ("") for good, until its daemon starts again; of
-// another one that is not heard of before its records expire.
+// another one that is not heard of before its records expire. What this host remembers of the other's key is forgotten:
+// that is all where the key was refused of a host that is heard of, or another host has called Leave already.
 func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	t, self := c.Table(), c.Identity().ID
 	if host == "" {
@@ -178,21 +179,26 @@ func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 			found = append(found, h)
 		}
 	}
+	pinned := c.pins.Find(host)
 	switch {
-	case len(found) == 0:
+	case len(found) == 0 && len(pinned) == 1:
+		return c.forget(pinned[0])
+	case len(found) == 0 && len(pinned) == 0:
 		return errdefs.NotFound("host %s is not in the cluster", host)
-	case len(found) > 1:
+	case len(found) != 1:
 		return errdefs.Invalid(
 			"%d hosts of the cluster are called %s: give an id (usernet cluster ls)",
-			len(found),
+			max(len(found), len(pinned)),
 			host,
 		)
 	}
 	h := found[0]
 	c.mu.Lock()
-	containers := len(c.mu.own)
+	containers, refused := len(c.mu.own), c.mu.refused[h.ID]
 	c.mu.Unlock()
 	switch {
+	case h.ID != self && h.Alive && refused:
+		return c.forget(h.ID)
 	case h.ID == self && containers > 0 && !force:
 		return errdefs.Conflict(
 			"containers of this host (%d) are on networks that span hosts: disconnect them, or give --force",
@@ -212,8 +218,17 @@ func (c *Cluster) Leave(ctx context.Context, host string, force bool) error {
 	if err := t.Expel(ctx, h.ID); err != nil || h.ID == self {
 		return err
 	}
+	return c.forget(h.ID)
+}
+
+// forget lets a host come with another key, now or later.
+func (c *Cluster) forget(host overlay.HostID) error {
+	if err := c.pins.Forget(host); err != nil {
+		return err
+	}
 	c.mu.Lock()
-	delete(c.mu.refused, h.ID)
+	delete(c.mu.refused, host)
 	c.mu.Unlock()
-	return c.pins.Forget(h.ID) // it may come back with another key
+	c.Table().TellHosts()
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/usernet/usernet/overlay"
@@ -99,6 +100,19 @@ func (p *Pins) Check(keys map[overlay.HostID]overlay.Key) (good map[overlay.Host
 	}
 	p.keys = next
 	return good, errs
+}
+
+// Find returns the hosts that are remembered whose id is this, or begins with it where it has four digits or more.
+func (p *Pins) Find(id string) []overlay.HostID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var found []overlay.HostID
+	for h := range p.keys {
+		if string(h) == id || len(id) >= 4 && strings.HasPrefix(string(h), id) {
+			found = append(found, h)
+		}
+	}
+	return found
 }
 
 // Forget lets a host come with another key.

@@ -34,6 +34,14 @@ func (t *Table) TakeChanges() Changes {
 	return c
 }
 
+// TellHosts has TakeChanges say that hosts changed: for a caller that uses others of them than before.
+func (t *Table) TellHosts() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.pending.Hosts = true
+	t.tell()
+}
+
 // tell has Changed say something. The caller holds mu.
 func (t *Table) tell() {
 	select {

@@ -113,6 +113,9 @@ func (t *Table) explain(err error) error {
 			h := t.cfg.Backend.Health()
 			reason := error(fmt.Errorf("no answer within %v", CallTimeout))
 			if h.Err != nil && !h.Connected {
+				if errors.As(h.Err, &away) {
+					return away
+				}
 				reason = h.Err
 			}
 			return &UnavailableError{URL: h.URL, Err: reason}
