@@ -13,8 +13,8 @@ import (
 	"github.com/usernet/usernet/overlay/table/tabletest"
 )
 
-// TestAHostThatWasMadeAnewIsTakenAgain has host b come with another key: a and c refuse it until leave is called on each
-// of them, b is heard of or not, and its records are there or another host has taken them away.
+// TestAHostThatWasMadeAnewIsTakenAgain has host b come with another key: a and c refuse it until leave is called on
+// each of them, b is heard of or not, and its records are there or another host has taken them away.
 func TestAHostThatWasMadeAnewIsTakenAgain(t *testing.T) {
 	hub := tabletest.NewHub()
 	dir := t.TempDir()

@@ -83,17 +83,26 @@ func (t *Table) otherself(row Row) bool {
 // what runs here goes on in any case. The caller holds mu.
 func (t *Table) conflict(have *entry, row Row) {
 	if removable(have.key.Kind) {
-		t.store(row) // a network has no owner that matters
+		// A network has no owner that matters. But its name, subnet or number may be those of one network alone.
+		if have.key.Kind != overlay.KindNetwork && string(have.Value) != string(row.Value) && Older(row, have.Row) {
+			t.lose(have, row)
+		}
+		t.store(row)
 		return
 	}
 	if Older(have.Row, row) {
 		t.again(have, row.Version)
 		return
 	}
-	t.log.Warn("another host had claimed this before", "key", have.Key, "host", row.Owner.Short())
-	t.mu.lost[have.Key] = row
-	t.mu.pending.Lost = append(t.mu.pending.Lost, Conflict{Own: have.Row, Other: row})
+	t.lose(have, row)
 	delete(t.mu.dirty, have.Key)
 	t.store(row)
 	t.tell()
+}
+
+// lose notes that another host's claim is the older one. The caller holds mu.
+func (t *Table) lose(have *entry, row Row) {
+	t.log.Warn("another host had claimed this before", "key", have.Key, "host", row.Owner.Short())
+	t.mu.lost[have.Key] = Conflict{Own: have.Row, Other: row}
+	t.mu.pending.Lost = append(t.mu.pending.Lost, t.mu.lost[have.Key])
 }

@@ -60,10 +60,10 @@ type Table struct {
 		everSync time.Time
 		echoed   bool // this life's host row came back from the backend
 		pending  Changes
-		refused  map[string]error // rows that make no sense, by key
-		lost     map[string]Row   // own claims that an older one of another host has won, with the other's row
-		err      error            // why the backend is not reached; nil: it is
-		warned   time.Time        // when err was logged last
+		refused  map[string]error    // rows that make no sense, by key
+		lost     map[string]Conflict // own claims that an older one of another host has won
+		err      error               // why the backend is not reached; nil: it is
+		warned   time.Time           // when err was logged last
 	}
 }
 
@@ -87,7 +87,7 @@ func Open(cfg Config) (*Table, error) {
 	t.mu.dirty, t.mu.gone, t.mu.unsent = map[string]bool{}, map[string]Row{}, map[string]bool{}
 	t.mu.edits = map[string]edit{}
 	t.mu.heard = map[string]hearsay{}
-	t.mu.refused, t.mu.lost, t.mu.claims = map[string]error{}, map[string]Row{}, map[string]*claim{}
+	t.mu.refused, t.mu.lost, t.mu.claims = map[string]error{}, map[string]Conflict{}, map[string]*claim{}
 	t.mu.pending = newChanges()
 	if err := t.load(); err != nil {
 		return nil, err
@@ -133,9 +133,23 @@ func (t *Table) Refused() map[string]error {
 	return maps.Clone(t.mu.refused)
 }
 
-// Lost are keys of this host that an older claim of another has won, with the other's row.
+// Lost are keys of this host that an older claim of another has won, with the other's row, as long as what they were
+// claimed for is there.
 func (t *Table) Lost() map[string]Row {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return maps.Clone(t.mu.lost)
+	lost := map[string]Row{}
+	for key, c := range t.mu.lost {
+		k, err := overlay.ParseKey(key)
+		if err != nil {
+			continue
+		}
+		record, err := decode(k, c.Own.Value)
+		if name, is := record.(overlay.Name); err == nil && is && t.mu.rows[overlay.NetworkKey(name.Network)] == nil {
+			delete(t.mu.lost, key)
+			continue
+		}
+		lost[key] = c.Other
+	}
+	return lost
 }

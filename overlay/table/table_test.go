@@ -505,6 +505,43 @@ func TestTheOlderClaimStays(t *testing.T) {
 	}
 }
 
+// TestANameThatTwoNetworksHaveIsAConflict has two hosts make networks of one name without knowledge of each other. Both
+// stay; the host whose claim is the later one is told, until that network is removed.
+func TestANameThatTwoNetworksHaveIsAConflict(t *testing.T) {
+	hub := tabletest.NewHub()
+	a, b := join(t, hub, hostA, 2, nil), join(t, hub, hostB, 1, nil) // a's clock is later
+	hub.Away(hostA, errors.New("partition"))
+	a.until("noticing", func() bool { return !a.Status().Synced })
+	other := strings.Repeat("cd", 32)
+	for _, n := range []struct {
+		by   *node
+		id   string
+		host overlay.HostID
+	}{{a, netID, hostA}, {b, other, hostB}} {
+		n.by.put(overlay.NetworkKey(n.id), must(overlay.Encode(overlay.Network{
+			ID: n.id, Name: "ov", VNI: 7, Creator: n.host,
+			Subnets: []overlay.Subnet{{Subnet: subnet, Gateway: subnet.Addr().Next()}},
+		})))
+		n.by.put(overlay.NameKey("ov"), must(overlay.Encode(overlay.Name{Network: n.id})))
+	}
+	b.until("sent", func() bool { return b.Status().Unsent == 0 })
+	hub.Back(hostA)
+	a.until("both networks", func() bool { return len(a.Networks()) == 2 })
+	a.until("the conflict", func() bool { return a.Lost()[overlay.NameKey("ov")].Owner == hostB })
+	if c := a.TakeChanges(); len(c.Lost) != 1 || c.Lost[0].Other.Owner != hostB {
+		t.Errorf("told of %+v", c.Lost)
+	}
+	if lost := b.Lost(); len(lost) != 0 {
+		t.Errorf("the host with the older claim has lost %v", lost)
+	}
+	if err := a.Delete(t.Context(), overlay.NetworkKey(netID)); err != nil {
+		t.Fatal(err)
+	}
+	if lost := a.Lost(); len(lost) != 0 {
+		t.Errorf("after the network was removed: %v", lost)
+	}
+}
+
 func TestACopiedStateDirectoryIsNoticed(t *testing.T) {
 	hub := tabletest.NewHub()
 	first := join(t, hub, hostA, 1, nil)

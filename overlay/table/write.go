@@ -69,6 +69,7 @@ func overlayRow(key string, value []byte) error {
 func (t *Table) Drop(key string) {
 	t.mu.Lock()
 	have := t.mu.rows[key]
+	delete(t.mu.lost, key)
 	if have == nil || have.Owner != t.cfg.Host {
 		t.mu.Unlock()
 		return
