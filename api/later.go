@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // A runtime that removes a container while no daemon answers forgets it, and nobody asks again for the attachment's
@@ -67,7 +68,8 @@ func Later(dir string, f func(key string) error) error {
 }
 
 func readLater(path string) (string, error) {
-	f, err := os.Open(path)
+	const noWait = syscall.O_NONBLOCK | syscall.O_NOFOLLOW // whatever has that name
+	f, err := os.OpenFile(path, os.O_RDONLY|noWait, 0)
 	if err != nil {
 		return "", err
 	}

@@ -25,7 +25,7 @@ func (d *Daemon) Attach(ctx context.Context, q api.AttachRequest, netns *os.File
 			d.log.Info("a namespace was not attached", "key", q.Key, "name", q.Spec.Name, "error", err)
 		}
 	}()
-	d.DetachLeft()
+	d.detachLeftFirst()
 	if q.Spec.VM.Kind != "" {
 		if netns != nil {
 			return nil, errors.Join(errdefs.Invalid("a virtual machine has no network namespace"), netns.Close())
@@ -271,6 +271,9 @@ func sameRequest(have *network.Endpoint, want network.EndpointSpec) error {
 
 // Detach implements api.Backend. What was not attached, or has ended, is no error: a runtime may ask twice.
 func (d *Daemon) Detach(ctx context.Context, key string) error {
+	if key == "" { // which all have that were attached without one
+		return errdefs.Invalid("no key is given")
+	}
 	for _, c := range d.attachedWith(key) {
 		done, err := d.attaching.take(ctx, c.NetNSID)
 		if err != nil {

@@ -99,7 +99,7 @@ type Daemon struct {
 	dns      *dns.Server
 	upstream *dns.Upstreams
 	names    *names.Table
-	later    sync.Mutex // held while DetachLeft works
+	later    laterDir
 	policyMu sync.Mutex // held from reading records to changing what decides about neighbours
 	namesMu  sync.Mutex // held from reading a record to changing names, so that what is stored last is the latest
 	events   *eventLog
@@ -218,7 +218,7 @@ func New(cfg Config) (*Daemon, error) {
 		d.idle = time.AfterFunc(cfg.ExitWhenIdle, d.Shutdown)
 	}
 	d.restore(received)
-	d.DetachLeft()
+	d.detachLeftFirst()
 	d.openCgroups()
 	d.resumeFlows(received.takeFlows())
 	d.shared.CloseAdopted()
