@@ -2,6 +2,7 @@ package table
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/usernet/usernet/overlay"
@@ -26,6 +27,10 @@ func (t *Table) expire(ctx context.Context) {
 		}
 	}
 }
+
+// orphanGrace is how long a claim of this host waits for its network's record: longer than CallTimeout and what a
+// gossiping backend waits for objections, and than owners take to put again what a restored backup lacks.
+const orphanGrace = time.Minute
 
 // BlockTTL is how long a host that is not heard of has its blocks of addresses. Its containers may run all that time.
 const BlockTTL = 24 * time.Hour
@@ -57,9 +62,21 @@ func (t *Table) expired() []*entry {
 	now := t.cfg.Clock()
 	t.unconfirmed(now)
 	var list []*entry
+	orphans := map[string]time.Time{}
 	for key, e := range t.mu.rows {
 		if !e.missing.IsZero() && now.Sub(e.missing) >= missingGrace && e.Owner != t.cfg.Host {
 			t.remove(key)
+			continue
+		}
+		if t.orphan(e) {
+			since, is := t.mu.orphans[key]
+			if !is {
+				since = now
+			}
+			orphans[key] = since
+			if now.Sub(since) >= t.orphanTTL(e) {
+				list = append(list, e)
+			}
 			continue
 		}
 		if _, is := t.mu.heard[key]; is || e.Owner == t.cfg.Host || removable(e.key.Kind) {
@@ -73,7 +90,28 @@ func (t *Table) expired() []*entry {
 			list = append(list, e)
 		}
 	}
+	t.mu.orphans = orphans
 	return list
+}
+
+// orphan says whether a row is the claim of a name, subnet or number for a network that is not there: a daemon was
+// killed between the claim and the network's record. The caller holds mu.
+func (t *Table) orphan(e *entry) bool {
+	name, is := e.record.(overlay.Name)
+	return is && t.mu.rows[overlay.NetworkKey(name.Network)] == nil
+}
+
+// orphanTTL is for how long an orphan stays. Its owner knows whether it is still about to write the network's record;
+// where the owner is not reached, that record may wait there. The caller holds mu.
+func (t *Table) orphanTTL(e *entry) time.Duration {
+	_, down := t.mu.down[e.Owner]
+	switch {
+	case e.Owner == t.cfg.Host:
+		return orphanGrace
+	case down, t.mu.rows[overlay.HostKey(e.Owner)] == nil:
+		return RecordTTL
+	}
+	return math.MaxInt64 // its owner takes it away
 }
 
 // Expel removes all rows of a host at once, in the backend and here.

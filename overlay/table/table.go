@@ -60,10 +60,11 @@ type Table struct {
 		everSync time.Time
 		echoed   bool // this life's host row came back from the backend
 		pending  Changes
-		refused  map[string]error    // rows that make no sense, by key
-		lost     map[string]Conflict // own claims that an older one of another host has won
-		err      error               // why the backend is not reached; nil: it is
-		warned   time.Time           // when err was logged last
+		refused  map[string]error     // rows that make no sense, by key
+		lost     map[string]Conflict  // own claims that an older one of another host has won
+		err      error                // why the backend is not reached; nil: it is
+		orphans  map[string]time.Time // claims without a network, since when
+		warned   time.Time            // when err was logged last
 	}
 }
 

@@ -542,6 +542,50 @@ func TestANameThatTwoNetworksHaveIsAConflict(t *testing.T) {
 	}
 }
 
+// TestAClaimWithoutANetworkGoes has a daemon killed between the claim of a network's name and the network's record. The
+// host's next life takes the claim away after a minute; others do when the host is not heard of for long.
+func TestAClaimWithoutANetworkGoes(t *testing.T) {
+	for _, returns := range []bool{true, false} {
+		hub := tabletest.NewHub()
+		a, b := join(t, hub, hostA, 1, nil), join(t, hub, hostB, 1, nil)
+		a.putHost(hostA, 1)
+		a.put(overlay.NameKey("ov"), must(overlay.Encode(overlay.Name{Network: netID})))
+		claimed := func(n *node) bool { _, is := n.Claimed(overlay.NameKey("ov")); return is }
+		b.until("the claim", func() bool { return claimed(b) })
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cleaner, wait := b, table.RecordTTL
+		if returns {
+			cleaner, wait = join(t, hub, hostA, 2, a.store), time.Minute
+			cleaner.until("the claim", func() bool { return claimed(cleaner) })
+		} else {
+			b.until("it is down", func() bool { list := b.Hosts(); return len(list) == 1 && !list[0].Alive })
+		}
+		for _, step := range []time.Duration{0, wait - time.Second} {
+			cleaner.clock.move(step)
+			cleaner.Expire(t.Context())
+			if !claimed(cleaner) {
+				t.Fatal("the claim went too early")
+			}
+		}
+		if returns {
+			b.clock.move(2 * table.RecordTTL)
+			b.Expire(t.Context())
+			b.clock.move(2 * table.RecordTTL)
+			b.Expire(t.Context())
+			if !claimed(b) {
+				t.Error("a host took another's claim away that is heard of")
+			}
+		}
+		cleaner.clock.move(2 * time.Second)
+		cleaner.Expire(t.Context())
+		for _, n := range []*node{cleaner, b} {
+			n.until("the claim is gone", func() bool { return !claimed(n) })
+		}
+	}
+}
+
 func TestACopiedStateDirectoryIsNoticed(t *testing.T) {
 	hub := tabletest.NewHub()
 	first := join(t, hub, hostA, 1, nil)
