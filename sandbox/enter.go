@@ -53,7 +53,7 @@ func (t Target) open() ([]*os.File, error) {
 // openNet opens the network namespace, at path where it is not open.
 func (t Target) openNet(path string) (*os.File, error) {
 	if t.File == nil {
-		return openNamespace(path, unix.CLONE_NEWNET)
+		return OpenNetNS(path)
 	}
 	fd, err := sockio.Dup(t.File)
 	if err != nil {

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,17 +36,22 @@ func TestDescriptorsOfOtherThingsAreNoNamespaces(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %q", c.f.Name(), id, err, c.says)
 		}
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe") // which nobody has open for writing
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for path, says := range map[string]string{
 		file.Name():           "is not a namespace",
+		pipe:                  "is not a namespace",
 		file.Name() + "/none": "not a directory",
 		"/proc/self/ns/none":  "no such file",
 		"/proc/self/ns/mnt":   "is another kind of namespace, not a network namespace",
 	} {
-		if f, err := openNamespace(path, unix.CLONE_NEWNET); err == nil || !strings.Contains(err.Error(), says) {
+		if f, err := OpenNetNS(path); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, %v", path, f, err)
 		}
 	}
-	f, err := openNamespace("/proc/self/ns/net", unix.CLONE_NEWNET)
+	f, err := OpenNetNS("/proc/self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,6 +99,10 @@ func (c *requester) open(t Target) ([]*os.File, error) {
 	return files, nil
 }
 
+// OpenNetNS opens a network namespace by its path. What is no network namespace is refused, and nothing waits for it: a
+// pipe of that name may be opened by nobody else. Errors of the path are those of os.Open.
+func OpenNetNS(path string) (*os.File, error) { return openNamespace(path, unix.CLONE_NEWNET) }
+
 // openNamespace opens a namespace of a kind, CLONE_NEWNET or CLONE_NEWUSER, by its path. What is there is looked at
 // before it is opened for reading, so that nothing happens to files, devices and pipes of that name.
 func openNamespace(path string, kind int) (*os.File, error) {

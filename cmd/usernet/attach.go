@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -12,6 +11,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/runtimes/vm"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // attachFlags are the flags of attach.
@@ -81,7 +81,7 @@ func (a *attachFlags) attach(ctx context.Context) error {
 	if err := a.net.apply(&a.spec); err != nil {
 		return err
 	}
-	netns, err := os.Open(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
+	netns, err := sandbox.OpenNetNS(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
 	if err != nil {
 		return fmt.Errorf("network namespace: %w", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/runtimes/client"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // Limits of one call of the plugin. Runtimes wait for it while they hold locks of their own.
@@ -99,7 +100,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if binder != bindDaemon {
 		spec.Ports = nil
 	}
-	netns, err := os.Open(args.Netns)
+	netns, err := sandbox.OpenNetNS(args.Netns)
 	if err != nil {
 		return invalid(types.ErrInvalidNetNS, "network namespace: %v", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/runtimes/client"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // attached is the endpoint of c with a key, or nil.
@@ -158,7 +158,7 @@ func inside(path string, look func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this, and nothing else runs in the namespace
-		f, err := os.Open(path)
+		f, err := sandbox.OpenNetNS(path)
 		if err == nil {
 			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 			_ = f.Close()

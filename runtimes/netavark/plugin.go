@@ -16,6 +16,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/runtimes/client"
+	"github.com/usernet/usernet/sandbox"
 )
 
 const (
@@ -139,7 +140,7 @@ func (p plugin) setup(ctx context.Context, d daemon, text []byte, path string) e
 	if err != nil {
 		return err
 	}
-	netns, err := os.Open(path)
+	netns, err := sandbox.OpenNetNS(path)
 	if err != nil {
 		return fmt.Errorf("network namespace: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/runtimes/client"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // callLimit bounds a hook: the runtime waits for it.
@@ -98,7 +99,7 @@ func attach(ctx context.Context, d daemon, q api.AttachRequest, path string, sta
 		return err
 	}
 	spec.Hostname = config.Hostname
-	netns, err := os.Open(path)
+	netns, err := sandbox.OpenNetNS(path)
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf(
 			"network namespace: %w: this runtime's containers cannot be looked into from outside; call the hook in createContainer",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
@@ -41,7 +40,7 @@ func (s *session) join(ctx context.Context) (connection, error) {
 		}
 		s.diag = reply.SockDiag
 	}
-	netns, err := os.Open(path)
+	netns, err := sandbox.OpenNetNS(path)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}

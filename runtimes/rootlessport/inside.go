@@ -12,6 +12,7 @@ import (
 
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/internal/sockio"
+	"github.com/usernet/usernet/sandbox"
 )
 
 // inside is a thread in the container's network namespace.
@@ -25,7 +26,7 @@ func enter(path string) (*inside, error) {
 	entered := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: nothing else may run in this namespace
-		f, err := os.Open(path)
+		f, err := sandbox.OpenNetNS(path)
 		if err == nil {
 			err = os.NewSyscallError("setns", unix.Setns(int(f.Fd()), unix.CLONE_NEWNET))
 			_ = f.Close()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"os"
 	"strings"
 
 	"github.com/usernet/usernet/api"
@@ -38,7 +37,7 @@ func (o *Options) join(
 	if path == "" {
 		path = fmt.Sprintf("/proc/%d/ns/net", target.Pid)
 	}
-	netns, err := os.Open(path)
+	netns, err := sandbox.OpenNetNS(path)
 	if err != nil {
 		return fmt.Errorf("network namespace: %w", err)
 	}
