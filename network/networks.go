@@ -55,7 +55,7 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 	var found []*Network
 	var named *Network
 	for _, n := range m.networks {
-		if n.Name == ref && (named == nil || n.Scope == ScopeLocal) { // one of another host may have the name as well
+		if n.Name == ref && (named == nil || hasName(n, named)) {
 			named = n
 		}
 		if ref != "" && strings.HasPrefix(n.ID, ref) {
@@ -72,6 +72,18 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 		return found[0], nil
 	}
 	return nil, errdefs.Invalid("network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
+}
+
+// hasName says whether a name means network a rather than b, which have it both: one of this host goes before one that
+// spans hosts. Two that span hosts were made in two halves of a partition: the older one has the name, on all hosts.
+func hasName(a, b *Network) bool {
+	if local := a.Scope == ScopeLocal; local != (b.Scope == ScopeLocal) {
+		return local
+	}
+	if !a.Created.Equal(b.Created) {
+		return a.Created.Before(b.Created)
+	}
+	return a.ID < b.ID
 }
 
 // minMTU6 is the smallest link on which IPv6 works, in bytes (RFC 8200, 5).
