@@ -65,7 +65,26 @@ func (d *macvlanDriver) JoinVLAN(n *network.Network, e *engine.Network, vlan uin
 		return nil, errdefs.Invalid("network %s is on VLAN %d itself: connect to it without --vlan", n.Name, vlan)
 	}
 	at.Apart = true
-	return d.uplinks.Join(d.follow(at, n, vlan), e)
+	return d.join(d.follow(at, n, vlan), n, e)
+}
+
+// join is Set.Join, with an error that says what to do about a VLAN that another network has.
+func (d *macvlanDriver) join(at uplink.Config, n *network.Network, e *engine.Network) (func(), error) {
+	at.Network = n.Name
+	leave, err := d.uplinks.Join(at, e)
+	return leave, uplinkError(n.Name, err)
+}
+
+// uplinkError is an error of Set.Join for the user, who gave the network's name; nil stays nil.
+func uplinkError(name string, err error) error {
+	var taken *uplink.TakenError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &taken):
+		return errdefs.About(errdefs.TopicUplink, errdefs.Conflict("network %s: %w", name, err))
+	}
+	return errdefs.Unavailable("network %s: %w", name, err)
 }
 
 // found returns the device of a network.
@@ -218,9 +237,9 @@ func (d *macvlanDriver) Open(_ context.Context, n *network.Network, env Env) (*e
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.uplinks.Join(d.follow(at, n, 0), e); err != nil { // it leaves with its end
+	if _, err := d.join(d.follow(at, n, 0), n, e); err != nil { // it leaves with its end
 		_ = e.Close()
-		return nil, errdefs.Unavailable("network %s: %w", n.Name, err)
+		return nil, err
 	}
 	return e, nil
 }

@@ -2,7 +2,6 @@ package uplink
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -20,6 +19,8 @@ type Link struct {
 	device *device
 	vlan   uint16
 	engine *engine.Network
+	name   string                       // the network's, for TakenError
+	apart  bool                         // as Config.Apart
 	uses   int                          // calls of Join that have not been left; guarded by device.mu
 	trunk  *engine.Trunk                // set by the first Join
 	port   atomic.Pointer[vswitch.Port] // nil before Serve
@@ -37,6 +38,8 @@ var _ engine.Link = (*Link)(nil)
 type Config struct {
 	Device string
 	VLAN   uint16 // 0: frames without a tag
+	// Network is the name of the network that joins, for the errors of others.
+	Network string
 	// Apart has the VLAN reach those attachments of the network alone that are in it (vswitch.PortConfig.VLAN).
 	Apart bool
 	// Routers is told what the routers of the VLAN announce, each time that it is something else; nil: nobody is. It
@@ -44,8 +47,25 @@ type Config struct {
 	Routers func(routers.View)
 }
 
-// errTaken is for a VLAN of a device on which another network is.
-var errTaken = errors.New("another network is on this VLAN of the device")
+// TakenError is for a VLAN of a device on which another network is.
+type TakenError struct {
+	Device  string
+	VLAN    uint16 // 0: frames without a tag
+	Network string // the other network
+	Apart   bool   // the other network is there only for those of its attachments that are in the VLAN
+}
+
+func (e *TakenError) Error() string {
+	at := fmt.Sprintf("VLAN %d of uplink %s", e.VLAN, e.Device)
+	if e.VLAN == 0 {
+		at = "uplink " + e.Device
+	}
+	if e.Apart {
+		return fmt.Sprintf("%s: network %s is on this VLAN, with containers that were connected to it with --vlan %d", at,
+			e.Network, e.VLAN)
+	}
+	return fmt.Sprintf("%s: another network, %s, is on it", at, e.Network)
+}
 
 // Join connects a network that runs to a device, until it has been left as often as it was joined, or the network
 // ends. leave may be called after that too, and again; it waits for nothing.
@@ -54,13 +74,14 @@ func (s *Set) Join(cfg Config, e *engine.Network) (leave func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Link{set: s, device: d, vlan: cfg.VLAN, engine: e, uses: 1, stopped: make(chan struct{})}
+	l := &Link{set: s, device: d, vlan: cfg.VLAN, engine: e, name: cfg.Network, apart: cfg.Apart, uses: 1,
+		stopped: make(chan struct{})}
 	if have := d.addLink(l); have != nil {
 		s.release(d)
 		if have.engine == e {
 			return sync.OnceFunc(have.leave), nil
 		}
-		return nil, fmt.Errorf("uplink %s, VLAN %d: %w", cfg.Device, cfg.VLAN, errTaken)
+		return nil, &TakenError{Device: cfg.Device, VLAN: cfg.VLAN, Network: have.name, Apart: have.apart}
 	}
 	mac := net.HardwareAddr(make([]byte, 6)) // a port has one; frames with it come from nobody
 	_, _ = rand.Read(mac)

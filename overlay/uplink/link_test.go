@@ -44,7 +44,7 @@ func TestAVLANIsFreeWhenItsLastEndpointHasLeft(t *testing.T) {
 	before := leak.Goroutines()
 	s, d := goneSet(t, "ux")
 	one, two := networkOn(t, "10.1.0.1/24"), networkOn(t, "10.2.0.1/24")
-	at := Config{Device: "ux", VLAN: 20, Apart: true}
+	at := Config{Device: "ux", VLAN: 20, Network: "one", Apart: true}
 
 	var lock sync.Mutex
 	lock.Lock()
@@ -63,23 +63,26 @@ func TestAVLANIsFreeWhenItsLastEndpointHasLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	joins := func(when string, want error) (leave func()) {
+	joins := func(when string, isTaken bool) (leave func()) {
 		t.Helper()
 		leave, err := s.Join(at, two)
-		if !errors.Is(err, want) {
-			t.Errorf("%s: another network joins the VLAN: %v, want %v", when, err, want)
+		var taken *TakenError
+		if errors.As(err, &taken) != isTaken || !isTaken && err != nil {
+			t.Errorf("%s: another network joins the VLAN: %v", when, err)
+		} else if isTaken && *taken != (TakenError{Device: "ux", VLAN: 20, Network: "one", Apart: true}) {
+			t.Errorf("%s: another network joins the VLAN, and the error says %v", when, err)
 		}
 		return leave
 	}
-	joins("two are in it", errTaken)
+	joins("two are in it", true)
 	leaveFirst()
 	leaveFirst()
-	joins("one is in it", errTaken)
+	joins("one is in it", true)
 	old := (*d.links.Load())[20]
 	d.table(20).Take(advertOf(t, netip.MustParseAddr("fe80::1"), time.Hour))
 	<-told
 	leaveSecond()
-	leave := joins("none is in it", nil)
+	leave := joins("none is in it", false)
 	if err := old.WriteFrame(new(vswitch.Frame)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a link that was left sends frames: %v", err)
 	}
