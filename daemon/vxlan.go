@@ -34,8 +34,6 @@ func (d vxlanDriver) Validate(n *network.Network) error {
 	switch {
 	case s.VNI == 0:
 		return errdefs.Invalid("a vxlan network has a number on the wire: give -o usernet.vni=N, the peers' VNI (or key)")
-	case s.VNI > fabric.MaxVNI:
-		return errdefs.Invalid("usernet.vni %d is in use between usernet's hosts: give 1 to %d", s.VNI, fabric.MaxVNI)
 	case len(s.Peers) == 0 && !s.EVPN:
 		return errdefs.Invalid("a vxlan network leads to peers: give -o usernet.peers=ADDRESS[:PORT],..., or " +
 			"-o usernet.evpn=true; without any, a bridge network does")

@@ -161,7 +161,7 @@ func switchOptions(more ...Option) []Option {
 // OverlayOptions are the options of networks that span hosts.
 var OverlayOptions = switchOptions([]Option{
 	{
-		"com.docker.network.driver.overlay.vxlanid_list", "number of the network on the wire, 1 to 16777215", nil,
+		"com.docker.network.driver.overlay.vxlanid_list", "number of the network on the wire, 1 to 16777214", nil,
 		func(s *Settings, v string) error { return setVNI(&s.VNI, v) },
 	},
 	{

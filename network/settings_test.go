@@ -3,6 +3,8 @@ package network
 import (
 	"net/netip"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -83,5 +85,35 @@ func TestEachOptionIsDescribedAndMeansSomething(t *testing.T) {
 				t.Errorf("%s takes anything", o.Name)
 			}
 		}
+	}
+}
+
+// TestTheNumberOnTheWire is from 1 to the largest that is not kept back, in checks, in texts and in what is documented.
+func TestTheNumberOnTheWire(t *testing.T) {
+	const largest = "16777214"
+	options := 0
+	for _, o := range slices.Concat(OverlayOptions, VXLANOptions) {
+		if o.Name != "usernet.vni" && o.Name != "com.docker.network.driver.overlay.vxlanid_list" {
+			continue
+		}
+		options++
+		if !strings.Contains(o.Doc, "1 to "+largest) {
+			t.Errorf("%s: %q names another range", o.Name, o.Doc)
+		}
+		var s Settings
+		if err := o.set(&s, largest); err != nil || s.VNI != 1<<24-2 {
+			t.Errorf("%s: %s gives %d, %v", o.Name, largest, s.VNI, err)
+		}
+		for value, words := range map[string]string{
+			"16777215": "in use between usernet's hosts", "0": "", "16777216": "", "4294967296": "", "x": "", "": "",
+		} {
+			err := o.set(&s, value)
+			if err == nil || !strings.Contains(err.Error(), "1 to "+largest) || !strings.Contains(err.Error(), words) {
+				t.Errorf("%s: %q: %v", o.Name, value, err)
+			}
+		}
+	}
+	if options != 2 {
+		t.Errorf("%d options have a number on the wire", options)
 	}
 }

@@ -3,15 +3,16 @@ package fabric
 import (
 	"encoding/binary"
 
+	"github.com/usernet/usernet/overlay"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
 const (
 	// DefaultPort is VXLAN's UDP port (IANA).
 	DefaultPort = 4789
-	// MaxVNI is the highest VXLAN network identifier: 24 bits. The highest is kept for what hosts say to each other.
-	MaxVNI     = 1<<24 - 2
-	controlVNI = 1<<24 - 1
+	// MaxVNI is the highest VXLAN network identifier of a network: that above is kept for what hosts say to each other.
+	MaxVNI     = overlay.MaxVNI
+	controlVNI = MaxVNI + 1
 
 	// vxlanHeaderLen is flags, 3 reserved bytes, VNI, 1 reserved byte (RFC 7348, section 5).
 	vxlanHeaderLen = 8
