@@ -39,7 +39,7 @@ func (m *Member) change(ctx context.Context, key string, edit func(old []byte) (
 }
 
 func (m *Member) tryChange(ctx context.Context, key string, edit func(old []byte) ([]byte, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := within(ctx, callTimeout)
 	defer cancel()
 	p, err := m.store.Get(ctx, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {

@@ -106,15 +106,21 @@ func (s *etcd) ask(ctx context.Context, host, method, key string, query url.Valu
 	if s.user != "" {
 		request.SetBasicAuth(s.user, s.password)
 	}
+	ended := func(err error) error {
+		if ctx.Err() != nil { // its cause says more than the error that Go makes of it
+			return fmt.Errorf("etcd at %s: %w", host, context.Cause(ctx))
+		}
+		return err
+	}
 	response, err := s.client.Do(request)
 	if err != nil {
-		return etcdAnswer{}, err
+		return etcdAnswer{}, ended(err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return etcdAnswer{}, err
+		return etcdAnswer{}, ended(err)
 	case len(text) > maxAnswer:
 		return etcdAnswer{}, errTooMuch
 	}
@@ -248,7 +254,7 @@ func (s *etcd) Watch(ctx context.Context, dir string, changed func()) {
 
 // position is the store's index now.
 func (s *etcd) position(ctx context.Context, dir string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := within(ctx, callTimeout)
 	defer cancel()
 	for _, h := range s.hosts {
 		if a, err := s.ask(ctx, h, http.MethodGet, dir, nil); err == nil && a.index > 0 {

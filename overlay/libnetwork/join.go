@@ -1,7 +1,6 @@
 package libnetwork
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,7 +52,7 @@ func (m *Member) numberOf(n *network.Network) (uint32, error) {
 	if n.VNI != 0 {
 		return n.VNI, nil
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, syncTimeout)
+	ctx, cancel := within(m.ctx, syncTimeout)
 	defer cancel()
 	var vni, drawn uint32
 	err := m.change(ctx, overlayKey(n.ID), func(old []byte) ([]byte, error) {

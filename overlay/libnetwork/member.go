@@ -203,7 +203,7 @@ func (m *Member) note(err error) {
 
 // sync is one round.
 func (m *Member) sync() error {
-	ctx, cancel := context.WithTimeout(m.ctx, syncTimeout)
+	ctx, cancel := within(m.ctx, syncTimeout)
 	defer cancel()
 	if err := m.beat(ctx); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (m *Member) beat(ctx context.Context) error {
 		port = advertisedPort
 	}
 	name := netip.AddrPortFrom(m.cfg.Addr, port).String()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := within(ctx, callTimeout)
 	defer cancel()
 	if err := m.store.Beat(ctx, join(keyNodes, name), name, beatTTL); err != nil {
 		return err

@@ -53,7 +53,7 @@ func (m *Member) CreateNetwork(ctx context.Context, n *network.Network) error {
 	if err == nil {
 		return m.reread(ctx)
 	}
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
+	after, cancel := within(context.WithoutCancel(ctx), syncTimeout)
 	defer cancel()
 	for i := len(done) - 1; i >= 0; i-- {
 		if err := done[i](after); err != nil {
@@ -347,7 +347,7 @@ func (m *Member) dropCount(ctx context.Context, p Pair) error {
 // PutAgain has others know a network that they removed while a container of this host was on it, as after the store has
 // lost its data. The addresses that this host's endpoints have are taken in its new bitmap.
 func (m *Member) PutAgain(n *network.Network) error {
-	ctx, cancel := context.WithTimeout(m.ctx, syncTimeout)
+	ctx, cancel := within(m.ctx, syncTimeout)
 	defer cancel()
 	again := *n
 	again.Options = map[string]string{"com.docker.network.driver.overlay.vxlanid_list": strconv.Itoa(int(n.VNI))}

@@ -80,5 +80,10 @@ func OpenStore(l kv.Location) (Store, error) {
 	return newEtcd(l)
 }
 
+// within bounds calls to the store. Where the time is over, their error says so, with the time.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %v", d))
+}
+
 // join makes a key.
 func join(words ...string) string { return strings.Trim(path.Join(words...), "/") }

@@ -33,7 +33,7 @@ type known struct {
 // read reads what there is. What does not pass the checks is left out, and logged once.
 func (m *Member) read(ctx context.Context) (*view, error) {
 	list := func(dir string) ([]Pair, error) {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		ctx, cancel := within(ctx, callTimeout)
 		defer cancel()
 		return m.store.List(ctx, dir)
 	}

@@ -3,6 +3,7 @@ package libnetwork
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
 	"strings"
 	"sync"
@@ -102,7 +103,7 @@ func do[T any](ctx context.Context, s *zooKeeper, call func(*zk.Conn) (T, error)
 	select {
 	case s.calls <- struct{}{}:
 	case <-ctx.Done():
-		return none, ctx.Err()
+		return none, fmt.Errorf("ZooKeeper: %w", context.Cause(ctx))
 	}
 	type outcome struct {
 		v   T
@@ -122,7 +123,7 @@ func do[T any](ctx context.Context, s *zooKeeper, call func(*zk.Conn) (T, error)
 	case o := <-done:
 		return o.v, o.err
 	case <-ctx.Done():
-		return none, errors.Join(errors.New("ZooKeeper does not answer"), ctx.Err())
+		return none, fmt.Errorf("ZooKeeper: %w", context.Cause(ctx))
 	}
 }
 
