@@ -106,6 +106,19 @@ func TestParseSocketRefuses(t *testing.T) {
 	}
 }
 
+func TestAPathThatNoSocketCanHaveIsRefused(t *testing.T) {
+	longest := "/" + strings.Repeat("x", 106) // sun_path of struct sockaddr_un has 108 bytes, one of which ends it
+	if _, err := ParseSocket("unixgram://" + longest); err != nil {
+		t.Errorf("107 bytes: %v", err)
+	}
+	for _, s := range []string{longest + "y", "unixgram://" + longest + "y"} {
+		if _, err := ParseSocket(s); err == nil || !strings.Contains(err.Error(), "108 bytes") ||
+			!strings.Contains(err.Error(), "at most 107") {
+			t.Errorf("108 bytes: %v", err)
+		}
+	}
+}
+
 func TestADirectoryThatIsMissingIsNamed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	q := api.AttachRequest{Spec: network.ContainerSpec{VM: network.VMSocket{Path: filepath.Join(dir, "vm1")}}}
