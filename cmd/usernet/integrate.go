@@ -312,9 +312,9 @@ func (i integration) show(w io.Writer) {
 
 // write makes links and files. It refuses, before it changes anything, to overwrite what is not its own.
 func (i integration) write(w io.Writer) error {
-	for path := range i.links {
-		if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink == 0 {
-			return fmt.Errorf("%s is there and is no link: move it away first", path)
+	for _, path := range slices.Sorted(maps.Keys(i.links)) {
+		if err := i.foreign(path); err != nil {
+			return fmt.Errorf("%w: move it away first", err)
 		}
 	}
 	for path, text := range i.files {
@@ -355,6 +355,26 @@ func (i integration) write(w io.Writer) error {
 	return nil
 }
 
+// foreign is an error where something that usernet did not write is at the path of a link. A link to a program of the
+// same name elsewhere is usernet's, of another version or from before the program was moved.
+func (i integration) foreign(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil //nolint:nilerr // nothing is there, or what reads it next says why it cannot be read
+	}
+	if info.Mode()&os.ModeSymlink == 0 {
+		return fmt.Errorf("%s is there and is no link", path)
+	}
+	to, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	if filepath.IsAbs(to) && filepath.Base(to) == filepath.Base(i.links[path]) {
+		return nil
+	}
+	return fmt.Errorf("the link %s leads to %s and was not made by usernet", path, to)
+}
+
 // written says whether a file is one of usernet's, perhaps of another version. JSON has no comments that would say so.
 func written(have []byte, text string) bool {
 	return string(have) == text || strings.Contains(string(have), "Written by `usernet integrate")
@@ -377,8 +397,15 @@ func (i integration) undo(w io.Writer) error {
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(i.links)) {
-		if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 && !i.used[path] {
-			failed = append(failed, i.remove(w, path))
+		if i.used[path] {
+			continue
+		}
+		if err := i.foreign(path); err != nil {
+			failed = append(failed, fmt.Errorf("%w, and stays", err))
+			continue
+		}
+		if err := i.remove(w, path); !errors.Is(err, os.ErrNotExist) {
+			failed = append(failed, err)
 		}
 	}
 	return errors.Join(failed...)

@@ -74,12 +74,55 @@ func TestIntegrationsAreWrittenAndUndone(t *testing.T) {
 				if b, _ := os.ReadFile(path); string(b) != "somebody else's" {
 					t.Errorf("%s now says %q", path, b)
 				}
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for path := range i.links {
+				keepsForeignLink(t, i, path)
 			}
 		})
 	}
 	if _, err := integrationFor("frobnicator"); err == nil || !strings.Contains(err.Error(),
 		"cni, docker, nesting, netavark, oci, podman, rootlesskit") {
 		t.Errorf("an unknown name: %v", err)
+	}
+}
+
+// keepsForeignLink has something that usernet did not make at the path of a link, and a link of another version's.
+func keepsForeignLink(t *testing.T, i integration, path string) {
+	var said strings.Builder
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"/usr/bin/somebody-elses", "beside", i.links[path] + "/below"} {
+		if err := os.Symlink(to, path); err != nil {
+			t.Fatal(err)
+		}
+		if err := i.write(&said); err == nil || !strings.Contains(err.Error(), to) {
+			t.Errorf("written over a link to %s: %v", to, err)
+		}
+		if err := i.undo(&said); err == nil || !strings.Contains(err.Error(), to) {
+			t.Errorf("undone with a link to %s: %v", to, err)
+		}
+		if have, err := os.Readlink(path); err != nil || have != to {
+			t.Errorf("the link to %s of somebody else's now leads to %q, %v", to, have, err)
+		}
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/opt/older/"+filepath.Base(i.links[path]), path); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.write(&said); err != nil {
+		t.Error(err)
+	}
+	if to, _ := os.Readlink(path); to != i.links[path] {
+		t.Errorf("the link of another version leads to %q", to)
+	}
+	if err := i.undo(&said); err != nil {
+		t.Error(err)
 	}
 }
 
