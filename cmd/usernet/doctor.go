@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -137,6 +138,15 @@ func (d *doctor) finds(topic errdefs.Topic, format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.problems = append(d.problems, problem{topic, fmt.Sprintf(format, args...)})
+}
+
+// findsOnce notes a problem, unless there is one of its topic.
+func (d *doctor) findsOnce(topic errdefs.Topic, format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !slices.ContainsFunc(d.problems, func(p problem) bool { return p.topic == topic }) {
+		d.problems = append(d.problems, problem{topic, fmt.Sprintf(format, args...)})
+	}
 }
 
 // problemText lists the problems, each with what to read.

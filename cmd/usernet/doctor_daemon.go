@@ -43,16 +43,21 @@ func (d *doctor) daemonPart(ctx context.Context, w io.Writer) error {
 	}
 	for _, text := range i.Warnings {
 		fmt.Fprintln(w, "Warning:", text)
-		if strings.Contains(text, "ping") {
-			d.finds(errdefs.TopicPing, "%s", text)
-		} else {
-			d.finds(errdefs.TopicMachine, "%s", text)
-		}
+		d.warned(text)
 	}
 	if i.Version != version {
 		d.finds(errdefs.TopicOtherVersion, "the daemon is usernet %s, and this program %s", i.Version, version)
 	}
 	return nil
+}
+
+// warned notes a warning of the daemon.
+func (d *doctor) warned(text string) {
+	if strings.Contains(text, "ping") {
+		d.findsOnce(errdefs.TopicPing, "%s", text)
+	} else {
+		d.finds(errdefs.TopicMachine, "%s", text)
+	}
 }
 
 func (d *doctor) networksPart(ctx context.Context, w io.Writer) error {

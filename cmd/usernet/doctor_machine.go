@@ -85,16 +85,25 @@ func (d *doctor) checkPart(_ context.Context, w io.Writer) error {
 			word = "MISSING"
 		}
 		fmt.Fprintf(w, "%s  %s: %s; %s\n", word, r.Name, r.Detail, r.Fix)
-		topic := errdefs.TopicMachine
-		for _, c := range checkTopics {
-			if strings.Contains(strings.ToLower(r.Name), c.word) {
-				topic = c.topic
-				break
-			}
-		}
-		d.finds(topic, "%s: %s", r.Name, r.Detail)
+		d.lacks(r)
 	}
 	return nil
+}
+
+// lacks notes a requirement that the machine does not meet. The daemon tells of ping sockets, too.
+func (d *doctor) lacks(r sandbox.Requirement) {
+	topic := errdefs.TopicMachine
+	for _, c := range checkTopics {
+		if strings.Contains(strings.ToLower(r.Name), c.word) {
+			topic = c.topic
+			break
+		}
+	}
+	if topic == errdefs.TopicPing {
+		d.findsOnce(topic, "%s: %s", r.Name, r.Detail)
+	} else {
+		d.finds(topic, "%s: %s", r.Name, r.Detail)
+	}
 }
 
 // plainKeys are keys of the configuration whose values say nothing of a secret. Of others only the kind is shown.

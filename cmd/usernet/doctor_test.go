@@ -1,6 +1,28 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"testing"
+
+	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/sandbox"
+)
+
+func TestDoctorNamesPingSocketsOnce(t *testing.T) {
+	var d doctor
+	d.warned("ping sockets are not allowed for this user")
+	d.lacks(sandbox.Requirement{Name: "ping sockets", Detail: "not allowed for group 1000"})
+	d.lacks(sandbox.Requirement{Name: "user namespaces", Detail: "cannot be made"})
+	d.lacks(sandbox.Requirement{Name: "user namespaces", Detail: "nothing can be mounted in them"})
+	var got []errdefs.Topic
+	for _, p := range d.problems {
+		got = append(got, p.topic)
+	}
+	if want := []errdefs.Topic{errdefs.TopicPing, errdefs.TopicNamespaces, errdefs.TopicNamespaces}; !slices.Equal(got,
+		want) {
+		t.Errorf("problems %v, want %v", got, want)
+	}
+}
 
 func TestSecretsAreTakenOutOfTexts(t *testing.T) {
 	var r redactor
