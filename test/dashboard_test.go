@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,6 +138,10 @@ func testOperations(t *testing.T, b *browser, s *seen) {
 	b.shows("#container-table", "cache")
 
 	b.click(`#connect-container option[value="web"]`)
+	offered := `[...document.querySelectorAll("#connect-network option")].map(o => o.value).join(" ")`
+	if got := strings.Fields(b.value(offered)); slices.Contains(got, "mynet") || !slices.Contains(got, "backend") {
+		t.Errorf("networks to connect web to, which is on mynet: %q", got)
+	}
 	b.click(`#connect-network option[value="backend"]`)
 	b.click("#connect button")
 	b.shows("#said", "web is connected to backend")

@@ -92,7 +92,14 @@ function draw() {
   const running = view.containers.filter(c => c.status === "running").map(c => c.name);
   options(find("connect-container"), running);
   options(find("publish-container"), running);
-  options(find("connect-network"), view.networks.map(n => n.name));
+  drawConnectable();
+}
+
+// drawConnectable offers the networks that the container to be connected is not on.
+function drawConnectable() {
+  const container = view?.containers.find(c => c.name === find("connect-container").value);
+  const on = container?.endpoints.map(e => e.network) ?? [];
+  options(find("connect-network"), (view?.networks ?? []).map(n => n.name).filter(n => !on.includes(n)));
 }
 
 function options(select, names) {
@@ -137,6 +144,7 @@ async function act(operation, body, question, verb, done) {
   return true;
 }
 
+find("connect-container").addEventListener("change", drawConnectable);
 find("connect").addEventListener("submit", e => {
   e.preventDefault();
   const container = find("connect-container").value, network = find("connect-network").value;
