@@ -43,6 +43,27 @@ func TestHelperLetsManyInAtOnce(t *testing.T) {
 	}
 }
 
+func TestProcessesHaveNames(t *testing.T) {
+	d, err := StartHelper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	if _, _, err := d.Namespace("/proc/self/ns/net"); err != nil { // it has begun
+		t.Fatal(err)
+	}
+	for _, p := range d.processes {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Process.Pid))
+		if err != nil || strings.TrimSpace(string(name)) != p.Args[0] {
+			t.Errorf("%s is called %q, %v", p.Args[0], name, err)
+		}
+	}
+	text, code := output(t, Spec{Command: sh("cat /proc/1/comm")}, Files{}, nil)
+	if code != 0 || text != "usernet-command" {
+		t.Errorf("the sandbox's first process is called %q, status %d", text, code)
+	}
+}
+
 func TestHelperSaysWhatWentWrong(t *testing.T) {
 	d, err := StartHelper()
 	if err != nil {

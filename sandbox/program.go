@@ -50,12 +50,15 @@ func (r role) command() (*exec.Cmd, error) {
 	return &exec.Cmd{
 		// By its number in the child, to which it is copied: another could be overwritten by what is inherited.
 		Path:        fmt.Sprintf("/proc/self/fd/%d", controlFD+len(files)),
-		Args:        []string{"usernet-" + strings.Trim(r.name, "_"), r.name, steps.Argument()},
+		Args:        []string{programName(r.name), r.name, steps.Argument()},
 		Env:         ownEnv,
 		ExtraFiles:  append(files, program),
 		SysProcAttr: new(syscall.SysProcAttr),
 	}, nil
 }
+
+// programName is what a process in a role is called, in 15 bytes or less.
+func programName(role string) string { return "usernet-" + strings.Trim(role, "_") }
 
 // sealed is the program of the roles that this process has made.
 var sealed struct {
