@@ -71,8 +71,13 @@ func (o *bgpOptions) config() (*bgp.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	own := hostaddr.Watch()
+	defer own.Close()
 	for _, s := range o.neighbors {
 		n, err := parseNeighbor(s)
+		if err == nil {
+			err = checkOther(n.Addr.Addr(), own.Has)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -102,6 +107,16 @@ func parseNeighbor(s string) (n bgp.Neighbor, err error) {
 		return n, fmt.Errorf("--bgp-neighbor %q: give ADDRESS[:PORT][@ASN]", s)
 	}
 	return n, nil
+}
+
+// checkOther refuses a router at an address that this host itself has: no route may lead to an address of the router
+// that is told of it (RFC 4271, section 5.1.3), and all addresses of this host would be. An address of a link is not
+// looked at: several hosts, and several interfaces of this one, may have the same.
+func checkOther(router netip.Addr, own func(netip.Addr) bool) error {
+	if !router.IsLinkLocalUnicast() && own(router) {
+		return fmt.Errorf("--bgp-neighbor %v is this host itself: give the address of a router on another host", router)
+	}
+	return nil
 }
 
 // addresses fills in what routes lead to, and the router id.

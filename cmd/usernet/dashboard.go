@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/observe/dashboard"
 )
 
@@ -55,9 +57,20 @@ func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: choose another --listen", err)
+		return nil, errdefs.About(topicOfListen(err), fmt.Errorf("%w: choose another --listen", err))
 	}
 	return l, nil
+}
+
+// topicOfListen is that of a port of the host that cannot be listened on.
+func topicOfListen(err error) errdefs.Topic {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return errdefs.TopicPortTaken
+	case errors.Is(err, syscall.EACCES):
+		return errdefs.TopicPortLow
+	}
+	return errdefs.TopicPortBind
 }
 
 // inputLines has a value for each line on standard input, and is closed at its end. In the background, a terminal

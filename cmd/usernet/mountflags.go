@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -103,8 +104,30 @@ func parseVolume(text string) (v sandbox.Volume, err error) {
 	return v, nil
 }
 
-// tmpfsParameters are the options of tmpfs(5) that have a value.
-var tmpfsParameters = []string{"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"}
+// tmpfsParameters are the options of tmpfs(5) that have a value, which the kernel refuses without a word about which.
+var tmpfsParameters = []struct{ name, form, says string }{
+	{"size", `^[0-9]+([kKmMgGtT]|%)?$`, "bytes, such as 64m, or a share of the memory, such as 10%"},
+	{"mode", `^[0-7]+$`, "an octal number, such as 1777"},
+	{"uid", `^[0-9]+$`, "a number"},
+	{"gid", `^[0-9]+$`, "a number"},
+	{"nr_inodes", `^[0-9]+[kKmMgGtT]?$`, "a number, such as 10k"},
+	{"nr_blocks", `^[0-9]+[kKmMgGtT]?$`, "a number, such as 10k"},
+}
+
+// checkTmpfs says whether there is a parameter, and whether a value is one that it can have.
+func checkTmpfs(key, value string) error {
+	var names []string
+	for _, p := range tmpfsParameters {
+		if p.name != key {
+			names = append(names, p.name)
+		} else if !regexp.MustCompile(p.form).MatchString(value) {
+			return fmt.Errorf("%s is %s", key, p.says)
+		} else {
+			return nil
+		}
+	}
+	return fmt.Errorf("there are ro, exec, suid, and %s with a value", strings.Join(names, ", "))
+}
 
 // parseTmpfs reads TARGET[:OPTION,...].
 func parseTmpfs(text string) (t sandbox.Tmpfs, err error) {
@@ -116,8 +139,6 @@ func parseTmpfs(text string) (t sandbox.Tmpfs, err error) {
 	for _, o := range strings.Split(options, ",") {
 		key, value, valued := strings.Cut(o, "=")
 		switch {
-		case valued && slices.Contains(tmpfsParameters, key):
-			t.Parameters[key] = value
 		case o == "exec":
 			t.Exec = true
 		case o == "suid":
@@ -126,8 +147,13 @@ func parseTmpfs(text string) (t sandbox.Tmpfs, err error) {
 			t.ReadOnly = true
 		case slices.Contains([]string{"rw", "noexec", "nosuid", "nodev"}, o): // as it is anyway
 		default:
-			return t, fmt.Errorf("tmpfs %s: option %q: there are ro, exec, suid, and %s with a value", target, o,
-				strings.Join(tmpfsParameters, ", "))
+			if !valued {
+				key = ""
+			}
+			if err := checkTmpfs(key, value); err != nil {
+				return t, fmt.Errorf("tmpfs %s: option %q: %w", target, o, err)
+			}
+			t.Parameters[key] = value
 		}
 	}
 	return t, nil
