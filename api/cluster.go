@@ -46,7 +46,7 @@ type ClusterHost struct {
 	Since       time.Time     `json:",omitzero"` // of being down; zero: it is not
 	Path        string        // how frames go there: direct, punched, relayed, tcp; none where nothing goes there
 	Via         string        // the address that they go to now
-	PathMTU     int           // of IP packets, in bytes; 0: unknown
+	PathMTU     int           // of IP packets, in bytes; of a relayed host, to the relay; 0: unknown
 	RTT         time.Duration // 0: unknown
 	Answers     bool          // probes on that path are answered
 	BytesIn     uint64

@@ -418,3 +418,17 @@ func FuzzInward(f *testing.F) {
 		}
 	})
 }
+
+// TestThePathOfARelayedPeer is that to the relay, whatever the kernel knows of the peer's own address: behind two NATs
+// with the same inside, that is this host's.
+func TestThePathOfARelayedPeer(t *testing.T) {
+	a, b, c := newSide(t, hostA, 2), newSide(t, hostB, 3), newSide(t, hostC, 4)
+	meet(t, a, b, c)
+	peer, relay := a.fabric.hosts[hostB], a.fabric.hosts[hostC]
+	peer.pathMTU.Store(1<<16 - 1) // of lo
+	relay.pathMTU.Store(1400)
+	peer.via.Store(relay)
+	if s := peer.describe(); s.Path != Relayed || s.Relay != hostC || s.PathMTU != 1400 {
+		t.Errorf("path %v by %s with an MTU of %d", s.Path, s.Relay, s.PathMTU)
+	}
+}

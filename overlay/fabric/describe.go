@@ -48,6 +48,8 @@ func (p *peer) describe() PeerState {
 	p.probing.Unlock()
 	if via := p.via.Load(); via != nil {
 		s.Path, s.Relay = Relayed, via.host
+		// No datagram goes to the peer's own address, which may be this host's as well behind another NAT.
+		s.PathMTU = int(via.pathMTU.Load())
 	} else if c := p.carrier.Load(); c != nil {
 		s.Path, s.Addr = TCP, c.from
 	} else if !p.foreign && (!p.named(d.addr)) {

@@ -41,7 +41,7 @@ type PeerState struct {
 	Ahead    time.Duration  // how much this host's clock is ahead of the peer's; 0: not at all, or unknown
 	SeenAs   netip.AddrPort // the address that it sees this host at
 	Sealed   bool           // its key counts
-	// PathMTU is the largest IP packet that gets there, in bytes.
+	// PathMTU is the largest IP packet that gets there, in bytes; of a relayed peer, that gets to the relay.
 	PathMTU             int
 	FramesIn, BytesIn   uint64 // frames of networks, with their Ethernet headers
 	FramesOut, BytesOut uint64
