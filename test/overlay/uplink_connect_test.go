@@ -105,7 +105,7 @@ func (h *host) tagsForeign(other *host, untagged string) {
 	h.ok("network", "create", "mynet")
 	pid := h.foreign("ext")
 	h.ok("attach", "--pid", pid, "--name", "ext", "--network", "mynet")
-	h.fails("another network is on this VLAN", "network", "connect", "--vlan", "20", "--ip", "198.51.100.30",
+	h.fails("another network, office, is on it", "network", "connect", "--vlan", "20", "--ip", "198.51.100.30",
 		"--interface", "lan0", "lan", "ext")
 	if text, err := os.ReadFile("/proc/" + pid + "/net/dev"); err != nil || strings.Contains(string(text), "lan0") {
 		h.t.Errorf("a connect that fails leaves an interface: %s %v", text, err)
@@ -119,7 +119,7 @@ func (h *host) tagsForeign(other *host, untagged string) {
 	}
 	h.ok("network", "create", "-d", "macvlan", "-o", "parent=ux.30", "--subnet", "10.30.0.0/24", "--gateway",
 		"10.30.0.254", "thirty")
-	h.fails("another network is on this VLAN", "run", "--rm", "--network", "thirty", "--", "true")
+	h.fails("network lan is on this VLAN", "run", "--rm", "--network", "thirty", "--", "true")
 	h.ok("network", "disconnect", "lan", "ext")
 	h.ok("run", "--rm", "--network", "thirty", "--", "true") // nobody else is in the VLAN any more
 	h.ok("network", "rm", "thirty")
