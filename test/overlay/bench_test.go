@@ -89,9 +89,14 @@ func BenchmarkTCPBetweenHosts(b *testing.B) {
 					daemons: [2]int{from.cmd.Process.Pid, to.cmd.Process.Pid},
 				})
 			}
-			for _, h := range w.hosts {
-				h.ok("rm", "-f", map[*host]string{from: client, to: server}[h])
-			}
+			from.ok("rm", "-f", client)
+			to.ok("rm", "-f", server)
+			eventually(b, func() error { // the other host hears of the end of its last container
+				if r := from.try("network", "rm", way.name); r.code != 0 {
+					return fmt.Errorf("the network is not removed: %v", r)
+				}
+				return nil
+			})
 		})
 	}
 }
