@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// BenchmarkBetweenHosts measures traffic of containers on two hosts, and beside it what else there is on the same kind
-// of namespaces: the hosts themselves, the kernel's VXLAN device, wireguard-go (USERNET_WIREGUARD_GO names its program;
-// without it that column is left out), and connections that are relayed from socket to socket.
+// BenchmarkBetweenHosts measures frames of containers on two hosts, and beside them what else there is on the same kind
+// of namespaces: the hosts themselves, the kernel's VXLAN device, and wireguard-go (USERNET_WIREGUARD_GO names its
+// program; without it that column is left out). Daemons with all that they do are measured in test/overlay.
 //
 //	go build -o /tmp/wireguard-go golang.zx2c4.com/wireguard
 //	USERNET_WIREGUARD_GO=/tmp/wireguard-go go test -run '^$' -bench BetweenHosts -benchtime 1x -count 5 ./overlay/fabric
@@ -30,8 +30,6 @@ func BenchmarkBetweenHosts(b *testing.B) {
 			{"plain", func(t testing.TB, mtu int) benchPair { return usernetPair(t, mtu, false) }},
 			{"wireguard-go", wireguardPair},
 			{"sealed", func(t testing.TB, mtu int) benchPair { return usernetPair(t, mtu, true) }},
-			{"sockets", func(t testing.TB, mtu int) benchPair { return socketPair(t, mtu, false) }},
-			{"sockets-tls", func(t testing.TB, mtu int) benchPair { return socketPair(t, mtu, true) }},
 		} {
 			if way.name == "wireguard-go" && os.Getenv("USERNET_WIREGUARD_GO") == "" {
 				continue
@@ -58,6 +56,12 @@ const (
 	benchPort   = "5201" // iperf3's own
 	requestPort = "5202"
 )
+
+// hostPair is two hosts without containers: what connections between containers are held against.
+func hostPair(t testing.TB, mtu int) benchPair {
+	h := underlay(t, mtu)
+	return benchPair{from: h[0], to: h[1], addr: "10.99.0.2", onlyTCP: true}
+}
 
 func usernetPair(t testing.TB, mtu int, isSealed bool) benchPair {
 	h := startHosts(t, mtu, isSealed)
