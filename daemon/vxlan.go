@@ -4,12 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/hostaddr"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/fabric"
 	"github.com/usernet/usernet/overlay/static"
@@ -71,17 +70,10 @@ func (d vxlanDriver) Validate(n *network.Network) error {
 
 // checkPeers refuses a peer that is this host at the network's own port: frames that are sent there come back.
 func checkPeers(s network.Settings, port uint16) error {
-	own, err := net.InterfaceAddrs()
-	if err != nil {
-		return errdefs.Unavailable("listing the host's addresses: %w", err)
-	}
+	own := hostaddr.Watch()
+	defer own.Close()
 	for _, p := range s.Peers {
-		here := p.Addr().IsLoopback() || slices.ContainsFunc(own, func(a net.Addr) bool {
-			n, is := a.(*net.IPNet)
-			addr, ok := netip.AddrFromSlice(n.IP)
-			return is && ok && addr.Unmap() == p.Addr()
-		})
-		if here && cmp.Or(p.Port(), port) == port {
+		if own.Has(p.Addr()) && cmp.Or(p.Port(), port) == port {
 			return errdefs.Invalid("usernet.peers: %s is this host itself: name the others", p.Addr())
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -122,7 +121,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return coded(asked(spec, err))
 	}
-	if err := sameAsBefore(spec, made.Container, k); err != nil { // what is there stays
+	if err := samePorts(spec, made.Container); err != nil { // what is there stays
 		return err
 	}
 	if binder == bindRootlessKit && len(ports) > 0 {
@@ -139,32 +138,17 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	return nil
 }
 
-// sameAsBefore refuses an ADD of an interface that is there already and is not as this one asks for: a call may be
-// repeated, but it changes no interface (the specification's section 2, "ADD").
-func sameAsBefore(spec network.ContainerSpec, made network.Container, key string) error {
-	e := attached(made, key)
-	if e == nil {
-		return nil // printResult says so
-	}
-	want, differs := spec.Networks[0], ""
-	for _, one := range []struct{ want, have netip.Addr }{{want.IPv4, e.IPv4.Addr()}, {want.IPv6, e.IPv6.Addr()}} {
-		if one.want.IsValid() && one.want != one.have {
-			differs = fmt.Sprintf("the address %s", one.want)
-		}
-	}
-	if want.MAC != (network.MAC{}) && want.MAC != e.MAC {
-		differs = fmt.Sprintf("the MAC address %s", want.MAC)
-	}
+// samePorts refuses an ADD of an interface that is there already and has not the ports that this one asks for: a call
+// may be repeated, but it changes no interface (the specification's section 2, "ADD"). Other addresses are refused by
+// the daemon.
+func samePorts(spec network.ContainerSpec, made network.Container) error {
 	for _, p := range spec.Ports {
 		if !slices.Contains(made.Ports, p) {
-			differs = fmt.Sprintf("the published port %d:%d/%s", p.HostPort, p.Port, p.Proto)
+			return invalid(CodeTaken, "container %s is on network %s already, without the published port %d:%d/%s: "+
+				"call DEL first", made.Name, spec.Networks[0].Network, p.HostPort, p.Port, p.Proto)
 		}
 	}
-	if differs == "" {
-		return nil
-	}
-	return invalid(CodeTaken, "container %s has the interface %s on network %s already, without %s: call DEL first",
-		made.Name, e.Interface, want.Network, differs)
+	return nil
 }
 
 // leadOn has RootlessKit's ports led into the container. As with the daemon's, they are not on internal networks.
