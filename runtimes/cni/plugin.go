@@ -64,11 +64,8 @@ func Main(about string) int {
 	return 1
 }
 
-// keyPrefix begins the keys of all attachments that this plugin makes.
-const keyPrefix = "cni/"
-
 // prefix begins the keys of all attachments to a configuration's network. CNI's names have no slash.
-func prefix(name string) string { return keyPrefix + name + "/" }
+func prefix(name string) string { return "cni/" + name + "/" }
 
 // key is an attachment's.
 func key(name, container, ifname string) string { return prefix(name) + container + "/" + ifname }

@@ -8,19 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/types/create"
-	dockernet "github.com/moby/moby/api/types/network"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/network"
-	"github.com/usernet/usernet/runtimes/client"
 )
 
 // detacher is a daemon that is asked for nothing but an end.
@@ -118,51 +113,6 @@ func TestAnotherADDOfTheSameInterface(t *testing.T) {
 		case test.want != "" && (!errors.As(err, &coded) || coded.Code != CodeTaken ||
 			!strings.Contains(err.Error(), test.want)):
 			t.Errorf("%s: %v, want %s with code %d", name, err, test.want, CodeTaken)
-		}
-	}
-}
-
-// bridge is a daemon that knows one network.
-type bridge struct{ daemon }
-
-func (bridge) Network(context.Context, string) (dockernet.Inspect, error) {
-	return dockernet.Inspect{}, nil
-}
-
-// TestTheFirstResultNamesTheNameServer: runtimes write the name servers of all of a container's networks to its
-// resolv.conf.
-func TestTheFirstResultNamesTheNameServer(t *testing.T) {
-	on := func(key string) *network.Endpoint { return &network.Endpoint{Key: key, Interface: "eth0"} }
-	const first, second = "cni/one/c1/eth0", "cni/two/c1/eth1"
-	named := []string{client.NameServer}
-	before := `{"cniVersion": "1.0.0", "dns": {"nameservers": ["127.0.0.11"]}}`
-	for name, test := range map[string]struct {
-		have []*network.Endpoint
-		key  string
-		prev string
-		want []string
-	}{
-		"one network":               {[]*network.Endpoint{on(first)}, first, "", named},
-		"the first of two":          {[]*network.Endpoint{on(first), on(second)}, first, "", named},
-		"the second":                {[]*network.Endpoint{on(first), on(second)}, second, "", nil},
-		"behind another attachment": {[]*network.Endpoint{on("oci/x"), on(first)}, first, "", named},
-		"told before":               {[]*network.Endpoint{on(first)}, first, before, named},
-	} {
-		c := &config{}
-		c.CNIVersion = "1.0.0"
-		if test.prev != "" {
-			prev, err := create.CreateFromBytes([]byte(test.prev))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.PrevResult = prev
-		}
-		r, err := result(t.Context(), c, &skel.CmdArgs{}, network.Container{Endpoints: test.have}, test.key, bridge{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(r.DNS.Nameservers, test.want) {
-			t.Errorf("%s: name servers %q, want %q", name, r.DNS.Nameservers, test.want)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -28,14 +27,6 @@ func attached(c network.Container, key string) *network.Endpoint {
 	return c.Endpoints[i]
 }
 
-// tellsNameServer says whether the attachment with a key is the first of c's that this plugin made. Runtimes write the
-// name servers of all networks of a container to its resolv.conf, and the same one twice is asked twice: the first
-// result alone names it.
-func tellsNameServer(c *network.Container, key string) bool {
-	i := slices.IndexFunc(c.Endpoints, func(e *network.Endpoint) bool { return strings.HasPrefix(e.Key, keyPrefix) })
-	return i < 0 || c.Endpoints[i].Key == key
-}
-
 // ipNet is p as CNI's library has it.
 func ipNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
@@ -50,36 +41,20 @@ func (p plugin) printResult(
 	key string,
 	d daemon,
 ) error {
-	r, err := result(ctx, c, args, made, key, d)
-	if err != nil {
-		return err
-	}
-	return types.PrintResult(r, c.CNIVersion)
-}
-
-// result is the answer to ADD.
-func result(
-	ctx context.Context,
-	c *config,
-	args *skel.CmdArgs,
-	made network.Container,
-	key string,
-	d daemon,
-) (*current.Result, error) {
 	e := attached(made, key)
 	if e == nil {
-		return nil, types.NewError(types.ErrInternal, "the daemon attached nothing with the key "+key, "")
+		return types.NewError(types.ErrInternal, "the daemon attached nothing with the key "+key, "")
 	}
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion}
 	if c.PrevResult != nil {
 		var err error
 		if result, err = current.NewResultFromResult(c.PrevResult); err != nil {
-			return nil, types.NewError(types.ErrDecodingFailure, "prevResult: "+err.Error(), "")
+			return types.NewError(types.ErrDecodingFailure, "prevResult: "+err.Error(), "")
 		}
 	}
 	n, err := d.Network(ctx, e.NetworkID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	result.Interfaces = append(
 		result.Interfaces,
@@ -113,13 +88,11 @@ func result(
 		}
 		result.IPs = append(result.IPs, ip)
 	}
-	if tellsNameServer(&made, key) && !slices.Contains(result.DNS.Nameservers, client.NameServer) {
-		result.DNS.Nameservers = append([]string{client.NameServer}, result.DNS.Nameservers...)
-	}
+	result.DNS.Nameservers = append([]string{client.NameServer}, result.DNS.Nameservers...)
 	dns := c.dns()
 	result.DNS.Search = append(result.DNS.Search, dns.Search...)
 	result.DNS.Options = append(result.DNS.Options, dns.Options...)
-	return result, nil
+	return types.PrintResult(result, c.CNIVersion)
 }
 
 // check says whether an attachment is as ADD left it, as far as the daemon tells, and the interface itself where the
