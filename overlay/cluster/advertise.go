@@ -97,7 +97,7 @@ func (a Advertised) Resolve(towards []string) ([]netip.Addr, error) {
 func ofInterface(name string) ([]netip.Addr, error) {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
+		return nil, fmt.Errorf("the advertised interface %s: %w", name, err)
 	}
 	list, err := i.Addrs()
 	if err != nil {
@@ -105,7 +105,7 @@ func ofInterface(name string) ([]netip.Addr, error) {
 	}
 	found := usable(list)
 	if len(found) == 0 {
-		return nil, fmt.Errorf("interface %s has no address that others could reach", name)
+		return nil, fmt.Errorf("the advertised interface %s has no address that others could reach", name)
 	}
 	return found, nil
 }
