@@ -25,3 +25,7 @@ install -d "$to/share/systemd/user"
 bindir=$(printf '%s' "$prefix/bin" | sed 's/[\\|&]/\\&/g')
 sed "s|@BINDIR@|$bindir|" dist/usernet.service >"$to/share/systemd/user/usernet.service"
 echo "installed below $to; the daemon as a service: systemctl --user enable --now usernet.socket"
+# The first installation makes ~/.local/bin, which a login shell takes into PATH only if it was there at the login.
+if [[ -z ${DESTDIR:-} && :$PATH: != *":$prefix/bin:"* ]]; then
+	echo "this shell does not look there yet: export PATH=\"$prefix/bin:\$PATH\""
+fi
