@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"time"
 
@@ -120,16 +121,16 @@ func (f *follower) once(ctx context.Context, host *os.File) error {
 	if f.d.inward {
 		ours = &s.inside
 	}
-	want, err := listening(there, f.d.number)
+	want, err := listening(there, f.d.number, s.nameServer)
 	if err != nil {
 		return err
 	}
-	used, err := listening(here, f.d.number)
+	used, err := listening(here, f.d.number, netip.Addr{})
 	if err != nil {
 		return err
 	}
 	if f.d.number == unix.IPPROTO_UDP {
-		tcp, err := listening(there, unix.IPPROTO_TCP) // programs that use both, as iperf3, bind UDP late
+		tcp, err := listening(there, unix.IPPROTO_TCP, s.nameServer) // programs that use both, as iperf3, bind UDP late
 		if err != nil {
 			return err
 		}

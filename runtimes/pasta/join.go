@@ -1,12 +1,15 @@
 package pasta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
+	"github.com/usernet/usernet/runtimes/client"
 	"github.com/usernet/usernet/runtimes/joined"
 	"github.com/usernet/usernet/sandbox"
 )
@@ -39,6 +42,7 @@ func (s *session) join(ctx context.Context) (connection, error) {
 			return nil, fmt.Errorf("what listens in the namespace: %w", err)
 		}
 		s.diag = reply.SockDiag
+		s.nameServer = cmp.Or(o.DNSForward[v4], netip.MustParseAddr(client.NameServer))
 	}
 	netns, err := sandbox.OpenNetNS(path)
 	if err != nil {

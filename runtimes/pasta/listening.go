@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,28 +17,30 @@ const (
 )
 
 // Layouts of <linux/inet_diag.h>: struct inet_diag_req_v2 has 56 bytes; in struct inet_diag_msg of 72 the local port
-// stands in network byte order at 4.
+// stands in network byte order at 4, and the local address at 8, behind the family in the first byte.
 const (
 	sizeRequest   = 56
 	sizeAnswer    = 72
 	offsetStates  = 4
 	offsetPort    = 4
+	offsetAddr    = 8
 	sizeNlmsghdr  = unix.SizeofNlMsghdr
 	receiveBuffer = 32 << 10
 )
 
-// listening returns the ports at which something listens in the namespace of fd, of both families.
-func listening(fd int, proto uint8) (*portSet, error) {
+// listening returns the ports at which something listens in the namespace of fd, of both families; not those of sockets
+// that are bound to except, where that is valid.
+func listening(fd int, proto uint8, except netip.Addr) (*portSet, error) {
 	set := new(portSet)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := dump(fd, family, proto, set); err != nil {
+		if err := dump(fd, family, proto, except, set); err != nil {
 			return nil, fmt.Errorf("what listens in the namespace: %w", err)
 		}
 	}
 	return set, nil
 }
 
-func dump(fd int, family, proto uint8, set *portSet) error {
+func dump(fd int, family, proto uint8, except netip.Addr, set *portSet) error {
 	state := uint32(1) << stateListen
 	if proto == unix.IPPROTO_UDP {
 		state = 1 << stateClose
@@ -61,7 +64,7 @@ func dump(fd int, family, proto uint8, set *portSet) error {
 		if err != nil {
 			return os.NewSyscallError("recvfrom", err)
 		}
-		done, err := parse(buf[:n], set)
+		done, err := parse(buf[:n], except, set)
 		if done || err != nil {
 			return err
 		}
@@ -69,7 +72,7 @@ func dump(fd int, family, proto uint8, set *portSet) error {
 }
 
 // parse reads one part of a dump, and says whether it was the last.
-func parse(b []byte, set *portSet) (done bool, err error) {
+func parse(b []byte, except netip.Addr, set *portSet) (done bool, err error) {
 	native := binary.NativeEndian
 	for len(b) >= sizeNlmsghdr {
 		size := int(native.Uint32(b))
@@ -88,6 +91,10 @@ func parse(b []byte, set *portSet) (done bool, err error) {
 		case unix.SOCK_DIAG_BY_FAMILY:
 			if len(body) < sizeAnswer {
 				return false, errors.New("an answer of sock_diag is too short")
+			}
+			at, _ := netip.AddrFromSlice(body[offsetAddr : offsetAddr+4])
+			if body[0] == unix.AF_INET && at == except {
+				break
 			}
 			if port := binary.BigEndian.Uint16(body[offsetPort:]); port != 0 {
 				set.add(port, port)

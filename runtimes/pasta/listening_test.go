@@ -3,6 +3,7 @@ package pasta
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,14 +38,14 @@ func TestListeningSocketsAreSeen(t *testing.T) {
 				}
 				port, end = l.Addr().(*net.TCPAddr).Port, l.Close
 			}
-			set, err := listening(fd, proto)
+			set, err := listening(fd, proto, netip.Addr{})
 			if err != nil || !set.has(uint16(port)) {
 				t.Errorf("port %d is not seen (%v)", port, err)
 			}
 			if err := end(); err != nil {
 				t.Fatal(err)
 			}
-			if set, err = listening(fd, proto); err != nil || set.has(uint16(port)) {
+			if set, err = listening(fd, proto, netip.Addr{}); err != nil || set.has(uint16(port)) {
 				t.Errorf("port %d is seen after its end (%v)", port, err)
 			}
 		})
@@ -62,6 +63,30 @@ func FuzzParse(f *testing.F) {
 	f.Add(message(unix.NLMSG_DONE, nil))
 	f.Add(message(unix.NLMSG_ERROR, []byte{0xff, 0xff, 0xff, 0xff}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = parse(b, new(portSet)) // it must end, and not panic
+		_, _ = parse(b, netip.Addr{}, new(portSet)) // it must end, and not panic
 	})
+}
+
+// TestTheNameServerIsLeftOut, and nothing else that listens.
+func TestTheNameServerIsLeftOut(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, at := range []string{"127.0.0.11:0", "127.0.0.12:0"} {
+		l, err := net.Listen("tcp4", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		set, err := listening(fd, unix.IPPROTO_TCP, netip.MustParseAddr("127.0.0.11"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := l.Addr().(*net.TCPAddr)
+		if got, want := set.has(uint16(a.Port)), at == "127.0.0.12:0"; got != want {
+			t.Errorf("%s is seen: %t, want %t", a, got, want)
+		}
+	}
 }

@@ -34,7 +34,10 @@ type session struct {
 	host *host
 	log  *slog.Logger
 	net  connection
-	diag *os.File // tells what listens in the namespace; nil where nobody asks
+	// nameServer is the address of the daemon's name server in the namespace, whose ports nobody asked for; invalid:
+	// there is none.
+	nameServer netip.Addr
+	diag       *os.File // tells what listens in the namespace; nil where nobody asks
 
 	splices        *splice.Group // between the namespace's loopback and the host's
 	onHost, inside [2]portSet    // ports that this process listens at, of TCP and UDP
