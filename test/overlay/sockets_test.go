@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A socketFlow is a line of `usernet flows`, as far as this test looks at it.
@@ -33,26 +34,39 @@ func (h *host) socketFlows(container string) (list []socketFlow) {
 
 // holds starts a container that keeps a connection from socket to socket, which both hosts list with both true
 // addresses. Before it, the container makes some that need not go so: the first may come before there are sockets.
+// Where the kept one goes by frames as well, since the other host was not reached within a second, another is made.
 func (h *host) holds(name, network, to string, port int, server string, there *host) {
 	h.t.Helper()
 	target := fmt.Sprintf("%s:%d", to, port)
-	h.container(name, []string{"--network", network}, "sh", "-c", fmt.Sprintf(
-		"for i in 1 2 3 4 5; do %[1]s tcpdial %[2]s; done; echo holding; exec %[1]s tcphold %[2]s", helper, target))
-	h.logs(name, "holding\nok")
-	own := h.address(name, "eth0")
 	eventually(h.t, func() error {
-		out, in := h.socketFlows(name), there.socketFlows(server)
-		if len(out) != 1 || out[0].Direction != "out" || out[0].State != "established" ||
-			out[0].Inside.Addr() != own || out[0].Outside.String() != target {
-			return fmt.Errorf("the host of %s lists %+v", name, out)
-		}
-		for _, f := range in {
-			if f.Direction == "in" && f.Inside == out[0].Outside && f.Outside == out[0].Inside {
-				return nil
+		_ = h.try("rm", "-f", name)
+		h.container(name, []string{"--network", network}, "sh", "-c", fmt.Sprintf(
+			"for i in 1 2 3 4 5; do %[1]s tcpdial %[2]s; done; echo holding; exec %[1]s tcphold %[2]s", helper, target))
+		h.logs(name, "holding\nok")
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // between two looks
+			err := h.listed(name, target, server, there)
+			if err == nil || time.Now().After(deadline) {
+				return err
 			}
 		}
-		return fmt.Errorf("the host of %s lists %+v, not %+v", server, in, out)
 	})
+}
+
+// listed says whether both hosts list a container's connection to a server.
+func (h *host) listed(name, target, server string, there *host) error {
+	h.t.Helper()
+	own := h.address(name, "eth0")
+	out, in := h.socketFlows(name), there.socketFlows(server)
+	if len(out) != 1 || out[0].Direction != "out" || out[0].State != "established" ||
+		out[0].Inside.Addr() != own || out[0].Outside.String() != target {
+		return fmt.Errorf("the host of %s lists %+v", name, out)
+	}
+	for _, f := range in {
+		if f.Direction == "in" && f.Inside == out[0].Outside && f.Outside == out[0].Inside {
+			return nil
+		}
+	}
+	return fmt.Errorf("the host of %s lists %+v, not %+v", server, in, out)
 }
 
 // logs waits until a container has said something.
