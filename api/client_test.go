@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestAdviceWhereNothingAnswers: whoever may not connect is not helped by another daemon.
+// TestAdviceWhereNothingAnswers: a user who may not connect to the socket is not told to start a daemon.
 func TestAdviceWhereNothingAnswers(t *testing.T) {
 	for err, want := range map[error]string{
 		syscall.EACCES:          "another user's",

@@ -28,8 +28,8 @@ func (v *vmFlags) given() bool { return v.socket != "" || v.connect != "" }
 // attach makes a container of the virtual machine, and the link by which it finds the daemon's socket.
 func (v *vmFlags) attach(c *cobra.Command, q api.AttachRequest) error {
 	if v.socket != "" && v.connect != "" {
-		return errors.New("--vm-socket and --vm-connect exclude each other: give --vm-socket where usernet makes the socket, " +
-			"or --vm-connect where the virtual machine does")
+		return errors.New("--vm-socket and --vm-connect exclude each other: give --vm-socket where usernet makes the " +
+			"socket, or --vm-connect where the virtual machine does")
 	}
 	at, err := vm.ParseSocket(v.socket + v.connect)
 	if err != nil {

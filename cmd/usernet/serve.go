@@ -20,6 +20,7 @@ import (
 	"github.com/usernet/usernet/handover"
 	"github.com/usernet/usernet/internal/cgroup"
 	"github.com/usernet/usernet/internal/ownsocket"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -254,11 +255,12 @@ var errInUse = errors.New("another daemon answers at")
 
 // listen binds the socket, and takes a dead daemon's place.
 func listen(path string) (net.Listener, error) {
-	if len(path) > 107 {
+	if len(path) > sockio.MaxPath {
 		return nil, fmt.Errorf(
-			"socket path %s has %d bytes; 107 are possible (unix(7)): choose a shorter one with --socket",
+			"socket path %s has %d bytes; %d are possible (unix(7)): choose a shorter one with --socket",
 			path,
 			len(path),
+			sockio.MaxPath,
 		)
 	}
 	if err := daemon.CheckSocketDir(filepath.Dir(path)); err != nil {

@@ -313,7 +313,8 @@ func TestNamedNetworkIsShared(t *testing.T) {
 	d.says("the gateway of network mynet is 10.9.0.1", "IpamDriver.RequestAddress",
 		`{"PoolID":"10.9.0.0/24","Address":"10.9.0.7","Options":{"RequestAddressType":"com.docker.network.gateway"}}`)
 	create := func(pool, more string) string {
-		return `{"NetworkID":"` + networkID + `","Options":{` + more + `},"IPv4Data":[{"AddressSpace":"usernet","Gateway":"10.9.0.1/24","Pool":"` + pool + `"}]}`
+		return `{"NetworkID":"` + networkID + `","Options":{` + more + `},"IPv4Data":[{"AddressSpace":"usernet",` +
+			`"Gateway":"10.9.0.1/24","Pool":"` + pool + `"}]}`
 	}
 	d.says("is not internal", "NetworkDriver.CreateNetwork", create("10.9.0.0/24", `"com.docker.network.internal":true`))
 	d.says("takes no others", "NetworkDriver.CreateNetwork", create("10.9.0.0/24", `"com.docker.network.generic":{"a":"b"}`))

@@ -22,6 +22,7 @@ import (
 	"github.com/usernet/usernet/confine"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/ownsocket"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/runtimes/standalone"
 	"github.com/usernet/usernet/sandbox"
 	vswitch "github.com/usernet/usernet/switch"
@@ -205,8 +206,8 @@ func acceptBESS(ctx context.Context, path string) (*os.File, error) {
 	if err := ownsocket.Remove(path); err != nil {
 		return nil, err
 	}
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("the socket's path %s is too long: %d bytes at most (unix(7))", path, maxSocketPath)
+	if len(path) > sockio.MaxPath {
+		return nil, fmt.Errorf("the socket's path %s is too long: %d bytes at most (unix(7))", path, sockio.MaxPath)
 	}
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
@@ -296,13 +297,10 @@ func (o *Options) serve(ctx context.Context, n connection, guest6 netip.Addr, lo
 	return nil
 }
 
-// maxSocketPath is the longest path of a Unix socket, in bytes (unix(7)): a byte of its 108 ends it.
-const maxSocketPath = 107
-
 // listenAPI listens at path, for this user alone; a socket that an earlier process left there goes.
 func listenAPI(path string) (net.Listener, error) {
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("API socket: the path %s is too long: %d bytes at most (unix(7))", path, maxSocketPath)
+	if len(path) > sockio.MaxPath {
+		return nil, fmt.Errorf("API socket: the path %s is too long: %d bytes at most (unix(7))", path, sockio.MaxPath)
 	}
 	err := ownsocket.Remove(path) // slirp4netns replaces one that is served, too
 	if err == nil {

@@ -14,15 +14,12 @@ import (
 	"strings"
 
 	"github.com/usernet/usernet/api"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
 )
 
 // kinds are the schemes of a socket's address, as package net names them, and what they mean.
 var kinds = map[string]string{"unix": "stream", "unixgram": "datagram", "unixpacket": "seqpacket"}
-
-// maxSocketPath is the most bytes of a Unix socket's path: sun_path of struct sockaddr_un has 108, and many programs
-// end it with a NUL (unix(7)).
-const maxSocketPath = 107
 
 // ParseSocket reads PATH or SCHEME://PATH. A path to which no program could connect is an error.
 func ParseSocket(s string) (network.VMSocket, error) {
@@ -36,9 +33,9 @@ func ParseSocket(s string) (network.VMSocket, error) {
 			"socket %q: give PATH, unix://PATH, unixgram://PATH or unixpacket://PATH", s)
 	}
 	path, err := filepath.Abs(path)
-	if len(path) > maxSocketPath {
+	if len(path) > sockio.MaxPath {
 		return network.VMSocket{}, fmt.Errorf("socket of the virtual machine: the path %s has %d bytes, and that of a "+
-			"Unix socket at most %d: choose a shorter one", path, len(path), maxSocketPath)
+			"Unix socket at most %d: choose a shorter one", path, len(path), sockio.MaxPath)
 	}
 	return network.VMSocket{Kind: kind, Path: path}, err
 }

@@ -136,7 +136,8 @@ func (u *user) forgottenCalls() {
 	call("IpamDriver.RequestPool", `{"AddressSpace":"usernet","Pool":"10.78.1.0/24","V6":false}`)
 	call("IpamDriver.RequestPool", `{"AddressSpace":"usernet","Pool":"10.78.2.0/24","V6":false}`)
 	call("NetworkDriver.CreateNetwork",
-		`{"NetworkID":"0123456789abcdef","IPv4Data":[{"AddressSpace":"usernet","Pool":"10.78.2.0/24","Gateway":"10.78.2.1/24"}]}`)
+		`{"NetworkID":"0123456789abcdef","IPv4Data":[{"AddressSpace":"usernet",`+
+			`"Pool":"10.78.2.0/24","Gateway":"10.78.2.1/24"}]}`)
 	out := u.ok(usernet, "network", "ls", "--format", "{{.Name}}")
 	if !strings.Contains(out, "docker-pool-") || !strings.Contains(out, "docker-0123456789ab") {
 		u.t.Fatalf("networks: %q", out)
