@@ -171,17 +171,17 @@ func setEncrypted(to *bool, v string) error {
 	return setBool(to, v)
 }
 
-// maxVNI is the largest number of a network on the wire. A VNI has 24 bits (RFC 7348, section 5), and the largest
+// MaxVNI is the largest number of a network on the wire. A VNI has 24 bits (RFC 7348, section 5), and the largest
 // value, 16777215, is kept back for what usernet's hosts say to each other.
-const maxVNI = 1<<24 - 2
+const MaxVNI = 1<<24 - 2
 
 func setVNI(to *uint32, v string) error {
 	n, err := strconv.ParseUint(v, 10, 32)
 	switch {
-	case err == nil && n == maxVNI+1:
-		return errdefs.Invalid("%d is in use between usernet's hosts: give one number from 1 to %d", n, maxVNI)
-	case err != nil || n == 0 || n > maxVNI:
-		return errdefs.Invalid("give one number from 1 to %d", maxVNI)
+	case err == nil && n == MaxVNI+1:
+		return errdefs.Invalid("%d is in use between usernet's hosts: give one number from 1 to %d", n, MaxVNI)
+	case err != nil || n == 0 || n > MaxVNI:
+		return errdefs.Invalid("give one number from 1 to %d", MaxVNI)
 	}
 	*to = uint32(n)
 	return nil

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/usernet/usernet/network"
 )
 
 // Bounds of records.
@@ -18,9 +20,8 @@ const (
 	// 1400 bytes (memberlist's UDPBufferSize for the Internet's paths).
 	MaxRecord = 1024
 
-	// MaxVNI is the largest number of a network on the wire. A VNI has 24 bits (RFC 7348, section 5), and the largest
-	// value is kept back for what hosts say to each other.
-	MaxVNI = 1<<24 - 2
+	// MaxVNI is the largest number of a network on the wire.
+	MaxVNI = network.MaxVNI
 
 	maxText  = 255 // bytes of a name: what DNS and network names are bounded by
 	maxAddrs = 8   // addresses of a host for each transport
