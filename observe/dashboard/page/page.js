@@ -112,14 +112,20 @@ function choose(kind, name) {
   draw();
 }
 
+// answer gives the question that is asked its answer.
+let answer = () => {};
+
 // confirmed asks the user. The dialog keeps the focus within and gives it back.
 function confirmed(question, verb) {
+  answer(false); // to a question whose dialog was closed and whose event has not come yet
   const dialog = find("confirm");
   text(find("confirm-title"), question);
   text(find("confirm-do"), verb);
   dialog.returnValue = "cancel";
   dialog.showModal();
-  return new Promise(done => dialog.addEventListener("close", () => done(dialog.returnValue === "do"), {once: true}));
+  return new Promise(done => {
+    answer = done;
+  });
 }
 
 // act does an operation, once the user has confirmed it where there is a question, and says what came of it. The focus
@@ -144,6 +150,12 @@ async function act(operation, body, question, verb, done) {
   return true;
 }
 
+// The event comes some time after the dialog was closed: by then it may be open for another question.
+find("confirm").addEventListener("close", e => {
+  if (!e.target.open) {
+    answer(e.target.returnValue === "do");
+  }
+});
 find("connect-container").addEventListener("change", drawConnectable);
 find("connect").addEventListener("submit", e => {
   e.preventDefault();
