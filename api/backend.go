@@ -242,7 +242,10 @@ type Flow struct {
 	BytesOut   uint64         `json:"bytes_out"` // from the container
 	PacketsIn  uint64         `json:"packets_in"`
 	PacketsOut uint64         `json:"packets_out"`
-	Created    time.Time      `json:"created"`
+	// PacketsLost are datagrams for the container for which the queue of the host's socket had no room. Those of
+	// published ports are counted for the network alone, since the kernel does not say whose they were.
+	PacketsLost uint64    `json:"packets_lost"`
+	Created     time.Time `json:"created"`
 }
 
 // DNSAnswer is an answer with its origin.

@@ -171,20 +171,21 @@ func (d *Daemon) Flows(ref string) ([]api.Flow, error) {
 				continue
 			}
 			out = append(out, api.Flow{
-				Container:  f.Name,
-				Network:    b.record.Name,
-				Proto:      f.Proto,
-				Direction:  f.Direction,
-				Inside:     f.Inside,
-				Outside:    f.Outside,
-				HostSide:   f.HostSide,
-				State:      f.State,
-				Path:       f.Path,
-				BytesIn:    f.BytesIn,
-				BytesOut:   f.BytesOut,
-				PacketsIn:  f.PacketsIn,
-				PacketsOut: f.PacketsOut,
-				Created:    f.Created,
+				Container:   f.Name,
+				Network:     b.record.Name,
+				Proto:       f.Proto,
+				Direction:   f.Direction,
+				Inside:      f.Inside,
+				Outside:     f.Outside,
+				HostSide:    f.HostSide,
+				State:       f.State,
+				Path:        f.Path,
+				BytesIn:     f.BytesIn,
+				BytesOut:    f.BytesOut,
+				PacketsIn:   f.PacketsIn,
+				PacketsOut:  f.PacketsOut,
+				PacketsLost: f.PacketsLost,
+				Created:     f.Created,
 			})
 		}
 	}

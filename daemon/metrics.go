@@ -180,22 +180,30 @@ var refused = map[string][2]string{ // proto, reason
 	"memory_limit":        {"tcp", "memory"},
 }
 
+// lost are counters of datagrams that a full queue of a socket lost, by who began: the container, or a client of its
+// published port.
+var lost = map[string]string{"udp_lost": "out", "published_udp_lost": "in"}
+
 func (g *gathering) counters() []om.Family {
 	began := newSums(om.Family{Name: "usernet_flows_begun", Help: "Flows that began; path any counts each of them, " +
 		"path bypass those of them that bypass the gateway; path sockets, which are not among them, are with other hosts.",
 		Type: om.Counter})
 	not := newSums(om.Family{Name: "usernet_flows_refused", Help: "Flows that did not begin, by reason.",
 		Type: om.Counter})
+	gone := newSums(om.Family{Name: "usernet_datagrams_lost", Help: "Datagrams for which the queue of a socket of " +
+		"the daemon's had no room, by who began the flow.", Type: om.Counter})
 	for _, b := range g.d.bridgeList() {
 		for name, n := range b.Stats().Counters {
 			if l, ok := begun[name]; ok {
 				began.add(float64(n), "network", b.record.Name, "proto", l[0], "direction", l[1], "path", l[2])
 			} else if l, ok := refused[name]; ok {
 				not.add(float64(n), "network", b.record.Name, "proto", l[0], "reason", l[1])
+			} else if direction, ok := lost[name]; ok {
+				gone.add(float64(n), "network", b.record.Name, "direction", direction)
 			}
 		}
 	}
-	return []om.Family{began.Family, not.Family}
+	return []om.Family{began.Family, not.Family, gone.Family}
 }
 
 func (g *gathering) dns() []om.Family {

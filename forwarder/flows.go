@@ -21,6 +21,7 @@ type Flow struct {
 
 	BytesIn, BytesOut     uint64
 	PacketsIn, PacketsOut uint64 // not counted for TCP
+	PacketsLost           uint64 // of an association: those for the container that its socket's full queue lost
 	Created               time.Time
 }
 
@@ -70,7 +71,7 @@ func mapped(m *mapping.Mapping, proto, direction string) Flow {
 
 func (a *association) list() Flow {
 	l := mapped(a.Base(), "udp", "out")
-	l.Inside, l.HostSide = a.inside, a.hostSide
+	l.Inside, l.HostSide, l.PacketsLost = a.inside, a.hostSide, a.lost.Load()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l.Outside = a.outside

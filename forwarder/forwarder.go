@@ -107,7 +107,9 @@ const (
 	countDialLimit
 	countUDP
 	countUDPLimit
+	countUDPLost
 	countClientsLimit
+	countPublishedLost
 	countEcho
 	countEchoLimit
 	countInbound
@@ -128,7 +130,9 @@ var counterNames = [counterKinds]string{
 	countDialLimit:       "tcp_dial_limit",
 	countUDP:             "udp_associations",
 	countUDPLimit:        "udp_limit",
+	countUDPLost:         "udp_lost",
 	countClientsLimit:    "published_udp_limit",
+	countPublishedLost:   "published_udp_lost",
 	countEcho:            "ping_sessions",
 	countEchoLimit:       "ping_limit",
 	countInbound:         "published_connections",

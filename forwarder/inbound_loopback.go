@@ -28,6 +28,7 @@ func (in *inboundUDP) openDirect() error {
 		return errors.Join(err, unix.Close(fd))
 	}
 	sockio.MergeDatagrams(fd)
+	sockio.CountLost(fd)
 	var ok bool
 	if in.descriptors, ok = in.f.claimMapping(in.key.inside.Addr(), in.f.inbound.GiveUp, fd); !ok {
 		return errors.Join(unix.EMFILE, unix.Close(fd))
@@ -49,6 +50,9 @@ func (in *inboundUDP) HandleEvents(uint32) {
 		in.Answer()
 		in.PacketsOut.Add(d.Count())
 		in.BytesOut.Add(uint64(d.Size))
+		if d.Lost != 0 {
+			in.f.counters[countPublishedLost].Add(uint64(d.Lost))
+		}
 		payload := flat(d, &in.whole.out)
 		_ = in.client.port.Use(
 			func(fd int) error { return sockio.SendSegments(fd, payload, d.GSOSize, &in.to, in.control) },

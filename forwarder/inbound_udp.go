@@ -68,6 +68,9 @@ func (c *clients) remove(in *inboundUDP) {
 
 // HandleDatagram implements publish.Handler: it carries a client's datagram to the container.
 func (f *Forwarder) HandleDatagram(p *publish.Port, d sockio.Datagram) {
+	if d.Lost != 0 {
+		f.counters[countPublishedLost].Add(uint64(d.Lost))
+	}
 	key := clientKey{p, d.From, d.Local}
 	in := f.clients.get(key)
 	if in == nil {

@@ -23,7 +23,8 @@ type association struct {
 	sock        sockio.Socket
 	descriptors claim
 	hostSide    netip.AddrPort
-	aliased     atomic.Bool // aliases has something
+	aliased     atomic.Bool   // aliases has something
+	lost        atomic.Uint64 // datagrams for the container that the full queue of sock had no room for
 
 	mu      sync.Mutex // guards what follows, which sending uses
 	outside netip.AddrPort
@@ -201,6 +202,7 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 	}
 	sockio.QueueErrors(fd, to.Is6())
 	sockio.MergeDatagrams(fd)
+	sockio.CountLost(fd)
 	return fd, nil
 }
 
@@ -229,6 +231,10 @@ func (a *association) reply(d sockio.Datagram) {
 	a.Answer()
 	a.PacketsIn.Add(d.Count())
 	a.BytesIn.Add(uint64(d.Size))
+	if d.Lost != 0 {
+		a.lost.Add(uint64(d.Lost))
+		a.f.counters[countUDPLost].Add(uint64(d.Lost))
+	}
 	_ = a.f.cfg.Inside.WriteUDP(src, a.inside, d.Payload, d.GSOSize) // a datagram may be lost
 }
 

@@ -154,6 +154,66 @@ func TestLimitsAreEachContainersOwn(t *testing.T) {
 	}
 }
 
+// stalledInside delivers no datagram until it is told to.
+type stalledInside struct {
+	insideGateway
+	waits, goOn chan struct{}
+}
+
+func (s stalledInside) WriteUDP(src, dst netip.AddrPort, payload [][]byte, size int) error {
+	select {
+	case s.waits <- struct{}{}:
+	default:
+	}
+	<-s.goOn
+	return s.insideGateway.WriteUDP(src, dst, payload, size)
+}
+
+// TestLostDatagramsAreCounted has a peer send more than the association's socket holds.
+func TestLostDatagramsAreCounted(t *testing.T) {
+	stall := stalledInside{waits: make(chan struct{}, 1), goOn: make(chan struct{})}
+	w := newWorld(t, func(c *Config) {
+		stall.insideGateway = c.Inside.(insideGateway)
+		c.Inside = stall
+	})
+	peer, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	port := peer.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	w.HandleUDP(packet.Datagram{Src: netip.AddrPortFrom(containerAddr, 4000), TTL: 64, Payload: []byte("x"),
+		Dst: netip.AddrPortFrom(gatewayAddr, port)})
+	_, from, err := peer.ReadFromUDPAddrPort(make([]byte, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := uint64(0)
+	send := func() {
+		if _, err := peer.WriteToUDPAddrPort(make([]byte, 1000), from); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	send()
+	<-stall.waits
+	for range 2000 {
+		send()
+	}
+	close(stall.goOn)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		send() // a datagram says what was lost before it came
+		f := w.Flows()[0]
+		if f.PacketsLost > 0 && f.PacketsLost == w.Counters()["udp_lost"] && f.PacketsIn+f.PacketsLost == sent {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d were sent, %d came, %d lost, %d counted", sent, f.PacketsIn, f.PacketsLost,
+				w.Counters()["udp_lost"])
+		}
+	}
+}
+
 func TestDatagramsAllocateNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	// nobody reads it: an answer would be counted

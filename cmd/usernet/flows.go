@@ -80,15 +80,20 @@ func writeFlows(to io.Writer, list []api.Flow) error {
 			f.HostSide,
 			f.State,
 			f.Path,
-			amount(
-				f.BytesIn,
-				f.PacketsIn,
-			),
+			amount(f.BytesIn, f.PacketsIn)+lost(f.PacketsLost),
 			amount(f.BytesOut, f.PacketsOut),
 			units.HumanDuration(time.Since(f.Created)),
 		)
 	}
 	return w.Flush()
+}
+
+// lost says how many packets were lost, where any were.
+func lost(packets uint64) string {
+	if packets == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d lost)", packets)
 }
 
 // amount is bytes, and packets where those are counted.

@@ -11,6 +11,10 @@ import (
 // they come one by one.
 func MergeDatagrams(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 
+// CountLost has the kernel say how many datagrams it has thrown away since the socket's queue was full (socket(7),
+// SO_RXQ_OVFL): Datagram.Lost.
+func CountLost(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) }
+
 // TellLocal makes a wildcard socket say which of the host's addresses a datagram was for (ip(7), IP_PKTINFO):
 // Datagram.Local.
 func TellLocal(fd int, v6 bool) error {

@@ -29,7 +29,7 @@ type rxBatch struct {
 	messages [batchSize]mmsghdr
 	vectors  [batchSize]unix.Iovec
 	from     [batchSize]RawAddr
-	control  [batchSize][96]byte // pktinfo of either family and a segment size fit
+	control  [batchSize][96]byte // pktinfo of either family, a segment size and a count of what was lost fit
 	data     [batchSize][MaxDatagram + 1]byte
 	pieces   [batchSize][]byte // of data, what datagrams have
 	used     int               // messages that are not ready to be filled
@@ -72,6 +72,9 @@ type Datagram struct {
 	GSOSize int      // if not 0, Payload holds datagrams of that many bytes, the last may be shorter
 	From    netip.AddrPort
 	Local   netip.Addr // whom it was sent to; the zero address unless the socket was told to say it (TellLocal)
+	Lost    uint32     // how many, of whatever sender, the full queue lost since this was last said (CountLost)
+
+	lostEver uint32 // since the socket was made; 0: not said
 }
 
 // Count is how many datagrams they are.
@@ -110,6 +113,8 @@ func (d *Datagram) setControl(h *unix.Cmsghdr, v []byte) {
 		d.Local = netip.AddrFrom16([16]byte(v[:16]))
 	case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(v) >= 4:
 		d.GSOSize = int(int32(binary.NativeEndian.Uint32(v)))
+	case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_RXQ_OVFL && len(v) >= 4:
+		d.lostEver = binary.NativeEndian.Uint32(v)
 	}
 }
 
@@ -135,6 +140,14 @@ func (b *rxBatch) run(i, n int) (Datagram, int) {
 	return d, len(d.Payload)
 }
 
+// lostSince is how many more datagrams were lost than when it was last asked, where the kernel says how many were ever.
+func (s *Socket) lostSince(ever uint32) uint32 {
+	if ever == 0 {
+		return 0
+	}
+	return ever - s.lost.Swap(ever)
+}
+
 // ReceiveAll hands each waiting datagram to f, but no more than a few batches, so that others have their turn. A
 // datagram is valid until f returns. The first error that is not "nothing there" is returned.
 func (s *Socket) ReceiveAll(f func(Datagram)) error {
@@ -151,6 +164,9 @@ func (s *Socket) ReceiveAll(f func(Datagram)) error {
 		}
 		for i := 0; i < n; {
 			d, count := b.run(i, n)
+			if i == 0 {
+				d.Lost = s.lostSince(b.datagram(n - 1).lostEver) // the newest knows of them all
+			}
 			f(d)
 			i += count
 		}

@@ -48,3 +48,59 @@ func TestRunsAreOfOneSenderAndSize(t *testing.T) {
 		t.Errorf("runs %v, want %v", got, want)
 	}
 }
+
+// TestLostDatagramsAreCounted fills a socket's queue, and empties it, twice.
+func TestLostDatagramsAreCounted(t *testing.T) {
+	fd, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	CountLost(fd)
+	r, err := NewReactor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var s Socket
+	s.Open(fd)
+	defer s.Close(r)
+	client, err := net.Dial("udp4", LocalAddr(fd).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	sent, read, lost := 0, 0, 0
+	send := func() {
+		if _, err := client.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	readAll := func() {
+		for before := -1; before < read; {
+			before = read
+			err := s.ReceiveAll(func(d Datagram) {
+				read += int(d.Count())
+				lost += int(d.Lost)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 2 {
+		before := lost
+		for range 2000 {
+			send()
+		}
+		readAll()
+		send() // a datagram says what was lost before it came
+		readAll()
+		if lost == before {
+			t.Error("the queue held all")
+		}
+		if read+lost != sent {
+			t.Errorf("%d were sent, %d read, %d lost", sent, read, lost)
+		}
+	}
+}

@@ -14,7 +14,8 @@ type Socket struct {
 	fd   int
 	open bool
 
-	discovery atomic.Int32 // the socket's IP_MTU_DISCOVER, once set
+	discovery atomic.Int32  // the socket's IP_MTU_DISCOVER, once set
+	lost      atomic.Uint32 // what CountLost counts, as the kernel last said it
 }
 
 // Open makes fd the socket's. It is called once, before anybody uses the socket.
