@@ -152,12 +152,8 @@ func record(
 		return err
 	}
 	defer r.Close()
-	if report && r.Bypassing > 0 {
-		fmt.Fprintf(os.Stderr, "connections that bypass the interfaces since before this capture, and are not in it: %d; "+
-			"later ones are\n", r.Bypassing)
-	}
 	if report {
-		fmt.Fprintln(os.Stderr, "capturing")
+		o.Begun = func() { announce(r.Bypassing) }
 	}
 	end := func() {
 		if cl.EndCapture(ctx, r.ID) != nil {
@@ -177,6 +173,15 @@ func record(
 		fmt.Fprintln(os.Stderr, describe(sum, o))
 	}
 	return err
+}
+
+// announce says that the capture has begun, and how many connections are not in it.
+func announce(bypassing int) {
+	if bypassing > 0 {
+		fmt.Fprintf(os.Stderr, "connections that bypass the interfaces since before this capture, and are not in it: %d; "+
+			"later ones are\n", bypassing)
+	}
+	fmt.Fprintln(os.Stderr, "capturing")
 }
 
 // describe is a summary for people.

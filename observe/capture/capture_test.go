@@ -150,6 +150,23 @@ func TestFilesInTurn(t *testing.T) {
 	}
 }
 
+// TestBegunIsSaidOnce says that a capture runs only once its file is open.
+func TestBegunIsSaidOnce(t *testing.T) {
+	stream := recorded(t, New(Config{}), func() {})
+	for path, want := range map[string]int{
+		filepath.Join(t.TempDir(), "no directory", "x"): 0,
+		filepath.Join(t.TempDir(), "x"):                 1,
+		"/dev/full":                                     0,
+		"-":                                             1,
+	} {
+		begun := 0
+		_, err := Copy(bytes.NewReader(stream), Output{Path: path, Std: &bytes.Buffer{}, Begun: func() { begun++ }})
+		if begun != want || (err == nil) != (want == 1) {
+			t.Errorf("%s: begun %d times, want %d: %v", path, begun, want, err)
+		}
+	}
+}
+
 func TestWhatIsNoStreamIsRefused(t *testing.T) {
 	for _, text := range []string{"not a capture at all", "\x0a\x0d\x0d\x0a\xff\xff\xff\xff",
 		"\x0a\x0d\x0d\x0a\x20\x00\x00\x00"} {

@@ -21,6 +21,8 @@ type Output struct {
 	RotateTime time.Duration
 	Files      int   // how many files are kept of those; 0: all
 	MaxSize    int64 // in bytes, of all that is written; 0: no bound
+	// Begun is called once the file is open and has taken the first block. It may be nil.
+	Begun func()
 	// Full is called once MaxSize is reached, and has to end the stream. Copy reads on to the statistics at its end,
 	// and writes nothing more.
 	Full func()
@@ -61,6 +63,7 @@ type copying struct {
 	size    int64 // of the file
 	began   time.Time
 	numbers int  // files begun
+	begun   bool // the first block is in the file
 	full    bool // MaxSize is reached: only statistics are read
 }
 
@@ -76,12 +79,21 @@ func (c *copying) run(r *bufio.Reader) error {
 		if err := c.block(block); err != nil {
 			return err
 		}
-		if r.Buffered() == 0 && c.w != nil {
+		if c.w != nil && (!c.begun || r.Buffered() == 0) {
 			if err := c.w.Flush(); err != nil {
 				return err
 			}
+			c.begins()
 		}
 	}
+}
+
+// begins says, once, that what is captured arrives.
+func (c *copying) begins() {
+	if !c.begun && c.o.Begun != nil {
+		c.o.Begun()
+	}
+	c.begun = true
 }
 
 // readBlock reads a block, whole. io.EOF: there is none more.
