@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/network"
 )
 
 // parameter is one that a request's query may have. A request with another one is refused, and so is a value that is
@@ -104,6 +105,6 @@ func stopTimeout(r *http.Request) *time.Duration {
 	if !r.URL.Query().Has("t") {
 		return nil
 	}
-	wait := time.Duration(max(intParam(r, "t", 0), -1)) * time.Second
+	wait := network.StopSeconds(intParam(r, "t", 0))
 	return &wait
 }

@@ -62,8 +62,8 @@ type TraceRequest struct {
 	Timeout     time.Duration // for an answer; 0: 5 s
 }
 
-// maxTraceTimeout bounds how long an attempt waits for an answer.
-const maxTraceTimeout = time.Minute
+// MaxTraceTimeout bounds how long an attempt waits for an answer.
+const MaxTraceTimeout = time.Minute
 
 func (s *Server) traceRoutes() []route {
 	return []route{
@@ -76,9 +76,9 @@ func (s *Server) traceRoutes() []route {
 				if text := q.Get("timeout"); text != "" {
 					var err error
 					req.Timeout, err = time.ParseDuration(text)
-					if err != nil || req.Timeout <= 0 || req.Timeout > maxTraceTimeout {
+					if err != nil || req.Timeout <= 0 || req.Timeout > MaxTraceTimeout {
 						return Trace{}, errdefs.Invalid("timeout %q: give a duration of %v or less, such as 5s", text,
-							maxTraceTimeout)
+							MaxTraceTimeout)
 					}
 				}
 				return s.b.Trace(r.Context(), req)

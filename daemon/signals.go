@@ -132,7 +132,7 @@ func stopTimeout(c *network.Container, given *time.Duration) time.Duration {
 	case given != nil:
 		return *given
 	case c.StopTimeout != nil:
-		return time.Duration(*c.StopTimeout) * time.Second
+		return network.StopSeconds(*c.StopTimeout)
 	}
 	return defaultStopTimeout
 }

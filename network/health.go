@@ -35,8 +35,8 @@ const (
 	defaultHealthRetries  = 3
 )
 
-// minHealthTime is the shortest time that a check may have, as in Docker.
-const minHealthTime = time.Millisecond
+// MinHealthTime is the shortest time that a check may have, as in Docker.
+const MinHealthTime = time.Millisecond
 
 // WithDefaults is h with values for those that were not given.
 func (h HealthCheck) WithDefaults() HealthCheck {
@@ -54,8 +54,8 @@ func (h HealthCheck) Check() error {
 		d    time.Duration
 	}{{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod},
 		{"StartInterval", h.StartInterval}} {
-		if t.d != 0 && t.d < minHealthTime {
-			return errdefs.Invalid("%s in Healthcheck cannot be less than %s", t.name, minHealthTime)
+		if t.d != 0 && t.d < MinHealthTime {
+			return errdefs.Invalid("%s in Healthcheck cannot be less than %s", t.name, MinHealthTime)
 		}
 	}
 	if h.Retries < 0 {

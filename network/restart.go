@@ -1,8 +1,10 @@
 package network
 
 import (
+	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
 )
@@ -169,4 +171,10 @@ func (m *Model) addressAgain(c *Container, reserved map[string]*reservation) err
 	}
 	c.Status, c.Stopped = Restarting, false
 	return nil
+}
+
+// StopSeconds is how long a container may take to end, of a number of seconds as in Docker's API: a negative one is
+// without end, and one above 68 years is 68 years.
+func StopSeconds(n int) time.Duration {
+	return time.Duration(min(max(n, -1), math.MaxInt32)) * time.Second
 }

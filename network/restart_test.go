@@ -1,9 +1,11 @@
 package network
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestRestartPolicies(t *testing.T) {
@@ -99,5 +101,17 @@ func TestStartAgainGivesTheAddressBack(t *testing.T) {
 	}
 	if _, err := m.StartAgain("cc"); err == nil {
 		t.Error("what has not ended starts again")
+	}
+}
+
+// TestStopSecondsDoNotOverflow: 18446744074 seconds in nanoseconds are 0.3 s in 64 bits.
+func TestStopSecondsDoNotOverflow(t *testing.T) {
+	for n, want := range map[int]time.Duration{
+		-5: -time.Second, -1: -time.Second, 0: 0, 10: 10 * time.Second,
+		9223372037: math.MaxInt32 * time.Second, 18446744074: math.MaxInt32 * time.Second, math.MinInt: -time.Second,
+	} {
+		if got := StopSeconds(n); got != want {
+			t.Errorf("%d seconds: %v, want %v", n, got, want)
+		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 // maxRoutes bounds the routes of an endpoint, which are set one by one.
 const maxRoutes = 64
 
-// maxVLAN is the highest VLAN id: 4095 is reserved (IEEE 802.1Q, table 9-2).
-const maxVLAN = 4094
+// MaxVLAN is the highest VLAN id: 4095 is reserved (IEEE 802.1Q, table 9-2).
+const MaxVLAN = 4094
 
 // ParseRoute reads a value of --route: CIDR[=GATEWAY].
 func ParseRoute(s string) (Route, error) {
@@ -47,8 +47,8 @@ func (r Route) check() error {
 // ParseVLAN reads a value of --vlan.
 func ParseVLAN(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 || n > maxVLAN {
-		return 0, errdefs.Invalid("invalid VLAN %q: give a number from 1 to %d", s, maxVLAN)
+	if err != nil || n == 0 || n > MaxVLAN {
+		return 0, errdefs.Invalid("invalid VLAN %q: give a number from 1 to %d", s, MaxVLAN)
 	}
 	return uint16(n), nil
 }
@@ -58,8 +58,8 @@ func checkRouting(spec *EndpointSpec) error {
 	if len(spec.Routes) > maxRoutes {
 		return errdefs.Invalid("%d routes: an interface may have %d", len(spec.Routes), maxRoutes)
 	}
-	if spec.VLAN > maxVLAN {
-		return errdefs.Invalid("invalid VLAN %d: give a number from 1 to %d", spec.VLAN, maxVLAN)
+	if spec.VLAN > MaxVLAN {
+		return errdefs.Invalid("invalid VLAN %d: give a number from 1 to %d", spec.VLAN, MaxVLAN)
 	}
 	for _, r := range spec.Routes {
 		if err := r.check(); err != nil {

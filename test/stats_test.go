@@ -47,7 +47,7 @@ func TestStats(t *testing.T) {
 	}
 	d.fails("No such container", "stats", "--no-stream", "nobody")
 	d.fails("exclude each other", "stats", "--all", "web")
-	d.fails("is too short", "stats", "--interval", "1ms")
+	d.fails("give a duration from 100ms to 24h", "stats", "--interval", "1ms")
 
 	s := d.screen("NO_COLOR=1", 120, 10, "stats", "--interval", "200ms")
 	s.shows(`(?m)^CONTAINER ID`, ` busy `, ` web `)

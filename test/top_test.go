@@ -149,5 +149,5 @@ func TestTop(t *testing.T) {
 	d.fails("No such container: nobody", "top", "nobody")
 	s = d.screen("TERM=dumb", 80, 20, "top; sleep 1000")
 	s.shows(`the terminal "dumb" \(TERM\) cannot show it`)
-	d.fails("is too short", "top", "--interval", "1ms")
+	d.fails("give a duration from 100ms to 24h", "top", "--interval", "1ms")
 }

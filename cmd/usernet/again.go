@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,7 @@ type stopOptions struct {
 func (o *stopOptions) add(f *pflag.FlagSet) {
 	f.IntVarP(&o.seconds, "time", "t", 10,
 		"seconds to wait before killing, instead of the container's own; negative: without end")
+	seconds(f, "time")
 	f.StringVarP(&o.signal, "signal", "s", "", "signal to send, instead of the container's own")
 }
 
@@ -63,6 +65,7 @@ func (l *lifeFlags) add(f *pflag.FlagSet) {
 		"when it runs again after its end: no, on-failure[:N], always, unless-stopped")
 	f.StringVar(&l.stopSignal, "stop-signal", "", "signal by which stop asks it to end (TERM)")
 	f.Var(&l.stop, "stop-timeout", "seconds that stop gives it to end (10)")
+	seconds(f, "stop-timeout")
 	h := &l.health
 	f.StringVar(&h.Command, "health-cmd", "", "command for /bin/sh in the container that fails where it is not healthy")
 	f.DurationVar(&h.Interval, "health-interval", 0, "time between two runs of it (30s)")
@@ -70,6 +73,11 @@ func (l *lifeFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&h.Retries, "health-retries", 0, "so many failures in a row are unhealthy (3)")
 	f.DurationVar(&h.StartPeriod, "health-start-period", 0, "how long after the start failures do not count (0s)")
 	f.DurationVar(&h.StartInterval, "health-start-interval", 0, "time between two runs in that period (5s)")
+	countBetween(f, "health-retries", 0, math.MaxInt32, "0: 3")
+	for name, zero := range map[string]string{"health-interval": "30s", "health-timeout": "30s",
+		"health-start-period": "none", "health-start-interval": "5s"} {
+		timeBetween(f, name, network.MinHealthTime, aYear, zero)
+	}
 	f.BoolVar(&l.noHealth, "no-healthcheck", false, "no health check, which is so unless there is a command")
 }
 

@@ -46,6 +46,7 @@ func (a *attachFlags) add(f *pflag.FlagSet) {
 	a.net.add(f)
 	a.machine.add(f)
 	f.IntVar(&a.pid, "pid", 0, "a process in the sandbox")
+	countBetween(f, "pid", 1, maxPid, "a process's id")
 	f.StringVar(&a.spec.NetNS, "netns", "", "the sandbox's network namespace")
 	f.StringVar(&a.spec.UserNS, "userns", "", "the user namespace that owns it (found by itself)")
 	f.StringVar(&a.key, "key", "",

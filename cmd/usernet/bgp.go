@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -38,6 +39,7 @@ func (o *bgpOptions) flags(c *cobra.Command) {
 		"speak BGP to this router: ADDRESS[:PORT][@ASN], in the same AS where none is given (repeatable)",
 	)
 	f.Uint32Var(&o.asn, "bgp-asn", 0, "number of the autonomous system that this host is in")
+	countBetween(f, "bgp-asn", 1, math.MaxUint32, "")
 	f.StringVar(&o.routerID, "bgp-router-id", "", "router id (the first IPv4 address of --bgp-address)")
 	f.StringSliceVar(
 		&o.addrs,
@@ -53,6 +55,7 @@ func (o *bgpOptions) flags(c *cobra.Command) {
 		bgp.DefaultHold,
 		"how long a router may be silent before its session is lost, in whole seconds",
 	)
+	timeBetween(f, "bgp-hold-time", bgp.MinHold, bgp.MaxHold, "")
 }
 
 // config is how a daemon with these flags speaks to routers; nil: it speaks to none.

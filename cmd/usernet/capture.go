@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"strings"
@@ -60,13 +61,20 @@ func captureCommand() *cobra.Command {
 	f.StringVarP(&o.path, "write", "w", "",
 		"`FILE` that is written; -: standard output, which is meant where it is no terminal")
 	f.Int64VarP(&o.count, "count", "c", 0, "end after so many packets")
+	countBetween(f, "count", 0, math.MaxInt64, "0: no end")
 	f.IntVar(&o.snaplen, "snaplen", 0, "keep so many bytes of each packet; 0: all")
+	countBetween(f, "snaplen", 0, maxSnaplen, "0: all of each packet")
 	f.DurationVar(&o.duration, "duration", 0, "end after so long")
+	timeBetween(f, "duration", time.Millisecond, aYear, "no end")
 	f.Var(byteSize{&o.maxSize}, "max-size", "end when so much was written")
+	sizeBetween(f, "max-size", 0, mostBytes, "0: no end")
 	f.Var(byteSize{&o.rotateSize}, "rotate-size",
 		"begin another file when one is so large: FILE gets a number in its name")
+	sizeBetween(f, "rotate-size", 0, mostBytes, "0: one file")
 	f.DurationVar(&o.rotateTime, "rotate-time", 0, "begin another file when one is so old")
+	timeBetween(f, "rotate-time", time.Second, aYear, "one file")
 	f.IntVar(&o.files, "files", 0, "keep so many of those files, the latest; 0: all")
+	countBetween(f, "files", 0, math.MaxInt32, "0: all")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no report on standard error")
 	f.BoolVar(&o.list, "list", false, "show the captures that run")
 	return c
@@ -76,8 +84,6 @@ func captureCommand() *cobra.Command {
 func (o *captureOptions) check() error {
 	rotates := o.rotateSize > 0 || o.rotateTime > 0
 	switch {
-	case o.count < 0 || o.snaplen < 0 || o.files < 0 || o.duration < 0 || o.rotateTime < 0:
-		return errors.New("numbers and times of a capture cannot be negative")
 	case o.files > 0 && !rotates:
 		return errors.New("--files counts files of --rotate-size or --rotate-time: give one of them")
 	case o.path == "" && term.IsTerminal(int(os.Stdout.Fd())):

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
@@ -172,6 +173,7 @@ func psCommand() *cobra.Command {
 	f := c.Flags()
 	f.BoolVarP(&all, "all", "a", false, "show ended containers too")
 	f.IntVarP(&last, "last", "n", -1, "show so many of the latest, ended ones too")
+	countBetween(f, "last", -1, math.MaxInt32, "-1: all that run")
 	f.BoolVarP(&latest, "latest", "l", false, "show the latest, even where it ended")
 	f.BoolVarP(&quiet, "quiet", "q", false, "show ids only")
 	f.BoolVar(&noTrunc, "no-trunc", false, "do not cut columns short")

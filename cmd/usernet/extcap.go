@@ -37,6 +37,7 @@ func extcapCommand() *cobra.Command {
 	f.BoolVar(&e.capture, "capture", false, "capture packets")
 	f.StringVar(&e.fifo, "fifo", "", "where they are written")
 	f.IntVar(&e.snaplen, "snaplen", 0, "bytes that are kept of each packet")
+	countBetween(f, "snaplen", 0, maxSnaplen, "0: all of each packet")
 	c.FParseErrWhitelist.UnknownFlags = true // of later versions
 	return c
 }

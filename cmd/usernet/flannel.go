@@ -42,6 +42,7 @@ func (o *flannelOptions) flags(f *pflag.FlagSet) {
 		flannel.DefaultTTL,
 		"for how long this host's subnet stays its own while no daemon runs",
 	)
+	timeBetween(f, "flannel-lease", flannel.MinTTL, aYear, "")
 }
 
 // config is how a daemon with these flags is a node; nil: it is none.
@@ -51,9 +52,6 @@ func (o *flannelOptions) config() (*flannel.Options, error) {
 			return nil, errors.New("--flannel-prefix, -opt, -advertise and -lease need --flannel")
 		}
 		return nil, nil
-	}
-	if o.lease < flannel.MinTTL {
-		return nil, fmt.Errorf("--flannel-lease %v: give %v at least", o.lease, flannel.MinTTL)
 	}
 	options, err := storeOptions("flannel-opt", o.storeOpts)
 	if err != nil {

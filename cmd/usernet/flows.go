@@ -62,6 +62,7 @@ func flowsCommand() *cobra.Command {
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON; with --watch, one array after another")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "show them again and again until interrupted")
 	c.Flags().DurationVar(&every, "interval", time.Second, "how often, with --watch")
+	timeBetween(c.Flags(), "interval", minInterval, maxInterval, "")
 	return c
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -249,9 +250,11 @@ func networkConnect() *cobra.Command {
 	f.StringArrayVar(&links, "link", nil, "add a link to another container: NAME[:ALIAS]")
 	f.StringSliceVar(&driverOpts, "driver-opt", nil, "option of the interface: KEY=VALUE")
 	f.IntVar(&priority, "gw-priority", 0, "the network with the highest has the default route")
+	countBetween(f, "gw-priority", math.MinInt32, math.MaxInt32, "")
 	f.StringVar(&iface, "interface", "", "the interface's name in the container")
 	f.StringArrayVar(&routes, "route", nil, "further route by the interface, repeatable: CIDR[=GATEWAY]")
 	f.IntVar(&vlan, "vlan", 0, "reach only those of the network that are in this VLAN, and the gateway")
+	countBetween(f, "vlan", 0, network.MaxVLAN, "0: none")
 	f.BoolVar(&dhcp, "dhcp", false, "the address is that of a DHCP server on the physical network")
 	return c
 }

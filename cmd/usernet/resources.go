@@ -23,6 +23,7 @@ func (r *resourceFlags) add(f *pflag.FlagSet) {
 		"memory and swap together (twice the memory); -1: as much swap as there is")
 	f.Var(cpuCount{&r.NanoCPUs}, "cpus", "processors that it may use, such as 1.5")
 	f.Int64Var(&r.PidsLimit, "pids-limit", 0, "processes and threads that it may have; -1: any number")
+	countBetween(f, "pids-limit", -1, maxPid, "-1: any number")
 }
 
 // byteAmount is a flag's number of bytes.
@@ -46,7 +47,7 @@ func (a byteAmount) Set(s string) error {
 		return nil
 	}
 	n, err := units.RAMInBytes(s)
-	if err != nil {
+	if err != nil || n < 0 || n > mostBytes { // what is too large for 64 bits is negative, on some machines
 		return fmt.Errorf("invalid size: %q: give a number of bytes like 512m or 1.5GiB", s)
 	}
 	*a.n = n

@@ -66,12 +66,14 @@ func (o *serveOptions) add(f *pflag.FlagSet) {
 	)
 	f.StringSliceVar(&o.dnsSearch, "dns-search", nil, "search domains instead of the host's")
 	f.IntVar(&o.dnsCache, "dns-cache", 4096, "how many answers from outside are kept; 0: none")
+	countBetween(f, "dns-cache", 0, 1<<20, "0: none")
 	f.IntVar(
 		&o.dnsQuestions,
 		"dns-questions",
 		dns.DefaultQuestions,
 		"how many names one container may have looked up outside at a time",
 	)
+	countBetween(f, "dns-questions", 1, 1<<16, "")
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
 	f.BoolVar(
 		&o.noInbound,
@@ -91,6 +93,7 @@ func (o *serveOptions) add(f *pflag.FlagSet) {
 		forwarder.DefaultPeerTimeout,
 		"how long a TCP connection may wait for a peer outside that is gone; 0: hours, as the kernel has it",
 	)
+	timeBetween(f, "peer-timeout", time.Second, 18*time.Hour, "hours, as the kernel has it")
 	f.StringSliceVar(
 		&o.confine,
 		"confine",
@@ -104,6 +107,7 @@ func (o *serveOptions) add(f *pflag.FlagSet) {
 		"take the place of the daemon that runs: connections go on, and no published port refuses one",
 	)
 	f.DurationVar(&o.idle, "exit-when-idle", 0, "end after this long without a container")
+	timeBetween(f, "exit-when-idle", time.Millisecond, aYear, "never")
 	_ = f.MarkHidden("exit-when-idle")
 }
 
@@ -122,11 +126,15 @@ func (o *serveOptions) addLimits(f *pflag.FlagSet) {
 		f.IntVar(&l.set.UDP, l.name+"-udp", l.def.UDP, "UDP associations of "+l.of)
 		f.IntVar(&l.set.Clients, l.name+"-udp-clients", l.def.Clients, "clients of the published UDP ports of "+l.of)
 		f.IntVar(&l.set.Echo, l.name+"-pings", l.def.Echo, "ping sessions of "+l.of)
+		for _, kind := range []string{"tcp", "dials", "udp", "udp-clients", "pings"} {
+			countBetween(f, l.name+"-"+kind, 0, mostLimit, "0: no limit")
+		}
 		l.set.Memory = l.def.Memory
 		f.Var(
 			byteSize{&l.set.Memory},
 			l.name+"-memory",
 			"memory for buffers of connections through the gateways, of "+l.of,
 		)
+		sizeBetween(f, l.name+"-memory", 0, mostBytes, "0: no limit")
 	}
 }

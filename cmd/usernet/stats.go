@@ -47,8 +47,6 @@ func statsCommand() *cobra.Command {
 		Short: "Show the processor time, memory and traffic of containers, again and again",
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
-			case o.every < minInterval:
-				return fmt.Errorf("an interval of %v is too short: give %v or more", o.every, minInterval)
 			case o.all && len(args) > 0:
 				return errors.New("--all and names exclude each other")
 			}
@@ -67,6 +65,7 @@ func statsCommand() *cobra.Command {
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "whole ids")
 	f.StringVar(&o.format, "format", "", "json, or a Go template of a line, such as '{{.Name}}: {{.CPUPerc}}'")
 	f.DurationVar(&o.every, "interval", time.Second, "how often, and how long is measured")
+	timeBetween(f, "interval", minInterval, maxInterval, "")
 	return c
 }
 

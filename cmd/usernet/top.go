@@ -22,9 +22,6 @@ func topCommand() *cobra.Command {
 		Short: "Watch containers' traffic, flows, DNS questions, drops and ports",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if every < minInterval {
-				return fmt.Errorf("an interval of %v is too short: give %v or more", every, minInterval)
-			}
 			cl, err := client()
 			if err != nil {
 				return err
@@ -50,11 +47,15 @@ func topCommand() *cobra.Command {
 		},
 	}
 	c.Flags().DurationVar(&every, "interval", time.Second, "how often it is drawn anew; without a terminal, how long is measured")
+	timeBetween(c.Flags(), "interval", minInterval, maxInterval, "")
 	return c
 }
 
-// minInterval keeps a command from being what the daemon does most.
-const minInterval = 100 * time.Millisecond
+// Bounds of --interval. The shortest keeps a command from being what the daemon does most.
+const (
+	minInterval = 100 * time.Millisecond
+	maxInterval = 24 * time.Hour
+)
 
 // plainSample prints what happens in one interval.
 func plainSample(ctx context.Context, src top.Source, s *top.State, every time.Duration) error {

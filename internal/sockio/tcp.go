@@ -12,12 +12,17 @@ import (
 // keepAliveProbes is how many probes without an answer end a connection.
 const keepAliveProbes = 3
 
+// MaxKeepAlive is the longest timeout that there is: half of it is at most MAX_TCP_KEEPIDLE (the kernel's
+// include/net/tcp.h).
+const MaxKeepAlive = 2 * 32767 * time.Second
+
 // KeepAlive is a socket's keepalive (tcp(7)) that ends a connection after half of timeout in silence and probes in the
 // other half; 0: what the kernel has, 2 hours and more. The kernel counts in seconds.
 func KeepAlive(timeout time.Duration) net.KeepAliveConfig {
 	if timeout <= 0 {
 		return net.KeepAliveConfig{}
 	}
+	timeout = min(timeout, MaxKeepAlive)
 	return net.KeepAliveConfig{
 		Enable:   true,
 		Idle:     max(timeout/2, time.Second).Round(time.Second),

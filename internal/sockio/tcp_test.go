@@ -10,6 +10,7 @@ func TestKeepAlive(t *testing.T) {
 		{30 * time.Second, 15 * time.Second, 5 * time.Second},
 		{time.Hour, 30 * time.Minute, 10 * time.Minute},
 		{time.Second, time.Second, time.Second},
+		{24 * time.Hour, 32767 * time.Second, 10922 * time.Second},
 	} {
 		k := KeepAlive(test.timeout)
 		if !k.Enable || k.Idle != test.idle || k.Interval != test.interval || k.Count != keepAliveProbes {

@@ -20,9 +20,8 @@ const (
 	version4     = 4
 	openLen      = 10    // without optional parameters
 	asTrans      = 23456 // in the place of a number of four bytes (RFC 6793, section 9)
-	minHold      = 3 * time.Second
-	paramCaps    = 2   // RFC 5492
-	paramExtends = 255 // RFC 9072
+	paramCaps    = 2     // RFC 5492
+	paramExtends = 255   // RFC 9072
 
 	capMultiprotocol   = 1
 	capGracefulRestart = 64
@@ -142,7 +141,7 @@ func (o *open) accept(want uint32, me *self) error {
 		return openError(openBadAS, "it is in AS %d, and AS %d is expected", o.asn, want)
 	case o.id.IsUnspecified(), o.id == me.id:
 		return openError(openBadID, "its router id is %v", o.id)
-	case o.hold != 0 && o.hold < minHold:
+	case o.hold != 0 && o.hold < MinHold:
 		return openError(openBadHoldTime, "its hold time is %v", o.hold)
 	case !o.as4:
 		return openError(openUnsupportedCapability, "it does not know AS numbers of four bytes (RFC 6793)")

@@ -47,7 +47,7 @@ func newRouter(t *testing.T) *router {
 func (r *router) speaker(stale time.Duration, changed func()) *Speaker {
 	r.t.Helper()
 	cfg := Config{
-		ASN: 65000, RouterID: loopback, Addrs: []netip.Addr{loopback}, Changed: changed, Hold: minHold,
+		ASN: 65000, RouterID: loopback, Addrs: []netip.Addr{loopback}, Changed: changed, Hold: MinHold,
 		Neighbors: []Neighbor{{Addr: netip.MustParseAddrPort(r.l.Addr().String())}},
 		Logger:    slog.New(slog.DiscardHandler),
 	}

@@ -22,6 +22,8 @@ const (
 	StaleTime = 120 * time.Second
 	// DefaultHold is the hold time that is proposed (RFC 4271, section 10).
 	DefaultHold = 90 * time.Second
+	// MinHold and MaxHold bound it (RFC 4271, section 4.2). A time of 0, without keepalives, is not proposed.
+	MinHold, MaxHold = 3 * time.Second, 0xffff * time.Second
 	// DefaultPort is where neighbours take connections (RFC 4271, section 8).
 	DefaultPort = 179
 )
@@ -114,7 +116,7 @@ func (c *Config) check() (a addrs, err error) {
 	if c.Hold == 0 {
 		c.Hold = DefaultHold
 	}
-	if c.Hold < minHold || c.Hold > 0xffff*time.Second {
+	if c.Hold < MinHold || c.Hold > MaxHold {
 		return a, fmt.Errorf("bgp: a hold time of %v: give 3s to 65535s", c.Hold)
 	}
 	if c.Logger == nil {
