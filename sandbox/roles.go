@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/procname"
+
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
@@ -53,7 +55,7 @@ func Main(others ...Role) {
 	}
 	run := roles[os.Args[1]]
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // for a program that was not patched: a test's
-	setThreadName(programName(os.Args[1]))
+	procname.Set(programName(os.Args[1]))
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 		os.Exit(125)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -47,7 +48,9 @@ func TestDaemonIsConfined(t *testing.T) {
 	if len(pids) != 3 {
 		t.Errorf("the daemon has processes %v, want a helper, an opener and a starter", pids)
 	}
+	var names []string
 	for _, pid := range pids {
+		names = append(names, strings.TrimSpace(readFile(t, "/proc/"+pid+"/comm")))
 		starts := strings.Contains(readFile(t, "/proc/"+pid+"/cmdline"), "starter") // what the user runs
 		if text := readFile(t, "/proc/"+pid+"/status"); !starts && (!strings.Contains(text, "NoNewPrivs:\t1") ||
 			!strings.Contains(text, "Seccomp:\t2")) {
@@ -56,6 +59,10 @@ func TestDaemonIsConfined(t *testing.T) {
 		if _, err := os.ReadFile("/proc/" + pid + "/environ"); err == nil {
 			t.Errorf("process %s of the daemon can be read by its user's other programs", pid)
 		}
+	}
+	slices.Sort(names)
+	if want := []string{"usernet-helper", "usernet-opener", "usernet-starter"}; !slices.Equal(names, want) {
+		t.Errorf("ps calls the daemon's processes %q, want %q", names, want)
 	}
 }
 

@@ -83,6 +83,9 @@ func TestKilledMonitorEndsItsContainer(t *testing.T) {
 	d.idle("box")
 	for _, line := range d.processes() {
 		if pid, command, _ := strings.Cut(line, " "); strings.Contains(command, "monitor") {
+			if name := strings.TrimSpace(readFile(t, "/proc/"+pid+"/comm")); name != "usernet-monitor" {
+				t.Errorf("ps calls the monitor %q", name)
+			}
 			asRoot(t, "kill -9 "+pid)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/procname"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay/kv/stores"
 	"github.com/usernet/usernet/sandbox"
@@ -33,8 +34,21 @@ func main() {
 	sandbox.Program = sandboxProgram
 	stores.EtcdProgram = etcdProgram
 	sandbox.Main(bypass.Role)
+	procname.Set(processName(os.Args))
 	place()
 	os.Exit(run())
+}
+
+// processName is what ps calls a process with these arguments, which may have been executed as /proc/self/exe.
+func processName(args []string) string {
+	if len(args) == 0 {
+		return "usernet"
+	}
+	name := filepath.Base(args[0])
+	if len(args) > 1 && (args[1] == monitorWord || args[1] == starterWord) {
+		name += "-" + args[1]
+	}
+	return name
 }
 
 func run() int {

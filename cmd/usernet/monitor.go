@@ -46,9 +46,12 @@ func (j *job) log(stdout, stderr *os.File) (ended func(), err error) {
 	}, nil
 }
 
+// monitorWord is the command that is a container's monitor.
+const monitorWord = "monitor"
+
 func monitorCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "monitor",
+		Use:    monitorWord,
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

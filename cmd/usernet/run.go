@@ -340,7 +340,7 @@ func (j *job) startMonitor(ctx context.Context) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", "monitor")
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", monitorWord)
 	cmd.Args[0], cmd.Stdin = "usernet", bytes.NewReader(b)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

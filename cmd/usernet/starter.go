@@ -40,6 +40,9 @@ type starterMessage struct {
 // maxStarterMessage bounds a message, in bytes.
 const maxStarterMessage = 16 << 10
 
+// starterWord is the command that is the starter.
+const starterWord = "starter"
+
 // starterFD is the starter's end of the socket.
 const starterFD = 3
 
@@ -80,7 +83,7 @@ func startStarter(socket, stateDir string) (*starter, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", "starter", socket, stateDir)
+	cmd := exec.Command("/proc/self/exe", starterWord, socket, stateDir)
 	cmd.Args[0], cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "usernet", "/", os.Stderr, []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // signals from a terminal are for the daemon
 	if err := cmd.Start(); err != nil {
@@ -203,7 +206,7 @@ func (s *starter) send(m starterMessage) error {
 
 func starterCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "starter SOCKET STATE",
+		Use:    starterWord + " SOCKET STATE",
 		Hidden: true,
 		Args:   cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -57,9 +57,18 @@ func fakeMachine(t *testing.T, path string) machine {
 }
 
 func setUnified(t *testing.T, is bool) {
-	old := unified
-	t.Cleanup(func() { unified = old })
-	unified = func(string) bool { return is }
+	if is {
+		setFS(t, func(string) int64 { return unix.CGROUP2_SUPER_MAGIC })
+		return
+	}
+	setFS(t, func(string) int64 { return unix.TMPFS_MAGIC })
+}
+
+// setFS says what file system each path is in.
+func setFS(t *testing.T, of func(path string) int64) {
+	old := fsType
+	t.Cleanup(func() { fsType = old })
+	fsType = of
 }
 
 // has says what a file of a cgroup holds.
@@ -103,7 +112,21 @@ func TestTakeSaysWhatIsMissing(t *testing.T) {
 		change     func(*machine)
 		want       string
 	}{
-		{"version 1", "/x", func(*machine) { unified = func(string) bool { return false } }, "cgroups of version 1"},
+		{"version 1", "/memory", func(m *machine) {
+			fsType = func(path string) int64 {
+				if path == filepath.Join(m.mount, "memory") {
+					return unix.CGROUP_SUPER_MAGIC
+				}
+				return unix.TMPFS_MAGIC
+			}
+		}, "cgroups of version 1"},
+		{"version 1, all controllers together", "/x", func(*machine) {
+			fsType = func(string) int64 { return unix.CGROUP_SUPER_MAGIC }
+		}, "cgroups of version 1"},
+		{"no cgroups", "/x", func(*machine) { fsType = func(string) int64 { return unix.SYSFS_MAGIC } },
+			"no cgroups are mounted at"},
+		{"no directory for them", "", func(m *machine) { m.mount += "/none"; fsType = func(string) int64 { return 0 } },
+			"no cgroups are mounted at"},
 		{"hybrid", "/x", func(m *machine) { m.self = "4:memory:/x\n" }, "is not in"},
 		{"of another namespace", "/x", func(m *machine) { m.self = "0::/../x\n" }, "is not in"},
 		{"a login", "/user.slice/session-1.scope", func(m *machine) { m.allowed = func(string) bool { return false } },

@@ -41,6 +41,7 @@ const (
 		"newer), or as " + transient
 	transient = "systemd-run --user -p Delegate=yes -p DelegateSubgroup=" + daemonName +
 		" -p KillMode=process usernet serve"
+	fixNone     = "mount them, as root: mount -t cgroup2 none "
 	fixVersion1 = "boot with the unified hierarchy (systemd.unified_cgroup_hierarchy=1 on the kernel's command line)"
 )
 
@@ -52,7 +53,11 @@ func NoDaemon() *Unavailable {
 	return &Unavailable{"only a daemon with a cgroup of its own can set them, and none answers", fixDelegate}
 }
 
+// notUnified says what is at mount where it is no cgroup file system of version 2.
 func notUnified(mount string) *Unavailable {
+	if !version1(mount) {
+		return &Unavailable{"no cgroups are mounted at " + mount, fixNone + mount}
+	}
 	return &Unavailable{"this machine has cgroups of version 1 at " + mount + ", which cannot be delegated safely",
 		fixVersion1}
 }
@@ -208,10 +213,27 @@ func (t *Tree) Root() string { return t.root }
 // Controllers are those of Memory, CPU and Pids that there are.
 func (t *Tree) Controllers() []string { return slices.Clone(t.controllers) }
 
-// unified says whether what is at path is in a cgroup file system of version 2. Tests replace it.
-var unified = func(path string) bool {
+// unified says whether what is at path is in a cgroup file system of version 2.
+func unified(path string) bool { return fsType(path) == unix.CGROUP2_SUPER_MAGIC }
+
+// version1 says whether cgroups of version 1 are mounted at path, or in it as directories for each controller.
+func version1(path string) bool {
+	if fsType(path) == unix.CGROUP_SUPER_MAGIC {
+		return true
+	}
+	entries, _ := os.ReadDir(path) // none where it is not there
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return fsType(filepath.Join(path, e.Name())) == unix.CGROUP_SUPER_MAGIC
+	})
+}
+
+// fsType is the kind of the file system that path is in (statfs(2)); 0 where that cannot be told. Tests replace it.
+var fsType = func(path string) int64 {
 	var fs unix.Statfs_t
-	return unix.Statfs(path, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
+	if unix.Statfs(path, &fs) != nil {
+		return 0
+	}
+	return int64(fs.Type)
 }
 
 // words are those in a file; none where it cannot be read.

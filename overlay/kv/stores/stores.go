@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/procname"
 	"github.com/usernet/usernet/overlay/kv"
 	"github.com/usernet/usernet/overlay/kv/consul"
 	"github.com/usernet/usernet/overlay/kv/remote"
@@ -51,6 +52,7 @@ func Open(l kv.Location) (kv.Store, error) {
 
 // Serve is the other end: what the program for a store does from its start to its end.
 func Serve(open func(kv.Location) (kv.Store, error)) error {
+	procname.Set(etcdName)
 	f := os.NewFile(controlFD, "control")
 	conn, err := net.FileConn(f)
 	if err != nil {
