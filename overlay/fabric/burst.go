@@ -96,6 +96,9 @@ func (b *burst) send(l *Link, p *peer) {
 	if b.n == 0 {
 		return
 	}
+	if b.size > largeDatagram && !p.sentLarge.Load() {
+		p.sentLarge.Store(true)
+	}
 	errno := b.transmit(l, p)
 	switch {
 	case errno == 0:

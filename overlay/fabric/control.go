@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
@@ -40,33 +39,22 @@ const (
 const (
 	tick         = time.Second
 	probeEvery   = 5 * time.Second
-	sizeEvery    = 30 * time.Second       // probes of the path's MTU; with each round while there is traffic
 	answerWithin = 900 * time.Millisecond // else a probe counts as lost
-	raiseEvery   = 30 * time.Second       // and of larger ones
-	sizeMisses   = 3                      // rounds without an answer of the full size (RFC 8899, 5.1.3: MAX_PROBES)
 	aliveFor     = 16 * time.Second       // after the last answer: three probes were lost
 	lostRounds   = 4                      // without any answer: other ways are tried
 	giveUpAfter  = 5 * time.Second        // without an answer: other ways are tried
 	retryEvery   = 15 * time.Second       // the handshake with a host that is silent
 )
 
-// probeSizes are path MTUs that occur: IPv6's least, tunnels, PPPoE, Ethernet, clouds, jumbo frames.
-var probeSizes = []int{576, 1280, 1400, 1420, 1460, 1492, 1500, 1800, 4000, 8900, 9000}
-
 // probes is what a peer's answers have said. It is guarded by peer.probing.
 type probes struct {
 	tokens      [2]uint64 // of the last two rounds: an answer may be late
 	sentAt      [2]time.Time
-	best        int  // the largest size that was answered since the last round
-	sent        bool // a round was sent that was not judged yet
-	large       bool // the last round had a probe of the path's MTU
-	heard       bool // something was answered since the last round
-	misses      int
+	sent        bool      // a round was sent that was not judged yet
+	heard       bool      // something was answered since the last round
 	lost        int       // rounds without any answer, up to now
-	next        time.Time // when the next round is due, and what else
-	sizeAt      time.Time
-	traffic     uint64 // frames that had been sent at the last probe of the path's MTU
-	raiseAt     time.Time
+	next        time.Time // when the next round is due
+	mtu         mtuSearch
 	retryAt     time.Time // when a peer that is silent is tried again
 	directAt    time.Time // when the direct way to a peer that a detour reaches is tried again
 	directLast  time.Time // when it was tried last
@@ -136,7 +124,11 @@ func (p *peer) round(now time.Time) (silent bool) {
 		s.directAt, s.directTries = time.Time{}, 0
 	}
 	if s.sent && now.Sub(s.sentAt[0]) >= answerWithin {
-		if p.judge(); s.misses > 0 || s.lost > 0 {
+		if !s.heard {
+			s.lost++
+		}
+		s.heard, s.sent = false, false
+		if s.lost > 0 {
 			s.next = now
 		}
 	}
@@ -148,58 +140,48 @@ func (p *peer) round(now time.Time) (silent bool) {
 		s.next = now.Add(tick)
 	}
 	s.tokens[1], s.sentAt[1] = s.tokens[0], s.sentAt[0]
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // crypto/rand does not fail (Go 1.24)
-	s.tokens[0], s.sentAt[0] = binary.BigEndian.Uint64(b[:]), now
+	s.tokens[0], s.sentAt[0] = newToken(), now
 	p.sendProbe(s.tokens[0], 0)
-	if !alive || p.isDetoured() {
-		return silent
-	}
-	traffic := p.out.frames.Load()
-	if s.misses > 0 || traffic != s.traffic || !now.Before(s.sizeAt) {
-		s.sizeAt, s.traffic, s.large = now.Add(sizeEvery), traffic, true
-		p.sendProbe(s.tokens[0], int(p.pathMTU.Load()))
-		p.sendSizes(now)
-	}
 	return silent
 }
 
-// sendSizes probes other sizes: smaller ones where the path's own gets no answer, larger ones now and then.
-func (p *peer) sendSizes(now time.Time) {
-	s, current := &p.probes, int(p.pathMTU.Load())
-	raise := !now.Before(s.raiseAt)
-	if raise {
-		s.raiseAt = now.Add(raiseEvery)
+// searchMTU probes how large packets to the peer may be. It returns when that is to be done again, where that is before
+// the next tick; else zero.
+func (p *peer) searchMTU(now time.Time) (again time.Time) {
+	d := p.dest.Load()
+	if d == nil || p.isDetoured() {
+		return again
 	}
-	most := p.routeMTU()
-	for _, size := range probeSizes {
-		if size < current && s.misses > 0 || size > current && size < most && raise {
-			p.sendProbe(s.tokens[0], size)
-		}
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	s := &p.probes
+	if s.answered.IsZero() || now.Sub(s.answered) >= aliveFor {
+		return again
 	}
-	if most > current && raise {
-		p.sendProbe(s.tokens[0], most)
+	within := min(max(3*s.rtt, answerLeast), answerWithin)
+	least, known := leastMTU(d), p.pathMTU.Load()
+	mtu, doubt := s.mtu.judge(now, int(known), least, within)
+	if mtu != int(known) && !p.pathMTU.CompareAndSwap(known, int32(mtu)) {
+		mtu = int(p.pathMTU.Load()) // somebody has told
 	}
+	if r := s.mtu.plan(now, mtu, least, doubt, p.sentLarge.Load(), within, p.routeMTU); r != nil {
+		p.sentLarge.Store(false)
+		p.sendRound(r)
+	}
+	if doubt || s.mtu.awaits(now, mtu, within) {
+		again = now.Add(max(within/2, answerLeast/2))
+	}
+	return again
 }
 
-// judge takes what the last round said of the path's MTU (packetization layer path MTU discovery, RFC 8899).
-func (p *peer) judge() {
-	s, current := &p.probes, int(p.pathMTU.Load())
-	switch {
-	case !s.heard:
-		s.lost++
-	case s.best > current:
-		p.pathMTU.Store(int32(s.best))
-		s.misses = 0
-	case s.large && s.best < current:
-		if s.misses++; s.misses >= sizeMisses && s.best > 0 {
-			p.pathMTU.Store(int32(s.best))
-			s.misses = 0
+// sendRound sends the probes of a round.
+func (p *peer) sendRound(r *mtuRound) {
+	for _, size := range r.sizes {
+		if !p.sendProbe(r.token, size) {
+			p.probes.mtu.drop(r)
+			return
 		}
-	case s.large:
-		s.misses = 0
 	}
-	s.best, s.heard, s.large, s.sent = 0, false, false, false
 }
 
 // isSilent says whether other ways are to be tried to a peer that does not answer.
@@ -236,11 +218,12 @@ func (p *peer) tryOtherWays() {
 	}
 }
 
-// sendProbe sends a probe that makes an IP packet of size bytes; 0: as small as it is.
-func (p *peer) sendProbe(token uint64, size int) {
+// sendProbe sends a probe that makes an IP packet of size bytes; 0: as small as it is. False: WireGuard is too busy. One
+// that an interface does not take, as it is too large, counts as one that the path has lost.
+func (p *peer) sendProbe(token uint64, size int) bool {
 	d := p.dest.Load()
 	if d == nil {
-		return
+		return false
 	}
 	n := clockLen
 	if size > 0 {
@@ -249,7 +232,7 @@ func (p *peer) sendProbe(token uint64, size int) {
 			room = seal.Room(room)
 		}
 		if n = room - vxlanHeaderLen; n < clockLen {
-			return
+			return true // nor is anything else so small
 		}
 	}
 	m := make([]byte, n)
@@ -257,11 +240,15 @@ func (p *peer) sendProbe(token uint64, size int) {
 	binary.BigEndian.PutUint64(m[2:], token)
 	binary.BigEndian.PutUint16(m[10:], uint16(size))
 	putHost(m[12:], p.f.cfg.Host)
-	p.sendControl(m, d)
+	left := p.sendControl(m, d)
+	return left || p.inside.Load() == nil || p.f.tunnel.Load() == nil
 }
 
 // sendControl sends a message: sealed where that can be.
 func (p *peer) sendControl(m []byte, d *destination) bool {
+	if len(m) > largeDatagram && m[0] != controlProbe {
+		p.sentLarge.Store(true)
+	}
 	var head [vxlanHeaderLen]byte
 	putVXLAN(head[:], controlVNI)
 	t, to := p.f.tunnel.Load(), p.inside.Load()
@@ -336,14 +323,18 @@ func (p *peer) answered(m []byte) {
 	s := &p.probes
 	token, size := binary.BigEndian.Uint64(m[2:]), int(binary.BigEndian.Uint16(m[10:]))
 	at := slices.Index(s.tokens[:], token)
-	if at < 0 || token == 0 {
+	known := p.pathMTU.Load()
+	mtu, ofSize := s.mtu.answer(token, size, int(known))
+	if at < 0 && !ofSize || token == 0 {
 		p.f.drops[DropMalformed].Add(1)
 		return
 	}
 	first := s.answered.IsZero() || now.Sub(s.answered) >= aliveFor
 	s.answered, s.heard, s.lost = now, true, 0
-	s.best = max(s.best, size)
-	if size == 0 && at == 0 {
+	if mtu != int(known) {
+		p.pathMTU.CompareAndSwap(known, int32(mtu))
+	}
+	if at == 0 {
 		s.rtt = now.Sub(s.sentAt[0])
 		if len(m) >= clockLen { // it was read half of the round trip ago
 			theirs := time.Unix(0, int64(binary.BigEndian.Uint64(m[probeLen:])))
@@ -352,7 +343,8 @@ func (p *peer) answered(m []byte) {
 	}
 	s.seenAs = netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[28:44])).Unmap(), binary.BigEndian.Uint16(m[44:]))
 	if first {
-		s.next, s.sizeAt = time.Time{}, time.Time{} // sizes at once
+		s.next = time.Time{}
+		s.mtu.forget() // sizes at once
 		p.detours.Store(false)
 		p.f.wake()
 	}

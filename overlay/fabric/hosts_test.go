@@ -291,6 +291,8 @@ func TestAPathThatTells(t *testing.T) {
 	if p := f.Peers()[0]; p.PathMTU != 1320 {
 		t.Errorf("the path's MTU is 1320, and %d is known", p.PathMTU)
 	}
+	own.ip(t, "route flush cache") // as after ten minutes
+	waitFor(t, "larger path MTU", func() bool { return f.Peers()[0].PathMTU == 1500 })
 }
 
 // TestAPathThatSwallowsLargePackets: at its end is an interface with a smaller MTU, and nobody says so.

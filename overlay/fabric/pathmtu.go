@@ -31,11 +31,7 @@ func (p *peer) lowerMTU(d *destination, mtu int, raise bool) {
 	if mtu <= 0 {
 		return
 	}
-	least := minMTU4
-	if d.sock.v6 {
-		least = minMTU6
-	}
-	mtu = min(max(mtu, least), 1<<16-1)
+	mtu = min(max(mtu, leastMTU(d)), 1<<16-1)
 	for {
 		old := p.pathMTU.Load()
 		if int(old) == mtu || !raise && mtu > int(old) {
@@ -45,6 +41,14 @@ func (p *peer) lowerMTU(d *destination, mtu int, raise bool) {
 			return
 		}
 	}
+}
+
+// leastMTU is the smallest path MTU that IP allows.
+func leastMTU(d *destination) int {
+	if d.sock.v6 {
+		return minMTU6
+	}
+	return minMTU4
 }
 
 // readErrors takes the ICMP errors that the kernel has for a socket (ip(7), IP_RECVERR).

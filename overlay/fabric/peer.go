@@ -80,8 +80,10 @@ type peer struct {
 		rate.Bucket
 	}
 	sockets peerSockets
-	probing sync.Mutex // guards probes
-	probes  probes
+	// sentLarge says that large frames went there since the path's MTU was probed.
+	sentLarge atomic.Bool
+	probing   sync.Mutex // guards probes
+	probes    probes
 
 	in, out counter
 	pending pendingBurst // small frames that wait for others
@@ -138,6 +140,9 @@ func (p *peer) setAddr(a netip.AddrPort) {
 	}
 	p.dest.Store(&destination{addr: a, sock: s, raw: newRawAddr(a)})
 	p.refreshMTU()
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	p.probes.mtu.forget()
 }
 
 // innerMTU is how large a packet inside a frame may be for this peer's path, in bytes; 0 where it has no address.

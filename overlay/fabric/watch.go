@@ -9,12 +9,18 @@ import (
 func (f *Fabric) watch() {
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
+	sizes := time.NewTimer(tick) // when the path's MTU to a peer is to be looked at before the next tick
+	defer sizes.Stop()
 	for n, settled := 0, false; ; n++ {
 		select {
 		case <-f.stop:
 			return
 		case <-f.woken:
 		case <-timer.C:
+		case <-sizes.C:
+			n--
+			f.searchMTUs(sizes)
+			continue
 		}
 		f.tidyCarriers(time.Now())
 		hosts := f.state.Load().byHost
@@ -32,6 +38,43 @@ func (f *Fabric) watch() {
 			}
 			p.sendHeld(now)
 			settled = settled && p.isAlive(now) && p.via.Load() == nil && p.carrier.Load() == nil
+		}
+		f.searchMTUs(sizes)
+		if n%int(foreignEvery/tick) == 0 {
+			f.refreshForeign()
+		}
+	}
+}
+
+// searchMTUs probes how large packets to the hosts may be, and has timer run out when that is to be done again.
+func (f *Fabric) searchMTUs(timer *time.Timer) {
+	if f.cfg.Devices {
+		return
+	}
+	var next time.Time
+	for _, p := range f.state.Load().byHost {
+		if again := p.searchMTU(time.Now()); !again.IsZero() && (next.IsZero() || again.Before(next)) {
+			next = again
+		}
+	}
+	if !next.IsZero() {
+		timer.Reset(time.Until(next))
+	}
+}
+
+// foreignEvery is how often the kernel is asked for the paths' MTUs to VXLAN devices of others, which answer no probes:
+// it forgets what ICMP said after ten minutes (net.ipv4.route.mtu_expires).
+const foreignEvery = 10 * time.Second
+
+// refreshForeign takes what the kernel knows of the ways to VXLAN devices of others.
+func (f *Fabric) refreshForeign() {
+	st := f.state.Load()
+	for _, p := range st.byIP {
+		p.refreshMTU()
+	}
+	if f.cfg.Devices {
+		for _, p := range st.byHost {
+			p.refreshMTU()
 		}
 	}
 }
