@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/overlay"
@@ -229,11 +230,22 @@ func TestBroadcastGoesToTheHostsOfTheNetwork(t *testing.T) {
 	}
 }
 
+// staysAt has a path MTU be known, and no larger one tried.
+func (p *peer) staysAt(t *testing.T, mtu int32) {
+	t.Helper()
+	waitFor(t, "answer of the other host", func() bool { return p.isAlive(time.Now()) })
+	p.probing.Lock()
+	defer p.probing.Unlock()
+	p.probes.mtu.forget()
+	p.probes.mtu.raise = time.Now().Add(time.Hour)
+	p.pathMTU.Store(mtu)
+}
+
 // TestWhatDoesNotFitThePath is about packets that are larger than a peer's path.
 func TestWhatDoesNotFitThePath(t *testing.T) {
 	a, b := newSide(t, hostA, 2), newSide(t, hostB, 3)
 	meet(t, a, b)
-	a.fabric.hosts[hostB].pathMTU.Store(1000)
+	a.fabric.hosts[hostB].staysAt(t, 1000)
 	const inside = 1000 - 28 - encapLen
 	big := pattern(1400)
 	send := func(et uint16, p []byte) {
