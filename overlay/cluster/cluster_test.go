@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +34,12 @@ func memberAt(t *testing.T, hub *tabletest.Hub, name string, clock func() time.T
 // memberIn is one with a state directory of its own.
 func memberIn(t *testing.T, hub *tabletest.Hub, name, dir string, clock func() time.Time) *Cluster {
 	t.Helper()
+	return memberWith(t, name, dir, clock, func(id Identity) table.Backend { return hub.Join(id.ID, id.Incarnation) })
+}
+
+// memberWith is one with a backend of its own.
+func memberWith(t *testing.T, name, dir string, clock func() time.Time, backend func(Identity) table.Backend) *Cluster {
+	t.Helper()
 	advertise, err := ParseAdvertise("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +47,7 @@ func memberIn(t *testing.T, hub *tabletest.Hub, name, dir string, clock func() t
 	c, err := Open(Config{
 		Dir: dir, Name: name, Advertise: advertise, Clock: clock,
 		Backend: func(id Identity, _ netip.Addr, _ gossip.Paths) (table.Backend, error) {
-			return hub.Join(id.ID, id.Incarnation), nil
+			return backend(id), nil
 		},
 	})
 	if err != nil {
@@ -130,6 +138,42 @@ func TestNetworksAreClaimed(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// claims is a backend that notes until when each claim of a number on the wire has time, and says that the first is
+// another host's.
+type claims struct {
+	table.Backend
+	mu    sync.Mutex // guards until
+	until []time.Time
+}
+
+func (c *claims) Claim(ctx context.Context, row table.Row) error {
+	if k, err := overlay.ParseKey(row.Key); err == nil && k.Kind == overlay.KindVNI {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		end, _ := ctx.Deadline()
+		if c.until = append(c.until, end); len(c.until) == 1 {
+			row.Owner = overlay.NewHostID()
+			return &table.TakenError{Row: row}
+		}
+	}
+	return c.Backend.Claim(ctx, row)
+}
+
+// TestASecondNumberHasItsOwnTime: without a store each claim waits for two seconds of the three that it has.
+func TestASecondNumberHasItsOwnTime(t *testing.T) {
+	hub, noted := tabletest.NewHub(), &claims{}
+	c := memberWith(t, "a", t.TempDir(), nil, func(id Identity) table.Backend {
+		noted.Backend = hub.Join(id.ID, id.Incarnation)
+		return noted
+	})
+	if err := c.CreateNetwork(t.Context(), aNetwork("ov", "10.0.0.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	if len(noted.until) != 2 || !noted.until[1].After(noted.until[0]) {
+		t.Errorf("two numbers were claimed until %v", noted.until)
+	}
 }
 
 func TestAddressesAreOfOwnBlocks(t *testing.T) {

@@ -359,6 +359,31 @@ func TestClaimsAreMadeOnce(t *testing.T) {
 	}
 }
 
+// TestAClaimThatIsLateIsMade: what a claim waits for is time, which a busy machine takes more of. So a caller's limit does
+// not end it, and one who gives up does.
+func TestAClaimThatIsLateIsMade(t *testing.T) {
+	_, list := hosts(t, 2)
+	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // 500 ms are waited for objections
+	defer cancel()
+	row := list[0].row("names/late", "late", 1)
+	row.Claimed = 100
+	if err := list[0].Claim(limited, row); err != nil {
+		t.Errorf("a claim whose time is short: %v", err)
+	}
+	until(t, "the others know it", func() bool { return list[1].owner(row.Key) == list[0].id })
+	gone, giveUp := context.WithCancel(t.Context())
+	row = list[0].row("names/gone", "gone", 1)
+	row.Claimed = 100
+	ended := make(chan error)
+	go func() { ended <- list[0].Claim(gone, row) }()
+	until(t, "the others hear of the claim", func() bool { return list[1].owner(row.Key) == list[0].id })
+	giveUp()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("a claim that was given up: %v", err)
+	}
+	until(t, "it is taken back", func() bool { return list[1].owner(row.Key) == "" })
+}
+
 // TestClaimsOfAPartition has two halves claim one key. Merged, the older claim has it on all hosts, and the other has
 // it when the first is given up.
 func TestClaimsOfAPartition(t *testing.T) {

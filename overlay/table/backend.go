@@ -80,7 +80,8 @@ type Backend interface {
 	Put(ctx context.Context, row Row) error
 
 	// Claim writes a row that only one host may have. Where another host has it, that is a *TakenError with its row;
-	// where this host has it already, the row is replaced. Without a store it waits for objections.
+	// where this host has it already, the row is replaced. Without a store it waits for objections, for a time of its
+	// own that ctx's deadline does not end.
 	Claim(ctx context.Context, row Row) error
 
 	// Replace writes a row of this host in the place of old, where old is what is there: else it is a *ChangedError
