@@ -105,8 +105,8 @@ func (p *simulatedPath) until(ok func() bool) time.Duration {
 }
 
 func newSimulatedPath(seed uint64) *simulatedPath {
-	return &simulatedPath{rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0), mtu: 1500, real: 1500, route: 1500,
-		rtt: 2 * time.Millisecond}
+	return &simulatedPath{rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0), rtt: 2 * time.Millisecond,
+		mtu: 1500, real: 1500, route: 1500}
 }
 
 // TestAPathMTUThatFallsIsFoundInSeconds lets the MTU of a path fall at any moment, to any size, on good and bad paths.

@@ -359,8 +359,8 @@ func TestClaimsAreMadeOnce(t *testing.T) {
 	}
 }
 
-// TestAClaimThatIsLateIsMade: what a claim waits for is time, which a busy machine takes more of. So a caller's limit does
-// not end it, and one who gives up does.
+// TestAClaimThatIsLateIsMade: what a claim waits for is time, which a busy machine takes more of. So a caller's limit
+// does not end it, and one who gives up does.
 func TestAClaimThatIsLateIsMade(t *testing.T) {
 	_, list := hosts(t, 2)
 	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // 500 ms are waited for objections
