@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// When the path's MTU is probed (RFC 8899). A round has smaller probes besides that of the path's MTU. It is missed where
-// a smaller one is answered and that one is not: so what has all answers be late or lost does not count.
+// When the path's MTU is probed (RFC 8899). A round has smaller probes besides that of the path's MTU. It is missed
+// where a smaller one is answered and that one is not: so what has all answers be late or lost does not count.
 const (
 	confirmEvery = tick / 2         // rounds, one with each tick, while large frames go there
 	sizeEvery    = 30 * time.Second // else
@@ -108,8 +108,8 @@ func (s *mtuSearch) judge(now time.Time, mtu, least int, within time.Duration) (
 	return min(max(best, least), mtu), false
 }
 
-// missesNeeded is how many rounds have to be missed: more where probes are lost that are no larger than others which are
-// answered. best is the largest size that was answered.
+// missesNeeded is how many rounds have to be missed: more where probes are lost that are no larger than others which
+// are answered. best is the largest size that was answered.
 func missesNeeded(rounds []*mtuRound, best int) int {
 	sent, lost := 0, 0
 	for _, r := range rounds {
