@@ -21,8 +21,8 @@ import (
 const firstVNI = 4096
 
 // CreateNetwork has all hosts know a network: its name, subnets and number are claimed first. Where the backend cannot
-// be reached it fails within table.CallTimeout, with the reason. Another number that is drawn, as the first is taken, has
-// time of its own.
+// be reached it fails within table.CallTimeout, with the reason. Another number that is drawn, as the first is taken,
+// has time of its own.
 func (c *Cluster) CreateNetwork(ctx context.Context, n *network.Network) error {
 	t := c.Table()
 	record := c.recordOf(n)

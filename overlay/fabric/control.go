@@ -218,8 +218,8 @@ func (p *peer) tryOtherWays() {
 	}
 }
 
-// sendProbe sends a probe that makes an IP packet of size bytes; 0: as small as it is. False: WireGuard is too busy. One
-// that an interface does not take, as it is too large, counts as one that the path has lost.
+// sendProbe sends a probe that makes an IP packet of size bytes; 0: as small as it is. False: WireGuard is too busy.
+// One that an interface does not take, as it is too large, counts as one that the path has lost.
 func (p *peer) sendProbe(token uint64, size int) bool {
 	d := p.dest.Load()
 	if d == nil {
