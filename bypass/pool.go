@@ -51,6 +51,9 @@ const (
 	maxUnanswered = 10               // doublings of retryAfter: to eight hours, since each try may cost a connection
 )
 
+// firstWait is how long a connection waits for the first sockets: a factory enters its sandbox in some 20 ms.
+const firstWait = 200 * time.Millisecond
+
 // ErrNoSocket says that the pool is empty. A factory may be filling it.
 var ErrNoSocket = errors.New("no socket of the sandbox at hand")
 
@@ -125,24 +128,27 @@ func (p *Pool) Prefill(d Direction, ipv4, ipv6 bool) {
 }
 
 // Get returns the descriptor of an unconnected, non-blocking socket, which becomes the caller's, or ErrNoSocket. Where
-// the pool is low, it is filled in the background. For the first sockets of their kind Get waits until ctx ends; a pool
-// that was used up is not waited for, as the gateway is faster.
+// the pool is low, it is filled in the background. For the first sockets of their kind Get waits for firstWait, unless
+// ctx ends before; a pool that was used up is not waited for, as the gateway is faster.
 func (p *Pool) Get(ctx context.Context, d Direction, ipv6 bool) (int, error) {
 	k := kindOf(d, ipv6)
-	for {
-		fd, filled := p.get(k)
-		if fd >= 0 {
-			return fd, nil
-		}
-		if filled == nil {
-			return -1, ErrNoSocket
-		}
-		select {
-		case <-filled:
-		case <-ctx.Done():
-			return -1, ErrNoSocket
+	fd, filled := p.get(k)
+	if filled != nil {
+		ctx, cancel := context.WithTimeout(ctx, firstWait)
+		defer cancel()
+		for filled != nil {
+			select {
+			case <-filled:
+				fd, filled = p.get(k)
+			case <-ctx.Done():
+				return -1, ErrNoSocket
+			}
 		}
 	}
+	if fd < 0 {
+		return -1, ErrNoSocket
+	}
+	return fd, nil
 }
 
 // Socket is Get for a TCP connection that the container opens to outside (outbound), or one to it from there.

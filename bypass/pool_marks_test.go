@@ -115,13 +115,19 @@ func TestUsedUpPoolGrows(t *testing.T) {
 	})
 }
 
-func TestFirstGetWaitsAsLongAsItsContext(t *testing.T) {
+func TestFirstGetWaits(t *testing.T) {
 	withPool(t, func(t *testing.T, p *Pool, s *fakeSandbox) {
 		hold := make(chan struct{})
 		s.set(func() { s.hold = hold })
 		before := time.Now()
-		if err := get(t, p, Inbound); !errors.Is(err, ErrNoSocket) || time.Since(before) != time.Second {
+		if err := get(t, p, Inbound); !errors.Is(err, ErrNoSocket) || time.Since(before) != firstWait {
 			t.Errorf("%v after %v", err, time.Since(before))
+		}
+		before = time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), firstWait/2)
+		defer cancel()
+		if _, err := p.Get(ctx, Inbound, false); !errors.Is(err, ErrNoSocket) || time.Since(before) != firstWait/2 {
+			t.Errorf("with a context: %v after %v", err, time.Since(before))
 		}
 		got := make(chan error)
 		go func() { got <- get(t, p, Inbound) }()

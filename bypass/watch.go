@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // A watch is made of descriptors that were opened in the sandbox, each of which says something of its own namespace to
@@ -104,7 +106,7 @@ func (w *watch) Changed() bool {
 	defer buffers.Put(b)
 	for _, fd := range w.sockets {
 		for {
-			n, _, err := unix.Recvfrom(fd, *b, 0)
+			n, err := sockio.Read(fd, *b)
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}

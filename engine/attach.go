@@ -36,7 +36,7 @@ type Link interface {
 type SocketSource interface {
 	// Socket returns an unconnected, non-blocking socket for a connection to the attachment, or one that it opens
 	// (outbound), from or to outside. The descriptor is the caller's. An error means that the connection takes the way
-	// through the gateway.
+	// through the gateway. It waits a fraction of a second at most, and not after ctx has ended.
 	Socket(ctx context.Context, outside netip.AddrPort, outbound, ipv6 bool) (fd int, err error)
 	// PrefillInbound makes sockets for connections to the attachment ahead of the first one. It does not wait.
 	PrefillInbound(ipv4, ipv6 bool)

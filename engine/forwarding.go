@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"time"
 
 	"github.com/usernet/usernet/forwarder"
 	"github.com/usernet/usernet/policy"
@@ -100,10 +99,6 @@ func (n *Network) mayReachHostLoopback(inside netip.Addr) bool {
 	return a != nil && a.cfg.HostLoopback
 }
 
-// socketWait is how long an attachment's first connection waits for sockets of its namespace, which is entered in some
-// 20 ms.
-const socketWait = 200 * time.Millisecond
-
 // bypassSocket returns a socket of the network namespace of the attachment with an address.
 func (n *Network) bypassSocket(
 	ctx context.Context, inside netip.Addr, outside netip.AddrPort, outbound bool,
@@ -114,11 +109,6 @@ func (n *Network) bypassSocket(
 	a := n.byAddr(inside)
 	if n.bypassBar(a, outbound) != "" {
 		return -1, forwarder.ErrNoBypass
-	}
-	if ctx.Err() == nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, socketWait)
-		defer cancel()
 	}
 	return a.cfg.Sockets.Socket(ctx, outside, outbound, inside.Is6())
 }

@@ -33,7 +33,7 @@ func (f *Forwarder) HandleConn(p *publish.Port, fd int, client netip.AddrPort) {
 		_ = unix.Close(fd) // which resets it (sockio.SetTCP)
 		return
 	}
-	inside, err := f.dialBypass(noWait, dst, src, false)
+	inside, err := f.dialBypass(noWait, dst, src, false, 0)
 	if err == nil {
 		f.counters[countInbound].Add(1)
 		f.counters[countBypassInbound].Add(1)
@@ -57,7 +57,7 @@ func (f *Forwarder) connectLoopbacks(p *publish.Port, fd int, client netip.AddrP
 	go func() { // a socket may have to be waited for
 		ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 		defer cancel()
-		inside, err := f.dialBypass(ctx, dst, netip.AddrPortFrom(loopback(src.Addr()), 0), false)
+		inside, err := f.dialBypass(ctx, dst, netip.AddrPortFrom(loopback(src.Addr()), 0), false, dialTimeout)
 		if err != nil {
 			f.counters[countTCPRefused].Add(1)
 			_ = unix.Close(fd)

@@ -72,9 +72,7 @@ func (f *Forwarder) ConnectPeer(ctx context.Context, p Peer) error {
 	if err != nil {
 		return err
 	}
-	open, cancel := context.WithTimeout(ctx, simultaneousOpenTimeout)
-	defer cancel()
-	err = f.connectBypass(open, socket, p.Inside, p.Outside)
+	err = f.connectBypass(ctx, socket, p.Inside, p.Outside, simultaneousOpenTimeout)
 	if ctx.Err() == nil {
 		f.tellOutcome(fl, err)
 	}
@@ -113,7 +111,7 @@ func (f *Forwarder) AcceptPeer(ctx context.Context, p Peer) error {
 		return errTooMany
 	}
 	defer f.releaseUse(p.Inside.Addr(), useDialling)
-	socket, err := f.dialBypass(ctx, p.Inside, p.Outside, false)
+	socket, err := f.dialBypass(ctx, p.Inside, p.Outside, false, acceptPeerTimeout)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 const dialTimeout = 30 * time.Second
 
 // simultaneousOpenTimeout is how long the bypass waits for a container's answer from within its namespace. Nothing
-// delays packets there, and the container sends its SYN again after a second (RFC 6298, 2.1); the first connection may
-// wait until the sandbox is entered.
+// delays packets there, and the container sends its SYN again after a second (RFC 6298, 2.1). The first connection may
+// have waited before, until the sandbox was entered.
 const simultaneousOpenTimeout = 500 * time.Millisecond
 
 // HandleTCP dials the host first and completes the container's handshake only then, so that a refusal stays a refusal.
@@ -41,11 +41,9 @@ func (f *Forwarder) HandleTCP(r SYN) {
 		r.Drop() // the container sends it again
 		return
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	began := time.Now()
-	host, err := f.dialHost(ctx, src.Addr(), target)
+	host, err := f.dialHost(f.ctx, src.Addr(), target)
 	f.dials[dialResultOf(err)].Observe(time.Since(began))
-	cancel()
 	f.releaseUse(src.Addr(), useDialling)
 	if err != nil {
 		f.tellLoopbackClosed(src.Addr(), dst, target, err)
@@ -191,7 +189,7 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 			return fd, err
 		}
 	}
-	if err := f.connect(ctx, fd, to); err != nil {
+	if err := f.connect(ctx, fd, to, dialTimeout); err != nil {
 		return fd, err
 	}
 	if sockio.LocalAddr(fd) == to {
@@ -201,8 +199,9 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 	return fd, nil
 }
 
-// connect connects a socket. Within one machine that is over at once; otherwise it is waited for until ctx ends.
-func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) error {
+// connect connects a socket. Within one machine that is over at once; otherwise it is waited for as long as timeout
+// says, unless ctx ends before.
+func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort, timeout time.Duration) error {
 	if err := sockio.Connect(fd, to); err == nil || !errors.Is(err, unix.EINPROGRESS) {
 		return err
 	}
@@ -212,16 +211,21 @@ func (f *Forwarder) connect(ctx context.Context, fd int, to netip.AddrPort) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	return f.reactor.WaitConnected(ctx, fd)
 }
 
 // dialBypass connects a socket of the network namespace of the container at inside to it, in the name of outside: where
-// the container asks for that connection itself (outbound), as an answer to it, and else to its port.
-func (f *Forwarder) dialBypass(ctx context.Context, inside, outside netip.AddrPort, outbound bool) (fd int, err error) {
+// the container asks for that connection itself (outbound), as an answer to it, and else to its port. The container may
+// take as long as timeout says, unless ctx ends before.
+func (f *Forwarder) dialBypass(
+	ctx context.Context, inside, outside netip.AddrPort, outbound bool, timeout time.Duration,
+) (fd int, err error) {
 	if fd, err = f.bypassSocket(ctx, inside, outside, outbound); err != nil {
 		return -1, err
 	}
-	if err = f.connectBypass(ctx, fd, inside, outside); err != nil {
+	if err = f.connectBypass(ctx, fd, inside, outside, timeout); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
@@ -245,22 +249,22 @@ func (f *Forwarder) bypassSocket(
 }
 
 // connectBypass connects such a socket, which stays the caller's.
-func (f *Forwarder) connectBypass(ctx context.Context, fd int, inside, outside netip.AddrPort) error {
+func (f *Forwarder) connectBypass(
+	ctx context.Context, fd int, inside, outside netip.AddrPort, timeout time.Duration,
+) error {
 	if f.cfg.connect != nil {
 		return f.cfg.connect(fd)
 	}
 	if err := sockio.Bind(fd, outside); err != nil {
 		return err
 	}
-	return f.connect(ctx, fd, inside)
+	return f.connect(ctx, fd, inside, timeout)
 }
 
 // simultaneousOpen has the connection that a container asks for answered from within its own namespace: its SYN and
 // ours cross, which to TCP is a simultaneous open (RFC 9293, 3.5).
 func (f *Forwarder) simultaneousOpen(fl *flow) (fd int, err error) {
-	ctx, cancel := context.WithTimeout(f.ctx, simultaneousOpenTimeout)
-	defer cancel()
-	fd, err = f.dialBypass(ctx, fl.inside, fl.outside, true)
+	fd, err = f.dialBypass(f.ctx, fl.inside, fl.outside, true, simultaneousOpenTimeout)
 	f.tellOutcome(fl, err)
 	return fd, err
 }

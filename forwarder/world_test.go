@@ -59,7 +59,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	}
 	cfg.connect = func(fd int) error { // on the reactor's goroutine, which must not wait: the context has ended
 		return w.Forwarder.connect(noWait, fd,
-			netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())))
+			netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(w.direct.Load())), 0)
 	}
 	if change != nil {
 		change(&cfg)

@@ -85,12 +85,11 @@ func (p *Port) HandleEvents(uint32) {
 }
 
 func (p *Port) accept() (fd int, client netip.AddrPort, err error) {
-	var sa unix.Sockaddr
 	err = p.sock.Use(func(listener int) (err error) {
-		fd, sa, err = unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		fd, client, err = sockio.Accept(listener)
 		return err
 	})
-	return fd, sockio.AddrPort(sa), err
+	return fd, client, err
 }
 
 // pauseTime is how long a listener is left alone that has no descriptors to accept with: it would be ready all the

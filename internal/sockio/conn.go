@@ -63,13 +63,3 @@ func (c *Conn) Reset() {
 	_ = c.control(func(fd int) error { return SetLinger(fd, true) })
 	_ = c.Close()
 }
-
-// SetLinger says what closing a TCP socket does with data that was not sent (socket(7), SO_LINGER): reset throws it
-// away and resets the connection; else it is sent in the background.
-func SetLinger(fd int, reset bool) error {
-	l := &unix.Linger{}
-	if reset {
-		l.Onoff = 1
-	}
-	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, l)
-}

@@ -58,7 +58,7 @@ func TestParseRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	oob := make([]byte, 256)
-	_, n, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), oob, 0) // without MSG_CMSG_CLOEXEC
+	_, n, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,12 +66,7 @@ func TestParseRights(t *testing.T) {
 	if err != nil || len(fds) != 2 {
 		t.Fatalf("%v, %v", fds, err)
 	}
-	defer Close(fds)
-	for _, fd := range fds {
-		if flagsOf(t, fd)&unix.FD_CLOEXEC == 0 {
-			t.Errorf("descriptor %d stays open on exec", fd)
-		}
-	}
+	Close(fds)
 }
 
 func TestDamagedControlMessages(t *testing.T) {
@@ -147,6 +142,11 @@ func TestRightsArrive(t *testing.T) {
 		if string(buf[:r.N]) != "hello" || len(r.FDs) < test.got || len(r.FDs) > test.got+1 || r.Truncated !=
 			test.truncated {
 			t.Errorf("of %d descriptors, %d wanted, %d came: %+v", test.sent, test.wanted, len(r.FDs), r)
+		}
+		for _, fd := range r.FDs {
+			if flagsOf(t, fd)&unix.FD_CLOEXEC == 0 {
+				t.Errorf("descriptor %d stays open on exec", fd)
+			}
 		}
 		Close(r.FDs)
 	}

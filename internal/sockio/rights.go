@@ -56,8 +56,9 @@ func ReadRights(c *net.UnixConn, b []byte, most int) (Received, error) {
 	return Received{N: n, FDs: fds, Truncated: flags&unix.MSG_CTRUNC != 0}, nil
 }
 
-// ParseRights returns the descriptors in control messages. Messages of other kinds are passed over. With an error come
-// those that stood before what is damaged: the caller closes them.
+// ParseRights returns the descriptors in control messages, as net.UnixConn receives them: with MSG_CMSG_CLOEXEC.
+// Messages of other kinds are passed over. With an error come those that stood before what is damaged: the caller
+// closes them.
 func ParseRights(oob []byte) (fds []int, err error) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -71,9 +72,6 @@ func ParseRights(oob []byte) (fds []int, err error) {
 		some, err := unix.ParseUnixRights(&messages[i])
 		if err != nil {
 			return fds, fmt.Errorf("descriptors in a control message: %w", err)
-		}
-		for _, fd := range some {
-			unix.CloseOnExec(fd) // for who received without MSG_CMSG_CLOEXEC
 		}
 		fds = append(fds, some...)
 	}

@@ -15,6 +15,18 @@ import (
 // Connect connects a non-blocking socket. EINPROGRESS: it will be connected, see IsConnected and Reactor.WaitConnected.
 func Connect(fd int, to netip.AddrPort) error { return withAddr(unix.SYS_CONNECT, fd, to) }
 
+// Accept takes a connection from the queue of a non-blocking listener; EAGAIN where none waits there. The new socket is
+// non-blocking too.
+func Accept(listener int) (fd int, from netip.AddrPort, err error) {
+	r := RawAddr{size: unix.SizeofSockaddrInet6}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&r.space)),
+		uintptr(unsafe.Pointer(&r.size)), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	return int(n), r.AddrPort(), nil
+}
+
 // Bind gives a socket its own address.
 func Bind(fd int, at netip.AddrPort) error { return withAddr(unix.SYS_BIND, fd, at) }
 
@@ -51,8 +63,23 @@ func nameOf(call uintptr, fd int) (r RawAddr, err error) {
 // SetOption sets an option of a socket that is a number.
 func SetOption(fd, level, option, value int) error {
 	v := int32(value)
-	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
-		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return setOption(fd, level, option, unsafe.Pointer(&v), unsafe.Sizeof(v))
+}
+
+// SetLinger says what closing a TCP socket does with data that was not sent (socket(7), SO_LINGER): reset throws it
+// away and resets the connection; else it is sent in the background.
+func SetLinger(fd int, reset bool) error {
+	var l unix.Linger
+	if reset {
+		l.Onoff = 1
+	}
+	return setOption(fd, unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&l), unsafe.Sizeof(l))
+}
+
+func setOption(fd, level, option int, value unsafe.Pointer, size uintptr) error {
+	_, _, errno := syscall.RawSyscall6(
+		unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(value), size, 0,
+	)
 	return errnoOf(0, 0, errno)
 }
 

@@ -38,17 +38,18 @@ func SetTCP(fd int, keepAlive net.KeepAliveConfig) error {
 	if err := SetLinger(fd, true); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	options := [][3]int{
+	options := [...][3]int{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, // or urgent data would be lost (RFC 6093, 3.4)
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
 	}
-	if keepAlive.Enable {
-		options = append(options,
-			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
-			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
-			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count})
+	wanted := options[:]
+	if !keepAlive.Enable {
+		wanted = options[:3] // the kernel's own times
 	}
-	for _, o := range options {
+	for _, o := range wanted {
 		err := SetOption(fd, o[0], o[1], o[2])
 		if errors.Is(err, unix.EOPNOTSUPP) && o[1] == unix.SO_OOBINLINE {
 			continue // an inherited socket of multipath TCP, which knows no urgent data
