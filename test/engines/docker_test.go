@@ -41,6 +41,8 @@ func (u *user) startFirstDockerd(environ ...string) (end func(syscall.Signal)) {
 // startDockerd starts rootless Docker, the first time or again, and waits until it answers.
 func (u *user) startDockerd() (end func(syscall.Signal)) {
 	u.t.Helper()
+	// Of a dockerd that was killed, the next one's containerd leaves the shims.
+	u.t.Cleanup(func() { endWith(u.t, "-address "+filepath.Join(u.dir, "run/docker/containerd/containerd.sock")) })
 	_, end = u.startEnding("sh", "/usr/share/docker.io/contrib/dockerd-rootless.sh", "--storage-driver=vfs")
 	eventually(u.t, func() error {
 		if r := u.try(docker, "info"); r.code != 0 {

@@ -40,6 +40,9 @@ func run(m *testing.M) (int, error) {
 		fmt.Println("engines: the world that these tests need is made by `make engines`, as root; nothing was run")
 		return 0, nil
 	}
+	if os.Getenv(reapedVariable) == "" {
+		return reap()
+	}
 	dir, err := os.MkdirTemp("/tmp", "usernet-engines-")
 	if err != nil {
 		return 1, err
@@ -159,10 +162,14 @@ func newUser(t testing.TB) *user {
 			t.Fatal(err)
 		}
 	}
+	users++
 	t.Cleanup(func() {
-		// Layers belong to the user's sub-uids.
-		_ = exec.Command("podman", "unshare", "rm", "-rf", dir).Run()
+		// Layers belong to the user's sub-uids. Podman would leave a process that keeps its namespace.
+		_ = exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", dir).Run()
 		_ = os.RemoveAll(dir)
+		if users--; users == 0 {
+			nothingLeft(t)
+		}
 	})
 	return u
 }

@@ -47,6 +47,8 @@ func configurePodman(t testing.TB, runtime, engine string) *podman {
 	t.Cleanup(func() {
 		p.try("podman", "rm", "--all", "--force", "--time", "0")
 		p.try("podman", "system", "migrate") // ends the pause process
+		// Now and then the name server stays that Podman has started for a network of containers that are gone.
+		endWith(t, "--config "+filepath.Join(p.dir, "run/containers/networks/aardvark-dns"))
 	})
 	p.ok("podman", "import", "--change", "ENV PATH=/bin", image, "bb:1")
 	return p

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -209,11 +210,12 @@ func TestRootlessportByHand(t *testing.T) {
 	eventually(t, func() error { return exec.Command("nsenter", append(enter, "true")...).Run() })
 	box := exec.Command("nsenter", append(enter, "unshare", "--net", "sh", inner)...)
 	box.Env, box.Dir = u.environ, u.dir
+	box.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the server is in its group, too
 	if err := box.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = box.Process.Kill()
+		_ = syscall.Kill(-box.Process.Pid, syscall.SIGKILL)
 		_ = box.Wait()
 	})
 	exitR, exitW, err := os.Pipe()
