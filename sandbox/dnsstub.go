@@ -90,10 +90,17 @@ func stubFiles(pc *net.UDPConn, ln *net.TCPListener) ([]namedFile, error) {
 	return []namedFile{{fileDNSPacket, uf}, {fileDNSListener, tf}}, nil
 }
 
-// boundExactly says whether a socket of this namespace is bound to at, and not to all addresses, as /proc/net says.
-// Without that file, none is known to be.
+// boundExactly says whether a socket of this namespace is bound to at, and not to all addresses, as the kernel's
+// diagnosis of sockets or /proc/net says. Without these, none is known to be.
 func boundExactly(at netip.AddrPort) (bool, error) {
-	for _, proto := range []string{"udp", "tcp"} {
+	protocols := []string{"udp", "tcp"}
+	if listens, err := tcpListens(at); err == nil { // there may be no module tcp_diag
+		if listens {
+			return true, nil
+		}
+		protocols = protocols[:1]
+	}
+	for _, proto := range protocols {
 		text, err := os.ReadFile("/proc/self/net/" + proto)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

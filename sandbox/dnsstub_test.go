@@ -104,6 +104,21 @@ func TestBoundExactlyTellsOneAddressFromAll(t *testing.T) {
 	}
 }
 
+// TestListeningSocketsAreDiagnosed holds the way without /proc/net against sockets of this namespace.
+func TestListeningSocketsAreDiagnosed(t *testing.T) {
+	for host, want := range map[string]bool{"127.0.0.1": true, "0.0.0.0": false} {
+		l, err := net.Listen("tcp4", host+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(l.Addr().(*net.TCPAddr).Port))
+		if got, err := tcpListens(at); err != nil || got != want {
+			t.Errorf("%s listens at exactly %v: %v, %v", l.Addr(), at, got, err)
+		}
+	}
+}
+
 // boundExactlyAt binds a free port at host, and asks whether it is bound at 127.0.0.1 exactly.
 func boundExactlyAt(t *testing.T, network, host string) (bool, error) {
 	t.Helper()
