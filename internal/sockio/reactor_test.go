@@ -104,6 +104,44 @@ func TestReactorCallsUntilRemove(t *testing.T) {
 	}
 }
 
+// TestReactorWaits: whichever way a reactor waits, each event comes, also for what a handler has left unread, and Close
+// ends the wait. The ways change: with one processor it waits in the poller for a while after it was given a
+// descriptor.
+func TestReactorWaits(t *testing.T) {
+	limit := keepers.limit
+	t.Cleanup(func() { keepers.limit = limit })
+	for _, others := range []int32{0, 1} { // processors besides the reactor's
+		keepers.limit = func() int32 { return others }
+		for _, last := range []int{0, 1, sharedFor + 1} { // waits after the last descriptor
+			reactor := newReactor(t)
+			r, w := pipe(t)
+			other, _ := pipe(t)
+			called := make(chan struct{}, 3)
+			if err := reactor.Add(r, handlerFunc(func(uint32) {
+				_, _ = unix.Read(r, make([]byte, 1))
+				called <- struct{}{}
+			})); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 2*sharedFor + last {
+				if i < 2*sharedFor && i%3 == 0 {
+					if err := reactor.Add(other, wakeUp{}); err != nil {
+						t.Fatal(err)
+					}
+					reactor.Remove(other)
+				}
+				if _, err := unix.Write(w, []byte("xyz")); err != nil {
+					t.Fatal(err)
+				}
+				for range 3 {
+					within(t, called)
+				}
+			}
+			reactor.Close()
+		}
+	}
+}
+
 // TestReactorStops: nothing is dispatched while it is stopped, and all that was waiting is afterwards.
 func TestReactorStops(t *testing.T) {
 	reactor := newReactor(t)
