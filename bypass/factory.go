@@ -96,6 +96,12 @@ func (p *preparations) prepare(d Direction) (err error) {
 	return nil
 }
 
+// loopbackCongestion is the congestion control of these sockets, which every kernel has and lets every user choose
+// (Documentation/networking/ip-sysctl.rst, tcp_allowed_congestion_control). What they send never leaves the machine,
+// and on its way nothing is congested. That of the machine is for networks: BBR paces each socket with timers of its
+// own, which on lo cost more than the data.
+const loopbackCongestion = "reno"
+
 // makeSockets makes unconnected sockets with the mark of a direction.
 func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 	mark := fwmark.Inbound
@@ -142,6 +148,9 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 				return fds, os.NewSyscallError("setsockopt", err)
 			}
+		}
+		if d != Datagram {
+			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, loopbackCongestion) // slower without
 		}
 	}
 	return fds, nil

@@ -185,6 +185,13 @@ func printOptions() error {
 				}
 				fmt.Printf(" %s=%d", o.name, v)
 			}
+			if k.direction() != Datagram {
+				name, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+				if err != nil {
+					return err
+				}
+				fmt.Printf(" congestion=%s", name)
+			}
 			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 			if err != nil {
 				return err
@@ -272,6 +279,7 @@ func TestSocketsHaveWhatTheirDirectionNeeds(t *testing.T) {
 	var want strings.Builder
 	for k := range kind(kinds) {
 		domain, typ, mark, stream := unix.AF_INET, unix.SOCK_STREAM, fwmark.Inbound, 1
+		congestion := " congestion=reno"
 		if k.ipv6() {
 			domain = unix.AF_INET6
 		}
@@ -279,11 +287,11 @@ func TestSocketsHaveWhatTheirDirectionNeeds(t *testing.T) {
 		case Outbound:
 			mark = fwmark.Outbound
 		case Datagram:
-			typ, stream = unix.SOCK_DGRAM, 0
+			typ, stream, congestion = unix.SOCK_DGRAM, 0, ""
 		}
 		for range 2 {
-			fmt.Fprintf(&want, "%s ipv6=%v linger=1,0 domain=%d type=%d mark=%d reuse=1 transparent=1 inline=%d nodelay=%d "+
-				"nonblock=true cloexec=true\n", k.direction(), k.ipv6(), domain, typ, mark, stream, stream)
+			fmt.Fprintf(&want, "%s ipv6=%v linger=1,0 domain=%d type=%d mark=%d reuse=1 transparent=1 inline=%d nodelay=%d%s "+
+				"nonblock=true cloexec=true\n", k.direction(), k.ipv6(), domain, typ, mark, stream, stream, congestion)
 		}
 	}
 	if got := inNamespace(t, "options"); got != want.String() {
