@@ -15,6 +15,10 @@ import (
 // codecSockets is how a host says that it takes connections of containers; hosts of older versions do not.
 const codecSockets = "sockets"
 
+// codecChecksums is how a host says that it takes frames whose checksum was left to be done; those of older versions do
+// as well, and do not say so.
+const codecChecksums = "partial-checksums"
+
 // putHost has others know where this host is.
 func (c *Cluster) putHost() {
 	c.mu.Lock()
@@ -27,7 +31,7 @@ func (c *Cluster) putHost() {
 		Name:        c.cfg.Name,
 		Incarnation: c.mu.id.Incarnation,
 		Key:         c.mu.id.PublicKey(),
-		Codecs:      []string{"vxlan", codecSockets},
+		Codecs:      []string{"vxlan", codecSockets, codecChecksums},
 		Version:     c.cfg.Version,
 	}
 	h.Seen = maps.Clone(c.mu.seen)
@@ -61,7 +65,8 @@ func (c *Cluster) setPeers(hosts []table.HostView) {
 			continue
 		}
 		p := fabric.Peer{Host: h.ID, Addrs: h.Addrs, TCP: h.TCP, Key: h.Key,
-			Sockets: slices.Contains(h.Codecs, codecSockets)}
+			Sockets:          slices.Contains(h.Codecs, codecSockets),
+			PartialChecksums: slices.Contains(h.Codecs, codecChecksums)}
 		for _, o := range hosts {
 			if a, is := o.Seen[h.ID]; is && o.ID != own {
 				p.Seen = append(p.Seen, a)

@@ -22,8 +22,9 @@ func finishChecksum(head, payload []byte, v vswitch.Virtio) int {
 	return at + 2
 }
 
-// sendSuper cuts a super-frame in segments that fit the path and sends them.
-func (l *Link) sendSuper(p *peer, f *vswitch.Frame, h *inner, payload []byte, v vswitch.Virtio, mtu int) {
+// sendSuper cuts a super-frame in segments that fit the path and sends them; leave: with checksums that are still to be
+// done.
+func (l *Link) sendSuper(p *peer, f *vswitch.Frame, h *inner, payload []byte, v vswitch.Virtio, mtu int, leave bool) {
 	size := int(v.GSOSize)
 	if !h.transport() || h.data > headerSpace-encapLen || size == 0 || h.data >= h.length {
 		l.drop(DropMalformed)
@@ -42,6 +43,7 @@ func (l *Link) sendSuper(p *peer, f *vswitch.Frame, h *inner, payload []byte, v 
 	}
 	b := bursts.Get().(*burst)
 	c := newCutter(h, payload)
+	c.leave = leave
 	for at := 0; at < len(c.body); at += size {
 		data := c.body[at:min(at+size, len(c.body))]
 		if !b.fits(l.overhead + h.data + len(data)) {
@@ -64,7 +66,7 @@ func (l *Link) sendLarge(p *peer, f *vswitch.Frame, h *inner, payload []byte, v 
 		h.data < h.length && h.data < mtu && h.data <= headerSpace-encapLen &&
 		payload[h.l4+tcpFlags]&tcpSYN == 0:
 		v.GSOSize = uint16(mtu - h.data)
-		l.sendSuper(p, f, h, payload, v, mtu)
+		l.sendSuper(p, f, h, payload, v, mtu, p.leavesChecksum(h, v))
 	case !h.df && h.length > mtu:
 		l.sendFragments(p, f, h, payload, v, mtu)
 	default:
@@ -81,6 +83,7 @@ type cutter struct {
 	seq    uint32
 	id     uint16
 	flags  byte
+	leave  bool // the checksum of each segment is left to be done
 }
 
 func newCutter(h *inner, payload []byte) cutter {
@@ -117,7 +120,12 @@ func (c *cutter) header(to, data []byte, at int) {
 		binary.BigEndian.PutUint16(t[udpLength:], uint16(len(t)+len(data)))
 	}
 	check := h.check()
+	pseudo := checksum.Combine(c.pseudo, uint16(len(t)+len(data)))
+	if c.leave {
+		checksum.Put(t[check:], pseudo)
+		return
+	}
 	checksum.Put(t[check:], 0)
-	sum := checksum.Checksum(t, checksum.Combine(c.pseudo, uint16(len(t)+len(data))))
+	sum := checksum.Checksum(t, pseudo)
 	checksum.Put(t[check:], nonZero(^checksum.Checksum(data, sum)))
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/usernet/usernet/overlay/seal"
@@ -64,9 +65,12 @@ func TestSuperFrames(t *testing.T) {
 		{"TCP in jumbo frames", false, false, 8900, 9000},
 		{"datagrams over IPv4", false, true, 1200, 1500},
 		{"datagrams over IPv6", true, true, 1200, 1500},
+		{"TCP with checksums that are left to be done", false, false, 1400, 1500},
+		{"datagrams with checksums that are left to be done", true, true, 1200, 1500},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			peerOfB.pathMTU.Store(int32(test.mtu))
+			peerOfB.partial.Store(strings.Contains(test.name, "left to be done"))
 			src, dst, et := a.guest.ip4, b.guest.ip4, uint16(vswitch.EtherTypeIPv4)
 			if test.v6 {
 				src, dst, et = a.guest.ip6, b.guest.ip6, vswitch.EtherTypeIPv6

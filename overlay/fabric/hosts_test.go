@@ -159,7 +159,8 @@ func TestHostProcess(t *testing.T) {
 	in.Scan() // "go"
 	(*netns)(nil).ip(t, "link set lo up")
 	cfg := Config{Host: c.Host, Listen: netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)}
-	peer := Peer{Host: c.Other, Addrs: []netip.AddrPort{netip.AddrPortFrom(c.Addr, DefaultPort)}}
+	peer := Peer{Host: c.Other, Addrs: []netip.AddrPort{netip.AddrPortFrom(c.Addr, DefaultPort)},
+		PartialChecksums: true}
 	if c.Seen.IsValid() {
 		peer.Seen = []netip.AddrPort{netip.AddrPortFrom(c.Seen, DefaultPort)}
 	}

@@ -150,16 +150,27 @@ func (l *Link) sendTo(p *peer, f *vswitch.Frame, h *inner, payload []byte) {
 		return
 	}
 	v := f.Virtio()
+	leave := p.leavesChecksum(h, v)
 	switch {
 	case v.GSO != vswitch.GSONone:
 		l.flushPeer(p)
-		l.sendSuper(p, f, h, payload, v, mtu)
+		l.sendSuper(p, f, h, payload, v, mtu, leave)
 	case len(payload) > mtu:
 		l.flushPeer(p)
 		l.sendLarge(p, f, h, payload, v, mtu)
 	default:
+		v.NeedsChecksum = v.NeedsChecksum && !leave
 		l.sendSmall(p, f, payload, v)
 	}
+}
+
+// leavesChecksum says whether a checksum that a container's kernel has left to be done is not done on the way to a peer
+// either: it is another host's, which finds the sum of the pseudo header in the field, and tells the other container's
+// kernel. The frame is no less protected between the hosts: WireGuard authenticates it, and a plain one is in a
+// datagram, or on a connection, whose checksum is of the same kind and has the whole frame.
+func (p *peer) leavesChecksum(h *inner, v vswitch.Virtio) bool {
+	return v.NeedsChecksum && p.partial.Load() && h.transport() &&
+		int(v.ChecksumStart) == vswitch.EthernetHeaderLen+h.l4 && int(v.ChecksumOffset) == h.check()
 }
 
 // sendSmall sends a frame that fits. One that others follow at once waits for them.

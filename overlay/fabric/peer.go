@@ -23,6 +23,8 @@ type Peer struct {
 	Key   overlay.Key      // zero: it takes part in no sealed network
 	// Sockets says that it takes connections of containers where it takes those that carry frames.
 	Sockets bool
+	// PartialChecksums says that it takes frames with a checksum that was left to be done.
+	PartialChecksums bool
 	// Seen are addresses at which others have seen it (PeerState.Addr of theirs): a way through a NAT may lead there.
 	Seen []netip.AddrPort
 }
@@ -80,6 +82,7 @@ type peer struct {
 		rate.Bucket
 	}
 	sockets peerSockets
+	partial atomic.Bool // Peer.PartialChecksums
 	// sentLarge says that large frames went there since the path's MTU was probed.
 	sentLarge atomic.Bool
 	probing   sync.Mutex // guards probes
@@ -235,12 +238,14 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 		p.setCandidates(usable)
 		p.setTCP(c.TCP)
 		p.sockets.takes.Store(c.Sockets)
+		p.partial.Store(c.PartialChecksums)
 	}
 	for h, p := range f.hosts {
 		if !named[h] {
 			p.setCandidates(nil)
 			p.setTCP(nil)
 			p.sockets.takes.Store(false)
+			p.partial.Store(false)
 		}
 	}
 	bySeal := f.setKeys(keys)
