@@ -57,6 +57,8 @@ type Config struct {
 	Log             *slog.Logger
 	// Paths are ways to hosts that no socket reaches; nil: there are none. Close closes them.
 	Paths Paths
+	// Shared is for simulations: hosts of one process have what they know in common; nil: each its own.
+	Shared *Shared
 	// Transport is for tests; nil: sockets on Bind.
 	Transport memberlist.Transport
 	// tune changes memberlist's settings, for tests.
@@ -114,7 +116,7 @@ func New(config Config) (*Backend, error) {
 		jobs: make(chan job, maxJobs), wake: make(chan struct{}, 1),
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
-	b.mu.state, b.mu.pending = newState(), map[string]bool{}
+	b.mu.state, b.mu.pending = newState(config.Shared), map[string]bool{}
 	b.mu.members, b.mu.alive = map[string]*memberlist.Node{}, map[overlay.HostID][]uint64{}
 	b.mu.joined = time.Now()
 	settings, err := b.settings()

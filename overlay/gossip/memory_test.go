@@ -1,54 +1,109 @@
 package gossip
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
 	"runtime"
-	"strings"
+	"runtime/pprof"
 	"testing"
 	"time"
 
+	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/overlay"
+	"github.com/usernet/usernet/overlay/gossip/memnet"
 	"github.com/usernet/usernet/overlay/table"
 )
 
-// BenchmarkReplica measures the memory of a row in a host's replica: with bytes of its own, as each host has it, and
-// with those of one row that all replicas of a process share, which is the least that a simulation of many hosts needs.
+// nowhere is a store that holds nothing: the replica on disk is no memory.
+type nowhere struct{ network.Store }
+
+// View implements network.Store.
+func (nowhere) View(context.Context, func(network.Tx) error) error { return nil }
+
+// Update implements network.Store.
+func (nowhere) Update(context.Context, func(network.Tx) error) (network.Revision, error) {
+	return 0, nil
+}
+
+// endpointRow is the row of one of many endpoints on 16 networks and 1000 hosts, as a daemon writes it.
+func endpointRow(i int) table.Row {
+	id := func(kind string, i int) string {
+		return fmt.Sprintf("%016x%048x", identity(kind, ""), mix(uint64(i+1)))
+	}
+	host := overlay.HostID(fmt.Sprintf("%032x", mix(uint64(i%1000+1))))
+	addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+	value, err := overlay.Encode(overlay.Endpoint{
+		Network: id("network", i%16), Addrs: []netip.Addr{addr}, MAC: overlay.MAC{2, 0x42, 10, byte(i >> 16), byte(i >> 8), byte(i)},
+		Host: host, Incarnation: 1764500000000000000, EndpointID: id("endpoint", i), Container: id("container", i),
+		Name: fmt.Sprintf("project-service-%d", i), Names: []string{"service", fmt.Sprintf("service-%d", i)}, Running: true,
+	})
+	if err != nil {
+		panic(err)
+	}
+	return table.Row{
+		Key: overlay.EndpointKey(id("network", i%16), addr), Value: value, Owner: host, Incarnation: 1764500000000000000, Version: 1, Claimed: 1764500000000000001,
+	}
+}
+
+// BenchmarkReplica measures the memory of an endpoint on one host: of what gossip keeps, and of all that the host keeps.
 func BenchmarkReplica(b *testing.B) {
-	const rows, recordLen = 100_000, 450 // as in package sim
+	const rows = 100_000
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	owners := make([]overlay.HostID, 1000)
-	for i := range owners {
-		owners[i] = overlay.HostID(fmt.Sprintf("%032x", i+1))
-	}
-	row := func(i int) table.Row {
-		key := fmt.Sprintf("eps/%064x/10.%d.%d.%d", i%16, i>>16&255, i>>8&255, i&255)
-		value := []byte(strings.Repeat("x", recordLen))
-		return table.Row{Key: key, Value: value, Owner: owners[i%len(owners)], Incarnation: 1, Version: 1}
-	}
-	shared := make([]table.Row, rows)
-	for i := range shared {
-		shared[i] = row(i)
-	}
-	for name, of := range map[string]func(int) table.Row{
-		"own":    row,
-		"shared": func(i int) table.Row { return shared[i] },
-	} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				before := heap()
-				s := newState()
-				for i := range rows {
-					s.merge(of(i), time.Time{})
-				}
-				b.ReportMetric(float64(heap()-before)/rows, "B/row")
-				runtime.KeepAlive(s)
+	b.Run("gossip", func(b *testing.B) {
+		for b.Loop() {
+			before := heap()
+			s := newState(nil)
+			for i := range rows {
+				s.merge(endpointRow(i), time.Time{})
 			}
-		})
-	}
-	runtime.KeepAlive(shared)
+			b.ReportMetric(float64(heap()-before)/rows, "B/row")
+			runtime.KeepAlive(s)
+		}
+	})
+	b.Run("host", func(b *testing.B) {
+		for b.Loop() {
+			before := heap()
+			n := memnet.Network{}
+			id := overlay.NewHostID()
+			backend, err := New(Config{
+				Host: id, Incarnation: 1, Keys: [][]byte{testKey}, Transport: n.Host(), Log: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			tab, err := table.Open(table.Config{Host: id, Incarnation: 1, Store: nowhere{}, Backend: backend})
+			if err != nil {
+				b.Fatal(err)
+			}
+			tab.Start()
+			message := []byte{msgRows}
+			for i := range rows {
+				if message = appendRow(message, endpointRow(i)); i%1000 == 999 {
+					(*delegate)(backend).NotifyMsg(message)
+					message = message[:1]
+				}
+			}
+			for tab.Status().Rows < rows {
+				time.Sleep(10 * time.Millisecond)
+			}
+			message = nil
+			b.ReportMetric(float64(heap()-before)/rows, "B/row")
+			if f := os.Getenv("HEAPPROF"); f != "" {
+				w, _ := os.Create(f)
+				pprof.WriteHeapProfile(w)
+				w.Close()
+			}
+			if err := tab.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -52,6 +52,9 @@ func (b *Backend) spread(row table.Row) {
 	}
 }
 
+// maxPending is for how many changes there is room at rest.
+const maxPending = 1024
+
 // changed has Watch yield a key's row. The caller holds mu.
 func (b *Backend) changed(key string) {
 	b.mu.pending[key] = true
@@ -83,9 +86,11 @@ func (b *Backend) rowsCame(r *reader) {
 			b.mu.bad++
 			break
 		}
-		if !b.mu.state.merge(row, now) {
+		r, is := b.mu.state.merge(row, now)
+		if !is {
 			continue
 		}
+		row = r.row() // with bytes of its own
 		b.changed(row.Key)
 		news = append(news, row)
 		if best, is := b.mu.state.visible(row.Key); is && best.Owner == b.config.Host && row.Owner != best.Owner &&
@@ -112,7 +117,9 @@ func (b *Backend) write(row table.Row) table.Row {
 	if have, is := b.mu.state.get(row.Key, row.Owner); is && !later(row, have) {
 		row.Version = have.Version + 1
 	}
-	b.mu.state.merge(row, time.Now())
+	if r, is := b.mu.state.merge(row, time.Now()); is {
+		row = r.row()
+	}
 	b.changed(row.Key)
 	b.spread(row)
 	return row
@@ -293,8 +300,9 @@ func (b *Backend) events(listed *bool) []table.Event {
 	} else {
 		*listed = true
 		events = append(events, table.Event{Kind: table.EventReset, Rewound: true})
-		for key := range b.mu.state.keys {
-			if row := b.current(key); !row.Deleted {
+		for r := range b.mu.state.all() {
+			// A key with registers of several hosts has one of them that it says.
+			if row := b.current(r.key); !row.Deleted && row.Owner == r.owner.Value() {
 				events = append(events, table.Event{Kind: table.EventRow, Row: row})
 			}
 		}
@@ -304,6 +312,9 @@ func (b *Backend) events(listed *bool) []table.Event {
 			}
 		}
 		events = append(events, table.Event{Kind: table.EventSynced})
+	}
+	if len(b.mu.pending) > maxPending {
+		b.mu.pending = map[string]bool{} // a map that is cleared stays as large as it was
 	}
 	clear(b.mu.pending)
 	return events
@@ -319,9 +330,9 @@ func (b *Backend) current(key string) table.Row {
 		return row
 	}
 	gone := table.Row{Key: key, Deleted: true}
-	for _, r := range b.mu.state.keys[key] {
-		if gone.Owner == "" || r.row.Version > gone.Version {
-			gone = r.row
+	for _, r := range b.mu.state.of(key, nil) {
+		if gone.Owner == "" || r.version > gone.Version {
+			gone = r.row()
 		}
 	}
 	return gone

@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"cmp"
+	"iter"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 // Bounds of what a host remembers.
 const (
-	// maxRows is the number of registers, at some 600 bytes each.
+	// maxRows is the number of registers, at some 650 bytes each.
 	maxRows = 1 << 20
 	// maxOwners is how many hosts' registers one key has. More than two happen only when many hosts claim one key while
 	// they are partitioned.
@@ -29,18 +30,14 @@ const buckets = 1024
 
 // state is all that a host knows: registers, and the digest of them. Its user locks.
 type state struct {
-	keys   map[string][]register // sorted by owner
-	byID   map[uint64]string     // the key of a register's identity
-	digest [buckets]uint64       // exclusive or of the fingerprints
-	rows   int                   // registers
-	graves []grave               // tombstones, the oldest first; some are replaced meanwhile
-	full   int                   // rows that were refused since there was no room
-}
-
-// register is what one host last wrote to a key.
-type register struct {
-	row   table.Row
-	print uint64 // fingerprint
+	registers *registers
+	shared    *Shared         // whose registers these are; nil: the state's own
+	byKey     index           // all of them
+	byID      [buckets][]ref  // all of them, by bucket and then identity
+	digest    [buckets]uint64 // exclusive or of the fingerprints
+	rows      int             // registers
+	graves    []grave         // tombstones, the oldest first; some are replaced meanwhile
+	full      int             // rows that were refused since there was no room
 }
 
 // grave is a tombstone that is to be forgotten.
@@ -51,8 +48,12 @@ type grave struct {
 	since time.Time
 }
 
-func newState() *state {
-	return &state{keys: map[string][]register{}, byID: map[uint64]string{}}
+// newState makes one; shared may be nil.
+func newState(shared *Shared) *state {
+	if shared != nil {
+		return &state{registers: &shared.all, shared: shared}
+	}
+	return &state{registers: new(registers)}
 }
 
 func bucketOf(id uint64) int { return int(id % buckets) }
@@ -82,69 +83,114 @@ func better(a, b table.Row) bool {
 	return a.Owner < b.Owner
 }
 
+// of appends the registers of a key to list, by owner.
+func (s *state) of(key string, list []*register) []*register {
+	for _, n := range s.byKey.with(hashKey(key)) {
+		if r := s.registers.at(n); r.key == key {
+			list = append(list, r)
+		}
+	}
+	if len(list) > 1 {
+		slices.SortFunc(list, func(a, b *register) int { return cmp.Compare(a.owner.Value(), b.owner.Value()) })
+	}
+	return list
+}
+
 // visible is what a key says.
 func (s *state) visible(key string) (table.Row, bool) {
 	var best table.Row
 	found := false
-	for _, r := range s.keys[key] {
-		if !r.row.Deleted && (!found || better(r.row, best)) {
-			best, found = r.row, true
+	var few [2]*register // most keys have one
+	for _, r := range s.of(key, few[:0]) {
+		if row := r.row(); !row.Deleted && (!found || better(row, best)) {
+			best, found = row, true
 		}
 	}
 	return best, found
 }
 
-func (s *state) find(key string, owner overlay.HostID) (int, bool) {
-	return slices.BinarySearchFunc(
-		s.keys[key],
-		owner,
-		func(r register, o overlay.HostID) int { return cmp.Compare(r.row.Owner, o) },
-	)
+// find finds what a host last wrote to a key, with its slot.
+func (s *state) find(hash uint64, key string, owner overlay.HostID) (int, ref, bool) {
+	for slot, n := range s.byKey.with(hash) {
+		if r := s.registers.at(n); r.key == key && r.owner.Value() == owner {
+			return slot, n, true
+		}
+	}
+	return 0, 0, false
 }
 
 // get is what a host last wrote to a key.
 func (s *state) get(key string, owner overlay.HostID) (table.Row, bool) {
-	i, is := s.find(key, owner)
+	_, n, is := s.find(hashKey(key), key, owner)
 	if !is {
 		return table.Row{}, false
 	}
-	return s.keys[key][i].row, true
+	return s.registers.at(n).row(), true
 }
 
 // owners are the hosts that have written to a key.
 func (s *state) owners(key string) (list []overlay.HostID) {
-	for _, r := range s.keys[key] {
-		list = append(list, r.row.Owner)
+	for _, r := range s.of(key, nil) {
+		list = append(list, r.owner.Value())
 	}
 	return list
 }
 
-// merge takes over a row if it is later than what is known, and says whether it did.
-func (s *state) merge(row table.Row, now time.Time) bool {
-	i, is := s.find(row.Key, row.Owner)
-	list := s.keys[row.Key]
+// place finds an identity among those of its bucket.
+func (s *state) place(id uint64) (list *[]ref, i int, is bool) {
+	list = &s.byID[bucketOf(id)]
+	i, is = slices.BinarySearchFunc(
+		*list, id, func(n ref, id uint64) int { return cmp.Compare(s.registers.at(n).id, id) },
+	)
+	return list, i, is
+}
+
+// merge takes over a row if it is later than what is known, and says whether it did. It copies the row's bytes, which
+// the register has then.
+func (s *state) merge(row table.Row, now time.Time) (*register, bool) {
+	hash := hashKey(row.Key)
+	slot, old, is := s.find(hash, row.Key, row.Owner)
 	switch {
-	case is && !later(row, list[i].row):
-		return false
-	case !is && (s.rows >= maxRows || len(list) >= maxOwners):
+	case is && !later(row, s.registers.at(old).row()):
+		return nil, false
+	case !is && (s.rows >= maxRows || len(s.of(row.Key, nil)) >= maxOwners):
 		s.full++
-		return false
+		return nil, false
 	}
-	id := identity(row.Key, row.Owner)
-	r := register{row, fingerprint(row)}
-	s.digest[bucketOf(id)] ^= r.print
+	n := s.add(row)
+	r := s.registers.at(n)
+	list, i, _ := s.place(r.id)
+	s.digest[bucketOf(r.id)] ^= r.print
 	if is {
-		s.digest[bucketOf(id)] ^= list[i].print
-		list[i] = r
+		s.digest[bucketOf(r.id)] ^= s.registers.at(old).print
+		s.byKey.set(slot, hash, n)
+		(*list)[i] = n
+		s.drop(old)
 	} else {
-		s.keys[row.Key] = slices.Insert(list, i, r)
-		s.byID[id] = row.Key
+		s.byKey.add(hash, n, s.hashOf)
+		*list = slices.Insert(*list, i, n)
 		s.rows++
 	}
 	if row.Deleted {
-		s.graves = append(s.graves, grave{row.Key, row.Owner, r.print, now})
+		s.graves = append(s.graves, grave{r.key, r.owner.Value(), r.print, now})
 	}
-	return true
+	return r, true
+}
+
+func (s *state) hashOf(n ref) uint64 { return hashKey(s.registers.at(n).key) }
+
+func (s *state) add(row table.Row) ref {
+	id := identity(row.Key, row.Owner)
+	if s.shared != nil {
+		return s.shared.add(row, id)
+	}
+	return s.registers.add(row, id)
+}
+
+func (s *state) drop(n ref) {
+	if s.shared == nil {
+		s.registers.drop(n)
+	}
 }
 
 // bury forgets tombstones that are old enough, or too many.
@@ -158,29 +204,44 @@ func (s *state) bury(now time.Time) {
 }
 
 func (s *state) forget(g grave) {
-	i, is := s.find(g.key, g.owner)
-	if !is || s.keys[g.key][i].print != g.print {
+	slot, n, is := s.find(hashKey(g.key), g.key, g.owner)
+	if !is || s.registers.at(n).print != g.print {
 		return // it was written again
 	}
-	id := identity(g.key, g.owner)
+	id := s.registers.at(n).id
 	s.digest[bucketOf(id)] ^= g.print
-	delete(s.byID, id)
-	s.rows--
-	if s.keys[g.key] = slices.Delete(s.keys[g.key], i, i+1); len(s.keys[g.key]) == 0 {
-		delete(s.keys, g.key)
+	s.byKey.remove(slot, s.hashOf)
+	if list, i, is := s.place(id); is {
+		*list = slices.Delete(*list, i, i+1)
 	}
+	s.rows--
+	s.drop(n)
 }
 
-// each calls f for each register in some buckets; all of them where in is nil.
-func (s *state) each(in *[buckets]bool, f func(id uint64, r register)) {
-	for id, key := range s.byID {
-		if in != nil && !in[bucketOf(id)] {
-			continue
-		}
-		for _, r := range s.keys[key] {
-			if identity(key, r.row.Owner) == id {
-				f(id, r)
+// all are the registers.
+func (s *state) all() iter.Seq[*register] { return s.each(nil) }
+
+// each are the registers in some buckets, by bucket and then identity; all of them where in is nil.
+func (s *state) each(in *[buckets]bool) iter.Seq[*register] {
+	return func(yield func(*register) bool) {
+		for i := range s.byID {
+			if in != nil && !in[i] {
+				continue
+			}
+			for _, n := range s.byID[i] {
+				if !yield(s.registers.at(n)) {
+					return
+				}
 			}
 		}
 	}
+}
+
+// byIdentity is a register.
+func (s *state) byIdentity(id uint64) (*register, bool) {
+	list, i, is := s.place(id)
+	if !is {
+		return nil, false
+	}
+	return s.registers.at((*list)[i]), true
 }

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -8,7 +9,6 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/usernet/usernet/overlay"
-	"github.com/usernet/usernet/overlay/table"
 )
 
 // Two hosts that compare what they have exchange digests (memberlist's push and pull): a fingerprint for each bucket of
@@ -33,9 +33,17 @@ const (
 type job struct {
 	to   string // member
 	kind byte
-	in   *[buckets]bool    // msgSummary: the buckets that differ
-	have map[uint64]uint64 // of a summary that came: fingerprints by identity
-	want []uint64          // of a need that came
+	in   *[buckets]bool // msgSummary: the buckets that differ
+	have []known        // of a summary that came
+	want []uint64       // of a need that came
+}
+
+// known is what a summary says of a register.
+type known struct{ id, print uint64 }
+
+// byBucket orders as each does.
+func byBucket(a, b known) int {
+	return cmp.Or(cmp.Compare(bucketOf(a.id), bucketOf(b.id)), cmp.Compare(a.id, b.id))
 }
 
 // digest is what push and pull carry: name, the fingerprints, and this host's own record: by it the other one reaches
@@ -171,25 +179,25 @@ func (b *Backend) sendSummary(to *memberlist.Node, in *[buckets]bool) {
 		out = append(out, bits)
 	}
 	b.mu.Lock()
-	b.mu.state.each(in, func(id uint64, r register) {
-		out = binary.BigEndian.AppendUint64(out, id)
+	for r := range b.mu.state.each(in) {
+		out = binary.BigEndian.AppendUint64(out, r.id)
 		out = binary.BigEndian.AppendUint64(out, r.print)
-	})
+	}
 	b.mu.Unlock()
 	b.send(to, out)
 }
 
 // summaryCame reads one.
 func (b *Backend) summaryCame(r *reader) {
-	j := job{to: string(r.text(maxName)), kind: msgRows, in: new([buckets]bool), have: map[uint64]uint64{}}
+	j := job{to: string(r.text(maxName)), kind: msgRows, in: new([buckets]bool)}
 	for i, bits := range r.bytes(buckets / 8) {
 		for k := range 8 {
 			j.in[8*i+k] = bits&(1<<k) != 0
 		}
 	}
+	j.have = make([]known, 0, len(r.b)/16)
 	for len(r.b) > 0 && !r.bad {
-		id := r.hash()
-		j.have[id] = r.hash()
+		j.have = append(j.have, known{r.hash(), r.hash()})
 	}
 	if r.bad {
 		b.malformed()
@@ -198,22 +206,37 @@ func (b *Backend) summaryCame(r *reader) {
 	b.enqueue(j)
 }
 
+// compareSummary finds what the other side lacks or has otherwise, and what this one does.
+func (b *Backend) compareSummary(j job) (give, want []uint64) {
+	have := j.have
+	if !slices.IsSortedFunc(have, byBucket) { // hosts of older versions send it in no order
+		slices.SortFunc(have, byBucket)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for r := range b.mu.state.each(j.in) {
+		own := known{r.id, r.print}
+		for len(have) > 0 && byBucket(have[0], own) < 0 {
+			want, have = append(want, have[0].id), have[1:]
+		}
+		if len(have) > 0 && have[0].id == r.id {
+			if have[0].print != r.print {
+				give, want = append(give, r.id), append(want, r.id)
+			}
+			have = have[1:]
+			continue
+		}
+		give = append(give, r.id)
+	}
+	for _, k := range have {
+		want = append(want, k.id)
+	}
+	return give, want
+}
+
 // answerSummary sends what the other side lacks or has otherwise, and asks for what this one does.
 func (b *Backend) answerSummary(to *memberlist.Node, j job) {
-	var give, want []uint64
-	b.mu.Lock()
-	b.mu.state.each(j.in, func(id uint64, r register) {
-		if print, is := j.have[id]; !is || print != r.print {
-			give = append(give, id)
-		}
-		if j.have[id] == r.print {
-			delete(j.have, id)
-		}
-	})
-	b.mu.Unlock()
-	for id := range j.have {
-		want = append(want, id)
-	}
+	give, want := b.compareSummary(j)
 	if !b.sendRows(to, give) {
 		return
 	}
@@ -247,8 +270,8 @@ func (b *Backend) sendRows(to *memberlist.Node, ids []uint64) bool {
 		out := []byte{msgRows}
 		b.mu.Lock()
 		for len(ids) > 0 && len(out) < maxChunk {
-			if row, is := b.mu.state.byIdentity(ids[0]); is {
-				out = appendRow(out, row)
+			if r, is := b.mu.state.byIdentity(ids[0]); is {
+				out = appendRow(out, r.row())
 			}
 			ids = ids[1:]
 		}
@@ -258,14 +281,4 @@ func (b *Backend) sendRows(to *memberlist.Node, ids []uint64) bool {
 		}
 	}
 	return true
-}
-
-// byIdentity is a register.
-func (s *state) byIdentity(id uint64) (table.Row, bool) {
-	for _, r := range s.keys[s.byID[id]] {
-		if identity(r.row.Key, r.row.Owner) == id {
-			return r.row, true
-		}
-	}
-	return table.Row{}, false
 }

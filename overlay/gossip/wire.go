@@ -86,7 +86,7 @@ func (r *reader) hash() uint64 {
 	return binary.BigEndian.Uint64(b)
 }
 
-// row reads one. Its value is a copy.
+// row reads one. Its value is in the message.
 func (r *reader) row() (table.Row, error) {
 	var row table.Row
 	flags := r.bytes(1)
@@ -100,7 +100,7 @@ func (r *reader) row() (table.Row, error) {
 	}
 	row.Deleted = flags[0] == flagDeleted
 	if len(value) > 0 {
-		row.Value = append([]byte(nil), value...)
+		row.Value = value
 	}
 	return row, nil
 }
@@ -112,16 +112,16 @@ func identity(key string, owner overlay.HostID) uint64 {
 	return mix(fnv64(fnv64(h, "\x00"), string(owner)))
 }
 
-// fingerprint of what a register says. A register with another version, incarnation or value has another one.
-func fingerprint(row table.Row) uint64 {
-	h := identity(row.Key, row.Owner)
-	h = mix(h ^ row.Version)
+// fingerprint of what a register says, of its identity and the rest. A register with another version, incarnation or
+// value has another one.
+func fingerprint(id uint64, row table.Row) uint64 {
+	h := mix(id ^ row.Version)
 	h = mix(h ^ row.Incarnation)
 	h = mix(h ^ uint64(row.Claimed))
 	if row.Deleted {
 		h = mix(h ^ flagDeleted)
 	}
-	return mix(fnv64(h, string(row.Value)))
+	return mix(fnv64(h, row.Value))
 }
 
 // FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/. All hosts have to compute the same, which maphash does not.
@@ -130,7 +130,7 @@ const (
 	fnvPrime  = 1099511628211
 )
 
-func fnv64(h uint64, s string) uint64 {
+func fnv64[T string | []byte](h uint64, s T) uint64 {
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * fnvPrime
 	}

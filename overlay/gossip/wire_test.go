@@ -14,7 +14,8 @@ func TestRowsComeBackAsTheyWere(t *testing.T) {
 	}
 	r := &reader{b: appendRow(nil, row)}
 	got, err := r.row()
-	if err != nil || fingerprint(got) != fingerprint(row) || !bytes.Equal(got.Value, row.Value) || len(r.b) != 0 {
+	id := identity(row.Key, row.Owner)
+	if err != nil || got.Key != row.Key || fingerprint(id, got) != fingerprint(id, row) || !bytes.Equal(got.Value, row.Value) || len(r.b) != 0 {
 		t.Errorf("%+v, %v; want %+v", got, err, row)
 	}
 }
@@ -38,9 +39,9 @@ func FuzzMessages(f *testing.F) {
 		(*delegate)(b).NotifyMsg(message)
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		for key, list := range b.mu.state.keys {
-			if len(key) > 2048 || len(list) > maxOwners {
-				t.Errorf("key %q with %d registers", key, len(list))
+		for r := range b.mu.state.all() {
+			if n := len(b.mu.state.owners(r.key)); len(r.key) > 2048 || n > maxOwners {
+				t.Errorf("key %q with %d registers", r.key, n)
 			}
 		}
 	})
@@ -48,7 +49,7 @@ func FuzzMessages(f *testing.F) {
 
 // TestTheDigestIsThatOfTheRows writes and forgets rows, and compares the digest with one that is made anew.
 func TestTheDigestIsThatOfTheRows(t *testing.T) {
-	s, now := newState(), time.Now()
+	s, now := newState(nil), time.Now()
 	for i := range 2000 {
 		row := table.Row{Key: string(rune('a' + i%50)), Owner: hostID(i % 7), Version: uint64(i % 13),
 			Deleted: i%3 == 0, Value: []byte{byte(i)}}
@@ -59,24 +60,21 @@ func TestTheDigestIsThatOfTheRows(t *testing.T) {
 	}
 	var want [buckets]uint64
 	n := 0
-	for _, list := range s.keys {
-		for _, r := range list {
-			want[bucketOf(identity(r.row.Key, r.row.Owner))] ^= fingerprint(r.row)
-			n++
-		}
+	for r := range s.all() {
+		id := identity(r.key, r.owner.Value())
+		want[bucketOf(id)] ^= fingerprint(id, r.row())
+		n++
 	}
-	if s.digest != want || n != s.rows || len(s.byID) != n {
-		t.Errorf("the digest is another; %d rows, %d counted, %d by identity", n, s.rows, len(s.byID))
+	if s.digest != want || n != s.rows || s.byKey.used != n {
+		t.Errorf("the digest is another; %d rows, %d counted, %d by key", n, s.rows, s.byKey.used)
 	}
 	s.bury(now.Add(2 * tombstoneTTL))
 	if len(s.graves) != 0 {
 		t.Errorf("%d tombstones are remembered", len(s.graves))
 	}
-	for key, list := range s.keys {
-		for _, r := range list {
-			if r.row.Deleted {
-				t.Errorf("%q of %s is remembered as deleted", key, r.row.Owner)
-			}
+	for r := range s.all() {
+		if r.deleted {
+			t.Errorf("%q of %s is remembered as deleted", r.key, r.owner.Value())
 		}
 	}
 }
