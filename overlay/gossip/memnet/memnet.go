@@ -23,8 +23,13 @@ const dialTime = 10 * time.Second
 // errCut is what a stream across a cut fails with.
 var errCut = errors.New("memnet: the hosts are cut off from each other")
 
-// Network is a network. The zero value has no hosts.
+// Network is a network. The zero value has no hosts, and takes no time.
 type Network struct {
+	// Delay is how long a datagram is on its way, and what a stream carries; Rate is the bytes that a stream carries in a
+	// second, 0: any number.
+	Delay time.Duration
+	Rate  int
+
 	mu    sync.RWMutex // guards what follows
 	hosts map[string]*Host
 	cut   func(from, to netip.AddrPort) bool
@@ -104,12 +109,33 @@ func (h *Host) WriteTo(b []byte, addr string) (time.Time, error) {
 		return now, err
 	}
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(h.addr), Timestamp: now}
-	select {
-	case other.packets <- p:
-	default:
-		other.Dropped.Add(1)
+	if d := h.network.Delay; d > 0 {
+		time.AfterFunc(d, func() {
+			p.Timestamp = time.Now()
+			other.receive(p)
+		})
+	} else {
+		other.receive(p)
 	}
 	return now, nil
+}
+
+// receive has a datagram wait until it is taken.
+func (h *Host) receive(p *memberlist.Packet) {
+	select {
+	case h.packets <- p:
+	default:
+		h.Dropped.Add(1)
+	}
+}
+
+// wait waits for as long as a stream takes to carry some bytes.
+func (n *Network) wait(bytes int) {
+	d := n.Delay
+	if n.Rate > 0 {
+		d += time.Duration(float64(bytes) / float64(n.Rate) * float64(time.Second))
+	}
+	time.Sleep(d) // nothing, if it is none
 }
 
 // PacketCh implements memberlist.Transport.
@@ -123,6 +149,7 @@ type counted struct {
 
 // Write implements net.Conn.
 func (c counted) Write(b []byte) (int, error) {
+	c.host.network.wait(len(b))
 	n, err := c.Conn.Write(b)
 	c.host.Streams.Add(int64(n))
 	return n, err
@@ -137,6 +164,8 @@ func (h *Host) DialTimeout(addr string, timeout time.Duration) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
+	h.network.wait(0)
+	h.network.wait(0) // there and back
 	near, far := net.Pipe()
 	t := time.NewTimer(min(timeout, dialTime))
 	defer t.Stop()
