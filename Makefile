@@ -55,8 +55,8 @@ overlay: ## run the tests of networks that span hosts, in namespaces that root m
 stores: ## run the tests of key-value stores' adapters against etcd, Consul and ZooKeeper, as an ordinary user
 	@$(AS_USER) scripts/test.sh --stores $(TESTFLAGS)
 
-sim: ## simulate a cluster without a store: SIM='-hosts 1000 -endpoints 100000'
-	go run ./overlay/gossip/sim $(SIM)
+sim: ## simulate a cluster without a store in memory: SIM='-hosts 1000 -endpoints 100000'
+	GOGC=200 GOMEMLIMIT=6GiB go test -count=1 -timeout 0 -v -run Simulation ./overlay/gossip/sim -args $(SIM)
 
 lint: ## gofmt, go vet and staticcheck at the version of tools/go.mod
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (run gofmt -w): $$files"; exit 1; fi

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +41,11 @@ const (
 	// retransmit times the decimal logarithm of the number of hosts is how often each host sends a broadcast: 9 times
 	// among 1,000. A host that no copy reaches has the row after the next comparison.
 	retransmit = 3
+	// joinsPerSeed is how many hosts join a seed in each time that passes between two joins (Config.Rejoin), where it is a
+	// member already: a join takes time and bytes for each member, and if all hosts did so that would be the square.
+	joinsPerSeed = 32
+	// lookupTime bounds how long the address of a seed is looked up before it is joined.
+	lookupTime = 3 * time.Second
 	// buryEvery is how often old tombstones are forgotten.
 	buryEvery = time.Minute
 )
@@ -88,6 +96,7 @@ type Backend struct {
 		sync.Mutex
 		state    *state
 		pending  map[string]bool // keys whose rows Watch has to yield
+		digested time.Time       // when another host's digest was last compared with this one's
 		members  map[string]*memberlist.Node
 		alive    map[overlay.HostID][]uint64 // incarnations of members, ascending
 		compared bool                        // with another host's digest
@@ -119,6 +128,7 @@ func New(config Config) (*Backend, error) {
 	b.mu.state, b.mu.pending = newState(config.Shared), map[string]bool{}
 	b.mu.members, b.mu.alive = map[string]*memberlist.Node{}, map[overlay.HostID][]uint64{}
 	b.mu.joined = time.Now()
+	b.mu.digested = b.mu.joined
 	settings, err := b.settings()
 	if err != nil {
 		return nil, err
@@ -194,8 +204,12 @@ func (b *Backend) join() {
 	began := time.Now()
 	wait, settling := 200*time.Millisecond, settle
 	for {
-		if len(b.config.Seeds) > 0 {
-			_, err := b.list.Join(b.config.Seeds)
+		settled := b.config.Paths == nil || settling >= b.config.Rejoin
+		if seeds, rest := b.seedsToJoin(settled, rand.Float64); len(seeds) > 0 {
+			_, err := b.list.Join(seeds)
+			if rest > 0 {
+				err = nil // the others are members
+			}
 			b.joined(oneLine(err))
 		}
 		if known := b.known(); len(known) > 0 {
@@ -227,6 +241,53 @@ func (b *Backend) join() {
 		case <-t.C:
 		}
 	}
+}
+
+// seedsToJoin are those that are to be joined now, and how many are not. Those that are no members are: they may be in
+// another half of a partition. Of members, which have all that there is to hear of, each is joined by some hosts: it may
+// have started again without a word, and then has nobody else to join.
+func (b *Backend) seedsToJoin(settled bool, random func() float64) (seeds []string, rest int) {
+	n := b.numMembers()
+	if n <= joinsPerSeed || !settled {
+		return b.config.Seeds, 0
+	}
+	addrs := map[netip.AddrPort]bool{}
+	b.mu.Lock()
+	for _, node := range b.mu.members {
+		if a, is := netip.AddrFromSlice(node.Addr); is {
+			addrs[netip.AddrPortFrom(a.Unmap(), node.Port)] = true
+		}
+	}
+	b.mu.Unlock()
+	for _, seed := range b.config.Seeds {
+		if random() < joinsPerSeed/float64(n) || !b.isMember(seed, addrs) {
+			seeds = append(seeds, seed)
+		}
+	}
+	return seeds, len(b.config.Seeds) - len(seeds)
+}
+
+// isMember says whether all addresses of a seed are those of members.
+func (b *Backend) isMember(seed string, members map[netip.AddrPort]bool) bool {
+	host, service, err := net.SplitHostPort(seed)
+	if err != nil {
+		host, service = strings.Trim(seed, "[]"), strconv.Itoa(DefaultPort)
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return false
+	}
+	addrs := make([]netip.Addr, 1)
+	if addrs[0], err = netip.ParseAddr(host); err != nil {
+		ctx, cancel := context.WithTimeout(b.ctx, lookupTime)
+		defer cancel()
+		if addrs, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
+			return false
+		}
+	}
+	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+		return !members[netip.AddrPortFrom(a.Unmap(), uint16(port))]
+	})
 }
 
 // joined notes whether seeds were joined, and logs the first failure after a success. That of a host that has found

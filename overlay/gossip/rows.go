@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -322,9 +323,11 @@ func (b *Backend) events(listed *bool) []table.Event {
 
 // current is a key's row as it is now; deleted, if it has none. The caller holds mu.
 func (b *Backend) current(key string) table.Row {
-	if k, err := overlay.ParseKey(key); err == nil && k.Kind == overlay.KindAlive {
-		row, _ := b.aliveRow(k.Host)
-		return row
+	if strings.HasPrefix(key, string(overlay.KindAlive)) {
+		if k, err := overlay.ParseKey(key); err == nil && k.Kind == overlay.KindAlive {
+			row, _ := b.aliveRow(k.Host)
+			return row
+		}
 	}
 	if row, is := b.mu.state.visible(key); is {
 		return row
