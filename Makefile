@@ -7,6 +7,7 @@ VULNDB      ?= https://vuln.go.dev
 FUZZTIME    ?= 20s
 BENCHFLAGS  ?=
 TESTFLAGS   ?=
+SIM         ?= -hosts 1000 -endpoints 100000 -span 1m
 # Runs its arguments as an ordinary user; as root it switches to one and says so.
 AS_USER     := scripts/unprivileged.sh
 # Runs a tool of tools/go.mod, whose sums are in tools/go.sum.
@@ -55,7 +56,7 @@ overlay: ## run the tests of networks that span hosts, in namespaces that root m
 stores: ## run the tests of key-value stores' adapters against etcd, Consul and ZooKeeper, as an ordinary user
 	@$(AS_USER) scripts/test.sh --stores $(TESTFLAGS)
 
-sim: ## simulate a cluster without a store in memory: SIM='-hosts 1000 -endpoints 100000'
+sim: ## simulate a cluster without a store in memory (SIM='-hosts 50 -endpoints 1000')
 	GOGC=200 GOMEMLIMIT=6GiB go test -count=1 -timeout 0 -v -run Simulation ./overlay/gossip/sim -args $(SIM)
 
 lint: ## gofmt, go vet and staticcheck at the version of tools/go.mod

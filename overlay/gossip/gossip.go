@@ -41,8 +41,8 @@ const (
 	// retransmit times the decimal logarithm of the number of hosts is how often each host sends a broadcast: 9 times
 	// among 1,000. A host that no copy reaches has the row after the next comparison.
 	retransmit = 3
-	// joinsPerSeed is how many hosts join a seed in each time that passes between two joins (Config.Rejoin), where it is a
-	// member already: a join takes time and bytes for each member, and if all hosts did so that would be the square.
+	// joinsPerSeed is how many hosts join a seed in each time that passes between two joins (Config.Rejoin), where it
+	// is a member already: a join takes time and bytes for each member; if all hosts did so that would be the square.
 	joinsPerSeed = 32
 	// lookupTime bounds how long the address of a seed is looked up before it is joined.
 	lookupTime = 3 * time.Second
@@ -244,8 +244,8 @@ func (b *Backend) join() {
 }
 
 // seedsToJoin are those that are to be joined now, and how many are not. Those that are no members are: they may be in
-// another half of a partition. Of members, which have all that there is to hear of, each is joined by some hosts: it may
-// have started again without a word, and then has nobody else to join.
+// another half of a partition. Of members, which have all that there is to hear of, each is joined by some hosts: it
+// may have started again without a word, and then has nobody else to join.
 func (b *Backend) seedsToJoin(settled bool, random func() float64) (seeds []string, rest int) {
 	n := b.numMembers()
 	if n <= joinsPerSeed || !settled {

@@ -100,8 +100,12 @@ func (s *state) of(key string, list []*register) []*register {
 func (s *state) visible(key string) (table.Row, bool) {
 	var best table.Row
 	found := false
-	var few [2]*register // most keys have one
-	for _, r := range s.of(key, few[:0]) {
+	var few [2]*register
+	list := s.of(key, few[:0])
+	if len(list) == 1 && !list[0].deleted { // as of most keys
+		return list[0].row(), true
+	}
+	for _, r := range list {
 		if row := r.row(); !row.Deleted && (!found || better(row, best)) {
 			best, found = row, true
 		}

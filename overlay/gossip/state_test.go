@@ -26,7 +26,8 @@ func TestStateIsAMapOfRegisters(t *testing.T) {
 			s, want, now := newState(shared), model{}, time.Unix(0, 0)
 			for range 20_000 {
 				row := table.Row{
-					Key: fmt.Sprint("key", random.IntN(1500)), Owner: hostID(random.IntN(3)), Version: random.Uint64N(4),
+					Key: fmt.Sprint("key", random.IntN(1500)), Owner: hostID(random.IntN(3)),
+					Version:     random.Uint64N(4),
 					Incarnation: random.Uint64N(2), Deleted: random.IntN(3) == 0, Value: []byte{byte(random.IntN(3))},
 				}
 				have, is := want[row.Key][row.Owner]
@@ -104,12 +105,12 @@ func TestSummariesAreCompared(t *testing.T) {
 		row := table.Row{Key: fmt.Sprint("key", i), Owner: hostID(1), Version: 1}
 		id := identity(row.Key, row.Owner)
 		print := fingerprint(id, row)
-		switch in[bucketOf(id)] = bucketOf(id)%3 != 0; {
-		case i%4 != 3: // this side has it
-			_, _ = b.mu.state.merge(row, time.Time{})
-			if i%4 == 1 {
-				print++
-			}
+		in[bucketOf(id)] = bucketOf(id)%3 != 0
+		if i%4 != 3 { // this side has it
+			b.mu.state.merge(row, time.Time{})
+		}
+		if i%4 == 1 { // the other has it otherwise
+			print++
 		}
 		if !in[bucketOf(id)] {
 			continue

@@ -25,8 +25,8 @@ const (
 	// then.
 	catchUpEvery = time.Second
 	catchUpFor   = 12
-	// compareEvery is how long a host goes without a comparison at most: so long a row may take that no broadcast brings.
-	// Of 1,000 hosts, one misses every eighth broadcast (docs/overlay.md).
+	// compareEvery is how long a host goes without a comparison at most: so long a row may take that no broadcast
+	// brings. Of 1,000 hosts, one misses up to every eighth (docs/overlay.md).
 	compareEvery = 15 * time.Second
 	// rowLen is the size of most rows in a message, and maxRow that of the longest.
 	rowLen = 640
@@ -70,8 +70,8 @@ func (b *Backend) digest() []byte {
 }
 
 // catchUp compares with a random host each second while there is more than broadcasts are good for, until Close: each
-// row of a broadcast is sent by each host several times, and each row of a comparison to each host once. It also compares
-// where nothing else did for a while.
+// row of a broadcast is sent by each host several times, and each row of a comparison to each host once. It also
+// compares where nothing else did for a while.
 func (b *Backend) catchUp() {
 	ticks := time.NewTicker(catchUpEvery)
 	defer ticks.Stop()

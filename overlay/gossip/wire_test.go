@@ -15,7 +15,8 @@ func TestRowsComeBackAsTheyWere(t *testing.T) {
 	r := &reader{b: appendRow(nil, row)}
 	got, err := r.row()
 	id := identity(row.Key, row.Owner)
-	if err != nil || got.Key != row.Key || fingerprint(id, got) != fingerprint(id, row) || !bytes.Equal(got.Value, row.Value) || len(r.b) != 0 {
+	if err != nil || got.Key != row.Key || fingerprint(id, got) != fingerprint(id, row) ||
+		!bytes.Equal(got.Value, row.Value) || len(r.b) != 0 {
 		t.Errorf("%+v, %v; want %+v", got, err, row)
 	}
 }

@@ -64,7 +64,7 @@ func (t *Table) expired() []*entry {
 	var list []*entry
 	orphans := map[string]time.Time{}
 	for key, e := range t.mu.rows {
-		if !e.missing.IsZero() && now.Sub(e.missing) >= missingGrace && e.Owner != t.cfg.Host {
+		if e.missing != nil && now.Sub(*e.missing) >= missingGrace && e.Owner != t.cfg.Host {
 			t.remove(key)
 			continue
 		}
@@ -79,11 +79,11 @@ func (t *Table) expired() []*entry {
 			}
 			continue
 		}
-		if _, is := t.mu.heard[key]; is || e.Owner == t.cfg.Host || removable(e.key.Kind) {
+		if _, is := t.mu.heard[key]; is || e.Owner == t.cfg.Host || removable(e.kind()) {
 			continue
 		}
 		ttl := RecordTTL
-		if e.key.Kind == overlay.KindBlock {
+		if e.kind() == overlay.KindBlock {
 			ttl = BlockTTL
 		}
 		if since, down := t.mu.down[e.Owner]; down && now.Sub(since) >= ttl {
@@ -119,7 +119,7 @@ func (t *Table) Expel(ctx context.Context, host overlay.HostID) error {
 	t.mu.Lock()
 	var list []*entry
 	for _, e := range t.mu.rows {
-		if e.Owner == host && !removable(e.key.Kind) {
+		if e.Owner == host && !removable(e.kind()) {
 			list = append(list, e)
 		}
 	}

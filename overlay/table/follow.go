@@ -61,9 +61,10 @@ func (t *Table) applyRow(row Row) {
 		t.applyAlive(k.Host, row)
 		return
 	}
+	var record any
 	if err == nil && !row.Deleted {
 		if _, err = overlay.ParseHostID(string(row.Owner)); err == nil {
-			err = speaksForItself(k, row)
+			record, err = speaksForItself(k, row)
 		}
 	}
 	if err != nil {
@@ -98,18 +99,19 @@ func (t *Table) applyRow(row Row) {
 	case have != nil && have.Owner == row.Owner && have.Incarnation == row.Incarnation &&
 		string(have.Value) == string(row.Value):
 		next := *have
-		next.Row, next.missing = row, time.Time{}
+		next.Row, next.record, next.missing = row, shareTexts(k, row, have.record), nil
 		t.replace(&next)
 	default:
-		t.store(row)
+		t.enter(k, row, record)
 	}
 }
 
-// speaksForItself refuses what one host says in another's name, and what makes no sense at all.
-func speaksForItself(k overlay.ParsedKey, row Row) error {
+// speaksForItself reads a row's record. It refuses what one host says in another's name, and what makes no sense at
+// all.
+func speaksForItself(k overlay.ParsedKey, row Row) (any, error) {
 	record, err := decode(k, row.Value)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	host := row.Owner
 	switch r := record.(type) {
@@ -123,9 +125,9 @@ func speaksForItself(k overlay.ParsedKey, row Row) error {
 		host = r.Host
 	}
 	if host != row.Owner {
-		return fmt.Errorf("host %s wrote a record of host %s", row.Owner.Short(), host.Short())
+		return nil, fmt.Errorf("host %s wrote a record of host %s", row.Owner.Short(), host.Short())
 	}
-	return nil
+	return record, nil
 }
 
 // clip bounds what strangers have logged.

@@ -26,7 +26,7 @@ func (t *Table) Unsent() []Row {
 	}
 	var list []Row
 	for key := range t.mu.dirty {
-		if e := t.mu.rows[key]; e != nil && isHeard(e.key.Kind) {
+		if e := t.mu.rows[key]; e != nil && isHeard(e.kind()) {
 			list = append(list, e.Row)
 		}
 	}
@@ -54,7 +54,7 @@ func (t *Table) Hear(from overlay.HostID, row Row) error {
 		return fmt.Errorf("host %s speaks of %s of host %s", from.Short(), clip(row.Key), row.Owner.Short())
 	}
 	if !row.Deleted {
-		if err := speaksForItself(k, row); err != nil {
+		if _, err := speaksForItself(k, row); err != nil {
 			return err
 		}
 	}

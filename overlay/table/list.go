@@ -25,21 +25,21 @@ func (t *Table) applyEnd() {
 			continue
 		}
 		switch {
-		case e.key.Kind == overlay.KindNetwork && t.needed(e):
+		case e.kind() == overlay.KindNetwork && t.needed(e):
 			t.putBack(e)
 			for _, claim := range claimsOf(e) {
 				if c := t.mu.rows[claim]; c != nil && !listing[claim] {
 					t.again(c, c.Version)
 				}
 			}
-		case removable(e.key.Kind) && e.key.Kind != overlay.KindNetwork && t.claimNeeded(e):
+		case removable(e.kind()) && e.kind() != overlay.KindNetwork && t.claimNeeded(e):
 			// it is put again with its network
-		case e.Owner == t.cfg.Host && !removable(e.key.Kind):
+		case e.Owner == t.cfg.Host && !removable(e.kind()):
 			t.again(e, e.Version)
 		case t.mu.rewound:
-			if e.missing.IsZero() {
+			if e.missing == nil {
 				next := *e
-				next.missing = now
+				next.missing = &now
 				t.replace(&next)
 			}
 		case t.mu.dirty[key]:
@@ -73,7 +73,8 @@ func (t *Table) applyEnd() {
 // needed says whether a network that the backend lacks is to be put again: it is in use here, or the backend's state
 // went back and this host has made it. The caller holds mu.
 func (t *Table) needed(e *entry) bool {
-	return t.mu.rewound && e.Owner == t.cfg.Host || t.cfg.Resurrect != nil && t.cfg.Resurrect(e.key.Network)
+	return t.mu.rewound && e.Owner == t.cfg.Host ||
+		t.cfg.Resurrect != nil && t.cfg.Resurrect(e.record.(overlay.Network).ID)
 }
 
 // claimNeeded says whether the name, subnet or number belongs to a network that is put again. The caller holds mu.

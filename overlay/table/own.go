@@ -1,15 +1,11 @@
 package table
 
-import (
-	"time"
-
-	"github.com/usernet/usernet/overlay"
-)
+import "github.com/usernet/usernet/overlay"
 
 // again has an own row put once more, as a newer version than the backend's. The caller holds mu.
 func (t *Table) again(have *entry, version uint64) {
 	next := *have
-	next.Incarnation, next.Version, next.missing = t.cfg.Incarnation, max(have.Version, version)+1, time.Time{}
+	next.Incarnation, next.Version, next.missing = t.cfg.Incarnation, max(have.Version, version)+1, nil
 	t.replace(&next)
 	t.mu.dirty[have.Key] = true
 	t.wake()
@@ -19,7 +15,7 @@ func (t *Table) again(have *entry, version uint64) {
 // meanwhile, and its version goes before. The caller holds mu.
 func (t *Table) putBack(have *entry) {
 	next := *have
-	next.Incarnation, next.missing = t.cfg.Incarnation, time.Time{}
+	next.Incarnation, next.missing = t.cfg.Incarnation, nil
 	t.replace(&next)
 	t.mu.dirty[have.Key] = true
 	delete(t.mu.edits, have.Key) // what it was made of is gone
@@ -82,9 +78,9 @@ func (t *Table) otherself(row Row) bool {
 // conflict decides between this host's claim and another's, made without knowledge of each other. The older one stays;
 // what runs here goes on in any case. The caller holds mu.
 func (t *Table) conflict(have *entry, row Row) {
-	if removable(have.key.Kind) {
+	if removable(have.kind()) {
 		// A network has no owner that matters. But its name, subnet or number may be those of one network alone.
-		if have.key.Kind != overlay.KindNetwork && string(have.Value) != string(row.Value) && Older(row, have.Row) {
+		if have.kind() != overlay.KindNetwork && string(have.Value) != string(row.Value) && Older(row, have.Row) {
 			t.lose(have, row)
 		}
 		t.store(row)

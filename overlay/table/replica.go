@@ -86,7 +86,7 @@ func (t *Table) save() error {
 		}
 		todo[key] = value
 	}
-	clear(t.mu.unsent)
+	t.mu.unsent = map[string]bool{} // one that is cleared stays as large as it was
 	t.mu.Unlock()
 	if len(todo) == 0 {
 		return nil

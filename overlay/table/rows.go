@@ -4,18 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/usernet/usernet/overlay"
 )
 
-// entry is a row in memory. What is in it is never changed, but replaced.
+// entry is a row in memory. What is in it is never changed, but replaced. There are as many as the cluster has
+// endpoints: what the key or the record says is not here once more.
 type entry struct {
 	Row
-	key    overlay.ParsedKey
 	record any // overlay.Host, Network, Endpoint, Block, Name or Route
-	// missing is since when a backend that was put back lacks the row; zero: it has it.
-	missing time.Time
+	// missing is since when a backend that was put back lacks the row; nil: it has it.
+	missing *time.Time
+}
+
+// kind is the key's.
+func (e *entry) kind() overlay.Kind {
+	kind, _, _ := strings.Cut(e.Key, "/")
+	return overlay.Kind(kind)
+}
+
+// endpoint is the record, where the row is that of the endpoint's first address: each address has one.
+func (e *entry) endpoint() (r overlay.Endpoint, is bool) {
+	r = e.record.(overlay.Endpoint)
+	if len(r.Addrs) == 1 {
+		return r, true
+	}
+	var text [64]byte
+	first := r.Addrs[0].AppendTo(text[:0])
+	return r, e.Key[strings.LastIndexByte(e.Key, '/')+1:] == string(first)
 }
 
 // store puts a row into memory, which has to make sense, and notes what that changes. The caller holds mu.
@@ -24,20 +42,28 @@ func (t *Table) store(row Row) {
 	if err != nil {
 		return
 	}
-	record, err := decode(k, row.Value)
-	if err != nil {
-		return
+	if record, err := decode(k, row.Value); err == nil {
+		t.enter(k, row, record)
 	}
-	e := &entry{Row: row, key: k, record: record}
-	t.mu.rows[row.Key] = e
-	t.mu.unsent[row.Key] = true
-	if k.Kind == overlay.KindEndpoint {
-		if t.mu.byNet[k.Network] == nil {
-			t.mu.byNet[k.Network] = map[string]*entry{}
-		}
-		t.mu.byNet[k.Network][row.Key] = e
-	}
+}
+
+// enter puts a row into memory whose key and record were read. The caller holds mu.
+func (t *Table) enter(k overlay.ParsedKey, row Row, record any) {
+	t.replace(&entry{Row: row, record: shareTexts(k, row, record)})
 	t.note(k)
+}
+
+// shareTexts has a record refer to the texts of its row, where they are equal.
+func shareTexts(k overlay.ParsedKey, row Row, record any) any {
+	r, is := record.(overlay.Endpoint)
+	if !is {
+		return record
+	}
+	r.Network = k.Network
+	if r.Host == row.Owner {
+		r.Host = row.Owner
+	}
+	return r
 }
 
 // remove takes a row out of memory. The caller holds mu.
@@ -49,13 +75,15 @@ func (t *Table) remove(key string) {
 	delete(t.mu.rows, key)
 	delete(t.mu.edits, key)
 	t.mu.unsent[key] = true
-	if e.key.Kind == overlay.KindEndpoint {
-		delete(t.mu.byNet[e.key.Network], key)
-		if len(t.mu.byNet[e.key.Network]) == 0 {
-			delete(t.mu.byNet, e.key.Network)
+	if r, is := e.record.(overlay.Endpoint); is {
+		delete(t.mu.byNet[r.Network], e)
+		if len(t.mu.byNet[r.Network]) == 0 {
+			delete(t.mu.byNet, r.Network)
 		}
 	}
-	t.note(e.key)
+	if k, err := overlay.ParseKey(key); err == nil {
+		t.note(k)
+	}
 }
 
 // note remembers that a key changed. The caller holds mu.
@@ -115,11 +143,15 @@ func decode(k overlay.ParsedKey, value []byte) (any, error) {
 	return nil, fmt.Errorf("a record of kind %s", k.Kind)
 }
 
-// replace puts an entry in the place of another with the same record. The caller holds mu.
+// replace puts an entry in the place of what is there. The caller holds mu.
 func (t *Table) replace(e *entry) {
-	t.mu.rows[e.Key] = e
-	if e.key.Kind == overlay.KindEndpoint {
-		t.mu.byNet[e.key.Network][e.Key] = e
+	if r, is := e.record.(overlay.Endpoint); is {
+		if t.mu.byNet[r.Network] == nil {
+			t.mu.byNet[r.Network] = map[*entry]struct{}{}
+		}
+		delete(t.mu.byNet[r.Network], t.mu.rows[e.Key])
+		t.mu.byNet[r.Network][e] = struct{}{}
 	}
+	t.mu.rows[e.Key] = e
 	t.mu.unsent[e.Key] = true
 }

@@ -44,15 +44,15 @@ type Table struct {
 		sync.Mutex
 		closed bool
 		rows   map[string]*entry
-		byNet  map[string]map[string]*entry // endpoints' rows, by network and key
-		alive  map[overlay.HostID]uint64    // hosts that the backend hears of, with their incarnations
-		down   map[overlay.HostID]time.Time // since when it does not hear of the others
-		dirty  map[string]bool              // own keys that the backend is to have
-		edits  map[string]edit              // of networks' records
-		gone   map[string]Row               // rows that are to be deleted in the backend
-		claims map[string]*claim            // own claims that the backend has not answered yet
-		unsent map[string]bool              // keys whose replica on disk is older
-		heard  map[string]hearsay           // rows of others that their owners have told, and the backend has not
+		byNet  map[string]map[*entry]struct{} // endpoints' rows, by network
+		alive  map[overlay.HostID]uint64      // hosts that the backend hears of, with their incarnations
+		down   map[overlay.HostID]time.Time   // since when it does not hear of the others
+		dirty  map[string]bool                // own keys that the backend is to have
+		edits  map[string]edit                // of networks' records
+		gone   map[string]Row                 // rows that are to be deleted in the backend
+		claims map[string]*claim              // own claims that the backend has not answered yet
+		unsent map[string]bool                // keys whose replica on disk is older
+		heard  map[string]hearsay             // rows of others that their owners have told, and the backend has not
 		// listing are the keys that came since the last reset; nil while no list comes.
 		listing  map[string]bool
 		rewound  bool // by the list that comes
@@ -83,7 +83,7 @@ func Open(cfg Config) (*Table, error) {
 		cfg.Clock = time.Now
 	}
 	t := &Table{cfg: cfg, log: cfg.Logger, pushing: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
-	t.mu.rows, t.mu.byNet = map[string]*entry{}, map[string]map[string]*entry{}
+	t.mu.rows, t.mu.byNet = map[string]*entry{}, map[string]map[*entry]struct{}{}
 	t.mu.alive, t.mu.down = map[overlay.HostID]uint64{}, map[overlay.HostID]time.Time{}
 	t.mu.dirty, t.mu.gone, t.mu.unsent = map[string]bool{}, map[string]Row{}, map[string]bool{}
 	t.mu.edits = map[string]edit{}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/usernet/usernet/overlay"
@@ -75,9 +76,9 @@ func (t *Table) Endpoints(network string) []EndpointView {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []EndpointView
-	for _, e := range t.mu.byNet[network] {
-		r := e.record.(overlay.Endpoint)
-		if e.key.Addr != r.Addrs[0] || r.Host != e.Owner { // each address has a record; a host speaks for itself only
+	for e := range t.mu.byNet[network] {
+		r, first := e.endpoint()
+		if !first || r.Host != e.Owner { // a host speaks for itself only
 			continue
 		}
 		_, down := t.mu.down[e.Owner]
@@ -104,7 +105,7 @@ func (t *Table) OwnEndpoints() []string {
 	defer t.mu.Unlock()
 	var list []string
 	for key, e := range t.mu.rows {
-		if e.key.Kind == overlay.KindEndpoint && e.Owner == t.cfg.Host {
+		if e.Owner == t.cfg.Host && e.kind() == overlay.KindEndpoint {
 			list = append(list, key)
 		}
 	}
@@ -167,9 +168,12 @@ func (t *Table) Pools() []netip.Prefix {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []netip.Prefix
-	for _, e := range t.mu.rows {
-		if e.key.Kind == overlay.KindPool {
-			list = append(list, e.key.Prefix)
+	for key := range t.mu.rows {
+		if !strings.HasPrefix(key, string(overlay.KindPool)) {
+			continue
+		}
+		if k, err := overlay.ParseKey(key); err == nil && k.Kind == overlay.KindPool {
+			list = append(list, k.Prefix)
 		}
 	}
 	return list

@@ -25,8 +25,8 @@ var errCut = errors.New("memnet: the hosts are cut off from each other")
 
 // Network is a network. The zero value has no hosts, and takes no time.
 type Network struct {
-	// Delay is how long a datagram is on its way, and what a stream carries; Rate is the bytes that a stream carries in a
-	// second, 0: any number.
+	// Delay is how long a datagram is on its way, and what a stream carries; Rate is the bytes that a stream carries in
+	// a second, 0: any number.
 	Delay time.Duration
 	Rate  int
 
