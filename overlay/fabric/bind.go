@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,22 +64,72 @@ func (b bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	return &hostEndpoint{peer: p}, nil
 }
 
-// noSource is what all endpoints have in common: the kernel chooses the source address.
+// noSource is what endpoints have in common that are no address: the kernel chooses the source.
 type noSource struct{}
 
 func (noSource) ClearSrc()           {}
 func (noSource) SrcToString() string { return "" }
 func (noSource) SrcIP() netip.Addr   { return netip.Addr{} }
 
-// addrEndpoint is an address that a message came from. WireGuard answers there once the message has been authenticated.
+// addrEndpoint is an address that a message came from. WireGuard answers there once the message has been authenticated,
+// from the address that the message came to: so a host with several addresses is reached at the one that the other end
+// has chosen.
 type addrEndpoint struct {
-	noSource
 	dest destination
 	peer *peer // that names the address; nil: nobody does
+	// answers is the same endpoint for messages that came to one of this host's addresses: the one they came to last.
+	answers atomic.Pointer[addrEndpoint]
 }
 
-func (e *addrEndpoint) DstToString() string { return e.dest.addr.String() }
-func (e *addrEndpoint) DstIP() netip.Addr   { return e.dest.addr.Addr() }
+// to is the endpoint for messages that came to an address of this host.
+func (e *addrEndpoint) to(own netip.Addr) *addrEndpoint {
+	if !own.IsValid() {
+		return e
+	}
+	if a := e.answers.Load(); a != nil && a.dest.from.current() == own {
+		return a
+	}
+	a := &addrEndpoint{dest: e.dest, peer: e.peer}
+	a.dest.from = newSource(own)
+	e.answers.Store(a)
+	return a
+}
+
+// ClearSrc implements conn.Endpoint: WireGuard begins a handshake again, as there was no answer. Where the host is
+// heard all the same, it was one with another of its addresses.
+func (e *addrEndpoint) ClearSrc() {
+	heard := e.peer != nil && time.Now().UnixNano()-e.peer.heard.Load() < int64(2*probeEvery)
+	if e.dest.from != nil && !heard {
+		e.dest.from.gone.Store(true)
+	}
+}
+
+// SrcIP implements conn.Endpoint.
+func (e *addrEndpoint) SrcIP() netip.Addr { return e.dest.from.current() }
+
+// SrcToString implements conn.Endpoint.
+func (e *addrEndpoint) SrcToString() string { return e.SrcIP().String() }
+
+const fromSource = " from "
+
+// DstToString implements conn.Endpoint. It has the source as well: parseEndpoint.
+func (e *addrEndpoint) DstToString() string {
+	from := e.dest.from.current()
+	if !from.IsValid() {
+		return e.dest.addr.String()
+	}
+	return e.dest.addr.String() + fromSource + from.String()
+}
+
+// parseEndpoint reads what DstToString says of an address.
+func parseEndpoint(s string) (at netip.AddrPort, from netip.Addr, ok bool) {
+	text, src, _ := strings.Cut(s, fromSource)
+	at, err := netip.ParseAddrPort(text)
+	from, _ = netip.ParseAddr(src) // there may be none
+	return at, from, err == nil
+}
+
+func (e *addrEndpoint) DstIP() netip.Addr { return e.dest.addr.Addr() }
 func (e *addrEndpoint) DstToBytes() []byte {
 	b, _ := e.dest.addr.MarshalBinary() // it has no error
 	return b
@@ -99,12 +151,13 @@ func (e *hostEndpoint) DstIP() netip.Addr {
 	return netip.Addr{}
 }
 
-// endpoint is the endpoint of an address.
-func (f *Fabric) endpoint(st *state, from netip.AddrPort, s *socket) *addrEndpoint {
-	if e := st.endpoints[from]; e != nil {
-		return e
+// endpoint is the endpoint of an address that something came from, to an address of this host.
+func (f *Fabric) endpoint(st *state, from netip.AddrPort, to netip.Addr, s *socket) *addrEndpoint {
+	e := st.endpoints[from]
+	if e == nil {
+		e = &addrEndpoint{dest: newDestination(from, s)}
 	}
-	return &addrEndpoint{dest: destination{addr: from, sock: s, raw: newRawAddr(from)}}
+	return e.to(to)
 }
 
 // Send implements conn.Bind. What cannot be sent is counted, and is no error: the network may lose it as well.
@@ -205,7 +258,7 @@ func (f *Fabric) sendSealed(d *destination, bufs [][]byte) {
 		if n == 1 {
 			segment = 0
 		}
-		switch s.message.send(d.sock, &d.raw, s.iov[:n], segment) {
+		switch s.message.send(d, s.iov[:n], segment) {
 		case 0:
 		case unix.EMSGSIZE, unix.EINVAL:
 			f.drops[DropTooBig].Add(uint64(n))
@@ -223,7 +276,11 @@ func (f *Fabric) sendSealed(d *destination, bufs [][]byte) {
 // sendEverywhere sends a handshake to all addresses of a host. Both hosts do so at once, which opens the way through
 // two NATs (RFC 5128, section 3.3). Where that may lead to nothing it goes by TCP later, and then through relays.
 func (f *Fabric) sendEverywhere(p *peer, bufs [][]byte) {
-	for _, d := range *p.candidates.Load() {
+	list := *p.candidates.Load()
+	if d := p.preferring.Swap(nil); d != nil {
+		list = []*destination{d}
+	}
+	for _, d := range list {
 		f.sendSealed(d, bufs)
 	}
 	if p.mayHold() {

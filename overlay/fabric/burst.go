@@ -131,7 +131,7 @@ func (b *burst) transmit(l *Link, p *peer) syscall.Errno {
 	if b.n == 1 {
 		size = 0
 	}
-	return b.message.send(d.sock, &d.raw, b.iov[:b.iovs], size)
+	return b.message.send(d, b.iov[:b.iovs], size)
 }
 
 // seal gives the datagrams to WireGuard.

@@ -59,6 +59,9 @@ type probes struct {
 	directAt    time.Time // when the direct way to a peer that a detour reaches is tried again
 	directLast  time.Time // when it was tried last
 	directTries int       // since it is reached by a detour, or has new addresses; 0: it is not
+	preferAt    time.Time // when a better address of the peer is tried
+	preferTries int       // since it has new addresses, or was at its first for long
+	preferredAt time.Time // since when it is reached at its first address; zero: it is not
 
 	since    time.Time // when it was first probed
 	answered time.Time
@@ -86,6 +89,7 @@ func (p *peer) tryAgain() {
 	p.probing.Lock()
 	defer p.probing.Unlock()
 	p.probes.retryAt, p.probes.directAt, p.probes.directTries = time.Time{}, time.Time{}, 0
+	p.probes.preferAt, p.probes.preferTries = time.Time{}, 0
 }
 
 // isLost says whether the last rounds had no answer: a relay that it is reached through, or passes messages on to, may
@@ -205,7 +209,7 @@ func (p *peer) tryOtherWays() {
 		list := *p.candidates.Load()
 		if d := p.dest.Load(); d != nil && len(list) > 1 {
 			at := slices.IndexFunc(list, func(c *destination) bool { return c.addr == d.addr })
-			p.setAddr(list[(at+1)%len(list)].addr)
+			p.setAddr(list[(at+1)%len(list)].addr, netip.Addr{})
 		}
 		return
 	}
@@ -264,7 +268,7 @@ func (p *peer) sendControl(m []byte, d *destination) bool {
 	defer b.release()
 	copy(b.header(), head[:])
 	b.add(vxlanHeaderLen, m)
-	return b.message.send(d.sock, &d.raw, b.iov[:b.iovs], 0) == 0
+	return b.message.send(d, b.iov[:b.iovs], 0) == 0
 }
 
 // control handles a message of a peer. from is where a plain one came from.
@@ -309,7 +313,8 @@ func (f *Fabric) answer(p *peer, probe []byte, from netip.AddrPort) {
 	}
 	if from.IsValid() && p.inside.Load() == nil { // plain: back to where it came from
 		if s := f.socketFor(from.Addr()); s != nil {
-			d = &destination{addr: from, sock: s, raw: newRawAddr(from)}
+			back := newDestination(from, s)
+			d = &back
 		}
 	}
 	p.sendControl(m, d)

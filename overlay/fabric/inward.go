@@ -29,6 +29,7 @@ type reader struct {
 		rest []byte // of its datagrams
 		size int    // of each
 		from netip.AddrPort
+		to   netip.Addr // of this host
 		st   *state
 		peer *peer // that sends from there, or nil
 	}
@@ -122,7 +123,7 @@ func (r *reader) process() bool {
 // begin takes the datagrams of one sender.
 func (r *reader) begin(i int) {
 	m := &r.message
-	m.rest, m.size = r.batch.message(i)
+	m.rest, m.size, m.to = r.batch.message(i)
 	m.from = r.batch.addrs[i].addrPort()
 	m.st = r.f.state.Load()
 	if m.peer = m.st.byAddr[m.from]; m.peer == nil {
@@ -140,7 +141,7 @@ func (r *reader) addSealed(b []byte) {
 		return
 	}
 	q.sizes[q.n] = copy(q.bufs[q.n], b)
-	q.eps[q.n] = r.f.endpoint(r.message.st, r.message.from, r.sock)
+	q.eps[q.n] = r.f.endpoint(r.message.st, r.message.from, r.message.to, r.sock)
 	q.n++
 	if p := r.message.peer; b[0] == sealResponse && p != nil && p.carrier.Load() != nil {
 		p.udpAnswered.Store(time.Now().UnixNano())

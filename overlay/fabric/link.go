@@ -198,7 +198,7 @@ func (f *Fabric) foreignPeer(a netip.AddrPort) (*peer, error) {
 		return p, nil
 	}
 	p := newPeer(f, "")
-	p.setAddr(a)
+	p.setAddr(a, netip.Addr{})
 	return p, nil
 }
 

@@ -127,3 +127,23 @@ func TestAPathWhoseMTUFalls(t *testing.T) {
 		router.ip(t, "link set r2 mtu 1500")
 	}
 }
+
+// TestAPathThatLosesAFifth: a router on the way drops a fifth of all packets each way. Hosts stay in touch, data
+// gets through, and the path's MTU is not taken for a tiny one.
+func TestAPathThatLosesAFifth(t *testing.T) {
+	t.Parallel()
+	h, router := startHostsOverRouter(t, true)
+	router.run(t, "nft", `table inet lossy {
+			chain forward { type filter hook forward priority 0; numgen random mod 100 < 20 drop; }
+		}`)
+	stream(t, h[0].container, h[1].container, netip.MustParseAddr("10.9.0.2"), 64<<10)
+	for _, p := range h {
+		p.say(t, "state")
+		if state := p.hear(t); !strings.Contains(state, "Path:direct") || !strings.Contains(state, "Alive:true") {
+			t.Error(state)
+		}
+		if mtu := p.mtu(t); mtu < 1280 {
+			t.Errorf("the path's MTU is 1500, and %d is known", mtu)
+		}
+	}
+}

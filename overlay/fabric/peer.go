@@ -55,7 +55,10 @@ type peer struct {
 	host    overlay.HostID // "": foreign
 	foreign bool
 	dest    atomic.Pointer[destination] // nil: no address is known
-	pathMTU atomic.Int32                // of the outer IP packet, in bytes
+	// formerly is where frames went before: the other end may send from there for some seconds still.
+	formerly atomic.Pointer[destination]
+	heardAt  atomic.Pointer[netip.AddrPort] // where WireGuard heard it last; nil: nowhere yet
+	pathMTU  atomic.Int32                   // of the outer IP packet, in bytes
 
 	key        atomic.Pointer[overlay.Key]    // that counts; nil: none, so nothing sealed goes to it
 	inside     atomic.Pointer[netip.Addr]     // its address inside the tunnel; nil as key
@@ -81,8 +84,9 @@ type peer struct {
 		sync.Mutex
 		rate.Bucket
 	}
-	sockets peerSockets
-	partial atomic.Bool // Peer.PartialChecksums
+	sockets    peerSockets
+	partial    atomic.Bool                 // Peer.PartialChecksums
+	preferring atomic.Pointer[destination] // where the next handshake goes alone; nil: everywhere
 	// sentLarge says that large frames went there since the path's MTU was probed.
 	sentLarge atomic.Bool
 	probing   sync.Mutex // guards probes
@@ -97,7 +101,12 @@ type destination struct {
 	addr netip.AddrPort
 	sock *socket
 	raw  rawAddr
-	seen bool // others have seen the host there; it has not named the address
+	seen bool    // others have seen the host there; it has not named the address
+	from *source // where datagrams leave from; nil: the kernel chooses
+}
+
+func newDestination(a netip.AddrPort, s *socket) destination {
+	return destination{addr: a, sock: s, raw: newRawAddr(a)}
 }
 
 // counter counts frames and their bytes, on a cache line of its own.
@@ -131,9 +140,12 @@ func newPeer(f *Fabric, host overlay.HostID) *peer {
 	return p
 }
 
-// setAddr has the peer's datagrams go to an address, and asks the kernel for the path's MTU.
-func (p *peer) setAddr(a netip.AddrPort) {
-	if d := p.dest.Load(); d != nil && d.addr == a {
+// setAddr has the peer's datagrams go to an address, from one of this host's (invalid: the kernel chooses), and asks
+// the kernel for the path's MTU.
+func (p *peer) setAddr(a netip.AddrPort, from netip.Addr) {
+	d := p.dest.Load()
+	same := d != nil && d.addr == a
+	if same && d.from.current() == from {
 		return
 	}
 	s := p.f.socketFor(a.Addr())
@@ -141,7 +153,15 @@ func (p *peer) setAddr(a netip.AddrPort) {
 		p.dest.Store(nil)
 		return
 	}
-	p.dest.Store(&destination{addr: a, sock: s, raw: newRawAddr(a)})
+	next := newDestination(a, s)
+	if from.IsValid() {
+		next.from = newSource(from)
+	}
+	p.dest.Store(&next)
+	if same {
+		return
+	}
+	p.formerly.Store(d)
 	p.refreshMTU()
 	p.probing.Lock()
 	defer p.probing.Unlock()
@@ -225,7 +245,8 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 			if !a.IsValid() || a.Port() == 0 || s == nil || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
 				continue
 			}
-			e := &addrEndpoint{dest: destination{addr: a, sock: s, raw: newRawAddr(a), seen: i >= named}, peer: p}
+			e := &addrEndpoint{dest: newDestination(a, s), peer: p}
+			e.dest.seen = i >= named
 			usable = append(usable, &e.dest)
 			if byAddr[a] == nil { // the first that claims an address has it
 				byAddr[a], endpoints[a] = p, e
@@ -250,6 +271,18 @@ func (f *Fabric) SetPeers(peers []Peer) error {
 	}
 	bySeal := f.setKeys(keys)
 	f.forgetHosts(named)
+	for _, p := range byHost { // where WireGuard hears them, and did before
+		if p.key.Load() == nil || !p.isAlive(time.Now()) {
+			continue
+		}
+		if d := p.formerly.Load(); d != nil && byAddr[d.addr] == nil {
+			byAddr[d.addr], endpoints[d.addr] = p, &addrEndpoint{dest: newDestination(d.addr, d.sock), peer: p}
+		}
+		d := p.dest.Load()
+		if d != nil && byAddr[d.addr] != p && p.isHeardAt(d.addr) && !byAddr[d.addr].isHeardAt(d.addr) {
+			byAddr[d.addr], endpoints[d.addr] = p, &addrEndpoint{dest: newDestination(d.addr, d.sock), peer: p}
+		}
+	}
 	f.change(func(s *state) {
 		s.byAddr, s.byHost, s.byVTEP, s.bySeal, s.endpoints = byAddr, byHost, byVTEP, bySeal, endpoints
 		s.ofHosts = ofHosts
@@ -315,8 +348,8 @@ func (f *Fabric) countingKeys() map[overlay.HostID]overlay.Key {
 	return m
 }
 
-// setCandidates takes the addresses of a host, the best first. Where it is reached now stays, as long as that is one of
-// them.
+// setCandidates takes the addresses of a host, the best first. One that WireGuard hears is reached there until a better
+// one answers (prefer.go). Else it stays where it is reached, as long as that is one of them.
 func (p *peer) setCandidates(list []*destination) {
 	old := *p.candidates.Load()
 	if !slices.EqualFunc(old, list, func(a, b *destination) bool { return a.addr == b.addr }) {
@@ -336,7 +369,7 @@ func (p *peer) setCandidates(list []*destination) {
 			return
 		}
 	}
-	p.setAddr(list[0].addr)
+	p.setAddr(list[0].addr, netip.Addr{})
 }
 
 // forgetHosts removes the peers that are neither named nor in a network's entries. The caller holds mu.

@@ -3,6 +3,7 @@ package fabric
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -56,7 +57,7 @@ type mmsghdr struct {
 const (
 	rxMessages = 16      // datagrams, or joined ones, that one call receives
 	rxSize     = 1 << 16 // of each, in bytes: the largest that UDP has
-	rxControl  = 64      // control messages of each: UDP_GRO alone
+	rxControl  = 128     // control messages of each: UDP_GRO, and IP_PKTINFO or IPV6_PKTINFO
 )
 
 // rxBatch is where one recvmmsg puts what it receives.
@@ -110,20 +111,69 @@ func (b *rxBatch) receive(fd uintptr) syscall.Errno {
 	}
 }
 
-// message is what was received at i: its bytes, who sent it, and how long each datagram in it is; the last may be
-// shorter.
-func (b *rxBatch) message(i int) (data []byte, size int) {
+// message is what was received at i: its bytes, and how long each datagram in it is; the last may be shorter. to is the
+// address of this host that it came to.
+func (b *rxBatch) message(i int) (data []byte, size int, to netip.Addr) {
 	data = b.buf[i*rxSize : i*rxSize+int(b.msgs[i].n)]
 	size = len(data)
 	c := b.control[i][:min(int(b.msgs[i].hdr.Controllen), rxControl)]
-	if len(c) >= unix.SizeofCmsghdr+4 {
-		if h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0])); h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO {
-			if n := int(binary.NativeEndian.Uint32(c[unix.SizeofCmsghdr:])); n > 0 {
+	for len(c) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+		n := int(h.Len)
+		if n < unix.SizeofCmsghdr || n > len(c) {
+			break
+		}
+		value := c[unix.SizeofCmsghdr:n]
+		switch {
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(value) >= 4:
+			if n := int(binary.NativeEndian.Uint32(value)); n > 0 {
 				size = n
 			}
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(value) >= unix.SizeofInet4Pktinfo:
+			to = netip.AddrFrom4([4]byte(value[8:12])) // ipi_addr
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(value) >= unix.SizeofInet6Pktinfo:
+			to = netip.AddrFrom16([16]byte(value[:16]))
 		}
+		c = c[min((n+7)&^7, len(c)):] // CMSG_ALIGN
 	}
-	return data, size
+	return data, size, to
+}
+
+// source is an address of this host that datagrams leave from.
+type source struct {
+	addr netip.Addr
+	info sourceControl
+	gone atomic.Bool // the kernel does not take it, or it may be the wrong one: the kernel chooses
+}
+
+// sourceControl is the control message of IP_PKTINFO or IPV6_PKTINFO: struct in_pktinfo, struct in6_pktinfo.
+type sourceControl struct {
+	hdr  unix.Cmsghdr
+	info [24]byte
+}
+
+// current is the address that datagrams leave from; invalid: the kernel chooses.
+func (s *source) current() netip.Addr {
+	if s == nil || s.gone.Load() {
+		return netip.Addr{}
+	}
+	return s.addr
+}
+
+func newSource(a netip.Addr) *source {
+	s := &source{addr: a}
+	if a.Is4() {
+		s.info.hdr.Level, s.info.hdr.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+		s.info.hdr.SetLen(unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo)
+		ip := a.As4()
+		copy(s.info.info[4:], ip[:]) // ipi_spec_dst
+		return s
+	}
+	s.info.hdr.Level, s.info.hdr.Type = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
+	s.info.hdr.SetLen(unix.SizeofCmsghdr + unix.SizeofInet6Pktinfo)
+	ip := a.As16()
+	copy(s.info.info[:], ip[:])
+	return s
 }
 
 // segmentControl is the control message of UDP_SEGMENT, aligned as the kernel wants it.
@@ -135,16 +185,20 @@ type segmentControl struct {
 
 // sendMessage is one sendmsg. Its closure is made once, so that sending allocates nothing.
 type sendMessage struct {
-	hdr   unix.Msghdr
-	seg   segmentControl
+	hdr     unix.Msghdr
+	control struct { // without gaps
+		seg segmentControl
+		src sourceControl
+	}
 	call  func(fd uintptr)
 	errno syscall.Errno
 }
 
 func (m *sendMessage) prepare() {
 	m.call = m.sendmsg
-	m.seg.hdr.Level, m.seg.hdr.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
-	m.seg.hdr.SetLen(unix.SizeofCmsghdr + 2)
+	seg := &m.control.seg
+	seg.hdr.Level, seg.hdr.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
+	seg.hdr.SetLen(unix.SizeofCmsghdr + 2)
 }
 
 // sendmsg sends. An error that the socket had from before, of another datagram (IP_RECVERR), is not this one's: it goes
@@ -173,15 +227,43 @@ func (m *sendMessage) sendmsg(fd uintptr) {
 	}
 }
 
-// send sends iov to an address, cut in datagrams of size bytes; 0: it is one.
-func (m *sendMessage) send(s *socket, to *rawAddr, iov []unix.Iovec, size int) syscall.Errno {
-	m.hdr = unix.Msghdr{Name: &to.bytes[0], Namelen: to.n, Iov: &iov[0]}
-	m.hdr.SetIovlen(len(iov))
-	if size > 0 {
-		m.seg.size = uint16(size)
-		m.hdr.Control = (*byte)(unsafe.Pointer(&m.seg))
-		m.hdr.SetControllen(int(unsafe.Sizeof(m.seg)))
+// send sends iov to a destination, cut in datagrams of size bytes; 0: it is one. It leaves from the destination's
+// source, as long as the kernel takes that.
+func (m *sendMessage) send(to *destination, iov []unix.Iovec, size int) syscall.Errno {
+	from := to.from
+	if !from.current().IsValid() {
+		from = nil
 	}
+	errno := m.sendFrom(to, from, iov, size)
+	if from != nil && (errno == unix.EINVAL || errno == unix.ENETUNREACH || errno == unix.EADDRNOTAVAIL) {
+		again := m.sendFrom(to, nil, iov, size)
+		if again != errno { // it was not for the size
+			from.gone.Store(true)
+		}
+		errno = again
+	}
+	return errno
+}
+
+func (m *sendMessage) sendFrom(to *destination, from *source, iov []unix.Iovec, size int) syscall.Errno {
+	m.hdr = unix.Msghdr{Name: &to.raw.bytes[0], Namelen: to.raw.n, Iov: &iov[0]}
+	m.hdr.SetIovlen(len(iov))
+	c := &m.control
+	switch {
+	case from != nil && size > 0:
+		c.seg.size, c.src = uint16(size), from.info
+		m.hdr.Control = (*byte)(unsafe.Pointer(c))
+		m.hdr.SetControllen(int(unsafe.Sizeof(c.seg)) + int(c.src.hdr.Len+7)&^7)
+	case from != nil:
+		c.src = from.info
+		m.hdr.Control = (*byte)(unsafe.Pointer(&c.src))
+		m.hdr.SetControllen(int(c.src.hdr.Len+7) &^ 7)
+	case size > 0:
+		c.seg.size = uint16(size)
+		m.hdr.Control = (*byte)(unsafe.Pointer(c))
+		m.hdr.SetControllen(int(unsafe.Sizeof(c.seg)))
+	}
+	s := to.sock
 	for range sendWaits {
 		if err := s.raw.Control(m.call); err != nil {
 			m.errno = unix.EBADF

@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"net/netip"
 	"time"
 )
 
@@ -35,9 +34,12 @@ func (f *Fabric) watch() {
 			now := time.Now()
 			if p.round(now) {
 				p.tryOtherWays()
+			} else if p.preferIsDue(now) {
+				p.tryPreferred()
 			}
 			p.sendHeld(now)
-			settled = settled && p.isAlive(now) && p.via.Load() == nil && p.carrier.Load() == nil
+			settled = settled && p.isAlive(now) && p.via.Load() == nil && p.carrier.Load() == nil &&
+				!p.hasShaken(now)
 		}
 		f.searchMTUs(sizes)
 		if n%int(foreignEvery/tick) == 0 {
@@ -104,9 +106,9 @@ func (f *Fabric) followSessions() {
 		if k == nil || p.dest.Load() == nil {
 			continue
 		}
-		at, err := netip.ParseAddrPort(sessions[*k].Endpoint)
-		if err == nil {
-			p.setAddr(at)
+		if at, from, ok := parseEndpoint(sessions[*k].Endpoint); ok {
+			p.setAddr(at, from)
+			f.listenTo(p, at)
 			p.via.Store(nil)
 			p.leaveCarrier()
 		} else if c := f.carrierOf(sessions[*k].Endpoint); c != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -135,6 +136,48 @@ func TestNewAddress(t *testing.T) {
 		w.hosts[0].pings("t1", "t3")
 		w.hosts[2].pings("t3", "t1")
 	})
+}
+
+// TestAnotherAdvertisedAddress starts a host again that is to be reached at another address of the same interface,
+// while the old one still works: the others go there, from containers on sealed and on plain networks.
+func TestAnotherAdvertisedAddress(t *testing.T) {
+	ofStores(t, func(t *testing.T, s store) {
+		w := newWorld(t, s, 2)
+		a, b := w.hosts[0], w.hosts[1]
+		for _, n := range []string{"sealed", "plain"} {
+			id := a.ok("network", "create", "-d", "overlay", "-o", fmt.Sprintf("encrypted=%v", n == "sealed"), n)
+			b.seesNetwork(n, id)
+			a.idle("a-"+n, "--network", n)
+			b.idle("b-"+n, "--network", n)
+		}
+		rootIn(t, a.ns(), "ip", "addr", "add", "192.0.2.21/24", "dev", "eth0")
+		flags := a.flags
+		a.stop(syscall.SIGTERM)
+		a.start(append([]string{"--cluster-advertise", "192.0.2.21"}, flags...)...)
+		t.Cleanup(func() { rootIn(t, a.ns(), "ip", "addr", "del", "192.0.2.21/24", "dev", "eth0") })
+		eventually(t, func() error {
+			for _, o := range b.cluster().Hosts {
+				if strings.HasPrefix(o.Addrs[0], "192.0.2.21:") && o.Answers && o.Path == "direct" {
+					return nil
+				}
+			}
+			return fmt.Errorf("host 1 is not reached at 192.0.2.21: %+v", b.cluster().Hosts)
+		})
+		port := ""
+		for _, o := range a.cluster().Hosts {
+			if p, is := strings.CutPrefix(o.Addrs[0], "192.0.2.21:"); is {
+				port = p
+			}
+		}
+		rootIn(t, a.ns(), "nft", fmt.Sprintf(`table inet old {
+			chain input { type filter hook input priority 0; ip daddr 192.0.2.1 udp dport %s counter drop; }
+		}`, port))
+		t.Cleanup(func() { rootIn(t, a.ns(), "nft", "delete table inet old") })
+		for _, n := range []string{"sealed", "plain"} {
+			b.pings("b-"+n, "a-"+n)
+			a.pings("a-"+n, "b-"+n)
+		}
+	}, "etcd", "gossip")
 }
 
 // TestBadInput is what a daemon says of what it cannot do.
