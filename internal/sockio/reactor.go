@@ -24,9 +24,9 @@ import (
 // It waits in epoll_wait(2) itself, unless it shares the only processor of the Go scheduler (wait). It takes one thread
 // and, for the first millisecond of a wait, one of GOMAXPROCS where there are more.
 type Reactor struct {
-	fd     int             // of epoll, non-blocking
-	file   *os.File        // owns fd
-	poller syscall.RawConn // of file: fd in the Go runtime's poller
+	fd     int             // of epoll
+	file   *os.File        // owns fd; nil: it is not in the Go runtime's poller
+	poller syscall.RawConn // of file
 	wake   int             // an eventfd that ends it
 	done   chan struct{}
 
@@ -67,39 +67,32 @@ func NewReactor() (*Reactor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	r := &Reactor{fd: fd, wake: -1, done: make(chan struct{})}
-	r.watched.handlers = map[int32]Handler{}
-	if err := r.open(); err != nil {
-		return nil, errors.Join(err, r.free())
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(fd))
 	}
+	r := &Reactor{fd: fd, wake: wake, done: make(chan struct{})}
+	r.watched.handlers = map[int32]Handler{}
+	if err := r.Add(wake, wakeUp{}); err != nil {
+		return nil, errors.Join(err, unix.Close(fd), unix.Close(wake))
+	}
+	r.shared.Store(false)
 	go r.run()
 	return r, nil
 }
 
-// open puts fd into the runtime's poller, and watches a new eventfd.
-func (r *Reactor) open() (err error) {
+// enterPoller puts fd into the runtime's poller, for good. From then on each event also wakes the thread that waits
+// there, and each new descriptor takes the kernel longer: only reactors that wait there do so.
+func (r *Reactor) enterPoller() (err error) {
+	if r.poller != nil {
+		return nil
+	}
 	if err := unix.SetNonblock(r.fd, true); err != nil { // else package os leaves it out of the poller
-		return fmt.Errorf("epoll: %w", err)
+		return err
 	}
 	r.file = os.NewFile(uintptr(r.fd), "epoll")
-	if r.poller, err = r.file.SyscallConn(); err != nil {
-		return fmt.Errorf("epoll: %w", err)
-	}
-	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	return r.Add(r.wake, wakeUp{})
-}
-
-// free closes the reactor's own descriptors.
-func (r *Reactor) free() (err error) {
-	if r.wake >= 0 {
-		err = unix.Close(r.wake)
-	}
-	if r.file == nil {
-		return errors.Join(err, unix.Close(r.fd))
-	}
-	return errors.Join(err, r.file.Close())
+	r.poller, err = r.file.SyscallConn()
+	return err
 }
 
 // wakeUp is the handler of the eventfd: run looks for the end of the reactor itself.
@@ -301,7 +294,7 @@ func (r *Reactor) wait() (int, error) {
 	if r.shared.Swap(false) && keepers.limit() == 0 {
 		r.parks = sharedFor
 	}
-	if r.parks > 0 {
+	if r.parks > 0 && r.enterPoller() == nil {
 		r.parks--
 		return r.waitParked()
 	}
@@ -365,5 +358,10 @@ func (r *Reactor) Close() {
 	_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // eventfd(2): a number to add
 	r.watched.Unlock()
 	<-r.done
-	_ = r.free() // nothing was written to them
+	if r.file != nil {
+		_ = r.file.Close()
+	} else {
+		_ = unix.Close(r.fd)
+	}
+	_ = unix.Close(r.wake)
 }
