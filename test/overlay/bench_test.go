@@ -18,6 +18,9 @@ import (
 // the kernel's VXLAN and with its UDP backend, which has a process as well.
 //
 //	scripts/overlay.sh -v -run '^$' -bench TCPBetweenHosts -benchtime 1x -count 3
+//
+// Some cells alone, such as -bench 'TCPBetweenHosts/way=(hosts|plain-frames)$', take a quarter of a minute each;
+// without flannel's, USERNET_FLANNELD may be any file.
 func BenchmarkTCPBetweenHosts(b *testing.B) {
 	b.Run("way=hosts", func(b *testing.B) {
 		hosts := []*host{newHost(b, 1), newHost(b, 2)}
