@@ -81,6 +81,17 @@ type addrEndpoint struct {
 	answers atomic.Pointer[addrEndpoint]
 }
 
+// destOf is where a message goes: a handshake that is to try a better address of the peer's goes there, also where what
+// the peer has sent meanwhile has made WireGuard take up this endpoint again.
+func (e *addrEndpoint) destOf(message []byte) *destination {
+	if e.peer != nil && message[0] == sealInitiation {
+		if better := e.peer.preferring.Swap(nil); better != nil {
+			return better
+		}
+	}
+	return &e.dest
+}
+
 // to is the endpoint for messages that came to an address of this host.
 func (e *addrEndpoint) to(own netip.Addr) *addrEndpoint {
 	if !own.IsValid() {
@@ -185,7 +196,7 @@ func (b bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		if c != nil {
 			c.send(bufs)
 		} else {
-			f.sendSealed(&e.dest, bufs)
+			f.sendSealed(e.destOf(bufs[0]), bufs)
 		}
 	case *carrierEndpoint:
 		if p := e.c.peer.Load(); p != nil && e.c.isClosed() {

@@ -123,3 +123,19 @@ func TestAHostThatNamesAnothersAddress(t *testing.T) {
 		must(t, b.fabric.SetPeers(at)) // as with each change of any host
 	}
 }
+
+// TestAHandshakeForABetterAddressGoesThere: where WireGuard has taken up the old address meanwhile, too.
+func TestAHandshakeForABetterAddressGoesThere(t *testing.T) {
+	better := newDestination(netip.MustParseAddrPort("192.0.2.2:4789"), nil)
+	p := &peer{}
+	p.preferring.Store(&better)
+	e := &addrEndpoint{dest: newDestination(netip.MustParseAddrPort("192.0.2.1:4789"), nil), peer: p}
+	for _, m := range []struct {
+		kind byte
+		to   *destination
+	}{{sealData, &e.dest}, {sealResponse, &e.dest}, {sealInitiation, &better}, {sealInitiation, &e.dest}} {
+		if to := e.destOf([]byte{m.kind}); to != m.to {
+			t.Errorf("a message of kind %d goes to %v", m.kind, to.addr)
+		}
+	}
+}

@@ -211,6 +211,8 @@ func (b *Backend) join() {
 				err = nil // the others are members
 			}
 			b.joined(oneLine(err))
+		} else if rest > 0 {
+			b.joined(nil)
 		}
 		if known := b.known(); len(known) > 0 {
 			if _, err := b.list.Join(known); err != nil {

@@ -371,10 +371,11 @@ func TestAClaimThatIsLateIsMade(t *testing.T) {
 		t.Errorf("a claim whose time is short: %v", err)
 	}
 	until(t, "the others know it", func() bool { return list[1].owner(row.Key) == list[0].id })
+	list[0].config.Objections = patience // so that the claim is given up before it is made
 	gone, giveUp := context.WithCancel(t.Context())
 	row = list[0].row("names/gone", "gone", 1)
 	row.Claimed = 100
-	ended := make(chan error)
+	ended := make(chan error, 1)
 	go func() { ended <- list[0].Claim(gone, row) }()
 	until(t, "the others hear of the claim", func() bool { return list[1].owner(row.Key) == list[0].id })
 	giveUp()

@@ -157,7 +157,7 @@ func (s *state) merge(row table.Row, now time.Time) (*register, bool) {
 	switch {
 	case is && !later(row, s.registers.at(old).row()):
 		return nil, false
-	case !is && (s.rows >= maxRows || len(s.of(row.Key, nil)) >= maxOwners):
+	case !is && (s.rows >= maxRows || len(s.of(row.Key, nil)) >= maxOwners || s.identifies(row)):
 		s.full++
 		return nil, false
 	}
@@ -179,6 +179,13 @@ func (s *state) merge(row table.Row, now time.Time) (*register, bool) {
 		s.graves = append(s.graves, grave{r.key, r.owner.Value(), r.print, now})
 	}
 	return r, true
+}
+
+// identifies says whether there is a register with a row's identity. Another key has the same one by intent only: it is
+// no secret how they are made.
+func (s *state) identifies(row table.Row) bool {
+	_, _, is := s.place(identity(row.Key, row.Owner))
+	return is
 }
 
 func (s *state) hashOf(n ref) uint64 { return hashKey(s.registers.at(n).key) }

@@ -133,3 +133,37 @@ func TestSummariesAreCompared(t *testing.T) {
 		t.Errorf("gives %d and wants %d; should be %d and %d", len(gotGive), len(gotWant), len(give), len(want))
 	}
 }
+
+// TestKeysOfOneIdentity has rows of two keys that were made to have the same identity: the first alone is taken, and
+// all else stays whole.
+func TestKeysOfOneIdentity(t *testing.T) {
+	const first, second = "8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ"
+	s, now := newState(nil), time.Now()
+	merge := func(key string, owner overlay.HostID, version uint64) bool {
+		_, news := s.merge(table.Row{Key: key, Owner: owner, Version: version}, now)
+		return news
+	}
+	for i := range 60 {
+		owner := hostID(i)
+		if identity(first, owner) != identity(second, owner) {
+			t.Fatal("the keys have different identities: find others")
+		}
+		for version := uint64(1); version < 5; version++ {
+			if !merge(first, owner, version) || merge(second, owner, version) {
+				t.Fatalf("version %d: the first is to be taken, and the second is not", version)
+			}
+			merge(fmt.Sprint("other", i, version), owner, 1) // takes the number of what was dropped
+		}
+	}
+	seen := map[string]bool{}
+	for r := range s.all() {
+		k := r.key + " " + string(r.owner.Value())
+		if seen[k] {
+			t.Errorf("%s is listed twice", k)
+		}
+		seen[k] = true
+	}
+	if len(seen) != s.rows || s.rows != 60*5 {
+		t.Errorf("%d rows are listed, of %d", len(seen), s.rows)
+	}
+}
