@@ -242,8 +242,9 @@ type Flow struct {
 	BytesOut   uint64         `json:"bytes_out"` // from the container
 	PacketsIn  uint64         `json:"packets_in"`
 	PacketsOut uint64         `json:"packets_out"`
-	// PacketsLost are datagrams for the container for which the queue of the host's socket had no room. Those of
-	// published ports are counted for the network alone, since the kernel does not say whose they were.
+	// PacketsLost is how many datagrams for the container were lost at the host's socket at least, most often since its
+	// queue was full: the kernel counts those that were sent together as one. Those of published ports are counted for
+	// the network alone, since the kernel does not say whose they were.
 	PacketsLost uint64    `json:"packets_lost"`
 	Created     time.Time `json:"created"`
 }

@@ -190,8 +190,8 @@ func (g *gathering) counters() []om.Family {
 		Type: om.Counter})
 	not := newSums(om.Family{Name: "usernet_flows_refused", Help: "Flows that did not begin, by reason.",
 		Type: om.Counter})
-	gone := newSums(om.Family{Name: "usernet_datagrams_lost", Help: "Datagrams for which the queue of a socket of " +
-		"the daemon's had no room, by who began the flow.", Type: om.Counter})
+	gone := newSums(om.Family{Name: "usernet_datagrams_lost", Help: "Datagrams, at least, for which the queue of a " +
+		"socket of the daemon's had no room, by who began the flow.", Type: om.Counter})
 	for _, b := range g.d.bridgeList() {
 		for name, n := range b.Stats().Counters {
 			if l, ok := begun[name]; ok {

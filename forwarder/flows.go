@@ -21,7 +21,7 @@ type Flow struct {
 
 	BytesIn, BytesOut     uint64
 	PacketsIn, PacketsOut uint64 // not counted for TCP
-	PacketsLost           uint64 // of an association: those for the container that its socket's full queue lost
+	PacketsLost           uint64 // of an association: those for the container lost at its socket, at least
 	Created               time.Time
 }
 

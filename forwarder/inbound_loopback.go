@@ -28,12 +28,12 @@ func (in *inboundUDP) openDirect() error {
 		return errors.Join(err, unix.Close(fd))
 	}
 	sockio.MergeDatagrams(fd)
-	sockio.CountLost(fd)
 	var ok bool
 	if in.descriptors, ok = in.f.claimMapping(in.key.inside.Addr(), in.f.inbound.GiveUp, fd); !ok {
 		return errors.Join(unix.EMFILE, unix.Close(fd))
 	}
 	in.sock.Open(fd)
+	in.sock.CountLost(fd)
 	return nil
 }
 

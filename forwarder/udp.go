@@ -24,7 +24,7 @@ type association struct {
 	descriptors claim
 	hostSide    netip.AddrPort
 	aliased     atomic.Bool   // aliases has something
-	lost        atomic.Uint64 // datagrams for the container that the full queue of sock had no room for
+	lost        atomic.Uint64 // datagrams for the container that were lost at sock, at least
 
 	mu      sync.Mutex // guards what follows, which sending uses
 	outside netip.AddrPort
@@ -162,6 +162,7 @@ func (f *Forwarder) associate(p packet.Datagram, target netip.AddrPort) *associa
 		}
 		a := &association{f: f, inside: p.Src, hostSide: sockio.LocalAddr(fd)}
 		a.sock.Open(fd)
+		a.sock.CountLost(fd)
 		var ok bool
 		if a.descriptors, ok = f.claimMapping(p.Src.Addr(), f.udp.GiveUp, fd); !ok {
 			a.Close()
@@ -202,7 +203,6 @@ func (f *Forwarder) openUDP(to netip.Addr) (int, error) {
 	}
 	sockio.QueueErrors(fd, to.Is6())
 	sockio.MergeDatagrams(fd)
-	sockio.CountLost(fd)
 	return fd, nil
 }
 

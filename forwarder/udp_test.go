@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/usernet/usernet/internal/packet"
 	"github.com/usernet/usernet/internal/sockio"
 )
@@ -186,6 +188,11 @@ func TestLostDatagramsAreCounted(t *testing.T) {
 		Dst: netip.AddrPortFrom(gatewayAddr, port)})
 	_, from, err := peer.ReadFromUDPAddrPort(make([]byte, 10))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.udp.All()[0].sock.Use(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	sent := uint64(0)

@@ -76,7 +76,7 @@ func (l *lifeFlags) add(f *pflag.FlagSet) {
 	countBetween(f, "health-retries", 0, math.MaxInt32, "0: 3")
 	for name, zero := range map[string]string{"health-interval": "30s", "health-timeout": "30s",
 		"health-start-period": "none", "health-start-interval": "5s"} {
-		timeBetween(f, name, network.MinHealthTime, aYear, zero)
+		timeBetween(f, name, network.MinHealthTime, 100*aYear, zero)
 	}
 	f.BoolVar(&l.noHealth, "no-healthcheck", false, "no health check, which is so unless there is a command")
 }

@@ -16,7 +16,7 @@ import (
 const (
 	aYear = 365 * 24 * time.Hour
 	// mostLimit bounds how many connections of a kind may be allowed; 0 is no limit.
-	mostLimit = 1 << 24
+	mostLimit = math.MaxInt32
 	// mostBytes bounds sizes, in bytes: 1 EiB.
 	mostBytes = 1 << 60
 	// maxSnaplen is the largest of libpcap and Wireshark (MAXIMUM_SNAPLEN in libpcap's pcap-int.h).

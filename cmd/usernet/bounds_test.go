@@ -29,7 +29,7 @@ func TestNumbersHaveBounds(t *testing.T) {
 	}
 	texts := []string{"bool", "boolfunc", "func", "string", "stringArray", "stringSlice"}
 	docker := []string{"number"} // --cpus: a limit that depends on the machine, in Docker's words
-	negative := map[string]string{"time": "-2", "stop-timeout": "-2", "gw-priority": "-2"}
+	negative := map[string]string{"time": "-2", "stop-timeout": "-2", "gw-priority": "-2", "last": "-2"}
 	everyFlag(rootCommand(), func(path string, flag *pflag.Flag) {
 		kind := flag.Value.Type()
 		if slices.Contains(texts, kind) || slices.Contains(docker, kind) {
@@ -74,11 +74,11 @@ func TestDefaultsAreWithinBounds(t *testing.T) {
 
 func TestWhatIsAcceptedIsSaid(t *testing.T) {
 	for args, want := range map[string]string{
-		"trace --timeout -1s":         "give a duration from 1ms to 1m",
+		"trace --timeout -1s":         "give a duration from 1ms to 1m (0: 5s)",
 		"top --interval 1ms":          "give a duration from 100ms to 24h",
 		"capture --duration -1h":      "give a duration from 1ms to 8760h (0: no end)",
 		"capture --max-size -1m":      "give a number of bytes from 0 to 1EiB, such as 512m or 1.5GiB (0: no end)",
-		"serve --limit-tcp -1":        "give a whole number from 0 to 16777216 (0: no limit)",
+		"serve --limit-tcp -1":        "give a whole number from 0 to 2147483647 (0: no limit)",
 		"serve --peer-timeout 24h":    "give a duration from 1s to 18h (0: hours, as the kernel has it)",
 		"serve --bgp-asn 0":           "give a whole number from 1 to 4294967295",
 		"network connect --vlan 5000": "give a whole number from 0 to 4094 (0: none)",

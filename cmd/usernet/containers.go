@@ -173,7 +173,7 @@ func psCommand() *cobra.Command {
 	f := c.Flags()
 	f.BoolVarP(&all, "all", "a", false, "show ended containers too")
 	f.IntVarP(&last, "last", "n", -1, "show so many of the latest, ended ones too")
-	countBetween(f, "last", -1, math.MaxInt32, "-1: all that run")
+	countBetween(f, "last", math.MinInt32, math.MaxInt32, "negative: all that run")
 	f.BoolVarP(&latest, "latest", "l", false, "show the latest, even where it ended")
 	f.BoolVarP(&quiet, "quiet", "q", false, "show ids only")
 	f.BoolVar(&noTrunc, "no-trunc", false, "do not cut columns short")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,7 +74,7 @@ func (o *serveOptions) add(f *pflag.FlagSet) {
 		dns.DefaultQuestions,
 		"how many names one container may have looked up outside at a time",
 	)
-	countBetween(f, "dns-questions", 1, 1<<16, "")
+	countBetween(f, "dns-questions", 0, 1<<16, fmt.Sprintf("0: %d", dns.DefaultQuestions))
 	f.BoolVar(&o.ipv6, "ipv6", false, "give new networks IPv6 unless they say otherwise")
 	f.BoolVar(
 		&o.noInbound,

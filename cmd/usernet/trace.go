@@ -57,7 +57,7 @@ func traceCommand() *cobra.Command {
 	c.Flags().BoolVar(&q.UDP, "udp", false, "send a datagram in the place of opening a connection")
 	c.Flags().BoolVar(&q.DryRun, "dry-run", false, "only say what would happen, and send nothing")
 	c.Flags().DurationVar(&q.Timeout, "timeout", 5*time.Second, "how long an answer is waited for")
-	timeBetween(c.Flags(), "timeout", time.Millisecond, api.MaxTraceTimeout, "")
+	timeBetween(c.Flags(), "timeout", time.Millisecond, api.MaxTraceTimeout, "5s")
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
 }

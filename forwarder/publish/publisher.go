@@ -97,7 +97,7 @@ func (p *Port) setOptions(fd int) error {
 		return sockio.SetTCP(fd, p.pb.cfg.Table.keepAlive)
 	}
 	sockio.MergeDatagrams(fd)
-	sockio.CountLost(fd)
+	p.sock.CountLost(fd)
 	if at := p.bound.Host.Addr(); at.IsUnspecified() {
 		return sockio.TellLocal(fd, at.Is6())
 	}

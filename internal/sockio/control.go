@@ -3,6 +3,8 @@ package sockio
 import (
 	"encoding/binary"
 	"net/netip"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,9 +13,20 @@ import (
 // they come one by one.
 func MergeDatagrams(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 
-// CountLost has the kernel say how many datagrams it has thrown away since the socket's queue was full (socket(7),
-// SO_RXQ_OVFL): Datagram.Lost.
-func CountLost(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) }
+// CountLost has the kernel say how many datagrams for fd, the socket's descriptor, it throws away from now on, as where
+// the queue is full (socket(7), SO_RXQ_OVFL): Datagram.Lost. To it, datagrams that were sent together (udp(7),
+// UDP_SEGMENT) are one.
+func (s *Socket) CountLost(fd int) {
+	var info [9]uint32 // SK_MEMINFO_VARS of the kernel's include/uapi/linux/sock_diag.h
+	const drops = 8    // SK_MEMINFO_DROPS
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno == 0 {
+		s.lost.Store(info[drops])
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
+}
 
 // TellLocal makes a wildcard socket say which of the host's addresses a datagram was for (ip(7), IP_PKTINFO):
 // Datagram.Local.

@@ -296,7 +296,9 @@ func (r *Reactor) wait() (int, error) {
 	}
 	if r.parks > 0 && r.enterPoller() == nil {
 		r.parks--
-		return r.waitParked()
+		if waited, n, err := r.waitParked(); waited {
+			return n, err
+		}
 	}
 	return unix.EpollWait(r.fd, r.events[:], -1)
 }
@@ -305,13 +307,14 @@ func (r *Reactor) wait() (int, error) {
 // short connection takes some three, and others may be under way.
 const sharedFor = 32
 
-// waitParked is wait in the runtime's poller. That reports what is new (EPOLLET), so nothing may be left when it waits.
-func (r *Reactor) waitParked() (n int, err error) {
-	perr := r.poller.Read(func(uintptr) bool {
+// waitParked is wait in the runtime's poller, and says whether that could wait. It reports what is new (EPOLLET), so
+// nothing may be left when it waits.
+func (r *Reactor) waitParked() (waited bool, n int, err error) {
+	waited = r.poller.Read(func(uintptr) bool {
 		n, err = r.waitRaw(0)
 		return n > 0 || err != nil
-	})
-	return n, errors.Join(err, perr)
+	}) == nil
+	return waited, n, err
 }
 
 // waitKeeping is wait for keepFor, with the processor, if it may be kept. EINTR: the scheduler wants it, as for a

@@ -72,7 +72,7 @@ type Datagram struct {
 	GSOSize int      // if not 0, Payload holds datagrams of that many bytes, the last may be shorter
 	From    netip.AddrPort
 	Local   netip.Addr // whom it was sent to; the zero address unless the socket was told to say it (TellLocal)
-	Lost    uint32     // how many, of whatever sender, the full queue lost since this was last said (CountLost)
+	Lost    uint32     // how many at least, of whatever sender, were lost since this was last said (CountLost)
 
 	lostEver uint32 // since the socket was made; 0: not said
 }

@@ -55,7 +55,6 @@ func TestLostDatagramsAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	CountLost(fd)
 	r, err := NewReactor()
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +63,10 @@ func TestLostDatagramsAreCounted(t *testing.T) {
 	var s Socket
 	s.Open(fd)
 	defer s.Close(r)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	s.CountLost(fd)
 	client, err := net.Dial("udp4", LocalAddr(fd).String())
 	if err != nil {
 		t.Fatal(err)
@@ -102,5 +105,13 @@ func TestLostDatagramsAreCounted(t *testing.T) {
 		if read+lost != sent {
 			t.Errorf("%d were sent, %d read, %d lost", sent, read, lost)
 		}
+	}
+	var next Socket // of the same descriptor, as after a takeover
+	next.Open(fd)
+	next.CountLost(fd)
+	lost = 0
+	send()
+	if err := next.ReceiveAll(func(d Datagram) { lost += int(d.Lost) }); err != nil || lost != 0 {
+		t.Errorf("of what was lost before, %d are lost again: %v", lost, err)
 	}
 }

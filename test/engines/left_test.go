@@ -111,7 +111,8 @@ func nothingLeft(t testing.TB) {
 		time.Sleep(20 * time.Millisecond)
 		list = left()
 	}
-	for ; len(list) > 0; list = left() { // a container's monitor may start something yet
+	for deadline = time.Now().Add(patience); len(list) > 0 && time.Now().Before(deadline); list = left() {
+		// a container's monitor may start something yet
 		for _, p := range list {
 			t.Errorf("the test has left %v", p)
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)

@@ -117,8 +117,8 @@ let answer = () => {};
 
 // confirmed asks the user. The dialog keeps the focus within and gives it back.
 function confirmed(question, verb) {
-  answer(false); // to a question whose dialog was closed and whose event has not come yet
   const dialog = find("confirm");
+  answer(dialog.returnValue === "do"); // to a question whose dialog was closed and whose event has not come yet
   text(find("confirm-title"), question);
   text(find("confirm-do"), verb);
   dialog.returnValue = "cancel";
