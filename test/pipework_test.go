@@ -59,7 +59,7 @@ func TestConnectGivesWhatPipeworkGives(t *testing.T) {
 	d.fails("--gw-priority", "network", "connect", "--route", "0.0.0.0/0=10.61.0.9", "office", "ext")
 	d.fails("it should be to 10.1.0.0/16", "network", "connect", "--route", "10.1.2.3/16", "office", "ext")
 	d.fails("no DHCP server", "network", "connect", "--dhcp", "office", "ext")
-	d.fails("invalid VLAN", "network", "connect", "--vlan", "4095", "office", "ext")
+	d.fails("from 0 to 4094", "network", "connect", "--vlan", "4095", "office", "ext")
 }
 
 // TestVLANsOfANetwork: containers in a VLAN reach each other and the gateway, and no others.
