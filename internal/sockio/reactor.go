@@ -30,9 +30,8 @@ type Reactor struct {
 	wake   int             // an eventfd that ends it
 	done   chan struct{}
 
-	buf    []byte // of its goroutine, as is what follows; nil before the first use
+	buf    []byte // of its goroutine, as are events and parks; nil before the first use
 	events [128]unix.EpollEvent
-	turn   Yielder
 	parks  int // how many of the next waits are in the runtime's poller
 
 	dispatching atomic.Bool // handlers run: it is most likely they who call the reactor
@@ -221,7 +220,6 @@ func (r *Reactor) Locks() []watchdog.Lock {
 
 func (r *Reactor) run() {
 	defer close(r.done)
-	defer r.turn.Close()
 	handled := 0 // events since this goroutine yielded
 	for {
 		n, err := r.wait()
@@ -248,7 +246,7 @@ func (r *Reactor) run() {
 		r.dispatching.Store(false)
 		if handled += n; handled >= yieldAfter {
 			handled = 0
-			r.turn.Yield()
+			runtime.Gosched()
 		}
 	}
 }

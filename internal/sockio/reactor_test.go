@@ -8,9 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
-	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -335,54 +332,5 @@ func TestConnEnds(t *testing.T) {
 	c.Reset()
 	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("after Reset the peer reads %v", err)
-	}
-}
-
-// TestABusyReactorLetsOthersHearOfDescriptors: a goroutine that waits for a descriptor in the runtime's poller has its
-// turn beside a reactor that always finds events, on one processor of the scheduler.
-func TestABusyReactorLetsOthersHearOfDescriptors(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	limit := keepers.limit
-	keepers.limit = func() int32 { return 0 }
-	t.Cleanup(func() { keepers.limit = limit })
-	in, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	defer out.Close()
-	const asks = 10
-	var events int64 // of the reactor's goroutine
-	var now atomic.Int64
-	heardAfter := make(chan int64, asks)
-	asked := make(chan int64, asks)
-	reactor := newReactor(t)
-	r, w := pipe(t)
-	if err := reactor.Add(r, handlerFunc(func(uint32) { // which leaves what is there
-		if events++; events%5000 == 0 && events <= 5000*asks {
-			asked <- events
-			_, _ = unix.Write(int(out.Fd()), []byte("x"))
-		}
-		now.Store(events)
-		reactor.shared.Store(true) // as where others give it descriptors all the time
-	})); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for range asks {
-			_, _ = in.Read(make([]byte, 1))
-			heardAfter <- now.Load() - <-asked
-		}
-	}()
-	if _, err := unix.Write(w, []byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	var after []int64
-	for range asks {
-		after = append(after, <-heardAfter)
-	}
-	slices.Sort(after)
-	if after[asks/2] > 8*yieldAfter { // 10 ms are thousands of events
-		t.Errorf("the other goroutine hears after %v events, want some %d", after, yieldAfter)
 	}
 }

@@ -8,25 +8,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/internal/sockio"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
 // This file is the hot path: one readv or writev per frame, no allocation. Both are raw system calls: on a
 // non-blocking TAP they copy a frame and return, and telling the scheduler about each costs a third as much again.
-
-// quota is how much a reader reads before it sends its batches, asks the pacer and may yield: 64 small frames, or some
-// 0.8 MiB of large ones, 0.1 to 0.6 ms of work.
-//
-// While only the ports that it sends to have frames, it yields after several: acknowledgements that come one at a time
-// cost the containers more than those that come together. With each quota, eight streams from container to container
-// were a fifth slower. A neighbour that has had no frames for a while waits that long for its first one, and no longer
-// after it.
-const (
-	quota       = 64
-	quotaBytes  = 16 << 10 // of a frame's length that count like a frame
-	aloneQuotas = 8
-)
 
 // reader is the state of one Serve.
 type reader struct {
@@ -35,7 +21,7 @@ type reader struct {
 	frame vswitch.Frame
 	iov   [2]unix.Iovec
 	errno syscall.Errno
-	turn  sockio.Yielder
+	turn  yielder
 	pace  *vswitch.Pacer
 
 	quotas int // read since the reader last let others run
@@ -47,7 +33,7 @@ func (d *Device) Serve(p *vswitch.Port) error {
 	defer d.serving.Unlock()
 	r := &reader{dev: d, port: p, pace: p.Pacer()}
 	defer r.frame.Release()
-	defer r.turn.Close()
+	defer r.turn.close()
 	err := d.raw.Read(r.drain)
 	switch {
 	case d.stopped.Load():
@@ -73,7 +59,7 @@ func (r *reader) drain(fd uintptr) bool {
 				r.pace.Pause(pause)
 				r.quotas = 0
 			} else if r.quotas++; r.quotas >= aloneQuotas || r.pace.Contended() {
-				r.turn.Yield()
+				r.turn.yield()
 				r.quotas = 0
 			}
 			if r.dev.stopped.Load() {

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/internal/sockio"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -83,11 +83,9 @@ func (d *Device) Frames(take func(*vswitch.Frame), flush func()) error {
 	defer d.serving.Unlock()
 	var f vswitch.Frame
 	defer f.Release()
-	var turn sockio.Yielder
-	defer turn.Close()
 	var failed error
 	err := d.raw.Read(func(fd uintptr) (stop bool) {
-		stop, failed = d.readFrames(int(fd), &f, &turn, take, flush)
+		stop, failed = d.readFrames(int(fd), &f, take, flush)
 		return stop
 	})
 	switch {
@@ -100,14 +98,12 @@ func (d *Device) Frames(take func(*vswitch.Frame), flush func()) error {
 }
 
 // readFrames reads all that is there, and says whether to stop; false waits for more.
-func (d *Device) readFrames(
-	fd int, f *vswitch.Frame, turn *sockio.Yielder, take func(*vswitch.Frame), flush func(),
-) (bool, error) {
+func (d *Device) readFrames(fd int, f *vswitch.Frame, take func(*vswitch.Frame), flush func()) (bool, error) {
 	defer flush()
 	for n := 1; ; n++ {
 		if n%framesAtOnce == 0 {
 			flush()
-			turn.Yield()
+			runtime.Gosched()
 			if d.stopped.Load() {
 				return true, nil
 			}

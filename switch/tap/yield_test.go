@@ -87,3 +87,31 @@ func TestBusyReaderLetsOthersHaveTheirTurn(t *testing.T) {
 		t.Errorf("the other reader has its turn after %d frames, want some %d", after, aloneQuotas*quota)
 	}
 }
+
+func TestYieldAllocatesNothingAndLeavesNoDescriptor(t *testing.T) {
+	var y yielder
+	y.yield() // opens it
+	if y.file == nil {
+		t.Fatal("no eventfd")
+	}
+	fd := -1
+	if err := y.raw.Control(func(n uintptr) { fd = int(n) }); err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, y.yield); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	y.close()
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+		t.Error("the eventfd is still open")
+	}
+	y.close() // once more is no harm
+}
+
+func BenchmarkYield(b *testing.B) {
+	var y yielder
+	defer y.close()
+	for b.Loop() {
+		y.yield()
+	}
+}

@@ -8,11 +8,11 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usernet/usernet/internal/sockio"
 	vswitch "github.com/usernet/usernet/switch"
 )
 
@@ -35,7 +35,6 @@ type reader struct {
 	port  *vswitch.Port
 	pace  *vswitch.Pacer
 	frame vswitch.Frame
-	turn  sockio.Yielder
 	used  int                // frames since the last round
 	emit  func(frame []byte) // deliver, made once
 }
@@ -46,10 +45,7 @@ func newReader(l *Link, s *session, port *vswitch.Port) *reader {
 	return r
 }
 
-func (r *reader) release() {
-	r.frame.Release()
-	r.turn.Close()
-}
+func (r *reader) release() { r.frame.Release() }
 
 func (r *reader) run(kind Kind) error {
 	if kind == Stream {
@@ -117,7 +113,7 @@ func (r *reader) receive(payload int) {
 	r.pace.Take(vswitch.EthernetHeaderLen + payload)
 	if r.used++; r.used >= quota {
 		r.round()
-		r.turn.Yield()
+		runtime.Gosched()
 	}
 }
 
