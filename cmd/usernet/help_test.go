@@ -98,7 +98,7 @@ func TestFlagErrorsAreForUsers(t *testing.T) {
 	}{
 		{[]string{"ps", "-n", "foo"}, `invalid argument "foo" for "-n, --last" flag: give a whole number`},
 		{[]string{"ps", "--all=perhaps"}, "give true or false"},
-		{[]string{"serve", "--limit-tcp", "99999999999999999999"}, "give a whole number from 0 to 16777216"},
+		{[]string{"serve", "--limit-tcp", "99999999999999999999"}, "give a whole number from 0 to 2147483647"},
 		{[]string{"flows", "--interval", "5"}, "give a duration"},
 		{[]string{"flows", "--interval", "soon"}, "give a duration"},
 		{[]string{"pull", "busybox"}, "usernet has no command pull: there are no images"},
