@@ -154,19 +154,21 @@ func (s *state) place(id uint64) (list *[]ref, i int, is bool) {
 func (s *state) merge(row table.Row, now time.Time) (*register, bool) {
 	hash := hashKey(row.Key)
 	slot, old, is := s.find(hash, row.Key, row.Owner)
-	switch {
-	case is && !later(row, s.registers.at(old).row()):
+	if is && !later(row, s.registers.at(old).row()) {
 		return nil, false
-	case !is && (s.rows >= maxRows || len(s.of(row.Key, nil)) >= maxOwners || s.identifies(row)):
+	}
+	id := identity(row.Key, row.Owner)
+	list, i, identified := s.place(id)
+	// Another key has the same identity by intent only: it is no secret how identities are made.
+	if !is && (identified || s.rows >= maxRows || len(s.of(row.Key, nil)) >= maxOwners) {
 		s.full++
 		return nil, false
 	}
-	n := s.add(row)
+	n := s.add(row, id)
 	r := s.registers.at(n)
-	list, i, _ := s.place(r.id)
-	s.digest[bucketOf(r.id)] ^= r.print
+	s.digest[bucketOf(id)] ^= r.print
 	if is {
-		s.digest[bucketOf(r.id)] ^= s.registers.at(old).print
+		s.digest[bucketOf(id)] ^= s.registers.at(old).print
 		s.byKey.set(slot, hash, n)
 		(*list)[i] = n
 		s.drop(old)
@@ -181,17 +183,9 @@ func (s *state) merge(row table.Row, now time.Time) (*register, bool) {
 	return r, true
 }
 
-// identifies says whether there is a register with a row's identity. Another key has the same one by intent only: it is
-// no secret how they are made.
-func (s *state) identifies(row table.Row) bool {
-	_, _, is := s.place(identity(row.Key, row.Owner))
-	return is
-}
-
 func (s *state) hashOf(n ref) uint64 { return hashKey(s.registers.at(n).key) }
 
-func (s *state) add(row table.Row) ref {
-	id := identity(row.Key, row.Owner)
+func (s *state) add(row table.Row, id uint64) ref {
 	if s.shared != nil {
 		return s.shared.add(row, id)
 	}
