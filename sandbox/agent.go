@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/usernet/usernet/internal/sockdiag"
 	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox/entry"
 	"github.com/usernet/usernet/switch/tap"
@@ -165,9 +166,9 @@ func makeInterface(i Interface) (f namedFile, isNew bool, err error) {
 // openSockets opens the sockets that r asks for, but those of a DNS stub.
 func openSockets(r Request) (files []namedFile, err error) {
 	if r.SockDiag {
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+		fd, err := sockdiag.Open()
 		if err != nil {
-			return nil, os.NewSyscallError("socket(NETLINK_INET_DIAG)", err)
+			return nil, err
 		}
 		files = append(files, namedFile{fileSockDiag, os.NewFile(uintptr(fd), fileSockDiag)})
 	}

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/internal/procname"
-
 	"github.com/usernet/usernet/sandbox/entry"
 )
 

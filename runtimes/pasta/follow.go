@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockdiag"
 )
 
 // direction is one of the four port options.
@@ -55,9 +57,9 @@ const followEvery = time.Second
 
 // startFollowing follows what listens in the namespace and on the host until the session's end.
 func (s *session) startFollowing() error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	fd, err := sockdiag.Open()
 	if err != nil {
-		return os.NewSyscallError("socket(NETLINK_INET_DIAG)", err)
+		return err
 	}
 	host := os.NewFile(uintptr(fd), "sock_diag")
 	ctx, cancel := context.WithCancel(context.Background())

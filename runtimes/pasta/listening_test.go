@@ -1,17 +1,18 @@
 package pasta
 
 import (
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockdiag"
 )
 
 // TestListeningSocketsAreSeen opens and closes sockets of each kind and asks the kernel.
 func TestListeningSocketsAreSeen(t *testing.T) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	fd, err := sockdiag.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,24 +53,9 @@ func TestListeningSocketsAreSeen(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	message := func(kind uint16, body []byte) []byte {
-		b := make([]byte, sizeNlmsghdr, sizeNlmsghdr+len(body))
-		binary.NativeEndian.PutUint32(b, uint32(sizeNlmsghdr+len(body)))
-		binary.NativeEndian.PutUint16(b[4:], kind)
-		return append(b, body...)
-	}
-	f.Add(message(unix.SOCK_DIAG_BY_FAMILY, make([]byte, sizeAnswer)))
-	f.Add(message(unix.NLMSG_DONE, nil))
-	f.Add(message(unix.NLMSG_ERROR, []byte{0xff, 0xff, 0xff, 0xff}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = parse(b, netip.Addr{}, new(portSet)) // it must end, and not panic
-	})
-}
-
 // TestTheNameServerIsLeftOut, and nothing else that listens.
 func TestTheNameServerIsLeftOut(t *testing.T) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	fd, err := sockdiag.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
