@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // This file has the system calls of the hot path, and the kernel's structs that they take. Both calls are non-blocking
@@ -142,14 +144,8 @@ func (b *rxBatch) message(i int) (data []byte, size int, to netip.Addr) {
 // source is an address of this host that datagrams leave from.
 type source struct {
 	addr netip.Addr
-	info sourceControl
+	info []byte      // the control message that says so
 	gone atomic.Bool // the kernel does not take it, or it may be the wrong one: the kernel chooses
-}
-
-// sourceControl is the control message of IP_PKTINFO or IPV6_PKTINFO: struct in_pktinfo, struct in6_pktinfo.
-type sourceControl struct {
-	hdr  unix.Cmsghdr
-	info [24]byte
 }
 
 // current is the address that datagrams leave from; invalid: the kernel chooses.
@@ -160,21 +156,7 @@ func (s *source) current() netip.Addr {
 	return s.addr
 }
 
-func newSource(a netip.Addr) *source {
-	s := &source{addr: a}
-	if a.Is4() {
-		s.info.hdr.Level, s.info.hdr.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
-		s.info.hdr.SetLen(unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo)
-		ip := a.As4()
-		copy(s.info.info[4:], ip[:]) // ipi_spec_dst
-		return s
-	}
-	s.info.hdr.Level, s.info.hdr.Type = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
-	s.info.hdr.SetLen(unix.SizeofCmsghdr + unix.SizeofInet6Pktinfo)
-	ip := a.As16()
-	copy(s.info.info[:], ip[:])
-	return s
-}
+func newSource(a netip.Addr) *source { return &source{addr: a, info: sockio.SourceControl(a)} }
 
 // segmentControl is the control message of UDP_SEGMENT, aligned as the kernel wants it.
 type segmentControl struct {
@@ -188,7 +170,7 @@ type sendMessage struct {
 	hdr     unix.Msghdr
 	control struct { // without gaps
 		seg segmentControl
-		src sourceControl
+		src [40]byte // source.info
 	}
 	call  func(fd uintptr)
 	errno syscall.Errno
@@ -251,13 +233,12 @@ func (m *sendMessage) sendFrom(to *destination, from *source, iov []unix.Iovec, 
 	c := &m.control
 	switch {
 	case from != nil && size > 0:
-		c.seg.size, c.src = uint16(size), from.info
+		c.seg.size = uint16(size)
 		m.hdr.Control = (*byte)(unsafe.Pointer(c))
-		m.hdr.SetControllen(int(unsafe.Sizeof(c.seg)) + int(c.src.hdr.Len+7)&^7)
+		m.hdr.SetControllen(int(unsafe.Sizeof(c.seg)) + copy(c.src[:], from.info))
 	case from != nil:
-		c.src = from.info
-		m.hdr.Control = (*byte)(unsafe.Pointer(&c.src))
-		m.hdr.SetControllen(int(c.src.hdr.Len+7) &^ 7)
+		m.hdr.Control = &c.src[0]
+		m.hdr.SetControllen(copy(c.src[:], from.info))
 	case size > 0:
 		c.seg.size = uint16(size)
 		m.hdr.Control = (*byte)(unsafe.Pointer(c))

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 // socket is one UDP socket, of one address family.
@@ -88,13 +90,11 @@ func open(v6 bool, at netip.AddrPort) (*socket, error) {
 // IP_MTU_DISCOVER).
 func setOptions(fd int, v6 bool) error {
 	type option struct{ level, name, value int }
-	told := option{unix.IPPROTO_IP, unix.IP_PKTINFO, 1} // to which address of this host a datagram came
 	need := []option{
 		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
 		{unix.IPPROTO_IP, unix.IP_RECVERR, 1},
 	}
 	if v6 {
-		told = option{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}
 		need = []option{
 			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
 			{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE},
@@ -110,10 +110,10 @@ func setOptions(fd int, v6 bool) error {
 		{unix.IPPROTO_UDP, unix.UDP_GRO, 1}, // Linux 5.0; without it datagrams come one by one
 		{unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer},
 		{unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer},
-		told,
 	} {
 		_ = unix.SetsockoptInt(fd, o.level, o.name, o.value) // slower without
 	}
+	_ = sockio.TellLocal(fd, v6) // without it the kernel chooses the source of answers
 	return nil
 }
 
