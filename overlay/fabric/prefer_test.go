@@ -105,8 +105,8 @@ func TestTheFirstAddressIsReturnedTo(t *testing.T) {
 	t.Logf("the first address is used again after %v", time.Since(began).Round(time.Millisecond))
 }
 
-// TestAHostThatNamesAnothersAddress: what comes from there is that of the host that WireGuard hears there, whoever
-// names the address first.
+// TestAHostThatNamesAnothersAddress: frames from an address belong to the host that WireGuard hears there, even where
+// another host names the address before it.
 func TestAHostThatNamesAnothersAddress(t *testing.T) {
 	t.Parallel()
 	b, c := everywhere(t, hostB, 2), everywhere(t, hostC, 3)
