@@ -142,18 +142,17 @@ func (d *Daemon) repair(ctx context.Context, c *network.Container, netns *os.Fil
 
 // attachedIn is the running container that stands for a namespace, or nil.
 func (d *Daemon) attachedIn(id network.NamespaceID) *network.Container {
-	found := d.model.Select(func(c *network.Container) bool {
-		return c.Attached && !c.Moves && c.Status == network.Running && c.NetNSID == id
-	})
-	if len(found) == 0 {
-		return nil
+	for _, c := range d.model.Find(network.InNetNS(id)) {
+		if c.Attached && !c.Moves && c.Status == network.Running {
+			return c
+		}
 	}
-	return found[0]
+	return nil
 }
 
 // attachedWith returns the attached containers that have an endpoint with a key.
 func (d *Daemon) attachedWith(key string) []*network.Container {
-	return d.model.Select(func(c *network.Container) bool { return c.Attached && hasKey(c, key) })
+	return d.model.Find(network.WithKey(key))
 }
 
 // hasKey says whether c has an endpoint with a key.

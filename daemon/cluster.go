@@ -65,7 +65,7 @@ func (d *Daemon) importNetworks(whole bool) {
 		if !n.SpansHosts() || have[n.ID] {
 			continue
 		}
-		if n.InUse(d.model.Containers()) {
+		if n.InUse(d.model.Find(network.OnNetwork(n.ID))) {
 			d.log.Warn(
 				"a network was removed by another host while containers of this one are on it: it is there again",
 				"network",

@@ -293,7 +293,7 @@ func (d *Daemon) updateIdleTimer() {
 	if d.cfg.ExitWhenIdle <= 0 {
 		return
 	}
-	running := d.model.Any(func(c *network.Container) bool { return c.Status != network.Exited })
+	running := d.model.FirstName(network.NotEnded) != ""
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if running {

@@ -116,9 +116,10 @@ func (d *Daemon) removeSharedInterfaces(owner string, endpoints []*network.Endpo
 	if len(names) == 0 {
 		return
 	}
-	for _, c := range d.model.Select(func(c *network.Container) bool {
-		return c.NetworkMode == "container:"+owner && c.Status == network.Running
-	}) {
+	for _, c := range d.model.Find(network.SharingWith(owner)) {
+		if c.Status != network.Running {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(d.ctx, agentTimeout)
 		_, err := d.sandboxes.Configure(ctx, d.target(c), sandbox.Request{Remove: names, NoDNSStub: true})
 		cancel()

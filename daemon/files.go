@@ -80,11 +80,7 @@ func CheckSocketDir(dir string) error {
 
 // filesOf makes the texts of the container's hosts and resolv.conf.
 func (d *Daemon) filesOf(c *network.Container) sandbox.Files {
-	nets := map[string]*network.Network{}
-	for _, n := range d.model.Networks() {
-		nets[n.ID] = n
-	}
-	return sandbox.Files{Hosts: hostsFile(c, nets, d.linkTargets(c)), ResolvConf: d.resolvConf(c)}
+	return sandbox.Files{Hosts: hostsFile(c, d.networksOf(c), d.linkTargets(c)), ResolvConf: d.resolvConf(c)}
 }
 
 // updateFiles brings hosts and resolv.conf of a running container, and of those that share its network, up to date.
@@ -104,9 +100,10 @@ func (d *Daemon) updateFiles(id string) {
 		return
 	}
 	files := d.filesOf(c)
-	for _, o := range d.model.Select(func(o *network.Container) bool {
-		return (o.ID == c.ID || o.NetworkMode == "container:"+c.ID) && o.Status == network.Running && o.Monitor != 0
-	}) {
+	for _, o := range append(d.model.Find(network.SharingWith(c.ID)), c) {
+		if o.Status != network.Running || o.Monitor == 0 {
+			continue
+		}
 		if err := sandbox.SendFiles(d.ctx, d.containerDir(o.ID), files); err != nil &&
 			sandbox.Alive(o.Monitor, o.MonitorStart) {
 			d.log.Warn("hosts and resolv.conf not written", "container", o.Name, "error", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"slices"
 
 	"github.com/usernet/usernet/internal/errdefs"
 	"github.com/usernet/usernet/network"
@@ -47,12 +46,8 @@ func (d *Daemon) resumeLeases() {
 
 // renumber gives an endpoint the address that its DHCP server gives it now: its interface is made anew.
 func (d *Daemon) renumber(endpoint string, l dhcp.Lease) {
-	has := func(c *network.Container) bool {
-		return c.Status == network.Running && slices.ContainsFunc(c.Endpoints,
-			func(e *network.Endpoint) bool { return e.ID == endpoint })
-	}
-	list := d.model.Select(has)
-	if len(list) == 0 {
+	list := d.model.Find(network.WithEndpoint(endpoint))
+	if len(list) == 0 || list[0].Status != network.Running {
 		return
 	}
 	s := d.runtime(list[0].ID)

@@ -64,17 +64,23 @@ func (d *Daemon) nameContainer(id string) (networks []string) {
 		d.noteAnnounced(id, nil, nil)
 		return d.names.RemoveContainer(id)
 	}
+	nets := d.networksOf(c)
+	d.noteAnnounced(id, c, nets)
+	named := namesOf(c, nets, d.cfg.DNS)
+	named.DNS.AllowQuery = d.allowQuery(c, nets)
+	named.DNS.AllowAnswer = d.allowAnswer(c, nets)
+	return d.names.SetContainer(named)
+}
+
+// networksOf are the networks that a container is on, by id.
+func (d *Daemon) networksOf(c *network.Container) map[string]*network.Network {
 	nets := map[string]*network.Network{}
 	for _, e := range c.Endpoints {
 		if n := d.networkByID(e.NetworkID); n != nil {
 			nets[n.ID] = n
 		}
 	}
-	d.noteAnnounced(id, c, nets)
-	named := namesOf(c, nets, d.cfg.DNS)
-	named.DNS.AllowQuery = d.allowQuery(c, nets)
-	named.DNS.AllowAnswer = d.allowAnswer(c, nets)
-	return d.names.SetContainer(named)
+	return nets
 }
 
 // namesOf returns the names of a running container, as the table of names has them. nets are the networks that it is

@@ -107,7 +107,7 @@ func (d *Daemon) RemoveNetwork(ctx context.Context, ref string) error {
 	if n.Scope == network.ScopeGlobal && d.member != nil {
 		d.importing.Lock() // until the model agrees with the cluster again
 		defer d.importing.Unlock()
-		if !n.InUse(d.model.Containers()) { // else the model says so
+		if !n.InUse(d.model.Find(network.OnNetwork(n.ID))) { // else the model says so
 			if err := d.member.RemoveNetwork(ctx, n.ID); err != nil {
 				return err
 			}

@@ -80,7 +80,7 @@ func (d *Daemon) checkOptions(n *network.Network) error {
 	if _, err := egress(n, "", nil); err != nil {
 		return err
 	}
-	for _, c := range n.Containers(d.model.Containers()) {
+	for _, c := range d.model.Find(network.OnNetwork(n.ID)) {
 		if _, err := egress(n, c.Egress, c.AllowEgress); err != nil {
 			return errdefs.Invalid("container %s: %w", c.Name, err)
 		}
@@ -101,7 +101,7 @@ func (d *Daemon) optionsChanged(before, now *network.Network) {
 	}
 	d.namesMu.Lock()
 	defer d.namesMu.Unlock()
-	for _, c := range now.Containers(d.model.Containers()) {
+	for _, c := range d.model.Find(network.OnNetwork(now.ID)) {
 		d.nameContainer(c.ID) // which names it may ask for
 	}
 }
@@ -122,7 +122,7 @@ func (d *Daemon) updateEgress(b *bridge) {
 	}
 	b.egress.Store(n) // first: who is attached meanwhile asks for it afterwards
 	b.SetPolicy("", d.egressOf(n, &network.Container{}))
-	for _, c := range n.Containers(d.model.Containers()) {
+	for _, c := range d.model.Find(network.OnNetwork(n.ID)) {
 		b.SetPolicy(c.ID, d.egressOf(n, c))
 	}
 }

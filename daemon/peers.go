@@ -23,27 +23,26 @@ import (
 // AllowPeer says why the process pid gets no answers from the API: it is in a container of this daemon that was not
 // started or attached with ShareAPI.
 func (d *Daemon) AllowPeer(pid int) error {
-	closed, elsewhere := d.closedNamespaces()
-	if len(closed) == 0 && len(elsewhere) == 0 {
+	attached := d.model.FirstName(network.AttachedClosedAnywhere) != ""
+	if !attached && d.model.FirstName(network.ClosedAnywhere) == "" {
 		return nil
 	}
 	peer, err := d.sandboxes.Namespaces(pid)
-	if err == nil && len(elsewhere) > 0 {
+	if err == nil && attached {
 		var outside bool
-		if outside, err = d.outside(peer); outside {
-			elsewhere = nil
-		}
+		outside, err = d.outside(peer)
+		attached = !outside
 	}
 	if err != nil {
 		d.log.Warn("an API client is refused: whether it is in a container cannot be told", "pid", pid, "error", err)
 		return errdefs.Forbidden("whether process %d is in a container cannot be told: %w", pid, err)
 	}
 	for _, ns := range append(peer.User, sandbox.NamespaceID{}) { // the last one stands for the daemon's own
-		name, is := closed[network.NamespaceID(ns)]
-		if !is {
-			name, is = elsewhere[network.NamespaceID(ns)]
+		name := d.model.FirstName(network.ClosedIn(network.NamespaceID(ns)))
+		if name == "" && attached {
+			name = d.model.FirstName(network.AttachedClosedIn(network.NamespaceID(ns)))
 		}
-		if is {
+		if name != "" {
 			d.log.Warn("an API client is refused: it is in a container", "pid", pid, "container", name)
 			return errdefs.Forbidden(
 				"requests from within container %s are refused; start or attach it with --share-api if it is to "+
@@ -64,28 +63,8 @@ func (d *Daemon) outside(peer sandbox.Namespaces) (bool, error) {
 			return false, err
 		}
 	}
-	attached := slices.ContainsFunc(d.model.Containers(),
-		func(c *network.Container) bool { return c.NetNSID == network.NamespaceID(peer.Net) })
+	attached := d.model.FirstName(network.InNetNS(network.NamespaceID(peer.Net))) != ""
 	return peer.Net == own.Net || peer.PID == own.PID && !attached, nil
-}
-
-// closedNamespaces are the user namespaces, with a container's name each, whose processes get no answers: closed those
-// of containers that usernet runs, elsewhere those that attached network namespaces belong to, whose processes get none
-// unless they are outside of these. The zero one is the daemon's own, which all processes are in.
-func (d *Daemon) closedNamespaces() (closed, elsewhere map[network.NamespaceID]string) {
-	closed, elsewhere = map[network.NamespaceID]string{}, map[network.NamespaceID]string{}
-	for _, c := range d.model.Select(func(c *network.Container) bool {
-		return c.Status != network.Exited && !c.ShareAPI
-	}) {
-		switch {
-		case c.IsVM(): // what runs in it is no process of this machine
-		case c.Attached:
-			elsewhere[c.UserNSID] = c.Name
-		case c.UserNSID != (network.NamespaceID{}):
-			closed[c.UserNSID] = c.Name
-		}
-	}
-	return closed, elsewhere
 }
 
 // userNamespaceFor is userNamespaceOf the first process of c. One that joins another's network is in that one's user

@@ -93,7 +93,7 @@ func (d *Daemon) membersOf(n *network.Network) map[netip.Addr][]string {
 			}
 		}
 	}
-	for _, c := range d.model.Containers() {
+	for _, c := range d.model.Find(network.OnNetwork(n.ID)) {
 		for _, e := range c.Endpoints {
 			if e.NetworkID != n.ID {
 				continue
@@ -124,7 +124,7 @@ func (d *Daemon) policyChanged(id string) {
 		d.updatePolicy(b)
 	}
 	if n := d.networkByID(id); n != nil {
-		for _, c := range n.Containers(d.model.Containers()) {
+		for _, c := range d.model.Find(network.OnNetwork(n.ID)) {
 			d.tellMembers(c.ID)
 		}
 	}

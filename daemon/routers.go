@@ -142,12 +142,9 @@ func (d *Daemon) followRouters(networkID string, vlan uint16) {
 		return
 	}
 	on := func(e *network.Endpoint) bool { return e.NetworkID == networkID && e.VLAN == vlan && e.Autoconf }
-	list := d.model.Select(func(c *network.Container) bool {
-		return c.Status == network.Running && slices.ContainsFunc(c.Endpoints, on)
-	})
-	for _, c := range list {
+	for _, c := range d.model.Find(network.OnNetwork(networkID)) {
 		for _, e := range c.Endpoints {
-			if on(e) {
+			if c.Status == network.Running && on(e) {
 				d.followFor(n, c.ID, e.ID)
 			}
 		}

@@ -76,9 +76,10 @@ func (d *Daemon) attachVM(ctx context.Context, q api.AttachRequest) (*network.Co
 // its own machine would go to the other's network. A process that holds a machine with the same key, and has ended,
 // gives its place to the next one.
 func (d *Daemon) vmPathFree(q api.AttachRequest) error {
-	for _, c := range d.model.Select(func(c *network.Container) bool {
-		return c.IsVM() && c.Status == network.Running && c.VM.Path == q.Spec.VM.Path && vmAwaited(c.VM)
-	}) {
+	for _, c := range d.model.Find(network.WithVMPath(q.Spec.VM.Path)) {
+		if c.Status != network.Running || !vmAwaited(c.VM) {
+			continue
+		}
 		again := q.Key != "" && hasKey(c, q.Key)
 		held := c.Holder != 0 && c.Holder != q.Holder && sandbox.Alive(c.Holder, c.HolderStart)
 		if again && !held {

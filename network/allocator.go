@@ -71,10 +71,10 @@ func (r *reservation) reserves(ipv6 bool) bool {
 }
 
 // choice is the chosen address of a pool, if it is still free.
-func (r *reservation) choice(p *Pool, used map[netip.Addr]bool) netip.Addr {
+func (r *reservation) choice(p *Pool, used taken) netip.Addr {
 	if r != nil {
 		for _, a := range r.chosen {
-			if p.Subnet.Contains(a) && !used[a] {
+			if p.Subnet.Contains(a) && !used.has(a) {
 				return a
 			}
 		}
@@ -188,13 +188,16 @@ func (m *Model) untaken(
 	if spec.SelfAddressed && p.Subnet.Addr().Is6() {
 		return netip.Addr{}, nil
 	}
-	m.mu.RLock()
-	used, _ := m.inUse(r.network.ID)
-	m.mu.RUnlock()
+	others := map[netip.Addr]bool{}
 	for range maxTaken {
 		a := want
 		if ok := a.IsValid(); !ok {
-			if a, ok = p.lowestFree(used); !ok {
+			m.mu.RLock()
+			used := m.taken(r.network.ID)
+			used.more = others
+			a, ok = used.lowestFree(p)
+			m.mu.RUnlock()
+			if !ok {
 				return a, nil
 			}
 		}
@@ -207,7 +210,7 @@ func (m *Model) untaken(
 			return netip.Addr{}, errdefs.Forbidden("network %s: address %s is that of another station, %s: give another one",
 				r.network.Name, a, station)
 		}
-		used[a] = true
+		others[a] = true
 	}
 	return netip.Addr{}, errdefs.Unavailable("network %s: other stations have the %d lowest addresses that are free "+
 		"here: give the network an --ip-range that nobody else uses", r.network.Name, maxTaken)

@@ -84,12 +84,12 @@ func (m *Model) Follow(ctx context.Context) error {
 
 // refresh reads the whole store. The caller holds writing.
 func (m *Model) refresh() error {
-	networks, containers := map[string]*Network{}, map[string]*Container{}
+	next := newRecords()
 	err := m.store.View(context.Background(), func(tx Tx) error {
 		m.revision = tx.Revision()
 		return errors.Join(
-			load(tx, bucketNetworks, func(n *Network) { networks[n.ID] = n }),
-			load(tx, bucketContainers, func(c *Container) { containers[c.ID] = c }),
+			load(tx, bucketNetworks, func(n *Network) { next.setNetwork(n.ID, n) }),
+			load(tx, bucketContainers, func(c *Container) { next.setContainer(c.ID, c) }),
 		)
 	})
 	if err != nil {
@@ -97,7 +97,7 @@ func (m *Model) refresh() error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.networks, m.containers = networks, containers
+	m.records = next
 	return nil
 }
 
@@ -128,12 +128,12 @@ func (m *Model) commit(bucket Bucket, id string, record any) error {
 	m.revision = revision
 	switch r := record.(type) { // parts of it may be the caller's
 	case *Network:
-		m.networks[id] = r.clone()
+		m.setNetwork(id, r.clone())
 	case *Container:
-		m.containers[id] = r.clone()
+		m.setContainer(id, r.clone())
 	case nil:
-		delete(m.networks, id)
-		delete(m.containers, id)
+		m.setNetwork(id, nil)
+		m.setContainer(id, nil)
 	}
 	return nil
 }

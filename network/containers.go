@@ -25,30 +25,26 @@ func (m *Model) Containers() []*Container {
 	return list
 }
 
-// Select returns the containers that match lets pass, in no order. It copies no others. match must not change what it
-// gets, and must not call the model.
-func (m *Model) Select(match func(*Container) bool) []*Container {
+// Find returns the containers that a term is for, by id. It looks at no others.
+func (m *Model) Find(t Term) []*Container {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var list []*Container
-	for _, c := range m.containers {
-		if match(c) {
-			list = append(list, c.clone())
-		}
-	}
+	m.postings.each(t, func(id string) bool {
+		list = append(list, m.containers[id].clone())
+		return true
+	})
 	return list
 }
 
-// Any says whether match lets a container pass. It copies nothing. match is as for Select.
-func (m *Model) Any(match func(*Container) bool) bool {
+// FirstName is the name of one of the containers that a term is for; "": there is none. It copies nothing.
+func (m *Model) FirstName(t Term) string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	for _, c := range m.containers {
-		if match(c) {
-			return true
-		}
+	if c := m.containers[m.postings.first(t)]; c != nil {
+		return c.Name
 	}
-	return false
+	return ""
 }
 
 // Container finds one by full id, name or unique id prefix, in this order.
@@ -67,20 +63,15 @@ func (m *Model) findContainer(ref string) (*Container, error) {
 	if c := m.containers[ref]; c != nil {
 		return c, nil
 	}
-	var found []*Container
-	for _, c := range m.containers {
-		if c.Name == ref {
-			return c, nil
-		}
-		if ref != "" && strings.HasPrefix(c.ID, ref) {
-			found = append(found, c)
-		}
+	if c := m.containers[m.postings.first(Term{kindName, ref})]; c != nil {
+		return c, nil
 	}
+	found := m.postings.prefixed(kindID, ref)
 	switch len(found) {
 	case 0:
 		return nil, errdefs.NotFound("No such container: %s", ref)
 	case 1:
-		return found[0], nil
+		return m.containers[found[0]], nil
 	}
 	return nil, errdefs.Invalid("multiple IDs found with provided prefix: %s", ref)
 }
@@ -194,16 +185,17 @@ func containerOf(spec *ContainerSpec, id, name string) *Container {
 	}
 }
 
-func (m *Model) nameFree(name, self string) error {
-	for _, c := range m.containers {
-		if c.Name == name && c.ID != self {
-			return errdefs.Conflict(
+func (m *Model) nameFree(name, self string) (err error) {
+	m.postings.each(Term{kindName, name}, func(id string) bool {
+		if id != self {
+			err = errdefs.Conflict(
 				"Conflict. The container name %q is already in use by container %q. You have to remove (or rename) "+
 					"that container to be able to reuse that name.",
-				"/"+name, c.ID)
+				"/"+name, id)
 		}
-	}
-	return nil
+		return err == nil
+	})
+	return err
 }
 
 // exposed are the ports that were exposed or published, each once.

@@ -187,7 +187,7 @@ func (m *Model) mayJoin(c *Container, n *Network) error {
 
 // address chooses the endpoint's addresses and MAC. Where an Allocator has reserved addresses, only those count.
 func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
-	used, macs := m.inUse(n.ID)
+	used := m.taken(n.ID)
 	for _, want := range []netip.Addr{e.WantIPv4, e.WantIPv6} {
 		if want.IsValid() {
 			if err := checkWanted(n, want, used, e.Key != ""); err != nil {
@@ -196,10 +196,10 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 		}
 	}
 	for _, a := range e.LinkLocal {
-		if used[a] {
+		if used.has(a) {
 			return errdefs.Forbidden("Address already in use")
 		}
-		used[a] = true
+		used.more[a] = true
 	}
 	for i := range n.Pools {
 		e.addressFrom(&n.Pools[i], used, r)
@@ -219,12 +219,12 @@ func (m *Model) address(n *Network, e *Endpoint, r *reservation) error {
 	if r != nil && r.mac != (MAC{}) {
 		e.MAC = r.mac
 	}
-	return e.chooseMAC(n, macs)
+	return e.chooseMAC(n, used.macs)
 }
 
 // addressFrom gives the endpoint an address of a pool: the one that was reserved or asked for, else the lowest free
 // one. It changes nothing where the endpoint has an address of that family, or the pool has none for it.
-func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation) {
+func (e *Endpoint) addressFrom(p *Pool, used taken, r *reservation) {
 	v4 := p.Subnet.Addr().Is4()
 	addr := e.WantIPv4
 	if !v4 {
@@ -249,7 +249,7 @@ func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation
 	}
 	if !addr.IsValid() {
 		var ok bool
-		if addr, ok = p.lowestFree(used); !ok {
+		if addr, ok = used.lowestFree(p); !ok {
 			return
 		}
 	}
@@ -262,12 +262,12 @@ func (e *Endpoint) addressFrom(p *Pool, used map[netip.Addr]bool, r *reservation
 
 // lastAddress is the address in a pool that the endpoint had when its container ran last; invalid: it had none there,
 // or it is another's now.
-func (e *Endpoint) lastAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
+func (e *Endpoint) lastAddress(p *Pool, used taken) netip.Addr {
 	last := e.LastIPv4
 	if p.Subnet.Addr().Is6() {
 		last = e.LastIPv6
 	}
-	if !last.IsValid() || !p.Subnet.Contains(last) || used[last] || p.Reserved(last) {
+	if !last.IsValid() || !p.Subnet.Contains(last) || used.has(last) || p.Reserved(last) {
 		return netip.Addr{}
 	}
 	return last
@@ -275,7 +275,7 @@ func (e *Endpoint) lastAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
 
 // ownAddress is the IPv6 address in a pool that an endpoint which makes its own has; invalid: it makes none, or another
 // endpoint has it. It follows from the endpoint's MAC address: the one that was asked for, or the one that it will get.
-func (e *Endpoint) ownAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
+func (e *Endpoint) ownAddress(p *Pool, used taken) netip.Addr {
 	if !e.SelfAddressed || p.Subnet.Addr().Is4() || p.Subnet.Bits() != 64 {
 		return netip.Addr{}
 	}
@@ -289,7 +289,7 @@ func (e *Endpoint) ownAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
 	a := p.Subnet.Addr().As16()
 	copy(a[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
 	addr := netip.AddrFrom16(a)
-	if used[addr] || p.Reserved(addr) {
+	if used.has(addr) || p.Reserved(addr) {
 		return netip.Addr{}
 	}
 	return addr
@@ -297,7 +297,7 @@ func (e *Endpoint) ownAddress(p *Pool, used map[netip.Addr]bool) netip.Addr {
 
 // chooseMAC gives the endpoint the MAC address that was asked for, or one that follows from its addresses and is not in
 // use on the network.
-func (e *Endpoint) chooseMAC(n *Network, inUse map[MAC]bool) error {
+func (e *Endpoint) chooseMAC(n *Network, inUse map[MAC]int) error {
 	if e.WantMAC != (MAC{}) {
 		e.MAC = e.WantMAC
 	}
@@ -309,58 +309,32 @@ func (e *Endpoint) chooseMAC(n *Network, inUse map[MAC]bool) error {
 	}
 	if e.MAC == (MAC{}) {
 		e.MAC = macFor(e.IPv4.Addr(), e.IPv6.Addr())
-		for inUse[e.MAC] {
+		for inUse[e.MAC] > 0 {
 			binary.BigEndian.PutUint32(e.MAC[2:], binary.BigEndian.Uint32(e.MAC[2:])+1<<24)
 		}
 	}
-	if inUse[e.MAC] {
+	if inUse[e.MAC] > 0 {
 		return errdefs.Forbidden("MAC address %s is already in use on network %s", e.MAC, n.Name)
 	}
 	return nil
 }
 
 // onlyMAC refuses a second container where the device of a network takes one MAC address.
-func onlyMAC(n *Network, want, one MAC, inUse map[MAC]bool) error {
+func onlyMAC(n *Network, want, one MAC, inUse map[MAC]int) error {
 	const many = "a macvtap in mode passthru, or a TAP in a bridge, takes many"
 	switch {
 	case want != (MAC{}) && want != one:
 		return errdefs.Invalid("network %s is on a device that takes the MAC address %s alone: %s", n.Name, one, many)
-	case inUse[one]:
+	case inUse[one] > 0:
 		return errdefs.Forbidden("network %s is on a device that takes one MAC address, which a container has: %s",
 			n.Name, many)
 	}
 	return nil
 }
 
-// inUse are the addresses and MACs of a network's endpoints.
-func (m *Model) inUse(networkID string) (map[netip.Addr]bool, map[MAC]bool) {
-	used, macs := map[netip.Addr]bool{}, map[MAC]bool{}
-	for _, c := range m.containers {
-		for _, e := range c.Endpoints {
-			if e.NetworkID != networkID {
-				continue
-			}
-			for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
-				if p.IsValid() {
-					used[p.Addr()] = true
-				}
-			}
-			if c.Status != Exited {
-				for _, a := range e.LinkLocal {
-					used[a] = true
-				}
-			}
-			if e.MAC != (MAC{}) {
-				macs[e.MAC] = true
-			}
-		}
-	}
-	return used, macs
-}
-
 // checkWanted checks an address that the user asked for. A runtime that attaches a namespace may choose addresses
 // itself, and may name one of a subnet that was drawn.
-func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool, runtime bool) error {
+func checkWanted(n *Network, a netip.Addr, used taken, runtime bool) error {
 	configured, inside := runtime, false
 	for i := range n.Pools {
 		p := &n.Pools[i]
@@ -373,7 +347,7 @@ func checkWanted(n *Network, a netip.Addr, used map[netip.Addr]bool, runtime boo
 			if n.driver().RangeOnly && p.Range.IsValid() && !p.Range.Contains(a) {
 				return errdefs.Invalid("%s is of another host: this one has the addresses of %s", a, p.Range)
 			}
-			if used[a] || p.Reserved(a) {
+			if used.has(a) || p.Reserved(a) {
 				return errdefs.Forbidden("Address already in use")
 			}
 		}

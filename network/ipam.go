@@ -56,27 +56,10 @@ func (p *Pool) Reserved(a netip.Addr) bool {
 	return false
 }
 
-// lowestFree is the first address of the pool's range that is neither reserved nor in use.
-func (p *Pool) lowestFree(used map[netip.Addr]bool) (netip.Addr, bool) {
-	r := p.Range
-	if !r.IsValid() {
-		r = p.Subnet
-	}
-	for a := r.Masked().Addr(); a.IsValid() && r.Contains(a); a = a.Next() {
-		if !used[a] && !p.Reserved(a) {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
-}
-
 // Usage counts the addresses of the subnet that are in use (used) or reserved, and those that are left in the pool's
 // range. Both end at 2^64-1.
 func (p *Pool) Usage(used []netip.Addr) (inUse, available uint64) {
-	r := p.Range
-	if !r.IsValid() {
-		r = p.Subnet
-	}
+	r := p.span()
 	gone := map[netip.Addr]bool{}
 	for _, a := range used {
 		gone[a] = p.Subnet.Contains(a)
@@ -108,12 +91,22 @@ func freePool(pools iter.Seq[netip.Prefix], used []netip.Prefix) (netip.Prefix, 
 	if pools == nil {
 		pools = slices.Values(defaultPools())
 	}
+	same := setOf(used)
 	for p := range pools {
-		if !overlapsAny(p, used) {
+		if !same[p] && !overlapsAny(p, used) {
 			return p, true
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// setOf is for most of a driver's pools that are used: those need no walk through all that are.
+func setOf(used []netip.Prefix) map[netip.Prefix]bool {
+	set := make(map[netip.Prefix]bool, len(used))
+	for _, p := range used {
+		set[p] = true
+	}
+	return set
 }
 
 func overlapsAny(p netip.Prefix, list []netip.Prefix) bool {
@@ -127,10 +120,10 @@ func overlapsAny(p netip.Prefix, list []netip.Prefix) bool {
 
 // freeULA is the first /64 of the installation's own /48 (RFC 4193) that no network overlaps.
 func freeULA(prefix netip.Prefix, used []netip.Prefix) (netip.Prefix, bool) {
-	b := prefix.Addr().As16()
+	b, same := prefix.Addr().As16(), setOf(used)
 	for i := range 1 << 16 {
 		binary.BigEndian.PutUint16(b[6:], uint16(i))
-		if p := netip.PrefixFrom(netip.AddrFrom16(b), 64); !overlapsAny(p, used) {
+		if p := netip.PrefixFrom(netip.AddrFrom16(b), 64); !same[p] && !overlapsAny(p, used) {
 			return p, true
 		}
 	}

@@ -33,18 +33,17 @@ type Model struct {
 	store Store
 	ula   netip.Prefix // the installation's /48; never changes
 
-	writing  sync.Mutex // held by each change from its beginning to its end; its holder may read the maps below
-	revision Revision   // of the store, as the maps have it; guarded by writing
+	writing  sync.Mutex // held by each change from its beginning to its end; its holder may read the records below
+	revision Revision   // of the store, as the records have it; guarded by writing
 
-	mu         sync.RWMutex          // guards the maps, for readers; held for moments
-	networks   map[string]*Network   // by id; what is in it is never changed, but replaced
-	containers map[string]*Container // by id; likewise
+	mu sync.RWMutex // guards the records, for readers; held for moments
+	*records
 }
 
 // Open opens what is in a store, which the model owns from then on, and makes the networks bridge, host and none where
 // they are missing. Where it fails the store stays the caller's.
 func Open(store Store, opts Options) (*Model, error) {
-	m := &Model{opts: opts, store: store}
+	m := &Model{opts: opts, store: store, records: newRecords()}
 	err := m.update(func() error {
 		_, err := m.store.Update(context.Background(), func(tx Tx) error {
 			if v := tx.Get(bucketMeta, keySchema); v != nil && string(v) != schema {

@@ -60,16 +60,6 @@ func (n *Network) InUse(containers []*Container) bool {
 	})
 }
 
-// Containers are those of a list that have an endpoint on the network.
-func (n *Network) Containers(all []*Container) (list []*Container) {
-	for _, c := range all {
-		if slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool { return e.NetworkID == n.ID }) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
 // DNSNames are the names under which an endpoint is found on its network: the container's name, its short id, its
 // hostname where one was set, and its aliases.
 func DNSNames(c *Container, e *Endpoint) []string {

@@ -21,10 +21,9 @@ func TestANameThatSeveralNetworksHave(t *testing.T) {
 		{[]*Network{newer, same}, same},
 		{[]*Network{newer, same, older, local}, local},
 	} {
-		m := &Model{}
-		m.networks = map[string]*Network{}
+		m := &Model{records: newRecords()}
 		for _, n := range c.have {
-			m.networks[n.ID] = n
+			m.setNetwork(n.ID, n)
 		}
 		for range 20 {
 			if got, err := m.findNetwork("n"); err != nil || got != c.want {

@@ -52,24 +52,22 @@ func (m *Model) findNetwork(ref string) (*Network, error) {
 	if n := m.networks[ref]; n != nil {
 		return n, nil
 	}
-	var found []*Network
 	var named *Network
-	for _, n := range m.networks {
-		if n.Name == ref && (named == nil || hasName(n, named)) {
+	m.postings.each(Term{kindNetworkName, ref}, func(id string) bool {
+		if n := m.networks[id]; named == nil || hasName(n, named) {
 			named = n
 		}
-		if ref != "" && strings.HasPrefix(n.ID, ref) {
-			found = append(found, n)
-		}
-	}
+		return true
+	})
 	if named != nil {
 		return named, nil
 	}
+	found := m.postings.prefixed(kindNetworkID, ref)
 	switch len(found) {
 	case 0:
 		return nil, errdefs.NotFound("network %s not found", ref)
 	case 1:
-		return found[0], nil
+		return m.networks[found[0]], nil
 	}
 	return nil, errdefs.Invalid("network %s is ambiguous (%d matches found based on ID prefix)", ref, len(found))
 }
@@ -133,10 +131,8 @@ func (m *Model) newNetwork(spec NetworkSpec) (*Network, string, error) {
 	if isPredefined(spec.Name) {
 		return nil, "", errdefs.Forbidden("operation is not permitted on predefined %s network", spec.Name)
 	}
-	for _, n := range m.networks {
-		if n.Name == spec.Name {
-			return nil, "", errdefs.Conflict("network with name %s already exists", spec.Name)
-		}
+	if m.postings.first(Term{kindNetworkName, spec.Name}) != "" {
+		return nil, "", errdefs.Conflict("network with name %s already exists", spec.Name)
 	}
 	if spec.ConfigOnly && (spec.Internal || spec.Attachable || spec.Scope != "") {
 		return nil, "", errdefs.Forbidden(
@@ -230,13 +226,15 @@ func (m *Model) removeNetwork(ref string) error {
 		return errdefs.Forbidden("%s is a pre-defined network and cannot be removed", n.Name)
 	}
 	var active []string
-	for _, c := range m.containers {
+	m.postings.each(OnNetwork(n.ID), func(id string) bool {
+		c := m.containers[id]
 		for _, e := range c.Endpoints {
 			if e.NetworkID == n.ID && c.Status != Exited {
 				active = append(active, fmt.Sprintf("name:%q id:%q", c.Name, e.ID[:12]))
 			}
 		}
-	}
+		return true
+	})
 	if len(active) > 0 {
 		slices.Sort(active)
 		return errdefs.Forbidden("error while removing network: network %s has active endpoints (%s)", n.Name,

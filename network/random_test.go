@@ -338,6 +338,7 @@ func (f *reference) compare() {
 	if want := slices.Sorted(maps.Keys(f.nets)); !slices.Equal(got, want) {
 		f.t.Errorf("networks %v, want %v", got, want)
 	}
+	checkIndex(f.t, f.m)
 	list := f.m.Containers()
 	if len(list) != len(f.boxes) {
 		f.t.Errorf("%d containers, want %d", len(list), len(f.boxes))
