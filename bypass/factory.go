@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/bypass/fwmark"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/sandbox"
 )
 
@@ -96,12 +97,6 @@ func (p *preparations) prepare(d Direction) (err error) {
 	return nil
 }
 
-// loopbackCongestion is the congestion control of these sockets, which every kernel has and lets every user choose
-// (Documentation/networking/ip-sysctl.rst, tcp_allowed_congestion_control). What they send never leaves the machine,
-// and on its way nothing is congested. That of the machine is for networks: BBR paces each socket with timers of its
-// own, which on lo cost more than the data.
-const loopbackCongestion = "reno"
-
 // makeSockets makes unconnected sockets with the mark of a direction.
 func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 	mark := fwmark.Inbound
@@ -150,7 +145,7 @@ func makeSockets(d Direction, ipv6 bool, count int) (fds []int, err error) {
 			}
 		}
 		if d != Datagram {
-			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, loopbackCongestion) // slower without
+			sockio.SetCongestion(fd, sockio.LocalCongestion) // what it sends stays on lo
 		}
 	}
 	return fds, nil

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 	vswitch "github.com/usernet/usernet/switch"
@@ -178,6 +180,9 @@ func (d *Daemon) attachEndpoints(
 		req.Routes = append(req.Routes, routesOf(e, bridges[at])...)
 		d.updatePolicy(bridges[at])
 	}
+	if !c.Moves {
+		req.Congestion = sandbox.Congestion{Host: sockio.PacedCongestion(), Local: d.staysLocal(c)}
+	}
 	if s.stub == nil && len(c.Endpoints) > 0 && !c.Moves {
 		req.DNSStub = stubAddrOf(c)
 	}
@@ -215,6 +220,14 @@ func (d *Daemon) attachEndpoints(
 		d.announce(bridges[i].record, e)
 	}
 	return errors.Join(errs...)
+}
+
+// staysLocal says whether what c's TCP sends stays on this machine, up to a gateway or a neighbour.
+func (d *Daemon) staysLocal(c *network.Container) bool {
+	return !slices.ContainsFunc(c.Endpoints, func(e *network.Endpoint) bool {
+		n := d.networkByID(e.NetworkID)
+		return n == nil || !n.TCPStaysLocal()
+	})
 }
 
 // attachTAP connects a TAP to its network's switch, which writes to it from then on. Nothing is read from the TAP

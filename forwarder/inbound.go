@@ -23,6 +23,9 @@ func (f *Forwarder) insideFor(p *publish.Port, client netip.AddrPort) (src, dst 
 
 // HandleConn implements publish.Handler: it dials the container in the client's name. A refusal there is a reset here.
 func (f *Forwarder) HandleConn(p *publish.Port, fd int, client netip.AddrPort) {
+	if f.cfg.Shared.host.Has(client.Addr()) {
+		sockio.StaysLocal(fd)
+	}
 	if f.cfg.ToLoopback && client.Addr().Unmap().IsLoopback() {
 		f.connectLoopbacks(p, fd, client)
 		return

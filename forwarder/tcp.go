@@ -177,6 +177,9 @@ func (f *Forwarder) dialHost(ctx context.Context, inside netip.Addr, to netip.Ad
 	if err := sockio.SetTCP(fd, f.cfg.Shared.keepAlive); err != nil {
 		return fd, err
 	}
+	if f.cfg.Shared.host.Has(to.Addr()) {
+		sockio.StaysLocal(fd)
+	}
 	if local := f.outbound(to.Addr()); local.IsValid() {
 		// The port is chosen when it is known where to, which leaves more of them (ip(7)).
 		_ = sockio.SetOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)

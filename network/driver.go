@@ -27,6 +27,8 @@ type Driver struct {
 	// Direct: its endpoints are stations of a physical network, which they reach without the gateway. That of the
 	// network stands for the host alone, at addresses of its own (Network.HostAddrs).
 	Direct bool
+	// Outside: its endpoints reach stations of other machines without the gateway.
+	Outside bool
 	// Options are those that its networks can have.
 	Options []Option
 	// pools are the subnets that its networks are given where none is asked for, in order; nil means Docker's.
@@ -47,10 +49,24 @@ var Drivers = []Driver{
 	{Name: DriverBridge, Scope: ScopeLocal, Predefined: BridgeName, Interfaces: true, Options: NetworkOptions},
 	{Name: DriverHost, Scope: ScopeLocal, Predefined: HostName, Single: true, HostNamespace: true},
 	{Name: DriverNull, Scope: ScopeLocal, Predefined: NoneName, Single: true},
-	{Name: DriverOverlay, Scope: ScopeGlobal, Interfaces: true, Options: OverlayOptions, pools: overlayPools},
-	{Name: DriverVXLAN, Scope: ScopeLocal, Interfaces: true, Options: VXLANOptions},
-	{Name: DriverFlannel, Scope: ScopeLocal, Interfaces: true, RangeOnly: true, Options: FlannelOptions},
-	{Name: DriverMacvlan, Scope: ScopeLocal, Interfaces: true, Direct: true, Options: MacvlanOptions},
+	{
+		Name:       DriverOverlay,
+		Scope:      ScopeGlobal,
+		Interfaces: true,
+		Outside:    true,
+		Options:    OverlayOptions,
+		pools:      overlayPools,
+	},
+	{Name: DriverVXLAN, Scope: ScopeLocal, Interfaces: true, Outside: true, Options: VXLANOptions},
+	{
+		Name:       DriverFlannel,
+		Scope:      ScopeLocal,
+		Interfaces: true,
+		Outside:    true,
+		RangeOnly:  true,
+		Options:    FlannelOptions,
+	},
+	{Name: DriverMacvlan, Scope: ScopeLocal, Interfaces: true, Outside: true, Direct: true, Options: MacvlanOptions},
 }
 
 // DriverOf returns the driver with a name. Docker's clients call that of the network "none" by this name too.
@@ -79,6 +95,13 @@ func (n *Network) IsDirect() bool { return n.driver().Direct }
 
 // SpansHosts says whether the network is one of all machines of a cluster.
 func (n *Network) SpansHosts() bool { return n.driver().Scope == ScopeGlobal }
+
+// TCPStaysLocal says whether what TCP connections of its endpoints send goes no further than this machine, up to the
+// gateway, a neighbour or a socket that carries it on.
+func (n *Network) TCPStaysLocal() bool {
+	s := n.Settings()
+	return (!n.driver().Outside || s.TCP == TCPSockets) && s.BGP == ""
+}
 
 // HasPeers says whether the network leads to devices of others, which have stations that the model does not know.
 func (n *Network) HasPeers() bool {

@@ -49,3 +49,28 @@ func TestPredefinedNetworksAreOfTheirDrivers(t *testing.T) {
 		}
 	}
 }
+
+func TestTCPStaysLocal(t *testing.T) {
+	for _, c := range []struct {
+		driver  string
+		options map[string]string
+		want    bool
+	}{
+		{DriverBridge, nil, true},
+		{DriverBridge, map[string]string{"usernet.bgp": "subnets"}, false},
+		{DriverOverlay, nil, false},
+		{DriverOverlay, map[string]string{"usernet.tcp": TCPFrames}, false},
+		{DriverOverlay, map[string]string{"usernet.tcp": TCPSockets}, true},
+		{DriverVXLAN, nil, false},
+		{DriverFlannel, nil, false},
+		{DriverMacvlan, nil, false},
+	} {
+		n := &Network{Driver: c.driver, Options: c.options}
+		if n.CheckOptions() != nil {
+			t.Errorf("%s %v: %v", c.driver, c.options, n.CheckOptions())
+		}
+		if got := n.TCPStaysLocal(); got != c.want {
+			t.Errorf("%s %v: %v", c.driver, c.options, got)
+		}
+	}
+}

@@ -99,6 +99,9 @@ func carryOut(r Request) (files []namedFile, err error) {
 		}
 		files = append(files, f)
 	}
+	if r.Congestion.Host != "" && len(r.Add) > 0 {
+		r.Congestion.set(made)
+	}
 	if !r.onlyGiven() && !r.onlySockets() {
 		if err := setDefaultRoutes(r.DefaultRoutes); err != nil {
 			return nil, err

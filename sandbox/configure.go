@@ -50,6 +50,16 @@ type Route struct {
 	Interface string
 }
 
+// Congestion says where what TCP sends from a namespace goes. The zero value changes nothing.
+type Congestion struct {
+	// Host is the default of the machine, where it is not for paths within it (sockio.PacedCongestion).
+	Host string
+	// Local says that it stays on the machine, up to the gateway or a neighbour. A namespace that has the machine's
+	// default and no other interfaces than those of the request, all of them new, gets sockio.LocalCongestion. Not
+	// Local, one that has that gets the machine's.
+	Local bool
+}
+
 // Request is what the agent is to do, in this order: remove, add, routes, sockets. It can be repeated: interfaces that
 // exist are opened again and stay as they are.
 type Request struct {
@@ -70,6 +80,8 @@ type Request struct {
 	StreamSockets int
 	// DatagramSockets is how many unconnected UDP sockets of the sandbox to make, of each family that it has.
 	DatagramSockets int
+	// Congestion is what TCP's congestion control becomes in the namespace.
+	Congestion Congestion
 	// SockDiag asks for a socket that tells what listens in the sandbox (sock_diag(7)).
 	SockDiag bool
 	// DNSStub is where the sandbox finds a DNS server, by UDP and TCP; zero: nowhere. The sockets have another port

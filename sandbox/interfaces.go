@@ -6,11 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/usernet/usernet/bypass/fwmark"
+	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/switch/tap"
 )
 
@@ -98,6 +100,31 @@ func setUp(i Interface) error {
 		return fwmark.RouteBack(link, netlink.FAMILY_V6)
 	}
 	return nil
+}
+
+// set does what c says, where made are the interfaces that were made. Where it cannot, TCP is slower.
+func (c Congestion) set(made []string) {
+	if !c.Local {
+		_, _ = sockio.ReplaceCongestion(sockio.LocalCongestion, c.Host)
+		return
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return
+	}
+	ours := map[int]bool{}
+	for _, l := range links {
+		if slices.Contains(made, l.Attrs().Name) {
+			ours[l.Attrs().Index] = true
+		}
+	}
+	for _, l := range links {
+		a := l.Attrs() // of a pair, the parent is the other end
+		if a.Flags&net.FlagUp != 0 && a.Flags&net.FlagLoopback == 0 && !ours[a.Index] && !ours[a.ParentIndex] {
+			return
+		}
+	}
+	_, _ = sockio.ReplaceCongestion(c.Host, sockio.LocalCongestion)
 }
 
 // isTAP says whether a link may be one of usernet's.

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/usernet/usernet/internal/sockio"
 )
 
 func TestMain(m *testing.M) {
@@ -247,4 +249,73 @@ func TestWaitNoticesTheEndAndOtherProcessesOfThePid(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Kill()
+}
+
+// TestCongestionControlIsOfPathsWithinTheMachine: that of the namespace is replaced where it is the machine's and there
+// is nothing but what was made, and comes back where packets go further.
+func TestCongestionControlIsOfPathsWithinTheMachine(t *testing.T) {
+	owner, err := Start(t.Context(), Spec{Command: []string{"sleep", "1000"}, Env: os.Environ()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owner.Kill()
+	if err := owner.Proceed(Files{}); err != nil {
+		t.Fatal(err)
+	}
+	now := func() string {
+		text, _ := output(t, Spec{
+			Command: sh("cat /proc/sys/net/ipv4/tcp_congestion_control"),
+			JoinNet: &Target{Pid: owner.Pid()},
+		}, Files{}, nil)
+		return text
+	}
+	other := now()
+	if other == sockio.LocalCongestion {
+		t.Skip("the machine's is the one that it would get")
+	}
+	for i, step := range []struct {
+		name       string
+		congestion Congestion
+		want       string
+	}{
+		{"wan0", Congestion{Host: other}, other},
+		{"eth0", Congestion{}, other},
+		{"eth0", Congestion{Host: other, Local: true}, other}, // it was there before
+		{"eth1", Congestion{Host: other, Local: true}, other}, // others were
+	} {
+		reply, err := (*Helper)(nil).Configure(t.Context(), Target{Pid: owner.Pid()}, Request{
+			Add:        []Interface{{Name: step.name, MTU: 1500}},
+			Congestion: step.congestion,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply.close()
+		if got := now(); got != step.want {
+			t.Fatalf("step %d, %s: %s, want %s", i, step.name, got, step.want)
+		}
+	}
+	for _, step := range []struct {
+		remove     []string
+		congestion Congestion
+		want       string
+	}{
+		{[]string{"wan0", "eth0", "eth1"}, Congestion{Host: other, Local: true}, sockio.LocalCongestion},
+		{nil, Congestion{Host: other, Local: true}, sockio.LocalCongestion},
+		{[]string{"eth2"}, Congestion{Host: other}, other},
+		{[]string{"eth2"}, Congestion{Host: "another", Local: true}, other}, // it is not the machine's
+	} {
+		reply, err := (*Helper)(nil).Configure(t.Context(), Target{Pid: owner.Pid()}, Request{
+			Remove:     step.remove,
+			Add:        []Interface{{Name: "eth2", MTU: 1500}},
+			Congestion: step.congestion,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply.close()
+		if got := now(); got != step.want {
+			t.Fatalf("without %v, %+v: %s, want %s", step.remove, step.congestion, got, step.want)
+		}
+	}
 }

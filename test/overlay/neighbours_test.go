@@ -98,6 +98,12 @@ func TestVXLANDeviceOfAnother(t *testing.T) {
 		b.streams("two", "10.42.0.70", kernel, "10.42.0.193")
 	}
 	all()
+	// What its TCP sends goes to other machines: how, is this machine's choice.
+	const congestion = "/proc/sys/net/ipv4/tcp_congestion_control"
+	want := strings.TrimSpace(rootIn(t, a.ns(), "cat", congestion))
+	if got := strings.TrimSpace(a.ok("exec", "one", "cat", congestion)); got != want {
+		t.Errorf("a container has the congestion control %q, want %q", got, want)
+	}
 	for _, address := range []string{"10.42.0.70", "10.42.0.193", "fd42::c1"} {
 		if r := a.try("trace", "--timeout", "20s", "one", address); r.code != 0 || !strings.Contains(r.stdout,
 			"yes: it got through") {
