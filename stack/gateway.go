@@ -134,7 +134,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.s.SetTransportProtocolHandler(udp.ProtocolNumber, g.handleUDP)
 	g.s.SetTransportProtocolHandler(icmp.ProtocolNumber4, g.handleICMP)
 	g.s.SetTransportProtocolHandler(icmp.ProtocolNumber6, g.handleICMP)
-	g.link.datagrams.Store(g)
+	g.link.gateway.Store(g)
 	port := vswitch.PortConfig{Name: "gateway", MAC: cfg.MAC, Addrs: own, Role: vswitch.Gateway}
 	if err := g.link.connect(cfg.Switch, port); err != nil {
 		_ = g.Close()

@@ -30,7 +30,7 @@ type linkEndpoint struct {
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil while no NIC is attached
 	port       atomic.Pointer[vswitch.Port]            // nil until connected, and after Close
 	own        atomic.Pointer[ownAddresses]            // what the gateway answers ARP and NDP for
-	datagrams  atomic.Pointer[Gateway]                 // handles datagrams past netstack; nil: netstack handles them
+	gateway    atomic.Pointer[Gateway]                 // handles datagrams and SYNs past netstack; nil: nobody
 	detour     atomic.Pointer[func(*vswitch.Frame) bool]
 
 	proxyAllBut []netip.Addr // see Config; set before connect
@@ -165,7 +165,11 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 	if !wanted {
 		return nil
 	}
-	if g := e.datagrams.Load(); udp && g != nil && g.takeDatagram(f) {
+	g := e.gateway.Load()
+	if udp && g != nil && g.takeDatagram(f) {
+		return nil
+	}
+	if g != nil && !udp && g.takeSYN(f) {
 		return nil
 	}
 	if f.Virtio().GSO == vswitch.GSOUDP {
@@ -182,7 +186,7 @@ func (e *linkEndpoint) WriteFrame(f *vswitch.Frame) error {
 
 // Flush implements vswitch.Flusher.
 func (e *linkEndpoint) Flush() {
-	g := e.datagrams.Load()
+	g := e.gateway.Load()
 	if g == nil {
 		return
 	}

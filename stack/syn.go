@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,9 @@ type syn struct {
 	plain bool   // TCPRequest.Plain
 	seq   uint32
 	by    *source
+
+	direct  *TCPRequest // of a SYN that went past netstack
+	handing handing     // of such
 }
 
 // pendingSYNs are the SYNs that wait for a decision. A SYN is added before it goes to netstack's forwarder, and removed
@@ -138,6 +142,13 @@ func (g *Gateway) takeTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 		plain: packet.PlainSYN(th[:th.DataOffset()]) && pkt.Data().Size() == 0,
 		seq:   th.SequenceNumber(),
 	}
+	if g.syns.take(id) { // it has been decided about
+		if !g.tcp.HandlePacket(id, pkt) {
+			g.syns.giveBack(id)
+			return false
+		}
+		return true
+	}
 	if g.outOfHops(id, pkt, s.quote) || !g.syns.add(id, s) {
 		return true
 	}
@@ -174,7 +185,12 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	s := g.syns.get(id)
+	if s.direct != nil {
+		s.direct.forwarded <- r
+		return
+	}
 	t := &TCPRequest{
+		id:    id,
 		Src:   netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort),
 		Dst:   netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort),
 		Plain: s.plain,
@@ -183,9 +199,14 @@ func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 		g:     g,
 		r:     r,
 	}
-	decide := func() { (*h).HandleTCP(t) }
-	if !isolate.Do(g.link.log, "deciding about a connection", decide, "from", t.Src, "to", t.Dst) {
-		isolate.Do(g.link.log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
+	t.decide(*h)
+}
+
+// decide has a Handler decide.
+func (t *TCPRequest) decide(h Handler) {
+	log := t.g.link.log
+	if !isolate.Do(log, "deciding about a connection", func() { h.HandleTCP(t) }, "from", t.Src, "to", t.Dst) {
+		isolate.Do(log, "refusing a connection", t.Refuse) // a second panic if it was answered before the first
 	}
 }
 
@@ -196,10 +217,14 @@ type TCPRequest struct {
 	// Plain says that the SYN has no data, and no options but those that all kernels know: maximum segment size, window
 	// scale, selective acknowledgements and timestamps (RFC 9293, 3.2; RFC 7323; RFC 2018).
 	Plain bool
+	id    stack.TransportEndpointID
 	seq   uint32
 	quote []byte // the part of the SYN that an ICMP error repeats
 	g     *Gateway
-	r     *tcp.ForwarderRequest
+	r     *tcp.ForwarderRequest // nil: netstack has not got the SYN (request)
+
+	whole     []byte                     // the packet, where netstack has not got it
+	forwarded chan *tcp.ForwarderRequest // has r once netstack has got it
 }
 
 // Ends are the container's address and port, and those that it wants to reach.
@@ -213,8 +238,13 @@ func (t *TCPRequest) CanBypass() bool { return t.Plain }
 
 // Accept completes the handshake.
 func (t *TCPRequest) Accept() (*Conn, error) {
+	r := t.request()
+	if r == nil {
+		t.complete(false, false)
+		return nil, net.ErrClosed
+	}
 	var queue waiter.Queue
-	ep, err := t.r.CreateEndpoint(&queue)
+	ep, err := r.CreateEndpoint(&queue)
 	if err != nil {
 		t.complete(true, false)
 		return nil, &tcpipError{err}
@@ -228,7 +258,10 @@ func (t *TCPRequest) Accept() (*Conn, error) {
 func (t *TCPRequest) Bypassed() { t.complete(false, true) }
 
 // Refuse answers with a reset: connection refused.
-func (t *TCPRequest) Refuse() { t.complete(true, false) }
+func (t *TCPRequest) Refuse() {
+	t.request()
+	t.complete(true, false)
+}
 
 // Unreachable answers with ICMP destination unreachable: the host's, or its network's.
 func (t *TCPRequest) Unreachable(host bool) {
@@ -245,7 +278,9 @@ func (t *TCPRequest) Drop() { t.complete(false, false) }
 
 // complete tells netstack the decision, and only then lets another SYN between the same ends through.
 func (t *TCPRequest) complete(reset, connected bool) {
-	id := t.r.ID()
-	t.r.Complete(reset)
-	t.g.syns.remove(id, connected)
+	t.whole = nil
+	if t.r != nil {
+		t.r.Complete(reset)
+	}
+	t.g.syns.remove(t.id, connected)
 }
