@@ -147,7 +147,7 @@ func (d *Daemon) tellRouters(id string) {
 		return
 	}
 	name := "container/" + id
-	c, err := d.model.Container(id)
+	c, err := d.model.ContainerWithoutPorts(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
 		d.bgp.evpn.SetContainer(id, nil)
 		d.bgp.speaker.Set(name, nil)

@@ -178,7 +178,7 @@ func (d *Daemon) tellMembers(id string) {
 	if d.member == nil {
 		return
 	}
-	c, err := d.model.Container(id)
+	c, err := d.model.ContainerWithoutPorts(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
 		d.member.SetContainer(id, nil)
 		return

@@ -88,8 +88,8 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 	t.Logf("%d kills, %d acknowledged changes, nothing lost", done, known.changes)
 }
 
-// killOnce runs a daemon under load and kills it.
-func killOnce(t *testing.T, dir string, known *acknowledged) {
+// serveInChild runs a daemon in a process that kill kills.
+func serveInChild(t *testing.T, dir string) (client *api.Client, kill func()) {
 	t.Helper()
 	socket := filepath.Join(dir, "socket")
 	_ = os.Remove(socket)
@@ -101,7 +101,7 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
-	client := api.NewClient(socket)
+	client = api.NewClient(socket)
 	for deadline := time.Now().Add(2 * time.Minute); client.Do(context.Background(), "GET", "/_ping", nil,
 		nil) != nil; {
 		select {
@@ -114,6 +114,22 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 			t.Fatal("the daemon does not answer")
 		}
 	}
+	return client, func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+}
+
+// atRandom returns at some instant. Nothing depends on how long that takes.
+func atRandom() { <-time.After(time.Duration(rand.Int64N(int64(30 * time.Millisecond)))) }
+
+// crashPorts are those that each container of the test is made with.
+const crashPorts = 3
+
+// killOnce runs a daemon under load and kills it.
+func killOnce(t *testing.T, dir string, known *acknowledged) {
+	t.Helper()
+	client, kill := serveInChild(t, dir)
 	var group sync.WaitGroup
 	before := known.count()
 	for i := range 3 {
@@ -127,9 +143,8 @@ func killOnce(t *testing.T, dir string, known *acknowledged) {
 			t.Error("the daemon acknowledges no change")
 		}
 	}
-	<-time.After(time.Duration(rand.Int64N(int64(30 * time.Millisecond)))) // nothing depends on its length
-	_ = cmd.Process.Kill()
-	<-ended
+	atRandom()
+	kill()
 	group.Wait()
 }
 
@@ -159,6 +174,9 @@ func (k *acknowledged) churn(t *testing.T, c *api.Client, client int) {
 		case !boxed && rand.IntN(2) == 0:
 			var made api.Created
 			spec := network.ContainerSpec{Name: box, NetworkMode: name, Command: []string{"true"}}
+			for i := range uint16(crashPorts) {
+				spec.Ports = append(spec.Ports, network.PortBinding{Port: 80 + i, End: 80 + i, Proto: network.TCP})
+			}
 			err = k.change(box, func() error {
 				return c.Do(context.Background(), "POST", "/usernet/containers", spec, &made)
 			}, func() { k.containers[box] = made.Container.Endpoints[0].IPv4.Addr() })
@@ -219,6 +237,9 @@ func (k *acknowledged) compare(t *testing.T, dir string) {
 	}
 	for _, c := range m.Containers() {
 		containers[c.Name] = c.Endpoints[0].IPv4.Addr()
+		if len(c.Ports) != crashPorts {
+			t.Errorf("container %s has %d ports of %d", c.Name, len(c.Ports), crashPorts)
+		}
 		if _, ok := networks[c.Endpoints[0].Network]; !ok {
 			t.Errorf("container %s is on network %s, which is not there", c.Name, c.Endpoints[0].Network)
 		}

@@ -102,6 +102,9 @@ func (d *Daemon) afterEndpointChange(ctx context.Context, s *containerRuntime, c
 		if err := d.publishAll(ctx, s, c); err != nil {
 			d.log.Error("published ports lost", "container", c.Name, "error", err)
 		}
+		if s.bound.Len() > 0 { // else those from before are chosen again later
+			d.storeHostPorts(s, c)
+		}
 	}
 }
 
@@ -113,12 +116,12 @@ func (d *Daemon) portsMoved(s *containerRuntime, c *network.Container) bool {
 		e = e6
 	}
 	if e == nil || s.attachments[e.ID] == nil {
-		return len(s.bound) > 0
+		return s.bound.Len() > 0
 	}
-	if len(s.bound) == 0 {
-		return len(c.Ports) > 0 || c.PublishAll
+	if s.bound.Len() == 0 {
+		return d.model.PublishesPorts(c.ID) || c.PublishAll
 	}
-	return s.bound[0].bridge != s.attachments[e.ID].bridge
+	return s.boundOn != s.attachments[e.ID].bridge
 }
 
 // attachMissing attaches the endpoints of c that are not attached yet. The caller holds s.mu.

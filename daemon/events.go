@@ -27,7 +27,7 @@ func (l *eventLog) add(kind, action, id string, attributes map[string]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.recent) == keptEvents {
-		l.recent = append(l.recent[:0:0], l.recent[1:]...)
+		l.recent = l.recent[:copy(l.recent, l.recent[1:])] // which nobody else has
 		l.first++
 	}
 	l.recent = append(l.recent, api.Event{Type: kind, Action: action, ID: id, Attributes: attributes, Time: time.Now()})

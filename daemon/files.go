@@ -95,7 +95,7 @@ func (d *Daemon) updateFiles(id string) {
 	}
 	s.files.Lock()
 	defer s.files.Unlock()
-	c, err := d.model.Container(id)
+	c, err := d.model.ContainerWithoutPorts(id)
 	if err != nil || d.ctx.Err() != nil {
 		return
 	}

@@ -29,6 +29,15 @@ func (d *Daemon) updateLinks(networkID string) {
 	b.SetLinks(rules)
 }
 
+// updateLinksTo does so on all networks of a container, whose ports have changed.
+func (d *Daemon) updateLinksTo(c *network.Container) {
+	d.namesMu.Lock()
+	defer d.namesMu.Unlock()
+	for _, e := range c.Endpoints {
+		d.updateLinks(e.NetworkID)
+	}
+}
+
 // hostsLinks are the links between containers on the default bridge, which are in their hosts files.
 func (d *Daemon) hostsLinks(networkID string) []names.Pair {
 	var pairs []names.Pair

@@ -53,10 +53,11 @@ func (d *Daemon) setAliases(c *network.Container, want []network.NamedEndpointSp
 		c.Endpoints[0].Aliases = slices.Clone(aliases)
 		return nil
 	})
-	if err == nil {
-		d.updateNames(c.ID)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	d.updateNames(c.ID)
+	return d.model.Container(c.ID)
 }
 
 // errMoves refuses what the engine of a container has to do itself.

@@ -59,7 +59,7 @@ func (d *Daemon) nameNetwork(n *network.Network) {
 // nameContainer reads the record of a container and has the table of names say what it says. It returns the networks
 // that this is about. The caller holds d.namesMu, so that what is read last is stored last.
 func (d *Daemon) nameContainer(id string) (networks []string) {
-	c, err := d.model.Container(id)
+	c, err := d.model.ContainerWithoutPorts(id)
 	if err != nil || c.ID != id || c.Status != network.Running {
 		d.noteAnnounced(id, nil, nil)
 		return d.names.RemoveContainer(id)

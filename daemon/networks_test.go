@@ -245,8 +245,8 @@ func TestPublishedPortsFollowTheDefaultRoute(t *testing.T) {
 		s := d.runtime(c.ID)
 		s.mu.Lock()
 		on := ""
-		for _, b := range s.bound {
-			on += b.bridge.record.Name
+		for range s.bound.All() {
+			on += s.boundOn.record.Name
 		}
 		s.mu.Unlock()
 		if on != step.on {
@@ -277,7 +277,7 @@ func TestPortsArePublishedAndTakenAway(t *testing.T) {
 		t.Helper()
 		list, err := d.Published("c1")
 		now, _ := d.Container("c1")
-		if err != nil || len(list) != bound || countPorts(now.Ports) != asked {
+		if err != nil || len(list) != bound || countPorts(now.Ports) != asked || len(now.Bound) != bound {
 			t.Errorf("%s: %v is bound, and %v asked for, %v", when, list, now.Ports, err)
 		}
 	}
@@ -310,4 +310,11 @@ func TestPortsArePublishedAndTakenAway(t *testing.T) {
 	if _, err := d.PublishPorts(t.Context(), c.ID, ports("80")); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a port of a container that is gone: %v", err)
 	}
+}
+
+func countPorts(list []network.PortBinding) (n int) {
+	for _, b := range list {
+		n += b.Count()
+	}
+	return n
 }

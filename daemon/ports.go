@@ -8,41 +8,47 @@ import (
 
 	"github.com/usernet/usernet/forwarder/publish"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/ports"
 
 	"github.com/usernet/usernet/api"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/network"
 )
 
-// binding is one published port as it is bound now, and where.
-type binding struct {
-	bridge *bridge
-	bound  publish.Bound
-}
-
-// publishAll binds what was asked for when the container was made.
+// publishAll binds what was asked for when the container was made, and since.
 func (d *Daemon) publishAll(ctx context.Context, s *containerRuntime, c *network.Container) error {
-	if len(s.bound) > 0 {
+	if s.bound.Len() > 0 || !c.PublishAll && !d.model.PublishesPorts(c.ID) {
 		return nil
 	}
-	ports := slices.Clone(c.Ports)
+	c, err := d.model.Container(c.ID)
+	if err != nil {
+		return err
+	}
+	asked := c.Ports
 	if c.PublishAll {
+		covered := map[network.PortProto]bool{}
+		for _, b := range c.Ports {
+			for i := range b.Count() {
+				covered[network.PortProto{Port: b.Port + uint16(i), Proto: b.Proto}] = true
+			}
+		}
 		for _, x := range c.Exposed {
-			if !slices.ContainsFunc(ports, func(b network.PortBinding) bool { return b.Covers(x) }) {
-				ports = append(ports,
+			if !covered[x] {
+				asked = append(asked,
 					network.PortBinding{Port: x.Port, End: x.Port, Proto: x.Proto, FromPublishAll: true})
 			}
 		}
 	}
-	return d.publishOnSamePorts(ctx, s, c, ports)
+	return d.publishOnSamePorts(ctx, s, c, asked)
 }
 
-// publish binds ports on the network that has the container's default route. The caller holds s.mu.
+// publish binds ports on the network that has the container's default route, and returns them as they are bound. The
+// caller holds s.mu.
 func (d *Daemon) publish(
 	ctx context.Context, s *containerRuntime, c *network.Container, ports []network.PortBinding,
-) error {
+) ([]network.PortBinding, error) {
 	if len(ports) == 0 {
-		return nil
+		return nil, nil
 	}
 	e4, e6 := network.DefaultRouteEndpoint(c, d.networkByID)
 	e := e4
@@ -51,7 +57,7 @@ func (d *Daemon) publish(
 	}
 	if e == nil || s.attachments[e.ID] == nil {
 		d.log.Warn("ports not published: the container is on internal networks only", "container", c.Name)
-		return nil
+		return nil, nil
 	}
 	p := s.attachments[e.ID]
 	var in4, in6 netip.Addr
@@ -70,34 +76,49 @@ func (d *Daemon) publish(
 	}
 	bound, err := p.bridge.Publish(ctx, p.port, engine.Publication{IPv4: in4, IPv6: in6, Ports: ports})
 	if err != nil {
-		return errdefs.Internal("driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID,
+		return nil, errdefs.Internal("driver failed programming external connectivity on endpoint %s (%s): %w", c.Name, e.ID,
 			err)
 	}
-	for _, b := range bound {
-		s.bound = append(s.bound, binding{p.bridge, b})
+	s.boundOn = p.bridge
+	added := make([]network.PortBinding, len(bound))
+	for i, b := range bound {
+		added[i] = b.Binding()
+		s.bound.Add(added[i])
 	}
-	return nil
+	return added, nil
 }
 
 func (d *Daemon) unpublishAll(s *containerRuntime) {
-	d.unpublish(s, func(binding) bool { return true })
+	all := s.bound.All()
+	s.bound = ports.List{}
+	d.close(s, all)
 }
 
-// unpublish closes the bindings that match.
-func (d *Daemon) unpublish(s *containerRuntime, match func(binding) bool) {
-	byBridge := map[*bridge][]publish.Bound{}
-	s.bound = slices.DeleteFunc(s.bound, func(b binding) bool {
-		if !match(b) {
-			return false
-		}
-		byBridge[b.bridge] = append(byBridge[b.bridge], b.bound)
-		return true
-	})
-	for b, list := range byBridge {
-		if err := b.Unpublish(list); err != nil {
-			d.log.Debug("unpublish", "error", err)
+// close closes ports that are bound, and no longer in s.bound.
+func (d *Daemon) close(s *containerRuntime, bound []network.PortBinding) {
+	if len(bound) == 0 {
+		return
+	}
+	list := make([]publish.Bound, len(bound))
+	for i, b := range bound {
+		list[i] = b.Bound()
+	}
+	if err := s.boundOn.Unpublish(list); err != nil {
+		d.log.Debug("unpublish", "error", err)
+	}
+}
+
+// unpublish closes the ports that some of drop name.
+func (d *Daemon) unpublish(s *containerRuntime, drop []network.PortBinding) {
+	var gone []network.PortBinding
+	for _, p := range drop {
+		keys, list := s.bound.Named(p)
+		gone = append(gone, list...)
+		for _, key := range keys {
+			s.bound.Delete(key)
 		}
 	}
+	d.close(s, gone)
 }
 
 // running finds a container with a live sandbox, and locks it; the caller unlocks.
@@ -120,143 +141,48 @@ func (d *Daemon) PublishPorts(ctx context.Context, ref string, ports []network.P
 		return nil, err
 	}
 	defer s.mu.Unlock()
-	before := len(s.bound)
-	if err := d.publish(ctx, s, c, ports); err != nil {
-		return nil, err
-	}
-	added := slices.Clone(s.bound[before:])
-	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Ports, c.Bound = append(c.Ports, ports...), hostPortsOf(s)
-		return nil
-	})
+	added, err := d.publish(ctx, s, c, ports)
 	if err != nil {
-		d.unpublish(s, func(b binding) bool { return slices.Contains(added, b) })
 		return nil, err
 	}
-	d.updateNames(c.ID) // links to it lead to these too
+	if err := d.model.AddPorts(c.ID, ports, added); err != nil {
+		d.unpublish(s, added)
+		return nil, err
+	}
+	d.updateLinksTo(c)
 	return published(added), nil
 }
 
-// UnpublishPorts takes published ports away. Each of ports names a container port, and its host port where that is not
+// UnpublishPorts takes published ports away. Each of drop names a container port, and its host port where that is not
 // 0.
-func (d *Daemon) UnpublishPorts(_ context.Context, ref string, ports []network.PortBinding) error {
+func (d *Daemon) UnpublishPorts(_ context.Context, ref string, drop []network.PortBinding) error {
 	s, c, err := d.running(ref)
 	if err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
-	match := func(p network.PortBinding) func(binding) bool {
-		return func(b binding) bool {
-			in := p.Covers(network.PortProto{Port: b.bound.Port, Proto: b.bound.Proto})
-			host := p.HostPort == 0 ||
-				p.HostPort <= b.bound.Host.Port() && b.bound.Host.Port() <= max(p.HostPort, p.HostEnd)
-			return in && host && (!p.HostIP.IsValid() || p.HostIP == b.bound.Host.Addr())
-		}
-	}
-	for _, p := range ports {
-		if !slices.ContainsFunc(s.bound, match(p)) {
+	for _, p := range drop {
+		if keys, _ := s.bound.Named(p); len(keys) == 0 {
 			return errdefs.NotFound(
 				"container %s does not publish %d/%s as asked; `usernet port %s` lists what it does", c.Name, p.Port,
 				p.Proto, c.Name)
 		}
 	}
-	_, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Ports = subtract(addressed(c.Ports, ports, s.bound), ports)
-		return nil
-	})
-	if err != nil {
+	bound := func(b network.PortBinding) []network.PortBinding {
+		_, list := s.bound.Named(b)
+		return list
+	}
+	if err := d.model.RemovePorts(c.ID, drop, bound); err != nil {
 		return err
 	}
-	for _, p := range ports {
-		d.unpublish(s, match(p))
-	}
-	d.updateNames(c.ID)
+	d.unpublish(s, drop)
+	d.updateLinksTo(c)
 	return nil
-}
-
-// addressed returns have with ports of all addresses as ports of those that they are bound at, where drop names one of
-// these: else the others could not be left.
-func addressed(have, drop []network.PortBinding, bound []binding) []network.PortBinding {
-	var list []network.PortBinding
-	for _, h := range have {
-		if !mayName(drop, h) { // thousands of ports are dropped one by one: bound is gone through for few of have
-			list = append(list, h)
-			continue
-		}
-		var single []network.PortBinding
-		named := false
-		for _, b := range bound {
-			port, host := b.bound.Port, b.bound.Host
-			if !h.Covers(network.PortProto{Port: port, Proto: b.bound.Proto}) ||
-				h.HostPort != 0 && (host.Port() < h.HostPort || host.Port() > max(h.HostPort, h.HostEnd)) {
-				continue
-			}
-			named = named || slices.ContainsFunc(drop, func(p network.PortBinding) bool {
-				return p.HostIP == host.Addr() && p.Covers(network.PortProto{Port: port, Proto: b.bound.Proto})
-			})
-			one := network.PortBinding{HostIP: host.Addr(), Port: port, End: port, Proto: h.Proto}
-			if h.HostPort != 0 {
-				one.HostPort, one.HostEnd = host.Port(), host.Port()
-			}
-			single = append(single, one)
-		}
-		if named {
-			list = append(list, single...)
-		} else {
-			list = append(list, h)
-		}
-	}
-	return list
-}
-
-// mayName says whether drop may name, by its address, one of the ports that h has at all addresses.
-func mayName(drop []network.PortBinding, h network.PortBinding) bool {
-	return !h.HostIP.IsValid() && slices.ContainsFunc(drop, func(p network.PortBinding) bool {
-		return p.HostIP.IsValid() && p.Port <= max(h.Port, h.End) && h.Port <= max(p.Port, p.End) &&
-			(p.HostPort == 0 || h.HostPort == 0 ||
-				p.HostPort <= max(h.HostPort, h.HostEnd) && h.HostPort <= max(p.HostPort, p.HostEnd))
-	})
-}
-
-// subtract removes from have the single ports that drop names; a range is split into what is left of it.
-func subtract(have, drop []network.PortBinding) []network.PortBinding {
-	var left []network.PortBinding
-	for _, h := range have {
-		for i := range h.Count() {
-			one := h
-			one.Port, one.End = h.Port+uint16(i), h.Port+uint16(i)
-			ranged := h.End > h.Port && h.HostPort != 0
-			if ranged {
-				one.HostPort, one.HostEnd = h.HostPort+uint16(i), h.HostPort+uint16(i)
-			}
-			gone := slices.ContainsFunc(drop, func(p network.PortBinding) bool {
-				return p.Covers(network.PortProto{Port: one.Port, Proto: one.Proto}) &&
-					(p.HostPort == 0 || one.HostPort == 0 || p.HostPort <= one.HostPort &&
-						one.HostPort <= max(p.HostPort, p.HostEnd)) &&
-					(!p.HostIP.IsValid() || p.HostIP == one.HostIP)
-			})
-			if !gone {
-				left = append(left, one)
-			}
-		}
-	}
-	if len(left) == countPorts(have) {
-		return have // nothing dropped: ranges stay whole
-	}
-	return left
-}
-
-func countPorts(list []network.PortBinding) int {
-	n := 0
-	for _, b := range list {
-		n += b.Count()
-	}
-	return n
 }
 
 // Published lists the live published ports of a container.
 func (d *Daemon) Published(ref string) ([]api.Published, error) {
-	c, err := d.model.Container(ref)
+	c, err := d.model.ContainerWithoutPorts(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -268,13 +194,13 @@ func (d *Daemon) Published(ref string) ([]api.Published, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return published(s.bound), nil
+	return published(s.bound.All()), nil
 }
 
-func published(list []binding) []api.Published {
+func published(list []network.PortBinding) []api.Published {
 	out := make([]api.Published, len(list))
 	for i, b := range list {
-		out[i] = b.bound
+		out[i] = b.Bound()
 	}
 	slices.SortFunc(out, func(a, b api.Published) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto), a.Host.Compare(b.Host))

@@ -242,12 +242,10 @@ func TestRestoredPorts(t *testing.T) {
 				End:      80,
 				Proto:    network.TCP,
 			}
-			living := livingOn(t)
-			c := stored(t, d, network.ContainerSpec{Name: "c1", Ports: []network.PortBinding{want}},
-				func(c *network.Container) {
-					living(c)
-					c.Bound = []network.PortBinding{bound}
-				})
+			c := stored(t, d, network.ContainerSpec{Name: "c1", Ports: []network.PortBinding{want}}, livingOn(t))
+			if err := d.model.SetBound(c.ID, []network.PortBinding{bound}); err != nil {
+				t.Fatal(err)
+			}
 			d.restore(takeReceived(&Config{}))
 			list, err := d.Published("c1")
 			if err != nil {

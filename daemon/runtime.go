@@ -10,6 +10,7 @@ import (
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/ports"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/switch/tap"
 )
@@ -27,13 +28,14 @@ type containerRuntime struct {
 
 	mu          sync.Mutex             // held while the container is changed; guards the fields below
 	attachments map[string]*attachment // by endpoint id
-	bound       []binding
-	stub        *engine.Stub       // nil: none
-	unstoreStub func()             // removes the stub from the service manager's store; nil: it is not there
-	sockets     *bypass.Pool       // of the bypass; nil before the first endpoint
-	stop        context.CancelFunc // ends the watch; nil before it starts
-	unwatch     func()             // ends the watchdog's watch of mu
-	removed     chan struct{}      // closed when the container has been removed
+	bound       ports.List             // published ports, as they are bound
+	boundOn     *bridge                // where; nil before the first one
+	stub        *engine.Stub           // nil: none
+	unstoreStub func()                 // removes the stub from the service manager's store; nil: it is not there
+	sockets     *bypass.Pool           // of the bypass; nil before the first endpoint
+	stop        context.CancelFunc     // ends the watch; nil before it starts
+	unwatch     func()                 // ends the watchdog's watch of mu
+	removed     chan struct{}          // closed when the container has been removed
 	again       restarting
 
 	health   atomic.Pointer[network.Health] // nil: nothing was reported since it was started
@@ -82,7 +84,7 @@ func (d *Daemon) runtime(id string) *containerRuntime {
 	d.runtimes[id] = s
 	d.mu.Unlock()
 	// Its removal may have come before, and then forgets no runtime that was made after it.
-	if _, err := d.model.Container(id); errors.Is(err, errdefs.ErrNotFound) {
+	if _, err := d.model.ContainerWithoutPorts(id); errors.Is(err, errdefs.ErrNotFound) {
 		d.forget(s)
 	}
 	return s
@@ -159,15 +161,15 @@ func (d *Daemon) networkByID(id string) *network.Network {
 }
 
 // lockContainer finds a container and locks its runtime, which the caller unlocks. The record is as it is under the
-// lock. On an error nothing is locked.
+// lock, and without ports. On an error nothing is locked.
 func (d *Daemon) lockContainer(ref string) (*containerRuntime, *network.Container, error) {
-	c, err := d.model.Container(ref)
+	c, err := d.model.ContainerWithoutPorts(ref)
 	if err != nil {
 		return nil, nil, err
 	}
 	s := d.runtime(c.ID)
 	s.mu.Lock()
-	if c, err = d.model.Container(c.ID); err != nil {
+	if c, err = d.model.ContainerWithoutPorts(c.ID); err != nil {
 		s.mu.Unlock()
 		return nil, nil, err
 	}

@@ -49,8 +49,8 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	if err := d.setup(ctx, s, c); err != nil {
 		return api.StartReply{}, err
 	}
-	c, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
-		c.Status, c.Started, c.Error, c.Bound = network.Running, time.Now(), "", hostPortsOf(s)
+	c, err = d.model.UpdateBound(c.ID, s.bound.All(), func(c *network.Container) error {
+		c.Status, c.Started, c.Error = network.Running, time.Now(), ""
 		c.ExitCode = 0
 		return nil
 	})

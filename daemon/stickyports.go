@@ -3,29 +3,13 @@ package daemon
 import (
 	"context"
 	"net/netip"
-	"slices"
 
 	"github.com/usernet/usernet/network"
 )
 
-// hostPortsOf returns the host ports that a container has now. They are stored, so that a later setup binds the same
-// ones.
-func hostPortsOf(s *containerRuntime) []network.PortBinding {
-	var list []network.PortBinding
-	for _, b := range s.bound {
-		list = append(list, b.bound.Binding())
-	}
-	return list
-}
-
-// storeHostPorts stores the container's host ports in the model.
+// storeHostPorts stores the host ports that the container has now, so that a later setup binds the same ones.
 func (d *Daemon) storeHostPorts(s *containerRuntime, c *network.Container) {
-	now := hostPortsOf(s)
-	if slices.Equal(now, c.Bound) {
-		return
-	}
-	if _, err := d.model.UpdateContainer(c.ID,
-		func(c *network.Container) error { c.Bound = now; return nil }); err != nil {
+	if err := d.model.SetBound(c.ID, s.bound.All()); err != nil {
 		d.log.Warn("host ports of container not stored: others may be chosen after a restart", "container", c.Name,
 			"error", err)
 	}
@@ -37,18 +21,27 @@ func (d *Daemon) publishOnSamePorts(
 	ctx context.Context, s *containerRuntime, c *network.Container, ports []network.PortBinding,
 ) error {
 	if before, changed := reuseHostPorts(ports, c.Bound); changed {
-		err := d.publish(ctx, s, c, before)
+		_, err := d.publish(ctx, s, c, before)
 		if err == nil {
 			return nil
 		}
 		d.log.Warn("other host ports are chosen: those from before are taken", "container", c.Name, "error", err)
 	}
-	return d.publish(ctx, s, c, ports)
+	_, err := d.publish(ctx, s, c, ports)
+	return err
 }
 
 // reuseHostPorts replaces host ports that are to be chosen by those in bound, which were chosen last time.
 func reuseHostPorts(ports, bound []network.PortBinding) (list []network.PortBinding, changed bool) {
 	used := map[network.PortProto]bool{} // host ports that one of ports has already
+	before := map[network.PortProto][]network.PortBinding{}
+	for _, b := range bound {
+		inside := network.PortProto{Port: b.Port, Proto: b.Proto}
+		before[inside] = append(before[inside], b)
+	}
+	hostOf := func(b network.PortBinding) network.PortProto {
+		return network.PortProto{Port: b.HostPort, Proto: b.Proto}
+	}
 	for _, p := range ports {
 		if fixed(p) {
 			for port := int(p.HostPort); port <= int(max(p.HostPort, p.HostEnd)); port++ {
@@ -65,10 +58,13 @@ func reuseHostPorts(ports, bound []network.PortBinding) (list []network.PortBind
 			one := p
 			one.Port += uint16(i)
 			one.End = one.Port
-			for _, b := range bound {
-				host := network.PortProto{Port: b.HostPort, Proto: b.Proto}
-				if b.Port == one.Port && b.Proto == one.Proto && sameHost(one.HostIP, b.HostIP) && !used[host] {
-					used[host] = true
+			inside := network.PortProto{Port: one.Port, Proto: one.Proto}
+			for len(before[inside]) > 0 && used[hostOf(before[inside][0])] {
+				before[inside] = before[inside][1:]
+			}
+			for _, b := range before[inside] {
+				if sameHost(one.HostIP, b.HostIP) && !used[hostOf(b)] {
+					used[hostOf(b)] = true
 					one.HostPort, one.HostEnd, changed = b.HostPort, b.HostPort, true
 					break
 				}

@@ -89,7 +89,12 @@ func (m *Model) refresh() error {
 		m.revision = tx.Revision()
 		return errors.Join(
 			load(tx, bucketNetworks, func(n *Network) { next.setNetwork(n.ID, n) }),
-			load(tx, bucketContainers, func(c *Container) { next.setContainer(c.ID, c) }),
+			load(tx, bucketContainers, func(c *Container) {
+				c.Ports, c.Bound = nil, nil // which have records of their own
+				next.setContainer(c.ID, c)
+			}),
+			load(tx, bucketPorts, next.addLoaded(bucketPorts)),
+			load(tx, bucketBound, next.addLoaded(bucketBound)),
 		)
 	})
 	if err != nil {
@@ -101,24 +106,43 @@ func (m *Model) refresh() error {
 	return nil
 }
 
-// commit stores a record, or with a nil one removes it, and then shows it to readers. The caller holds writing, in
-// update.
-func (m *Model) commit(bucket Bucket, id string, record any) error {
-	var value []byte
-	if record != nil {
-		var err error
-		if value, err = json.Marshal(record); err != nil {
-			return err
+// write is a record that is put, or with nil removed: a *Network, a *Container without ports, or a *PortBinding.
+type write struct {
+	bucket Bucket
+	id     string
+	record any
+}
+
+// commit stores records, all or none, and then shows them to readers. The caller holds writing, in update.
+func (m *Model) commit(writes ...write) error {
+	if len(writes) == 0 {
+		return nil
+	}
+	values := make([][]byte, len(writes))
+	for i, w := range writes {
+		if w.record != nil {
+			var err error
+			if values[i], err = json.Marshal(w.record); err != nil {
+				return err
+			}
 		}
 	}
 	revision, err := m.store.Update(context.Background(), func(tx Tx) error {
-		switch {
-		case tx.Revision() != m.revision:
+		if tx.Revision() != m.revision {
 			return errStale
-		case record == nil:
-			return tx.Delete(bucket, id)
 		}
-		return tx.Put(bucket, id, value)
+		for i, w := range writes {
+			var err error
+			if w.record == nil {
+				err = tx.Delete(w.bucket, w.id)
+			} else {
+				err = tx.Put(w.bucket, w.id, values[i])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -126,14 +150,32 @@ func (m *Model) commit(bucket Bucket, id string, record any) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.revision = revision
-	switch r := record.(type) { // parts of it may be the caller's
-	case *Network:
-		m.setNetwork(id, r.clone())
-	case *Container:
-		m.setContainer(id, r.clone())
-	case nil:
-		m.setNetwork(id, nil)
-		m.setContainer(id, nil)
+	for _, w := range writes {
+		m.show(w)
 	}
 	return nil
+}
+
+// show has the records be what was stored. Parts of what was written may be the caller's.
+func (r *records) show(w write) {
+	switch w.bucket {
+	case bucketNetworks:
+		n, _ := w.record.(*Network)
+		if n != nil {
+			n = n.clone()
+		}
+		r.setNetwork(w.id, n)
+	case bucketContainers:
+		c, _ := w.record.(*Container)
+		if c != nil {
+			c = c.clone()
+		}
+		r.setContainer(w.id, c)
+	case bucketPorts, bucketBound:
+		var p portRecord
+		if p.check(w.id) == nil {
+			b, _ := w.record.(*PortBinding)
+			r.setPort(w.bucket, p.container, p.key, b)
+		}
+	}
 }

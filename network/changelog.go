@@ -39,6 +39,9 @@ func (l *ChangeLog) Add(changes []Change) {
 			l.recent = l.recent[1:]
 		}
 	}
+	if len(l.recent) == 0 {
+		l.recent = nil // it may have been large
+	}
 	if l.wake != nil {
 		close(l.wake)
 		l.wake = nil

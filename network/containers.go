@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/usernet/usernet/internal/errdefs"
+	"github.com/usernet/usernet/internal/ports"
 )
 
 // Containers returns all containers, the newest first.
@@ -18,7 +19,7 @@ func (m *Model) Containers() []*Container {
 	defer m.mu.RUnlock()
 	list := make([]*Container, 0, len(m.containers))
 	for _, c := range m.containers {
-		list = append(list, c.clone())
+		list = append(list, m.whole(c))
 	}
 	slices.SortFunc(list,
 		func(a, b *Container) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
@@ -31,7 +32,7 @@ func (m *Model) Find(t Term) []*Container {
 	defer m.mu.RUnlock()
 	var list []*Container
 	m.postings.each(t, func(id string) bool {
-		list = append(list, m.containers[id].clone())
+		list = append(list, m.whole(m.containers[id]))
 		return true
 	})
 	return list
@@ -55,7 +56,7 @@ func (m *Model) Container(ref string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.clone(), nil
+	return m.whole(c), nil
 }
 
 func (m *Model) findContainer(ref string) (*Container, error) {
@@ -76,9 +77,12 @@ func (m *Model) findContainer(ref string) (*Container, error) {
 	return nil, errdefs.Invalid("multiple IDs found with provided prefix: %s", ref)
 }
 
-// save stores c and then makes it what others see.
-func (m *Model) save(c *Container) error {
-	if err := m.commit(bucketContainers, c.ID, c); err != nil {
+// save stores c, which has no ports, and more, and then makes them what others see.
+func (m *Model) save(c *Container, more ...write) error {
+	if err := c.withoutPorts(); err != nil {
+		return err
+	}
+	if err := m.commit(append([]write{{bucketContainers, c.ID, c}}, more...)...); err != nil {
 		return fmt.Errorf("container %s not stored: %w", c.Name, err)
 	}
 	return nil
@@ -126,10 +130,12 @@ func (m *Model) createContainer(spec ContainerSpec) (*Container, []string, error
 			return nil, nil, err
 		}
 	}
-	if err := m.save(c); err != nil {
+	asked := c.Ports
+	c.Ports = nil
+	if err := m.save(c, puts(bucketPorts, id, &ports.List{}, asked)...); err != nil {
 		return nil, nil, err
 	}
-	return c.clone(), warnings, nil
+	return m.whole(c), warnings, nil
 }
 
 // containerOf is the record of a new container, without endpoints.
@@ -212,28 +218,35 @@ func exposed(spec ContainerSpec) []PortProto {
 }
 
 // UpdateContainer changes a container through f, which may be called again and changes nothing else. Where f or storing
-// fails nothing changes.
-func (m *Model) UpdateContainer(ref string, f func(*Container) error) (c *Container, err error) {
-	err = m.update(func() (err error) {
-		c, err = m.updateContainer(ref, f)
-		return err
-	})
-	return c, err
+// fails nothing changes. Neither what f gets nor what is returned has ports, and f must not give it any: AddPorts,
+// RemovePorts and SetBound change those.
+func (m *Model) UpdateContainer(ref string, f func(*Container) error) (*Container, error) {
+	return m.updateWith(ref, f, func(string) []write { return nil })
 }
 
-func (m *Model) updateContainer(ref string, f func(*Container) error) (*Container, error) {
-	c, err := m.findContainer(ref)
+// UpdateBound is UpdateContainer with SetBound at once.
+func (m *Model) UpdateBound(ref string, bound []PortBinding, f func(*Container) error) (*Container, error) {
+	return m.updateWith(ref, f, func(id string) []write { return m.boundAs(id, bound) })
+}
+
+func (m *Model) updateWith(
+	ref string, f func(*Container) error, more func(id string) []write,
+) (next *Container, err error) {
+	err = m.update(func() error {
+		c, err := m.findContainer(ref)
+		if err != nil {
+			return err
+		}
+		next = c.clone()
+		if err := f(next); err != nil {
+			return err
+		}
+		return m.save(next, more(c.ID)...)
+	})
 	if err != nil {
 		return nil, err
 	}
-	next := c.clone()
-	if err := f(next); err != nil {
-		return nil, err
-	}
-	if err := m.save(next); err != nil {
-		return nil, err
-	}
-	return next.clone(), nil
+	return next, nil
 }
 
 // RenameContainer gives a container another name.
@@ -293,7 +306,7 @@ func (m *Model) removeContainer(ref string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.commit(bucketContainers, c.ID, nil); err != nil {
+	if err := m.commit(append(m.removal(c.ID), write{bucketContainers, c.ID, nil})...); err != nil {
 		return nil, fmt.Errorf("container %s not removed from the store: %w", c.Name, err)
 	}
 	return c, nil

@@ -12,7 +12,7 @@ import (
 
 // Connect gives a container an endpoint on one more network.
 func (m *Model) Connect(networkRef, containerRef string, spec EndpointSpec) (c *Container, e *Endpoint, err error) {
-	if c, err := m.Container(containerRef); err == nil { // else it is said below
+	if c, err := m.ContainerWithoutPorts(containerRef); err == nil { // else it is said below
 		spec.hostname = c.NameOutside()
 	}
 	if err := m.reserve(networkRef, &spec); err != nil {

@@ -158,7 +158,8 @@ func (p postings) prefixed(kind termKind, prefix string) (ids []string) {
 // is found of them without going through all. Make it with newRecords.
 type records struct {
 	networks   map[string]*Network   // by id
-	containers map[string]*Container // by id
+	containers map[string]*Container // by id; without their ports
+	ports      map[string]*published // by id of a container; those without any are left out
 	postings   postings
 	addresses  map[string]*addresses // by a network's id, also one that is gone
 }
@@ -166,7 +167,7 @@ type records struct {
 func newRecords() *records {
 	return &records{
 		networks: map[string]*Network{}, containers: map[string]*Container{},
-		postings: newPostings(), addresses: map[string]*addresses{},
+		ports: map[string]*published{}, postings: newPostings(), addresses: map[string]*addresses{},
 	}
 }
 
@@ -196,7 +197,9 @@ func (r *records) setContainer(id string, c *Container) {
 			r.dropIfUnused(e.NetworkID)
 		}
 	}
-	if c != nil {
+	if c == nil {
+		delete(r.ports, id)
+	} else {
 		r.containers[id] = c
 		r.postings.add(id, c.terms())
 		r.eachAddress(c, (*addresses).take, (*addresses).takeMAC)

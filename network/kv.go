@@ -12,7 +12,9 @@ type Bucket string
 // The buckets of a Model.
 const (
 	bucketNetworks   Bucket = "networks"   // id -> Network
-	bucketContainers Bucket = "containers" // id -> Container
+	bucketContainers Bucket = "containers" // id -> Container, without its ports
+	bucketPorts      Bucket = "ports"      // container's id/key -> PortBinding as it was asked for
+	bucketBound      Bucket = "bound"      // container's id/key -> PortBinding as it was bound last
 	bucketMeta       Bucket = "meta"       // schema, ula
 )
 

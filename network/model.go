@@ -46,15 +46,8 @@ func Open(store Store, opts Options) (*Model, error) {
 	m := &Model{opts: opts, store: store, records: newRecords()}
 	err := m.update(func() error {
 		_, err := m.store.Update(context.Background(), func(tx Tx) error {
-			if v := tx.Get(bucketMeta, keySchema); v != nil && string(v) != schema {
-				return fmt.Errorf(
-					"the state has format %s, and this usernet knows %s: use the version that wrote it, or another "+
-						"--state-dir",
-					v, schema)
-			} else if v == nil {
-				if err := tx.Put(bucketMeta, keySchema, []byte(schema)); err != nil {
-					return err
-				}
+			if err := migrate(tx); err != nil {
+				return err
 			}
 			return m.loadULA(tx)
 		})

@@ -14,7 +14,7 @@ import (
 // insertNetwork completes and stores a new network.
 func (m *Model) insertNetwork(n *Network) error {
 	n.complete()
-	if err := m.commit(bucketNetworks, n.ID, n); err != nil {
+	if err := m.commit(write{bucketNetworks, n.ID, n}); err != nil {
 		return fmt.Errorf("network %s not stored: %w", n.Name, err)
 	}
 	return nil
@@ -120,7 +120,7 @@ func (m *Model) ImportNetwork(n *Network) error {
 	if err := n.check(n.ID); err != nil {
 		return errdefs.Invalid("network %s: %w", n.Name, err)
 	}
-	return m.update(func() error { return m.commit(bucketNetworks, n.ID, n) })
+	return m.update(func() error { return m.commit(write{bucketNetworks, n.ID, n}) })
 }
 
 // newNetwork checks a spec and makes a network of it, without an id. The caller holds writing.
@@ -245,7 +245,7 @@ func (m *Model) removeNetwork(ref string) error {
 			return errdefs.Forbidden("configuration network %q is in use", n.Name)
 		}
 	}
-	if err := m.commit(bucketNetworks, n.ID, nil); err != nil {
+	if err := m.commit(write{bucketNetworks, n.ID, nil}); err != nil {
 		return fmt.Errorf("network %s not removed from the store: %w", n.Name, err)
 	}
 	return nil

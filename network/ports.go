@@ -132,25 +132,36 @@ func ParseExtraHost(spec string) (string, error) {
 // then the others by the container's port. Neighbours are folded into ranges.
 func FormatPorts(bound []ports.Bound, exposed []PortProto) string {
 	list := slices.Clone(bound)
+	has := map[PortProto]bool{}
+	for _, b := range bound {
+		has[PortProto{Port: b.Port, Proto: b.Proto}] = true
+	}
 	for _, x := range exposed {
-		if !slices.ContainsFunc(bound, func(b ports.Bound) bool { return b.Port == x.Port && b.Proto == x.Proto }) {
+		if !has[x] {
 			list = append(list, ports.Bound{Port: x.Port, Proto: x.Proto})
 		}
 	}
 	slices.SortFunc(list, func(a, b ports.Bound) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Host.Compare(b.Host), cmp.Compare(a.Proto, b.Proto))
 	})
-	var plain, mapped []portRun
+	var plain, mapped []*portRun
+	ends := map[ports.Bound]*portRun{} // runs by what goes on with them
 	for _, b := range list {
 		runs := &mapped
 		if !b.Host.IsValid() || b.Host.Port() == b.Port {
 			runs = &plain
 		}
-		if i := slices.IndexFunc(*runs, func(r portRun) bool { return r.goesOnWith(b) }); i >= 0 {
-			(*runs)[i].n++
-			continue
+		r := ends[b]
+		if r != nil {
+			delete(ends, b)
+			r.n++
+		} else {
+			r = &portRun{b, 1}
+			*runs = append(*runs, r)
 		}
-		*runs = append(*runs, portRun{b, 1})
+		if next, ok := neighbour(b); ok && ends[next] == nil {
+			ends[next] = r
+		}
 	}
 	var out []string
 	for _, r := range append(plain, mapped...) {
@@ -159,18 +170,20 @@ func FormatPorts(bound []ports.Bound, exposed []PortProto) string {
 	return strings.Join(out, ", ")
 }
 
+// neighbour is what follows a port, where there is something.
+func neighbour(b ports.Bound) (ports.Bound, bool) {
+	b.Port++
+	if !b.Host.IsValid() {
+		return b, b.Port != 0
+	}
+	b.Host = netip.AddrPortFrom(b.Host.Addr(), b.Host.Port()+1)
+	return b, b.Port != 0 && b.Host.Port() != 0
+}
+
 // portRun is n neighbouring ports, the first of which is first.
 type portRun struct {
 	first ports.Bound
 	n     int
-}
-
-func (r portRun) goesOnWith(b ports.Bound) bool {
-	if r.first.Proto != b.Proto || int(r.first.Port)+r.n != int(b.Port) || r.first.Host.IsValid() != b.Host.IsValid() {
-		return false
-	}
-	return !b.Host.IsValid() ||
-		r.first.Host.Addr() == b.Host.Addr() && int(r.first.Host.Port())+r.n == int(b.Host.Port())
 }
 
 // String is 0.0.0.0:8000-8001->80-81/tcp, or 80/tcp.

@@ -84,7 +84,7 @@ func (c *Container) RunsAtBoot() bool {
 // StartAgain gives an ended container addresses, those that it had where they are free, and makes it Restarting: all of
 // it, or with an error nothing. A container that is Restarting already stays as it is.
 func (m *Model) StartAgain(ref string) (c *Container, err error) {
-	was, err := m.Container(ref)
+	was, err := m.ContainerWithoutPorts(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -92,10 +92,7 @@ func (m *Model) StartAgain(ref string) (c *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = m.update(func() (err error) {
-		c, err = m.updateContainer(was.ID, func(c *Container) error { return m.addressAgain(c, reserved) })
-		return err
-	})
+	c, err = m.UpdateContainer(was.ID, func(c *Container) error { return m.addressAgain(c, reserved) })
 	if err != nil {
 		for _, r := range reserved {
 			m.release(r)

@@ -13,8 +13,6 @@ import (
 const (
 	keySchema = "schema"
 	keyULA    = "ula" // the installation's /48
-
-	schema = "1"
 )
 
 // RecordError says that a record in the store makes no sense.

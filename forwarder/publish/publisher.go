@@ -117,8 +117,9 @@ func (pb *Publisher) unbind(p *Port) {
 
 // Unpublish closes published ports. Connections through them go on.
 func (pb *Publisher) Unpublish(list []Bound) error {
-	named := map[*Port]int{}
+	named, listed := map[*Port]int{}, map[Bound]bool{}
 	for _, b := range list {
+		listed[b] = true
 		if p := pb.cfg.Table.port(keyOf(b)); p != nil && p.pb == pb {
 			named[p]++
 		}
@@ -131,7 +132,7 @@ func (pb *Publisher) Unpublish(list []Bound) error {
 			continue
 		}
 		for _, b := range all { // one family stays
-			if !slices.Contains(list, b) {
+			if !listed[b] {
 				t := &transaction{pb: pb, in4: p.in4, in6: p.in6, need: 1, options: p.options}
 				inside := ports.Port{Port: b.Port, Proto: b.Proto}
 				errs = append(errs, t.bindOne(b.Host.Addr(), b.Host.Port(), inside, false))

@@ -58,6 +58,11 @@ type Bound struct {
 	Interface string `json:"-"`
 }
 
+// Bound is a binding of a single port as it is bound: what [Bound.Binding] was made of.
+func (b Binding) Bound() Bound {
+	return Bound{Host: netip.AddrPortFrom(b.HostIP, b.HostPort), Port: b.Port, Proto: b.Proto, Interface: b.Interface}
+}
+
 // Binding asks for the port again, at the same place.
 func (b Bound) Binding() Binding {
 	return Binding{

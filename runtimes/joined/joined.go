@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -74,13 +75,15 @@ type Attachment struct {
 	now struct {
 		sync.Mutex
 		container network.Container
-		ports     []network.PortBinding // what is to be published
+		ports     map[int][]network.PortBinding // what is to be published, by numbers in order
+		last      int                           // of these
 	}
 }
 
 // Join attaches the namespace. The daemon has to run: it is not started, since the networks are its.
 func Join(ctx context.Context, cfg Config) (*Attachment, error) {
 	a := &Attachment{cfg: cfg, key: "place-" + rand.Text(), gone: make(chan struct{})}
+	a.now.ports = map[int][]network.PortBinding{}
 	if err := a.attach(ctx); err != nil {
 		return nil, errors.Join(
 			fmt.Errorf("joining the network %s of usernet's daemon: %w", strings.Join(cfg.Networks, ", "), err),
@@ -115,7 +118,9 @@ func (a *Attachment) attach(ctx context.Context) error {
 	q.Spec.NetworkMode = a.cfg.Networks[0]
 	a.now.Lock()
 	defer a.now.Unlock()
-	q.Spec.Ports = a.now.ports
+	for _, n := range slices.Sorted(maps.Keys(a.now.ports)) {
+		q.Spec.Ports = append(q.Spec.Ports, a.now.ports[n]...)
+	}
 	made, err := c.Attach(ctx, q, a.cfg.NetNS)
 	if err == nil {
 		a.now.container = made.Container
@@ -221,14 +226,16 @@ func (a *Attachment) PublishAll(ctx context.Context, ports []network.PortBinding
 	if _, err := c.PortsAdd(ctx, a.now.container.ID, ports); err != nil {
 		return nil, err
 	}
-	a.now.ports = append(a.now.ports, ports...)
-	return func() error { return a.unpublish(ports) }, nil
+	a.now.last++
+	n := a.now.last
+	a.now.ports[n] = ports
+	return func() error { return a.unpublish(n, ports) }, nil
 }
 
-func (a *Attachment) unpublish(ports []network.PortBinding) error {
+func (a *Attachment) unpublish(n int, ports []network.PortBinding) error {
 	a.now.Lock()
 	defer a.now.Unlock()
-	a.now.ports = slices.DeleteFunc(a.now.ports, func(b network.PortBinding) bool { return slices.Contains(ports, b) })
+	delete(a.now.ports, n)
 	c, err := a.cfg.Daemon()
 	if err != nil {
 		return err
