@@ -80,9 +80,10 @@ func redirectDNS(at netip.AddrPort, port uint16) (owner *os.File, err error) {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	defer c.Close()
-	err = sendBatch(c, redirectRules(at, port, tableOwner|tablePersist))
+	replace := tableMayExist(c)
+	err = sendBatch(c, redirectRules(at, port, tableOwner|tablePersist, replace))
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		err = sendBatch(c, redirectRules(at, port, 0))
+		err = sendBatch(c, redirectRules(at, port, 0, replace))
 	}
 	if err != nil {
 		return nil, err
@@ -115,12 +116,25 @@ func removeRedirect() error {
 	return err
 }
 
-// redirectRules is a batch that replaces the table.
-func redirectRules(at netip.AddrPort, port uint16, flags uint32) []netlink.Message {
-	batch := []netlink.Message{
-		newTable(flags), deleteTable(), newTable(flags),
-		newChain("in", unix.NF_INET_LOCAL_IN, redirectInput), newChain("out", unix.NF_INET_LOCAL_OUT, redirectOutput),
+// tableMayExist says whether there is a table to be replaced; false: there is none. What is deleted, the kernel destroys
+// some milliseconds later, and who closes the table's owner before that waits for it (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c): so nothing is deleted in a new sandbox, which may end soon.
+func tableMayExist(c *netlink.Conn) bool {
+	if c.SetDeadline(time.Now().Add(netlinkTimeout)) != nil {
+		return true
 	}
+	_, err := c.Execute(getTable())
+	return !errors.Is(err, unix.ENOENT)
+}
+
+// redirectRules is a batch that makes the table, and where it may exist replaces it.
+func redirectRules(at netip.AddrPort, port uint16, flags uint32, replace bool) []netlink.Message {
+	var batch []netlink.Message
+	if replace {
+		batch = append(batch, newTable(flags), deleteTable())
+	}
+	batch = append(batch, newTable(flags),
+		newChain("in", unix.NF_INET_LOCAL_IN, redirectInput), newChain("out", unix.NF_INET_LOCAL_OUT, redirectOutput))
 	for _, t := range []struct {
 		proto    byte
 		checksum uint32
@@ -179,6 +193,14 @@ func newTable(flags uint32) netlink.Message {
 		ae.String(unix.NFTA_TABLE_NAME, dnsTable)
 		ae.Bytes(unix.NFTA_TABLE_FLAGS, binaryutil.BigEndian.PutUint32(flags))
 	})
+}
+
+func getTable() netlink.Message {
+	m := nfMessage(unix.NFT_MSG_GETTABLE, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_TABLE_NAME, dnsTable)
+	})
+	m.Header.Flags &^= netlink.Acknowledge // the answer is one
+	return m
 }
 
 func deleteTable() netlink.Message {

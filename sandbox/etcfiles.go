@@ -44,17 +44,16 @@ const (
 	etcStage = "/proc"
 )
 
+// etcNames are the files of /etc that there may be a text for.
+var etcNames = [...]string{"resolv.conf", "hosts", "hostname"}
+
 // names lists the files of /etc that have a text.
 func (f Files) names() []string {
 	var names []string
-	if f.ResolvConf != "" {
-		names = append(names, "resolv.conf")
-	}
-	if f.Hosts != "" {
-		names = append(names, "hosts")
-	}
-	if f.Hostname != "" {
-		names = append(names, "hostname")
+	for _, name := range etcNames {
+		if f.text(name) != "" {
+			names = append(names, name)
+		}
 	}
 	return names
 }
@@ -73,8 +72,8 @@ func (f Files) text(name string) string {
 	return ""
 }
 
-// stageEtc makes an empty file for each name on a new tmpfs, calls mount with the path of each, and returns them open
-// for writing. The tmpfs is then left without a path: what mount has bound keeps it.
+// stageEtc makes an empty file for each name on a new tmpfs at etcStage, calls mount with the path of each, and returns
+// them open for writing. What mount has bound keeps the tmpfs; the caller sees to it that etcStage does not show it.
 func stageEtc(names []string, mount func(path, name string) error) (files []*os.File, err error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -83,13 +82,6 @@ func stageEtc(names []string, mount func(path, name string) error) (files []*os.
 	if err := unix.Mount("tmpfs", etcStage, "tmpfs", mountFlags, options); err != nil {
 		return nil, fmt.Errorf("tmpfs for /etc/hosts and /etc/resolv.conf: %w", err)
 	}
-	defer func() {
-		err = errors.Join(err, unix.Unmount(etcStage, unix.MNT_DETACH))
-		if err != nil {
-			closeAll(files)
-			files = nil
-		}
-	}()
 	for _, name := range names {
 		path := filepath.Join(etcStage, name)
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
@@ -105,6 +97,17 @@ func stageEtc(names []string, mount func(path, name string) error) (files []*os.
 		}
 	}
 	return files, nil
+}
+
+// unstageEtc takes the tmpfs of stageEtc away from etcStage.
+func unstageEtc(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if err := unix.Unmount(etcStage, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("tmpfs for /etc/hosts and /etc/resolv.conf: %w", err)
+	}
+	return nil
 }
 
 // WriteFiles replaces the texts of the sandbox's files. It can be called after Proceed, from any goroutine.

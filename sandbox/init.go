@@ -18,6 +18,14 @@ import (
 	"github.com/usernet/usernet/sandbox/entry"
 )
 
+// The init works on its process's first thread. While another thread executes a program (become), the first one has
+// ended, and with it /proc/PID/ns is empty (de_thread in fs/exec.c): the daemon could not enter the sandbox then.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == roleInit {
+		runtime.LockOSThread()
+	}
+}
+
 // runInit is the first part of a sandbox's PID 1: it sets up the sandbox, hands out what the process that started it
 // needs, locks the mounts, and goes on as runCommand.
 func runInit() error {
@@ -36,10 +44,15 @@ func runInit() error {
 	if err != nil {
 		return refuse(c, err)
 	}
+	mounts, err := os.Open("/proc/self/ns/mnt")
+	if err != nil {
+		return refuse(c, err)
+	}
 	f, err := setUpNamespaces(q)
 	if err != nil {
 		return refuse(c, err)
 	}
+	f.mounts = mounts
 	if err := f.handOut(c); err != nil {
 		return refuse(c, err)
 	}
@@ -47,7 +60,6 @@ func runInit() error {
 	if err != nil {
 		return refuse(c, err)
 	}
-	runtime.LockOSThread()
 	if !q.Spec.NoProc { // else nothing of the host's is below any mount, and there is no /proc to work with
 		if err := lockMounts(); err != nil {
 			return refuse(c, err)
@@ -175,10 +187,14 @@ func startCommand(q startRequest) (pid int, err error) {
 	return pid, err
 }
 
-// handOut gives the files of /etc and the terminal to the process that started the sandbox; the terminal's other end
-// becomes the standard streams.
+// handOut gives the files of /etc, the mount namespace and the terminal to the process that started the sandbox; the
+// terminal's other end becomes the standard streams.
 func (f setupFiles) handOut(c *net.UnixConn) error {
-	files := f.etc
+	var files []*os.File
+	if f.mounts != nil {
+		files = append(files, f.mounts)
+	}
+	files = append(files, f.etc...)
 	if f.master != nil {
 		files = append(files, f.master)
 		for fd := range controlFD {
@@ -193,7 +209,7 @@ func (f setupFiles) handOut(c *net.UnixConn) error {
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	return send(c, startReply{SetUp: true}, fds)
+	return send(c, startReply{SetUp: true, Mounts: f.mounts != nil}, fds)
 }
 
 // lookPath finds a command through the PATH that it will have.

@@ -103,7 +103,7 @@ func TestProceedTakesReportsApart(t *testing.T) {
 		code     int    // of an *ExitError; 0: it is another one
 		requests int
 	}{
-		{"it runs", 0, []any{ready}, "", 0, 1},
+		{"it runs without having set up", 0, []any{ready}, "0 files came from the sandbox's init, not 3", 125, 1},
 		{"set up, then it runs", 3, []any{setUp, ready}, "", 0, 2},
 		{"it is not found", 0, []any{startReply{Error: "not found", Code: 127}}, "not found", 127, 1},
 		{"set up, then not executable", 3, []any{setUp, startReply{Error: "denied", Code: 126}}, "denied", 126, 2},

@@ -8,35 +8,77 @@ import (
 	"syscall"
 )
 
+// SetUp has the init set up a sandbox for which Proceed will have all texts of Files, under a host name, and returns when
+// the sandbox only waits for these. It may be called while others enter the sandbox and configure its network. Without
+// it, Proceed does the same.
+func (p *Process) SetUp(hostname string) error {
+	return p.prepare(startRequest{p.spec, hostname, etcNames[:]})
+}
+
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
 func (p *Process) Proceed(files Files) error {
-	q := startRequest{p.spec, files.Hostname, files.names()}
-	if err := p.request(q); err != nil {
+	if p.prepared == nil {
+		if err := p.prepare(startRequest{p.spec, files.Hostname, files.names()}); err != nil {
+			return err
+		}
+	}
+	if err := p.WriteFiles(files); err != nil {
+		return &ExitError{125, err.Error()}
+	}
+	if err := p.request(p.prepared); err != nil {
 		return err
 	}
 	r, received, err := p.receive()
-	if err == nil && r.SetUp {
-		if err := p.takeFiles(q.Etc, received); err != nil {
-			return &ExitError{125, err.Error()}
-		}
-		if err := p.WriteFiles(files); err != nil {
-			return &ExitError{125, err.Error()}
-		}
-		if err := p.request(q); err != nil {
-			return err
-		}
-		r, received, err = p.receive()
-	}
 	closeAll(received)
 	if err != nil {
-		return fmt.Errorf("the sandbox's init ended before the command ran: %w", err)
+		return endedEarly(err)
 	}
 	_ = p.control.Close()
+	p.closing.Go(p.closeMounts)
 	if r.Error != "" {
 		return &ExitError{r.Code, r.Error}
 	}
 	p.runs()
 	return nil
+}
+
+// prepare has the init carry out q as far as it can before the command, and takes what comes out of the sandbox.
+func (p *Process) prepare(q startRequest) error {
+	if err := p.request(q); err != nil {
+		return err
+	}
+	r, received, err := p.receive()
+	switch {
+	case err != nil:
+		return endedEarly(err)
+	case r.Error != "":
+		closeAll(received)
+		return &ExitError{r.Code, r.Error}
+	case r.Mounts && len(received) > 0:
+		p.etc.Lock()
+		p.mounts, received = received[0], received[1:]
+		p.etc.Unlock()
+	}
+	if err := p.takeFiles(q.Etc, received); err != nil {
+		return &ExitError{125, err.Error()}
+	}
+	p.prepared = &q
+	return nil
+}
+
+func endedEarly(err error) error {
+	return fmt.Errorf("the sandbox's init ended before the command ran: %w", err)
+}
+
+// closeMounts closes the mount namespace that the init has left.
+func (p *Process) closeMounts() {
+	p.etc.Lock()
+	mounts := p.mounts
+	p.mounts = nil
+	p.etc.Unlock()
+	if mounts != nil {
+		_ = mounts.Close()
+	}
 }
 
 // takeFiles takes what the init has handed out: the files of /etc by these names, and a terminal where one was made

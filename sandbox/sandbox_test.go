@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -175,6 +176,37 @@ func TestConfigureSetsUpTheNetwork(t *testing.T) {
 		"127.0.0.11:") ||
 		reply.DNSListener.Addr().String() != reply.DNSPacket.LocalAddr().String() {
 		t.Fatalf("%d %+v", code, reply)
+	}
+}
+
+// TestSetUpGoesOnBesideTheNetwork sets up sandboxes while their namespaces are looked for, as by a daemon that makes
+// their networks meanwhile.
+func TestSetUpGoesOnBesideTheNetwork(t *testing.T) {
+	files := Files{ResolvConf: "nameserver 127.0.0.11\n", Hosts: "127.0.0.1\tlocalhost\n", Hostname: "chosen"}
+	for range 10 {
+		text, code := output(t, Spec{Command: sh("hostname; cat /etc/hosts; ls -d /proc/hosts /proc/self")}, files,
+			func(p *Process) {
+				done := make(chan error, 1)
+				go func() { done <- p.SetUp(files.Hostname) }()
+				path := fmt.Sprintf("/proc/%d/ns/net", p.Pid())
+				for ended := false; !ended; {
+					if _, err := os.Readlink(path); err != nil {
+						t.Errorf("the namespace cannot be found: %v", err)
+					}
+					select {
+					case err := <-done:
+						ended = true
+						if err != nil {
+							t.Error(err)
+						}
+					default:
+					}
+				}
+			})
+		if want := "chosen\n127.0.0.1\tlocalhost\n"; !strings.HasPrefix(text, want) || code == 0 ||
+			!strings.Contains(text, "'/proc/hosts'") || !strings.HasSuffix(text, "/proc/self") {
+			t.Fatalf("%d %q", code, text)
+		}
 	}
 }
 

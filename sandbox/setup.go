@@ -14,6 +14,9 @@ type setupFiles struct {
 	etc     []*os.File // files of /etc that it writes
 	master  *os.File   // its end of the terminal; nil: there is none that was made inside
 	console *os.File   // the command's end
+	// mounts is the mount namespace that the init is about to leave; nil: it stays. Who closes it last waits for a grace
+	// period of RCU (put_mnt_ns in fs/namespace.c), which would else be the init on its way to the command.
+	mounts *os.File
 }
 
 // setUpNamespaces gives the new namespaces their mounts and names. No other process is in them yet.
@@ -69,7 +72,13 @@ func setUpCallersFiles(q startRequest) (f setupFiles, err error) {
 	if err != nil {
 		return f, err
 	}
-	_ = mountProc() // else the caller's stays, some of which is masked already
+	// A /proc on top of the tmpfs hides it for good, as mounts are locked: umount(2) would wait for a grace period of
+	// RCU (namespace_unlock in fs/namespace.c), which takes some milliseconds, and more on a busy machine.
+	if mountProc() != nil { // then the caller's stays, some of which is masked already
+		if err := unstageEtc(q.Etc); err != nil {
+			return f, err
+		}
+	}
 	if !q.Spec.HostNetwork {
 		mountSys()
 	}
@@ -202,8 +211,11 @@ func mountInRootfs(q startRequest, opened map[string]tree, layers []layer) (etc 
 		}
 		return bind(path, at)
 	})
+	if err == nil {
+		err = unstageEtc(q.Etc)
+	}
 	if err != nil {
-		return nil, err
+		return etc, err
 	}
 	if err := mountDev(opened); err != nil {
 		return etc, err

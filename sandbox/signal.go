@@ -39,6 +39,7 @@ func (p *Process) Kill() {
 	_ = p.Signal(syscall.SIGKILL)
 	<-p.done
 	_ = p.control.Close()
+	p.closeMounts()
 	p.etc.close()
 	p.term.close()
 }
@@ -47,6 +48,7 @@ func (p *Process) Kill() {
 // output has been passed on.
 func (p *Process) Wait() (int, error) {
 	<-p.done
+	p.closing.Wait()
 	p.etc.close()
 	p.term.drain()
 	if p.status.Signaled() {

@@ -100,5 +100,7 @@ type startReply struct {
 	// SetUp: the descriptors of the files in startRequest.Etc come with it, and that of a terminal; it waits for the
 	// request again.
 	SetUp bool `json:",omitempty"`
-	Ready bool `json:",omitempty"` // the command runs
+	// Mounts: with SetUp, the mount namespace that the init leaves comes first.
+	Mounts bool `json:",omitempty"`
+	Ready  bool `json:",omitempty"` // the command runs
 }

@@ -33,7 +33,10 @@ type Process struct {
 		running bool             // the command has started
 		early   []syscall.Signal // came before
 	}
-	etc etcFiles
+	etc      etcFiles
+	mounts   *os.File       // the mount namespace that the init has left; nil: it is closed. etc's lock guards it
+	closing  sync.WaitGroup // the goroutine that closes mounts
+	prepared *startRequest  // what the init has set up; nil: nothing yet
 }
 
 const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID |

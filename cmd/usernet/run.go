@@ -274,9 +274,12 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		return 0, runError{err}
 	}
 	defer updates.Close()
+	setUp := j.setUpMeanwhile(p)
 	reply, err := c.ContainerStart(ctx, j.Container.ID, api.Started{Pid: p.Pid(), Monitor: os.Getpid()})
 	if err == nil {
-		err = p.Proceed(sandbox.Files{ResolvConf: reply.ResolvConf, Hosts: reply.Hosts, Hostname: reply.Hostname})
+		if err = setUp(); err == nil {
+			err = p.Proceed(sandbox.Files{ResolvConf: reply.ResolvConf, Hosts: reply.Hosts, Hostname: reply.Hostname})
+		}
 		if err != nil {
 			p.Kill()
 			// The daemon lets go of a container that has started when it hears of its end from here.
@@ -318,6 +321,17 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 	}
 	return code, nil
+}
+
+// setUpMeanwhile has the sandbox set up while the daemon makes its network, and returns what waits for that. Which files
+// of /etc a sandbox has that shares its network is not known before the daemon says so: Proceed sets it up.
+func (j *job) setUpMeanwhile(p *sandbox.Process) (wait func() error) {
+	if j.Sandbox.HostNetwork || j.Sandbox.JoinNet != nil {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.SetUp(j.Container.Hostname) }()
+	return func() error { return <-done }
 }
 
 // detach hands the job to a monitor in the background, and prints the container's id once its command runs.
