@@ -119,7 +119,7 @@ func (d *Daemon) stopRestarting(ctx context.Context, c *network.Container) (*net
 // are. The caller holds the runtime's mu.
 func (d *Daemon) endRestart(id, reason string) (*network.Container, error) {
 	changed := false
-	c, err := d.model.UpdateContainer(id, func(c *network.Container) error {
+	c, err := d.model.EndContainer(id, func(c *network.Container) error {
 		if changed = c.Status == network.Restarting; changed {
 			c.Status, c.Error, c.Cgroup = network.Exited, reason, ""
 			c.Stopped = c.Stopped || reason == ""
@@ -133,7 +133,7 @@ func (d *Daemon) endRestart(id, reason string) (*network.Container, error) {
 	ended.code = c.ExitCode
 	close(ended.ended)
 	d.updateIdleTimer()
-	return c, d.model.ReleaseEndpoints(id)
+	return c, nil
 }
 
 // StartAgain runs a container that has ended once more, with its addresses where they are free. It says whether it was

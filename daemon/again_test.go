@@ -226,7 +226,7 @@ func TestStopMeetsAnEnd(t *testing.T) {
 	}
 	rt := d.runtime(c.ID)
 	rt.mu.Lock()
-	ended, again, err := d.recordEnd(rt, c, 1)
+	ended, again, err := d.recordEnd(rt, c, 1, false)
 	rt.mu.Unlock()
 	if err != nil || again || ended.Status != network.Exited {
 		t.Errorf("stopped by a user, it is %s, and runs again: %t, %v", ended.Status, again, err)

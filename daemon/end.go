@@ -45,7 +45,8 @@ func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) err
 	}
 	d.removeCgroup(c)
 	endpoints := c.Endpoints
-	c, runsAgain, err := d.recordEnd(s, c, code)
+	goes := c.Attached || c.AutoRemove && !s.again.byUser
+	c, runsAgain, err := d.recordEnd(s, c, code, goes)
 	if err != nil {
 		d.log.Error("end of container not stored", "container", ref, "error", err)
 		return err
@@ -71,24 +72,24 @@ func (d *Daemon) ProcessExited(_ context.Context, ref string, pid, code int) err
 	switch {
 	case runsAgain:
 		d.runLater(s, c)
-	case c.AutoRemove && c.Status == network.Exited || c.Attached:
-		err = d.remove(s, c)
+	case goes:
+		d.removed(s, c)
 	}
 	d.updateIdleTimer()
-	return err
+	return nil
 }
 
-// recordEnd stores that c has ended. One that runs again keeps its addresses until then: by its policy, of which
-// runsAgain tells, or since a user restarts it. The caller holds s.mu.
+// recordEnd stores that c has ended, or removes its record where it goes with its end: each is one change, since the
+// caller waits for the disk. One that runs again keeps its addresses until then: by its policy, of which runsAgain
+// tells, or since a user restarts it. The caller holds s.mu.
 func (d *Daemon) recordEnd(
-	s *containerRuntime, c *network.Container, code int,
+	s *containerRuntime, c *network.Container, code int, goes bool,
 ) (ended *network.Container, runsAgain bool, err error) {
-	var status network.Status
-	ended, err = d.model.UpdateContainer(c.ID, func(c *network.Container) error {
+	end := func(c *network.Container) error {
 		// Here, so that it is known who has noted meanwhile that a user stops it.
-		runsAgain = c.RunsAgain(code) && !s.again.byUser && d.cfg.Starter != nil
-		status = network.Exited
-		if runsAgain || s.again.byUser {
+		runsAgain = !goes && c.RunsAgain(code) && !s.again.byUser && d.cfg.Starter != nil
+		status := network.Exited
+		if runsAgain || !goes && s.again.byUser {
 			status = network.Restarting
 		}
 		c.Status, c.ExitCode, c.Finished, c.Pid, c.Monitor, c.Holder = status, code, time.Now(), 0, 0, 0
@@ -97,10 +98,11 @@ func (d *Daemon) recordEnd(
 			c.UserNSID = network.NamespaceID{} // it is gone, and its number may be another's soon
 		}
 		return nil
-	})
-	if err == nil && status == network.Exited {
-		err = d.model.ReleaseEndpoints(c.ID)
 	}
+	if goes {
+		return c, false, errors.Join(end(c), d.model.RemoveContainer(c.ID))
+	}
+	ended, err = d.model.EndContainer(c.ID, end)
 	return ended, runsAgain, err
 }
 
@@ -132,12 +134,17 @@ func (d *Daemon) removeSharedInterfaces(owner string, endpoints []*network.Endpo
 
 // remove deletes the record and the files of an ended container. The caller holds s.mu.
 func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
-	if err := d.model.RemoveContainer(c.ID); err != nil {
-		return err
+	err := d.model.RemoveContainer(c.ID)
+	if err == nil {
+		d.removed(s, c)
 	}
+	return err
+}
+
+// removed does what comes after the removal of a container's record. The caller holds s.mu.
+func (d *Daemon) removed(s *containerRuntime, c *network.Container) {
 	s.dropNamespace()
 	d.forget(s)
-	close(s.removed)
 	if s.again.cancel != nil {
 		s.again.cancel()
 	}
@@ -149,7 +156,6 @@ func (d *Daemon) remove(s *containerRuntime, c *network.Container) error {
 	if err := os.RemoveAll(d.containerDir(c.ID)); err != nil {
 		d.log.Warn("files of container left behind", "container", c.Name, "error", err)
 	}
-	return nil
 }
 
 // RemoveContainer forgets a container. For a running one it is an error unless force is set: then it is killed first,

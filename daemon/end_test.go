@@ -213,6 +213,39 @@ func TestWaitForContainers(t *testing.T) {
 	}
 }
 
+// TestWaitsMeetTheRemovalAtAnEnd: whoever has found a container that is removed at its end gets its exit status.
+func TestWaitsMeetTheRemovalAtAnEnd(t *testing.T) {
+	d, f := newFakeDaemon(t)
+	for range 20 {
+		c, _ := ran(t, d, f, network.ContainerSpec{AutoRemove: true})
+		begun, codes := make(chan bool), make(chan int)
+		go func() {
+			close(begun)
+			for {
+				code, err := d.WaitContainer(t.Context(), c.ID, api.WaitNotRunning)
+				if err == nil {
+					codes <- code
+					continue
+				}
+				if !errors.Is(err, errdefs.ErrNotFound) {
+					t.Error(err)
+				}
+				close(codes)
+				return
+			}
+		}()
+		<-begun
+		if err := d.ContainerExited(t.Context(), c.ID, 3); err != nil {
+			t.Fatal(err)
+		}
+		for code := range codes {
+			if code != 3 {
+				t.Fatalf("the status is %d", code)
+			}
+		}
+	}
+}
+
 // awaitWaiter returns once a goroutine waits in a function of this package: in a select, or for a lock.
 func awaitWaiter(t *testing.T, function string) {
 	t.Helper()

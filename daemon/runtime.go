@@ -90,12 +90,13 @@ func (d *Daemon) runtime(id string) *containerRuntime {
 	return s
 }
 
-// forget has no runtime any more for a container that has been removed.
+// forget has no runtime any more for a container that has been removed, and tells those who wait for that.
 func (d *Daemon) forget(s *containerRuntime) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.runtimes[s.id] == s {
 		delete(d.runtimes, s.id)
+		close(s.removed)
 	}
 	s.unwatch()
 }

@@ -31,8 +31,8 @@ func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.Wa
 	if err == nil && c.Status == network.Exited && condition == api.WaitNotRunning {
 		return c.ExitCode, nil
 	}
-	if err != nil { // removed meanwhile
-		return was.ExitCode, nil
+	if err != nil { // removed meanwhile, maybe with its end, which is then about to be told
+		c = was
 	}
 	until := now.ended
 	if condition == api.WaitRemoved {
@@ -53,8 +53,11 @@ func (d *Daemon) WaitContainer(ctx context.Context, ref string, condition api.Wa
 	case <-now.ended:
 		return now.code, nil
 	default:
-		return was.ExitCode, nil // it had ended before
 	}
+	if was.Status == network.Running { // it was removed at its end, before this began to wait
+		return 0, errdefs.NotFound("No such container: %s", ref)
+	}
+	return was.ExitCode, nil // it had ended before
 }
 
 // killWait is how long Docker waits for the end of what it has killed.

@@ -145,7 +145,7 @@ func TestAllocatorHasWhatEndpointsHave(t *testing.T) {
 				_, _, err = m.Connect("wide", name, spec)
 			}
 		case 4:
-			err = m.ReleaseEndpoints(name)
+			_, err = m.EndContainer(name, func(c *network.Container) error { c.Status = network.Exited; return nil })
 		}
 		if err != nil {
 			refused++

@@ -267,11 +267,15 @@ func (m *Model) RenameContainer(ref, name string) (*Container, error) {
 	})
 }
 
-// ReleaseEndpoints gives the addresses of an ended container back. The endpoints stay, without addresses, and know
-// which they had.
-func (m *Model) ReleaseEndpoints(ref string) error {
+// EndContainer is UpdateContainer, and where f ends the container gives its addresses back in the same change. The
+// endpoints stay, without addresses, and know which they had.
+func (m *Model) EndContainer(ref string, f func(*Container) error) (*Container, error) {
 	var had []*Endpoint
-	_, err := m.UpdateContainer(ref, func(c *Container) error {
+	c, err := m.UpdateContainer(ref, func(c *Container) error {
+		had = nil
+		if err := f(c); err != nil || c.Status != Exited {
+			return err
+		}
 		had = c.clone().Endpoints
 		for _, e := range c.Endpoints {
 			if e.IPv4.IsValid() || e.IPv6.IsValid() {
@@ -285,7 +289,7 @@ func (m *Model) ReleaseEndpoints(ref string) error {
 	if err == nil {
 		m.releaseEndpoints(had...)
 	}
-	return err
+	return c, err
 }
 
 // RemoveContainer forgets a container and its endpoints.

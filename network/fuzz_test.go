@@ -119,7 +119,7 @@ func FuzzStore(f *testing.F) {
 			}
 			_ = linkVariables("x", "y", c)
 			DefaultRouteEndpoint(c, func(id string) *Network { n, _ := m.Network(id); return n })
-			_ = m.ReleaseEndpoints(c.ID)
+			_, _ = m.EndContainer(c.ID, func(c *Container) error { c.Status = Exited; return nil })
 			_ = m.RemoveContainer(c.ID)
 		}
 	})

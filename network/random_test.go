@@ -255,10 +255,7 @@ func (f *reference) end() {
 	if b == nil || b.status != Running {
 		return
 	}
-	_, err := f.m.UpdateContainer(name, func(c *Container) error { c.Status = Exited; return nil })
-	if err == nil {
-		err = f.m.ReleaseEndpoints(name)
-	}
+	_, err := f.m.EndContainer(name, func(c *Container) error { c.Status = Exited; return nil })
 	f.did(err, false, "end %s", name)
 	b.status = Exited
 	for _, e := range b.ends {

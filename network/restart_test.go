@@ -58,13 +58,7 @@ func TestStartAgainGivesTheAddressBack(t *testing.T) {
 	m := open(t, t.TempDir())
 	end := func(name string) {
 		t.Helper()
-		_, err := m.UpdateContainer(name, func(c *Container) error {
-			c.Status = Exited
-			return nil
-		})
-		if err == nil {
-			err = m.ReleaseEndpoints(name)
-		}
+		_, err := m.EndContainer(name, func(c *Container) error { c.Status = Exited; return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

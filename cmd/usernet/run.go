@@ -276,15 +276,17 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 	defer updates.Close()
 	setUp := j.setUpMeanwhile(p)
 	reply, err := c.ContainerStart(ctx, j.Container.ID, api.Started{Pid: p.Pid(), Monitor: os.Getpid()})
+	entered := err == nil
+	if ended := setUp(); ended != nil {
+		err = ended // and may be why the daemon could not enter the sandbox
+	}
 	if err == nil {
-		if err = setUp(); err == nil {
-			err = p.Proceed(sandbox.Files{ResolvConf: reply.ResolvConf, Hosts: reply.Hosts, Hostname: reply.Hostname})
-		}
-		if err != nil {
-			p.Kill()
-			// The daemon lets go of a container that has started when it hears of its end from here.
-			_ = c.ContainerExited(context.Background(), j.Container.ID, p.Pid(), 125)
-		}
+		err = p.Proceed(sandbox.Files{ResolvConf: reply.ResolvConf, Hosts: reply.Hosts, Hostname: reply.Hostname})
+	}
+	if err != nil && entered {
+		p.Kill()
+		// The daemon lets go of a container that has started when it hears of its end from here.
+		_ = c.ContainerExited(context.Background(), j.Container.ID, p.Pid(), 125)
 	}
 	if err != nil {
 		p.Kill()
