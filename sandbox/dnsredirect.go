@@ -116,8 +116,8 @@ func removeRedirect() error {
 	return err
 }
 
-// tableMayExist says whether there is a table to be replaced; false: there is none. What is deleted, the kernel destroys
-// some milliseconds later, and who closes the table's owner before that waits for it (nft_rcv_nl_event in
+// tableMayExist says whether there is a table to be replaced; false: there is none. What is deleted, the kernel
+// destroys some milliseconds later, and who closes the table's owner before that waits for it (nft_rcv_nl_event in
 // net/netfilter/nf_tables_api.c): so nothing is deleted in a new sandbox, which may end soon.
 func tableMayExist(c *netlink.Conn) bool {
 	if c.SetDeadline(time.Now().Add(netlinkTimeout)) != nil {

@@ -8,11 +8,12 @@ import (
 	"syscall"
 )
 
-// SetUp has the init set up a sandbox for which Proceed will have all texts of Files, under a host name, and returns when
-// the sandbox only waits for these. It may be called while others enter the sandbox and configure its network. Without
-// it, Proceed does the same.
-func (p *Process) SetUp(hostname string) error {
-	return p.prepare(startRequest{p.spec, hostname, etcNames[:]})
+// SetUp has the init set up a sandbox for which Proceed will have all texts of Files, under a host name, and returns
+// when the sandbox only waits for these. It may be called while others enter the sandbox and configure its network.
+// Without it, Proceed does the same. What is for the inside of the sandbox only, such as the environment, counts as it
+// is in spec, and all else as it was for Start.
+func (p *Process) SetUp(spec Spec, hostname string) error {
+	return p.prepare(startRequest{spec, hostname, etcNames[:]})
 }
 
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.

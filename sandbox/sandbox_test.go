@@ -184,10 +184,13 @@ func TestConfigureSetsUpTheNetwork(t *testing.T) {
 func TestSetUpGoesOnBesideTheNetwork(t *testing.T) {
 	files := Files{ResolvConf: "nameserver 127.0.0.11\n", Hosts: "127.0.0.1\tlocalhost\n", Hostname: "chosen"}
 	for range 10 {
-		text, code := output(t, Spec{Command: sh("hostname; cat /etc/hosts; ls -d /proc/hosts /proc/self")}, files,
+		spec := Spec{Command: sh("hostname; cat /etc/hosts; echo $A; ls -d /proc/hosts /proc/self")}
+		text, code := output(t, spec, files,
 			func(p *Process) {
 				done := make(chan error, 1)
-				go func() { done <- p.SetUp(files.Hostname) }()
+				later := spec
+				later.Env = append(os.Environ(), "A=later")
+				go func() { done <- p.SetUp(later, files.Hostname) }()
 				path := fmt.Sprintf("/proc/%d/ns/net", p.Pid())
 				for ended := false; !ended; {
 					if _, err := os.Readlink(path); err != nil {
@@ -203,7 +206,7 @@ func TestSetUpGoesOnBesideTheNetwork(t *testing.T) {
 					}
 				}
 			})
-		if want := "chosen\n127.0.0.1\tlocalhost\n"; !strings.HasPrefix(text, want) || code == 0 ||
+		if want := "chosen\n127.0.0.1\tlocalhost\nlater\n"; !strings.HasPrefix(text, want) || code == 0 ||
 			!strings.Contains(text, "'/proc/hosts'") || !strings.HasSuffix(text, "/proc/self") {
 			t.Fatalf("%d %q", code, text)
 		}

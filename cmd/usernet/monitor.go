@@ -24,26 +24,31 @@ type monitorReport struct {
 // maxLog is the size in bytes at which a container's log is turned over; one older file is kept.
 const maxLog = 10 << 20
 
-// log gives the sandbox pipes for its output, whose content goes to the container's log and, where they are not nil,
-// to stdout and stderr. The function that it returns is to be called when the sandbox has ended: after it the log is
-// whole.
-func (j *job) log(stdout, stderr *os.File) (ended func(), err error) {
+// pipes gives the sandbox pipes for its output, whose content is for the container's log and, where they are not nil,
+// for stdout and stderr.
+func (j *job) pipes(stdout, stderr *os.File) error {
 	out, w1, err := pipeOutput("stdout", stdout)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	errs, w2, err := pipeOutput("stderr", stderr)
 	if err != nil {
-		return nil, errors.Join(err, w1.Close(), unix.Close(out.fd))
+		return errors.Join(err, w1.Close(), unix.Close(out.fd))
 	}
-	j.Sandbox.Stdout, j.Sandbox.Stderr = w1, w2
+	j.Sandbox.Stdout, j.Sandbox.Stderr, j.outputs = w1, w2, []*output{out, errs}
+	return nil
+}
+
+// log copies what comes through the pipes. The function that it returns is to be called when the sandbox has ended:
+// after it the log is whole.
+func (j *job) log() (ended func()) {
 	log := &logFile{path: filepath.Join(j.StateDir, "containers", j.Container.ID, "log")}
 	var copying sync.WaitGroup
-	copying.Go(func() { log.follow(out, errs) })
+	copying.Go(func() { log.follow(j.outputs...) })
 	return func() {
-		_, _ = w1.Close(), w2.Close()
+		_, _ = j.Sandbox.Stdout.Close(), j.Sandbox.Stderr.Close()
 		copying.Wait()
-	}, nil
+	}
 }
 
 // monitorWord is the command that is a container's monitor.
@@ -75,8 +80,7 @@ func monitorCommand() *cobra.Command {
 			}
 			attendant := j.meetAttendant()
 			attendant.follow()
-			ended, err := j.log(attendant.outputs())
-			if err != nil {
+			if err := j.pipes(attendant.outputs()); err != nil {
 				report(monitorReport{err.Error(), 125})
 				return err
 			}
@@ -86,7 +90,7 @@ func monitorCommand() *cobra.Command {
 				report(monitorReport{})
 				_ = stdout.Close()
 				_ = os.Stdin.Close()
-			}, ended)
+			}, j.log())
 			if err != nil {
 				r := monitorReport{err.Error(), 125}
 				var e *sandbox.ExitError

@@ -109,19 +109,8 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		}
 		o.rootfs = abs
 	}
-	api, err := startedClient(ctx)
-	if err != nil {
-		return runError{err}
-	}
-	spec.ShareAPI = o.guard.shareAPI
-	made, err := create(ctx, api, spec)
-	if err != nil {
-		return runError{err}
-	}
-	job := job{Socket: api.Socket, Container: made.Container, ShareAPI: o.guard.shareAPI}
-	job.ShareExec, job.Sandbox = o.guard.shareExec, sandbox.Spec{
+	job := job{ShareAPI: o.guard.shareAPI, ShareExec: o.guard.shareExec, Sandbox: sandbox.Spec{
 		Command:    args,
-		Env:        lastOfEach(append(made.Env, environment(o)...)),
 		WorkingDir: o.workdir,
 		Rootfs:     o.rootfs,
 		Domainname: o.domainname,
@@ -130,35 +119,46 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		Volumes:    files.Volumes,
 		Tmpfs:      files.Tmpfs,
 		ReadOnly:   files.ReadOnly,
-	}
+	}}
 	if err := o.guard.apply(&job.Sandbox); err != nil {
-		job.forget(api)
 		return runError{err}
 	}
+	api, err := startedClient(ctx)
+	if err != nil {
+		return runError{err}
+	}
+	spec.ShareAPI, job.Socket = o.guard.shareAPI, api.Socket
+	if !o.detach && spec.Resources.IsZero() { // else another process runs it
+		if o.interactive || o.tty {
+			job.Sandbox.Stdin = os.Stdin
+		}
+		if err := job.pipes(os.Stdout, os.Stderr); err != nil {
+			return runError{err}
+		}
+		job.begin(ctx, api, spec.NetworkMode)
+		defer job.abandon()
+	}
+	made, err := create(ctx, api, spec)
+	if err != nil {
+		return runError{err}
+	}
+	job.Container, job.Sandbox.Env = made.Container, lastOfEach(append(made.Env, environment(o)...))
 	if err := job.prepare(ctx, api); err != nil {
 		job.forget(api)
 		return runError{err}
 	}
-	if !made.Container.Resources.IsZero() {
+	switch {
+	case !made.Container.Resources.IsZero():
 		return job.runLimited(ctx, api, o.detach, o.interactive || o.tty)
-	}
-	if o.detach {
+	case o.detach:
 		return job.detach(ctx, api)
-	}
-	if o.interactive || o.tty {
-		job.Sandbox.Stdin = os.Stdin
 	}
 	return job.runInForeground(ctx, api)
 }
 
 // runInForeground runs the container with this process's output, and returns its exit status as an error.
 func (j *job) runInForeground(ctx context.Context, api *api.Client) error {
-	ended, err := j.log(os.Stdout, os.Stderr)
-	if err != nil {
-		j.forget(api)
-		return runError{err}
-	}
-	code, err := j.run(ctx, api, func() {}, ended)
+	code, err := j.run(ctx, api, func() {}, j.log())
 	if err != nil {
 		return err
 	}
@@ -191,6 +191,9 @@ type job struct {
 	Again     bool // the daemon has asked for this run
 	// Secret is what a process knows that acts for the user who has run the container, where that has limits.
 	Secret string `json:",omitempty"`
+
+	outputs []*output  // of the sandbox, once it has pipes
+	begun   *beginning // nil: no sandbox was begun, or it was taken
 }
 
 // prepare writes the job down, so that the container can be started again, and makes it fit what there is now.
@@ -259,8 +262,7 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		return 0, runError{err}
 	}
 	defer unlock()
-	shareProgram(ctx, c)
-	p, err := sandbox.Start(ctx, j.Sandbox)
+	p, err := j.process(ctx, c)
 	if err != nil {
 		j.forget(c)
 		return 0, runError{err}
@@ -323,17 +325,6 @@ func (j *job) run(ctx context.Context, c *api.Client, started, ended func()) (in
 		fmt.Fprintln(os.Stderr, "usernet:", err)
 	}
 	return code, nil
-}
-
-// setUpMeanwhile has the sandbox set up while the daemon makes its network, and returns what waits for that. Which files
-// of /etc a sandbox has that shares its network is not known before the daemon says so: Proceed sets it up.
-func (j *job) setUpMeanwhile(p *sandbox.Process) (wait func() error) {
-	if j.Sandbox.HostNetwork || j.Sandbox.JoinNet != nil {
-		return func() error { return nil }
-	}
-	done := make(chan error, 1)
-	go func() { done <- p.SetUp(j.Container.Hostname) }()
-	return func() error { return <-done }
 }
 
 // detach hands the job to a monitor in the background, and prints the container's id once its command runs.
