@@ -205,6 +205,7 @@ func startAgent(inside []*os.File, name string, control *os.File) (*agentProcess
 
 // runHelper is the helper: it starts an agent for each request, until the daemon is gone.
 func runHelper() error {
+	useAllProcessors()
 	c, err := unixConn(controlFD)
 	if err != nil {
 		return fmt.Errorf("helper without a control socket: %w", err)

@@ -47,6 +47,7 @@ type openReply struct {
 
 // runOpener opens namespaces on request until the other end of its socket is closed.
 func runOpener() error {
+	useAllProcessors()
 	c, err := unixConn(controlFD)
 	if err != nil {
 		return fmt.Errorf("opener without a control socket: %w", err)

@@ -87,7 +87,15 @@ func Wait(ctx context.Context, pid int, start uint64) error {
 			_ = f.Close()
 		}
 	}()
-	raw, err := f.SyscallConn()
+	if err := pollEnd(f); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("watching process %d: %w", pid, err)
+	}
+	return ctx.Err()
+}
+
+// pollEnd returns once the process of a pidfd has ended.
+func pollEnd(pidfd *os.File) error {
+	raw, err := pidfd.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -95,12 +103,9 @@ func Wait(ctx context.Context, pid int, start uint64) error {
 	err = raw.Read(func(fd uintptr) bool {
 		events, err := sockio.Ready(int(fd), unix.POLLIN)
 		if err == nil && events != 0 && events&unix.POLLIN == 0 {
-			other = fmt.Errorf("watching process %d: poll says %#x", pid, events) // which is no end
+			other = fmt.Errorf("poll says %#x", events) // which is no end
 		}
 		return err == nil && events != 0
 	})
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	return errors.Join(err, other)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -61,6 +62,9 @@ func Main(others ...Role) {
 	}
 	os.Exit(0)
 }
+
+// useAllProcessors is for roles that serve several requests at a time, which ownEnv is not meant for.
+func useAllProcessors() { runtime.GOMAXPROCS(runtime.NumCPU()) }
 
 // closeOnExec has all descriptors from first on closed in programs that are started later.
 func closeOnExec(first uint) error {

@@ -163,8 +163,14 @@ func (p *Process) awaitChild() error {
 	return err
 }
 
-// await waits for the end of the role.
+// await waits for the end of the role: first in the runtime's poller, since a goroutine in wait4(2) keeps its processor
+// from others for up to 10 ms (runtime.sysmon), and there is work to do just when the role has started.
 func (p *Process) await(inChild bool) (ws syscall.WaitStatus) {
+	if fd, err := unix.PidfdOpen(p.pid, unix.PIDFD_NONBLOCK); err == nil {
+		f := os.NewFile(uintptr(fd), "pidfd")
+		_ = pollEnd(f) // an error is that of no poller; wait4(2) waits then
+		_ = f.Close()
+	}
 	if !inChild {
 		_ = p.cmd.Wait() // the state tells more than the error
 		ws, _ = p.cmd.ProcessState.Sys().(syscall.WaitStatus)
