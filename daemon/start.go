@@ -41,6 +41,7 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	if c, err = d.identify(c, p); err != nil {
 		return api.StartReply{}, err
 	}
+	userns := d.findUserNamespace(c, p.Pid)
 	s.health.Store(nil)
 	// What the container's last end has left there would be taken for the next one.
 	if err := os.Remove(d.exitFile(c.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -49,11 +50,14 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 	if err := d.setup(ctx, s, c); err != nil {
 		return api.StartReply{}, err
 	}
-	c, err = d.model.UpdateBound(c.ID, s.bound.All(), func(c *network.Container) error {
-		c.Status, c.Started, c.Error = network.Running, time.Now(), ""
-		c.ExitCode = 0
-		return nil
-	})
+	in, err := userns()
+	if err == nil {
+		c, err = d.model.UpdateBound(c.ID, s.bound.All(), func(c *network.Container) error {
+			c.Status, c.Started, c.Error = network.Running, time.Now(), ""
+			c.ExitCode, c.UserNSID = 0, in
+			return nil
+		})
+	}
 	if err != nil {
 		d.teardown(s)
 		return api.StartReply{}, err
@@ -95,48 +99,68 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 	if p.Pid == 0 && c.NetNS == "" && !c.IsVM() && c.NetNSID == (network.NamespaceID{}) {
 		return nil, errdefs.Invalid("container %s: neither a pid nor a network namespace was given", c.Name)
 	}
-	fail := func(pid int, err error) (*network.Container, error) {
-		if !c.Attached { // run has made it: either it has just ended, or its number is nobody's or another's here
-			err = fmt.Errorf(
-				"%w; where usernet is called in a container, or in another pid namespace than the daemon's, it needs "+
-					"a daemon there: "+
-					"unset USERNET_HOST, and set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the "+
-					"container's own",
-				err,
-			)
-		}
-		return nil, errdefs.Invalid("process %d of container %s: %w", pid, c.Name, err)
-	}
 	var start, monitorStart, holderStart uint64
-	userns := c.UserNSID
 	var err error
 	if p.Pid != 0 {
 		if start, err = sandbox.StartTime(p.Pid); err != nil {
-			return fail(p.Pid, err)
-		}
-	}
-	if p.Pid != 0 && !c.Attached {
-		if userns, err = d.userNamespaceFor(c, p.Pid); err != nil {
-			return fail(p.Pid, err)
+			return nil, processError(c, p.Pid, err)
 		}
 	}
 	if p.Monitor != 0 {
 		if monitorStart, err = sandbox.StartTime(p.Monitor); err != nil {
-			return fail(p.Monitor, err)
+			return nil, processError(c, p.Monitor, err)
 		}
 	}
 	if p.Holder != 0 {
 		if holderStart, err = sandbox.StartTime(p.Holder); err != nil {
-			return fail(p.Holder, err)
+			return nil, processError(c, p.Holder, err)
 		}
 	}
 	return d.model.UpdateContainer(c.ID, func(c *network.Container) error {
 		if c.Status != network.Created && c.Status != network.Restarting {
 			return errdefs.Conflict("container %s was started before", c.Name)
 		}
-		c.Pid, c.PidStart, c.UserNSID = p.Pid, start, userns
+		c.Pid, c.PidStart = p.Pid, start
 		c.Monitor, c.MonitorStart = p.Monitor, monitorStart
 		c.Holder, c.HolderStart = p.Holder, holderStart
 		return nil
 	})
+}
+
+// processError says what is wrong with a process of a container that is about to start.
+func processError(c *network.Container, pid int, err error) error {
+	if !c.Attached { // run has made it: either it has just ended, or its number is nobody's or another's here
+		err = fmt.Errorf(
+			"%w; where usernet is called in a container, or in another pid namespace than the daemon's, it needs "+
+				"a daemon there: "+
+				"unset USERNET_HOST, and set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of the "+
+				"container's own",
+			err,
+		)
+	}
+	return errdefs.Invalid("process %d of container %s: %w", pid, c.Name, err)
+}
+
+// findUserNamespace looks for the user namespace of a container's first process, by which the API knows its processes,
+// while its network is made. Nothing of the command runs before both are done.
+func (d *Daemon) findUserNamespace(c *network.Container, pid int) (wait func() (network.NamespaceID, error)) {
+	if pid == 0 || c.Attached {
+		return func() (network.NamespaceID, error) { return c.UserNSID, nil }
+	}
+	type answer struct {
+		id  network.NamespaceID
+		err error
+	}
+	found := make(chan answer, 1)
+	d.wg.Go(func() {
+		id, err := d.userNamespaceFor(c, pid)
+		if err != nil {
+			err = processError(c, pid, err)
+		}
+		found <- answer{id, err}
+	})
+	return func() (network.NamespaceID, error) {
+		a := <-found
+		return a.id, a.err
+	}
 }

@@ -37,7 +37,7 @@ func runInit() error {
 		return refuse(c, err)
 	}
 	var q startRequest
-	if err := readStartRequest(c, &q); err != nil {
+	if err := readStart(c, &q); err != nil {
 		return err
 	}
 	program, err := os.Open("/proc/self/exe") // while there is a /proc
@@ -78,7 +78,10 @@ func runCommand() error {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	var q startRequest
-	if err := readStartRequest(c, &q); err != nil {
+	if err := readStart(c, &q); err != nil {
+		return err
+	}
+	if err := readStart(c, new(startSignal)); err != nil {
 		return err
 	}
 	pid, err := startCommand(q)
@@ -92,8 +95,9 @@ func runCommand() error {
 	return nil
 }
 
-// readStartRequest waits for a request. It comes twice: runCommand is another program than runInit.
-func readStartRequest(c *net.UnixConn, q *startRequest) error {
+// readStart waits for a startRequest, which comes twice since runCommand is another program than runInit, or for the
+// startSignal.
+func readStart(c *net.UnixConn, q any) error {
 	buf := make([]byte, maxMessage)
 	n, err := c.Read(buf)
 	if err != nil || n == 0 {

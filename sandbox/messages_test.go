@@ -62,17 +62,21 @@ func newFile(t *testing.T, name string) *os.File {
 	return f
 }
 
-// fakeInit answers requests with replies, one for each; the first has files with it. nil: it ends instead.
+// fakeInit answers requests with replies, one for each, and the second after the signal to start; the first has files
+// with it. nil: it ends instead.
 func fakeInit(c *net.UnixConn, files []*os.File, answers ...any) <-chan []startRequest {
 	done := make(chan []startRequest, 1)
 	go func() {
 		var got []startRequest
 		for i, a := range answers {
 			var q startRequest
-			if err := readStartRequest(c, &q); err != nil {
+			if err := readStart(c, &q); err != nil {
 				break
 			}
 			got = append(got, q)
+			if i == 1 && readStart(c, new(startSignal)) != nil {
+				break
+			}
 			if a == nil {
 				break
 			}

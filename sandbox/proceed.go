@@ -18,7 +18,7 @@ func (p *Process) SetUp(spec Spec, hostname string) error {
 
 // Proceed lets the init go on with files, and returns when the command runs, or an *ExitError.
 func (p *Process) Proceed(files Files) error {
-	if p.prepared == nil {
+	if !p.prepared {
 		if err := p.prepare(startRequest{p.spec, files.Hostname, files.names()}); err != nil {
 			return err
 		}
@@ -26,9 +26,7 @@ func (p *Process) Proceed(files Files) error {
 	if err := p.WriteFiles(files); err != nil {
 		return &ExitError{125, err.Error()}
 	}
-	if err := p.request(p.prepared); err != nil {
-		return err
-	}
+	_ = p.request(startSignal{}) // where the init is gone, it may have said why
 	r, received, err := p.receive()
 	closeAll(received)
 	if err != nil {
@@ -63,7 +61,8 @@ func (p *Process) prepare(q startRequest) error {
 	if err := p.takeFiles(q.Etc, received); err != nil {
 		return &ExitError{125, err.Error()}
 	}
-	p.prepared = &q
+	p.prepared = true
+	_ = p.request(q) // it waits in the socket for the init's second program; where that never comes, Proceed says why
 	return nil
 }
 

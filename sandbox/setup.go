@@ -14,8 +14,8 @@ type setupFiles struct {
 	etc     []*os.File // files of /etc that it writes
 	master  *os.File   // its end of the terminal; nil: there is none that was made inside
 	console *os.File   // the command's end
-	// mounts is the mount namespace that the init is about to leave; nil: it stays. Who closes it last waits for a grace
-	// period of RCU (put_mnt_ns in fs/namespace.c), which would else be the init on its way to the command.
+	// mounts is the mount namespace that the init is about to leave; nil: it stays. Who closes it last waits for a
+	// grace period of RCU (put_mnt_ns in fs/namespace.c), which would else be the init on its way to the command.
 	mounts *os.File
 }
 

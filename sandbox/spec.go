@@ -93,6 +93,9 @@ type startRequest struct {
 	Etc      []string // files of /etc that the init makes and this end writes
 }
 
+// startSignal follows the second startRequest once the command is to run.
+type startSignal struct{}
+
 // startReply is what the init writes to it.
 type startReply struct {
 	Error string `json:",omitempty"`

@@ -36,7 +36,7 @@ type Process struct {
 	etc      etcFiles
 	mounts   *os.File       // the mount namespace that the init has left; nil: it is closed. etc's lock guards it
 	closing  sync.WaitGroup // the goroutine that closes mounts
-	prepared *startRequest  // what the init has set up; nil: nothing yet
+	prepared bool           // the init has set up the sandbox
 }
 
 const allNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID |
