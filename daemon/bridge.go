@@ -15,6 +15,7 @@ type bridge struct {
 	egress  atomic.Pointer[network.Network] // the record whose egress options hold; stored under policyMu
 	unwatch func()                          // its locks are not watched any more
 	leave   func()                          // no capture is shown its frames any more
+	members members                         // whom the rules about neighbours know; guarded by policyMu
 }
 
 // slirpDNS is where slirp4netns answers names, and what the resolv.conf of those who come from there says

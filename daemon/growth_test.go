@@ -32,8 +32,16 @@ func (few allocated) grows(many allocated) bool {
 // TestAttachingDoesNotGrow attaches endpoints one by one. What each allocates must not grow with those that are there:
 // memory that is allocated tells of work for each of them, and is the same on a busy machine.
 func TestAttachingDoesNotGrow(t *testing.T) {
+	t.Run("alone", func(t *testing.T) { attachingDoesNotGrow(t, nil) })
+	t.Run("with a policy", func(t *testing.T) {
+		attachingDoesNotGrow(t, map[string]string{policyOption: "default deny; allow app=a -> app=b"})
+	})
+}
+
+func attachingDoesNotGrow(t *testing.T, options map[string]string) {
 	w := newVMWorld(t, func(n *network.NetworkSpec, _ *api.AttachRequest) {
 		n.Pools = []network.Pool{{Subnet: netip.MustParsePrefix("10.77.0.0/16")}}
+		n.Options = options
 	})
 	dir := t.TempDir()
 	attach := func(from, n int) allocated {

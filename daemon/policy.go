@@ -75,15 +75,69 @@ func (d *Daemon) updatePolicy(b *bridge) {
 	if next == nil || next.Rules().String() != rules.String() {
 		next = policy.NewNeighbours(rules)
 	}
-	next.SetMembers(d.membersOf(n))
+	d.updateMembers(b, n, next)
 	if next != b.Neighbours() {
 		b.SetNeighbours(next)
 	}
 	b.EndPeers(nil) // what passes the switch is asked about packet by packet
 }
 
-// membersOf says what holds for who has which address on a network, on all hosts.
-func (d *Daemon) membersOf(n *network.Network) map[netip.Addr][]string {
+// members are the addresses of a network that its rules know, and how current that is.
+type members struct {
+	in      *policy.Neighbours      // that were told
+	changes uint64                  // of the network's containers, as network.Model counts them
+	addrs   map[string][]netip.Addr // by a container's id
+	owners  map[netip.Addr]string   // the other way round
+}
+
+// updateMembers tells rules about neighbours who has which address now: whoever has changed since they were told last,
+// or where that is not known, all. The caller holds d.policyMu.
+func (d *Daemon) updateMembers(b *bridge, n *network.Network, rules *policy.Neighbours) {
+	m := &b.members
+	changed, now, known := d.model.ChangedOn(n.ID, m.changes)
+	m.changes = now
+	if m.in != rules || !known || d.member != nil && n.SpansHosts() {
+		m.in, m.addrs, m.owners = rules, map[string][]netip.Addr{}, map[netip.Addr]string{}
+		rules.SetMembers(d.membersOf(n, m))
+		return
+	}
+	for _, id := range changed {
+		var gone []netip.Addr
+		for _, a := range m.addrs[id] {
+			if m.owners[a] == id { // else it is another's by now
+				gone = append(gone, a)
+				delete(m.owners, a)
+			}
+		}
+		delete(m.addrs, id)
+		holds := map[netip.Addr][]string{}
+		if c, err := d.model.ContainerWithoutPorts(id); err == nil {
+			d.addMembers(holds, c, n, m)
+		}
+		rules.ChangeMembers(holds, gone)
+	}
+}
+
+// addMembers adds what holds for the addresses of a container on a network.
+func (d *Daemon) addMembers(to map[netip.Addr][]string, c *network.Container, n *network.Network, m *members) {
+	for _, e := range c.Endpoints {
+		if e.NetworkID != n.ID {
+			continue
+		}
+		holds := d.holdsFor(c)
+		addrs := endpointAddrs(e)
+		if e.MAC != (network.MAC{}) {
+			addrs = append(addrs, vswitch.LinkLocal(e.MAC[:]))
+		}
+		for _, a := range addrs {
+			to[a] = holds
+			m.addrs[c.ID], m.owners[a] = append(m.addrs[c.ID], a), c.ID
+		}
+	}
+}
+
+// membersOf says what holds for who has which address on a network, on all hosts, and notes it in m.
+func (d *Daemon) membersOf(n *network.Network, m *members) map[netip.Addr][]string {
 	members := map[netip.Addr][]string{}
 	if d.member != nil && n.SpansHosts() {
 		for _, e := range d.member.Elsewhere(n.ID) {
@@ -94,15 +148,7 @@ func (d *Daemon) membersOf(n *network.Network) map[netip.Addr][]string {
 		}
 	}
 	for _, c := range d.model.Find(network.OnNetwork(n.ID)) {
-		for _, e := range c.Endpoints {
-			if e.NetworkID != n.ID {
-				continue
-			}
-			holds := d.holdsFor(c)
-			for _, a := range append(endpointAddrs(e), vswitch.LinkLocal(e.MAC[:])) {
-				members[a] = holds
-			}
-		}
+		d.addMembers(members, c, n, m)
 	}
 	return members
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 
 	"github.com/google/btree"
 )
@@ -13,6 +14,9 @@ type addresses struct {
 	used  map[netip.Addr]int
 	macs  map[MAC]int
 	pools []*freeAddresses // of the network's pools; none: the network is not there
+	// The containers that have changed last, by the number of the change: recent[i%len(recent)] has the i-th.
+	recent  [64]string
+	changes uint64
 }
 
 // freeAddresses finds the lowest address of a pool that nobody has.
@@ -22,6 +26,41 @@ type freeAddresses struct {
 	// in again. Invalid, or outside of the range: there is none.
 	next  netip.Addr
 	again *btree.BTreeG[netip.Addr]
+}
+
+// noteChange notes a change of a container that is on the network, or was until now.
+func (a *addresses) noteChange(container string) {
+	a.recent[a.changes%uint64(len(a.recent))] = container
+	a.changes++
+}
+
+// ChangedOn returns the ids of containers on a network of which anything has changed after as many changes as since,
+// the container gone or off the network included, and how many changes there were. known is false where that is too
+// long ago: then anybody may have changed.
+func (m *Model) ChangedOn(networkID string, since uint64) (ids []string, now uint64, known bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	a := m.addresses[networkID]
+	if a == nil {
+		return nil, 0, false
+	}
+	known = since <= a.changes && a.changes-since <= uint64(len(a.recent))
+	for i := since; known && i < a.changes; i++ {
+		if id := a.recent[i%uint64(len(a.recent))]; !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, a.changes, known
+}
+
+// forgetChanges has all changes until now be too long ago for ChangedOn, in records that take the place of others.
+func (r *records) forgetChanges(before *records) {
+	for id, a := range r.addresses {
+		if old := before.addresses[id]; old != nil {
+			a.changes += old.changes
+		}
+		a.changes += uint64(len(a.recent)) + 1
+	}
 }
 
 // addressesOf are those of a network, and none where it has none.

@@ -102,6 +102,7 @@ func (m *Model) refresh() error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	next.forgetChanges(m.records)
 	m.records = next
 	return nil
 }

@@ -194,6 +194,7 @@ func (r *records) setContainer(id string, c *Container) {
 		delete(r.containers, id)
 		r.eachAddress(old, (*addresses).drop, (*addresses).dropMAC)
 		for _, e := range old.Endpoints {
+			r.addressesOf(e.NetworkID).noteChange(id)
 			r.dropIfUnused(e.NetworkID)
 		}
 	}
@@ -203,5 +204,9 @@ func (r *records) setContainer(id string, c *Container) {
 		r.containers[id] = c
 		r.postings.add(id, c.terms())
 		r.eachAddress(c, (*addresses).take, (*addresses).takeMAC)
+		for _, e := range c.Endpoints {
+			r.addressesOf(e.NetworkID).noteChange(id)
+			r.dropIfUnused(e.NetworkID)
+		}
 	}
 }

@@ -228,3 +228,58 @@ func TestOneMoreContainerDoesNotGrow(t *testing.T) {
 		t.Errorf("%.0f allocations beside 100, %.0f beside 5000", few, many)
 	}
 }
+
+// TestChangesOnANetworkAreKnown changes containers of two networks, and asks who has changed.
+func TestChangesOnANetworkAreKnown(t *testing.T) {
+	m := &Model{records: newRecords()}
+	for _, id := range []string{"n1", "n2"} {
+		m.setNetwork(id, &Network{ID: id, Name: id})
+	}
+	set := func(id string, networks ...string) {
+		c := &Container{ID: id, Name: id}
+		for _, n := range networks {
+			c.Endpoints = append(c.Endpoints, &Endpoint{ID: id + n, NetworkID: n})
+		}
+		m.setContainer(id, c)
+	}
+	changed := func(n string, since uint64) (string, uint64, bool) {
+		ids, now, known := m.ChangedOn(n, since)
+		slices.Sort(ids)
+		return fmt.Sprint(ids), now, known
+	}
+	set("a", "n1")
+	set("b", "n1", "n2")
+	_, at1, _ := changed("n1", 0)
+	_, at2, _ := changed("n2", 0)
+	if ids, _, known := changed("n1", at1); ids != "[]" || !known {
+		t.Errorf("nothing has changed, and it is %s, %v", ids, known)
+	}
+	set("b", "n2") // it leaves n1
+	m.setContainer("a", nil)
+	if ids, _, known := changed("n1", at1); ids != "[a b]" || !known {
+		t.Errorf("on n1: %s, %v", ids, known)
+	}
+	if ids, _, known := changed("n2", at2); ids != "[b]" || !known {
+		t.Errorf("on n2: %s, %v", ids, known)
+	}
+	for i := range 100 {
+		set(fmt.Sprint(i), "n1")
+	}
+	if _, _, known := changed("n1", at1); known {
+		t.Error("a hundred changes are known")
+	}
+	_, at1, _ = changed("n1", at1)
+	if ids, _, known := changed("n2", at2); ids != "[b]" || !known {
+		t.Errorf("on n2, after changes on n1: %s, %v", ids, known)
+	}
+	next := newRecords()
+	next.setNetwork("n1", m.networks["n1"])
+	next.forgetChanges(m.records)
+	m.records = next
+	if _, _, known := changed("n1", at1); known {
+		t.Error("changes of records that were read anew are known")
+	}
+	if _, _, known := changed("nothing", 0); known {
+		t.Error("changes of a network that is not there are known")
+	}
+}

@@ -2,10 +2,12 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -213,17 +215,28 @@ type identity struct{ from, to uint64 }
 type Neighbours struct {
 	rules *NeighbourRules
 	now   func() time.Time
-	who   atomic.Pointer[map[netip.Addr]identity]
+	who   atomic.Pointer[members]
 	other identity // of addresses that nobody is known to have
 
+	changing sync.Mutex // held while who is replaced
+
 	flows flows
+}
+
+// members are identities by address, in parts: a change makes one of them anew.
+type members [256]map[netip.Addr]identity
+
+// part is the one that an address is in. Those of a network differ in their last bytes.
+func part(a netip.Addr) uint8 {
+	b := a.As16()
+	return b[15] ^ b[14]
 }
 
 // NewNeighbours makes one for a network on which nobody is yet.
 func NewNeighbours(rules *NeighbourRules) *Neighbours {
 	n := &Neighbours{rules: rules, now: time.Now}
 	n.other = n.identify(nil)
-	n.who.Store(&map[netip.Addr]identity{})
+	n.who.Store(new(members))
 	return n
 }
 
@@ -244,12 +257,50 @@ func (n *Neighbours) identify(holds []string) (id identity) {
 }
 
 // SetMembers says what holds for who has an address, in the place of what was said before.
-func (n *Neighbours) SetMembers(members map[netip.Addr][]string) {
-	who := make(map[netip.Addr]identity, len(members))
-	for a, holds := range members {
-		who[a] = n.identify(holds)
+func (n *Neighbours) SetMembers(all map[netip.Addr][]string) {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	who := new(members)
+	for a, holds := range all {
+		if who[part(a)] == nil {
+			who[part(a)] = map[netip.Addr]identity{}
+		}
+		who[part(a)][a] = n.identify(holds)
+	}
+	n.who.Store(who)
+}
+
+// ChangeMembers says what holds for who has some addresses now, and which addresses nobody has any more. Of others it
+// changes nothing.
+func (n *Neighbours) ChangeMembers(now map[netip.Addr][]string, gone []netip.Addr) {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	who := *n.who.Load()
+	var mine [256]bool // parts that nobody else has
+	of := func(a netip.Addr) map[netip.Addr]identity {
+		i := part(a)
+		if !mine[i] {
+			if mine[i], who[i] = true, maps.Clone(who[i]); who[i] == nil {
+				who[i] = map[netip.Addr]identity{}
+			}
+		}
+		return who[i]
+	}
+	for _, a := range gone {
+		delete(of(a), a)
+	}
+	for a, holds := range now {
+		of(a)[a] = n.identify(holds)
 	}
 	n.who.Store(&who)
+}
+
+// identityOf is that of who has an address.
+func (n *Neighbours) identityOf(a netip.Addr) identity {
+	if id, is := n.who.Load()[part(a)][a]; is {
+		return id
+	}
+	return n.other
 }
 
 // Packet is what a decision is about.
@@ -265,15 +316,7 @@ type Packet struct {
 
 // Decide returns nil where a packet may go on, else a *Refusal. It allocates nothing for packets of flows that go on.
 func (n *Neighbours) Decide(p *Packet) error {
-	who := *n.who.Load()
-	src, is := who[p.Src.Addr()]
-	if !is {
-		src = n.other
-	}
-	dst, is := who[p.Dst.Addr()]
-	if !is {
-		dst = n.other
-	}
+	src, dst := n.identityOf(p.Src.Addr()), n.identityOf(p.Dst.Addr())
 	if p.Part {
 		return n.anything(src, dst)
 	}
@@ -301,16 +344,7 @@ func (n *Neighbours) Decide(p *Packet) error {
 
 // Opening is Decide for a packet that begins something, of which nothing is remembered.
 func (n *Neighbours) Opening(src, dst netip.AddrPort, proto uint8) error {
-	who := *n.who.Load()
-	from, is := who[src.Addr()]
-	if !is {
-		from = n.other
-	}
-	to, is := who[dst.Addr()]
-	if !is {
-		to = n.other
-	}
-	return n.decide(from, to, proto, dst.Port())
+	return n.decide(n.identityOf(src.Addr()), n.identityOf(dst.Addr()), proto, dst.Port())
 }
 
 // decide is the first rule about who sends to whom.

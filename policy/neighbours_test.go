@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -175,6 +177,55 @@ func TestDecidingAboutNeighboursAllocatesNothing(t *testing.T) {
 		p.Proto = proto
 		if a := testing.AllocsPerRun(100, func() { _ = n.Decide(&p) }); a != 0 {
 			t.Errorf("protocol %d: %v allocations", proto, a)
+		}
+	}
+}
+
+// TestChangesOfMembersAreTheirSum changes random members, and compares with rules that were told all at once.
+func TestChangesOfMembersAreTheirSum(t *testing.T) {
+	rules, err := ParseNeighbourRules("default deny; allow app=a -> app=b; allow app=b -> *:80/tcp; deny name=x -> *")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 9))
+	n := NewNeighbours(rules)
+	all := map[netip.Addr][]string{}
+	for round := range 300 {
+		now, gone := map[netip.Addr][]string{}, []netip.Addr(nil)
+		for range r.IntN(4) {
+			a := netip.AddrFrom4([4]byte{10, 1, byte(r.IntN(3)), byte(r.IntN(20))})
+			if r.IntN(3) == 0 {
+				gone = append(gone, a)
+			} else {
+				now[a] = []string{[]string{"app=a", "app=b", "name=x"}[r.IntN(3)]}
+			}
+		}
+		before := *n.who.Load()
+		was := map[netip.Addr]identity{}
+		for _, p := range before {
+			maps.Copy(was, p)
+		}
+		n.ChangeMembers(now, gone)
+		for _, a := range gone {
+			delete(all, a)
+		}
+		maps.Copy(all, now)
+		want := NewNeighbours(rules)
+		want.SetMembers(all)
+		got, told := map[netip.Addr]identity{}, map[netip.Addr]identity{}
+		for i := range len(members{}) {
+			maps.Copy(got, n.who.Load()[i])
+			maps.Copy(told, want.who.Load()[i])
+		}
+		if !maps.Equal(got, told) {
+			t.Fatalf("round %d: %v, want %v", round, got, told)
+		}
+		still := map[netip.Addr]identity{}
+		for _, p := range before {
+			maps.Copy(still, p)
+		}
+		if !maps.Equal(was, still) {
+			t.Fatalf("round %d: what a packet may be looked up in was changed", round)
 		}
 	}
 }
