@@ -15,7 +15,7 @@ func (f *Forwarder) CloseFlows(proto string, inside, outside netip.AddrPort) int
 	}
 	f.mu.Lock()
 	var list []*flow
-	for fl := range f.flows {
+	for fl := range f.flows[inside.Addr()] {
 		if proto == "tcp" && fl.inside == inside && (!outside.IsValid() || fl.outside == outside) {
 			list = append(list, fl)
 		}

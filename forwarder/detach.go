@@ -2,10 +2,8 @@ package forwarder
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/usernet/usernet/forwarder/relay"
@@ -30,7 +28,7 @@ func (f *Forwarder) DetachFlows() []*State {
 	f.publisher.Stop() // connections that were accepted are in f.flows now
 	f.mu.Lock()
 	f.detached = true
-	flows := slices.Collect(maps.Keys(f.flows))
+	flows := f.flows.all()
 	f.mu.Unlock()
 	var list []*State
 	for _, fl := range flows {

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -58,9 +59,34 @@ func (f *Forwarder) addFlow(fl *flow, fd int) error {
 		return errTooMany
 	}
 	fl.descriptors = c
-	f.flows[fl] = struct{}{}
+	f.flows.add(fl)
 	f.ends[fl.key()] = append(f.ends[fl.key()], fl)
 	return nil
+}
+
+// flowTable has flows, by the container's address.
+type flowTable map[netip.Addr]map[*flow]struct{}
+
+func (t flowTable) add(fl *flow) {
+	a := fl.inside.Addr()
+	if t[a] == nil {
+		t[a] = map[*flow]struct{}{}
+	}
+	t[a][fl] = struct{}{}
+}
+
+func (t flowTable) remove(fl *flow) {
+	a := fl.inside.Addr()
+	if delete(t[a], fl); len(t[a]) == 0 {
+		delete(t, a)
+	}
+}
+
+func (t flowTable) all() (list []*flow) {
+	for _, own := range t {
+		list = slices.AppendSeq(list, maps.Keys(own))
+	}
+	return list
 }
 
 // key is what tells a flow from others of its network.
@@ -105,7 +131,7 @@ func (f *Forwarder) trackFlow(fl *flow) bool {
 // removeFlow takes a flow out of the list, and gives back what it was counted for.
 func (f *Forwarder) removeFlow(fl *flow) {
 	f.mu.Lock()
-	delete(f.flows, fl)
+	f.flows.remove(fl)
 	k := fl.key()
 	f.ends[k] = slices.DeleteFunc(f.ends[k], func(o *flow) bool { return o == fl })
 	if len(f.ends[k]) == 0 {

@@ -1,9 +1,7 @@
 package forwarder
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/usernet/usernet/forwarder/mapping"
@@ -35,7 +33,7 @@ const (
 // Flows lists what is live.
 func (f *Forwarder) Flows() []Flow {
 	f.mu.Lock() // for no longer than a copy takes
-	flows := slices.Collect(maps.Keys(f.flows))
+	flows := f.flows.all()
 	f.mu.Unlock()
 	udp, inbound, echo := f.udp.All(), f.inbound.All(), f.echo.All()
 	list := make([]Flow, 0, len(flows)+len(udp)+len(inbound)+len(echo))

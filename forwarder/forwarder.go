@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -88,7 +90,7 @@ type Forwarder struct {
 	clients clients // those of inbound, by what the host knows of them
 
 	mu       sync.Mutex // guards what follows
-	flows    map[*flow]struct{}
+	flows    flowTable
 	ends     map[flowKey][]*flow // flows, by the two that they are between
 	use      map[netip.Addr]usage
 	closed   bool
@@ -172,7 +174,7 @@ func New(cfg Config) (*Forwarder, error) {
 		reactor:    r,
 		ownsShared: ownsShared,
 		loop:       relay.NewLoop(r, cfg.Shared.pipes, cfg.Logger),
-		flows:      map[*flow]struct{}{},
+		flows:      flowTable{},
 		ends:       map[flowKey][]*flow{},
 		use:        map[netip.Addr]usage{},
 	}
@@ -198,7 +200,12 @@ func (f *Forwarder) Close() error {
 		return nil
 	}
 	f.cancel()
-	f.abortFlows(func(netip.Addr) bool { return true })
+	f.mu.Lock()
+	list := f.flows.all()
+	f.mu.Unlock()
+	for _, fl := range list {
+		fl.abort()
+	}
 	f.publisher.Close()
 	f.udp.Close()
 	f.inbound.Close()
@@ -214,26 +221,15 @@ func (f *Forwarder) Close() error {
 
 // AbortContainer ends the flows of the container at addr.
 func (f *Forwarder) AbortContainer(addr netip.Addr) {
-	its := func(a netip.Addr) bool { return a == addr }
-	f.abortFlows(its)
-	f.udp.EndOf(its)
-	f.inbound.EndOf(its)
-	f.echo.EndOf(its)
-}
-
-// abortFlows resets the TCP connections of the containers that match.
-func (f *Forwarder) abortFlows(match func(inside netip.Addr) bool) {
 	f.mu.Lock()
-	var list []*flow
-	for fl := range f.flows {
-		if match(fl.inside.Addr()) {
-			list = append(list, fl)
-		}
-	}
+	list := slices.Collect(maps.Keys(f.flows[addr]))
 	f.mu.Unlock()
 	for _, fl := range list {
 		fl.abort()
 	}
+	f.udp.EndOf(addr)
+	f.inbound.EndOf(addr)
+	f.echo.EndOf(addr)
 }
 
 // gateway is the network's own address of a's family.

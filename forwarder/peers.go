@@ -179,7 +179,7 @@ func (fl *flow) relayPeer(socket int, peer PeerConn) {
 func (f *Forwarder) EndPeers(ends func(from, to netip.AddrPort, outside netip.Addr) bool) {
 	f.mu.Lock()
 	var list []*flow
-	for fl := range f.flows {
+	for _, fl := range f.flows.all() {
 		if fl.path == PathSockets {
 			list = append(list, fl)
 		}

@@ -99,6 +99,20 @@ func (q *queue) oldest() Entry {
 
 func (q *queue) empty() bool { return q.unanswered.Len()+q.answered.Len() == 0 }
 
+// of are the mappings of a container.
+func (qs *queues) of(owner netip.Addr) (all []Entry) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	if q := qs.each[owner]; q != nil {
+		for _, half := range []*list.List{&q.unanswered, &q.answered} {
+			for e := half.Front(); e != nil; e = e.Next() {
+				all = append(all, e.Value.(Entry))
+			}
+		}
+	}
+	return all
+}
+
 // expired are the mappings that were unused for longer than their lifetime.
 func (qs *queues) expired(l Lifetimes, now int64) (all []Entry) {
 	qs.mu.Lock()

@@ -203,9 +203,11 @@ func (t *Table[K, M]) EndAll(match func(M) bool) {
 	}
 }
 
-// EndOf ends the mappings of the containers that match.
-func (t *Table[K, M]) EndOf(match func(owner netip.Addr) bool) {
-	t.EndAll(func(m M) bool { return match(m.Base().owner) })
+// EndOf ends the mappings of the container at an address. It looks at no others.
+func (t *Table[K, M]) EndOf(owner netip.Addr) {
+	for _, e := range t.queues.of(owner) {
+		t.End(e.(M))
+	}
 }
 
 // Close ends all mappings, and none is made from here on. Closing again does nothing.

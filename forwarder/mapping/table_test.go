@@ -203,7 +203,7 @@ func TestKeysAreOfOne(t *testing.T) {
 		t.Errorf("ended twice: closed %d times, and %v are counted", m.closed(), l.have)
 	}
 	m.Answer() // as by a datagram that was late
-	table.EndOf(func(a netip.Addr) bool { return a == two })
+	table.EndOf(two)
 	if table.Len() != 4 {
 		t.Error("another container's mappings end")
 	}
