@@ -39,7 +39,8 @@ func TestRulesKnowWhoeverHasChanged(t *testing.T) {
 		what := "start"
 		switch {
 		case err != nil:
-			started(t, d, network.ContainerSpec{Name: name, NetworkMode: "lab", Labels: map[string]string{"app": app()}})
+			started(t, d, network.ContainerSpec{Name: name, NetworkMode: "lab",
+				Labels: map[string]string{"app": app()}})
 			err = nil
 		case r.IntN(4) == 0:
 			what = "remove"

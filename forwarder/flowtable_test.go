@@ -24,7 +24,8 @@ func TestFlowTable(t *testing.T) {
 			have = append(have, fl)
 		}
 		all := table.all()
-		if len(all) != len(have) || slices.ContainsFunc(have, func(fl *flow) bool { return !slices.Contains(all, fl) }) {
+		missing := func(fl *flow) bool { return !slices.Contains(all, fl) }
+		if len(all) != len(have) || slices.ContainsFunc(have, missing) {
 			t.Fatalf("%d flows, want %d", len(all), len(have))
 		}
 		for a, own := range table {
