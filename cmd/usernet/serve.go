@@ -47,6 +47,7 @@ func serveCommand() *cobra.Command {
 // serve runs the daemon until it is told to end, or another daemon has taken its place.
 func serve(o serveOptions) error {
 	defer shareProcessors()()
+	sockio.BusyPoll(o.busyPoll)
 	limitGoMemory()
 	o.total.Memory = totalMemory(o.total.Memory)
 	log, err := logger(o.level, o.format)

@@ -23,7 +23,7 @@ type serveOptions struct {
 	ipv6                            bool
 	noInbound, noOutbound, takeover bool
 	perContainer, total             forwarder.Limits
-	peerTimeout                     time.Duration
+	peerTimeout, busyPoll           time.Duration
 	cluster                         clusterOptions
 	flannel                         flannelOptions
 	metrics                         metricsOptions
@@ -95,6 +95,13 @@ func (o *serveOptions) add(f *pflag.FlagSet) {
 		"how long a TCP connection may wait for a peer outside that is gone; 0: hours, as the kernel has it",
 	)
 	timeBetween(f, "peer-timeout", time.Second, 18*time.Hour, "hours, as the kernel has it")
+	f.DurationVar(
+		&o.busyPoll,
+		"busy-poll",
+		0,
+		"look this long for the next piece of a connection before the processor may sleep, such as 100us; 0: not at all",
+	)
+	timeBetween(f, "busy-poll", time.Microsecond, 10*time.Millisecond, "not at all")
 	f.StringSliceVar(
 		&o.confine,
 		"confine",

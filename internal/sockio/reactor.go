@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +31,9 @@ type Reactor struct {
 	wake   int             // an eventfd that ends it
 	done   chan struct{}
 
-	buf    []byte // of its goroutine, as are events and parks; nil before the first use
+	buf    []byte // of its goroutine, as are events, busy and parks; nil before the first use
 	events [128]unix.EpollEvent
+	busy   busyPoll
 	parks  int // how many of the next waits are in the runtime's poller
 
 	dispatching atomic.Bool // handlers run: it is most likely they who call the reactor
@@ -288,6 +290,12 @@ func CountProcessors() { keepers.limit() }
 // not pay for a reactor that is alone: connections to published ports, which its handlers accept, took 1.17 of their
 // processor time so.
 func (r *Reactor) wait() (int, error) {
+	if d := time.Duration(busyPollFor.Load()); d > 0 {
+		if n, found, err := r.waitBusy(d); found {
+			return n, err
+		}
+		defer func() { r.busy.end(time.Now(), d) }()
+	}
 	if n, err := r.waitKeeping(); n > 0 || err != nil {
 		return n, err
 	}
