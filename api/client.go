@@ -42,6 +42,10 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
+// CloseIdle closes the connections on which nothing is asked now. Without it they stay until the daemon closes them
+// after a minute, and each is a descriptor of both: it is for who makes a client for each request.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
 // Error is an error that the daemon answered with.
 type Error struct {
 	Status int // HTTP status

@@ -101,6 +101,7 @@ func (a *Attachment) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseIdle()
 	q := api.AttachRequest{Key: a.key, Holder: os.Getpid(), Spec: network.ContainerSpec{
 		Name:       a.cfg.Name,
 		DNSAddr:    a.cfg.DNSAddr,
@@ -167,6 +168,7 @@ func (a *Attachment) wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseIdle()
 	return c.ContainerWaitOnce(ctx, a.container().ID)
 }
 
@@ -221,6 +223,7 @@ func (a *Attachment) PublishAll(ctx context.Context, ports []network.PortBinding
 	if err != nil {
 		return nil, err
 	}
+	defer c.CloseIdle()
 	a.now.Lock()
 	defer a.now.Unlock()
 	if _, err := c.PortsAdd(ctx, a.now.container.ID, ports); err != nil {
@@ -240,6 +243,7 @@ func (a *Attachment) unpublish(n int, ports []network.PortBinding) error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseIdle()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return c.PortsRemove(ctx, a.now.container.ID, ports)
@@ -257,6 +261,7 @@ func (a *Attachment) Close() error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseIdle()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := c.Detach(ctx, a.key); !errors.Is(err, api.ErrNoDaemon) {
