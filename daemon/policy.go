@@ -53,12 +53,12 @@ func (d *Daemon) tagsOf(c *network.Container, n *network.Network) []string {
 // updatePolicy brings what decides about the containers of a network in line with the model, before one is attached and
 // after each change.
 func (d *Daemon) updatePolicy(b *bridge) {
+	d.policyMu.Lock()
+	defer d.policyMu.Unlock()
 	n := d.networkByID(b.record.ID)
 	if n == nil {
 		return
 	}
-	d.policyMu.Lock()
-	defer d.policyMu.Unlock()
 	rules, err := neighbourRules(n)
 	if err != nil { // of a newer usernet's, on another host: nobody passes
 		d.log.Warn("a network's policy makes no sense: its containers do not reach each other", "network", n.Name,

@@ -179,9 +179,11 @@ func (fl *flow) relayPeer(socket int, peer PeerConn) {
 func (f *Forwarder) EndPeers(ends func(from, to netip.AddrPort, outside netip.Addr) bool) {
 	f.mu.Lock()
 	var list []*flow
-	for _, fl := range f.flows.all() {
-		if fl.path == PathSockets {
-			list = append(list, fl)
+	for _, own := range f.flows {
+		for fl := range own {
+			if fl.path == PathSockets {
+				list = append(list, fl)
+			}
 		}
 	}
 	f.mu.Unlock()

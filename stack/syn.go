@@ -223,6 +223,7 @@ type TCPRequest struct {
 	g     *Gateway
 	r     *tcp.ForwarderRequest // nil: netstack has not got the SYN (request)
 
+	answered  bool                       // one of Accept, Bypassed, Refuse, Unreachable and Drop was called
 	whole     []byte                     // the packet, where netstack has not got it
 	forwarded chan *tcp.ForwarderRequest // has r once netstack has got it
 }
@@ -259,7 +260,9 @@ func (t *TCPRequest) Bypassed() { t.complete(false, true) }
 
 // Refuse answers with a reset: connection refused.
 func (t *TCPRequest) Refuse() {
-	t.request()
+	if !t.answered {
+		t.request()
+	}
 	t.complete(true, false)
 }
 
@@ -278,7 +281,10 @@ func (t *TCPRequest) Drop() { t.complete(false, false) }
 
 // complete tells netstack the decision, and only then lets another SYN between the same ends through.
 func (t *TCPRequest) complete(reset, connected bool) {
-	t.whole = nil
+	if t.answered {
+		panic("a SYN was answered twice") // the next one between the same ends may be pending by now
+	}
+	t.answered, t.whole = true, nil
 	if t.r != nil {
 		t.r.Complete(reset)
 	}

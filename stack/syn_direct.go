@@ -93,14 +93,15 @@ func (t *TCPRequest) request() *tcp.ForwarderRequest {
 	if t.whole == nil {
 		return t.r
 	}
+	whole := t.whole
+	t.whole = nil // once, also where netstack panics
 	d := t.g.link.dispatcher.Load()
 	if d == nil {
 		return nil
 	}
 	t.forwarded = make(chan *tcp.ForwarderRequest, 1)
 	t.g.syns.hand(t.id)
-	deliver(*d, protoOf(t.Dst.Addr()), tcpip.PacketHost, buffer.NewViewWithData(t.whole))
-	t.whole = nil
+	deliver(*d, protoOf(t.Dst.Addr()), tcpip.PacketHost, buffer.NewViewWithData(whole))
 	if t.g.syns.handed(t.id) {
 		t.r = <-t.forwarded // at once: the goroutine has been started
 	}

@@ -1,13 +1,16 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,17 +170,7 @@ func TestSYNsPastNetstack(t *testing.T) {
 	if err != nil || len(a.direct) > 0 {
 		t.Errorf("the gateway's own listener: %v", err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		g.syns.mu.Lock()
-		left := len(g.syns.byID)
-		g.syns.mu.Unlock()
-		if left == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d SYNs are pending for ever", left)
-		}
-	}
+	waitUntilNoneIsPending(t, g)
 }
 
 // TestSYNsForNetstack: to these addresses nobody connects, and netstack does with them what it did.
@@ -205,6 +198,102 @@ func TestSYNsForNetstack(t *testing.T) {
 		f := synFrame(false, 1000, 0x50)
 		if change(f); g.takeSYN(f) {
 			t.Errorf("%s: it went past netstack", name)
+		}
+	}
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// answersTwice drops a SYN, waits for the next between the same ends, and panics.
+type answersTwice struct {
+	mirror
+	first, second, end chan struct{}
+	seen               bool
+}
+
+func (a *answersTwice) HandleTCP(r *TCPRequest) {
+	if a.seen {
+		close(a.second)
+		<-a.end
+		r.Drop()
+		return
+	}
+	a.seen = true
+	r.Drop()
+	close(a.first)
+	<-a.second
+	panic("as a test")
+}
+
+// TestAPanicAfterTheAnswerLeavesTheNextSYN: what is pending between the same ends by then is another.
+func TestAPanicAfterTheAnswerLeavesTheNextSYN(t *testing.T) {
+	g, _ := newNetwork(t)
+	a := &answersTwice{
+		mirror: mirror{g: g}, first: make(chan struct{}), second: make(chan struct{}), end: make(chan struct{}),
+	}
+	var log lockedBuffer
+	g.link.log = slog.New(slog.NewTextHandler(&log, nil))
+	g.SetHandler(a)
+	for _, passed := range []chan struct{}{a.first, a.second} {
+		if !g.takeSYN(synFrame(false, 1000, 0x50)) {
+			t.Fatal("the SYN went to netstack")
+		}
+		<-passed
+	}
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), "answered twice"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing says that it was answered twice: %s", log.String())
+		}
+	}
+	if n := pendingOf(g); n != 1 {
+		t.Errorf("%d SYNs are pending, want that which is being decided about", n)
+	}
+	close(a.end)
+	waitUntilNoneIsPending(t, g)
+}
+
+// TestAPanicOfNetstackEndsTheSYN that it was given after the decision.
+func TestAPanicOfNetstackEndsTheSYN(t *testing.T) {
+	g, _ := newNetwork(t)
+	g.tcp = nil
+	a := &answering{mirror: mirror{g: g}, direct: make(chan bool, 1)}
+	g.SetHandler(a)
+	f := synFrame(false, 1000, 0x50)
+	copy(f.Payload[0][22:], []byte{0, 1}) // to be refused
+	if !g.takeSYN(f) {
+		t.Fatal("the SYN went to netstack")
+	}
+	<-a.direct
+	waitUntilNoneIsPending(t, g)
+}
+
+func pendingOf(g *Gateway) int {
+	g.syns.mu.Lock()
+	defer g.syns.mu.Unlock()
+	return len(g.syns.byID)
+}
+
+func waitUntilNoneIsPending(t *testing.T, g *Gateway) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); pendingOf(g) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d SYNs are pending for ever", pendingOf(g))
 		}
 	}
 }
