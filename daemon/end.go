@@ -185,13 +185,10 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 			"cannot remove container %q: container is running: stop the container before removing or force remove",
 			"/"+c.Name)
 	case c.Status == network.Running:
-		if c, err = d.noteStopped(c); err != nil {
-			return err
-		}
-		if err := d.kill(c, syscall.SIGKILL); err != nil {
-			return err
-		}
-		if _, err := d.WaitContainer(ctx, c.ID, api.WaitNotRunning); err != nil {
+		if err := d.killAndWait(ctx, c); err != nil {
+			if c.AutoRemove && errors.Is(err, errdefs.ErrNotFound) {
+				return nil // it was removed at its end, in the meantime
+			}
 			return err
 		}
 		if c, err = d.model.Container(c.ID); err != nil {
@@ -213,6 +210,19 @@ func (d *Daemon) RemoveContainer(ctx context.Context, ref string, force bool) er
 	d.teardown(s)
 	defer func() { d.updateNames(c.ID); d.updateIdleTimer() }()
 	return d.remove(s, now)
+}
+
+// killAndWait kills a running container, and returns when it has ended.
+func (d *Daemon) killAndWait(ctx context.Context, c *network.Container) error {
+	c, err := d.noteStopped(c)
+	if err != nil {
+		return err
+	}
+	if err := d.kill(c, syscall.SIGKILL); err != nil {
+		return err
+	}
+	_, err = d.WaitContainer(ctx, c.ID, api.WaitNotRunning)
+	return err
 }
 
 // detach takes usernet's interfaces out of a sandbox that something else owns.

@@ -48,6 +48,9 @@ func (d *Daemon) StartContainer(ctx context.Context, ref string, p api.Started) 
 		return api.StartReply{}, err
 	}
 	if err := d.setup(ctx, s, c); err != nil {
+		if _, why := userns(); why != nil { // of a process that cannot be looked at, it says more
+			err = why
+		}
 		return api.StartReply{}, err
 	}
 	in, err := userns()
@@ -123,6 +126,9 @@ func (d *Daemon) identify(c *network.Container, p api.Started) (*network.Contain
 		c.Pid, c.PidStart = p.Pid, start
 		c.Monitor, c.MonitorStart = p.Monitor, monitorStart
 		c.Holder, c.HolderStart = p.Holder, holderStart
+		if !c.Attached {
+			c.UserNSID = network.NamespaceID{} // of an earlier run
+		}
 		return nil
 	})
 }
@@ -154,7 +160,7 @@ func (d *Daemon) findUserNamespace(c *network.Container, pid int) (wait func() (
 	found := make(chan answer, 1)
 	d.wg.Go(func() {
 		id, err := d.userNamespaceFor(c, pid)
-		if err != nil {
+		if err != nil && !errors.Is(err, errdefs.ErrConflict) {
 			err = processError(c, pid, err)
 		}
 		found <- answer{id, err}

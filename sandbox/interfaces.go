@@ -119,8 +119,9 @@ func (c Congestion) set(made []string) {
 		}
 	}
 	for _, l := range links {
-		a := l.Attrs() // of a pair, the parent is the other end
-		if a.Flags&net.FlagUp != 0 && a.Flags&net.FlagLoopback == 0 && !ours[a.Index] && !ours[a.ParentIndex] {
+		a := l.Attrs()
+		pair := ours[a.ParentIndex] && a.NetNsID < 0 // the other end of one of ours, which is in this namespace
+		if a.Flags&net.FlagUp != 0 && a.Flags&net.FlagLoopback == 0 && !ours[a.Index] && !pair {
 			return
 		}
 	}

@@ -42,9 +42,9 @@ type Spec struct {
 	// there (package cgroup).
 	Cgroup string `json:",omitempty"`
 
-	Stdin  *os.File // nil is /dev/null
-	Stdout *os.File
-	Stderr *os.File
+	Stdin  *os.File `json:"-"` // nil is /dev/null
+	Stdout *os.File `json:"-"`
+	Stderr *os.File `json:"-"`
 }
 
 // terminalInside says whether the command's terminal is one of the sandbox's own /dev/pts.

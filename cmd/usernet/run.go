@@ -135,8 +135,10 @@ func runContainer(ctx context.Context, o runOptions, args []string) error {
 		if err := job.pipes(os.Stdout, os.Stderr); err != nil {
 			return runError{err}
 		}
-		job.begin(ctx, api, spec.NetworkMode)
-		defer job.abandon()
+		if !o.tty || o.rootfs != "" { // else the caller's terminal would be the sandbox's before there is a container
+			job.begin(ctx, api, spec.NetworkMode)
+			defer job.abandon()
+		}
 	}
 	made, err := create(ctx, api, spec)
 	if err != nil {
@@ -231,7 +233,7 @@ func (j *job) mode(ctx context.Context, c *api.Client) error {
 			j.Sandbox.HostNetwork = true
 			return nil
 		}
-		if o.Pid == 0 {
+		if o.Pid == 0 || o.Status != network.Running {
 			return fmt.Errorf("cannot join network of a non running container: %s", o.ID)
 		}
 		j.Sandbox.JoinNet = &sandbox.Target{Pid: o.Pid, NetNS: o.NetNS, UserNS: o.UserNS}
