@@ -74,7 +74,8 @@ func (d *Daemon) userNamespaceFor(c *network.Container, pid int) (network.Namesp
 		owner, err := d.model.Container(ref)
 		if err == nil && owner.NetworkMode != network.HostName {
 			if owner.Status != network.Running { // that of its next run is not known yet
-				return network.NamespaceID{}, errdefs.Conflict("cannot join network of a non running container: %s", owner.ID)
+				return network.NamespaceID{}, errdefs.Conflict(
+					"cannot join network of a non running container: %s", owner.ID)
 			}
 			return owner.UserNSID, nil
 		}
