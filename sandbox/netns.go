@@ -7,6 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrOwnNetwork is that of a network namespace which is this process's own.
+var ErrOwnNetwork = errors.New("it is the network namespace that usernet itself runs in")
+
 // NetworkNamespace says which network namespace f is; an error where it is something else, or this process's own.
 func NetworkNamespace(f *os.File) (NamespaceID, error) {
 	var fs unix.Statfs_t
@@ -20,7 +23,7 @@ func NetworkNamespace(f *os.File) (NamespaceID, error) {
 		return NamespaceID{}, errors.Join(errors.New("the descriptor is that of another kind of namespace"), err)
 	}
 	if own, err := sameNamespace(f, "/proc/self/ns/net"); err != nil || own {
-		return NamespaceID{}, errors.Join(errors.New("it is the network namespace that usernet itself runs in"), err)
+		return NamespaceID{}, errors.Join(ErrOwnNetwork, err)
 	}
 	return namespaceID(int(f.Fd()))
 }

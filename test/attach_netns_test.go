@@ -216,3 +216,16 @@ func TestAttachRefusesWhatIsNoNamespace(t *testing.T) {
 		t.Error("a container was made")
 	}
 }
+
+// TestAttachOneThatIsBeingStarted: what was put in the background is no process in a namespace of its own at once.
+func TestAttachOneThatIsBeingStarted(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	cmd := exec.Command("sh", "-c", "sleep 0.5; exec unshare -Urn sleep 1000000") // a slow one
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	d.ok("attach", "--pid", strconv.Itoa(cmd.Process.Pid), "--name", "slow")
+	d.ok("detach", "slow")
+}

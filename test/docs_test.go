@@ -109,10 +109,6 @@ func runPage(t *testing.T, name, script string) {
 curl() { command curl --retry 20 --retry-connrefused --retry-delay 1 "$@"; }
 set -x
 `
-	// So does unshare, until it has its namespaces.
-	const started = "& pid=$!\n"
-	script = strings.ReplaceAll(script, started, started+
-		"until [[ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ]]; do :; done\n")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", prelude+before[name]+"\n"+script+"\n"+after[name])

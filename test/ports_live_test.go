@@ -94,7 +94,7 @@ func TestTenThousandPorts(t *testing.T) {
 	}
 	grown := d.memory() - memory
 	t.Logf("10000 ports published in %v, %d MiB", took, grown>>20)
-	if grown > 64<<20 && !raceBuild {
+	if grown > 96<<20 && !raceBuild { // each is a record of its own, and 10,000 are written at once
 		t.Errorf("10000 ports took %d MiB", grown>>20)
 	}
 	if out := d.command(helper, "tcpdial", "127.0.0.1:10123").stdout; !strings.HasPrefix(out, "ok") {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -82,11 +84,6 @@ func (a *attachFlags) attach(ctx context.Context) error {
 	if err := a.net.apply(&a.spec); err != nil {
 		return err
 	}
-	netns, err := sandbox.OpenNetNS(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
-	if err != nil {
-		return fmt.Errorf("network namespace: %w", err)
-	}
-	defer netns.Close()
 	if len(a.spec.Networks) == 0 {
 		a.spec.Networks = []network.NamedEndpointSpec{{Network: a.spec.NetworkMode}}
 	}
@@ -98,12 +95,37 @@ func (a *attachFlags) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := cl.Attach(ctx, api.AttachRequest{Key: a.key, Pid: a.pid, Spec: a.spec}, netns)
+	made, err := a.send(ctx, cl)
 	if err != nil {
 		return err
 	}
 	fmt.Println(made.ID)
 	return nil
+}
+
+// namespaceWait is how long a process may take to get a network namespace of its own.
+const namespaceWait = 5 * time.Second
+
+// send sends the namespace. A process that is just being started, as by unshare(1) in the background, has the daemon's
+// until it has one of its own.
+func (a *attachFlags) send(ctx context.Context, cl *api.Client) (api.AttachReply, error) {
+	for deadline := time.Now().Add(namespaceWait); ; {
+		netns, err := sandbox.OpenNetNS(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
+		if err != nil {
+			return api.AttachReply{}, fmt.Errorf("network namespace: %w", err)
+		}
+		made, err := cl.Attach(ctx, api.AttachRequest{Key: a.key, Pid: a.pid, Spec: a.spec}, netns)
+		_ = netns.Close()
+		early := err != nil && a.pid != 0 && strings.Contains(err.Error(), sandbox.ErrOwnNetwork.Error())
+		if !early || time.Now().After(deadline) {
+			return made, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return api.AttachReply{}, ctx.Err()
+		}
+	}
 }
 
 func detachCommand() *cobra.Command {
