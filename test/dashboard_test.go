@@ -167,7 +167,8 @@ func testOperations(t *testing.T, b *browser, s *seen) {
 
 	testPorts(t, b, s)
 
-	b.click(fmt.Sprintf(`[aria-label="Close the flow of web to www.example.test:%d"]`, s.port))
+	flow := fmt.Sprintf("Close the flow of web to www.example.test:%d", s.port)
+	b.asks(`[aria-label="`+flow+`"]`, flow+"?")
 	b.click("#confirm-do")
 	if line := s.flow.next(); !strings.Contains(line, "reset") && !strings.Contains(line, "ECONNRESET") {
 		t.Errorf("the container's connection ended with %q", line)

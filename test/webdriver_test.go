@@ -186,6 +186,21 @@ func (b *browser) click(selector string) {
 	})
 }
 
+// asks clicks on what has the page ask a question. A driver clicks at the place where the element was when it was
+// looked for: where rows come and go, another may be there by then.
+func (b *browser) asks(selector, question string) {
+	b.t.Helper()
+	eventually(b.t, func() error {
+		b.click(selector)
+		asked := b.value(`document.querySelector("#confirm[open] #confirm-title")?.textContent ?? ""`)
+		if asked != question {
+			b.run(nil, `document.getElementById("confirm").close("cancel")`)
+			return fmt.Errorf("the page asks %q, want %q", asked, question)
+		}
+		return nil
+	})
+}
+
 // press presses keys one after another, wherever the focus is.
 func (b *browser) press(keys ...string) {
 	b.t.Helper()
