@@ -213,7 +213,7 @@ func TestWaitForContainers(t *testing.T) {
 	}
 }
 
-// TestWaitsMeetTheRemovalAtAnEnd: whoever has found a container that is removed at its end gets its exit status.
+// TestWaitsMeetTheRemovalAtAnEnd: who waits for a container that is removed at its end gets its exit status.
 func TestWaitsMeetTheRemovalAtAnEnd(t *testing.T) {
 	d, f := newFakeDaemon(t)
 	for range 20 {

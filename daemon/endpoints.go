@@ -12,7 +12,6 @@ import (
 	"github.com/usernet/usernet/bypass"
 	"github.com/usernet/usernet/engine"
 	"github.com/usernet/usernet/internal/errdefs"
-	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/network"
 	"github.com/usernet/usernet/sandbox"
 	vswitch "github.com/usernet/usernet/switch"
@@ -184,7 +183,7 @@ func (d *Daemon) attachEndpoints(
 		d.updatePolicy(bridges[at])
 	}
 	if !c.Moves {
-		req.Congestion = sandbox.Congestion{Host: sockio.PacedCongestion(), Local: d.staysLocal(c)}
+		req.Congestion = sandbox.CongestionOf(d.staysLocal(c))
 	}
 	if s.stub == nil && len(c.Endpoints) > 0 && !c.Moves {
 		req.DNSStub = stubAddrOf(c)

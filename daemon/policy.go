@@ -90,8 +90,8 @@ type members struct {
 	owners  map[netip.Addr]string   // the other way round
 }
 
-// updateMembers tells rules about neighbours who has which address now: whoever has changed since they were told last,
-// or where that is not known, all. The caller holds d.policyMu.
+// updateMembers tells rules about neighbours which addresses containers have now: those that have changed since they
+// were told last, or all where that is not known. The caller holds d.policyMu.
 func (d *Daemon) updateMembers(b *bridge, n *network.Network, rules *policy.Neighbours) {
 	m := &b.members
 	changed, now, known := d.model.ChangedOn(n.ID, m.changes)

@@ -60,6 +60,11 @@ type Congestion struct {
 	Local bool
 }
 
+// CongestionOf is that of a namespace whose TCP stays on the machine, or does not.
+func CongestionOf(local bool) Congestion {
+	return Congestion{Host: sockio.PacedCongestion(), Local: local}
+}
+
 // Request is what the agent is to do, in this order: remove, add, routes, sockets. It can be repeated: interfaces that
 // exist are opened again and stay as they are.
 type Request struct {

@@ -102,10 +102,10 @@ func setUp(i Interface) error {
 	return nil
 }
 
-// set does what c says, where made are the interfaces that were made. Where it cannot, TCP is slower.
+// set does what c says, where made are the interfaces that were made.
 func (c Congestion) set(made []string) {
 	if !c.Local {
-		_, _ = sockio.ReplaceCongestion(sockio.LocalCongestion, c.Host)
+		sockio.ReplaceCongestion(sockio.LocalCongestion, c.Host)
 		return
 	}
 	links, err := netlink.LinkList()
@@ -125,7 +125,7 @@ func (c Congestion) set(made []string) {
 			return
 		}
 	}
-	_, _ = sockio.ReplaceCongestion(c.Host, sockio.LocalCongestion)
+	sockio.ReplaceCongestion(c.Host, sockio.LocalCongestion)
 }
 
 // isTAP says whether a link may be one of usernet's.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -84,6 +85,11 @@ func (a *attachFlags) attach(ctx context.Context) error {
 	if err := a.net.apply(&a.spec); err != nil {
 		return err
 	}
+	netns, err := a.openNetNS() // what is wrong with it needs no daemon
+	if err != nil {
+		return err
+	}
+	defer func() { _ = netns.Close() }()
 	if len(a.spec.Networks) == 0 {
 		a.spec.Networks = []network.NamedEndpointSpec{{Network: a.spec.NetworkMode}}
 	}
@@ -95,7 +101,22 @@ func (a *attachFlags) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := a.send(ctx, cl)
+	request := api.AttachRequest{Key: a.key, Pid: a.pid, Spec: a.spec}
+	made, err := cl.Attach(ctx, request, netns)
+	// A process that is just being started, as by unshare(1) in the background, has the daemon's namespace until it has
+	// one of its own.
+	for deadline := time.Now().Add(namespaceWait); a.pid != 0 && isOwnNetwork(err) && time.Now().Before(deadline); {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		_ = netns.Close()
+		if netns, err = a.openNetNS(); err != nil {
+			return err
+		}
+		made, err = cl.Attach(ctx, request, netns)
+	}
 	if err != nil {
 		return err
 	}
@@ -106,26 +127,18 @@ func (a *attachFlags) attach(ctx context.Context) error {
 // namespaceWait is how long a process may take to get a network namespace of its own.
 const namespaceWait = 5 * time.Second
 
-// send sends the namespace. A process that is just being started, as by unshare(1) in the background, has the daemon's
-// until it has one of its own.
-func (a *attachFlags) send(ctx context.Context, cl *api.Client) (api.AttachReply, error) {
-	for deadline := time.Now().Add(namespaceWait); ; {
-		netns, err := sandbox.OpenNetNS(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
-		if err != nil {
-			return api.AttachReply{}, fmt.Errorf("network namespace: %w", err)
-		}
-		made, err := cl.Attach(ctx, api.AttachRequest{Key: a.key, Pid: a.pid, Spec: a.spec}, netns)
-		_ = netns.Close()
-		early := err != nil && a.pid != 0 && strings.Contains(err.Error(), sandbox.ErrOwnNetwork.Error())
-		if !early || time.Now().After(deadline) {
-			return made, err
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return api.AttachReply{}, ctx.Err()
-		}
+// openNetNS opens the network namespace that the flags name.
+func (a *attachFlags) openNetNS() (*os.File, error) {
+	f, err := sandbox.OpenNetNS(cmp.Or(a.spec.NetNS, fmt.Sprintf("/proc/%d/ns/net", a.pid)))
+	if err != nil {
+		return nil, fmt.Errorf("network namespace: %w", err)
 	}
+	return f, nil
+}
+
+// isOwnNetwork says whether a daemon has refused a namespace since it is its own.
+func isOwnNetwork(err error) bool {
+	return err != nil && strings.Contains(err.Error(), sandbox.ErrOwnNetwork.Error())
 }
 
 func detachCommand() *cobra.Command {

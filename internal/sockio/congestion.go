@@ -34,13 +34,11 @@ func PacedCongestion() string {
 }
 
 // ReplaceCongestion makes to the default of sockets that are made in this process's network namespace from now on,
-// where it is from. It says whether it was.
-func ReplaceCongestion(from, to string) (bool, error) {
-	b, err := os.ReadFile(congestionFile)
-	if err != nil || strings.TrimSpace(string(b)) != from {
-		return false, err
+// where it is from, and where the kernel lets it.
+func ReplaceCongestion(from, to string) {
+	if b, err := os.ReadFile(congestionFile); err == nil && strings.TrimSpace(string(b)) == from {
+		_ = os.WriteFile(congestionFile, []byte(to), 0o644) // TCP is slower without
 	}
-	return true, os.WriteFile(congestionFile, []byte(to), 0o644)
 }
 
 // hostPaces is asked once: a daemon that runs when the machine's default changes goes by what it was.

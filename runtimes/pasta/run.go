@@ -16,7 +16,6 @@ import (
 
 	"github.com/usernet/usernet/autoconf"
 	"github.com/usernet/usernet/engine"
-	"github.com/usernet/usernet/internal/sockio"
 	"github.com/usernet/usernet/internal/splice"
 	"github.com/usernet/usernet/runtimes/standalone"
 	"github.com/usernet/usernet/sandbox"
@@ -144,7 +143,7 @@ func (s *session) configure(ctx context.Context) (*sandbox.Reply, error) {
 		for _, w := range h.Routes {
 			r.Routes = append(r.Routes, sandbox.Route{Dst: w.Dst, Via: w.Via, Interface: h.Interface})
 		}
-		r.Congestion = sandbox.Congestion{Host: sockio.PacedCongestion(), Local: true}
+		r.Congestion = sandbox.CongestionOf(true)
 	}
 	r.Add = []sandbox.Interface{i}
 	var none *sandbox.Helper // the process enters the namespace itself

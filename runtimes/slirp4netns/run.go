@@ -179,7 +179,7 @@ func (o *Options) openTAP(ctx context.Context) (*os.File, error) {
 			Via:       o.Plan.Gateway,
 			Interface: o.TAP,
 		}}
-		r.Congestion = sandbox.Congestion{Host: sockio.PacedCongestion(), Local: true}
+		r.Congestion = sandbox.CongestionOf(true)
 	}
 	r.Add = []sandbox.Interface{i}
 	var none *sandbox.Helper // the process enters the namespace itself
